@@ -1,0 +1,109 @@
+"""One tree of errors. The docstring of a class is its message, a format string over the fields.
+
+``exit_code`` is what the command line returns (the numbers are a contract and never reused);
+``errno`` is what a process gets that meets the error through the mount.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+
+
+class FsmountError(Exception):
+    """{detail}"""
+
+    exit_code = 1
+    errno = _errno.EIO
+
+    def __init__(self, detail: object = "", **fields: object) -> None:
+        super().__init__(detail, fields)
+        self.detail = detail
+        self.fields = fields
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process borders by pickle, which calls the class with positional arguments.
+        return _rebuild, (type(self), self.detail, self.fields)
+
+    def __str__(self) -> str:
+        template = " ".join((type(self).__doc__ or "{detail}").split())
+        return template.format(detail=self.detail, **self.fields)
+
+
+def _rebuild(kind: type[FsmountError], detail: object, fields: dict[str, object]) -> FsmountError:
+    return kind(detail, **fields)
+
+
+class UsageError(FsmountError):
+    """{detail}"""
+
+    exit_code = 2
+
+
+class NoStore(FsmountError):
+    """{detail} is no fsmount store. Make one with: fsmount init {detail}"""
+
+    exit_code = 10
+
+
+class StoreExists(FsmountError):
+    """{detail} already holds a store, or is a folder that is not empty. Choose a new path."""
+
+    exit_code = 2
+
+
+class StoreLocked(FsmountError):
+    """{detail} is in use by another fsmount process ({holder}). Unmount it, wait for it to end,
+    or work through its mountpoint."""
+
+    exit_code = 11
+
+
+class BadMountpoint(FsmountError):
+    """{detail}: {reason}"""
+
+    exit_code = 12
+
+
+class NoFuse(FsmountError):
+    """FUSE cannot be used here: {detail}"""
+
+    exit_code = 13
+
+
+class FormatUnsupported(FsmountError):
+    """{detail} is a store of format {version}; this fsmount reads format {supported}.
+    Use a newer fsmount."""
+
+    exit_code = 30
+
+
+class Damaged(FsmountError):
+    """{detail} is damaged: {reason}"""
+
+    exit_code = 20
+
+
+class NotExact(FsmountError):
+    """cannot be re-created exactly: {detail}"""
+
+
+class WorkerDied(FsmountError):
+    """a worker process died or ran over its limit, twice, in {detail}"""
+
+
+class DiskFull(FsmountError):
+    """No space left on the disk of {detail}. Free some; nothing accepted so far is lost."""
+
+    errno = _errno.ENOSPC
+
+
+class NoSuchInode(FsmountError):
+    """inode {detail} does not exist"""
+
+    errno = _errno.ENOENT
+
+
+class ReadOnly(FsmountError):
+    """{detail} is open for reading only"""
+
+    errno = _errno.EROFS
