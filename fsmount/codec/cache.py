@@ -1,0 +1,139 @@
+"""A cache with a byte budget, and single flight on top of it. Knows no domain type.
+
+Both belong to one trio thread. There is no lock: state changes only between two awaits.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+import trio
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Lru(Generic[K, V]):
+    """The most recently used values whose sizes, in bytes, add up to no more than `budget`."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self._items: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes held now."""
+        return self._used
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, key: K) -> bool:
+        """Whether `key` is held; does not count as a use."""
+        return key in self._items
+
+    def get(self, key: K) -> V | None:
+        """The value, now the most recently used one; None if it is not held."""
+        item = self._items.get(key)
+        if item is None:
+            return None
+        self._items.move_to_end(key)
+        return item[0]
+
+    def put(self, key: K, value: V, size: int) -> None:
+        """Hold `value`, in place of an earlier one. One above the budget is simply not kept."""
+        self.discard(key)
+        if size > self.budget:
+            return
+        self._items[key] = (value, size)
+        self._used += size
+        while self._used > self.budget:
+            _, (_, freed) = self._items.popitem(last=False)
+            self._used -= freed
+
+    def discard(self, key: K) -> None:
+        """Forget `key`, if it is held."""
+        _, size = self._items.pop(key, (None, 0))
+        self._used -= size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._items.clear()
+        self._used = 0
+
+
+class _Flight(Generic[V]):
+    """One piece of work in progress, and what came of it.
+
+    When `landed` is set, exactly one is true: `result` holds the value, `failure` the error, or
+    both are None because the task that worked was cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.landed = trio.Event()
+        self.result: tuple[V] | None = None
+        self.failure: Exception | None = None
+
+
+class Cache(Generic[K, V]):
+    """An :class:`Lru` whose values are made on demand, each by one task at a time.
+
+    Whoever asks for a key that another task is making waits for that work. A `make` may get other
+    keys, as long as keys do not wait for each other in a circle.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.kept: Lru[K, V] = Lru(budget)
+        self._flights: dict[K, _Flight[V]] = {}
+
+    async def get(self, key: K, make: Callable[[], Awaitable[tuple[V, int]]]) -> V:
+        """The value of `key`: held, being made by another task, or made now by `make`.
+
+        `make` returns value and size in bytes. Its Exception reaches every task that waits for
+        this flight, and nothing is kept. If its task is cancelled, one of those that wait starts
+        its own `make`. A value that is held comes back without a checkpoint.
+        """
+        while True:
+            value = self.kept.get(key)
+            if value is not None:
+                return value
+            flight = self._flights.get(key)
+            if flight is None:
+                return await self._make(key, make)
+            await flight.landed.wait()
+            if flight.failure is not None:
+                raise flight.failure
+            if flight.result is not None:
+                # Not looked up again: it may have been too large to be kept.
+                return flight.result[0]
+
+    async def _make(self, key: K, make: Callable[[], Awaitable[tuple[V, int]]]) -> V:
+        flight = self._flights[key] = _Flight()
+        try:
+            value, size = await make()
+            flight.result = (value,)
+            if self._flights.get(key) is flight:
+                self.kept.put(key, value, size)
+            return value
+        except Exception as error:
+            flight.failure = error
+            raise
+        finally:
+            # Another flight may be in its place since a discard.
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            flight.landed.set()
+
+    def discard(self, key: K) -> None:
+        """Forget `key`; what is being made for it now still reaches its waiters, but is not kept
+        and not given to anyone who asks after this call."""
+        self.kept.discard(key)
+        self._flights.pop(key, None)
+
+    def clear(self) -> None:
+        """:meth:`discard` every key."""
+        self.kept.clear()
+        self._flights.clear()

@@ -1,0 +1,111 @@
+"""What lies beside a payload: a small JSON header and named byte arrays, packed tightly.
+
+Plain form: the arrays one after the other, then the header as ASCII JSON, then the header's length
+in 4 bytes, little endian. ``header["arrays"]`` lists [name, length] in that order.
+
+Stored form: 4 bytes little endian with the id of the **anchor** (0 for none), then a zlib stream
+(RFC 1950) of the plain form. With an anchor, every array that has the same name and length in the
+anchor's record is first XORed with it, and the stream's preset dictionary is the anchor's header
+text; without one the dictionary is :data:`DICTIONARY`. An anchor has no anchor itself, so that two
+entries at most give any record.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fsmount.errors import Damaged
+
+DICTIONARY = (
+    b'{"kind":"raw","reason":"not a PNG","arrays":[["sha256",32]],"mtime":17000000000000000000,'
+    b'"suffix":".webp","frame":[1080,1920,3,8],"png":{"type":2,"depth":8,"opaque":1,'
+    b'"deflate":[6,1,8,15],"zlib":30876,"idat":8192},"sources":[],"path":"2024-01-01T00:00:00+00:00'
+    b'.png","size":100000,"id":'
+)
+MAX_PLAIN = 64 << 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """A header (JSON-able values) and named arrays."""
+
+    header: dict[str, Any]
+    arrays: dict[str, bytes]
+
+
+def anchor_of(stored: bytes) -> int:
+    """The id of the object whose record is needed to read this one, 0 for none."""
+    if len(stored) < 4:
+        raise Damaged("record", reason="too short")
+    return int.from_bytes(stored[:4], "little")
+
+
+def _header_text(record: Record) -> bytes:
+    header = dict(record.header)
+    header["arrays"] = [[name, len(data)] for name, data in record.arrays.items()]
+    return json.dumps(header, separators=(",", ":")).encode()
+
+
+def _xor(data: bytes, other: bytes) -> bytes:
+    length = len(data)
+    mixed = int.from_bytes(data, "little") ^ int.from_bytes(other, "little")
+    return mixed.to_bytes(length, "little")
+
+
+def _against(arrays: Mapping[str, bytes], anchor: Record | None) -> dict[str, bytes]:
+    """Arrays XORed with the anchor's where lengths agree; its own inverse."""
+    if anchor is None:
+        return dict(arrays)
+    out = {}
+    for name, data in arrays.items():
+        other = anchor.arrays.get(name)
+        out[name] = _xor(data, other) if other and len(other) == len(data) else data
+    return out
+
+
+def _dictionary(anchor: Record | None) -> bytes:
+    return DICTIONARY if anchor is None else _header_text(anchor)
+
+
+def pack(record: Record, anchor_id: int = 0, anchor: Record | None = None) -> bytes:
+    """The stored form."""
+    text = _header_text(record)
+    arrays = _against(record.arrays, anchor)
+    plain = b"".join(arrays.values()) + text + len(text).to_bytes(4, "little")
+    coder = zlib.compressobj(9, wbits=15, memLevel=9, zdict=_dictionary(anchor))
+    return anchor_id.to_bytes(4, "little") + coder.compress(plain) + coder.flush()
+
+
+def unpack(stored: bytes, anchor: Record | None = None) -> Record:
+    """The inverse of :func:`pack`; raises :class:`Damaged` for anything it did not write."""
+    try:
+        decoder = zlib.decompressobj(wbits=15, zdict=_dictionary(anchor))
+        plain = decoder.decompress(stored[4:], MAX_PLAIN)
+        if not decoder.eof or decoder.unused_data:
+            raise Damaged("record", reason="incomplete")
+        length = int.from_bytes(plain[-4:], "little")
+        start = len(plain) - 4 - length
+        header = json.loads(plain[start:-4].decode()) if start >= 0 else None
+        if not isinstance(header, dict):
+            raise Damaged("record", reason="no header")
+        arrays = _cut(plain[:start], header.pop("arrays"))
+    except (zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged("record", reason=error) from error
+    return Record(header, _against(arrays, anchor))
+
+
+def _cut(data: bytes, table: list[tuple[str, int]]) -> dict[str, bytes]:
+    arrays: dict[str, bytes] = {}
+    position = 0
+    for name, length in table:
+        if not isinstance(name, str) or not isinstance(length, int) or length < 0:
+            raise Damaged("record", reason="a bad table of arrays")
+        arrays[name] = data[position : position + length]
+        position += length
+    if position != len(data):
+        raise Damaged("record", reason="arrays of the wrong length")
+    return arrays
