@@ -1,0 +1,1 @@
+"""The store on disk: index, packs, staging, and the facade that moves pictures through them."""

@@ -1,0 +1,118 @@
+"""The store's folder: where things lie, its format, and the lock that keeps it to one writer."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsmount.errors import FormatUnsupported, NoStore, StoreExists, StoreLocked
+from fsmount.store.disk import Disk
+from fsmount.store.index import Index
+
+FORMAT = 1
+_CONFIG = "fsmount.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths inside a store."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """Format version, uuid; for people and programs."""
+        return self.root / _CONFIG
+
+    @property
+    def index(self) -> Path:
+        """The SQLite database."""
+        return self.root / "index.sqlite"
+
+    @property
+    def packs(self) -> Path:
+        """Folder of packs."""
+        return self.root / "packs"
+
+    @property
+    def staging(self) -> Path:
+        """Folder of files not encoded yet."""
+        return self.root / "staging"
+
+    @property
+    def raw(self) -> Path:
+        """Folder of large files kept verbatim, named by object id."""
+        return self.root / "raw"
+
+    @property
+    def lock(self) -> Path:
+        """The writer's lock."""
+        return self.root / "lock"
+
+    def pack(self, number: int) -> Path:
+        """One pack."""
+        return self.packs / f"{number:08d}.zip"
+
+    def kept(self, object_id: int) -> Path:
+        """One large file kept verbatim."""
+        return self.raw / f"{object_id:08x}"
+
+
+def make(root: Path, disk: Disk) -> None:
+    """A new empty store; raises :class:`StoreExists` unless `root` is new or an empty folder."""
+    layout = Layout(root)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise StoreExists(root)
+    disk.mkdir(root, parents=True)
+    for folder in (layout.packs, layout.staging, layout.raw):
+        disk.mkdir(folder)
+    Index.make(layout.index, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns())
+    disk.chmod(layout.index, 0o600)
+    config = {
+        "about": "A store of fsmount: mount it with `fsmount mount`. Pictures are in packs/.",
+        "format": FORMAT,
+        "uuid": str(uuid.uuid4()),
+    }
+    # Last, so that a folder with a config file is a whole store.
+    disk.write_file(layout.config, json.dumps(config, indent=2).encode() + b"\n")
+
+
+def read(root: Path) -> dict[str, Any]:
+    """The config; raises :class:`NoStore` or :class:`FormatUnsupported`."""
+    try:
+        config = json.loads((root / _CONFIG).read_bytes())
+        version = int(config["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoStore(root) from error
+    if version != FORMAT:
+        raise FormatUnsupported(root, version=version, supported=FORMAT)
+    return dict(config)
+
+
+class Lock:
+    """Held by the one process that may write; the kernel drops it when the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._fd, 100, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._fd)
+            raise StoreLocked(path.parent, holder=holder) from error
+        self.note()
+
+    def note(self) -> None:
+        """Write who holds the lock; again after a fork, which keeps it."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"process {os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let another process write."""
+        os.close(self._fd)

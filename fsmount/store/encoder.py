@@ -1,0 +1,530 @@
+"""Background encoding: from staged files to objects in packs.
+
+A staged file goes through *look* (a worker takes the PNG apart, several at once), *plan* and
+*encode* (one after the other in queue order, since a frame may take tiles from the one before),
+*append* to the open pack, and with others of its batch through *commit*: pack durable, rows turned
+from staged to encoded in one transaction, index durable, staged files removed.
+
+State and who touches it: everything here belongs to the trio task; between awaits nothing else
+changes it. After each await the inode is looked at again: `_unchanged` says whether the body is
+still the one that was taken (same token, not spoilt by a writer). When a commit fails, everything
+appended and not committed is given up (`_epoch` moves on) and encoded anew, into a new pack.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from fsmount.codec.deflate import DeflateParams
+from fsmount.codec.png import MAX_FILE
+from fsmount.codec.workers import Workers
+from fsmount.errors import FsmountError, NotExact, WorkerDied
+from fsmount.store import jobs
+from fsmount.store.bodies import dump_sums, sum_up
+from fsmount.store.config import Layout
+from fsmount.store.disk import Disk
+from fsmount.store.index import Index, Inode, NewObject, Object
+from fsmount.store.jobs import Encoded, Look, Order, Place
+from fsmount.store.pack import Entry, Pack
+from fsmount.store.planner import Plan, Planner
+from fsmount.store.staging import Staging
+
+_log = logging.getLogger(__name__)
+
+# Files above this stay files of their own, in raw/, unless they are PNGs that can be re-created.
+KEEP_BYTES = 32 << 20
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_BATCH = 64
+_BATCH_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
+_SIGNATURES_KEPT = 512
+# rsync writes .name.XXXXXX and renames at the end.
+_RSYNC_NAME = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A staged body that is being encoded."""
+
+    ino: int
+    token: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A body whose object is appended (or was there before: `new` is None)."""
+
+    job: _Job
+    object_id: int
+    size: int
+    new: NewObject | None
+    signatures: tuple[str, bytes] | None = None
+    kept: Path | None = None
+
+
+class _CannotEncodeError(Exception):
+    """This frame goes raw; the message says why."""
+
+
+class Encoder:
+    """The queue of staged files and the pack that is open for appending."""
+
+    def __init__(
+        self, layout: Layout, index: Index, staging: Staging, disk: Disk, pack: Pack
+    ) -> None:
+        self._layout = layout
+        self._index = index
+        self._staging = staging
+        self._disk = disk
+        self._pack = pack
+        self._full_packs: list[Pack] = []
+        self._planner = Planner()
+        self._next_id = index.next_object_id()
+        self._epoch = 0
+        self._queue: list[tuple[int, bytes, int]] = []
+        self._waiting: set[int] = set()
+        # Under way, and whether a writer has spoilt it since it was taken.
+        self._active: dict[int, bool] = {}
+        self._held: Counter[int] = Counter()
+        self._removable: list[int] = []
+        self._batch: list[_Done] = []
+        self._appended: dict[int, NewObject] = {}
+        self._hints: dict[int, DeflateParams] = {}
+        self._last_hint: DeflateParams | None = None
+        self._changed = trio.Event()
+
+    # -- the queue
+
+    def queue(self, ino: int) -> None:
+        """A staged file is complete for now: encode it when its turn comes."""
+        if ino in self._waiting or self._held[ino]:
+            return
+        if ino in self._active:
+            self._active[ino] = True
+            return
+        place = self._index.folder_of(ino)
+        if place is None:
+            return
+        found = _RSYNC_NAME.fullmatch(place[1])
+        heapq.heappush(self._queue, (place[0], found[1] if found else place[1], ino))
+        self._waiting.add(ino)
+        self._notify()
+
+    def hold(self, ino: int) -> None:
+        """A writer opened the file: encode it later, and drop what is being encoded."""
+        self._held[ino] += 1
+        if ino in self._active:
+            self._active[ino] = True
+
+    def unhold(self, ino: int) -> None:
+        """One writer less."""
+        self._held[ino] -= 1
+        if self._held[ino] <= 0:
+            del self._held[ino]
+
+    def pending(self) -> int:
+        """Files that are queued or under way."""
+        return len(self._waiting | self._active.keys())
+
+    def held(self) -> list[int]:
+        """Inodes that have a writer."""
+        return list(self._held)
+
+    async def drain(self) -> None:
+        """Wait until nothing is pending."""
+        while self.pending():
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # -- the route
+
+    async def run(self, workers: Workers, count: int, budget: int) -> None:
+        """Encode for ever; `count` files at once, `budget` bytes of layers in each worker."""
+        for inode in self._index.staged_inodes():
+            self.queue(inode.ino)
+        slots = trio.Semaphore(count + 1)
+        before = trio.Event()
+        before.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._commit_for_ever)
+            while True:
+                await slots.acquire()
+                ino = await self._next()
+                mine = trio.Event()
+                self._active[ino] = False
+                turn = _Turn(before, mine)
+                nursery.start_soon(self._guarded, nursery, workers, budget, ino, turn, slots)
+                before = mine
+
+    async def _next(self) -> int:
+        while not self._queue:
+            await self._changed.wait()
+        ino = heapq.heappop(self._queue)[2]
+        self._waiting.discard(ino)
+        return ino
+
+    async def _guarded(
+        self,
+        nursery: trio.Nursery,
+        workers: Workers,
+        budget: int,
+        ino: int,
+        turn: _Turn,
+        slots: trio.Semaphore,
+    ) -> None:
+        """One file's way; whatever goes wrong leaves it staged and tries again later."""
+        wait = 0.0
+        try:
+            if await self._one(workers, budget, ino, turn):
+                return
+        except OSError as error:
+            _log.warning("encoding inode %d: %s; it stays staged", ino, error)
+            wait = _RETRY_SECONDS
+        except Exception:
+            _log.exception("encoding inode %d failed; it stays staged", ino)
+            wait = _RETRY_SECONDS
+        finally:
+            turn.mine.set()
+            slots.release()
+        nursery.start_soon(self._again, ino, wait)
+
+    async def _again(self, ino: int, wait: float) -> None:
+        """Queue a file that was under way, unless it is not there to be encoded any more."""
+        await trio.sleep(wait)
+        self._active.pop(ino, None)
+        if self._staged(ino):
+            self.queue(ino)
+        self._notify()
+
+    async def _one(self, workers: Workers, budget: int, ino: int, turn: _Turn) -> bool:
+        """Whether the file's body has been appended and waits for its commit."""
+        inode = self._staged(ino)
+        if inode is None or inode.staged is None:
+            return False
+        job = _Job(ino, inode.staged, self._epoch)
+        path = self._staging.path(inode.staged)
+        if await trio.to_thread.run_sync(_is_large, path):
+            await turn.before.wait()
+            return await self._keep(job, path, "not a PNG")
+        seen = await self._look(workers, inode, path)
+        await turn.before.wait()
+        if not self._unchanged(job):
+            return False
+        there = self._find(seen)
+        if there is not None:
+            self._add(_Done(job, there, seen.size, None))
+            return True
+        if seen.picture is None and seen.size > KEEP_BYTES:
+            return await self._keep(job, path, seen.reason)
+        reason = seen.reason
+        if seen.picture is not None:
+            try:
+                return await self._frame(workers, budget, job, seen)
+            except _CannotEncodeError as error:
+                reason = str(error)
+        return await self._raw(job, path, seen, reason)
+
+    def _staged(self, ino: int) -> Inode | None:
+        try:
+            inode = self._index.inode(ino)
+        except FsmountError:
+            return None
+        if inode.staged is None or not inode.nlink or self._held[ino]:
+            return None
+        return inode
+
+    def _unchanged(self, job: _Job) -> bool:
+        inode = self._staged(job.ino)
+        same = inode is not None and inode.staged == job.token
+        return same and not self._active.get(job.ino, True) and self._epoch == job.epoch
+
+    async def _look(self, workers: Workers, inode: Inode, path: Path) -> Look:
+        place = self._index.folder_of(inode.ino)
+        folder = place[0] if place else 0
+        hints = [h for h in (self._hints.get(folder), self._last_hint) if h is not None]
+        try:
+            seen = await workers.run(jobs.look, str(path), tuple(dict.fromkeys(hints)))
+        except OSError:
+            raise
+        except Exception as error:
+            reason = _why(error, self._index.path(inode.ino))
+            return await trio.to_thread.run_sync(jobs.look_raw, str(path), reason)
+        if seen.picture is not None:
+            self._hints[folder] = self._last_hint = seen.picture.recipe.params
+        return seen
+
+    def _find(self, seen: Look) -> int | None:
+        for new in self._appended.values():
+            if new.sha256 == seen.sha256 and new.size == seen.size:
+                return new.id
+        return self._index.find_object(seen.sha256, seen.size)
+
+    # -- the three kinds of bodies
+
+    async def _frame(self, workers: Workers, budget: int, job: _Job, seen: Look) -> bool:
+        assert seen.seen is not None and seen.picture is not None
+        geometry = seen.seen.geometry
+        if not self._planner.knows(geometry):
+            self._planner.load(geometry, self._index.signatures(geometry))
+        plan = self._planner.plan(seen.seen)
+        self._next_id += 1
+        inode = self._index.inode(job.ino)
+        order = Order(
+            self._next_id - 1,
+            self._name(job.ino),
+            seen.size,
+            inode.mtime_ns,
+            seen.sha256,
+            seen.picture,
+            plan,
+            self._places(plan),
+        )
+        try:
+            encoded = await workers.run(jobs.encode, order, budget)
+        except OSError:
+            raise
+        except Exception as error:
+            raise _CannotEncodeError(_why(error, order.path)) from error
+        if not self._unchanged(job):
+            return False
+        new = self._append(order.id, encoded.entry, encoded.kind, seen.size, seen.sha256)
+        new = replace(new, depth=encoded.depth, needs=encoded.needs, layer=encoded.layer)
+        self._appended[new.id] = new
+        data = self._note(seen, plan, encoded, new.id)
+        self._add(_Done(job, new.id, seen.size, new, (geometry, data)))
+        return True
+
+    def _note(self, seen: Look, plan: Plan, encoded: Encoded, object_id: int) -> bytes:
+        assert seen.seen is not None
+        if encoded.fell_back:
+            _log.warning("object %d: its references were of no use; coded whole", object_id)
+            for source in plan.sources:
+                self._planner.forget(getattr(source, "object", 0))
+            plan = replace(plan, sources=())
+        return self._planner.encoded(
+            seen.seen,
+            plan,
+            encoded.layout.tiles,
+            object_id,
+            simple=not encoded.layout.predicted().any(),
+            anchor=encoded.anchor,
+        )
+
+    def _places(self, plan: Plan) -> tuple[Place, ...]:
+        """Entries a worker may need: sources, what their layers rest on, and the anchor."""
+        wanted = {getattr(source, "object", 0) for source in plan.sources} | {plan.anchor}
+        wanted.discard(0)
+        for object_id in list(wanted):
+            wanted.update(self.object(object_id).layer)
+        return tuple(self.place(object_id) for object_id in sorted(wanted))
+
+    async def _raw(self, job: _Job, path: Path, seen: Look, reason: str) -> bool:
+        payload = await trio.to_thread.run_sync(path.read_bytes)
+        if not self._unchanged(job) or len(payload) != seen.size:
+            return False
+        self._next_id += 1
+        mtime_ns = self._index.inode(job.ino).mtime_ns
+        entry = jobs.raw_entry(
+            self._next_id - 1, self._name(job.ino), mtime_ns, seen.sha256, reason, payload
+        )
+        new = self._append(entry.object_id, entry, "raw", seen.size, seen.sha256)
+        new = replace(new, reason=reason)
+        self._appended[new.id] = new
+        self._add(_Done(job, new.id, seen.size, new))
+        return True
+
+    async def _keep(self, job: _Job, path: Path, reason: str) -> bool:
+        """A large file becomes a file in raw/ without being copied."""
+        sums, sha256, size = await trio.to_thread.run_sync(sum_up, path)
+        await trio.to_thread.run_sync(_fsync_path, self._disk, path)
+        if not self._unchanged(job):
+            return False
+        self._next_id += 1
+        mtime_ns = self._index.inode(job.ino).mtime_ns
+        entry = jobs.kept_entry(
+            self._next_id - 1, self._name(job.ino), mtime_ns, sha256, reason, size, dump_sums(sums)
+        )
+        kept = self._layout.kept(entry.object_id)
+        self._disk.link(path, kept)
+        self._disk.fsync_folder(self._layout.raw)
+        new = replace(self._append(entry.object_id, entry, "raw", size, sha256), reason=reason)
+        self._appended[new.id] = new
+        self._add(_Done(job, new.id, size, new, kept=kept))
+        return True
+
+    def _name(self, ino: int) -> str:
+        return self._index.path(ino).decode("utf-8", "surrogateescape")
+
+    # -- packs and the commit
+
+    def object(self, object_id: int) -> NewObject | Object:
+        """An object, committed or waiting for it; raises :class:`Damaged`."""
+        return self._appended.get(object_id) or self._index.object(object_id)
+
+    def place(self, object_id: int) -> Place:
+        """Where an object's entry lies."""
+        found = self.object(object_id)
+        return Place(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
+
+    def _append(
+        self, object_id: int, entry: Entry, kind: str, size: int, sha256: bytes
+    ) -> NewObject:
+        if self._pack.full:
+            self._full_packs.append(self._pack)
+            self._open_pack()
+        offset, length = self._pack.append(entry)
+        return NewObject(object_id, kind, self._pack.number, offset, length, size, sha256, depth=0)
+
+    def _open_pack(self) -> None:
+        number = self._pack.number + 1
+        self._pack = Pack(self._layout.pack(number), number, self._disk, 0)
+
+    def _add(self, done: _Done) -> None:
+        self._batch.append(done)
+        self._notify()
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            while not self._batch:
+                await self._changed.wait()
+            with trio.move_on_after(_BATCH_SECONDS):
+                while len(self._batch) < _BATCH and self._busy():
+                    await self._changed.wait()
+            batch, self._batch = self._batch, []
+            try:
+                await self._commit(batch)
+            except Exception:
+                _log.exception("a commit failed; its %d files stay staged", len(batch))
+                self._give_up(batch)
+                await trio.sleep(_RETRY_SECONDS)
+                await self._requeue(batch)
+
+    def _busy(self) -> bool:
+        """Whether more files will join the batch soon."""
+        return len(self._waiting) + len(self._active) > len(self._batch)
+
+    async def _commit(self, batch: list[_Done]) -> None:
+        """Numbered steps of the write order; docs/format.md says what a crash leaves after each."""
+        full, self._full_packs = self._full_packs, []
+        packs = [*full, self._pack]
+        lengths = {pack.number: pack.length for pack in packs}
+        for pack in full:
+            pack.write_directory()
+        for pack in packs:
+            await trio.to_thread.run_sync(pack.fsync)
+        self._removable += self._turn(batch, lengths, {pack.number for pack in full})
+        for pack in full:
+            pack.close()
+        for done in batch:
+            if done.new is not None:
+                self._appended.pop(done.new.id, None)
+            await self._again(done.job.ino, 0)
+        await self._remove_staged()
+
+    async def _remove_staged(self) -> None:
+        """Staged files go when the rows that replace them are durable; else they wait."""
+        try:
+            await self.force()
+        except OSError as error:
+            _log.error("%s; staged files are kept until the index is durable", error)
+            return
+        tokens, self._removable = self._removable, []
+        for token in tokens:
+            self._staging.remove(token)
+
+    def _turn(self, batch: list[_Done], lengths: dict[int, int], sealed: set[int]) -> list[int]:
+        """One transaction: objects, packs, rows from staged to encoded; tokens not needed now."""
+        turned = []
+        with self._index.transaction():
+            for number, length in lengths.items():
+                self._index.set_pack(number, length, sealed=number in sealed)
+            for done in batch:
+                unchanged = self._unchanged(done.job)
+                if done.new is not None and (done.kept is None or unchanged):
+                    self._index.add_object(done.new)
+                    if done.signatures is not None:
+                        self._index.add_signatures(
+                            done.new.id, *done.signatures, keep=_SIGNATURES_KEPT
+                        )
+                if unchanged and self._index.encode(
+                    done.job.ino, done.job.token, done.object_id, done.size
+                ):
+                    turned.append(done.job.token)
+                elif done.kept is not None:
+                    self._disk.unlink(done.kept)
+        return turned
+
+    async def force(self) -> None:
+        """A durability point of the index."""
+        if self._index.suspect:
+            self._index.rewrite()
+        await trio.to_thread.run_sync(self._index.force)
+
+    def _give_up(self, batch: list[_Done]) -> None:
+        """Forget what was appended and not committed, and write to a new pack from here on."""
+        self._epoch += 1
+        for done in [*batch, *self._batch]:
+            if done.kept is not None:
+                self._disk.unlink(done.kept)
+        batch.extend(self._batch)
+        self._batch = []
+        self._appended.clear()
+        self._planner = Planner()
+
+    async def _requeue(self, batch: list[_Done]) -> None:
+        self._open_pack()
+        for done in batch:
+            await self._again(done.job.ino, 0)
+
+    def close(self) -> None:
+        """Leave the open pack readable by any unzip. Uncommitted entries are cut off."""
+        length = self._index.packs().get(self._pack.number, (0, False))[0]
+        self._pack.rewind(length)
+        self._pack.write_directory()
+        self._pack.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A file's place in the order: what it waits for, and what it sets when it is through."""
+
+    before: trio.Event
+    mine: trio.Event
+
+
+def _why(error: Exception, path: object) -> str:
+    """Why a file goes raw, for `stats`. Anything unforeseen is logged: it costs space only."""
+    if isinstance(error, NotExact):
+        return str(error.detail)
+    if isinstance(error, WorkerDied):
+        _log.warning("%r cost two worker processes; kept raw", path)
+        return "worker died"
+    _log.error("%r is kept raw", path, exc_info=error)
+    return "internal error"
+
+
+def _is_large(path: Path) -> bool:
+    size = path.stat().st_size
+    if not KEEP_BYTES < size <= MAX_FILE:
+        return size > KEEP_BYTES
+    with path.open("rb", buffering=0) as file:
+        return file.read(len(_PNG_MAGIC)) != _PNG_MAGIC
+
+
+def _fsync_path(disk: Disk, path: Path) -> None:
+    fd = disk.open(path, 0)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)

@@ -1,0 +1,688 @@
+"""The index: names, attributes, objects and packs in SQLite. All SQL of the project stands here.
+
+The database is opened through ``cksumvfs``, which puts a checksum on each page: plain SQLite
+returns wrong rows without an error for two in five single-bit flips. The journal is a write-ahead
+log with ``synchronous=NORMAL``: a commit costs no fsync and survives the death of the process;
+:meth:`Index.force` makes everything committed so far survive a power cut.
+
+Touched from one task only; no method awaits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+import apsw.sqlite_extra
+
+from fsmount.errors import Damaged, NoSuchInode
+from fsmount.store.disk import Disk
+
+ROOT = 1
+_CHECKSUM_BYTES = 8
+_VFS = "cksmvfs"
+
+
+def _schema() -> list[str]:
+    """The canonical description of every table; a row's invariants stand beside it."""
+    return [
+        # key -> value; "generation" counts index copies written to packs.
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+        # One row per file, folder, link or special file; root is 1. mode has the type bits.
+        # Regular files: exactly one of staged (token of a file in staging/) and object (objects.id)
+        # is set. size is right for encoded files; for staged ones the staged file itself decides.
+        # nlink 0: unlinked while open, removed when the last user goes or at the next start.
+        # Times are nanoseconds since 1970, possibly negative.
+        "CREATE TABLE inodes (ino INTEGER PRIMARY KEY, mode INTEGER NOT NULL, uid INTEGER NOT NULL,"
+        " gid INTEGER NOT NULL, nlink INTEGER NOT NULL, size INTEGER NOT NULL,"
+        " rdev INTEGER NOT NULL, atime INTEGER NOT NULL, mtime INTEGER NOT NULL,"
+        " ctime INTEGER NOT NULL, object INTEGER, staged INTEGER, target BLOB)",
+        "CREATE INDEX inodes_staged ON inodes (staged) WHERE staged IS NOT NULL",
+        "CREATE INDEX inodes_orphan ON inodes (nlink) WHERE nlink = 0",
+        # Names are bytes. cookie is the readdir offset: stable, never reused within a store.
+        "CREATE TABLE dirents (cookie INTEGER PRIMARY KEY AUTOINCREMENT, folder INTEGER NOT NULL,"
+        " name BLOB NOT NULL, ino INTEGER NOT NULL)",
+        "CREATE UNIQUE INDEX dirents_name ON dirents (folder, name)",
+        "CREATE INDEX dirents_folder ON dirents (folder)",
+        "CREATE INDEX dirents_ino ON dirents (ino)",
+        "CREATE TABLE xattrs (ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,"
+        " PRIMARY KEY (ino, name)) WITHOUT ROWID",
+        # One row per stored file body. offset and length: the whole entry in the pack, header
+        # included. size, sha256: of the file, not of the payload. uses: inodes that show it.
+        # needs: ids of the objects whose entries a render reads besides its own, 4 bytes each,
+        # little endian, complete (nothing to follow further); layer: those of them that give the
+        # pixels it coded itself. reason: why raw, else NULL.
+        "CREATE TABLE objects (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL,"
+        " pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,"
+        " size INTEGER NOT NULL, sha256 BLOB NOT NULL, depth INTEGER NOT NULL,"
+        " needs BLOB NOT NULL, layer BLOB NOT NULL, uses INTEGER NOT NULL, reason TEXT)",
+        "CREATE INDEX objects_hash ON objects (substr(sha256, 1, 8))",
+        # length: bytes of the pack that committed entries fill; what lies behind is dropped.
+        "CREATE TABLE packs (id INTEGER PRIMARY KEY, length INTEGER NOT NULL,"
+        " sealed INTEGER NOT NULL)",
+        # What the planner remembers of recent objects; losing a row costs space, never a byte.
+        "CREATE TABLE signatures (object INTEGER PRIMARY KEY, geometry TEXT NOT NULL,"
+        " data BLOB NOT NULL)",
+    ]
+
+
+@dataclass(slots=True)
+class Inode:
+    """One inode row. Times in ns since 1970; `target` of a symbolic link; see the schema."""
+
+    ino: int
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    size: int
+    rdev: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    object_id: int | None
+    staged: int | None
+    target: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One stored file body; see the schema."""
+
+    id: int
+    kind: str
+    pack: int
+    offset: int
+    length: int
+    size: int
+    sha256: bytes
+    depth: int
+    needs: tuple[int, ...]
+    layer: tuple[int, ...]
+    uses: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """An object that has been appended to a pack and waits for its row."""
+
+    id: int
+    kind: str
+    pack: int
+    offset: int
+    length: int
+    size: int
+    sha256: bytes
+    depth: int
+    needs: tuple[int, ...] = ()
+    layer: tuple[int, ...] = ()
+    reason: str | None = None
+
+
+_INODE = "ino, mode, uid, gid, nlink, size, rdev, atime, mtime, ctime, object, staged, target"
+_I_INODE = ", ".join("i." + column for column in _INODE.split(", "))
+_OBJECT = "id, kind, pack, offset, length, size, sha256, depth, needs, layer, uses, reason"
+_COLUMNS = {
+    "mode": "mode",
+    "uid": "uid",
+    "gid": "gid",
+    "size": "size",
+    "atime_ns": "atime",
+    "mtime_ns": "mtime",
+    "ctime_ns": "ctime",
+}
+
+
+def _pack_ids(ids: Sequence[int]) -> bytes:
+    return b"".join(i.to_bytes(4, "little") for i in ids)
+
+
+def _unpack_ids(data: bytes) -> tuple[int, ...]:
+    return tuple(int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4))
+
+
+def _object(row: tuple[Any, ...]) -> Object:
+    values = list(row)
+    values[8:10] = _unpack_ids(row[8]), _unpack_ids(row[9])
+    return Object(*values)
+
+
+def _register_vfs() -> None:
+    if _VFS not in apsw.vfs_names():
+        apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
+
+
+class Index:
+    """See the module. Raises :class:`Damaged` where SQLite finds damage, OSError on a full disk."""
+
+    def __init__(self, path: Path, disk: Disk, *, read_only: bool = False) -> None:
+        self.file = path
+        self.read_only = read_only
+        self.dirty = False
+        self.suspect = False
+        self._disk = disk
+        self._log: int | None = None
+        self._depth = 0
+        _register_vfs()
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+        try:
+            self._db = apsw.Connection(str(path), vfs=_VFS, flags=flags)
+            self._db.set_busy_timeout(10_000)
+            self._db.pragma("trusted_schema", False)
+            if not read_only:
+                self._db.pragma("journal_mode", "wal")
+                self._db.pragma("synchronous", 1)
+            self._db.pragma("cache_size", -8192)
+            self._db.execute("SELECT count(*) FROM meta").fetchall()
+        except apsw.Error as error:
+            raise Damaged(path, reason=error) from error
+
+    @staticmethod
+    def make(path: Path, *, uid: int, gid: int, now_ns: int) -> None:
+        """Write a new empty index with a root folder owned by `uid` and `gid`."""
+        _register_vfs()
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        db = apsw.Connection(str(path), vfs=_VFS, flags=flags)
+        db.reserve_bytes("main", _CHECKSUM_BYTES)
+        db.pragma("journal_mode", "wal")
+        with db:
+            for statement in _schema():
+                db.execute(statement)
+            db.execute(
+                f"INSERT INTO inodes ({_INODE}) VALUES (?,?,?,?,2,0,0,?,?,?,NULL,NULL,NULL)",
+                (ROOT, stat.S_IFDIR | 0o755, uid, gid, now_ns, now_ns, now_ns),
+            )
+        db.close()
+
+    def close(self) -> None:
+        """Close; the write-ahead log is folded into the database where this is the last user."""
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+        self._db.close()
+
+    # -- transactions and durability
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is one commit; nests (the outermost commits)."""
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        self._depth = 1
+        try:
+            yield
+        except BaseException:
+            self._depth = 0
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._depth = 0
+        try:
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self.dirty = True
+
+    def force(self) -> None:
+        """Make all commits so far survive a power cut. Touches no SQLite state: any thread may.
+
+        After a failed fsync nothing is known about what reached the disk, and asking again would
+        be answered with a false yes: every further call fails until :meth:`rewrite`.
+        """
+        if self.suspect:
+            raise OSError(errno.EIO, "an earlier fsync of the index failed", str(self.file))
+        self.dirty = False
+        log = self._log
+        if log is None:
+            path = self.file.with_name(self.file.name + "-wal")
+            try:
+                log = self._disk.open(path, os.O_RDWR)
+            except FileNotFoundError:
+                return
+            except OSError:
+                self.dirty = True
+                raise
+            self._log = log
+        try:
+            self._disk.fsync(log)
+        except OSError:
+            self.dirty = self.suspect = True
+            raise
+
+    def rewrite(self) -> None:
+        """Write everything in the log to the database file and force that: heals a failed fsync.
+
+        Raises OSError if that fails or a reader stands in the way; the index is suspect then still.
+        """
+        try:
+            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
+        except apsw.Error as error:
+            raise OSError(errno.EIO, str(error), str(self.file)) from error
+        if busy:
+            raise OSError(errno.EBUSY, "the index has a reader", str(self.file))
+        self.suspect = False
+
+    def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
+        return self._db.execute(sql, values).fetchone()
+
+    def _all(self, sql: str, *values: Any) -> list[Any]:
+        return self._db.execute(sql, values).fetchall()
+
+    # -- inodes and names
+
+    def inode(self, ino: int) -> Inode:
+        """The row of `ino`; raises :class:`NoSuchInode`."""
+        row = self._one(f"SELECT {_INODE} FROM inodes WHERE ino = ?", ino)
+        if row is None:
+            raise NoSuchInode(ino)
+        return Inode(*row)
+
+    def lookup(self, folder: int, name: bytes) -> Inode | None:
+        """The inode that `name` in `folder` shows, or None."""
+        row = self._one(
+            f"SELECT {_I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.folder = ? AND d.name = ?",
+            folder,
+            name,
+        )
+        return None if row is None else Inode(*row)
+
+    def children(
+        self, folder: int, after: int = 0, limit: int = 1000
+    ) -> list[tuple[int, bytes, Inode]]:
+        """Entries of a folder with cookies above `after`, in cookie order, attributes included."""
+        rows = self._db.execute(
+            f"SELECT d.cookie, d.name, {_I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.folder = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?",
+            (folder, after, limit),
+        )
+        return [(row[0], row[1], Inode(*row[2:])) for row in rows]
+
+    def next_names(self, folder: int, name: bytes, limit: int = 1) -> list[tuple[bytes, int]]:
+        """The entries that follow `name` in name order: (name, ino)."""
+        return self._all(
+            "SELECT name, ino FROM dirents WHERE folder = ? AND name > ? ORDER BY name LIMIT ?",
+            folder,
+            name,
+            limit,
+        )
+
+    def is_empty(self, folder: int) -> bool:
+        """Whether a folder has no entries."""
+        return self._one("SELECT 1 FROM dirents WHERE folder = ? LIMIT 1", folder) is None
+
+    def folder_of(self, ino: int) -> tuple[int, bytes] | None:
+        """One place where `ino` is named: (folder, name)."""
+        row = self._one("SELECT folder, name FROM dirents WHERE ino = ? LIMIT 1", ino)
+        return None if row is None else (row[0], row[1])
+
+    def path(self, ino: int) -> bytes:
+        """One of the paths of `ino` from the root, without a leading slash; b"" for none."""
+        parts: list[bytes] = []
+        while ino != ROOT:
+            place = self.folder_of(ino)
+            if place is None:
+                return b""
+            ino = place[0]
+            parts.append(place[1])
+        return b"/".join(reversed(parts))
+
+    def _touch_folder(self, folder: int, now_ns: int, links: int = 0) -> None:
+        self._db.execute(
+            "UPDATE inodes SET mtime = ?1, ctime = ?1, nlink = nlink + ?2 WHERE ino = ?3",
+            (now_ns, links, folder),
+        )
+
+    def create(
+        self,
+        folder: int,
+        name: bytes,
+        *,
+        mode: int,
+        uid: int,
+        gid: int,
+        now_ns: int,
+        rdev: int = 0,
+        target: bytes | None = None,
+        staged: int | None = None,
+        size: int = 0,
+    ) -> Inode:
+        """A new inode under a new name. The caller has checked that the name is free."""
+        links = 2 if stat.S_ISDIR(mode) else 1
+        with self.transaction():
+            self._db.execute(
+                "INSERT INTO inodes (mode, uid, gid, nlink, size, rdev, atime, mtime, ctime,"
+                " staged, target) VALUES (?1,?2,?3,?4,?5,?6,?7,?7,?7,?8,?9)",
+                (mode, uid, gid, links, size, rdev, now_ns, staged, target),
+            )
+            ino = self._db.last_insert_rowid()
+            self._add_name(folder, name, ino)
+            self._touch_folder(folder, now_ns, 1 if stat.S_ISDIR(mode) else 0)
+        return self.inode(ino)
+
+    def _add_name(self, folder: int, name: bytes, ino: int) -> None:
+        self._db.execute(
+            "INSERT INTO dirents (folder, name, ino) VALUES (?,?,?)", (folder, name, ino)
+        )
+
+    def _change_links(self, ino: int, change: int, now_ns: int) -> None:
+        self._db.execute(
+            "UPDATE inodes SET nlink = nlink + ?, ctime = ? WHERE ino = ?", (change, now_ns, ino)
+        )
+
+    def link(self, folder: int, name: bytes, ino: int, now_ns: int) -> Inode:
+        """One more name for a file."""
+        with self.transaction():
+            self._add_name(folder, name, ino)
+            self._change_links(ino, 1, now_ns)
+            self._touch_folder(folder, now_ns)
+        return self.inode(ino)
+
+    def unlink(self, folder: int, name: bytes, now_ns: int) -> Inode:
+        """Take a name away (of a folder too: it then has nlink 0). The inode's row stays."""
+        found = self.lookup(folder, name)
+        if found is None:
+            raise NoSuchInode(name)
+        is_folder = stat.S_ISDIR(found.mode)
+        with self.transaction():
+            self._db.execute("DELETE FROM dirents WHERE folder = ? AND name = ?", (folder, name))
+            self._change_links(found.ino, -2 if is_folder else -1, now_ns)
+            self._touch_folder(folder, now_ns, -1 if is_folder else 0)
+        return self.inode(found.ino)
+
+    def rename(
+        self,
+        folder: int,
+        name: bytes,
+        new_folder: int,
+        new_name: bytes,
+        now_ns: int,
+        *,
+        exchange: bool = False,
+    ) -> Inode | None:
+        """Move a name; a file or empty folder under the new name is replaced and returned.
+
+        With `exchange` both exist and change places (None is returned).
+        """
+        moved = self.lookup(folder, name)
+        other = self.lookup(new_folder, new_name)
+        if moved is None:
+            raise NoSuchInode(name)
+        replaced = None
+        with self.transaction():
+            if exchange and other is not None:
+                self._set_name(folder, name, other.ino)
+                self._set_name(new_folder, new_name, moved.ino)
+                self._change_links(other.ino, 0, now_ns)
+                came, left = stat.S_ISDIR(other.mode), stat.S_ISDIR(moved.mode)
+            else:
+                if other is not None:
+                    replaced = self.unlink(new_folder, new_name, now_ns)
+                self._db.execute(
+                    "UPDATE dirents SET folder = ?, name = ? WHERE folder = ? AND name = ?",
+                    (new_folder, new_name, folder, name),
+                )
+                came, left = False, stat.S_ISDIR(moved.mode)
+            self._change_links(moved.ino, 0, now_ns)
+            change = int(left) - int(came) if folder != new_folder else 0
+            self._touch_folder(folder, now_ns, -change)
+            self._touch_folder(new_folder, now_ns, change)
+        return replaced
+
+    def _set_name(self, folder: int, name: bytes, ino: int) -> None:
+        self._db.execute(
+            "UPDATE dirents SET ino = ? WHERE folder = ? AND name = ?", (ino, folder, name)
+        )
+
+    def update(self, ino: int, **fields: int) -> None:
+        """Set attributes: mode, uid, gid, size, atime_ns, mtime_ns, ctime_ns."""
+        if not fields:
+            return
+        settings = ", ".join(f"{_COLUMNS[field]} = ?" for field in fields)
+        with self.transaction():
+            self._db.execute(f"UPDATE inodes SET {settings} WHERE ino = ?", (*fields.values(), ino))
+
+    def purge(self, ino: int) -> int | None:
+        """Remove an inode without names for good; the token of its staged file, to be removed."""
+        row = self.inode(ino)
+        with self.transaction():
+            self._db.execute("DELETE FROM xattrs WHERE ino = ?", (ino,))
+            self._db.execute("DELETE FROM inodes WHERE ino = ?", (ino,))
+            self._use(row.object_id, -1)
+        return row.staged
+
+    def orphans(self) -> list[Inode]:
+        """Inodes that were unlinked while open when the last process ended."""
+        rows = self._db.execute(f"SELECT {_INODE} FROM inodes WHERE nlink = 0")
+        return [Inode(*row) for row in rows]
+
+    def staged_inodes(self) -> list[Inode]:
+        """All inodes with a staged file."""
+        rows = self._db.execute(f"SELECT {_INODE} FROM inodes WHERE staged IS NOT NULL")
+        return [Inode(*row) for row in rows]
+
+    def inodes(self) -> Iterator[Inode]:
+        """Every inode."""
+        for row in self._db.execute(f"SELECT {_INODE} FROM inodes"):
+            yield Inode(*row)
+
+    def names(self) -> Iterator[tuple[int, bytes, int]]:
+        """Every entry: (folder, name, ino)."""
+        return iter(self._db.execute("SELECT folder, name, ino FROM dirents"))
+
+    def walk(self, folder: int = ROOT, path: bytes = b"") -> Iterator[tuple[bytes, Inode]]:
+        """Every entry below `folder`, names in order: (path, inode); folders before contents."""
+        rows = self._all(
+            f"SELECT d.name, {_I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.folder = ? ORDER BY d.name",
+            folder,
+        )
+        for name, *inode in rows:
+            entry = Inode(*inode)
+            here = path + b"/" + name if path else name
+            yield here, entry
+            if stat.S_ISDIR(entry.mode):
+                yield from self.walk(entry.ino, here)
+
+    # -- extended attributes
+
+    def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """All stored extended attributes of an inode."""
+        return dict(self._db.execute("SELECT name, value FROM xattrs WHERE ino = ?", (ino,)))
+
+    def get_xattr(self, ino: int, name: bytes) -> bytes | None:
+        """One attribute's value, or None."""
+        row = self._one("SELECT value FROM xattrs WHERE ino = ? AND name = ?", ino, name)
+        return None if row is None else row[0]
+
+    def set_xattr(self, ino: int, name: bytes, value: bytes) -> None:
+        """Set or replace an attribute."""
+        with self.transaction():
+            self._db.execute("INSERT OR REPLACE INTO xattrs VALUES (?,?,?)", (ino, name, value))
+
+    def remove_xattr(self, ino: int, name: bytes) -> bool:
+        """Remove an attribute; whether it was there."""
+        with self.transaction():
+            self._db.execute("DELETE FROM xattrs WHERE ino = ? AND name = ?", (ino, name))
+            return self._db.changes() > 0
+
+    # -- bodies: staged files and objects
+
+    def stage(self, ino: int, token: int, size: int) -> None:
+        """The file's body is now the staged file `token`; an object it had is let go."""
+        row = self.inode(ino)
+        with self.transaction():
+            self._db.execute(
+                "UPDATE inodes SET staged = ?, object = NULL, size = ? WHERE ino = ?",
+                (token, size, ino),
+            )
+            self._use(row.object_id, -1)
+
+    def encode(self, ino: int, token: int, object_id: int, size: int) -> bool:
+        """Turn a row from staged to encoded; False (and no change) if `token` is not its body."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE inodes SET staged = NULL, object = ?, size = ?"
+                " WHERE ino = ? AND staged = ?",
+                (object_id, size, ino, token),
+            )
+            changed = self._db.changes() > 0
+            if changed:
+                self._use(object_id, 1)
+        return changed
+
+    def _use(self, object_id: int | None, change: int) -> None:
+        if object_id is not None:
+            self._db.execute("UPDATE objects SET uses = uses + ? WHERE id = ?", (change, object_id))
+
+    def add_object(self, new: NewObject) -> None:
+        """The row of an appended object, used by nobody yet."""
+        with self.transaction():
+            self._db.execute(
+                f"INSERT INTO objects ({_OBJECT}) VALUES (?,?,?,?,?,?,?,?,?,?,0,?)",
+                (
+                    new.id,
+                    new.kind,
+                    new.pack,
+                    new.offset,
+                    new.length,
+                    new.size,
+                    new.sha256,
+                    new.depth,
+                    _pack_ids(new.needs),
+                    _pack_ids(new.layer),
+                    new.reason,
+                ),
+            )
+
+    def object(self, object_id: int) -> Object:
+        """The row of an object; one that is absent is damage, never an empty file."""
+        row = self._one(f"SELECT {_OBJECT} FROM objects WHERE id = ?", object_id)
+        if row is None:
+            raise Damaged(self.file, reason=f"object {object_id} is named but not there")
+        return _object(row)
+
+    def objects(self, ids: Sequence[int]) -> list[Object]:
+        """Several rows, in the order of `ids`."""
+        return [self.object(i) for i in ids]
+
+    def all_objects(self) -> Iterator[Object]:
+        """Every object, by id."""
+        for row in self._db.execute(f"SELECT {_OBJECT} FROM objects ORDER BY id").fetchall():
+            yield _object(row)
+
+    def find_object(self, sha256: bytes, size: int) -> int | None:
+        """An object that renders to exactly these bytes, if there is one."""
+        row = self._one(
+            "SELECT id FROM objects WHERE substr(sha256, 1, 8) = ? AND sha256 = ? AND size = ?",
+            sha256[:8],
+            sha256,
+            size,
+        )
+        return None if row is None else int(row[0])
+
+    def next_object_id(self) -> int:
+        """The id that no object has or had."""
+        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'objects'")
+        return 1 if row is None else int(row[0]) + 1
+
+    def names_of(self, object_id: int) -> list[bytes]:
+        """Paths of all files that show an object."""
+        rows = self._all("SELECT ino FROM inodes WHERE object = ? AND nlink > 0", object_id)
+        return [self.path(row[0]) for row in rows]
+
+    def dependents(self, object_id: int) -> list[int]:
+        """Objects whose render reads the entry of `object_id`."""
+        return [found.id for found in self.all_objects() if object_id in found.needs]
+
+    # -- packs
+
+    def packs(self) -> dict[int, tuple[int, bool]]:
+        """id -> (committed length in bytes, sealed)."""
+        rows = self._db.execute("SELECT id, length, sealed FROM packs ORDER BY id")
+        return {row[0]: (row[1], bool(row[2])) for row in rows}
+
+    def set_pack(self, pack: int, length: int, sealed: bool) -> None:
+        """Record how far a pack is filled with committed entries."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO packs (id, length, sealed) VALUES (?,?,?)",
+                (pack, length, sealed),
+            )
+
+    # -- what the planner remembers
+
+    def add_signatures(self, object_id: int, geometry: str, data: bytes, keep: int) -> None:
+        """Remember an object's tiles; of each geometry only the newest `keep` stay."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO signatures VALUES (?,?,?)", (object_id, geometry, data)
+            )
+            self._db.execute(
+                "DELETE FROM signatures WHERE geometry = ?1 AND object <="
+                " (SELECT object FROM signatures WHERE geometry = ?1"
+                "  ORDER BY object DESC LIMIT 1 OFFSET ?2)",
+                (geometry, keep),
+            )
+
+    def signatures(self, geometry: str) -> list[tuple[int, bytes]]:
+        """(object, data) of one geometry, oldest first."""
+        return self._all(
+            "SELECT object, data FROM signatures WHERE geometry = ? ORDER BY object", geometry
+        )
+
+    # -- figures
+
+    def totals(self) -> dict[str, Any]:
+        """Counts and sums for `stats`: files, logical_bytes, staged, and per kind of objects."""
+        files, logical = self._one(
+            "SELECT count(*), coalesce(sum(size), 0) FROM inodes"
+            " WHERE (mode & 61440) = 32768 AND nlink > 0"
+        ) or (0, 0)
+        staged = self._one("SELECT count(*) FROM inodes WHERE staged IS NOT NULL AND nlink > 0")
+        shown = self._all(
+            "SELECT o.kind, count(*) FROM inodes i JOIN objects o ON o.id = i.object"
+            " WHERE i.nlink > 0 GROUP BY o.kind"
+        )
+        reasons = self._all(
+            "SELECT o.reason, count(*) FROM inodes i JOIN objects o ON o.id = i.object"
+            " WHERE i.nlink > 0 AND o.kind = 'raw' GROUP BY o.reason"
+        )
+        depth = self._one("SELECT coalesce(max(depth), 0) FROM objects")
+        return {
+            "files": files,
+            "logical_bytes": logical,
+            "staged": staged[0] if staged else 0,
+            "kinds": dict(shown),
+            "reasons": dict(reasons),
+            "max_depth": depth[0] if depth else 0,
+        }
+
+    def bytes(self) -> int:
+        """Size of the database, its journal aside."""
+        row = self._one("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+        return int(row[0]) if row else 0
+
+    def integrity(self) -> list[str]:
+        """What SQLite itself finds wrong (page checksums included); empty if nothing."""
+        try:
+            rows = self._db.execute("PRAGMA integrity_check").fetchall()
+        except apsw.Error as error:
+            return [str(error)]
+        return [str(row[0]) for row in rows if row[0] != "ok"]

@@ -1,0 +1,262 @@
+"""A store, open: the one place that knows all rooms, and the way in and out of it.
+
+The mount and the command line see names and attributes through :attr:`Store.index`, staged files
+through :attr:`Store.staging`, and everything encoded through :meth:`Store.body`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from fsmount.codec.cache import Cache
+from fsmount.codec.deflate import known_answer
+from fsmount.codec.workers import Workers
+from fsmount.errors import Damaged, FsmountError, ReadOnly
+from fsmount.store import config, jobs
+from fsmount.store.bodies import Kept, Rendered, load_sums
+from fsmount.store.disk import Disk
+from fsmount.store.encoder import KEEP_BYTES, Encoder
+from fsmount.store.index import Index, NewObject, Object
+from fsmount.store.jobs import Place
+from fsmount.store.pack import read_entry
+from fsmount.store.recovery import recover
+from fsmount.store.staging import Staging
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_CACHE_BYTES = 256 << 20
+# What was acknowledged without fsync survives a power cut after this long.
+DURABLE_SECONDS = 5.0
+Body = Rendered | Kept
+
+
+class Store:
+    """See the module. Open with :meth:`open`; belongs to one trio task."""
+
+    def __init__(
+        self, path: Path, *, read_only: bool, cache_bytes: int, disk: Disk | None = None
+    ) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.disk = disk or Disk()
+        self.config = config.read(path)
+        self.layout = config.Layout(path)
+        self.lock = None if read_only else config.Lock(self.layout.lock)
+        try:
+            self.index = Index(self.layout.index, self.disk, read_only=read_only)
+            self.staging = Staging(self.layout.staging, self.disk)
+            self._encoder: Encoder | None = None
+            if not read_only:
+                pack = recover(self.layout, self.index, self.staging, self.disk)
+                self._encoder = Encoder(self.layout, self.index, self.staging, self.disk, pack)
+        except BaseException:
+            if self.lock is not None:
+                self.lock.release()
+            raise
+        # Half for finished files here, half for decoded layers in the workers.
+        self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
+        self._layer_bytes = cache_bytes // 2
+        self._queued: set[int] = set()
+        self._workers: Workers | None = None
+        self._budget = 0
+        self._ready = trio.Event()
+        if not known_answer():
+            _log.warning(
+                "this system's zlib is not the classic one: new PNGs will mostly stay raw, and"
+                " files encoded elsewhere may answer with an error instead of their bytes"
+            )
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        read_only: bool = False,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        disk: Disk | None = None,
+    ) -> Store:
+        """Open a store; raises NoStore, FormatUnsupported, StoreLocked, Damaged."""
+        return cls(path, read_only=read_only, cache_bytes=cache_bytes, disk=disk)
+
+    def close(self) -> None:
+        """Close everything; what is still staged is encoded the next time."""
+        try:
+            if self._encoder is not None:
+                self._encoder.close()
+        finally:
+            self.index.close()
+            if self.lock is not None:
+                self.lock.release()
+
+    # -- in
+
+    def hold(self, ino: int) -> None:
+        """A writer opened the file: it is not encoded before :meth:`unhold`."""
+        self._writing().hold(ino)
+
+    def unhold(self, ino: int) -> None:
+        """A writer closed the file."""
+        self._writing().unhold(ino)
+
+    def queue(self, ino: int) -> None:
+        """The last writer of a staged file has gone: encode it in the background."""
+        self._queued.add(ino)
+        self._writing().queue(ino)
+
+    def pending(self) -> int:
+        """Files staged and not yet encoded, open ones aside."""
+        return 0 if self._encoder is None else self._encoder.pending()
+
+    async def drain(self) -> None:
+        """Wait until nothing is pending."""
+        if self._encoder is not None:
+            await self._encoder.drain()
+
+    def _writing(self) -> Encoder:
+        if self._encoder is None:
+            raise ReadOnly(self.path)
+        return self._encoder
+
+    async def durable(self) -> None:
+        """Make everything the index holds survive a power cut."""
+        if self._encoder is not None:
+            await self._encoder.force()
+
+    # -- out
+
+    async def body(self, object_id: int) -> Body:
+        """The bytes of an object, hash checked; raises :class:`Damaged`."""
+        found = self._object(object_id)
+        if found.kind == "raw" and found.size > KEEP_BYTES:
+            return await trio.to_thread.run_sync(self._kept, found)
+        return Rendered(await self._rendered.get(object_id, lambda: self._render(found)))
+
+    async def prefetch(self, ino: int) -> None:
+        """Render a file that will be read soon into the cache."""
+        try:
+            object_id = self.index.inode(ino).object_id
+            if object_id is not None and self._object(object_id).kind != "raw":
+                await self.body(object_id)
+        except FsmountError as error:
+            _log.info("prefetch of inode %d: %s", ino, error)
+
+    def _object(self, object_id: int) -> Object | NewObject:
+        if self._encoder is not None:
+            return self._encoder.object(object_id)
+        return self.index.object(object_id)
+
+    def _place(self, found: Object | NewObject) -> Place:
+        return Place(found.id, str(self.layout.pack(found.pack)), found.offset, found.length)
+
+    async def _render(self, found: Object | NewObject) -> tuple[bytes, int]:
+        target = self._place(found)
+        places = tuple(self._place(self._object(i)) for i in found.needs if i != found.id)
+        if found.kind == "raw":
+            data = await trio.to_thread.run_sync(jobs.render, target, places, 0)
+        else:
+            await self._ready.wait()
+            assert self._workers is not None
+            data = await self._workers.run(jobs.render, target, places, self._budget, urgent=True)
+        if len(data) != found.size:
+            raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
+        return data, len(data)
+
+    def _kept(self, found: Object | NewObject) -> Kept:
+        place = self._place(found)
+        entry = read_entry(Path(place.pack), place.offset, place.length)
+        return Kept(self.layout.kept(found.id), found.size, load_sums(entry.payload))
+
+    # -- life
+
+    async def run(self, *, count: int | None = None) -> None:
+        """Workers, background encoding and durability points, until cancelled.
+
+        `count`: processes that encode, by default one for each core.
+        """
+        count = count or len(os.sched_getaffinity(0))
+        async with Workers(count) as workers, trio.open_nursery() as nursery:
+            # One more worker than `count` is kept free for readers.
+            self._budget = self._layer_bytes // (count + 1)
+            self._workers = workers
+            self._ready.set()
+            if self._encoder is not None:
+                nursery.start_soon(self._durable_for_ever)
+                nursery.start_soon(self._encoder.run, workers, count, self._budget)
+            await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def running(self, *, count: int | None = None) -> AsyncIterator[None]:
+        """:meth:`run` for as long as the block lasts."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: self.run(count=count))
+            await self._ready.wait()
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _durable_for_ever(self) -> None:
+        while True:
+            await trio.sleep(DURABLE_SECONDS)
+            encoder = self._writing()
+            touched, self._queued = self._queued | set(encoder.held()), set()
+            if not touched and not self.index.dirty:
+                continue
+            try:
+                await trio.to_thread.run_sync(self._fsync_staged, self._tokens(touched))
+                await self.durable()
+            except OSError as error:
+                _log.error("a durability point failed: %s", error)
+
+    def _tokens(self, inodes: set[int]) -> list[int]:
+        tokens = []
+        for ino in inodes:
+            try:
+                token = self.index.inode(ino).staged
+            except FsmountError:
+                continue
+            if token is not None:
+                tokens.append(token)
+        return tokens
+
+    def _fsync_staged(self, tokens: list[int]) -> None:
+        for token in tokens:
+            try:
+                fd = self.staging.open(token, os.O_RDWR)
+            except FileNotFoundError:
+                continue
+            try:
+                self.disk.fsync(fd)
+            finally:
+                self.disk.close(fd)
+        self.staging.fsync_folder()
+
+    # -- figures
+
+    def stats(self) -> dict[str, Any]:
+        """What `fsmount stats --json` prints; sizes in bytes."""
+        totals = self.index.totals()
+        kinds = {kind: totals["kinds"].get(kind, 0) for kind in ("key", "delta", "raw")}
+        stored = self.index.bytes() + sum(
+            entry.stat().st_blocks * 512 if folder == self.layout.raw else entry.stat().st_size
+            for folder in (self.layout.packs, self.layout.staging, self.layout.raw)
+            for entry in os.scandir(folder)
+        )
+        return {
+            "version": 1,
+            "store": str(self.path),
+            "files": totals["files"],
+            "frames": kinds["key"] + kinds["delta"],
+            "objects": {**kinds, "staged": totals["staged"]},
+            "raw_reasons": totals["reasons"],
+            "logical_bytes": totals["logical_bytes"],
+            "stored_bytes": stored,
+            "ratio": round(totals["logical_bytes"] / stored, 2) if stored else 0.0,
+            "max_depth": totals["max_depth"],
+            "packs": len(self.index.packs()),
+        }

@@ -1,0 +1,104 @@
+"""Folders outside and paths inside a store: what import, export and verify share."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fsmount.errors import Damaged
+from fsmount.store.index import ROOT, Inode
+from fsmount.store.store import Store
+
+SLICE = 1 << 20
+OUR_XATTRS = b"user.fsmount."
+
+# Called with (files, bytes) since the last call.
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Summary:
+    """What a transfer did. `problems`: (path, why) of what was left out or differs."""
+
+    files: int = 0
+    bytes: int = 0
+    skipped: int = 0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something below a source: where it is, and its path in the store."""
+
+    source: Path
+    target: bytes
+    info: os.stat_result
+
+
+def target_of(source: str) -> bytes:
+    """Where a source goes: under its own name, or into the root with a slash at its end."""
+    if source.endswith("/") or os.path.basename(source) in ("", ".", ".."):
+        return b""
+    return os.fsencode(os.path.basename(source))
+
+
+def walk(source: Path, target: bytes, summary: Summary) -> Iterator[Item]:
+    """Everything from `source` down in name order, folders before their contents."""
+    try:
+        info = source.lstat()
+        names = sorted(os.listdir(source), key=os.fsencode) if stat.S_ISDIR(info.st_mode) else []
+    except OSError as error:
+        summary.problems.append((str(source), error.strerror or str(error)))
+        return
+    yield Item(source, target, info)
+    for name in names:
+        yield from walk(source / name, _join(target, os.fsencode(name)), summary)
+
+
+def _join(folder: bytes, name: bytes) -> bytes:
+    return folder + b"/" + name if folder else name
+
+
+def measure(sources: Sequence[Path]) -> tuple[int, int]:
+    """Files and bytes below some folders, for progress."""
+    files = total = 0
+    for source in sources:
+        for item in walk(source, b"", Summary()):
+            if not stat.S_ISDIR(item.info.st_mode):
+                files, total = files + 1, total + item.info.st_size
+    return files, total
+
+
+def find(store: Store, path: bytes) -> Inode | None:
+    """The inode at a path from the root, or None."""
+    inode: Inode | None = store.index.inode(ROOT)
+    for name in filter(None, path.split(b"/")):
+        if inode is None or not stat.S_ISDIR(inode.mode):
+            return None
+        inode = store.index.lookup(inode.ino, name)
+    return inode
+
+
+def same(inode: Inode, info: os.stat_result) -> bool:
+    """Whether a file needs no second copy: same type, size and mtime."""
+    same_type = stat.S_IFMT(inode.mode) == stat.S_IFMT(info.st_mode)
+    if not stat.S_ISREG(inode.mode):
+        return same_type and not stat.S_ISDIR(inode.mode)
+    return same_type and inode.size == info.st_size and inode.mtime_ns == info.st_mtime_ns
+
+
+async def slices(store: Store, inode: Inode) -> AsyncIterator[bytes]:
+    """The bytes of a regular file, staged or encoded; raises :class:`Damaged`, OSError."""
+    if inode.staged is not None:
+        with store.staging.path(inode.staged).open("rb", buffering=0) as file:
+            while data := file.read(SLICE):
+                yield data
+        return
+    if inode.object_id is None:
+        raise Damaged(f"inode {inode.ino}", reason="it has no body")
+    body = await store.body(inode.object_id)
+    for offset in range(0, body.size, SLICE):
+        yield await body.pread(offset, SLICE)
