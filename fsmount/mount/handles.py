@@ -1,0 +1,385 @@
+"""Open files: their bodies, their handles, and who may change a body when.
+
+One :class:`OpenInode` per inode that is open, however often; it is counted by its users and goes
+with the last. Its lock is held by everything that changes the body or waits while it does: one
+coarse lock on purpose. Between awaits the trio task is alone, so what never awaits takes no lock.
+
+A body is either *staged* (a descriptor on the staged file, shared by all handles) or *encoded*
+(rendered by the store at the first read and pinned). The first change of an encoded body copies
+it into a new staged file. While an inode has a writer it is held: the store does not encode it,
+so its row cannot turn from staged to encoded under a writer. It can under a reader, whose
+descriptor then still shows the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from fsmount.errors import Damaged
+from fsmount.mount.attributes import failure, now_ns, without_privileges
+from fsmount.store.index import Inode
+from fsmount.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+_SLICE_BYTES = 1 << 20
+_SIZE_LIMIT = (1 << 63) - 1
+
+
+class Bytes(Protocol):
+    """A body to read from: a staged file or a rendered one."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+
+    async def pread(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`; fewer only at the end."""
+
+
+class StagedFile:
+    """A descriptor on a staged file."""
+
+    def __init__(self, token: int, fd: int) -> None:
+        self.token = token
+        self.fd = fd
+
+    @property
+    def size(self) -> int:
+        """Bytes in it now."""
+        return os.fstat(self.fd).st_size
+
+    async def pread(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`; fewer only at the end."""
+        return os.pread(self.fd, length, offset)
+
+
+@dataclass(slots=True)
+class OpenInode:
+    """What all handles of one inode share.
+
+    `touched_ns`: time of the last change to the body that its row does not show yet.
+    """
+
+    ino: int
+    users: int = 0
+    writers: int = 0
+    staged: StagedFile | None = None
+    body: Bytes | None = None
+    touched_ns: int | None = None
+    lock: trio.Lock = field(default_factory=trio.Lock)
+
+
+@dataclass(slots=True)
+class Handle:
+    """One open(2): its own access mode, and the user who opened it."""
+
+    entry: OpenInode
+    readable: bool
+    writable: bool
+    uid: int
+    was_read: bool = False
+
+
+class OpenFiles:
+    """The table of open inodes and handles of a mount.
+
+    `closed` is called with the number of an inode when its last user has gone.
+    """
+
+    def __init__(self, store: Store, closed: Callable[[int], None]) -> None:
+        self._store = store
+        self._closed = closed
+        self._entries: dict[int, OpenInode] = {}
+        self._handles: dict[int, Handle] = {}
+        self._next = 1
+        # Staged files whose fsync failed once, with its errno. The kernel may have dropped the
+        # dirty pages and would report success the second time, even on a new descriptor.
+        self._failed: dict[int, int] = {}
+
+    # -- handles
+
+    def is_open(self, ino: int) -> bool:
+        """Whether anybody uses the inode."""
+        return ino in self._entries
+
+    async def open(self, node: Inode, flags: int, uid: int) -> int:
+        """A new handle on a regular file; honours O_TRUNC. Raises OSError, Damaged."""
+        access = flags & os.O_ACCMODE
+        writable = access != os.O_RDONLY
+        entry = self._enter(node.ino, writable)
+        try:
+            if flags & os.O_TRUNC:
+                await self.truncate(node.ino, 0, uid)
+            if entry.staged is None:
+                self._attach(entry)
+        except BaseException:
+            self._leave(entry, writable)
+            raise
+        number = self._next
+        self._next += 1
+        self._handles[number] = Handle(entry, access != os.O_WRONLY, writable, uid)
+        return number
+
+    def handle(self, fh: int) -> Handle:
+        """The handle of a number; raises OSError EBADF."""
+        found = self._handles.get(fh)
+        if found is None:
+            raise failure(errno.EBADF)
+        return found
+
+    def release(self, fh: int) -> Handle:
+        """Forget a handle; what hangs on its inode's last user or writer happens now."""
+        handle = self.handle(fh)
+        del self._handles[fh]
+        self._leave(handle.entry, handle.writable)
+        return handle
+
+    def release_all(self) -> None:
+        """Forget all handles, at the end of the mount."""
+        for fh in list(self._handles):
+            try:
+                self.release(fh)
+            except Exception:
+                _log.exception("closing handle %d failed", fh)
+
+    def _enter(self, ino: int, writer: bool) -> OpenInode:
+        entry = self._entries.get(ino)
+        if entry is None:
+            entry = self._entries[ino] = OpenInode(ino)
+        entry.users += 1
+        if writer:
+            entry.writers += 1
+            if entry.writers == 1:
+                self._store.hold(ino)
+        return entry
+
+    def _leave(self, entry: OpenInode, writer: bool) -> None:
+        try:
+            if writer:
+                entry.writers -= 1
+                if entry.writers == 0:
+                    self._stop_writing(entry)
+        finally:
+            entry.users -= 1
+            if entry.users == 0:
+                del self._entries[entry.ino]
+                self._detach(entry)
+                self._closed(entry.ino)
+
+    def _stop_writing(self, entry: OpenInode) -> None:
+        try:
+            self.persist(entry.ino)
+        finally:
+            self._store.unhold(entry.ino)
+        node = self._store.index.inode(entry.ino)
+        if node.staged is not None and node.nlink:
+            self._store.queue(entry.ino)
+
+    @asynccontextmanager
+    async def _writing(self, ino: int) -> AsyncIterator[OpenInode]:
+        """The inode, locked, with a writer that has no handle."""
+        entry = self._enter(ino, True)
+        try:
+            async with entry.lock:
+                yield entry
+        finally:
+            self._leave(entry, True)
+
+    # -- bodies
+
+    def _attach(self, entry: OpenInode) -> None:
+        """Take a descriptor on the staged file if the row names one."""
+        token = self._store.index.inode(entry.ino).staged
+        if token is None:
+            return
+        flags = os.O_RDONLY if self._store.read_only else os.O_RDWR
+        try:
+            fd = self._store.staging.open(token, flags)
+        except FileNotFoundError as error:
+            raise Damaged(self._store.staging.path(token), reason="the file is gone") from error
+        self._detach(entry)
+        entry.staged = StagedFile(token, fd)
+
+    def _detach(self, entry: OpenInode) -> None:
+        staged, entry.staged, entry.body = entry.staged, None, None
+        if staged is not None:
+            self._store.disk.close(staged.fd)
+
+    async def _body(self, entry: OpenInode) -> Bytes:
+        """What reads are answered from; rendered now if it has to be."""
+        if entry.staged is None and entry.body is None:
+            async with entry.lock:
+                await self._load(entry)
+        body = entry.staged or entry.body
+        assert body is not None
+        return body
+
+    async def _load(self, entry: OpenInode) -> None:
+        if entry.staged is None:
+            self._attach(entry)
+        if entry.staged is None and entry.body is None:
+            entry.body = await self._render(self._store.index.inode(entry.ino))
+
+    async def _render(self, node: Inode) -> Bytes:
+        if node.object_id is None:
+            raise Damaged(f"inode {node.ino}", reason="it has no body")
+        return await self._store.body(node.object_id)
+
+    async def _staged(self, entry: OpenInode, keep: int = _SIZE_LIMIT) -> StagedFile:
+        """The staged file to change. The lock and a hold are held.
+
+        An encoded body is copied into a new one first, its first `keep` bytes at most.
+        """
+        node = self._store.index.inode(entry.ino)
+        if node.staged is None:
+            await self._copy_up(entry, node, keep)
+        elif entry.staged is None or entry.staged.token != node.staged:
+            self._attach(entry)
+        assert entry.staged is not None
+        return entry.staged
+
+    async def _copy_up(self, entry: OpenInode, node: Inode, keep: int) -> None:
+        disk, staging = self._store.disk, self._store.staging
+        token = staging.create()
+        fd = -1
+        try:
+            fd = staging.open(token)
+            size = 0
+            if keep:
+                source = entry.staged or entry.body or await self._render(node)
+                size = await self._copy(source, fd, min(keep, source.size))
+            self._store.index.stage(node.ino, token, size)
+        except BaseException:
+            if fd >= 0:
+                disk.close(fd)
+            staging.remove(token)
+            raise
+        self._detach(entry)
+        entry.staged = StagedFile(token, fd)
+
+    async def _copy(self, source: Bytes, fd: int, size: int) -> int:
+        offset = 0
+        while offset < size:
+            data = await source.pread(offset, min(_SLICE_BYTES, size - offset))
+            if not data:
+                raise failure(errno.EIO)
+            offset += self._store.disk.pwrite(fd, data, offset)
+            await trio.lowlevel.checkpoint()
+        return size
+
+    # -- what a file descriptor can do
+
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`. Raises OSError EBADF, Damaged."""
+        handle = self.handle(fh)
+        if not handle.readable:
+            raise failure(errno.EBADF)
+        body = await self._body(handle.entry)
+        handle.was_read = True
+        return await body.pread(offset, length)
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        """Write all of `data` at `offset`; its length. Raises OSError EBADF, EFBIG, ENOSPC.
+
+        The offset is right for O_APPEND too: the kernel, the only user of the tree, computes it
+        under its own lock on the inode. Taking the file's end here instead would misplace the
+        pages that a memory mapping of such a handle writes back.
+        """
+        handle = self.handle(fh)
+        if not handle.writable:
+            raise failure(errno.EBADF)
+        if offset + len(data) > _SIZE_LIMIT:
+            raise failure(errno.EFBIG)
+        entry = handle.entry
+        async with entry.lock:
+            staged = await self._staged(entry)
+            self._touch(entry, handle.uid)
+            return self._store.disk.pwrite(staged.fd, data, offset)
+
+    async def truncate(self, ino: int, size: int, uid: int) -> None:
+        """Cut or extend with a hole; the row shows it at once. Raises OSError EINVAL, EFBIG."""
+        if size < 0:
+            raise failure(errno.EINVAL)
+        if size > _SIZE_LIMIT:
+            raise failure(errno.EFBIG)
+        async with self._writing(ino) as entry:
+            staged = await self._staged(entry, keep=size)
+            self._store.disk.ftruncate(staged.fd, size)
+            self._touch(entry, uid)
+            self.persist(ino)
+
+    def _touch(self, entry: OpenInode, uid: int) -> None:
+        """The body changes now, by `uid`; the kernel leaves it to us to drop set-user-id."""
+        if entry.touched_ns is None and uid != 0:
+            mode = self._store.index.inode(entry.ino).mode
+            if mode != without_privileges(mode):
+                self._store.index.update(entry.ino, mode=without_privileges(mode))
+        entry.touched_ns = now_ns()
+
+    def persist(self, ino: int) -> None:
+        """Bring size and times of a changed body into its row."""
+        entry = self._entries.get(ino)
+        if entry is None or entry.touched_ns is None or entry.staged is None:
+            return
+        touched = entry.touched_ns
+        size = entry.staged.size
+        self._store.index.update(ino, size=size, mtime_ns=touched, ctime_ns=touched)
+        entry.touched_ns = None
+
+    async def flush(self, fh: int) -> None:
+        """close(2) of one descriptor: what was written survives the death of the daemon."""
+        self.persist(self.handle(fh).entry.ino)
+
+    async def fsync(self, fh: int) -> None:
+        """What was written survives a power cut. Raises OSError for ever after a failure."""
+        entry = self.handle(fh).entry
+        async with entry.lock:
+            self.persist(entry.ino)
+            staged = entry.staged
+            if staged and self._store.index.inode(entry.ino).staged == staged.token:
+                await self._fsync_staged(staged)
+        await self._store.durable()
+
+    async def _fsync_staged(self, staged: StagedFile) -> None:
+        failed = self._failed.get(staged.token)
+        if failed is not None:
+            raise failure(failed)
+        try:
+            await trio.to_thread.run_sync(self._store.disk.fsync, staged.fd)
+            await trio.to_thread.run_sync(self._store.staging.fsync_folder)
+        except OSError as error:
+            self._failed[staged.token] = error.errno or errno.EIO
+            raise
+
+    # -- attributes
+
+    def times(self, node: Inode) -> tuple[int, int]:
+        """mtime and ctime of an inode now, in ns: those of its row, or of a later write."""
+        entry = self._entries.get(node.ino)
+        if entry is None or entry.touched_ns is None:
+            return node.mtime_ns, node.ctime_ns
+        return entry.touched_ns, entry.touched_ns
+
+    def extent(self, node: Inode) -> tuple[int, int]:
+        """Size in bytes and blocks of 512 bytes; of a staged file those of the file itself."""
+        if node.staged is not None:
+            entry = self._entries.get(node.ino)
+            try:
+                if entry and entry.staged and entry.staged.token == node.staged:
+                    found = os.fstat(entry.staged.fd)
+                else:
+                    found = self._store.staging.path(node.staged).stat()
+            except FileNotFoundError:
+                _log.error("the staged file %d of inode %d is gone", node.staged, node.ino)
+            else:
+                return found.st_size, found.st_blocks
+        return node.size, -(-node.size // 512)

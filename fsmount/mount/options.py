@@ -1,0 +1,58 @@
+"""The options of a mount, as written after ``-o``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fsmount.errors import UsageError
+from fsmount.store.store import DEFAULT_CACHE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """`uid`, `gid` and `umask` replace what the mount shows of owners and permissions.
+
+    `cache_bytes`: memory for rendered files and decoded layers.
+    """
+
+    read_only: bool = False
+    allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    umask: int | None = None
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+
+
+def parse_options(text: str) -> MountOptions:
+    """Options from ``ro,allow_other,uid=1000,umask=022``; raises :class:`UsageError`."""
+    options = MountOptions()
+    for word in filter(None, text.split(",")):
+        name, _, value = word.partition("=")
+        if word == "ro":
+            options = replace(options, read_only=True)
+        elif word == "rw":
+            options = replace(options, read_only=False)
+        elif word == "allow_other":
+            options = replace(options, allow_other=True)
+        elif name == "uid":
+            options = replace(options, uid=_number(word, value, 10))
+        elif name == "gid":
+            options = replace(options, gid=_number(word, value, 10))
+        elif name == "umask":
+            options = replace(options, umask=_number(word, value, 8))
+        else:
+            raise UsageError(
+                f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=, umask="
+            )
+    return options
+
+
+def _number(word: str, value: str, radix: int) -> int:
+    limit = 0o777 if radix == 8 else (1 << 32) - 2
+    try:
+        number = int(value, radix)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= limit:
+        raise UsageError(f"the mount option {word!r} needs a number of base {radix}")
+    return number

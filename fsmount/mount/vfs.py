@@ -1,0 +1,507 @@
+"""The tree as POSIX sees it: names, attributes, links, and how long an inode lives.
+
+Defined here and only here; knows no kernel and no pyfuse3, so it is tested without them. Every
+method is called from the one trio task. Only :mod:`handles` awaits; what this module does between
+looking at the index and changing it is never interrupted, and needs no lock.
+
+An inode lives while it has a name, an open handle, or a place in the kernel's memory. The last is
+its lookup count: one more for each answer of lookup, create, mknod, mkdir, symlink and link and
+for each accepted readdir entry (:meth:`Vfs.remember`), fewer by :meth:`Vfs.forget`.
+
+The time of access is set by setattr only; reading does not change it, as with ``noatime``.
+Permissions are the kernel's business (``default_permissions``).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+
+import trio
+
+from fsmount.errors import NoSuchInode
+from fsmount.mount import xattrs
+from fsmount.mount.attributes import (
+    NAME_BYTES,
+    Attributes,
+    Caller,
+    Changes,
+    clamp_ns,
+    failure,
+    now_ns,
+    without_privileges,
+)
+from fsmount.mount.handles import OpenFiles
+from fsmount.store.index import ROOT, Inode
+from fsmount.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+LINKS = 65_000
+"""Most names a file can have, as on ext4."""
+
+_TARGET_BYTES = 4095
+_BATCH = 64
+_DOTS = 2  # readdir cookies of "." and ".." come before those of the index
+_SPECIAL = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
+
+
+class Vfs:
+    """A store as a tree of files. Raises OSError with the errno POSIX gives, or FsmountError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._index = store.index
+        self._files = OpenFiles(store, self._settle)
+        self._folders: dict[int, int] = {}
+        self._next_folder = 1
+        self._lookups: dict[int, int] = {}
+        self._expected: int | None = None
+        self._wanted, self._requests = trio.open_memory_channel[int](1)
+
+    async def run(self) -> None:
+        """Background task: render ahead, one file at a time, for readers that go by name."""
+        async for ino in self._requests:
+            try:
+                await self._store.prefetch(ino)
+            except Exception:
+                _log.exception("rendering inode %d ahead failed", ino)
+
+    def close(self) -> None:
+        """The end of the mount: drop all handles and lookup counts, and what hung on them."""
+        self._files.release_all()
+        self._folders.clear()
+        remembered, self._lookups = self._lookups, {}
+        for ino in remembered:
+            self._settle(ino)
+
+    # -- inodes
+
+    def _show(self, node: Inode) -> Attributes:
+        size, blocks = self._files.extent(node)
+        mtime_ns, ctime_ns = self._files.times(node)
+        return Attributes(
+            ino=node.ino,
+            mode=node.mode,
+            nlink=node.nlink,
+            uid=node.uid,
+            gid=node.gid,
+            rdev=node.rdev,
+            size=size,
+            blocks=blocks,
+            atime_ns=node.atime_ns,
+            mtime_ns=mtime_ns,
+            ctime_ns=ctime_ns,
+        )
+
+    def _introduce(self, node: Inode) -> Attributes:
+        self.remember(node.ino)
+        return self._show(node)
+
+    def remember(self, ino: int) -> None:
+        """The kernel has been told of an inode once more."""
+        self._lookups[ino] = self._lookups.get(ino, 0) + 1
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel takes `count` lookups back."""
+        left = self._lookups.get(ino, 0) - count
+        if left > 0:
+            self._lookups[ino] = left
+            return
+        self._lookups.pop(ino, None)
+        self._settle(ino)
+
+    def _settle(self, ino: int) -> None:
+        """Remove an inode for good if nothing names or uses it any more."""
+        if ino in self._lookups or self._files.is_open(ino) or self._store.read_only:
+            return
+        try:
+            node = self._index.inode(ino)
+        except NoSuchInode:
+            return
+        if node.nlink == 0:
+            token = self._index.purge(ino)
+            if token is not None:
+                self._store.staging.remove(token)
+
+    async def lookup(self, folder: int, name: bytes) -> Attributes:
+        """The entry `name`; one lookup more. Raises OSError ENOENT, ENOTDIR, ENAMETOOLONG."""
+        self._folder(folder)
+        return self._introduce(self._entry(folder, name))
+
+    async def getattr(self, ino: int) -> Attributes:
+        """What stat(2) shows."""
+        return self._show(self._index.inode(ino))
+
+    async def setattr(self, ino: int, changes: Changes, caller: Caller) -> Attributes:
+        """Set attributes, size included; what they are then. Raises OSError EROFS, EISDIR."""
+        self._writable()
+        node = self._index.inode(ino)
+        if changes.size is not None:
+            self._check_regular(node)
+            await self._files.truncate(ino, changes.size, caller.uid)
+        # A write that is not in the row yet comes before this, or its time would win later.
+        self._files.persist(ino)
+        node = self._index.inode(ino)
+        fields: dict[str, int] = {"ctime_ns": now_ns()}
+        if changes.mode is not None:
+            fields["mode"] = stat.S_IFMT(node.mode) | stat.S_IMODE(changes.mode)
+        elif not stat.S_ISDIR(node.mode) and (
+            changes.uid is not None or changes.gid is not None or changes.is_empty()
+        ):
+            fields["mode"] = without_privileges(node.mode)
+        if changes.uid is not None:
+            fields["uid"] = changes.uid
+        if changes.gid is not None:
+            fields["gid"] = changes.gid
+        if changes.atime_ns is not None:
+            fields["atime_ns"] = clamp_ns(changes.atime_ns)
+        if changes.mtime_ns is not None:
+            fields["mtime_ns"] = clamp_ns(changes.mtime_ns)
+        self._index.update(ino, **fields)
+        return self._show(self._index.inode(ino))
+
+    async def readlink(self, ino: int) -> bytes:
+        """The target of a symbolic link. Raises OSError EINVAL for anything else."""
+        node = self._index.inode(ino)
+        if node.target is None:
+            raise failure(errno.EINVAL)
+        return node.target
+
+    async def statfs(self) -> os.statvfs_result:
+        """The disk behind the store."""
+        return os.statvfs(self._store.staging.folder)
+
+    # -- checks
+
+    def _writable(self) -> None:
+        if self._store.read_only:
+            raise failure(errno.EROFS)
+
+    def _folder(self, ino: int) -> Inode:
+        node = self._index.inode(ino)
+        if not stat.S_ISDIR(node.mode):
+            raise failure(errno.ENOTDIR)
+        return node
+
+    def _check_regular(self, node: Inode) -> None:
+        if stat.S_ISDIR(node.mode):
+            raise failure(errno.EISDIR)
+        if not stat.S_ISREG(node.mode):
+            raise failure(errno.EINVAL)
+
+    def _find(self, folder: int, name: bytes) -> Inode | None:
+        if len(name) > NAME_BYTES:
+            raise failure(errno.ENAMETOOLONG)
+        return self._index.lookup(folder, name)
+
+    def _entry(self, folder: int, name: bytes) -> Inode:
+        node = self._find(folder, name)
+        if node is None:
+            raise failure(errno.ENOENT)
+        return node
+
+    def _place(self, folder: int, name: bytes) -> Inode:
+        """The folder that gets a new entry `name`."""
+        self._writable()
+        node = self._folder(folder)
+        if node.nlink == 0:
+            raise failure(errno.ENOENT)
+        if self._find(folder, name) is not None:
+            raise failure(errno.EEXIST)
+        return node
+
+    def _is_inside(self, folder: int, top: int) -> bool:
+        """Whether `folder` is `top` or lies below it."""
+        while folder != top:
+            place = None if folder == ROOT else self._index.folder_of(folder)
+            if place is None:
+                return False
+            folder = place[0]
+        return True
+
+    # -- new entries
+
+    def _make(
+        self,
+        folder: int,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        *,
+        rdev: int = 0,
+        target: bytes | None = None,
+    ) -> Inode:
+        place = self._place(folder, name)
+        gid = caller.gid
+        if place.mode & stat.S_ISGID:
+            gid = place.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        staged = self._store.staging.create() if stat.S_ISREG(mode) else None
+        try:
+            return self._index.create(
+                folder,
+                name,
+                mode=mode,
+                uid=caller.uid,
+                gid=gid,
+                now_ns=now_ns(),
+                rdev=rdev,
+                target=target,
+                staged=staged,
+                size=len(target or b""),
+            )
+        except BaseException:
+            if staged is not None:
+                self._store.staging.remove(staged)
+            raise
+
+    async def create(
+        self, folder: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[int, Attributes]:
+        """A new file, opened: (handle, attributes). An entry that exists is opened instead."""
+        self._writable()
+        self._folder(folder)
+        node = self._find(folder, name)
+        if node is None:
+            mode = stat.S_IFREG | (stat.S_IMODE(mode) & ~caller.umask)
+            node = self._make(folder, name, mode, caller)
+            try:
+                fh = await self._files.open(node, flags, caller.uid)
+            except BaseException:
+                await self.unlink(folder, name)
+                raise
+        elif flags & os.O_EXCL:
+            raise failure(errno.EEXIST)
+        else:
+            fh = await self.open(node.ino, flags, caller)
+        return fh, self._introduce(self._index.inode(node.ino))
+
+    async def mknod(
+        self, folder: int, name: bytes, mode: int, rdev: int, caller: Caller
+    ) -> Attributes:
+        """A regular file, FIFO, socket or device, not opened. Raises OSError EINVAL."""
+        if stat.S_IFMT(mode) not in _SPECIAL:
+            raise failure(errno.EINVAL)
+        mode &= ~caller.umask
+        node = self._make(folder, name, mode, caller, rdev=rdev)
+        if node.staged is not None:
+            self._store.queue(node.ino)
+        return self._introduce(node)
+
+    async def mkdir(self, folder: int, name: bytes, mode: int, caller: Caller) -> Attributes:
+        """A new folder."""
+        mode = stat.S_IFDIR | (stat.S_IMODE(mode) & ~caller.umask)
+        return self._introduce(self._make(folder, name, mode, caller))
+
+    async def symlink(self, folder: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
+        """A new symbolic link."""
+        if len(target) > _TARGET_BYTES:
+            raise failure(errno.ENAMETOOLONG)
+        mode = stat.S_IFLNK | 0o777
+        return self._introduce(self._make(folder, name, mode, caller, target=target))
+
+    async def link(self, ino: int, folder: int, name: bytes) -> Attributes:
+        """One more name for a file. Raises OSError EPERM for a folder, EMLINK, EEXIST."""
+        self._place(folder, name)
+        node = self._index.inode(ino)
+        if stat.S_ISDIR(node.mode):
+            raise failure(errno.EPERM)
+        if node.nlink == 0:
+            raise failure(errno.ENOENT)
+        if node.nlink >= LINKS:
+            raise failure(errno.EMLINK)
+        self._files.persist(ino)
+        return self._introduce(self._index.link(folder, name, ino, now_ns()))
+
+    # -- entries that go or move
+
+    async def unlink(self, folder: int, name: bytes) -> None:
+        """Take a file's name away. Raises OSError EISDIR, ENOENT."""
+        self._writable()
+        self._folder(folder)
+        node = self._entry(folder, name)
+        if stat.S_ISDIR(node.mode):
+            raise failure(errno.EISDIR)
+        self._files.persist(node.ino)
+        self._index.unlink(folder, name, now_ns())
+        self._settle(node.ino)
+
+    async def rmdir(self, folder: int, name: bytes) -> None:
+        """Remove an empty folder. Raises OSError ENOTDIR, ENOTEMPTY, ENOENT."""
+        self._writable()
+        self._folder(folder)
+        node = self._entry(folder, name)
+        if not stat.S_ISDIR(node.mode):
+            raise failure(errno.ENOTDIR)
+        if not self._index.is_empty(node.ino):
+            raise failure(errno.ENOTEMPTY)
+        self._index.unlink(folder, name, now_ns())
+        self._settle(node.ino)
+
+    async def rename(
+        self, folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int = 0
+    ) -> None:
+        """rename(2), with RENAME_NOREPLACE or RENAME_EXCHANGE. Raises OSError as that does."""
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise failure(errno.EINVAL)
+        self._writable()
+        self._folder(folder)
+        if self._folder(new_folder).nlink == 0:
+            raise failure(errno.ENOENT)
+        moved = self._entry(folder, name)
+        other = self._find(new_folder, new_name)
+        self._check_rename(moved, new_folder, other, folder, flags)
+        if other is not None and other.ino == moved.ino:
+            return
+        for node in (moved, other):
+            if node is not None:
+                self._files.persist(node.ino)
+        replaced = self._index.rename(
+            folder, name, new_folder, new_name, now_ns(), exchange=flags == RENAME_EXCHANGE
+        )
+        if replaced is not None:
+            self._settle(replaced.ino)
+
+    def _check_rename(
+        self, moved: Inode, new_folder: int, other: Inode | None, folder: int, flags: int
+    ) -> None:
+        if stat.S_ISDIR(moved.mode) and self._is_inside(new_folder, moved.ino):
+            raise failure(errno.EINVAL)
+        if flags == RENAME_EXCHANGE:
+            if other is None:
+                raise failure(errno.ENOENT)
+            if stat.S_ISDIR(other.mode) and self._is_inside(folder, other.ino):
+                raise failure(errno.EINVAL)
+            return
+        if other is None:
+            return
+        if flags == RENAME_NOREPLACE:
+            raise failure(errno.EEXIST)
+        if stat.S_ISDIR(moved.mode) and not stat.S_ISDIR(other.mode):
+            raise failure(errno.ENOTDIR)
+        if stat.S_ISDIR(other.mode):
+            if not stat.S_ISDIR(moved.mode):
+                raise failure(errno.EISDIR)
+            if not self._index.is_empty(other.ino):
+                raise failure(errno.ENOTEMPTY)
+
+    # -- open files
+
+    async def open(self, ino: int, flags: int, caller: Caller) -> int:
+        """A handle on a regular file. Raises OSError EISDIR, EINVAL, EROFS, Damaged."""
+        node = self._index.inode(ino)
+        self._check_regular(node)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self._writable()
+        return await self._files.open(node, flags, caller.uid)
+
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`, fewer only at the end of the file."""
+        return await self._files.read(fh, offset, length)
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        """Write all of `data`; its length."""
+        return await self._files.write(fh, offset, data)
+
+    async def flush(self, fh: int) -> None:
+        """One close(2) of the handle; comes as often as the descriptor was duplicated."""
+        await self._files.flush(fh)
+
+    async def fsync(self, fh: int) -> None:
+        """Force the file to the disk, and the index with it."""
+        await self._files.fsync(fh)
+
+    async def release(self, fh: int) -> None:
+        """The handle is closed for good."""
+        handle = self._files.release(fh)
+        if handle.was_read and not handle.writable:
+            self._render_ahead(handle.entry.ino)
+
+    def _render_ahead(self, ino: int) -> None:
+        """If `ino` was read after the file before it, ask for the file after it."""
+        place = self._index.folder_of(ino)
+        follower = self._index.next_names(*place) if place else []
+        expected, self._expected = self._expected, follower[0][1] if follower else None
+        if expected == ino and self._expected is not None:
+            try:
+                self._wanted.send_nowait(self._expected)
+            except trio.WouldBlock:
+                _log.debug("already rendering ahead")
+
+    # -- open folders
+
+    async def opendir(self, ino: int) -> int:
+        """A handle on a folder."""
+        self._folder(ino)
+        fh = self._next_folder
+        self._next_folder += 1
+        self._folders[fh] = ino
+        return fh
+
+    async def readdir(self, fh: int, after: int) -> list[tuple[int, bytes, Attributes]]:
+        """The next entries: (cookie, name, attributes); empty at the end.
+
+        `after` is 0 or a cookie. "." and ".." come first and are not to be remembered; each
+        other entry is, by who passes it on. Cookies stay valid whatever comes and goes.
+        """
+        folder = self._open_folder(fh)
+        entries: list[tuple[int, bytes, Attributes]] = []
+        if after < _DOTS:
+            place = self._index.folder_of(folder)
+            above = place[0] if place else folder
+            dots = ((1, b".", folder), (2, b"..", above))
+            entries += [
+                (cookie, name, self._show(self._index.inode(ino)))
+                for cookie, name, ino in dots
+                if cookie > after
+            ]
+        children = self._index.children(folder, max(0, after - _DOTS), _BATCH)
+        entries += [(cookie + _DOTS, name, self._show(node)) for cookie, name, node in children]
+        return entries
+
+    async def fsyncdir(self, fh: int) -> None:
+        """Force the names of a folder to the disk (with all others)."""
+        self._open_folder(fh)
+        await self._store.durable()
+
+    async def releasedir(self, fh: int) -> None:
+        """The folder's handle is closed for good."""
+        self._open_folder(fh)
+        del self._folders[fh]
+
+    def _open_folder(self, fh: int) -> int:
+        folder = self._folders.get(fh)
+        if folder is None:
+            raise failure(errno.EBADF)
+        return folder
+
+    # -- extended attributes
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        """A value. Raises OSError ENODATA, ENOTSUP."""
+        node = self._index.inode(ino)
+        return xattrs.get(self._store, node, self._files.extent(node)[0], name)
+
+    async def listxattr(self, ino: int) -> list[bytes]:
+        """The names of the stored attributes."""
+        return xattrs.names(self._store, self._index.inode(ino))
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
+        """Set or replace; the flags of setxattr(2) have been seen to by the caller."""
+        self._writable()
+        self._files.persist(ino)
+        xattrs.put(self._store, self._index.inode(ino), name, value)
+        self._index.update(ino, ctime_ns=now_ns())
+
+    async def removexattr(self, ino: int, name: bytes) -> None:
+        """Remove. Raises OSError ENODATA, ENOTSUP."""
+        self._writable()
+        self._files.persist(ino)
+        xattrs.drop(self._store, self._index.inode(ino), name)
+        self._index.update(ino, ctime_ns=now_ns())
