@@ -1,0 +1,6 @@
+"""``python -m fsmount``."""
+
+from fsmount.cli import main
+
+if __name__ == "__main__":
+    main()

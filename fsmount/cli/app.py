@@ -1,0 +1,82 @@
+"""The command group, and what becomes of an error: one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from fsmount import __version__
+from fsmount.cli.check import check
+from fsmount.cli.export import export
+from fsmount.cli.importer import import_
+from fsmount.cli.init import init
+from fsmount.cli.ls import ls
+from fsmount.cli.mount import mount
+from fsmount.cli.stats import stats
+from fsmount.cli.umount import umount
+from fsmount.cli.verify import verify
+from fsmount.errors import FsmountError
+
+_COMMANDS = (init, mount, umount, import_, export, verify, ls, stats, check)
+_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fsmount")
+def group() -> None:
+    """Keep a folder of screenshots many times smaller, and see it as the same PNG files.
+
+    \b
+    Exit codes: 0 ok, 1 error, 2 usage, 3 some files skipped or kept raw with a warning,
+    10 no store there, 11 store locked, 12 mountpoint unusable, 13 FUSE not available,
+    20 damage found, 30 format not supported.
+
+    Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
+    FSMOUNT_LOG (a file), NO_COLOR.
+    """
+
+
+for _command in _COMMANDS:
+    group.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the code of the plan."""
+    try:
+        code = group.main(arguments, prog_name="fsmount", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = _INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BaseException as error:
+        code = _report(error)
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error inside the groups that nurseries wrap around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _report(error: BaseException) -> int:
+    """Say in one sentence what went wrong; the exit code."""
+    error = _first(error)
+    if isinstance(error, KeyboardInterrupt):
+        return _INTERRUPTED
+    if isinstance(error, FsmountError):
+        click.echo(f"fsmount: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno is not None:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        click.echo(f"fsmount: {where}{error.strerror}", err=True)
+        return 1
+    raise error

@@ -1,0 +1,69 @@
+"""fsmount export"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from fsmount.cli.common import cache_option, store_argument, with_store
+from fsmount.cli.output import SOME_SKIPPED, emit, json_option, meter, problems, size, warn
+from fsmount.store.exporting import Exporter, below
+from fsmount.store.store import Store
+
+
+@click.command()
+@store_argument
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--force", is_flag=True, help="Replace files that are there and differ.")
+@cache_option
+@json_option
+def export(
+    store: Path,
+    dest: Path,
+    paths: tuple[str, ...],
+    force: bool,
+    cache_size: int,
+    as_json: bool,
+) -> int:
+    """Write the files of a store, or some of its paths, to a folder. Works beside a mount.
+
+    Names, times, permissions and attributes are kept (owners too where you are root). Nothing is
+    overwritten without --force; files of the same size and time are skipped.
+
+    \b
+    Examples:
+      fsmount export ~/shots.store ~/all
+      fsmount export ~/shots.store /tmp/day desk/2024-06-06
+    """
+
+    async def work(opened: Store) -> int:
+        wanted = [os.fsencode(path).strip(b"/") for path in paths] or [b""]
+        entries = [inode for path in wanted for _, inode in below(opened, path)]
+        total = sum(inode.size for inode in entries)
+        with meter("exporting", len(entries), total) as progress:
+            exporter = Exporter(opened, dest, progress, force=force)
+            for path in wanted:
+                await exporter.export(path)
+        summary = exporter.summary
+        emit(
+            {
+                "files": summary.files,
+                "bytes": summary.bytes,
+                "skipped": summary.skipped,
+                "problems": summary.problems,
+            },
+            f"{summary.files} files exported ({size(summary.bytes)}),"
+            f" {summary.skipped} were there already",
+            as_json,
+        )
+        if summary.problems:
+            if not as_json:
+                warn(f"{len(summary.problems)} problems:")
+                problems(summary.problems)
+            return SOME_SKIPPED
+        return 0
+
+    return with_store(store, work, cache_bytes=cache_size)

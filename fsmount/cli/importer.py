@@ -1,0 +1,79 @@
+"""fsmount import"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fsmount.cli.common import cache_option, split_store, with_store
+from fsmount.cli.output import SOME_SKIPPED, emit, json_option, meter, problems, size, warn
+from fsmount.store.importing import Importer
+from fsmount.store.store import Store
+from fsmount.store.tree import measure, target_of
+
+
+@click.command("import")
+@click.argument("paths", nargs=-1, metavar="SOURCE... STORE")
+@cache_option
+@json_option
+def import_(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
+    """Copy files and folders into a store, without a mount, with all cores.
+
+    Like rsync: SOURCE appears under its own name, SOURCE/ with a slash puts its contents into the
+    top folder. Sources are only read. What is in the store already with the same size and time is
+    skipped, so an import that was stopped is simply started again.
+
+    \b
+    Examples:
+      fsmount import ~/screenshots/ ~/shots.store
+      fsmount import 2023 2024 ~/shots.store
+    """
+    sources, path = split_store(paths)
+    for source in sources:
+        Path(source).lstat()
+
+    async def work(store: Store) -> int:
+        files, total = measure([Path(source) for source in sources])
+        with meter("importing", files, total) as progress:
+            importer = Importer(store, progress)
+            for source in sources:
+                await importer.add(Path(source), target_of(source))
+        summary = importer.summary
+        raw = raw_pictures(store, importer.added)
+        emit(
+            {
+                "files": summary.files,
+                "bytes": summary.bytes,
+                "skipped": summary.skipped,
+                "problems": summary.problems,
+                "raw": raw,
+                "stats": store.stats(),
+            },
+            f"{summary.files} files imported ({size(summary.bytes)}), {summary.skipped} were there"
+            f" already; the store holds {size(store.stats()['logical_bytes'])} in"
+            f" {size(store.stats()['stored_bytes'])}",
+            as_json,
+        )
+        if raw and not as_json:
+            warn(f"{len(raw)} pictures are kept as they are, since they cannot be re-created:")
+            problems(raw)
+        if summary.problems and not as_json:
+            warn(f"{len(summary.problems)} left out:")
+            problems(summary.problems)
+        if summary.problems or raw:
+            return SOME_SKIPPED
+        return 0
+
+    return with_store(path, work, read_only=False, cache_bytes=cache_size)
+
+
+def raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
+    """PNGs among `inodes` that went raw: (path, why)."""
+    found = []
+    for ino in inodes:
+        object_id = store.index.inode(ino).object_id
+        body = None if object_id is None else store.index.object(object_id)
+        if body is not None and body.kind == "raw" and body.reason != "not a PNG":
+            found.append((store.index.path(ino).decode(errors="replace"), body.reason or ""))
+    return found

@@ -1,0 +1,30 @@
+"""fsmount init"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fsmount.cli.output import emit, json_option
+from fsmount.store import config
+from fsmount.store.disk import Disk
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@json_option
+def init(store: Path, as_json: bool) -> None:
+    """Make a new, empty store.
+
+    \b
+    Example:
+      fsmount init ~/shots.store
+    """
+    config.make(store, Disk())
+    made = config.read(store)
+    emit(
+        {"store": str(store), "uuid": made["uuid"], "format": made["format"]},
+        f"{store} is ready. Mount it with: fsmount mount {store} FOLDER",
+        as_json,
+    )

@@ -1,0 +1,84 @@
+"""fsmount ls"""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fsmount.cli.common import store_argument
+from fsmount.cli.output import VERSION
+from fsmount.errors import FsmountError
+from fsmount.store.index import Inode
+from fsmount.store.store import Store
+from fsmount.store.tree import find
+
+
+@click.command()
+@store_argument
+@click.argument("path", default="")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def ls(store: Path, path: str, as_json: bool) -> None:
+    """List a folder of a store: size, bytes stored for it, kind, depth, time, name.
+
+    Bytes stored count what the file has to itself; deltas share the rest with other files.
+
+    \b
+    Examples:
+      fsmount ls ~/shots.store
+      fsmount ls ~/shots.store desk --json
+    """
+    opened = Store.open(store, read_only=True)
+    try:
+        wanted = path.strip("/").encode("utf-8", "surrogateescape")
+        top = find(opened, wanted)
+        if top is None:
+            raise FsmountError(f"there is no {path!r} in {store}")
+        entries = [(wanted.rpartition(b"/")[2], top)]
+        if stat.S_ISDIR(top.mode):
+            entries = sorted((name, inode) for _, name, inode in _children(opened, top.ino))
+        for name, inode in entries:
+            row = _row(opened, name, inode)
+            click.echo(json.dumps({"version": VERSION, **row}) if as_json else _line(row))
+    finally:
+        opened.close()
+
+
+def _children(store: Store, folder: int) -> list[tuple[int, bytes, Inode]]:
+    found: list[tuple[int, bytes, Inode]] = []
+    while page := store.index.children(folder, found[-1][0] if found else 0):
+        found += page
+    return found
+
+
+def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": name.decode("utf-8", "replace"),
+        "size": inode.size,
+        "mtime_ns": inode.mtime_ns,
+        "kind": _kind(inode.mode),
+    }
+    if inode.staged is not None:
+        row["kind"], row["stored_bytes"] = "staged", store.staging.size(inode.staged)
+    elif inode.object_id is not None:
+        body = store.index.object(inode.object_id)
+        row |= {"kind": body.kind, "stored_bytes": body.length, "depth": body.depth}
+        row["sha256"] = body.sha256.hex()
+    return row
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "link" if stat.S_ISLNK(mode) else "special"
+
+
+def _line(row: dict[str, Any]) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["mtime_ns"] // 10**9))
+    stored = row.get("stored_bytes", "")
+    depth = row.get("depth", "")
+    return f"{row['size']:>12} {stored:>10} {row['kind']:<7}{depth:>2}  {when}  {row['name']}"

@@ -1,0 +1,37 @@
+"""fsmount stats"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fsmount.cli.common import store_argument
+from fsmount.cli.output import emit, json_option, size
+from fsmount.store.store import Store
+
+
+@click.command()
+@store_argument
+@json_option
+def stats(store: Path, as_json: bool) -> None:
+    """How many files a store holds, how large they are and how small it is. Works beside a mount.
+
+    \b
+    Example:
+      fsmount stats ~/shots.store --json
+    """
+    opened = Store.open(store, read_only=True)
+    try:
+        found = opened.stats()
+    finally:
+        opened.close()
+    kinds = found["objects"]
+    lines = [
+        f"{found['files']} files, {size(found['logical_bytes'])} in {size(found['stored_bytes'])}:"
+        f" {found['ratio']} times smaller",
+        f"{kinds['key']} keyframes, {kinds['delta']} deltas, {kinds['raw']} raw,"
+        f" {kinds['staged']} not encoded yet",
+        *(f"  raw: {count} x {reason}" for reason, count in found["raw_reasons"].items()),
+    ]
+    emit(found, "\n".join(lines), as_json)

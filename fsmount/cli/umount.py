@@ -1,0 +1,27 @@
+"""fsmount umount"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fsmount.cli.output import countdown
+from fsmount.mount.mountpoint import unmount
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--now", is_flag=True, help="Leave what is not encoded yet to the next mount.")
+def umount(folder: Path, now: bool) -> None:
+    """Encode what is left, then unmount.
+
+    Plain `umount DIR` is safe too: what is not encoded by then is kept as it was written, and is
+    encoded when the store is mounted again.
+
+    \b
+    Example:
+      fsmount umount ~/screenshots
+    """
+    with countdown("encoding") as left:
+        unmount(folder, drain=not now, progress=left)
