@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import shutil
 import stat
 import subprocess
@@ -190,8 +191,6 @@ def _detach(mountpoint: Path) -> None:
 
 def _await_end(server: int) -> None:
     """Wait until a process has ended and with it has closed the store."""
-    import select
-
     poll = select.poll()
     poll.register(server, select.POLLIN)
     poll.poll()

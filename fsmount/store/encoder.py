@@ -17,6 +17,7 @@ import heapq
 import logging
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import trio
 from fsmount.codec.deflate import DeflateParams
 from fsmount.codec.png import MAX_FILE
 from fsmount.codec.workers import Workers
-from fsmount.errors import FsmountError, NotExact, WorkerDied
+from fsmount.errors import Damaged, FsmountError, NotExact, WorkerDied
 from fsmount.store import jobs
 from fsmount.store.bodies import dump_sums, sum_up
 from fsmount.store.config import Layout
@@ -44,6 +45,8 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _BATCH = 64
 _BATCH_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
+# After this many failures a file is still tried now and then, but nobody waits for it.
+_TRIES = 3
 _SIGNATURES_KEPT = 512
 # rsync writes .name.XXXXXX and renames at the end.
 _RSYNC_NAME = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")
@@ -84,7 +87,9 @@ class Encoder:
         self._index = index
         self._staging = staging
         self._disk = disk
-        self._pack = pack
+        # None after a commit failed: what is appended next goes to a new pack.
+        self._pack: Pack | None = pack
+        self._pack_number = pack.number
         self._full_packs: list[Pack] = []
         self._planner = Planner()
         self._next_id = index.next_object_id()
@@ -94,12 +99,15 @@ class Encoder:
         # Under way, and whether a writer has spoilt it since it was taken.
         self._active: dict[int, bool] = {}
         self._held: Counter[int] = Counter()
+        self._failures: Counter[int] = Counter()
         self._removable: list[int] = []
         self._batch: list[_Done] = []
         self._appended: dict[int, NewObject] = {}
         self._hints: dict[int, DeflateParams] = {}
         self._last_hint: DeflateParams | None = None
         self._changed = trio.Event()
+        for inode in index.staged_inodes():
+            self.queue(inode.ino)
 
     # -- the queue
 
@@ -131,8 +139,9 @@ class Encoder:
             del self._held[ino]
 
     def pending(self) -> int:
-        """Files that are queued or under way."""
-        return len(self._waiting | self._active.keys())
+        """Files that are queued or under way, less those that failed again and again."""
+        under_way = self._waiting | self._active.keys()
+        return sum(self._failures[ino] < _TRIES for ino in under_way)
 
     def held(self) -> list[int]:
         """Inodes that have a writer."""
@@ -151,8 +160,6 @@ class Encoder:
 
     async def run(self, workers: Workers, count: int, budget: int) -> None:
         """Encode for ever; `count` files at once, `budget` bytes of layers in each worker."""
-        for inode in self._index.staged_inodes():
-            self.queue(inode.ino)
         slots = trio.Semaphore(count + 1)
         before = trio.Event()
         before.set()
@@ -188,16 +195,27 @@ class Encoder:
         try:
             if await self._one(workers, budget, ino, turn):
                 return
-        except OSError as error:
-            _log.warning("encoding inode %d: %s; it stays staged", ino, error)
-            wait = _RETRY_SECONDS
-        except Exception:
-            _log.exception("encoding inode %d failed; it stays staged", ino)
-            wait = _RETRY_SECONDS
+        except Exception as error:
+            inode = self._staged(ino)
+            if inode is not None and self._is_missing(inode):
+                # Nothing to wait for: a reader is told, the others go on.
+                _log.error("%r: its staged file is missing", self._index.path(ino))
+                self._active.pop(ino, None)
+                self._notify()
+                return
+            if inode is not None:
+                wait = self._failed(ino, error)
         finally:
             turn.mine.set()
             slots.release()
         nursery.start_soon(self._again, ino, wait)
+
+    def _failed(self, ino: int, error: Exception) -> float:
+        """Note a failure; seconds until the next try."""
+        unforeseen = None if isinstance(error, OSError) else error
+        _log.warning("encoding inode %d: %s; it stays staged", ino, error, exc_info=unforeseen)
+        self._failures[ino] += 1
+        return _RETRY_SECONDS * min(self._failures[ino], _TRIES)
 
     async def _again(self, ino: int, wait: float) -> None:
         """Queue a file that was under way, unless it is not there to be encoded any more."""
@@ -225,14 +243,14 @@ class Encoder:
         if there is not None:
             self._add(_Done(job, there, seen.size, None))
             return True
-        if seen.picture is None and seen.size > KEEP_BYTES:
-            return await self._keep(job, path, seen.reason)
         reason = seen.reason
         if seen.picture is not None:
             try:
                 return await self._frame(workers, budget, job, seen)
             except _CannotEncodeError as error:
                 reason = str(error)
+        if seen.size > KEEP_BYTES:
+            return await self._keep(job, path, reason)
         return await self._raw(job, path, seen, reason)
 
     def _staged(self, ino: int) -> Inode | None:
@@ -243,6 +261,9 @@ class Encoder:
         if inode.staged is None or not inode.nlink or self._held[ino]:
             return None
         return inode
+
+    def _is_missing(self, inode: Inode) -> bool:
+        return inode.staged is not None and not self._staging.path(inode.staged).exists()
 
     def _unchanged(self, job: _Job) -> bool:
         inode = self._staged(job.ino)
@@ -302,7 +323,7 @@ class Encoder:
         new = replace(new, depth=encoded.depth, needs=encoded.needs, layer=encoded.layer)
         self._appended[new.id] = new
         data = self._note(seen, plan, encoded, new.id)
-        self._add(_Done(job, new.id, seen.size, new, (geometry, data)))
+        self._add(_Done(job, new.id, seen.size, new, (geometry, data) if data else None))
         return True
 
     def _note(self, seen: Look, plan: Plan, encoded: Encoded, object_id: int) -> bytes:
@@ -356,9 +377,14 @@ class Encoder:
             self._next_id - 1, self._name(job.ino), mtime_ns, sha256, reason, size, dump_sums(sums)
         )
         kept = self._layout.kept(entry.object_id)
-        self._disk.link(path, kept)
-        self._disk.fsync_folder(self._layout.raw)
-        new = replace(self._append(entry.object_id, entry, "raw", size, sha256), reason=reason)
+        try:
+            self._disk.link(path, kept)
+            self._disk.fsync_folder(self._layout.raw)
+            new = self._append(entry.object_id, entry, "raw", size, sha256)
+        except OSError:
+            self._disk.unlink(kept)
+            raise
+        new = replace(new, reason=reason)
         self._appended[new.id] = new
         self._add(_Done(job, new.id, size, new, kept=kept))
         return True
@@ -380,15 +406,23 @@ class Encoder:
     def _append(
         self, object_id: int, entry: Entry, kind: str, size: int, sha256: bytes
     ) -> NewObject:
-        if self._pack.full:
-            self._full_packs.append(self._pack)
-            self._open_pack()
-        offset, length = self._pack.append(entry)
-        return NewObject(object_id, kind, self._pack.number, offset, length, size, sha256, depth=0)
+        pack = self._writable_pack()
+        offset, length = pack.append(entry)
+        return NewObject(object_id, kind, pack.number, offset, length, size, sha256, depth=0)
 
-    def _open_pack(self) -> None:
-        number = self._pack.number + 1
-        self._pack = Pack(self._layout.pack(number), number, self._disk, 0)
+    def _writable_pack(self) -> Pack:
+        """The pack for the next entry: a new one where the last is full or was given up."""
+        if self._pack is None or self._pack.full:
+            number = self._pack_number + 1
+            fresh = Pack(self._layout.pack(number), number, self._disk, 0)
+            if self._pack is not None:
+                self._full_packs.append(self._pack)
+            self._pack, self._pack_number = fresh, number
+        return self._pack
+
+    def _packs(self) -> list[Pack]:
+        """All packs that have entries not committed yet, or may get some."""
+        return self._full_packs + ([] if self._pack is None else [self._pack])
 
     def _add(self, done: _Done) -> None:
         self._batch.append(done)
@@ -408,7 +442,10 @@ class Encoder:
                 _log.exception("a commit failed; its %d files stay staged", len(batch))
                 self._give_up(batch)
                 await trio.sleep(_RETRY_SECONDS)
-                await self._requeue(batch)
+            else:
+                await self._remove_staged()
+            for done in batch:
+                await self._again(done.job.ino, 0)
 
     def _busy(self) -> bool:
         """Whether more files will join the batch soon."""
@@ -416,54 +453,68 @@ class Encoder:
 
     async def _commit(self, batch: list[_Done]) -> None:
         """Numbered steps of the write order; docs/format.md says what a crash leaves after each."""
-        full, self._full_packs = self._full_packs, []
-        packs = [*full, self._pack]
+        full, packs = list(self._full_packs), self._packs()
         lengths = {pack.number: pack.length for pack in packs}
         for pack in full:
             pack.write_directory()
         for pack in packs:
             await trio.to_thread.run_sync(pack.fsync)
         self._removable += self._turn(batch, lengths, {pack.number for pack in full})
+        # From here on nothing may raise: the rows name what a commit that fails would drop.
+        del self._full_packs[: len(full)]
         for pack in full:
-            pack.close()
+            with suppress(OSError):
+                pack.close()
         for done in batch:
+            self._failures.pop(done.job.ino, None)
             if done.new is not None:
                 self._appended.pop(done.new.id, None)
-            await self._again(done.job.ino, 0)
-        await self._remove_staged()
 
     async def _remove_staged(self) -> None:
         """Staged files go when the rows that replace them are durable; else they wait."""
         try:
             await self.force()
+            while self._removable:
+                self._staging.remove(self._removable[-1])
+                self._removable.pop()
         except OSError as error:
             _log.error("%s; staged files are kept until the index is durable", error)
-            return
-        tokens, self._removable = self._removable, []
-        for token in tokens:
-            self._staging.remove(token)
 
     def _turn(self, batch: list[_Done], lengths: dict[int, int], sealed: set[int]) -> list[int]:
         """One transaction: objects, packs, rows from staged to encoded; tokens not needed now."""
         turned = []
         with self._index.transaction():
             for number, length in lengths.items():
+                if not length:
+                    continue
                 self._index.set_pack(number, length, sealed=number in sealed)
             for done in batch:
                 unchanged = self._unchanged(done.job)
-                if done.new is not None and (done.kept is None or unchanged):
+                if done.kept is not None and not unchanged:
+                    # The writer that spoilt it writes into this very file.
+                    self._disk.unlink(done.kept)
+                    continue
+                if done.new is not None:
                     self._index.add_object(done.new)
-                    if done.signatures is not None:
-                        self._index.add_signatures(
-                            done.new.id, *done.signatures, keep=_SIGNATURES_KEPT
-                        )
-                if unchanged and self._index.encode(
-                    done.job.ino, done.job.token, done.object_id, done.size
+                if done.signatures is not None:
+                    self._index.add_signatures(
+                        done.object_id, *done.signatures, keep=_SIGNATURES_KEPT
+                    )
+                if (
+                    unchanged
+                    and self._is_there(done.object_id)
+                    and self._index.encode(done.job.ino, done.job.token, done.object_id, done.size)
                 ):
                     turned.append(done.job.token)
-                elif done.kept is not None:
-                    self._disk.unlink(done.kept)
         return turned
+
+    def _is_there(self, object_id: int) -> bool:
+        """Whether an object has its row: one found while it waited for it may have been dropped."""
+        try:
+            self._index.object(object_id)
+        except Damaged:
+            return False
+        return True
 
     async def force(self) -> None:
         """A durability point of the index."""
@@ -481,18 +532,26 @@ class Encoder:
         self._batch = []
         self._appended.clear()
         self._planner = Planner()
-
-    async def _requeue(self, batch: list[_Done]) -> None:
-        self._open_pack()
-        for done in batch:
-            await self._again(done.job.ino, 0)
+        try:
+            self.close()
+        except Exception:
+            _log.exception("a pack could not be cut back; the next start does it")
+        # At once: what other tasks append while this one sleeps must not go where nothing
+        # commits it.
+        self._full_packs, self._pack = [], None
 
     def close(self) -> None:
-        """Leave the open pack readable by any unzip. Uncommitted entries are cut off."""
-        length = self._index.packs().get(self._pack.number, (0, False))[0]
-        self._pack.rewind(length)
-        self._pack.write_directory()
-        self._pack.close()
+        """Leave open packs readable by any unzip. Uncommitted entries are cut off."""
+        committed = self._index.packs()
+        for pack in self._packs():
+            length = committed.get(pack.number, (0, False))[0]
+            try:
+                pack.rewind(length)
+                pack.write_directory()
+            finally:
+                pack.close()
+            if not length:
+                self._disk.unlink(pack.path)
 
 
 @dataclass(frozen=True, slots=True)

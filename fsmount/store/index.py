@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -170,6 +171,7 @@ class Index:
         self.suspect = False
         self._disk = disk
         self._log: int | None = None
+        self._forcing = threading.Lock()
         self._depth = 0
         _register_vfs()
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
@@ -245,6 +247,11 @@ class Index:
         After a failed fsync nothing is known about what reached the disk, and asking again would
         be answered with a false yes: every further call fails until :meth:`rewrite`.
         """
+        # One at a time: the kernel reports a failure to one of those who ask, not to all.
+        with self._forcing:
+            self._force()
+
+    def _force(self) -> None:
         if self.suspect:
             raise OSError(errno.EIO, "an earlier fsync of the index failed", str(self.file))
         self.dirty = False

@@ -212,8 +212,9 @@ def _source(value: Any) -> Source:
     if isinstance(value, int):
         return Copy(value)
     if isinstance(value, list):
-        return Copy(*value)
-    return Fill(tuple(value["fill"]))
+        number, dx, dy = map(int, value)
+        return Copy(number, dx, dy)
+    return Fill(tuple(int(sample) for sample in value["fill"]))
 
 
 def _layout(found: Record) -> Layout:

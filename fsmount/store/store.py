@@ -211,6 +211,7 @@ class Store:
                 await trio.to_thread.run_sync(self._fsync_staged, self._tokens(touched))
                 await self.durable()
             except OSError as error:
+                self._queued |= touched
                 _log.error("a durability point failed: %s", error)
 
     def _tokens(self, inodes: set[int]) -> list[int]:

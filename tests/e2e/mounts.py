@@ -1,0 +1,109 @@
+"""Serve a store in a process of its own: ``python -m tests.e2e.mounts STORE DIR OPTIONS CACHE``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from fsmount.mount.mountpoint import unmount
+from fsmount.mount.options import parse_options
+from fsmount.mount.session import serve
+from fsmount.store import config
+from fsmount.store.disk import Disk
+from fsmount.store.store import DEFAULT_CACHE_BYTES
+
+_ROOT = Path(__file__).parents[2]
+_DEVICE = Path("/dev/fuse")
+
+
+def missing() -> str | None:
+    """Why no kernel mount can be made here, or None."""
+    return None if _DEVICE.exists() else f"{_DEVICE} does not exist"
+
+
+class Mount:
+    """A store and its mountpoint below `folder`; `options` as after ``-o``."""
+
+    def __init__(
+        self, folder: Path, options: str = "", cache_bytes: int = DEFAULT_CACHE_BYTES
+    ) -> None:
+        self.store = folder / "store"
+        self.path = folder / "mnt"
+        self.log = folder / "log"
+        self.options = options
+        self.cache_bytes = cache_bytes
+        if not self.store.exists():
+            config.make(self.store, Disk())
+            self.path.mkdir()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The serving process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Mount; returns when it answers."""
+        module = [sys.executable, "-m", "tests.e2e.mounts"]
+        command = [*module, str(self.store), str(self.path), self.options, str(self.cache_bytes)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=log)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n", self.log.read_text()
+
+    def stop(self, drain: bool = False) -> None:
+        """Unmount, and see the process end well."""
+        assert self._process is not None
+        unmount(self.path, drain=drain)
+        assert self._process.wait(30) == 0, self.log.read_text()
+        self._process = None
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal; the exit status."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        status = self._process.wait(30)
+        self._process = None
+        return status
+
+    def crash(self) -> None:
+        """kill -9; what it leaves mounted stays."""
+        self.signal(signal.SIGKILL)
+
+    def clear(self) -> None:
+        """Give the mountpoint free after a crash."""
+        subprocess.run(["umount", "-l", self.path], check=True)
+
+    def clean(self) -> None:
+        """The end of a test, however it went."""
+        if self._process is not None:
+            self.crash()
+        if os.path.ismount(self.path) or not _answers(self.path):
+            self.clear()
+
+
+def _answers(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
+def main() -> None:
+    store, mountpoint, options, cache_bytes = sys.argv[1:5]
+    serve(
+        Path(store),
+        Path(mountpoint),
+        dataclasses.replace(parse_options(options), cache_bytes=int(cache_bytes)),
+        lambda: print("ready", flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Programs of a real desktop under Xvfb: maim takes shots into the mount, feh shows them from it."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.e2e.mounts import Mount, missing
+
+_NEEDED = ("Xvfb", "maim", "feh")
+_ABSENT = [name for name in _NEEDED if shutil.which(name) is None]
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+    pytest.mark.skipif(bool(_ABSENT), reason=f"not installed: {_ABSENT}"),
+]
+
+SIZE = (640, 400)
+
+
+@pytest.fixture
+def display() -> Iterator[dict[str, str]]:
+    """An environment with a virtual screen of SIZE."""
+    receiver, sender = os.pipe()
+    screen = f"{SIZE[0]}x{SIZE[1]}x24"
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(sender), "-screen", "0", screen, "-nolisten", "tcp"],
+        pass_fds=[sender],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(sender)
+    with open(receiver) as pipe:
+        number = pipe.readline().strip()
+    yield {**os.environ, "DISPLAY": f":{number}"}
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    made = Mount(tmp_path)
+    made.start()
+    yield made
+    made.clean()
+
+
+def shot(environment: dict[str, str], target: Path | None = None) -> bytes:
+    """A screenshot of the virtual screen as maim writes it."""
+    command = ["maim", "--hidecursor", *([str(target)] if target else [])]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    return target.read_bytes() if target else done.stdout
+
+
+def show(environment: dict[str, str], path: Path) -> subprocess.Popen[bytes]:
+    """feh with one picture over the whole screen."""
+    return subprocess.Popen(
+        ["feh", "--borderless", f"--geometry={SIZE[0]}x{SIZE[1]}+0+0", "--hide-pointer", str(path)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def pixels(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def picture(number: int) -> Image.Image:
+    """Something to look at, another for each number."""
+    y, x = np.mgrid[: SIZE[1], : SIZE[0]]
+    plane = np.stack([x // 3, y // 2, (x // 40 * 37 + y // 40 * 11 + 60 * number)], axis=-1)
+    return Image.fromarray(plane.astype(np.uint8))
+
+
+def test_maim_writes_and_feh_shows(mount: Mount, display: dict[str, str], tmp_path: Path) -> None:
+    taken: dict[str, bytes] = {}
+    for number in range(3):
+        picture(number).save(tmp_path / "shown.png")
+        viewer = show(display, tmp_path / "shown.png")
+        try:
+            wait_for(display, np.asarray(picture(number)))
+            target = mount.path / f"2024-01-01T00:0{number}:00+00:00.png"
+            taken[target.name] = shot(display, target)
+        finally:
+            viewer.kill()
+            viewer.wait()
+    mount.stop(drain=True)
+    mount.start()
+    for name, data in taken.items():
+        path = mount.path / name
+        assert os.getxattr(path, "user.fsmount.kind") in (b"key", b"delta")
+        viewer = show(display, path)
+        try:
+            wait_for(display, pixels(data))
+        finally:
+            viewer.kill()
+            viewer.wait()
+        assert path.read_bytes() == data
+    mount.stop()
+
+
+def wait_for(
+    environment: dict[str, str], wanted: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+) -> None:
+    """Return when the screen shows exactly this; fail after half a minute."""
+    end = time.monotonic() + 30
+    while not np.array_equal(pixels(shot(environment)), wanted):
+        assert time.monotonic() < end, "the viewer does not show the picture"
+        time.sleep(0.1)

@@ -1,0 +1,541 @@
+"""contrib/unpack.py gives back what a real store took in, with nothing of the package at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import runpy
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import trio
+from jxlpy import JXLPyDecoder
+from PIL import Image
+
+from fsmount.codec import record
+from fsmount.store import config, index, jobs
+from fsmount.store.disk import Disk
+from fsmount.store.index import ROOT, Object
+from fsmount.store.pack import build_entry
+from fsmount.store.store import Store
+from tests import corpus, pngs
+
+_SCRIPT = Path(__file__).parents[2] / "contrib" / "unpack.py"
+# None in sys.modules makes an import fail, however well the package is installed.
+_DRIVER = """
+import runpy, sys
+forbidden = sys.argv.pop(1).split(",")
+sys.modules.update(dict.fromkeys(forbidden))
+try:
+    runpy.run_path(sys.argv.pop(1), run_name="__main__")
+finally:
+    assert all(sys.modules[name] is None for name in forbidden)
+"""
+_OURS = ("fsmount", "apsw", "msgpack")
+_MTIME = 1_700_000_000_123_456_789
+Files = dict[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run printed, and what it left in `dest`."""
+
+    code: int
+    lines: list[str]
+    dest: Path
+
+    def files(self) -> Files:
+        """Path -> bytes of every regular file."""
+        return {
+            os.fsencode(path.relative_to(self.dest)): path.read_bytes()
+            for path in self.dest.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        }
+
+    def damaged(self) -> set[bytes]:
+        """Paths of the files it complained about."""
+        lines = [line.split(": ")[0] for line in self.lines if line.startswith("DAMAGED ")]
+        return {os.fsencode(line.removeprefix("DAMAGED ")) for line in lines}
+
+
+def _unpack(source: Path, dest: Path, *forbidden: str) -> Result:
+    names = ",".join([*_OURS, *forbidden])
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _DRIVER, names, _SCRIPT, source, dest],
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert not done.stderr, done.stderr.decode()
+    return Result(done.returncode, done.stdout.decode().splitlines(), dest)
+
+
+def _screens() -> Files:
+    """A screen on which little changes from frame to frame, as RGBA and as RGB."""
+    source = random.Random(3)
+    scene = [bytearray(source.choice((b"\x20\x30\x40", b"\xee\xee\xee")) * 180) for _ in range(130)]
+    found = {}
+    for number in range(8):
+        for row in scene[8 * number : 8 * number + 5]:
+            row[60:120] = source.randbytes(60)
+        rows = tuple(map(bytes, scene))
+        types = bytes(random.Random(number).choices(range(5), k=len(rows)))
+        plan = pngs.Plan(180, 130, rows, types, 2, 8, cuts=(8192,) * 9, strategy=1)
+        found[b"screens/%02d.png" % number] = pngs.build(plan).replace(
+            pngs.chunk(b"IDAT", b""), b""
+        )
+    return found
+
+
+def _kinds() -> Files:
+    """A picture of every colour type and depth, with all that a recipe can hold."""
+    found = {}
+    for colour, depth in pngs.KINDS:
+        for style in ("bars", "opaque"):
+            rows = pngs.make_rows(random.Random(depth), 45, 35, colour, depth, style)
+            head = pngs.chunk(b"PLTE", bytes(3 << depth)) if colour == 3 else b""
+            tail = pngs.chunk(b"tEXt", b"a\0b") + pngs.IEND + b"behind"
+            plan = pngs.Plan(45, 35, rows, bytes(range(5)) * 7, colour, depth, head=head, tail=tail)
+            name = b"kinds/%d-%d-%s.png" % (colour, depth, style.encode())
+            found[name] = pngs.build(plan if style == "bars" else _cut(plan))
+    # Too long for an extra field of a ZIP.
+    found[b"kinds/long.png"] = found[name] + random.Random(2).randbytes(70_000)
+    return found
+
+
+def _cut(plan: pngs.Plan) -> pngs.Plan:
+    return replace(plan, cuts=(3, 0, 40), idat_tail=b"more", level=9, window_bits=12)
+
+
+def _corpus() -> Files:
+    """Screenshots of real programs, if there are any here."""
+    found: Files = {}
+    for folder, one_in, most in (("desk", 10, 12), ("encoders", 3, 4)):
+        try:
+            paths = corpus.files(folder, one_in)[:most]
+        except pytest.skip.Exception:
+            continue
+        found |= {f"{folder}/{path.name}".encode(): path.read_bytes() for path in paths}
+    return found
+
+
+def _others() -> Files:
+    """What is kept verbatim; a file with two names more under which it comes again."""
+    rows = pngs.make_rows(random.Random(1), 60, 40, 2, 8, "noise")
+    plan = pngs.Plan(60, 40, rows, bytes(40), 2, 8)
+    return {
+        b"notes.txt": b"seen: 12\n" * 100,
+        b"empty": b"",
+        b"n\xff\xc3\xa4 me.bin": bytes(range(256)),
+        b"interlaced.png": pngs.build(replace(plan, interlace=1)),
+        b"screens/again.png": _screens()[b"screens/03.png"],
+        b"other.txt": b"seen: 12\n" * 100,
+    }
+
+
+class _Builder:
+    """Fills a store through its API, as the mount does."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._folders = {b"": ROOT}
+
+    def folder(self, path: bytes) -> int:
+        if path not in self._folders:
+            above, name = os.path.split(path)
+            made = self._store.index.create(
+                self.folder(above), name, mode=stat.S_IFDIR | 0o750, uid=0, gid=0, now_ns=_MTIME
+            )
+            self._folders[path] = made.ino
+        return self._folders[path]
+
+    def file(self, path: bytes, data: bytes, number: int = 0) -> int:
+        """A staged file, closed but not queued."""
+        staging, disk = self._store.staging, self._store.disk
+        token = staging.create()
+        fd = staging.open(token)
+        disk.pwrite(fd, data, 0)
+        disk.close(fd)
+        above, name = os.path.split(path)
+        now = _MTIME + number
+        mode = stat.S_IFREG | 0o640
+        folder = self.folder(above)
+        made = self._store.index.create(
+            folder, name, mode=mode, uid=0, gid=0, now_ns=now, staged=token, size=len(data)
+        )
+        return made.ino
+
+
+async def _fill(root: Path, files: Files) -> None:
+    config.make(root, Disk())
+    store = Store.open(root)
+    builder = _Builder(store)
+    names = store.index
+    async with store.running():
+        for number, (path, data) in enumerate(files.items()):
+            store.queue(builder.file(path, data, number))
+        await store.drain()
+    now = _MTIME
+    first = names.lookup(ROOT, b"notes.txt")
+    assert first is not None
+    names.link(builder.folder(b"deep/empty folder"), b"hard link", first.ino, now)
+    link = stat.S_IFLNK | 0o777
+    names.create(ROOT, b"link", mode=link, uid=0, gid=0, now_ns=now, target=b"../../etc/passwd")
+    names.update(builder.folder(b"deep"), mtime_ns=now + 5)
+    builder.file(b"staged.png", b"not encoded yet")
+    store.close()
+
+
+def _make(root: Path, files: Files) -> tuple[Path, Files]:
+    trio.run(_fill, root, files)
+    return root, files
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Files]:
+    """A store with everything, and what is in it; tests must not change it."""
+    root = tmp_path_factory.mktemp("whole") / "store"
+    large = bytearray(33 << 20)
+    large[5 << 20 : (5 << 20) + 9] = b"something"
+    files = _corpus() | _screens() | _kinds() | _others() | {b"video.mp4": bytes(large)}
+    return _make(root, files)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Files]:
+    """A store of small screens and texts; tests must not change it."""
+    return _make(tmp_path_factory.mktemp("small") / "store", _screens() | _others())
+
+
+@pytest.fixture
+def copied(small: tuple[Path, Files], tmp_path: Path) -> Path:
+    """A store to damage, with what is in `small`."""
+    return Path(shutil.copytree(small[0], tmp_path / "store"))
+
+
+def _packs(store: Path) -> list[Path]:
+    return sorted((store / "packs").glob("*.zip"))
+
+
+def _objects(store: Path) -> dict[int, tuple[Object, list[bytes]]]:
+    """Every object, and the paths it is shown under."""
+    opened = Store.open(store, read_only=True)
+    try:
+        rows = opened.index
+        return {found.id: (found, rows.names_of(found.id)) for found in rows.all_objects()}
+    finally:
+        opened.close()
+
+
+def _records(store: Path, files: Files) -> Files:
+    """What the packs alone give back: of files that share an object the first name."""
+    wanted, seen = {}, set()
+    for path, data in files.items():
+        if data not in seen:
+            wanted[path] = data
+        seen.add(data)
+    assert len(wanted) == len(_objects(store))
+    return wanted
+
+
+def test_the_index_gives_the_tree_as_it_was(whole: tuple[Path, Files], tmp_path: Path) -> None:
+    store, files = whole
+    kinds = {found.kind for found, _ in _objects(store).values()}
+    assert kinds == {"key", "delta", "raw"}
+    before = _state(store)
+    result = _unpack(store, tmp_path / "out")
+    assert result.lines == [f"{len(files) + 2} files, 0 not exact or damaged"]
+    assert result.code == 0
+    names = {b"deep/empty folder/hard link": files[b"notes.txt"], b"staged.png": b"not encoded yet"}
+    assert result.files() == files | names
+    out = result.dest
+    for number, path in enumerate(files):
+        found = (out / os.fsdecode(path)).stat()
+        assert (found.st_mtime_ns, stat.S_IMODE(found.st_mode)) == (_MTIME + number, 0o640), path
+    assert (out / "notes.txt").samefile(out / "deep/empty folder/hard link")
+    assert (out / "link").readlink() == Path("../../etc/passwd")
+    assert (out / "deep").stat().st_mtime_ns == _MTIME + 5
+    assert stat.S_IMODE((out / "deep/empty folder").stat().st_mode) == 0o750
+    assert _state(store) == before
+
+
+def _state(store: Path) -> dict[Path, tuple[int, int]]:
+    return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in store.rglob("*")}
+
+
+def test_the_packs_alone_give_every_file(whole: tuple[Path, Files], tmp_path: Path) -> None:
+    store, files = whole
+    wanted = _records(store, files)
+    result = _unpack(store / "packs", tmp_path / "out")
+    assert result.lines == [f"{len(wanted)} files, 0 not exact or damaged"]
+    assert result.code == 0
+    assert result.files() == wanted
+    for number, path in enumerate(files):
+        if path in wanted:
+            found = (tmp_path / "out" / os.fsdecode(path)).stat()
+            assert found.st_mtime_ns == _MTIME + number
+
+
+def test_a_log_that_was_not_folded_in_is_read(copied: Path, tmp_path: Path) -> None:
+    store = Store.open(copied)
+    store.index.rename(ROOT, b"notes.txt", ROOT, b"renamed.txt", 1)
+    crashed = Path(shutil.copytree(copied, tmp_path / "crashed"))
+    store.close()
+    assert (crashed / "index.sqlite-wal").stat().st_size
+    result = _unpack(crashed, tmp_path / "out")
+    assert result.code == 0
+    assert (tmp_path / "out/renamed.txt").exists()
+    assert not (tmp_path / "out/notes.txt").exists()
+
+
+def test_a_ruined_index_is_done_without(
+    copied: Path, small: tuple[Path, Files], tmp_path: Path
+) -> None:
+    data = bytearray((copied / "index.sqlite").read_bytes())
+    data[4096:12288] = random.Random(1).randbytes(8192)
+    (copied / "index.sqlite").write_bytes(data)
+    result = _unpack(copied, tmp_path / "out")
+    assert result.lines[0].startswith("index.sqlite: ")
+    assert result.files() == _records(*small)
+
+
+def test_a_pack_without_central_directory(
+    copied: Path, small: tuple[Path, Files], tmp_path: Path
+) -> None:
+    (pack,) = _packs(copied)
+    entries = max(found.offset + found.length for found, _ in _objects(copied).values())
+    data = pack.read_bytes()
+    assert data[entries:].startswith(b"PK\1\2")
+    # A crash leaves an entry half written, a power cut zeros.
+    for number, rest in enumerate((b"", data[:100], bytes(1000))):
+        pack.write_bytes(data[:entries] + rest)
+        result = _unpack(copied / "packs", tmp_path / f"out{number}")
+        assert result.code == 0
+        assert result.files() == _records(*small)
+    assert result.lines[0] == f"{pack.name}: left out an unfinished end of 1000 bytes"
+
+
+def test_jxlpy_is_not_needed_without_jxl(copied: Path, tmp_path: Path) -> None:
+    members = zipfile.ZipFile(_packs(copied)[0]).namelist()
+    assert not any(name.endswith(".jxl") for name in members)
+    assert _unpack(copied, tmp_path / "out", "jxlpy").code == 0
+
+
+def _middle(found: Object, data: bytes) -> int:
+    """Inside the payload."""
+    return found.offset + found.length - 3
+
+
+def _record(found: Object, data: bytes) -> int:
+    """Inside the stored record."""
+    return data.index(b"FM", found.offset) + 40
+
+
+def _anchor(found: Object, data: bytes) -> int:
+    return data.index(b"FM", found.offset) + 5
+
+
+def _crc(found: Object, data: bytes) -> int:
+    return found.offset + 14
+
+
+def _magic(found: Object, data: bytes) -> int:
+    return found.offset
+
+
+def _length(found: Object, data: bytes) -> int:
+    return found.offset + 23
+
+
+def _name(found: Object, data: bytes) -> int:
+    """A digit of the id."""
+    return found.offset + 37
+
+
+def test_damage_at_the_end_is_no_unfinished_end(copied: Path, tmp_path: Path) -> None:
+    (pack,) = _packs(copied)
+    last = max(_objects(copied).values(), key=lambda pair: pair[0].offset)[0]
+    data = bytearray(pack.read_bytes())
+    data[last.offset] ^= 1
+    pack.write_bytes(data)
+    assert _unpack(copied / "packs", tmp_path / "out").code == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        *(("key", place) for place in (_middle, _record, _anchor, _crc, _magic, _length, _name)),
+        *(("delta", place) for place in (_middle, _record, _anchor)),
+        *(("raw", place) for place in (_middle, _length, _name)),
+    ],
+)
+def test_a_flipped_bit_costs_what_rests_on_it(
+    copied: Path,
+    small: tuple[Path, Files],
+    tmp_path: Path,
+    kind: str,
+    place: Callable[[Object, bytes], int],
+) -> None:
+    files = small[1]
+    objects = _objects(copied)
+    victim = next(o for o, names in objects.values() if o.kind == kind and o.size > 0)
+    (pack,) = _packs(copied)
+    data = bytearray(pack.read_bytes())
+    data[place(victim, bytes(data))] ^= 4
+    pack.write_bytes(data)
+    lost = {
+        path
+        for found, names in objects.values()
+        if victim.id in (found.id, *found.needs)
+        for path in names
+    }
+    assert lost
+    assert kind != "key" or len(lost) > 2
+    if place is _name:  # the index knows better
+        lost = set()
+    result = _unpack(copied, tmp_path / "out")
+    assert result.code == bool(lost)
+    assert result.damaged() == lost
+    kept = {path: body for path, body in result.files().items() if path in files}
+    assert kept == {path: body for path, body in files.items() if path not in lost}
+
+    alone = _unpack(copied / "packs", tmp_path / "alone")
+    assert alone.code == 1
+    given = {path: body for path, body in alone.files().items() if b".not-exact" not in path}
+    assert given.items() <= files.items()
+    # A body whose entry has another name now still says itself which file it is.
+    intact = {path for path in _records(*small) if path not in lost}
+    assert given.keys() >= intact - {path for path in intact if place is _name}
+
+
+def test_a_damaged_large_file_is_given_apart(whole: tuple[Path, Files], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(whole[0], store)
+    (kept,) = (store / "raw").iterdir()
+    with kept.open("r+b") as file:
+        file.seek((5 << 20) + 2)
+        file.write(b"!")
+    result = _unpack(store, tmp_path / "out")
+    assert result.code == 1
+    assert result.damaged() == {b"video.mp4"}
+    assert (tmp_path / "out/video.not-exact.mp4").exists()
+
+
+def test_names_stay_inside_and_apart(tmp_path: Path) -> None:
+    packs = tmp_path / "packs"
+    packs.mkdir()
+    paths = ["/etc/x", "../../y", "a/../b", "", "..", "f", "f/g", "n\0n", "same", "same", "\udcff"]
+    bodies = [b"%d" % number for number in range(len(paths))]
+    entries = [
+        jobs.raw_entry(number, path, number, hashlib.sha256(body).digest(), "", body)
+        for number, (path, body) in enumerate(zip(paths, bodies, strict=True), start=1)
+    ]
+    (packs / "00000001.zip").write_bytes(b"".join(map(build_entry, entries)))
+    outside = {*tmp_path.parent.iterdir(), *tmp_path.iterdir()}
+    result = _unpack(packs, tmp_path / "out" / "dest")
+    assert result.code == 0
+    assert {*tmp_path.parent.iterdir(), *tmp_path.iterdir()} == outside | {tmp_path / "out"}
+    assert list((tmp_path / "out").iterdir()) == [result.dest]
+    assert result.files() == {
+        b"etc/x": b"0",
+        b"y": b"1",
+        b"a/b": b"2",
+        b"unnamed.00000004": b"3",
+        b"unnamed": b"4",
+        b"f.00000006": b"5",
+        b"f/g": b"6",
+        b"n_n": b"7",
+        b"same.00000009": b"8",
+        b"same": b"9",
+        b"\xff": b"10",
+    }
+
+
+def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/screens").symlink_to(target)
+    result = subprocess.run(
+        [sys.executable, "-I", _SCRIPT, copied, tmp_path / "out"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert b"is not empty" in result.stderr
+    assert result.returncode == 1
+    assert not any(target.iterdir())
+    # Names that lead out of the folder they stand in, in an index that somebody has worked on.
+    with sqlite3.connect(copied / "index.sqlite") as db:
+        db.execute("UPDATE dirents SET name = ? WHERE name = ?", (b"../x", b"link"))
+        db.execute("UPDATE dirents SET name = ? WHERE name = ?", (b"..", b"deep"))
+    db.close()
+    assert _unpack(copied, tmp_path / "second").code == 0
+    assert (tmp_path / "second/.._x").is_symlink()
+    assert (tmp_path / "second/empty folder/hard link").exists()
+
+
+def test_other_formats_are_refused(copied: Path, tmp_path: Path) -> None:
+    path = copied / "fsmount.json"
+    path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 2'))
+    with pytest.raises(AssertionError, match="knows format 1 only"):
+        _unpack(copied, tmp_path / "out")
+
+
+def test_what_is_written_down_is_what_is_used() -> None:
+    text = (_SCRIPT.parents[1] / "docs" / "format.md").read_text()
+    assert record.DICTIONARY.decode() in text.splitlines()
+    assert hashlib.sha256(record.DICTIONARY).hexdigest() in text
+    assert runpy.run_path(str(_SCRIPT))["DICTIONARY"] == record.DICTIONARY
+    made = sqlite3.connect(":memory:")
+    for statement in index._schema():
+        made.execute(statement)
+    tables = made.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        if table != "sqlite_sequence":
+            (row,) = [line for line in text.splitlines() if line.startswith(f"| `{table}` |")]
+            columns = made.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+            assert all(f"`{column}`" in row for (column,) in columns), table
+    made.close()
+
+
+def _pictures(store: Path) -> Iterator[tuple[str, bytes]]:
+    for pack in _packs(store):
+        with zipfile.ZipFile(pack) as opened:
+            assert opened.testzip() is None
+            for name in opened.namelist():
+                yield name, opened.read(name)
+
+
+def test_packs_are_zips_of_pictures(whole: tuple[Path, Files]) -> None:
+    suffixes = set()
+    for name, data in _pictures(whole[0]):
+        suffix = Path(name).suffix
+        suffixes.add(suffix)
+        if suffix == ".webp":
+            with Image.open(io.BytesIO(data)) as picture:
+                picture.load()
+                assert picture.format == "WEBP"
+        elif suffix == ".jxl":
+            decoder = JXLPyDecoder(data, num_threads=1)
+            assert decoder.get_frame()
+            decoder.close()
+    assert suffixes >= {".webp", ".jxl", ".txt", ".sums", ".png", ".bin"}
+
+
+@pytest.mark.skipif(not shutil.which("unzip"), reason="no unzip here")
+def test_unzip_accepts_every_pack(whole: tuple[Path, Files], tmp_path: Path) -> None:
+    config.make(tmp_path / "new", Disk())
+    Store.open(tmp_path / "new").close()
+    for pack in [*_packs(whole[0]), *_packs(tmp_path / "new")]:
+        subprocess.run(["unzip", "-tqq", pack], check=True, timeout=60)

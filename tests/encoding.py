@@ -1,0 +1,169 @@
+"""Ways to encode in tests: a line of frames without a store, and a store without processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import trio
+
+from fsmount.codec.cache import Lru
+from fsmount.store import jobs
+from fsmount.store.index import ROOT
+from fsmount.store.disk import Disk
+from fsmount.store.jobs import Encoded, Order, Place
+from fsmount.store.pack import Pack
+from fsmount.store.planner import Plan, Planner
+from fsmount.store.store import Store
+
+BUDGET = 32 << 20
+
+
+def forget_caches() -> None:
+    """As in a process that has just been started."""
+    jobs._Reader.layers = Lru(0)
+    jobs._Reader.records = Lru(8 << 20)
+
+
+class Line:
+    """One object after another, each planned with all before it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.planner = Planner()
+        self.pack = Pack(folder / "00000001.zip", 1, Disk(), 0)
+        self.places: dict[int, Place] = {}
+        self.encoded: dict[int, Encoded] = {}
+        self.files: dict[int, bytes] = {}
+        self.scratch = folder / "staged"
+
+    def look(self, data: bytes) -> jobs.Look:
+        self.scratch.write_bytes(data)
+        return jobs.look(str(self.scratch), ())
+
+    def order(self, data: bytes, plan: Plan | None = None) -> tuple[Order, jobs.Look]:
+        seen = self.look(data)
+        assert seen.picture is not None, seen.reason
+        assert seen.seen is not None
+        plan = plan or self.planner.plan(seen.seen)
+        number = len(self.places) + 1
+        wanted = {getattr(source, "object", 0) for source in plan.sources} | {plan.anchor}
+        for known in list(wanted - {0}):
+            wanted.update(self.encoded[known].layer)
+        places = tuple(self.places[known] for known in sorted(wanted - {0}))
+        path = f"desk/{number}.png"
+        order = Order(
+            number, path, len(data), number, seen.sha256, seen.picture, plan, places
+        )
+        return order, seen
+
+    def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
+        order, seen = self.order(data, plan)
+        assert seen.seen is not None
+        encoded = jobs.encode(order, BUDGET)
+        place = self.pack.append(encoded.entry)
+        self.places[order.id] = Place(order.id, str(self.pack.path), *place)
+        self.encoded[order.id] = encoded
+        self.files[order.id] = data
+        used = order.plan if not encoded.fell_back else Plan(order.plan.tiles, (), order.plan.guess, 0)
+        self.planner.encoded(
+            seen.seen,
+            used,
+            encoded.layout.tiles,
+            order.id,
+            simple=not encoded.layout.predicted().any(),
+            anchor=encoded.anchor,
+        )
+        return encoded
+
+    def render(self, number: int, budget: int = BUDGET) -> bytes:
+        needs = [self.places[known] for known in self.encoded[number].needs]
+        return jobs.render(self.places[number], needs, budget)
+
+    def check(self) -> None:
+        """Every file comes back, from what `needs` names, with and without warm caches."""
+        for number, data in self.files.items():
+            forget_caches()
+            assert self.render(number) == data
+        for number, data in reversed(self.files.items()):
+            assert self.render(number) == data
+            assert self.render(number) == data
+
+
+async def _at_once(_: Callable[..., Any]) -> None:
+    return
+
+
+class Inline:
+    """Stands in for Workers: jobs run in this process. `before` may hold each of them up."""
+
+    before: ClassVar[Callable[[Callable[..., Any]], Awaitable[None]]] = _at_once
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return
+
+    async def run(self, function: Callable[..., Any], *args: Any, urgent: bool = False) -> Any:
+        await trio.lowlevel.checkpoint()
+        await type(self).before(function)
+        return function(*args)
+
+
+def put(store: Store, name: bytes, data: bytes, folder: int = ROOT) -> int:
+    """A file written through the mount and closed; its inode."""
+    token = store.staging.create()
+    store.staging.path(token).write_bytes(data)
+    inode = store.index.create(
+        folder, name, mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=len(data)
+    )
+    store.queue(inode.ino)
+    return inode.ino
+
+
+def rewrite(store: Store, ino: int, data: bytes) -> None:
+    """The file gets another body, staged, and is queued."""
+    token = store.staging.create()
+    store.staging.path(token).write_bytes(data)
+    store.index.stage(ino, token, len(data))
+    store.queue(ino)
+
+
+async def get(store: Store, ino: int) -> bytes:
+    """The bytes of a file, wherever they are."""
+    inode = store.index.inode(ino)
+    if inode.staged is not None:
+        return store.staging.path(inode.staged).read_bytes()
+    assert inode.object_id is not None
+    body = await store.body(inode.object_id)
+    assert body.size == inode.size
+    return await body.pread(0, body.size + 1)
+
+
+def left_behind(store: Path, copy: Path) -> Path:
+    """What a killed process leaves: a copy of a store that is in use."""
+    shutil.copytree(store, copy, ignore=shutil.ignore_patterns("*-shm", "lock"))
+    return copy
+
+
+def open_files(folder: Path) -> list[str]:
+    """Paths under `folder` that this process has open."""
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            links.append(os.readlink(entry))
+        except FileNotFoundError:
+            continue
+    return [link for link in links if link.startswith(str(folder))]

@@ -1,0 +1,328 @@
+"""PNG files for tests: every colour type, depth, filter, deflate parameter, split and extra chunk.
+
+Written after the specification in the plainest way, sharing no code with the package. `Plan` says
+what a file holds and `build` writes it; `plans` and `pngs` are the hypothesis strategies for files
+that can be re-created, `near_pngs` for files with something wrong or unusual in them.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from hypothesis import strategies as st
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+KINDS = [
+    *((0, depth) for depth in (1, 2, 4, 8, 16)),
+    *((3, depth) for depth in (1, 2, 4, 8)),
+    *((colour, depth) for colour in (2, 4, 6) for depth in (8, 16)),
+]
+"""(colour type, bit depth) of the specification."""
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return len(content).to_bytes(4, "big") + kind + content + checksum.to_bytes(4, "big")
+
+
+IEND = chunk(b"IEND", b"")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything in a PNG file."""
+
+    width: int
+    height: int
+    rows: tuple[bytes, ...]
+    """Unfiltered rows, without filter types."""
+    types: bytes
+    colour_type: int = 6
+    bit_depth: int = 8
+    interlace: int = 0
+    level: int = 6
+    strategy: int = 0
+    mem_level: int = 8
+    window_bits: int = 15
+    shown_window_bits: int | None = None
+    """What the zlib header says, if not the truth."""
+    cuts: tuple[int, ...] = ()
+    """Sizes of all IDATs but the last; what is beyond the end becomes empty IDATs."""
+    head: bytes = b""
+    tail: bytes = IEND
+    idat_tail: bytes = b""
+
+    @property
+    def pixel_bits(self) -> int:
+        return CHANNELS[self.colour_type] * self.bit_depth
+
+    @property
+    def bpp(self) -> int:
+        return max(1, self.pixel_bits // 8)
+
+
+def build(plan: Plan) -> bytes:
+    """The PNG file of a plan."""
+    filtered = filter_rows(plan.rows, plan.types, plan.bpp)
+    return build_around(plan, zlib_stream(plan, filtered))
+
+
+def build_around(plan: Plan, stream: bytes) -> bytes:
+    """The PNG file of a plan, but with another zlib stream in it."""
+    stream += plan.idat_tail
+    idats = []
+    for size in plan.cuts:
+        idats.append(chunk(b"IDAT", stream[:size]))
+        stream = stream[size:]
+    idats.append(chunk(b"IDAT", stream))
+    return b"".join((SIGNATURE, ihdr(plan), plan.head, *idats, plan.tail))
+
+
+def ihdr(plan: Plan) -> bytes:
+    sizes = plan.width.to_bytes(4, "big") + plan.height.to_bytes(4, "big")
+    return chunk(b"IHDR", sizes + bytes((plan.bit_depth, plan.colour_type, 0, 0, plan.interlace)))
+
+
+def zlib_stream(plan: Plan, raw: bytes) -> bytes:
+    engine = zlib.compressobj(
+        plan.level, zlib.DEFLATED, -plan.window_bits, plan.mem_level, plan.strategy
+    )
+    body = engine.compress(raw) + engine.flush()
+    return zlib_header(plan) + body + zlib.adler32(raw).to_bytes(4, "big")
+
+
+def zlib_header(plan: Plan) -> bytes:
+    if plan.strategy >= 2 or plan.level < 2:
+        flevel = 0
+    else:
+        flevel = 1 if plan.level < 6 else 2 if plan.level == 6 else 3
+    window_bits = plan.shown_window_bits or plan.window_bits
+    header = (window_bits - 8) << 12 | zlib.DEFLATED << 8 | flevel << 6
+    return (header + 31 - header % 31).to_bytes(2, "big")
+
+
+def filter_rows(rows: Sequence[bytes], types: bytes, bpp: int) -> bytes:
+    """Filtered scanlines, byte by byte after section 9 of the specification."""
+    out = bytearray()
+    above = bytes(len(rows[0])) if rows else b""
+    for kind, row in zip(types, rows, strict=True):
+        out.append(kind)
+        for at, x in enumerate(row):
+            out.append((x - _predict(kind, row, above, at, bpp)) & 255)
+        above = row
+    return bytes(out)
+
+
+def undo_rows(filtered: bytes, row_bytes: int, bpp: int) -> list[bytes]:
+    """The rows of filtered scanlines."""
+    rows: list[bytes] = []
+    above = bytes(row_bytes)
+    for start in range(0, len(filtered), row_bytes + 1):
+        row = bytearray()
+        for at in range(row_bytes):
+            predicted = _predict(filtered[start], row, above, at, bpp)
+            row.append((filtered[start + 1 + at] + predicted) & 255)
+        above = bytes(row)
+        rows.append(above)
+    return rows
+
+
+def _predict(kind: int, row: bytes | bytearray, above: bytes, at: int, bpp: int) -> int:
+    a = row[at - bpp] if at >= bpp else 0
+    b = above[at]
+    c = above[at - bpp] if at >= bpp else 0
+    if kind < 4:
+        return (0, a, b, (a + b) // 2)[kind]
+    p = a + b - c
+    pa, pb, pc = abs(p - a), abs(p - b), abs(p - c)
+    if pa <= pb and pa <= pc:
+        return a
+    return b if pb <= pc else c
+
+
+def make_rows(
+    source: random.Random, width: int, height: int, colour_type: int, bit_depth: int, style: str
+) -> tuple[bytes, ...]:
+    """Rows of a picture: "noise", "flat", "bars" (rows alike) or "opaque" (alpha at maximum)."""
+    bits = width * CHANNELS[colour_type] * bit_depth
+    row_bytes = (bits + 7) // 8
+    padding = row_bytes * 8 - bits
+    pattern = source.randbytes(1 if style == "flat" else row_bytes)
+    pattern = (pattern * row_bytes)[:row_bytes]
+    rows = []
+    for _ in range(height):
+        row = bytearray(pattern if style in ("flat", "bars") else source.randbytes(row_bytes))
+        if style == "opaque" and colour_type in (4, 6):
+            size = bit_depth // 8
+            step = CHANNELS[colour_type] * size
+            for at in range(step - size, row_bytes, step):
+                row[at : at + size] = b"\xff" * size
+        row[-1] &= 255 << padding & 255
+        rows.append(bytes(row))
+    return tuple(rows)
+
+
+_CHUNKS = st.sampled_from(
+    [
+        chunk(b"gAMA", (45455).to_bytes(4, "big")),
+        chunk(b"pHYs", bytes(9)),
+        chunk(b"tEXt", b"Software\0a test"),
+        chunk(b"tIME", bytes(7)),
+        chunk(b"eXIf", b"II*\0"),
+        chunk(b"zzZz", b"IDAT"),
+        chunk(b"quUx", b""),
+        chunk(b"tRNS", b"\0\1")[:-1] + b"?",  # a checksum that is wrong
+    ]
+)
+_EXTRA = st.lists(_CHUNKS, max_size=3).map(b"".join)
+
+
+@st.composite
+def plans(draw: st.DrawFn, max_side: int = 40) -> Plan:
+    """Plans of files that can be re-created exactly."""
+    width, height = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
+    colour_type, bit_depth = draw(st.sampled_from(KINDS))
+    style = draw(st.sampled_from(["noise", "flat", "bars", "opaque"]))
+    source = random.Random(draw(st.integers(0, 1 << 32)))
+    rows = make_rows(source, width, height, colour_type, bit_depth, style)
+    types = draw(st.sampled_from([b"\0", b"\4", b"\1\2\3\4\0", b"\4\3", b"\2"]))
+    head = draw(_EXTRA)
+    if colour_type == 3:
+        head = chunk(b"PLTE", source.randbytes(3 << bit_depth)) + head
+    window_bits = draw(st.sampled_from([15, 15, 15, 14, 10, 9]))
+    cuts = draw(
+        st.one_of(
+            st.just([]),
+            st.tuples(st.integers(1, 99), st.integers(1, 9)).map(lambda both: [both[0]] * both[1]),
+            st.lists(st.integers(0, 99), max_size=5),
+        )
+    )
+    return Plan(
+        width,
+        height,
+        rows,
+        (types * height)[:height],
+        colour_type,
+        bit_depth,
+        level=draw(st.integers(1, 9)),
+        strategy=draw(st.integers(0, 4)),
+        mem_level=draw(st.integers(1, 9)),
+        window_bits=window_bits,
+        shown_window_bits=draw(st.sampled_from([None, None, max(8, window_bits - 1), 8])),
+        cuts=tuple(cuts),
+        head=head,
+        tail=draw(_EXTRA)
+        + draw(st.sampled_from([IEND, IEND, b""]))
+        + draw(st.sampled_from([b"", b"", b"\0", b"trailing", chunk(b"IDAT", b"late")[:9]])),
+        idat_tail=draw(st.sampled_from([b"", b"", b"", b"\0", b"extra"])),
+    )
+
+
+def pngs(max_side: int = 40) -> st.SearchStrategy[bytes]:
+    """PNG files that can be re-created exactly."""
+    return plans(max_side).map(build)
+
+
+def _truncated(plan: Plan, source: random.Random) -> bytes:
+    data = build(plan)
+    return data[: source.randrange(len(data))]
+
+
+def _flipped(plan: Plan, source: random.Random) -> bytes:
+    data = bytearray(build(plan))
+    for _ in range(source.randint(1, 3)):
+        data[source.randrange(len(data))] ^= 1 << source.randrange(8)
+    return bytes(data)
+
+
+def _scrambled(plan: Plan, source: random.Random) -> bytes:
+    """Damage in the zlib stream under a right checksum."""
+    stream = bytearray(zlib_stream(plan, filter_rows(plan.rows, plan.types, plan.bpp)))
+    stream[source.randrange(len(stream))] ^= 1 << source.randrange(8)
+    return build_around(plan, bytes(stream))
+
+
+def _wrong_checksum(plan: Plan, source: random.Random) -> bytes:
+    data = bytearray(build(plan))
+    at = data.index(b"IDAT", 33 + len(plan.head))
+    end = at + 4 + int.from_bytes(data[at - 4 : at], "big")
+    data[end + source.randrange(4)] ^= 255
+    return bytes(data)
+
+
+def _bomb(plan: Plan, source: random.Random) -> bytes:
+    """Far more image data than pixels."""
+    return build_around(plan, zlib_stream(plan, bytes(source.randint(1 << 16, 1 << 18))))
+
+
+def _giant(plan: Plan, source: random.Random) -> bytes:
+    """Far more pixels than image data."""
+    giant = replace(plan, width=source.randint(1 << 12, 1 << 31), height=1 << 31)
+    stream = zlib_stream(plan, filter_rows(plan.rows, plan.types, plan.bpp))
+    return build_around(giant, stream)
+
+
+def _interlaced(plan: Plan, source: random.Random) -> bytes:
+    return build(replace(plan, interlace=source.choice([1, 2])))
+
+
+def _animated(plan: Plan, source: random.Random) -> bytes:
+    frames = chunk(b"acTL", source.randint(1, 9).to_bytes(4, "big") + bytes(4))
+    return build(replace(plan, head=frames + plan.head))
+
+
+def _bad_filter(plan: Plan, source: random.Random) -> bytes:
+    filtered = bytearray(filter_rows(plan.rows, plan.types, plan.bpp))
+    filtered[source.randrange(plan.height) * (len(plan.rows[0]) + 1)] = source.randint(5, 255)
+    return build_around(plan, zlib_stream(plan, bytes(filtered)))
+
+
+def _bad_depth(plan: Plan, source: random.Random) -> bytes:
+    stream = zlib_stream(plan, filter_rows(plan.rows, plan.types, plan.bpp))
+    colour_type, bit_depth = source.choice([(1, 8), (2, 4), (3, 16), (0, 3), (7, 8), (6, 0)])
+    return build_around(replace(plan, colour_type=colour_type, bit_depth=bit_depth), stream)
+
+
+def _flushed(plan: Plan, source: random.Random) -> bytes:
+    """A deflate stream no plain zlib call writes: flushed in the middle."""
+    raw = filter_rows(plan.rows, plan.types, plan.bpp)
+    at = source.randint(0, len(raw))
+    engine = zlib.compressobj(plan.level)
+    body = engine.compress(raw[:at]) + engine.flush(zlib.Z_FULL_FLUSH)
+    return build_around(plan, body + engine.compress(raw[at:]) + engine.flush())
+
+
+def _no_idat(plan: Plan, source: random.Random) -> bytes:
+    return SIGNATURE + ihdr(plan) + plan.head + source.choice([plan.tail, IEND, b""])
+
+
+def _stored(plan: Plan, source: random.Random) -> bytes:
+    return build(replace(plan, level=0, strategy=source.randint(0, 4)))
+
+
+DAMAGES: dict[str, Callable[[Plan, random.Random], bytes]] = {
+    "truncated": _truncated,
+    "flipped": _flipped,
+    "scrambled": _scrambled,
+    "wrong checksum": _wrong_checksum,
+    "bomb": _bomb,
+    "giant": _giant,
+    "interlaced": _interlaced,
+    "animated": _animated,
+    "bad filter": _bad_filter,
+    "bad depth": _bad_depth,
+    "flushed": _flushed,
+    "no IDAT": _no_idat,
+    "stored": _stored,
+}
+
+
+@st.composite
+def near_pngs(draw: st.DrawFn, max_side: int = 40) -> bytes:
+    """Files that look like PNGs; most cannot be re-created exactly, some still can."""
+    damage = DAMAGES[draw(st.sampled_from(sorted(DAMAGES)))]
+    return damage(draw(plans(max_side)), random.Random(draw(st.integers(0, 1 << 32))))

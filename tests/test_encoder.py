@@ -1,0 +1,675 @@
+"""Background encoding: staged files become objects, and no moment loses a byte."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from fsmount.errors import WorkerDied
+from fsmount.store import config, encoder, jobs
+from fsmount.store import pack as packs
+from fsmount.store import store as store_module
+from fsmount.store.index import ROOT
+from fsmount.store.store import Store
+from tests.encoding import Inline, forget_caches, get, left_behind, open_files, put, rewrite
+from tests.frames import FlakyDisk, png, screens
+from tests.test_pack import unzipped
+
+NOTE = b"not a picture"
+
+
+@pytest.fixture(autouse=True)
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker processes, no long waits."""
+    forget_caches()
+
+    async def at_once(_: Callable[..., Any]) -> None:
+        return
+
+    monkeypatch.setattr(Inline, "before", staticmethod(at_once))
+    monkeypatch.setattr(store_module, "Workers", Inline)
+    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.01)
+
+
+@pytest.fixture
+def disk() -> FlakyDisk:
+    return FlakyDisk()
+
+
+@pytest.fixture(name="root")
+def root_folder(tmp_path: Path) -> Path:
+    config.make(tmp_path / "store", FlakyDisk())
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files over 5,000 bytes are large."""
+    monkeypatch.setattr(encoder, "KEEP_BYTES", 5000)
+    monkeypatch.setattr(store_module, "KEEP_BYTES", 5000)
+
+
+def samples() -> dict[bytes, bytes]:
+    files = {b"%d.png" % number: png(frame) for number, frame in enumerate(screens(6))}
+    files |= {b"note": NOTE, b"empty": b"", b"damaged.png": files[b"0.png"][:-20]}
+    return files
+
+
+async def check(store: Store, files: dict[bytes, bytes]) -> None:
+    """Every name shows its bytes; nothing is half done."""
+    for name, data in files.items():
+        inode = store.index.lookup(ROOT, name)
+        assert inode is not None
+        assert await get(store, inode.ino) == data, name
+    staged = {inode.staged for inode in store.index.staged_inodes()}
+    assert staged <= set(store.staging.tokens())
+
+
+async def settled(store: Store, files: dict[bytes, bytes]) -> None:
+    """As :func:`check`, after everything has been encoded."""
+    with trio.fail_after(20):
+        await store.drain()
+    assert store.pending() == 0
+    await check(store, files)
+    assert store.index.staged_inodes() == []
+    for found in store.index.all_objects():
+        named = [inode for _, inode in store.index.walk() if inode.object_id == found.id]
+        assert found.uses == len(named)
+
+
+async def reopened(root: Path, files: dict[bytes, bytes]) -> None:
+    """A new process finds everything, encodes what is left, and leaves packs for any unzip."""
+    forget_caches()
+    store = Store.open(root)
+    try:
+        await_nothing = {name for _, name, _ in store.index.children(ROOT)}
+        assert set(files) <= await_nothing
+        async with store.running(count=2):
+            await check(store, files)
+            await settled(store, files)
+        assert store.staging.tokens() == []
+    finally:
+        store.close()
+    for path in (root / "packs").iterdir():
+        if path.stat().st_size:
+            unzipped(path)
+
+
+async def test_files_of_all_kinds_are_encoded(root: Path) -> None:
+    files = samples()
+    store = Store.open(root)
+    async with store.running(count=2):
+        for name, data in files.items():
+            put(store, name, data)
+        assert store.pending() == len(files)
+        await settled(store, files)
+        assert store.staging.tokens() == []
+    stats = store.stats()
+    assert stats["objects"] == {"key": 1, "delta": 5, "raw": 3, "staged": 0}
+    assert (stats["files"], stats["frames"]) == (9, 6)
+    assert stats["raw_reasons"]["not a PNG"] == 2
+    store.close()
+    await reopened(root, files)
+
+
+async def test_frames_are_encoded_in_order_of_folder_and_name(root: Path) -> None:
+    store = Store.open(root)
+    names = [b"c", b".a.AbCdEf", b"b", b"d"]
+    for name in names:
+        put(store, name, name + NOTE)
+    async with store.running(count=2):
+        await store.drain()
+        order = [store.index.names_of(found.id)[0] for found in store.index.all_objects()]
+    assert order == [b".a.AbCdEf", b"b", b"c", b"d"]
+    store.close()
+
+
+async def test_equal_files_share_one_object(root: Path) -> None:
+    data = png(screens(1)[0])
+    store = Store.open(root)
+    async with store.running(count=2):
+        for name in (b"a", b"b"):
+            put(store, name, data)
+        await store.drain()
+        put(store, b"c", data)
+        await settled(store, {b"a": data, b"b": data, b"c": data})
+    assert len(list(store.index.all_objects())) == 1
+    assert store.index.object(1).uses == 3
+    store.close()
+
+
+class Gate:
+    """Holds jobs up until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> None:
+        self.reached = trio.Event()
+        self.open = trio.Event()
+
+        async def before(asked: Callable[..., Any]) -> None:
+            if asked is function:
+                self.reached.set()
+                await self.open.wait()
+
+        monkeypatch.setattr(Inline, "before", staticmethod(before))
+
+
+@pytest.mark.parametrize("function", [jobs.look, jobs.encode])
+async def test_a_writer_spoils_what_is_under_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]
+) -> None:
+    old, new = (png(frame) for frame in screens(2))
+    gate = Gate(monkeypatch, function)
+    store = Store.open(root)
+    async with store.running(count=1):
+        ino = put(store, b"a", old)
+        await gate.reached.wait()
+        store.hold(ino)
+        token = store.index.inode(ino).staged
+        assert token is not None
+        store.staging.path(token).write_bytes(new)
+        gate.open.set()
+        await store.drain()
+        assert store.index.inode(ino).staged == token
+        assert list(store.index.all_objects()) == []
+        store.queue(ino)
+        assert store.pending() == 0, "held files are not encoded"
+        store.unhold(ino)
+        store.queue(ino)
+        await settled(store, {b"a": new})
+    store.close()
+    await reopened(root, {b"a": new})
+
+
+async def test_a_file_queued_again_while_under_way_is_encoded_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (png(frame) for frame in screens(2))
+    gate = Gate(monkeypatch, jobs.encode)
+    store = Store.open(root)
+    async with store.running(count=1):
+        ino = put(store, b"a", old)
+        await gate.reached.wait()
+        rewrite(store, ino, new)
+        gate.open.set()
+        await settled(store, {b"a": new})
+    store.close()
+
+
+async def test_hold_after_queue_and_two_writers(root: Path) -> None:
+    store = Store.open(root)
+    ino = put(store, b"a", NOTE)
+    store.hold(ino)
+    store.hold(ino)
+    async with store.running(count=1):
+        await store.drain()
+        assert store.index.inode(ino).staged is not None
+        store.unhold(ino)
+        store.queue(ino)
+        assert store.pending() == 0
+        store.unhold(ino)
+        store.queue(ino)
+        await settled(store, {b"a": NOTE})
+    store.close()
+
+
+@pytest.mark.parametrize("function", [None, jobs.look, jobs.encode])
+async def test_a_file_unlinked_while_it_waits_is_dropped(
+    root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any] | None
+) -> None:
+    gate = Gate(monkeypatch, function or jobs.render)
+    store = Store.open(root)
+    ino = put(store, b"a", png(screens(1)[0]))
+
+    def unlink() -> None:
+        store.index.unlink(ROOT, b"a", 1)
+        token = store.index.purge(ino)
+        assert token is not None
+        store.staging.remove(token)
+
+    if function is None:
+        unlink()
+    async with store.running(count=1):
+        if function is not None:
+            await gate.reached.wait()
+            unlink()
+            gate.open.set()
+        put(store, b"b", NOTE)
+        await settled(store, {b"b": NOTE})
+    assert store.staging.tokens() == []
+    store.close()
+    await reopened(root, {b"b": NOTE})
+
+
+async def test_an_inode_number_used_again_is_another_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch, jobs.encode)
+    store = Store.open(root)
+    first, second = (png(frame) for frame in screens(2))
+    async with store.running(count=1):
+        ino = put(store, b"a", first)
+        await gate.reached.wait()
+        store.index.unlink(ROOT, b"a", 1)
+        token = store.index.purge(ino)
+        assert token is not None
+        store.staging.remove(token)
+        assert put(store, b"b", second) == ino
+        gate.open.set()
+        await settled(store, {b"b": second})
+    store.close()
+
+
+async def test_a_missing_staged_file_holds_nobody_up(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(root)
+    ino = put(store, b"lost", NOTE)
+    token = store.index.inode(ino).staged
+    assert token is not None
+    store.staging.remove(token)
+    with caplog.at_level(logging.ERROR):
+        async with store.running(count=1):
+            put(store, b"b", NOTE)
+            with trio.fail_after(10):
+                await store.drain()
+    assert "missing" in caplog.text
+    assert store.index.inode(ino).staged == token
+    store.close()
+
+
+async def test_a_frame_whose_worker_dies_is_kept_raw(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def before(function: Callable[..., Any]) -> None:
+        if function is jobs.encode:
+            raise WorkerDied("encode")
+
+    monkeypatch.setattr(Inline, "before", staticmethod(before))
+    data = png(screens(1)[0])
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"a.png", data)
+        await settled(store, {b"a.png": data})
+    assert store.stats()["raw_reasons"] == {"worker died": 1}
+    store.close()
+
+
+async def test_a_reference_that_rots_costs_only_the_files_that_show_it(root: Path) -> None:
+    frames = [png(frame) for frame in screens(3)]
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"0", frames[0])
+        await store.drain()
+        found = store.index.object(1)
+        path = store.layout.pack(found.pack)
+        data = bytearray(path.read_bytes())
+        data[found.offset + found.length - 9] ^= 1
+        path.write_bytes(data)
+        forget_caches()
+        for number in (1, 2):
+            put(store, b"%d" % number, frames[number])
+        await settled(store, {b"1": frames[1], b"2": frames[2]})
+    assert all(1 not in found.needs for found in store.index.all_objects())
+    store.close()
+
+
+# -- large files
+
+
+def noisy(seed: int) -> bytes:
+    return png(np.random.default_rng(seed).integers(0, 256, (60, 60, 3), np.uint8))
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_large_files_stay_files(root: Path) -> None:
+    files = {
+        b"big": random.Random(1).randbytes(200_000),
+        b"small": b"x" * 5000,
+        b"big.png": noisy(1),
+        b"broken.png": noisy(2)[:-30],
+    }
+    store = Store.open(root)
+    async with store.running(count=2):
+        for name, data in files.items():
+            put(store, name, data)
+        await settled(store, files)
+    assert len(os.listdir(store.layout.raw)) == 2
+    kept = store.index.lookup(ROOT, b"big")
+    assert kept is not None
+    assert kept.object_id is not None
+    assert store.layout.kept(kept.object_id).read_bytes() == files[b"big"]
+    assert store.layout.pack(1).stat().st_size < 200_000
+    store.close()
+    await reopened(root, files)
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_large_picture_that_cannot_be_encoded_stays_a_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def before(function: Callable[..., Any]) -> None:
+        if function is jobs.encode:
+            raise WorkerDied("encode")
+
+    monkeypatch.setattr(Inline, "before", staticmethod(before))
+    files = {b"big.png": noisy(1)}
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"big.png", files[b"big.png"])
+        await settled(store, files)
+    store.close()
+    await reopened(root, files)
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is spoilt after the second has found it: the second must not name it."""
+    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 30.0)
+    data = noisy(2)[:-30]
+    store = Store.open(root)
+    async with store.running(count=1):
+        first = put(store, b"a", data)
+        second = put(store, b"b", data)
+        third = put(store, b"c", NOTE)
+        gate = trio.Event()
+
+        async def before(function: Callable[..., Any]) -> None:
+            if third in engine._active and len(engine._batch) == 2:
+                await gate.wait()
+
+        engine = store._encoder
+        assert engine is not None
+        monkeypatch.setattr(Inline, "before", staticmethod(before))
+        with trio.fail_after(20):
+            while len(engine._batch) < 2:
+                await trio.sleep(0.001)
+        store.hold(first)
+        gate.set()
+        await store.drain()
+        assert await get(store, second) == data
+        store.unhold(first)
+        store.queue(first)
+        monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+        await settled(store, {b"a": data, b"b": data, b"c": NOTE})
+    store.close()
+    await reopened(root, {b"a": data, b"b": data, b"c": NOTE})
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_vast_sparse_file_stays_cheap(tmp_path: Path) -> None:
+    folder = Path("/dev/shm") / f"fsmount-test-{os.getpid()}"  # noqa: S108
+    config.make(folder, FlakyDisk())
+    store = Store.open(folder)
+    try:
+        token = store.staging.create()
+        try:
+            os.truncate(store.staging.path(token), 10**15)
+        except OSError:
+            pytest.skip("no file system here takes 10^15 bytes")
+        made = store.index.create(
+            ROOT, b"vast", mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=10**15
+        )
+        async with store.running(count=1):
+            store.queue(made.ino)
+            with trio.fail_after(10):
+                await store.drain()
+            object_id = store.index.inode(made.ino).object_id
+            assert object_id is not None
+            body = await store.body(object_id)
+            assert body.size == 10**15
+            assert await body.pread(10**15 - 5, 9) == bytes(5)
+        assert store.stats()["stored_bytes"] < 1 << 20
+    finally:
+        store.close()
+        store_module.os.system(f"rm -rf {folder}")
+
+
+# -- packs
+
+
+async def test_packs_are_sealed_when_they_are_full(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "SEAL_BYTES", 20_000)
+    files = {b"%02d" % number: random.Random(number).randbytes(7000) for number in range(14)}
+    store = Store.open(root)
+    async with store.running(count=2):
+        for name, data in files.items():
+            put(store, name, data)
+        await settled(store, files)
+    table = store.index.packs()
+    assert list(table) == [1, 2, 3, 4, 5]
+    assert [sealed for _, sealed in table.values()] == [True] * 4 + [False]
+    for number in range(1, 5):
+        assert len(unzipped(store.layout.pack(number))) == 3
+    store.close()
+    assert len(unzipped(store.layout.pack(5))) == 2
+    assert open_files(root) == []
+    await reopened(root, files)
+
+
+async def test_a_reopened_store_goes_on_where_it_was(root: Path) -> None:
+    files: dict[bytes, bytes] = {}
+    for turn, frame in enumerate(screens(5)):
+        store = Store.open(root)
+        async with store.running(count=1):
+            files[b"%d" % turn] = png(frame)
+            put(store, b"%d" % turn, files[b"%d" % turn])
+            await settled(store, files)
+        store.close()
+    assert os.listdir(root / "packs") == ["00000001.zip"]
+    assert len(unzipped(root / "packs" / "00000001.zip")) == 5
+    store = Store.open(root)
+    assert store.stats()["objects"]["delta"] == 4, "signatures are loaded at the start"
+    store.close()
+
+
+# -- commits that fail
+
+
+async def fill(store: Store, files: dict[bytes, bytes]) -> None:
+    for name, data in files.items():
+        put(store, name, data)
+        await wait_all_tasks_blocked()
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("call", ["fsync", "pwrite", "create", "unlink", "close", "link"])
+@pytest.mark.parametrize("skip", range(6))
+async def test_whatever_fails_once_costs_nothing(
+    root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch, call: str, skip: int
+) -> None:
+    monkeypatch.setattr(packs, "SEAL_BYTES", 6_000)
+    files = {**samples(), b"big": random.Random(1).randbytes(20_000)}
+    store = Store.open(root, disk=disk)
+    async with store.running(count=2):
+        for name, data in files.items():
+            put(store, name, data)
+        disk.fail_once(call, errno.ENOSPC if call == "pwrite" else errno.EIO, skip=skip)
+        await settled(store, files)
+        disk.hook = lambda name, what: 0
+        put(store, b"last", NOTE + b"!")
+        files[b"last"] = NOTE + b"!"
+        await settled(store, files)
+    store.close()
+    await reopened(root, files)
+
+
+async def test_a_pack_that_could_not_be_forced_is_not_written_to_again(
+    root: Path, disk: FlakyDisk
+) -> None:
+    store = Store.open(root, disk=disk)
+    files = {b"a": NOTE}
+    async with store.running(count=1):
+        put(store, b"a", NOTE)
+        await settled(store, files)
+        disk.fail_once("fsync")
+        files[b"b"] = NOTE * 2
+        put(store, b"b", NOTE * 2)
+        await settled(store, files)
+    assert [found.pack for found in store.index.all_objects()] == [1, 2]
+    assert len(unzipped(store.layout.pack(1))) == 1
+    store.close()
+    assert open_files(root) == []
+    await reopened(root, files)
+
+
+async def test_what_arrives_while_a_failed_commit_waits_is_not_lost(
+    root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.3)
+    store = Store.open(root, disk=disk)
+    files = {b"a": NOTE}
+    failed = threading.Event()
+
+    def hook(call: str, what: object) -> int:
+        if call == "fsync" and not failed.is_set():
+            failed.set()
+            return errno.EIO
+        return 0
+
+    async with store.running(count=1):
+        disk.hook = hook
+        put(store, b"a", NOTE)
+        while not failed.is_set():
+            await trio.sleep(0.001)
+        for number in range(3):
+            files[b"%d" % number] = NOTE * (number + 2)
+            put(store, b"%d" % number, files[b"%d" % number])
+        await settled(store, files)
+    store.close()
+    await reopened(root, files)
+
+
+async def test_a_disk_that_stays_full_stops_nothing_for_good(
+    root: Path, disk: FlakyDisk
+) -> None:
+    store = Store.open(root, disk=disk)
+    files = {**samples()}
+    async with store.running(count=2):
+        disk.hook = lambda call, what: errno.ENOSPC if call in ("create", "pwrite") else 0
+        for name, data in files.items():
+            token = store.staging._next
+            (store.staging.folder / str(token)).write_bytes(data)
+            store.staging.reserve(token)
+            made = store.index.create(
+                ROOT, name, mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=len(data)
+            )
+            store.queue(made.ino)
+        await trio.sleep(0.1)
+        assert store.pending() == len(files)
+        await check(store, files)
+        disk.hook = lambda call, what: errno.EIO if call == "fsync" else 0
+        await trio.sleep(0.1)
+        assert len(store.index.staged_inodes()) == len(files)
+        disk.hook = lambda call, what: 0
+        await settled(store, files)
+    assert len(os.listdir(root / "packs")) <= 2, "packs of failed commits are left"
+    store.close()
+    assert open_files(root) == []
+    await reopened(root, files)
+
+
+async def test_an_index_that_cannot_be_forced_keeps_staged_files(
+    root: Path, disk: FlakyDisk
+) -> None:
+    store = Store.open(root, disk=disk)
+
+    def hook(call: str, what: object) -> int:
+        assert isinstance(what, (int, Path))
+        if call != "fsync" or isinstance(what, Path):
+            return 0
+        return errno.EIO if os.readlink(f"/proc/self/fd/{what}").endswith("-wal") else 0
+
+    async with store.running(count=1):
+        disk.hook = hook
+        put(store, b"a", NOTE)
+        await store.drain()
+        assert store.index.suspect
+        assert len(store.staging.tokens()) == 1, "removed before the row was durable"
+        with pytest.raises(OSError):
+            await store.durable()
+        disk.hook = lambda call, what: 0
+        put(store, b"b", NOTE * 2)
+        await settled(store, {b"a": NOTE, b"b": NOTE * 2})
+        with trio.fail_after(10):
+            while store.staging.tokens():
+                await trio.sleep(0.001)
+        assert not store.index.suspect
+    store.close()
+
+
+# -- crashes
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_crash_at_any_call_loses_nothing(
+    root: Path, tmp_path: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each call that changes the store, what a killed process would leave is kept."""
+    monkeypatch.setattr(packs, "SEAL_BYTES", 6_000)
+    files = {**samples(), b"big": random.Random(1).randbytes(20_000), b"same": NOTE}
+    left: list[tuple[Path, dict[bytes, bytes]]] = []
+    main = threading.get_ident()
+    names: list[bytes] = []
+
+    def hook(call: str, what: object) -> int:
+        def keep() -> None:
+            present = {name: files[name] for name in names}
+            left.append((left_behind(root, tmp_path / f"left{len(left)}"), present))
+
+        if call not in ("create", "close"):
+            if threading.get_ident() == main:
+                keep()
+            else:
+                trio.from_thread.run_sync(keep)
+        return 0
+
+    store = Store.open(root, disk=disk)
+    async with store.running(count=2):
+        disk.hook = hook
+        for name, data in files.items():
+            put(store, name, data)
+            names.append(name)
+            if name == b"2.png":
+                await store.drain()
+        await settled(store, files)
+        disk.hook = lambda call, what: 0
+    store.close()
+    assert len(left) > 20
+    monkeypatch.setattr(packs, "SEAL_BYTES", 64 << 20)
+    for path, present in left:
+        await reopened(path, present)
+
+
+async def test_cancelled_at_any_time_everything_is_there(root: Path, tmp_path: Path) -> None:
+    files = samples()
+    store = Store.open(root)
+    for name, data in files.items():
+        put(store, name, data)
+    store.close()
+    for steps in range(0, 60, 6):
+        copy = left_behind(root, tmp_path / f"copy{steps}")
+        store = Store.open(copy)
+        async with store.running(count=2):
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+        await_close = open_files(copy / "packs")
+        assert await_close
+        store.close()
+        assert open_files(copy) == []
+        await reopened(copy, files)

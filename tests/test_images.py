@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fsmount.codec import images, jxl, webp
+from fsmount.codec.samples import Frame
+from fsmount.errors import Damaged
+
+
+def check(image: Frame) -> tuple[str, int]:
+    suffix, data = images.encode(image)
+    back = images.decode(suffix, data, image.shape[2])
+    assert back.dtype == image.dtype
+    assert np.array_equal(back, image)
+    return suffix, len(data)
+
+
+def text(height: int, width: int, channels: int = 3) -> Frame:
+    """Something like a screen: flat, with rows of small repeated marks."""
+    image = np.full((height, width, channels), 250, np.uint8)
+    marks = np.random.default_rng(1).integers(0, 2, (height // 12, width)).astype(bool)
+    for row, mark in enumerate(marks):
+        image[row * 12 : row * 12 + 6, mark] = 20
+    return image
+
+
+def photograph(height: int, width: int) -> Frame:
+    """Smooth light, and texture a few pixels wide that is equal in all channels."""
+    y, x = np.mgrid[:height, :width] / 80.0
+    light = 120 + 60 * np.sin(x[..., None] + [0, 1, 2]) * np.cos(y[..., None])
+    texture = np.random.default_rng(1).normal(0, 40, (height, width, 1))
+    for axis in (0, 1, 0, 1):
+        texture = (np.roll(texture, 1, axis) + 2 * texture + np.roll(texture, -1, axis)) / 4
+    image: Frame = np.clip(light + texture, 0, 255).astype(np.uint8)
+    return image
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (16, 16), (33, 40), (270, 300)])
+def test_constant(
+    size: tuple[int, int], channels: int, dtype: type[np.uint8] | type[np.uint16]
+) -> None:
+    for value in (0, 255):
+        check(np.full((*size, channels), value, dtype))
+
+
+def test_screens_are_webp() -> None:
+    assert check(text(300, 400)) == (".webp", len(webp.encode(text(300, 400))))
+
+
+def test_sixteen_bits_and_long_sides_are_jpeg_xl() -> None:
+    assert check(np.zeros((40, 40, 3), np.uint16))[0] == ".jxl"
+    assert check(np.zeros((1, 16384, 3), np.uint8))[0] == ".jxl"
+
+
+@pytest.mark.parametrize("side", [1, 4, 8, 16, 32])
+def test_tiny_images_are_the_smaller_of_both(side: int) -> None:
+    image = np.random.default_rng(side).integers(0, 4, (side, side, 3), np.uint8)
+    _, size = check(image)
+    assert size == min(len(webp.encode(image)), len(jxl.encode(image, 5)))
+
+
+def test_one_pixel_is_jpeg_xl() -> None:
+    suffix, size = check(np.full((1, 1, 3), 77, np.uint8))
+    assert suffix == ".jxl"
+    assert size < 30
+
+
+def test_a_photograph_is_jpeg_xl_where_that_is_much_smaller() -> None:
+    image = photograph(300, 400)
+    suffix, size = check(image)
+    assert suffix == ".jxl"
+    assert size < 0.95 * len(webp.encode(image))
+
+
+def test_noise_is_webp_where_jpeg_xl_gains_nothing() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (300, 300, 3), np.uint8)
+    assert check(image)[0] == ".webp"
+
+
+def test_unknown_suffix() -> None:
+    with pytest.raises(Damaged, match="suffix"):
+        images.decode(".png", b"", 3)
+
+
+def test_empty_image() -> None:
+    with pytest.raises(ValueError, match="no JPEG XL"):
+        images.encode(np.zeros((0, 4, 3), np.uint8))

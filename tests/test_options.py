@@ -1,0 +1,25 @@
+"""Mount options."""
+
+from __future__ import annotations
+
+import pytest
+
+from fsmount.errors import UsageError
+from fsmount.mount.options import MountOptions, parse_options
+
+
+def test_all_options() -> None:
+    assert parse_options("") == MountOptions()
+    assert parse_options("ro,allow_other,uid=1000,gid=0,umask=022") == MountOptions(
+        read_only=True, allow_other=True, uid=1000, gid=0, umask=0o022
+    )
+    assert parse_options("ro,rw") == MountOptions()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "uid=", "uid=-1", "uid=x", "umask=8", "umask=1777", "ro=1", "gid=4294967295"],
+)
+def test_bad_options_are_named(text: str) -> None:
+    with pytest.raises(UsageError, match=text.split("=", maxsplit=1)[0]):
+        parse_options(text)

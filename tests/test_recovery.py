@@ -1,0 +1,184 @@
+"""What opening a store for writing finishes or undoes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fsmount.errors import Damaged
+from fsmount.store import config
+from fsmount.store.index import ROOT, Index, NewObject
+from fsmount.store.pack import Entry, Pack, scan
+from fsmount.store.recovery import recover, seal
+from fsmount.store.staging import Staging
+from tests.frames import FlakyDisk
+from tests.test_pack import unzipped
+
+
+class Rooms:
+    """An empty store, and its parts."""
+
+    def __init__(self, root: Path) -> None:
+        self.disk = FlakyDisk()
+        config.make(root, self.disk)
+        self.layout = config.Layout(root)
+        self.index = Index(self.layout.index, self.disk)
+        self.staging = Staging(self.layout.staging, self.disk)
+
+    def recover(self) -> Pack:
+        return recover(self.layout, self.index, self.staging, self.disk)
+
+    def staged(self, name: bytes, data: bytes, *, size: int | None = None) -> int:
+        token = self.staging.create()
+        self.staging.path(token).write_bytes(data)
+        shown = len(data) if size is None else size
+        return self.index.create(
+            ROOT, name, mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=shown
+        ).ino
+
+    def pack(self, number: int, entries: int) -> Pack:
+        pack = Pack(self.layout.pack(number), number, self.disk, 0)
+        for at in range(entries):
+            pack.append(Entry(f"{number * 100 + at:08x}.bin", b"record", b"payload"))
+        return pack
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Iterator[Rooms]:
+    made = Rooms(tmp_path / "store")
+    yield made
+    made.index.close()
+
+
+def test_a_new_store_gets_its_first_pack(rooms: Rooms) -> None:
+    pack = rooms.recover()
+    assert (pack.number, pack.length, pack.path.exists()) == (1, 0, True)
+    pack.close()
+    rooms.recover().close()
+
+
+def test_files_unlinked_while_open_go(rooms: Rooms) -> None:
+    ino = rooms.staged(b"a", b"data")
+    kept = rooms.staged(b"b", b"data")
+    rooms.index.unlink(ROOT, b"a", 1)
+    rooms.recover().close()
+    assert rooms.index.orphans() == []
+    assert rooms.staging.tokens() == [rooms.index.inode(kept).staged]
+    assert ino not in [inode.ino for inode in rooms.index.staged_inodes()]
+
+
+def test_sizes_of_staged_files_are_what_was_written(rooms: Rooms) -> None:
+    ino = rooms.staged(b"a", b"longer than known", size=3)
+    same = rooms.index.inode(rooms.staged(b"b", b"same"))
+    rooms.recover().close()
+    assert rooms.index.inode(ino).size == 17
+    assert rooms.index.inode(ino).mtime_ns > 1
+    assert rooms.index.inode(same.ino) == same
+
+
+def test_staged_files_without_a_row_go_and_tokens_stay_unique(rooms: Rooms) -> None:
+    rooms.staging.create()
+    ino = rooms.staged(b"a", b"x")
+    token = rooms.index.inode(ino).staged
+    assert token is not None
+    rooms.staging.remove(token)
+    rooms.staging = Staging(rooms.layout.staging, rooms.disk)
+    rooms.recover().close()
+    assert rooms.staging.tokens() == []
+    assert rooms.index.inode(ino).staged == token, "a missing staged file must not become a hole"
+    assert rooms.staging.create() > token
+
+
+def test_nothing_is_removed_before_the_index_is_durable(rooms: Rooms) -> None:
+    """The row that let a staged file go may be in a log that no fsync has seen."""
+    rooms.staging.create()
+    rooms.disk.calls.clear()
+    rooms.recover().close()
+    calls = [call for call, _ in rooms.disk.calls]
+    assert calls.index("fsync") < calls.index("unlink")
+    rooms.staging.create()
+    rooms.disk.fail_once("fsync")
+    with pytest.raises(OSError):
+        rooms.recover()
+    assert len(rooms.staging.tokens()) == 1
+
+
+def test_large_files_that_were_not_committed_go(rooms: Rooms) -> None:
+    rooms.index.add_object(
+        NewObject(7, "raw", 1, 0, 1, 1, bytes(32), 0),
+    )
+    for number in (7, 8):
+        rooms.layout.kept(number).write_bytes(b"x")
+    rooms.recover().close()
+    assert os.listdir(rooms.layout.raw) == ["00000007"]
+
+
+def test_an_unfinished_tail_is_dropped(rooms: Rooms) -> None:
+    pack = rooms.pack(1, 2)
+    rooms.index.set_pack(1, pack.length, False)
+    pack.append(Entry("000000ff.bin", b"never", b"committed"))
+    pack.write_directory()
+    pack.close()
+    again = rooms.recover()
+    assert again.number == 1
+    assert again.length == again.path.stat().st_size == rooms.index.packs()[1][0]
+    assert len(list(scan(again.path))) == 2
+    again.close()
+
+
+def test_packs_that_no_row_knows_go(rooms: Rooms) -> None:
+    first, second = rooms.pack(1, 1), rooms.pack(2, 1)
+    rooms.index.set_pack(1, first.length, False)
+    first.close()
+    second.close()
+    rooms.recover().close()
+    assert os.listdir(rooms.layout.packs) == ["00000001.zip"]
+
+
+def test_after_a_sealed_pack_comes_a_new_one(rooms: Rooms) -> None:
+    pack = rooms.pack(1, 1)
+    rooms.index.set_pack(1, pack.length, False)
+    seal(pack, rooms.index)
+    assert rooms.index.packs() == {1: (pack.length, True)}
+    size = pack.path.stat().st_size
+    again = rooms.recover()
+    assert (again.number, again.length) == (2, 0)
+    again.close()
+    assert pack.path.stat().st_size == size, "a sealed pack is not touched"
+
+
+def test_older_packs_are_finished(rooms: Rooms) -> None:
+    for number in (1, 2, 3):
+        pack = rooms.pack(number, 2)
+        rooms.index.set_pack(number, pack.length, False)
+        if number < 3:
+            pack.append(Entry("000000ff.bin", b"never", b"committed"))
+        pack.close()
+    again = rooms.recover()
+    assert again.number == 3
+    assert [sealed for _, sealed in rooms.index.packs().values()] == [True, True, False]
+    assert [len(unzipped(rooms.layout.pack(number))) for number in (1, 2)] == [2, 2]
+    again.close()
+
+
+def test_a_pack_that_lost_committed_bytes_is_damage(rooms: Rooms) -> None:
+    pack = rooms.pack(1, 1)
+    rooms.index.set_pack(1, pack.length + 1, False)
+    pack.close()
+    with pytest.raises(Damaged):
+        rooms.recover()
+
+
+def test_recovery_may_be_repeated(rooms: Rooms) -> None:
+    rooms.staged(b"a", b"x", size=0)
+    rooms.staging.create()
+    pack = rooms.pack(1, 1)
+    rooms.index.set_pack(1, pack.length, False)
+    pack.close()
+    rooms.recover().close()
+    before = list(rooms.index.walk()), rooms.index.packs(), rooms.staging.tokens()
+    rooms.recover().close()
+    assert (list(rooms.index.walk()), rooms.index.packs(), rooms.staging.tokens()) == before

@@ -1,0 +1,134 @@
+"""What keeps a mount from starting is told to whoever starts it. No kernel mount here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyfuse3
+import pytest
+
+from fsmount.errors import BadMountpoint, FsmountError, NoFuse, NoStore, StoreLocked
+from fsmount.mount import session
+from fsmount.mount.options import MountOptions
+from fsmount.store import config
+from fsmount.store.disk import Disk
+
+
+@pytest.fixture(autouse=True)
+def _no_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(session, "check_fuse", lambda options: None)
+    monkeypatch.delenv("FSMOUNT_LOG", raising=False)
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in set(root.handlers) - set(before):
+        root.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    folder = tmp_path / "place"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "store"
+    config.make(path, Disk())
+    return path
+
+
+@pytest.mark.parametrize("start", [session.serve, session.serve_in_background])
+def test_errors_before_the_mount_reach_the_caller(
+    start: object, tmp_path: Path, store: Path, place: Path
+) -> None:
+    assert callable(start)
+    with pytest.raises(BadMountpoint):
+        start(store, tmp_path / "missing", MountOptions())
+    with pytest.raises(NoStore) as missing:
+        start(tmp_path, place, MountOptions())
+    assert missing.value.exit_code == 10
+    lock = config.Lock(store / "lock")
+    with pytest.raises(StoreLocked) as locked:
+        start(store, place, MountOptions())
+    lock.release()
+    assert locked.value.exit_code == 11
+    assert str(os.getpid()) in str(locked.value)
+
+
+def test_a_crash_of_the_new_process_reaches_the_caller(
+    store: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(session, "_serve", crash)
+    with pytest.raises(FsmountError, match="oh"):
+        session.serve_in_background(store, place, MountOptions())
+    log = store / "mount.log"
+    assert "ZeroDivisionError" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_death_of_the_new_process_reaches_the_caller(
+    store: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_: object) -> None:
+        os._exit(9)
+
+    monkeypatch.setattr(session, "_serve", die)
+    with pytest.raises(FsmountError, match="before it was ready"):
+        session.serve_in_background(store, place, MountOptions())
+
+
+def test_the_caller_returns_when_the_mount_is_ready(
+    store: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(store: Path, place: Path, options: object, ready: object) -> None:
+        assert callable(ready)
+        ready()
+
+    monkeypatch.setattr(session, "_serve", answer)
+    session.serve_in_background(store, place, MountOptions())
+
+
+def test_a_refused_mount_is_no_fuse(
+    store: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("fuse_session_mount failed")
+
+    monkeypatch.setattr(pyfuse3, "init", refuse)
+    with pytest.raises(NoFuse) as caught:
+        session.serve(store, place, MountOptions())
+    assert caught.value.exit_code == 13
+
+
+def test_the_log_can_be_sent_elsewhere(
+    tmp_path: Path, store: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(session, "_serve", crash)
+    monkeypatch.setenv("FSMOUNT_LOG", str(tmp_path / "here.log"))
+    with pytest.raises(FsmountError):
+        session.serve_in_background(store, place, MountOptions())
+    assert "ZeroDivisionError" in (tmp_path / "here.log").read_text()
+    assert not (store / "mount.log").exists()
+
+
+def test_a_comma_in_the_path_is_no_mount_option() -> None:
+    chosen = session._fuse_options(Path("/a,b\\c"), MountOptions(read_only=True, allow_other=True))
+    assert chosen == {
+        "default_permissions",
+        "fsname=/a\\,b\\\\c",
+        "subtype=fsmount",
+        "ro",
+        "allow_other",
+    }
