@@ -34,10 +34,12 @@ from PIL import Image
 TILE, SEGMENT = 16, 1 << 20
 # What zlib is told beforehand about the records that stand alone. Part of the format.
 DICTIONARY = (
-    b'{"kind":"raw","reason":"not a PNG","arrays":[["sha256",32]],"mtime":17000000000000000000,'
-    b'"suffix":".webp","frame":[1080,1920,3,8],"png":{"type":2,"depth":8,"opaque":1,'
-    b'"deflate":[6,1,8,15],"zlib":30876,"idat":8192},"sources":[],"path":"2024-01-01T00:00:00+00:00'
-    b'.png","size":100000,"id":'
+    b'{"id":1,"kind":"raw","reason":"unknown deflate encoder","size":100000,"mtime":17000000000000'
+    b'00000,"path":"notes.txt","arrays":[["sha256",32]]}"reason":"not a PNG"'
+    b'{"id":10,"kind":"key","kind":"delta","frame":[1080,1920,3,8],"png":{"c":6,"d":8,"o":1,'
+    b'"z":30876,"p":[6,1,8,15],"i":8192},"sources":[],"size":500000,"mtime":1700000000000000000,'
+    b'"path":"2024-01-01T00:00:00+00:00.png","arrays":[["sha256",32],["tiles",8160],'
+    b'["prediction",8160],["filters",1080],["tail",12]]}'
 )
 # A ZIP local header as fsmount writes it: magic, fixed fields, CRC-32, size twice, length of the
 # name and of the extra field; then the name, which starts with the object's id in hexadecimal.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Awaitable, Callable
@@ -13,8 +14,8 @@ import trio
 
 from fsmount.codec.cache import Lru
 from fsmount.store import jobs
-from fsmount.store.index import ROOT
 from fsmount.store.disk import Disk
+from fsmount.store.index import ROOT
 from fsmount.store.jobs import Encoded, Order, Place
 from fsmount.store.pack import Pack
 from fsmount.store.planner import Plan, Planner
@@ -55,9 +56,7 @@ class Line:
             wanted.update(self.encoded[known].layer)
         places = tuple(self.places[known] for known in sorted(wanted - {0}))
         path = f"desk/{number}.png"
-        order = Order(
-            number, path, len(data), number, seen.sha256, seen.picture, plan, places
-        )
+        order = Order(number, path, len(data), number, seen.sha256, seen.picture, plan, places)
         return order, seen
 
     def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
@@ -68,7 +67,9 @@ class Line:
         self.places[order.id] = Place(order.id, str(self.pack.path), *place)
         self.encoded[order.id] = encoded
         self.files[order.id] = data
-        used = order.plan if not encoded.fell_back else Plan(order.plan.tiles, (), order.plan.guess, 0)
+        used = (
+            order.plan if not encoded.fell_back else Plan(order.plan.tiles, (), order.plan.guess, 0)
+        )
         self.planner.encoded(
             seen.seen,
             used,
@@ -81,7 +82,8 @@ class Line:
 
     def render(self, number: int, budget: int = BUDGET) -> bytes:
         needs = [self.places[known] for known in self.encoded[number].needs]
-        return jobs.render(self.places[number], needs, budget)
+        sha256 = hashlib.sha256(self.files[number]).digest()
+        return jobs.render(self.places[number], needs, sha256, budget)
 
     def check(self) -> None:
         """Every file comes back, from what `needs` names, with and without warm caches."""

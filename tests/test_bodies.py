@@ -22,7 +22,7 @@ SEGMENT = bodies.SEGMENT_BYTES
 @pytest.fixture(name="vast")
 def vast_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder whose file system takes files of 10^15 bytes."""
-    for folder in (tmp_path, Path("/dev/shm")):  # noqa: S108
+    for folder in (tmp_path, Path("/dev/shm")):
         path = folder / f"fsmount-test-{os.getpid()}"
         try:
             with path.open("wb") as file:

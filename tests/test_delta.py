@@ -17,7 +17,9 @@ from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged
 
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(1, 4))
-DTYPES = st.sampled_from([np.dtype(np.uint8), np.dtype(np.uint16)])
+DTYPES: st.SearchStrategy[np.dtype[Any]] = st.sampled_from(
+    [np.dtype(np.uint8), np.dtype(np.uint16)]
+)
 
 
 def noise(shape: tuple[int, int, int], dtype: np.dtype[Any], seed: int) -> Frame:
@@ -131,7 +133,9 @@ def compositions(draw: st.DrawFn) -> tuple[Frame, Layout, dict[int, Layer]]:
             high, wide = shape[0], shape[1]
             if kind == "other size":
                 high, wide = choice.randint(1, 80), choice.randint(1, 80)
-            dx, dy = (choice.randint(-40, 40), choice.randint(-40, 40)) if kind == "moved" else (0, 0)
+            dx, dy = (
+                (choice.randint(-40, 40), choice.randint(-40, 40)) if kind == "moved" else (0, 0)
+            )
             others[number + 10] = noise((high, wide, shape[2]), dtype, seed + number + 1)
             sources.append(Copy(number + 10, dx, dy))
     tiles = np.zeros((rows, columns), np.uint8)
@@ -300,7 +304,11 @@ def test_tiles_that_were_never_coded(move: tuple[int, int]) -> None:
 @pytest.mark.parametrize("move", [(0, 0), (3, 3)])
 def test_layers_with_other_samples(move: tuple[int, int]) -> None:
     layout, _ = a_copy(sources=(Copy(7, *move),))
-    for shape, dtype in (((40, 40, 1), np.uint8), ((40, 40, 4), np.uint8), ((40, 40, 3), np.uint16)):
+    for shape, dtype in (
+        ((40, 40, 1), np.uint8),
+        ((40, 40, 4), np.uint8),
+        ((40, 40, 3), np.uint16),
+    ):
         layers = {7: whole(noise(shape, np.dtype(dtype), 1))}
         with pytest.raises(Damaged):
             delta.compose(layout, own_of(layout), layers)

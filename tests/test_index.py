@@ -28,15 +28,17 @@ def disk() -> FlakyDisk:
 
 @pytest.fixture
 def index(tmp_path: Path, disk: FlakyDisk) -> Iterator[Index]:
-    Index.make(tmp_path / "index.sqlite", uid=5, gid=6, now_ns=100)
+    Index.make(tmp_path / "index.sqlite", identity="x", uid=5, gid=6, now_ns=100)
     opened = Index(tmp_path / "index.sqlite", disk)
     yield opened
     assert opened.integrity() == []
     opened.close()
 
 
-def file(index: Index, name: bytes, folder: int = ROOT, **more: int) -> Inode:
-    return index.create(folder, name, mode=FILE, uid=1, gid=2, now_ns=200, **more)
+def file(
+    index: Index, name: bytes, folder: int = ROOT, *, staged: int | None = None, size: int = 0
+) -> Inode:
+    return index.create(folder, name, mode=FILE, uid=1, gid=2, now_ns=200, staged=staged, size=size)
 
 
 def folder(index: Index, name: bytes, inside: int = ROOT) -> Inode:
@@ -67,6 +69,10 @@ def test_a_new_index_has_a_root(index: Index) -> None:
     assert index.children(ROOT) == []
     assert index.path(ROOT) == b""
     assert list(index.walk()) == []
+    assert index.identity() == "x"
+    assert index.opened() == 0
+    index.set_opened(3)
+    assert index.opened() == 3
 
 
 def test_create_and_look_up(index: Index) -> None:
@@ -478,7 +484,7 @@ def test_two_that_force_at_once_both_hear_of_a_failure(index: Index, disk: Flaky
 
 def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
-    Index.make(path, uid=0, gid=0, now_ns=0)
+    Index.make(path, identity="x", uid=0, gid=0, now_ns=0)
     first = Index(path, Disk())
     made = file(first, b"a", staged=9)
     # Not closed: another process after a crash sees the log.
@@ -521,7 +527,7 @@ def everything(index: Index) -> object:
 
 def test_flipped_bits_never_give_wrong_rows(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
-    Index.make(path, uid=0, gid=0, now_ns=0)
+    Index.make(path, identity="x", uid=0, gid=0, now_ns=0)
     index = Index(path, Disk())
     with index.transaction():
         for number in range(1, 40):

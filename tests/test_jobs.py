@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fsmount.codec import delta, record
+from fsmount.codec import delta, images, record
 from fsmount.codec.delta import Copy, Fill
 from fsmount.codec.record import Record
 from fsmount.errors import Damaged, FsmountError, NotExact
 from fsmount.store import jobs
 from fsmount.store.disk import Disk
 from fsmount.store.jobs import Place
-from fsmount.store.pack import Pack
+from fsmount.store.pack import Entry, Pack
 from fsmount.store.planner import Plan
 from tests.encoding import BUDGET, Line, forget_caches
 from tests.frames import png, screens
@@ -105,11 +106,12 @@ def test_a_render_without_one_of_its_needs_is_damage(line: Line) -> None:
     for frame in screens(12):
         line.add(png(frame))
     for number, encoded in line.encoded.items():
+        sha256 = hashlib.sha256(line.files[number]).digest()
         for missing in encoded.needs:
             places = [line.places[known] for known in encoded.needs if known != missing]
             forget_caches()
             with pytest.raises(Damaged):
-                jobs.render(line.places[number], places, BUDGET)
+                jobs.render(line.places[number], places, sha256, BUDGET)
 
 
 def test_needs_are_complete_when_the_caches_are_warm(line: Line) -> None:
@@ -225,8 +227,8 @@ def test_a_frame_one_tile_wide_comes_back(line: Line) -> None:
 
 def test_a_keyframe_that_fails_is_not_exact(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     order, _ = line.order(png(screens(1)[0]))
-    wrong = jobs.images.encode(np.zeros_like(order.picture.frame))
-    monkeypatch.setattr(jobs.images, "encode", lambda image: wrong)
+    wrong = images.encode(np.zeros_like(order.picture.frame))
+    monkeypatch.setattr(images, "encode", lambda image: wrong)
     with pytest.raises(NotExact):
         jobs.encode(order, BUDGET)
 
@@ -254,7 +256,9 @@ def test_no_flipped_bit_gives_other_bytes(line: Line) -> None:
     for _ in range(400):
         place = source.choice(reads)
         data = bytearray(whole)
-        data[source.randrange(place.offset, place.offset + place.length)] ^= 1 << source.randrange(8)
+        data[source.randrange(place.offset, place.offset + place.length)] ^= 1 << source.randrange(
+            8
+        )
         line.pack.path.write_bytes(data)
         forget_caches()
         try:
@@ -266,15 +270,25 @@ def test_no_flipped_bit_gives_other_bytes(line: Line) -> None:
     line.check()
 
 
+def _sha256(line: Line, number: int) -> bytes:
+    return hashlib.sha256(line.files[number]).digest()
+
+
+def test_a_hash_that_is_not_the_index_s_is_damage(line: Line) -> None:
+    line.add(png(screens(1)[0]))
+    with pytest.raises(Damaged):
+        jobs.render(line.places[1], [], bytes(32), BUDGET)
+
+
 def test_entries_that_are_exchanged_are_damage(line: Line) -> None:
     for frame in screens(2):
         line.add(png(frame))
     one, two = line.places[1], line.places[2]
     with pytest.raises(Damaged):
-        jobs.render(Place(1, two.pack, two.offset, two.length), [one], BUDGET)
+        jobs.render(Place(1, two.pack, two.offset, two.length), [one], _sha256(line, 2), BUDGET)
     forget_caches()
     with pytest.raises(Damaged):
-        jobs.render(two, [Place(1, two.pack, two.offset, two.length)], BUDGET)
+        jobs.render(two, [Place(1, two.pack, two.offset, two.length)], _sha256(line, 2), BUDGET)
 
 
 def test_raw_files_come_back_and_are_checked(tmp_path: Path) -> None:
@@ -287,11 +301,11 @@ def test_raw_files_come_back_and_are_checked(tmp_path: Path) -> None:
     entry = jobs.raw_entry(7, "a/\udcff/note.TXT", -5, look.sha256, look.reason, b"not a picture")
     assert entry.name == "00000007.txt"
     place = Place(7, str(pack.path), *pack.append(entry))
-    assert jobs.render(place, [], 0) == b"not a picture"
+    assert jobs.render(place, [], look.sha256, 0) == b"not a picture"
     data = bytearray(pack.path.read_bytes())
     wrong = jobs.raw_entry(8, "x", 0, look.sha256, look.reason, b"not a pictura")
     with pytest.raises(Damaged):
-        jobs.render(Place(8, str(pack.path), *pack.append(wrong)), [], 0)
+        jobs.render(Place(8, str(pack.path), *pack.append(wrong)), [], look.sha256, 0)
     assert pack.path.read_bytes().startswith(data)
     pack.close()
 
@@ -392,9 +406,9 @@ _GOOD = {
 def test_records_of_nonsense_are_damaged(tmp_path: Path, change: dict[str, object]) -> None:
     made = Record({**_GOOD, **change}, {"sha256": bytes(32), "tiles": b"\1", "filters": bytes(16)})
     pack = Pack(tmp_path / "00000001.zip", 1, Disk(), 0)
-    entry = jobs.Entry("00000001.nil", record.pack(made), b"")
+    entry = Entry("00000001.nil", record.pack(made), b"")
     place = Place(1, str(pack.path), *pack.append(entry))
     pack.close()
     forget_caches()
     with pytest.raises(FsmountError):
-        jobs.render(place, [], BUDGET)
+        jobs.render(place, [], bytes(32), BUDGET)

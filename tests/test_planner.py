@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,9 +240,11 @@ def test_no_plan_ever_costs_a_byte(
     line = Line(tmp_path_factory.mktemp("line"))
     source = np.random.default_rng(seed)
     height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
-    dtype = data.draw(st.sampled_from([np.uint8, np.uint16]))
+    dtype: type[Any] = data.draw(st.sampled_from([np.uint8, np.uint16]))
     most = data.draw(st.sampled_from([1, 3, np.iinfo(dtype).max]))
-    frames = [source.integers(0, most, (height, width, channels), dtype, endpoint=True)]
+    frames: list[Frame] = [
+        source.integers(0, most, (height, width, channels), dtype, endpoint=True)
+    ]
     for _ in range(7):
         frame = frames[source.integers(len(frames))].copy()
         top, left = source.integers(height), source.integers(width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -176,7 +177,5 @@ def test_damage_anywhere_never_gives_another_record(made: Record, data: st.DataO
     stored = bytearray(record.pack(made))
     for _ in range(data.draw(st.integers(1, 4))):
         stored[data.draw(st.integers(4, len(stored) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(Damaged):
         assert record.unpack(bytes(stored)) == made
-    except Damaged:
-        pass

@@ -182,3 +182,33 @@ def test_recovery_may_be_repeated(rooms: Rooms) -> None:
     before = list(rooms.index.walk()), rooms.index.packs(), rooms.staging.tokens()
     rooms.recover().close()
     assert (list(rooms.index.walk()), rooms.index.packs(), rooms.staging.tokens()) == before
+
+
+def test_what_an_old_copy_of_the_index_does_not_know_is_kept(rooms: Rooms) -> None:
+    rooms.recover().close()
+    rooms.index.close()
+    old = rooms.layout.index.read_bytes()
+    rooms.index = Index(rooms.layout.index, rooms.disk)
+    pack = rooms.recover()
+    pack.append(Entry("00000001.bin", b"record", b"payload"))
+    pack.close()
+    rooms.index.set_pack(1, pack.length, False)
+    second = rooms.pack(2, 1)
+    rooms.index.set_pack(2, second.length, False)
+    second.close()
+    rooms.layout.kept(7).write_bytes(b"large")
+    rooms.staged(b"a", b"staged")
+    kept = {path.read_bytes() for path in (pack.path, second.path)} | {b"large", b"staged"}
+    rooms.index.close()
+    rooms.layout.index.write_bytes(old)
+    rooms.index = Index(rooms.layout.index, rooms.disk)
+    rooms.recover().close()
+    assert {path.read_bytes() for path in rooms.layout.lost.iterdir()} == kept
+
+
+def test_nothing_is_kept_aside_after_a_plain_crash(rooms: Rooms) -> None:
+    rooms.recover().close()
+    rooms.staging.create()
+    rooms.recover().close()
+    assert not rooms.layout.lost.exists()
+    assert rooms.staging.tokens() == []

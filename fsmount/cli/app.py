@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 
+import apsw
 import click
 
 from fsmount import __version__
@@ -18,10 +20,13 @@ from fsmount.cli.mount import mount
 from fsmount.cli.stats import stats
 from fsmount.cli.umount import umount
 from fsmount.cli.verify import verify
-from fsmount.errors import FsmountError
+from fsmount.errors import Damaged, DiskFull, FsmountError
 
 _COMMANDS = (init, mount, umount, import_, export, verify, ls, stats, check)
 _INTERRUPTED = 130
+_PIPE_CLOSED = 141
+# What SQLite raises that is the fault of somebody else than the file.
+_NOT_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.CantOpenError, apsw.ReadOnlyError)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,7 +40,7 @@ def group() -> None:
     20 damage found, 30 format not supported.
 
     Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
-    FSMOUNT_LOG (a file), NO_COLOR.
+    FSMOUNT_LOG (a file that says what happens), NO_COLOR.
     """
 
 
@@ -45,6 +50,9 @@ for _command in _COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of the plan."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names that are not UTF-8 are printed as they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code = group.main(arguments, prog_name="fsmount", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -56,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except BaseException as error:
         code = _report(error)
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _pipe_closed()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -67,11 +78,30 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
+def _pipe_closed() -> int:
+    """Nobody reads our results (as in ``fsmount ls | head``): end without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _PIPE_CLOSED
+
+
+def _of_the_index(error: apsw.Error) -> FsmountError:
+    """What an error of SQLite means for the user."""
+    if isinstance(error, apsw.FullError):
+        return DiskFull("the store")
+    if isinstance(error, _NOT_DAMAGE):
+        return FsmountError(f"the store's index.sqlite cannot be used: {error}")
+    return Damaged("the store's index.sqlite", reason=error)
+
+
 def _report(error: BaseException) -> int:
     """Say in one sentence what went wrong; the exit code."""
     error = _first(error)
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return _pipe_closed()
+    if isinstance(error, apsw.Error):
+        error = _of_the_index(error)
     if isinstance(error, FsmountError):
         click.echo(f"fsmount: {error}", err=True)
         return error.exit_code

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fsmount.cli.common import store_argument, with_store
-from fsmount.cli.output import emit, json_option, meter, warn
+from fsmount.cli.output import emit, json_option, listing, meter, warn
 from fsmount.errors import Damaged
 from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.store import Store
@@ -30,7 +30,7 @@ def check(store: Path, full: bool, as_json: bool) -> int:
 
     async def work(opened: Store) -> int:
         report = check_relations(opened)
-        if full:
+        if full and report.readable:
             with meter("checking", report.objects, 0) as progress:
                 await check_contents(opened, report, lambda count: progress(count, 0))
         _print(report, full, as_json)
@@ -54,5 +54,4 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
         return
     for what, why, files in report.findings:
         warn(f"{what}: {why}")
-        for name in files:
-            warn(f"    cannot be read: {name}")
+        listing([f"  cannot be read: {name}" for name in files])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 import trio
 
-from fsmount.errors import NoStore, UsageError
+from fsmount.errors import UsageError
+from fsmount.mount.session import log_to
+from fsmount.store import config
 from fsmount.store.store import DEFAULT_CACHE_BYTES, Store
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -28,9 +31,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         text = str(value).upper().removesuffix("IB").removesuffix("B")
         unit = text[-1:] if text[-1:] in _UNITS else ""
         try:
-            return int(float(text.removesuffix(unit)) * _UNITS[unit])
-        except ValueError:
+            count = int(float(text.removesuffix(unit)) * _UNITS[unit])
+        except (ValueError, OverflowError):
+            count = -1
+        if count < 0:
             self.fail(f"{value!r} is no size; write for example 512M", param, ctx)
+        return count
 
 
 store_argument = click.argument("store", envvar="FSMOUNT_STORE", type=click.Path(path_type=Path))
@@ -43,14 +49,49 @@ cache_option = click.option(
 )
 
 
-def split_store(paths: tuple[str, ...], fewest: int = 1) -> tuple[list[str], Path]:
-    """The paths before the store, and the store: the last path, or FSMOUNT_STORE."""
-    if len(paths) > fewest:
-        return list(paths[:-1]), Path(paths[-1])
+def split_store(paths: Sequence[str], where: int, fewest: int = 1) -> tuple[Path, list[str]]:
+    """The store, and the other paths (at least `fewest`).
+
+    The store stands first (`where` 0) or last (-1). If FSMOUNT_STORE names one, it may be left
+    out: a path in its place that is no store is one of the others.
+    """
+    others = list(paths)
     store = os.environ.get("FSMOUNT_STORE")
-    if store is None or len(paths) < fewest:
-        raise UsageError("name the store as the last argument, or in FSMOUNT_STORE")
-    return list(paths), Path(store)
+    if others and not (store and (len(others) <= fewest or not _is_store(others[where]))):
+        store = others.pop(where)
+    if not store or len(others) < fewest:
+        command = click.get_current_context().command_path
+        raise UsageError(
+            f"a path is missing, or the store (which FSMOUNT_STORE may name); see {command} --help"
+        )
+    return Path(store), others
+
+
+def _is_store(path: str) -> bool:
+    return config.is_store(Path(path))
+
+
+def start_log() -> None:
+    """What the store notes on the way goes to the file FSMOUNT_LOG names, or nowhere."""
+    log_to(os.environ.get("FSMOUNT_LOG") or os.devnull)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Store]:
+    """A store open for looking at its index."""
+    start_log()
+    store = Store.open(path, read_only=True)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def check_apart(inner: Path, outer: Path) -> None:
+    """Raise :class:`UsageError` if one path is, or lies in, the other."""
+    place, around = inner.resolve(), outer.resolve()
+    if place == around or around in place.parents:
+        raise UsageError(f"{inner} lies inside {outer}; the store and other files must be apart")
 
 
 def with_store(
@@ -63,8 +104,6 @@ def with_store(
     """Open a store and run `work` with its workers and background encoding: the exit code."""
 
     async def run() -> int:
-        if not path.is_dir():
-            raise NoStore(path)
         store = Store.open(path, read_only=read_only, cache_bytes=cache_bytes)
         try:
             async with store.running():
@@ -72,4 +111,5 @@ def with_store(
         finally:
             store.close()
 
+    start_log()
     return trio.run(run)

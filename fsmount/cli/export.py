@@ -7,23 +7,19 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import cache_option, store_argument, with_store
+from fsmount.cli.common import cache_option, check_apart, split_store, with_store
 from fsmount.cli.output import SOME_SKIPPED, emit, json_option, meter, problems, size, warn
 from fsmount.store.exporting import Exporter, below
 from fsmount.store.store import Store
 
 
 @click.command()
-@store_argument
-@click.argument("dest", type=click.Path(path_type=Path))
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.argument("arguments", nargs=-1, metavar="STORE DEST [PATH]...")
 @click.option("--force", is_flag=True, help="Replace files that are there and differ.")
 @cache_option
 @json_option
 def export(
-    store: Path,
-    dest: Path,
-    paths: tuple[str, ...],
+    arguments: tuple[str, ...],
     force: bool,
     cache_size: int,
     as_json: bool,
@@ -39,10 +35,15 @@ def export(
       fsmount export ~/shots.store /tmp/day desk/2024-06-06
     """
 
+    store, (folder, *paths) = split_store(arguments, 0)
+    dest = Path(folder)
+    check_apart(dest, store)
+
     async def work(opened: Store) -> int:
         wanted = [os.fsencode(path).strip(b"/") for path in paths] or [b""]
         entries = [inode for path in wanted for _, inode in below(opened, path)]
         total = sum(inode.size for inode in entries)
+        dest.mkdir(parents=True, exist_ok=True)
         with meter("exporting", len(entries), total) as progress:
             exporter = Exporter(opened, dest, progress, force=force)
             for path in wanted:

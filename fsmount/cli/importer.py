@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import click
 
-from fsmount.cli.common import cache_option, split_store, with_store
+from fsmount.cli.common import cache_option, check_apart, split_store, with_store
 from fsmount.cli.output import SOME_SKIPPED, emit, json_option, meter, problems, size, warn
+from fsmount.errors import FsmountError
 from fsmount.store.importing import Importer
 from fsmount.store.store import Store
-from fsmount.store.tree import measure, target_of
+from fsmount.store.tree import measure, source_of, target_of
 
 
 @click.command("import")
@@ -29,18 +30,21 @@ def import_(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
       fsmount import ~/screenshots/ ~/shots.store
       fsmount import 2023 2024 ~/shots.store
     """
-    sources, path = split_store(paths)
-    for source in sources:
-        Path(source).lstat()
+    path, names = split_store(paths, -1)
+    sources = [(source_of(name), target_of(name)) for name in names]
+    for source, _ in sources:
+        check_apart(source, path)
+        check_apart(path, source)
 
     async def work(store: Store) -> int:
-        files, total = measure([Path(source) for source in sources])
+        files, total = measure([source for source, _ in sources])
         with meter("importing", files, total) as progress:
             importer = Importer(store, progress)
-            for source in sources:
-                await importer.add(Path(source), target_of(source))
+            for source, target in sources:
+                await importer.add(source, target)
         summary = importer.summary
         raw = raw_pictures(store, importer.added)
+        stats = store.stats()
         emit(
             {
                 "files": summary.files,
@@ -48,11 +52,11 @@ def import_(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
                 "skipped": summary.skipped,
                 "problems": summary.problems,
                 "raw": raw,
-                "stats": store.stats(),
+                "stats": stats,
             },
             f"{summary.files} files imported ({size(summary.bytes)}), {summary.skipped} were there"
-            f" already; the store holds {size(store.stats()['logical_bytes'])} in"
-            f" {size(store.stats()['stored_bytes'])}",
+            f" already; the store holds {size(stats['logical_bytes'])} in"
+            f" {size(stats['stored_bytes'])}",
             as_json,
         )
         if raw and not as_json:
@@ -61,6 +65,11 @@ def import_(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
         if summary.problems and not as_json:
             warn(f"{len(summary.problems)} left out:")
             problems(summary.problems)
+        if waiting := stats["objects"]["staged"]:
+            raise FsmountError(
+                f"{waiting} files are safe in the store, but could not be encoded. Is its disk"
+                " full? Make room and start the import again. FSMOUNT_LOG=FILE says more."
+            )
         if summary.problems or raw:
             return SOME_SKIPPED
         return 0
@@ -75,5 +84,5 @@ def raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
         object_id = store.index.inode(ino).object_id
         body = None if object_id is None else store.index.object(object_id)
         if body is not None and body.kind == "raw" and body.reason != "not a PNG":
-            found.append((store.index.path(ino).decode(errors="replace"), body.reason or ""))
+            found.append((os.fsdecode(store.index.path(ino)), body.reason or ""))
     return found

@@ -3,49 +3,53 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
-from fsmount.cli.common import store_argument
+from fsmount.cli.common import reading, split_store
 from fsmount.cli.output import VERSION
-from fsmount.errors import FsmountError
+from fsmount.errors import FsmountError, UsageError
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import find
 
 
 @click.command()
-@store_argument
-@click.argument("path", default="")
+@click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def ls(store: Path, path: str, as_json: bool) -> None:
+def ls(arguments: tuple[str, ...], as_json: bool) -> None:
     """List a folder of a store: size, bytes stored for it, kind, depth, time, name.
 
-    Bytes stored count what the file has to itself; deltas share the rest with other files.
+    Bytes stored count what the file has to itself; deltas share the rest with other files. Works
+    beside a mount.
 
     \b
     Examples:
       fsmount ls ~/shots.store
       fsmount ls ~/shots.store desk --json
     """
-    opened = Store.open(store, read_only=True)
-    try:
-        wanted = path.strip("/").encode("utf-8", "surrogateescape")
+    store, paths = split_store(arguments, 0, fewest=0)
+    if len(paths) > 1:
+        raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
+    path = paths[0] if paths else ""
+    with reading(store) as opened:
+        wanted = os.fsencode(path).strip(b"/")
         top = find(opened, wanted)
         if top is None:
             raise FsmountError(f"there is no {path!r} in {store}")
         entries = [(wanted.rpartition(b"/")[2], top)]
         if stat.S_ISDIR(top.mode):
-            entries = sorted((name, inode) for _, name, inode in _children(opened, top.ino))
+            entries = sorted(
+                ((name, inode) for _, name, inode in _children(opened, top.ino)),
+                key=lambda entry: entry[0],
+            )
         for name, inode in entries:
             row = _row(opened, name, inode)
             click.echo(json.dumps({"version": VERSION, **row}) if as_json else _line(row))
-    finally:
-        opened.close()
 
 
 def _children(store: Store, folder: int) -> list[tuple[int, bytes, Inode]]:
@@ -57,13 +61,20 @@ def _children(store: Store, folder: int) -> list[tuple[int, bytes, Inode]]:
 
 def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "name": name.decode("utf-8", "replace"),
+        "name": os.fsdecode(name),
         "size": inode.size,
         "mtime_ns": inode.mtime_ns,
         "kind": _kind(inode.mode),
     }
     if inode.staged is not None:
-        row["kind"], row["stored_bytes"] = "staged", store.staging.size(inode.staged)
+        try:
+            row |= {"kind": "staged", "stored_bytes": store.staging.size(inode.staged)}
+        except FileNotFoundError:
+            # Encoded by a mount beside us since the row was read, or lost.
+            now = store.index.inode(inode.ino)
+            if now.staged != inode.staged:
+                return _row(store, name, now)
+            row |= {"kind": "missing", "stored_bytes": 0}
     elif inode.object_id is not None:
         body = store.index.object(inode.object_id)
         row |= {"kind": body.kind, "stored_bytes": body.length, "depth": body.depth}

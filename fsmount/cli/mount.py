@@ -28,10 +28,9 @@ def mount(
       fsmount mount ~/shots.store ~/screenshots
       fsmount mount -o ro,allow_other /backup/shots.store /mnt
     """
-    # The store comes first here, so that DIR stands last as with mount(8).
-    places, last = split_store(tuple(reversed(paths)))
+    store, places = split_store(paths, 0)
     if len(places) != 1:
         raise UsageError("name one store and one folder: fsmount mount STORE DIR")
     chosen = dataclasses.replace(parse_options(",".join(options)), cache_bytes=cache_size)
     start = serve if foreground else serve_in_background
-    start(last, Path(places[0]), chosen)
+    start(store, Path(places[0]), chosen)

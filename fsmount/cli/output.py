@@ -37,12 +37,17 @@ def warn(text: str) -> None:
     click.echo(text, err=True)
 
 
-def problems(found: Sequence[tuple[str, str]], most: int = 20) -> None:
-    """List what was left out or differs, the first few in full."""
-    for path, why in found[:most]:
-        warn(f"  {path}: {why}")
-    if len(found) > most:
-        warn(f"  … and {len(found) - most} more (--json lists all)")
+def problems(found: Sequence[tuple[str, str]]) -> None:
+    """List what was left out or differs: (path, why)."""
+    listing([f"{path}: {why}" for path, why in found])
+
+
+def listing(lines: Sequence[str], most: int = 20) -> None:
+    """The first few of many lines."""
+    for line in lines[:most]:
+        warn(f"  {line}")
+    if len(lines) > most:
+        warn(f"  … and {len(lines) - most} more (--json lists all)")
 
 
 def size(count: float) -> str:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import store_argument
+from fsmount.cli.common import reading, store_argument
 from fsmount.cli.output import emit, json_option, size
-from fsmount.store.store import Store
 
 
 @click.command()
@@ -21,11 +20,8 @@ def stats(store: Path, as_json: bool) -> None:
     Example:
       fsmount stats ~/shots.store --json
     """
-    opened = Store.open(store, read_only=True)
-    try:
+    with reading(store) as opened:
         found = opened.stats()
-    finally:
-        opened.close()
     kinds = found["objects"]
     lines = [
         f"{found['files']} files, {size(found['logical_bytes'])} in {size(found['stored_bytes'])}:"

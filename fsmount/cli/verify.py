@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fsmount.cli.common import cache_option, split_store, with_store
 from fsmount.cli.output import emit, json_option, meter, problems, warn
 from fsmount.store.exporting import Verifier
 from fsmount.store.store import Store
-from fsmount.store.tree import measure, target_of
+from fsmount.store.tree import measure, source_of, target_of
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="SOURCE STORE")
+@click.argument("paths", nargs=-1, metavar="SOURCE... STORE")
 @cache_option
 @json_option
 def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
@@ -27,14 +25,14 @@ def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
     Example:
       fsmount verify ~/screenshots/ ~/shots.store
     """
-    sources, path = split_store(paths)
+    path, names = split_store(paths, -1)
+    sources = [(source_of(name), target_of(name)) for name in names]
 
     async def work(store: Store) -> int:
-        files, total = measure([Path(source) for source in sources])
+        files, total = measure([source for source, _ in sources])
         with meter("comparing", files, total) as progress:
             verifier = Verifier(store, progress)
-            for source in sources:
-                await verifier.verify(Path(source), target_of(source))
+            await verifier.verify(sources)
         found = verifier.summary
         emit(
             {"identical": found.files, "files": verifier.total, "problems": found.problems},

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import shake_128
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,12 +153,12 @@ def signatures(frame: Frame) -> NDArray[np.uint64]:
     """
     tiles = np.ascontiguousarray(split(frame))
     words = tiles.reshape(*tiles.shape[:2], -1).view(np.uint64)
-    keys = np.random.default_rng(1).integers(0, 2**63, words.shape[2], np.uint64) * np.uint64(2)
+    keys = np.frombuffer(shake_128(b"fsmount tiles").digest(8 * words.shape[2]), "<u8")
     # Shifting high bits down before the products lets a change anywhere reach most of the sum.
     mixed = words ^ (words >> np.uint64(32))
     mixed *= _MIX
     mixed ^= mixed >> np.uint64(29)
-    mixed *= keys + np.uint64(1)
+    mixed *= keys | np.uint64(1)
     total = mixed.sum(axis=2, dtype=np.uint64)
     return np.asarray(total ^ (total >> np.uint64(32)), np.uint64)
 

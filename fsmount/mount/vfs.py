@@ -126,7 +126,7 @@ class Vfs:
         if node.nlink == 0:
             token = self._index.purge(ino)
             if token is not None:
-                self._store.staging.remove(token)
+                self._store.discard(token)
 
     async def lookup(self, folder: int, name: bytes) -> Attributes:
         """The entry `name`; one lookup more. Raises OSError ENOENT, ENOTDIR, ENAMETOOLONG."""

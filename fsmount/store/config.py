@@ -55,6 +55,16 @@ class Layout:
         """The writer's lock."""
         return self.root / "lock"
 
+    @property
+    def opened(self) -> Path:
+        """How often the store was opened for writing; tells an old index from the newest."""
+        return self.root / "opened"
+
+    @property
+    def lost(self) -> Path:
+        """What an index did not know that may not have been the newest."""
+        return self.root / "lost"
+
     def pack(self, number: int) -> Path:
         """One pack."""
         return self.packs / f"{number:08d}.zip"
@@ -72,12 +82,14 @@ def make(root: Path, disk: Disk) -> None:
     disk.mkdir(root, parents=True)
     for folder in (layout.packs, layout.staging, layout.raw):
         disk.mkdir(folder)
-    Index.make(layout.index, uid=os.getuid(), gid=os.getgid(), now_ns=time.time_ns())
+    identity = str(uuid.uuid4())
+    now_ns = time.time_ns()
+    Index.make(layout.index, identity=identity, uid=os.getuid(), gid=os.getgid(), now_ns=now_ns)
     disk.chmod(layout.index, 0o600)
     config = {
         "about": "A store of fsmount: mount it with `fsmount mount`. Pictures are in packs/.",
         "format": FORMAT,
-        "uuid": str(uuid.uuid4()),
+        "uuid": identity,
     }
     # Last, so that a folder with a config file is a whole store.
     disk.write_file(layout.config, json.dumps(config, indent=2).encode() + b"\n")
@@ -93,6 +105,11 @@ def read(root: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise FormatUnsupported(root, version=version, supported=FORMAT)
     return dict(config)
+
+
+def is_store(path: Path) -> bool:
+    """Whether there is a store at `path`, in whatever format and state."""
+    return Layout(path).config.is_file()
 
 
 class Lock:

@@ -138,6 +138,10 @@ class Encoder:
         if self._held[ino] <= 0:
             del self._held[ino]
 
+    def discard(self, token: int) -> None:
+        """Remove a staged file once the rows that no longer name it are durable."""
+        self._removable.append(token)
+
     def pending(self) -> int:
         """Files that are queued or under way, less those that failed again and again."""
         under_way = self._waiting | self._active.keys()
@@ -223,6 +227,9 @@ class Encoder:
         self._active.pop(ino, None)
         if self._staged(ino):
             self.queue(ino)
+        else:
+            # Its number may soon be another file's.
+            self._failures.pop(ino, None)
         self._notify()
 
     async def _one(self, workers: Workers, budget: int, ino: int, turn: _Turn) -> bool:
@@ -390,7 +397,10 @@ class Encoder:
         return True
 
     def _name(self, ino: int) -> str:
-        return self._index.path(ino).decode("utf-8", "surrogateescape")
+        folder, _, name = self._index.path(ino).rpartition(b"/")
+        found = _RSYNC_NAME.fullmatch(name)
+        path = folder + b"/" * bool(folder) + (found[1] if found else name)
+        return path.decode("utf-8", "surrogateescape")
 
     # -- packs and the commit
 
@@ -443,7 +453,7 @@ class Encoder:
                 self._give_up(batch)
                 await trio.sleep(_RETRY_SECONDS)
             else:
-                await self._remove_staged()
+                await self._try_settle()
             for done in batch:
                 await self._again(done.job.ino, 0)
 
@@ -470,15 +480,22 @@ class Encoder:
             if done.new is not None:
                 self._appended.pop(done.new.id, None)
 
-    async def _remove_staged(self) -> None:
-        """Staged files go when the rows that replace them are durable; else they wait."""
+    async def _try_settle(self) -> None:
         try:
-            await self.force()
-            while self._removable:
-                self._staging.remove(self._removable[-1])
-                self._removable.pop()
+            await self.settle()
         except OSError as error:
             _log.error("%s; staged files are kept until the index is durable", error)
+
+    async def settle(self) -> None:
+        """A durability point; staged files go that no row names any more. Raises OSError."""
+        going, self._removable = self._removable, []
+        try:
+            await self.force()
+            while going:
+                self._staging.remove(going[-1])
+                going.pop()
+        finally:
+            self._removable += going
 
     def _turn(self, batch: list[_Done], lengths: dict[int, int], sealed: set[int]) -> list[int]:
         """One transaction: objects, packs, rows from staged to encoded; tokens not needed now."""
@@ -525,17 +542,17 @@ class Encoder:
     def _give_up(self, batch: list[_Done]) -> None:
         """Forget what was appended and not committed, and write to a new pack from here on."""
         self._epoch += 1
-        for done in [*batch, *self._batch]:
-            if done.kept is not None:
-                self._disk.unlink(done.kept)
         batch.extend(self._batch)
         self._batch = []
         self._appended.clear()
         self._planner = Planner()
         try:
+            for done in batch:
+                if done.kept is not None:
+                    self._disk.unlink(done.kept)
             self.close()
         except Exception:
-            _log.exception("a pack could not be cut back; the next start does it")
+            _log.exception("not all of it could be removed; the next start does it")
         # At once: what other tasks append while this one sleeps must not go where nothing
         # commits it.
         self._full_packs, self._pack = [], None
@@ -546,12 +563,11 @@ class Encoder:
         for pack in self._packs():
             length = committed.get(pack.number, (0, False))[0]
             try:
-                pack.rewind(length)
-                pack.write_directory()
-            finally:
-                pack.close()
-            if not length:
-                self._disk.unlink(pack.path)
+                _finish(pack, length)
+                if not length:
+                    self._disk.unlink(pack.path)
+            except OSError as error:
+                _log.error("%s: %s; the next start cuts it back", pack.path, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -571,6 +587,14 @@ def _why(error: Exception, path: object) -> str:
         return "worker died"
     _log.error("%r is kept raw", path, exc_info=error)
     return "internal error"
+
+
+def _finish(pack: Pack, length: int) -> None:
+    try:
+        pack.rewind(length)
+        pack.write_directory()
+    finally:
+        pack.close()
 
 
 def _is_large(path: Path) -> bool:

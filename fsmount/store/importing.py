@@ -14,9 +14,20 @@ from pathlib import Path
 
 import trio
 
+from fsmount.errors import DiskFull
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
-from fsmount.store.tree import OUR_XATTRS, SLICE, Item, Progress, Summary, find, same, walk
+from fsmount.store.tree import (
+    NO_SPACE,
+    OUR_XATTRS,
+    SLICE,
+    Item,
+    Progress,
+    Summary,
+    find,
+    same,
+    walk,
+)
 
 # Staged files an import may run ahead of the encoder, so that staging does not grow without end.
 _AHEAD = 48
@@ -41,8 +52,8 @@ class Importer:
                 if stat.S_ISDIR(inode.mode):
                     folders.append((inode.ino, item.info))
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise
+                if error.errno in NO_SPACE:
+                    raise DiskFull(self._store.path) from error
                 self.summary.problems.append((str(item.source), error.strerror or str(error)))
             while self._store.pending() > _AHEAD:
                 await trio.sleep(0.01)
@@ -56,8 +67,9 @@ class Importer:
         there = find(self._store, item.target)
         if stat.S_ISDIR(item.info.st_mode):
             return self._folder(item, there)
-        if there is not None and same(there, item.info):
+        if there is not None and same(there, item.source, item.info):
             self.summary.skipped += 1
+            self._note_links(item, there.ino)
             self._progress(1, item.info.st_size)
             return there
         if there is not None and stat.S_ISDIR(there.mode):
@@ -73,8 +85,9 @@ class Importer:
             if not stat.S_ISDIR(there.mode):
                 raise OSError(errno.ENOTDIR, "the store has a file of this name")
             return there
-        inode = self._create(item)
-        self._xattrs(item, inode.ino)
+        with self._store.index.transaction():
+            inode = self._create(item)
+            self._xattrs(item, inode.ino)
         return inode
 
     async def _file(self, item: Item, there: Inode | None) -> Inode:
@@ -86,22 +99,31 @@ class Importer:
         if known is None and stat.S_ISREG(item.info.st_mode):
             token = staging.create()
             size = await trio.to_thread.run_sync(self._copy, item.source, token)
-        with index.transaction():
-            stale = self._remove(item.target, there) if there is not None else None
-            if known is not None:
-                folder, name = self._parent(item.target)
-                inode = index.link(folder, name, known, item.info.st_ctime_ns)
-            else:
-                inode = self._create(item, token, size)
-                self._xattrs(item, inode.ino)
+        try:
+            with index.transaction():
+                stale = self._remove(item.target, there) if there is not None else None
+                if known is not None:
+                    folder, name = self._parent(item.target)
+                    inode = index.link(folder, name, known, item.info.st_ctime_ns)
+                else:
+                    inode = self._create(item, token, size)
+                    self._xattrs(item, inode.ino)
+        except BaseException:
+            if token is not None:
+                staging.remove(token)
+            raise
         if stale is not None:
-            staging.remove(stale)
-        if item.info.st_nlink > 1:
-            self._links[key] = inode.ino
+            self._store.discard(stale)
+        self._note_links(item, inode.ino)
         if token is not None:
             self._store.queue(inode.ino)
             self.added.append(inode.ino)
         return inode
+
+    def _note_links(self, item: Item, ino: int) -> None:
+        """The other names of a file with hard links become names of the same inode."""
+        if item.info.st_nlink > 1:
+            self._links[item.info.st_dev, item.info.st_ino] = ino
 
     def _copy(self, source: Path, token: int) -> int:
         disk, staging = self._store.disk, self._store.staging
@@ -155,8 +177,10 @@ class Importer:
     def _xattrs(self, item: Item, ino: int) -> None:
         try:
             names = os.listxattr(item.source, follow_symlinks=False)
-        except OSError:
-            return
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                return
+            raise
         for name in names:
             raw = os.fsencode(name)
             if not raw.startswith(OUR_XATTRS):

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import apsw
 import apsw.sqlite_extra
@@ -34,7 +35,7 @@ _VFS = "cksmvfs"
 def _schema() -> list[str]:
     """The canonical description of every table; a row's invariants stand beside it."""
     return [
-        # key -> value; "generation" counts index copies written to packs.
+        # uuid: of the store the index belongs to; opened: how often it was opened for writing.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
         # One row per file, folder, link or special file; root is 1. mode has the type bits.
         # Regular files: exactly one of staged (token of a file in staging/) and object (objects.id)
@@ -156,6 +157,20 @@ def _object(row: tuple[Any, ...]) -> Object:
     return Object(*values)
 
 
+def _address(path: Path, read_only: bool) -> str:
+    """The URI of the database file.
+
+    Reading beside a writer takes a file of shared memory. Where the folder cannot be written
+    there is no writer, and SQLite must be told so.
+    """
+    uri = f"file:{quote(str(path.absolute()))}"
+    log = path.with_name(path.name + "-wal")
+    no_log = not log.exists() or not log.stat().st_size
+    if read_only and no_log and not os.access(path.parent, os.W_OK):
+        return uri + "?immutable=1"
+    return uri
+
+
 def _register_vfs() -> None:
     if _VFS not in apsw.vfs_names():
         apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
@@ -175,8 +190,9 @@ class Index:
         self._depth = 0
         _register_vfs()
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+        flags |= apsw.SQLITE_OPEN_URI
         try:
-            self._db = apsw.Connection(str(path), vfs=_VFS, flags=flags)
+            self._db = apsw.Connection(_address(path, read_only), vfs=_VFS, flags=flags)
             self._db.set_busy_timeout(10_000)
             self._db.pragma("trusted_schema", False)
             if not read_only:
@@ -188,8 +204,11 @@ class Index:
             raise Damaged(path, reason=error) from error
 
     @staticmethod
-    def make(path: Path, *, uid: int, gid: int, now_ns: int) -> None:
-        """Write a new empty index with a root folder owned by `uid` and `gid`."""
+    def make(path: Path, *, identity: str, uid: int, gid: int, now_ns: int) -> None:
+        """Write a new empty index with a root folder owned by `uid` and `gid`.
+
+        `identity`: the store's uuid, which keeps an index from being used with another store.
+        """
         _register_vfs()
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         db = apsw.Connection(str(path), vfs=_VFS, flags=flags)
@@ -202,6 +221,7 @@ class Index:
                 f"INSERT INTO inodes ({_INODE}) VALUES (?,?,?,?,2,0,0,?,?,?,NULL,NULL,NULL)",
                 (ROOT, stat.S_IFDIR | 0o755, uid, gid, now_ns, now_ns, now_ns),
             )
+            db.execute("INSERT INTO meta VALUES ('uuid', ?), ('opened', 0)", (identity,))
         db.close()
 
     def close(self) -> None:
@@ -210,6 +230,21 @@ class Index:
             os.close(self._log)
             self._log = None
         self._db.close()
+
+    def identity(self) -> str:
+        """The uuid of the store the index belongs to."""
+        row = self._one("SELECT value FROM meta WHERE key = 'uuid'")
+        return "" if row is None else str(row[0])
+
+    def opened(self) -> int:
+        """How often the store had been opened for writing when this index was last written."""
+        row = self._one("SELECT value FROM meta WHERE key = 'opened'")
+        return 0 if row is None else int(row[0])
+
+    def set_opened(self, count: int) -> None:
+        """Note an opening."""
+        with self.transaction():
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'opened'", (count,))
 
     # -- transactions and durability
 
@@ -240,6 +275,15 @@ class Index:
                 self._db.execute("ROLLBACK")
             raise
         self.dirty = True
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read inside is of one moment, whatever another process commits meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
 
     def force(self) -> None:
         """Make all commits so far survive a power cut. Touches no SQLite state: any thread may.

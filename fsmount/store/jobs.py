@@ -30,6 +30,10 @@ NO_PAYLOAD = ".nil"
 SUMS = ".sums"
 _OURS = (NO_PAYLOAD, SUMS, ".rec")
 _PNG_ARRAYS = ("filters", "head", "tail", "idat_tail")
+_DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
+    8: np.dtype(np.uint8),
+    16: np.dtype(np.uint16),
+}
 _MAX_NESTING = 4
 # A standalone record becomes the new anchor where an anchored one saves less than this share.
 _ANCHOR_PAYS = 0.6
@@ -148,17 +152,17 @@ class _Reader:
         """The record of an entry, its anchor's fetched where it has one."""
         anchor = record.anchor_of(entry.record)
         if not anchor:
-            return record.unpack(entry.record)
+            return _named(entry, record.unpack(entry.record))
         place = self.place(anchor)
         key = (place.pack, anchor)
         found = self.records.get(key)
         if found is None:
-            stored = self.entry(anchor).record
-            if record.anchor_of(stored):
+            other = self.entry(anchor)
+            if record.anchor_of(other.record):
                 raise Damaged(f"object {anchor}", reason="an anchor that has an anchor")
-            found = record.unpack(stored)
+            found = _named(other, record.unpack(other.record))
             self.records.put(key, found, sum(map(len, found.arrays.values())) + 2000)
-        return record.unpack(entry.record, found)
+        return _named(entry, record.unpack(entry.record, found))
 
     def layer(self, object_id: int, nesting: int = 0) -> Layer:
         """The pixels an object coded itself."""
@@ -195,6 +199,13 @@ class _Reader:
         return delta.layer(layout, image, layers), level
 
 
+def _named(entry: Entry, found: Record) -> Record:
+    """The record, if it is the one of the object that the entry's name says."""
+    if found.header.get("id") != entry.object_id:
+        raise Damaged(f"entry {entry.name}", reason="its record is that of another object")
+    return found
+
+
 def _sources_json(sources: Sequence[Source]) -> list[Any]:
     out: list[Any] = []
     for source in sources:
@@ -227,8 +238,10 @@ def _layout(found: Record) -> Layout:
         stored = found.arrays.get("prediction") or bytes(tiles.size)
         prediction = np.frombuffer(stored, np.uint8).reshape(grid)
         sources = tuple(_source(value) for value in found.header.get("sources", ()))
-        dtype = np.dtype(np.uint8) if bits == 8 else np.dtype(np.uint16)
-    except (KeyError, ValueError, TypeError) as error:
+        dtype = _DTYPES[bits]
+        if not 1 <= channels <= 4 or min(shape) < 1:
+            raise Damaged("record", reason=f"a frame of {shape}")
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise Damaged("record", reason=error) from error
     return Layout(shape, dtype, tiles, sources, prediction)
 
@@ -262,10 +275,10 @@ def _rebuild(entry: Entry, found: Record, reader: _Reader) -> _Rebuilt:
     return _Rebuilt(frame, _recipe(found), below, depth)
 
 
-def render(target: Place, places: Sequence[Place], budget: int) -> bytes:
+def render(target: Place, places: Sequence[Place], sha256: bytes, budget: int) -> bytes:
     """The bytes of a file, compared with the hash recorded for it; raises :class:`Damaged`.
 
-    `budget`: bytes of decoded layers this process may keep.
+    `sha256`: what the index says; `budget`: bytes of decoded layers this process may keep.
     """
     reader = _Reader([*places, target], budget)
     entry = reader.entry(target.id)
@@ -275,7 +288,7 @@ def render(target: Place, places: Sequence[Place], budget: int) -> bytes:
     else:
         rebuilt = _rebuild(entry, found, reader)
         data = assemble(rebuilt.frame, rebuilt.recipe)
-    if hashlib.sha256(data).digest() != found.arrays.get("sha256"):
+    if not hashlib.sha256(data).digest() == sha256 == found.arrays.get("sha256"):
         raise Damaged(f"object {target.id}", reason="the rendered bytes have another hash")
     return data
 
@@ -385,6 +398,7 @@ def _record(order: Order, layout: Layout, reader: _Reader) -> tuple[bytes, int]:
     """The stored record and its anchor: alone, or against the anchor where that is smaller."""
     recipe = order.picture.recipe
     header: dict[str, Any] = {
+        "id": order.id,
         "kind": "delta" if layout.sources else "key",
         "frame": [*layout.shape, 8 * layout.dtype.itemsize],
         "png": recipe.header(),
@@ -412,7 +426,7 @@ def raw_entry(
     object_id: int, path: str, mtime_ns: int, sha256: bytes, reason: str, payload: bytes
 ) -> Entry:
     """An entry that keeps a file verbatim."""
-    stored = _raw_record(path, mtime_ns, sha256, reason, len(payload))
+    stored = _raw_record(object_id, path, mtime_ns, sha256, reason, len(payload))
     return Entry(f"{object_id:08x}{_raw_suffix(path)}", stored, payload)
 
 
@@ -420,11 +434,21 @@ def kept_entry(
     object_id: int, path: str, mtime_ns: int, sha256: bytes, reason: str, size: int, sums: bytes
 ) -> Entry:
     """The entry of a large file that stays a file in ``raw/``; the payload is its segment sums."""
-    return Entry(f"{object_id:08x}{SUMS}", _raw_record(path, mtime_ns, sha256, reason, size), sums)
+    stored = _raw_record(object_id, path, mtime_ns, sha256, reason, size)
+    return Entry(f"{object_id:08x}{SUMS}", stored, sums)
 
 
-def _raw_record(path: str, mtime_ns: int, sha256: bytes, reason: str, size: int) -> bytes:
-    header = {"kind": "raw", "reason": reason, "size": size, "mtime": mtime_ns, "path": path}
+def _raw_record(
+    object_id: int, path: str, mtime_ns: int, sha256: bytes, reason: str, size: int
+) -> bytes:
+    header = {
+        "id": object_id,
+        "kind": "raw",
+        "reason": reason,
+        "size": size,
+        "mtime": mtime_ns,
+        "path": path,
+    }
     return record.pack(Record(header, {"sha256": sha256}))
 
 

@@ -182,14 +182,23 @@ class Pack:
             raise Damaged(path, reason="the pack is missing")
         else:
             self._fd = disk.create(path)
-            disk.fsync_folder(path.parent)
-        present = os.fstat(self._fd).st_size
-        if present < length:
-            raise Damaged(path, reason=f"{present} bytes of {length} are left")
-        self._members = list(_members(path.read_bytes(), length)) if length else []
-        if present > length:
-            disk.ftruncate(self._fd, length)
         self._has_directory = False
+        try:
+            disk.fsync_folder(path.parent)
+            self._members = self._cut_back()
+        except BaseException:
+            disk.close(self._fd)
+            raise
+
+    def _cut_back(self) -> list[Member]:
+        """Drop what lies behind the committed bytes; the members in them."""
+        present = os.fstat(self._fd).st_size
+        if present < self.length:
+            raise Damaged(self.path, reason=f"{present} bytes of {self.length} are left")
+        members = list(_members(self.path.read_bytes(), self.length)) if self.length else []
+        if present > self.length:
+            self._disk.ftruncate(self._fd, self.length)
+        return members
 
     @property
     def full(self) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from pathlib import Path
 
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
@@ -20,23 +22,72 @@ _log = logging.getLogger(__name__)
 
 def recover(layout: Layout, index: Index, staging: Staging, disk: Disk) -> Pack:
     """Bring folder and index together; the pack that is open for appending."""
+    bin_ = _Bin(layout, disk, keep=not _is_current(layout, index))
+    _purge_orphans(index)
     # Files go only when the rows that say so would survive a power cut.
     index.force()
-    _purge_orphans(index, staging)
-    _clean_staging(index, staging)
-    _clean_raw(layout, index, disk)
-    return _open_packs(layout, index, disk)
+    _clean_staging(index, staging, bin_)
+    _clean_raw(layout, index, bin_)
+    pack = _open_packs(layout, index, disk, bin_)
+    _note_opening(layout, index, disk)
+    return pack
 
 
-def _purge_orphans(index: Index, staging: Staging) -> None:
+class _Bin:
+    """Where files go that the index does not know: away, or aside where it may be the index that
+    is wrong (an old copy of it, or one without its journal)."""
+
+    def __init__(self, layout: Layout, disk: Disk, *, keep: bool) -> None:
+        self._layout = layout
+        self._disk = disk
+        self._keep = keep
+
+    def drop(self, path: Path) -> None:
+        """Delete a file, or move it to ``lost/``."""
+        if self._keep:
+            self._disk.rename(path, self._aside(path))
+        else:
+            self._disk.unlink(path)
+
+    def drop_tail(self, path: Path, length: int) -> None:
+        """A pack is about to be cut to `length` bytes: keep a copy of it in ``lost/``."""
+        if self._keep and path.exists() and path.stat().st_size > length:
+            self._disk.write_file(self._aside(path), path.read_bytes())
+
+    def _aside(self, path: Path) -> Path:
+        if not self._layout.lost.exists():
+            self._disk.mkdir(self._layout.lost)
+        place = self._layout.lost / f"{path.parent.name}-{path.name}-{time.time_ns()}"
+        _log.error("the index does not know %s; it is kept as %s", path, place)
+        return place
+
+
+def _is_current(layout: Layout, index: Index) -> bool:
+    """Whether the index is the newest this folder has had: both count how often it was opened."""
+    try:
+        noted = int(layout.opened.read_text())
+    except (OSError, ValueError):
+        return index.opened() == 0
+    return noted <= index.opened()
+
+
+def _note_opening(layout: Layout, index: Index, disk: Disk) -> None:
+    """Count one opening, in the index first. A full disk must not keep a store from opening."""
+    try:
+        index.set_opened(index.opened() + 1)
+        index.force()
+        disk.write_file(layout.opened, f"{index.opened()}\n".encode())
+    except OSError as error:
+        _log.warning("this opening of the store is not counted: %s", error)
+
+
+def _purge_orphans(index: Index) -> None:
     """Files unlinked while open have no reader left now."""
     for orphan in index.orphans():
-        token = index.purge(orphan.ino)
-        if token is not None:
-            staging.remove(token)
+        index.purge(orphan.ino)
 
 
-def _clean_staging(index: Index, staging: Staging) -> None:
+def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> None:
     """Rows of staged files show what was written; staged files without a row go."""
     known: set[int] = set()
     for inode in index.staged_inodes():
@@ -47,31 +98,35 @@ def _clean_staging(index: Index, staging: Staging) -> None:
         except FileNotFoundError:
             _log.error("%r: its staged file is missing", index.path(inode.ino))
             continue
+        if found.st_size < inode.size:
+            _log.warning("%r lost its end in a power cut", index.path(inode.ino))
         if found.st_size != inode.size:
             index.update(inode.ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
     for token in staging.tokens():
         if token not in known:
-            staging.remove(token)
+            bin_.drop(staging.path(token))
     staging.reserve(max(known, default=0))
 
 
-def _clean_raw(layout: Layout, index: Index, disk: Disk) -> None:
+def _clean_raw(layout: Layout, index: Index, bin_: _Bin) -> None:
     """Large files whose object was never committed go; their staged name is still there."""
     known = {f"{found.id:08x}" for found in index.all_objects() if found.kind == "raw"}
     for entry in os.scandir(layout.raw):
         if entry.name not in known:
-            disk.unlink(layout.raw / entry.name)
+            bin_.drop(layout.raw / entry.name)
 
 
-def _open_packs(layout: Layout, index: Index, disk: Disk) -> Pack:
+def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> Pack:
     """Drop unfinished tails, finish packs that are no longer written, open the newest."""
     packs = index.packs()
     for entry in os.scandir(layout.packs):
         stem = entry.name.removesuffix(".zip")
         if not stem.isdigit() or int(stem) not in packs:
-            disk.unlink(layout.packs / entry.name)
+            bin_.drop(layout.packs / entry.name)
     newest = max(packs, default=1)
     for number, (length, sealed) in packs.items():
+        if not sealed:
+            bin_.drop_tail(layout.pack(number), length)
         if not sealed and number != newest:
             old = Pack(layout.pack(number), number, disk, length)
             seal(old, index)

@@ -51,6 +51,8 @@ class Store:
         self.lock = None if read_only else config.Lock(self.layout.lock)
         try:
             self.index = Index(self.layout.index, self.disk, read_only=read_only)
+            if self.index.identity() != self.config.get("uuid"):
+                raise Damaged(self.layout.index, reason="it belongs to another store")
             self.staging = Staging(self.layout.staging, self.disk)
             self._encoder: Encoder | None = None
             if not read_only:
@@ -110,6 +112,10 @@ class Store:
         self._queued.add(ino)
         self._writing().queue(ino)
 
+    def discard(self, token: int) -> None:
+        """A staged file that no row names any more: it goes when that is durable."""
+        self._writing().discard(token)
+
     def pending(self) -> int:
         """Files staged and not yet encoded, open ones aside."""
         return 0 if self._encoder is None else self._encoder.pending()
@@ -159,11 +165,13 @@ class Store:
         target = self._place(found)
         places = tuple(self._place(self._object(i)) for i in found.needs if i != found.id)
         if found.kind == "raw":
-            data = await trio.to_thread.run_sync(jobs.render, target, places, 0)
+            data = await trio.to_thread.run_sync(jobs.render, target, places, found.sha256, 0)
         else:
             await self._ready.wait()
             assert self._workers is not None
-            data = await self._workers.run(jobs.render, target, places, self._budget, urgent=True)
+            data = await self._workers.run(
+                jobs.render, target, places, found.sha256, self._budget, urgent=True
+            )
         if len(data) != found.size:
             raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
         return data, len(data)
@@ -209,7 +217,7 @@ class Store:
                 continue
             try:
                 await trio.to_thread.run_sync(self._fsync_staged, self._tokens(touched))
-                await self.durable()
+                await self._writing().settle()
             except OSError as error:
                 self._queued |= touched
                 _log.error("a durability point failed: %s", error)

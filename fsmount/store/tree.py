@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from fsmount.store.store import Store
 
 SLICE = 1 << 20
 OUR_XATTRS = b"user.fsmount."
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 # Called with (files, bytes) since the last call.
 Progress = Callable[[int, int], None]
@@ -36,6 +38,16 @@ class Item:
     source: Path
     target: bytes
     info: os.stat_result
+
+
+def source_of(source: str) -> Path:
+    """The file or folder that is meant: a symbolic link is followed only with a slash at its end.
+
+    Raises OSError if there is none.
+    """
+    path = Path(source).resolve() if target_of(source) == b"" else Path(source)
+    path.lstat()
+    return path
 
 
 def target_of(source: str) -> bytes:
@@ -82,23 +94,36 @@ def find(store: Store, path: bytes) -> Inode | None:
     return inode
 
 
-def same(inode: Inode, info: os.stat_result) -> bool:
-    """Whether a file needs no second copy: same type, size and mtime."""
-    same_type = stat.S_IFMT(inode.mode) == stat.S_IFMT(info.st_mode)
-    if not stat.S_ISREG(inode.mode):
-        return same_type and not stat.S_ISDIR(inode.mode)
-    return same_type and inode.size == info.st_size and inode.mtime_ns == info.st_mtime_ns
+def same(inode: Inode, path: Path, info: os.stat_result) -> bool:
+    """Whether a file needs no second copy: same type and the same size and mtime (of a symbolic
+    link its target, of a device its number)."""
+    if stat.S_IFMT(inode.mode) != stat.S_IFMT(info.st_mode) or stat.S_ISDIR(inode.mode):
+        return False
+    if stat.S_ISREG(inode.mode):
+        return inode.size == info.st_size and inode.mtime_ns == info.st_mtime_ns
+    if stat.S_ISLNK(inode.mode):
+        return inode.target == os.fsencode(os.readlink(path))
+    return inode.rdev == info.st_rdev
 
 
-async def slices(store: Store, inode: Inode) -> AsyncIterator[bytes]:
+async def slices(store: Store, ino: int) -> AsyncIterator[bytes]:
     """The bytes of a regular file, staged or encoded; raises :class:`Damaged`, OSError."""
-    if inode.staged is not None:
-        with store.staging.path(inode.staged).open("rb", buffering=0) as file:
+    tried = None
+    while (inode := store.index.inode(ino)).staged not in (None, tried):
+        tried = inode.staged
+        assert tried is not None
+        try:
+            file = store.staging.path(tried).open("rb", buffering=0)
+        except FileNotFoundError:
+            # Encoded by a mount beside us since the row was read; its row says so now.
+            continue
+        with file:
             while data := file.read(SLICE):
                 yield data
         return
     if inode.object_id is None:
-        raise Damaged(f"inode {inode.ino}", reason="it has no body")
+        why = "it has no body" if inode.staged is None else "its staged file is missing"
+        raise Damaged(os.fsdecode(store.index.path(ino)), reason=why)
     body = await store.body(inode.object_id)
     for offset in range(0, body.size, SLICE):
         yield await body.pread(offset, SLICE)

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.corpus import root
@@ -81,7 +82,7 @@ def row(name: str, seconds: Sequence[float]) -> str:
 
 def lookups(folder: Path, until: Callable[[int], bool]) -> list[float]:
     """Times of `stat` on names that are not there."""
-    times = []
+    times: list[float] = []
     while until(len(times)):
         times.append(timed(lambda: os.path.lexists(folder / f"none-{len(times)}")))
         time.sleep(0.002)
@@ -111,12 +112,13 @@ def main() -> None:
             mount.stop(drain=True)
             mount.start()
             with Watch(mount.pid) as reading:
-                first = [timed(lambda name=name: _first_byte(name)) for name in names]
+                first = [timed(partial(_first_byte, name)) for name in names]
                 again = [timed(name.read_bytes) for name in names]
             print(row("first byte, cold, in order", first))
             print(row("whole file, again", again))
             for what, peak in (("encoding", watch.peak), ("reading all", reading.peak)):
-                print(f"peak memory {what}: daemon {peak[0] >> 20} MiB, workers {peak[1] >> 20} MiB")
+                shown = f"daemon {peak[0] >> 20} MiB, workers {peak[1] >> 20} MiB"
+                print(f"peak memory {what}: {shown}")
             mount.stop()
         finally:
             mount.clean()

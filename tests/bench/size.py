@@ -2,14 +2,15 @@
 
     python -m tests.bench.size [FOLDER_OF_PNGS]
 
-The rival ("Losslessly Compressing 25000 Images"): each picture whose shape is that of the one before
-and of whose samples fewer than 100,000 differ from it is stored as JPEG XL (lossless, effort 1) of
-the difference modulo 256, the others stay PNG. It keeps pixels, not the PNG files' bytes.
+The rival ("Losslessly Compressing 25000 Images"): each picture whose shape is that of the one
+before, and of whose samples fewer than 100,000 differ from it, is stored as JPEG XL (lossless,
+effort 1) of the difference modulo 256; the others stay PNG. It keeps pixels, not the files' bytes.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
 import tempfile
@@ -63,7 +64,7 @@ def rival(files: list[Path]) -> tuple[int, float, float]:
     with ProcessPoolExecutor() as pool:
         start = time.perf_counter()
         stored = [(False, files[0].read_bytes())]
-        stored += pool.map(difference, zip(files, files[1:], strict=False), chunksize=4)
+        stored += pool.map(difference, itertools.pairwise(files), chunksize=4)
         took = time.perf_counter() - start
         runs: list[list[tuple[bool, bytes]]] = []
         for one in stored:

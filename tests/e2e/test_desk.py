@@ -39,7 +39,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def stats(store: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "fsmount", "stats", store, "--json"]
+    command = [sys.executable, "-m", "fsmount", "stats", str(store), "--json"]
     done = subprocess.run(command, capture_output=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found

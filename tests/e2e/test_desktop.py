@@ -1,4 +1,4 @@
-"""Programs of a real desktop under Xvfb: maim takes shots into the mount, feh shows them from it."""
+"""A real desktop under Xvfb: maim takes shots into the mount, feh shows them from it."""
 
 from __future__ import annotations
 
