@@ -11,7 +11,7 @@ import trio
 from fsmount.errors import Damaged
 from fsmount.store.config import Layout, make
 from fsmount.store.disk import Disk
-from fsmount.store.index import Index, NewObject
+from fsmount.store.index import Index, Object
 from fsmount.store.recovery import recover
 from fsmount.store.staging import Staging
 
@@ -107,7 +107,7 @@ class FakeStore:
         number = self.index.next_object_id()
         self.layout.kept(number).write_bytes(data)
         digest = hashlib.sha256(data).digest()
-        self.index.add_object(NewObject(number, "raw", 1, 0, len(data), len(data), digest, 0, ()))
+        self.index.add_object(Object(number, "raw", 1, 0, len(data), len(data), digest, 0, ()))
         assert self.index.encode(ino, token, number, len(data))
         self.staging.remove(token)
         return number

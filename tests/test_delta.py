@@ -232,6 +232,14 @@ def test_residuals_wrap_around() -> None:
         assert not own.pixels[-1][4:].any(), "padding must stay zero"
 
 
+def test_padding_of_residual_tiles_is_zero() -> None:
+    frame = np.full((20, 20, 1), 3, np.uint8)
+    tiles = np.zeros((2, 2), np.uint8)
+    layout = Layout((20, 20, 1), frame.dtype, tiles, (Fill((9,)),), tiles + 1)
+    own = delta.layer(layout, delta.own_image(frame, layout, {}), {})
+    assert own.pixels.sum() == frame.sum()
+
+
 def test_the_own_image_leaves_out_rows_and_columns_without_own_tiles() -> None:
     tiles = np.ones((4, 5), np.uint8)
     tiles[1, 2] = tiles[3, 4] = 0

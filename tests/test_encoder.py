@@ -59,7 +59,6 @@ def root_folder(tmp_path: Path) -> Path:
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files over 5,000 bytes are large."""
     monkeypatch.setattr(encoder, "KEEP_BYTES", 5000)
-    monkeypatch.setattr(store_module, "KEEP_BYTES", 5000)
 
 
 def samples() -> dict[bytes, bytes]:
@@ -191,6 +190,28 @@ async def test_a_writer_spoils_what_is_under_way(
         await settled(store, {b"a": new})
     store.close()
     await reopened(root, {b"a": new})
+
+
+@pytest.mark.parametrize("function", [jobs.look, jobs.encode])
+async def test_a_writer_that_has_come_and_gone_spoils_it_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]
+) -> None:
+    """Written to in place, in the same staged file: only the word of the writer tells."""
+    old, new = (png(frame) for frame in screens(2))
+    gate = Gate(monkeypatch, function)
+    store = Store.open(root)
+    async with store.running(count=1):
+        ino = put(store, b"a", old)
+        await gate.reached.wait()
+        store.hold(ino)
+        token = store.index.inode(ino).staged
+        assert token is not None
+        store.staging.path(token).write_bytes(new)
+        store.unhold(ino)
+        store.queue(ino)
+        gate.open.set()
+        await settled(store, {b"a": new})
+    store.close()
 
 
 async def test_a_file_queued_again_while_under_way_is_encoded_anew(
@@ -581,6 +602,45 @@ async def test_what_arrives_while_a_failed_commit_waits_is_not_lost(
         await settled(store, files)
     store.close()
     await reopened(root, files)
+
+
+async def test_a_frame_planned_on_what_a_failed_commit_dropped_is_planned_anew(
+    root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (png(frame) for frame in screens(2))
+    reached, opened = trio.Event(), trio.Event()
+    encodes = 0
+    run = Inline.run
+
+    async def late(self: Inline, function: Callable[..., Any], *args: Any, **how: bool) -> Any:
+        """The second frame is encoded at once, and its result comes late."""
+        nonlocal encodes
+        result = await run(self, function, *args, **how)
+        encodes += function is jobs.encode
+        if encodes == 2 and function is jobs.encode:
+            assert result.needs
+            reached.set()
+            await opened.wait()
+        return result
+
+    monkeypatch.setattr(Inline, "run", late)
+    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.2)
+    store = Store.open(root, disk=disk)
+    async with store.running(count=2):
+        disk.fail_once("fsync")
+        put(store, b"a", first)
+        put(store, b"b", second)
+        engine = store._encoder
+        assert engine is not None
+        with trio.fail_after(20):
+            await reached.wait()
+            assert engine._appended, "the first is not committed yet"
+            while not engine._epoch:
+                await trio.sleep(0.001)
+            opened.set()
+        await settled(store, {b"a": first, b"b": second})
+    store.close()
+    await reopened(root, {b"a": first, b"b": second})
 
 
 async def test_a_disk_that_stays_full_stops_nothing_for_good(root: Path, disk: FlakyDisk) -> None:

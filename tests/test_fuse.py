@@ -51,7 +51,7 @@ ERRORS: list[tuple[Exception, int]] = [
     (RecursionError(), errno.EIO),
     (AssertionError(), errno.EIO),
     (apsw.CorruptError("damaged"), errno.EIO),
-    (apsw.FullError("full"), errno.ENOSPC),
+    (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
     (ExceptionGroup("two", [ValueError(), KeyError()]), errno.EIO),
     (trio.BrokenResourceError(), errno.EIO),
     (NoSuchInode(7), errno.ENOENT),

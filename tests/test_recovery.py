@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.errors import Damaged
 from fsmount.store import config
-from fsmount.store.index import ROOT, Index, NewObject
+from fsmount.store.index import ROOT, Index, Object
 from fsmount.store.pack import Entry, Pack, scan
 from fsmount.store.recovery import recover, seal
 from fsmount.store.staging import Staging
@@ -108,7 +107,7 @@ def test_nothing_is_removed_before_the_index_is_durable(rooms: Rooms) -> None:
 
 def test_large_files_that_were_not_committed_go(rooms: Rooms) -> None:
     rooms.index.add_object(
-        NewObject(7, "raw", 1, 0, 1, 1, bytes(32), 0),
+        Object(7, "raw", 1, 0, 1, 2, bytes(32), 0),
     )
     for number in (7, 8):
         rooms.layout.kept(number).write_bytes(b"x")
@@ -164,12 +163,16 @@ def test_older_packs_are_finished(rooms: Rooms) -> None:
     again.close()
 
 
-def test_a_pack_that_lost_committed_bytes_is_damage(rooms: Rooms) -> None:
+def test_a_pack_that_lost_committed_bytes_is_left_and_a_new_one_begun(rooms: Rooms) -> None:
     pack = rooms.pack(1, 1)
     rooms.index.set_pack(1, pack.length + 1, False)
     pack.close()
-    with pytest.raises(Damaged):
-        rooms.recover()
+    before = pack.path.read_bytes()
+    opened = rooms.recover()
+    assert (opened.number, opened.length) == (2, 0)
+    opened.close()
+    assert pack.path.read_bytes() == before
+    assert rooms.index.packs()[1] == (len(before) + 1, False)
 
 
 def test_recovery_may_be_repeated(rooms: Rooms) -> None:

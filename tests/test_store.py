@@ -163,7 +163,6 @@ async def test_a_large_file_is_read_where_it_lies(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "KEEP_BYTES", 1000)
-    monkeypatch.setattr(store_module, "KEEP_BYTES", 1000)
     data = os.urandom(3000)
     store = Store.open(root)
     async with store.running(count=1):

@@ -20,13 +20,11 @@ from fsmount.cli.mount import mount
 from fsmount.cli.stats import stats
 from fsmount.cli.umount import umount
 from fsmount.cli.verify import verify
-from fsmount.errors import Damaged, DiskFull, FsmountError
+from fsmount.errors import Damaged, FsmountError
 
 _COMMANDS = (init, mount, umount, import_, export, verify, ls, stats, check)
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
-# What SQLite raises that is the fault of somebody else than the file.
-_NOT_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.CantOpenError, apsw.ReadOnlyError)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,15 +82,6 @@ def _pipe_closed() -> int:
     return _PIPE_CLOSED
 
 
-def _of_the_index(error: apsw.Error) -> FsmountError:
-    """What an error of SQLite means for the user."""
-    if isinstance(error, apsw.FullError):
-        return DiskFull("the store")
-    if isinstance(error, _NOT_DAMAGE):
-        return FsmountError(f"the store's index.sqlite cannot be used: {error}")
-    return Damaged("the store's index.sqlite", reason=error)
-
-
 def _report(error: BaseException) -> int:
     """Say in one sentence what went wrong; the exit code."""
     error = _first(error)
@@ -101,7 +90,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         return _pipe_closed()
     if isinstance(error, apsw.Error):
-        error = _of_the_index(error)
+        error = Damaged("the store's index.sqlite", reason=error)
     if isinstance(error, FsmountError):
         click.echo(f"fsmount: {error}", err=True)
         return error.exit_code

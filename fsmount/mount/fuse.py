@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-import apsw
 import pyfuse3
 from pyfuse3 import (
     EntryAttributes,
@@ -48,9 +47,6 @@ def fuse_error(error: Exception) -> FUSEError:
     """The answer to a request that ended with `error`; what is not foreseen is logged."""
     if isinstance(error, FUSEError):
         return error
-    if isinstance(error, apsw.FullError):
-        _log.error("no space left for the index: %s", error)
-        return FUSEError(errno.ENOSPC)
     if isinstance(error, FsmountError):
         _log.error("%s", error)
         return FUSEError(error.errno)

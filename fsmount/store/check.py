@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import trio
 
 from fsmount.errors import Damaged
-from fsmount.store.encoder import KEEP_BYTES
 from fsmount.store.index import ROOT, Object
 from fsmount.store.pack import read_entry
 from fsmount.store.store import Store
@@ -51,21 +50,30 @@ class _Rows:
         self._store = store
         self._dependents: dict[int, list[int]] = defaultdict(list)
         self._shown: dict[int, list[int]] = defaultdict(list)
+        self._places: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
         for found in self.objects.values():
             for needed in found.needs:
                 self._dependents[needed].append(found.id)
         for inode in self.inodes.values():
             if inode.object_id is not None:
                 self._shown[inode.object_id].append(inode.ino)
+        for folder, name, ino in self.names:
+            self._places[ino].append((folder, name))
 
     def name(self, ino: int) -> str:
         """A path to show for an inode."""
         return os.fsdecode(self._store.index.path(ino)) or f"inode {ino}"
 
+    def names_of(self, object_id: int) -> set[str]:
+        """All names of the files that show an object."""
+        places = [p for ino in self._shown.get(object_id, ()) for p in self._places.get(ino, ())]
+        paths = [(self._store.index.path(folder), name) for folder, name in places]
+        return {os.fsdecode(path + b"/" * bool(path) + name) for path, name in paths}
+
     def names_on(self, object_ids: Iterable[int]) -> list[str]:
         """Files that cannot be read without these objects."""
         hit = {i for known in object_ids for i in (known, *self._dependents.get(known, ()))}
-        return sorted({self.name(ino) for i in hit for ino in self._shown.get(i, ())})
+        return sorted(set().union(*map(self.names_of, hit)))
 
 
 def check_relations(store: Store) -> Report:
@@ -119,7 +127,7 @@ def _objects(store: Store, rows: _Rows) -> Iterator[Finding]:
 def _kept(store: Store, rows: _Rows) -> Iterator[Finding]:
     """Every large file is in raw/, whole."""
     for found in rows.objects.values():
-        if found.kind != "raw" or found.size <= KEEP_BYTES:
+        if not found.is_kept:
             continue
         path = store.layout.kept(found.id)
         try:
@@ -177,15 +185,19 @@ def _staged(store: Store, rows: _Rows) -> Iterator[tuple[str, str]]:
 
 async def check_contents(store: Store, report: Report, progress: Callable[[int], None]) -> None:
     """Render every object and compare hashes; the store is running."""
+    with store.index.snapshot():
+        rows = _Rows(store)
     slots = trio.Semaphore(_AT_ONCE)
     async with trio.open_nursery() as nursery:
-        for found in store.index.all_objects():
+        for found in rows.objects.values():
             await slots.acquire()
-            nursery.start_soon(_check_object, store, found, report, slots)
+            nursery.start_soon(_check_object, store, rows, found, report, slots)
             progress(1)
 
 
-async def _check_object(store: Store, found: Object, report: Report, slots: trio.Semaphore) -> None:
+async def _check_object(
+    store: Store, rows: _Rows, found: Object, report: Report, slots: trio.Semaphore
+) -> None:
     try:
         place = store.layout.pack(found.pack)
         await trio.to_thread.run_sync(read_entry, place, found.offset, found.length)
@@ -198,7 +210,7 @@ async def _check_object(store: Store, found: Object, report: Report, slots: trio
             raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")
     except Exception as error:
         # Whatever a damaged record makes our code raise is damage of this object.
-        names = [os.fsdecode(name) for name in store.index.names_of(found.id)]
-        report.findings.append((f"object {found.id}", str(error) or repr(error), names))
+        why = str(error) or repr(error)
+        report.findings.append((f"object {found.id}", why, sorted(rows.names_of(found.id))))
     finally:
         slots.release()

@@ -31,7 +31,7 @@ from fsmount.store import jobs
 from fsmount.store.bodies import dump_sums, sum_up
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
-from fsmount.store.index import Index, Inode, NewObject, Object
+from fsmount.store.index import Index, Inode, Object
 from fsmount.store.jobs import Encoded, Look, Order, Place
 from fsmount.store.pack import Entry, Pack
 from fsmount.store.planner import Plan, Planner
@@ -68,7 +68,7 @@ class _Done:
     job: _Job
     object_id: int
     size: int
-    new: NewObject | None
+    new: Object | None
     signatures: tuple[str, bytes] | None = None
     kept: Path | None = None
 
@@ -102,7 +102,7 @@ class Encoder:
         self._failures: Counter[int] = Counter()
         self._removable: list[int] = []
         self._batch: list[_Done] = []
-        self._appended: dict[int, NewObject] = {}
+        self._appended: dict[int, Object] = {}
         self._hints: dict[int, DeflateParams] = {}
         self._last_hint: DeflateParams | None = None
         self._changed = trio.Event()
@@ -404,7 +404,7 @@ class Encoder:
 
     # -- packs and the commit
 
-    def object(self, object_id: int) -> NewObject | Object:
+    def object(self, object_id: int) -> Object:
         """An object, committed or waiting for it; raises :class:`Damaged`."""
         return self._appended.get(object_id) or self._index.object(object_id)
 
@@ -413,12 +413,10 @@ class Encoder:
         found = self.object(object_id)
         return Place(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
 
-    def _append(
-        self, object_id: int, entry: Entry, kind: str, size: int, sha256: bytes
-    ) -> NewObject:
+    def _append(self, object_id: int, entry: Entry, kind: str, size: int, sha256: bytes) -> Object:
         pack = self._writable_pack()
         offset, length = pack.append(entry)
-        return NewObject(object_id, kind, pack.number, offset, length, size, sha256, depth=0)
+        return Object(object_id, kind, pack.number, offset, length, size, sha256, depth=0)
 
     def _writable_pack(self) -> Pack:
         """The pack for the next entry: a new one where the last is full or was given up."""

@@ -143,7 +143,7 @@ class Importer:
     def _parent(self, path: bytes) -> tuple[int, bytes]:
         folder, _, name = path.rpartition(b"/")
         parent = find(self._store, folder)
-        if parent is None:
+        if parent is None or not stat.S_ISDIR(parent.mode):
             raise OSError(errno.ENOENT, "its folder could not be imported")
         return parent.ino, name
 

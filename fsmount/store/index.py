@@ -96,25 +96,7 @@ class Inode:
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One stored file body; see the schema."""
-
-    id: int
-    kind: str
-    pack: int
-    offset: int
-    length: int
-    size: int
-    sha256: bytes
-    depth: int
-    needs: tuple[int, ...]
-    layer: tuple[int, ...]
-    uses: int
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class NewObject:
-    """An object that has been appended to a pack and waits for its row."""
+    """One stored file body, appended to a pack; see the schema."""
 
     id: int
     kind: str
@@ -127,11 +109,17 @@ class NewObject:
     needs: tuple[int, ...] = ()
     layer: tuple[int, ...] = ()
     reason: str | None = None
+    uses: int = 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the file lies in ``raw/``: then the entry has only its sums, and is shorter."""
+        return self.kind == "raw" and self.length < self.size
 
 
 _INODE = "ino, mode, uid, gid, nlink, size, rdev, atime, mtime, ctime, object, staged, target"
 _I_INODE = ", ".join("i." + column for column in _INODE.split(", "))
-_OBJECT = "id, kind, pack, offset, length, size, sha256, depth, needs, layer, uses, reason"
+_OBJECT = "id, kind, pack, offset, length, size, sha256, depth, needs, layer, reason, uses"
 _COLUMNS = {
     "mode": "mode",
     "uid": "uid",
@@ -171,6 +159,26 @@ def _address(path: Path, read_only: bool) -> str:
     return uri
 
 
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """What SQLite raises as what the rest of the house knows: OSError, or :class:`Damaged`."""
+    try:
+        yield
+    except apsw.FullError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+    except apsw.ReadOnlyError as error:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path)) from error
+    except apsw.BusyError as error:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path)) from error
+    except apsw.IOError as error:
+        if error.extendedresult == apsw.SQLITE_IOERR_DATA:
+            raise Damaged(path, reason="a page has a wrong checksum") from error
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
+    except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError, apsw.SQLError) as error:
+        # No such table: somebody emptied the file.
+        raise Damaged(path, reason=error) from error
+
+
 def _register_vfs() -> None:
     if _VFS not in apsw.vfs_names():
         apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
@@ -191,7 +199,7 @@ class Index:
         _register_vfs()
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         flags |= apsw.SQLITE_OPEN_URI
-        try:
+        with _translated(path):
             self._db = apsw.Connection(_address(path, read_only), vfs=_VFS, flags=flags)
             self._db.set_busy_timeout(10_000)
             self._db.pragma("trusted_schema", False)
@@ -199,9 +207,7 @@ class Index:
                 self._db.pragma("journal_mode", "wal")
                 self._db.pragma("synchronous", 1)
             self._db.pragma("cache_size", -8192)
-            self._db.execute("SELECT count(*) FROM meta").fetchall()
-        except apsw.Error as error:
-            raise Damaged(path, reason=error) from error
+            self._all("SELECT count(*) FROM meta")
 
     @staticmethod
     def make(path: Path, *, identity: str, uid: int, gid: int, now_ns: int) -> None:
@@ -244,7 +250,7 @@ class Index:
     def set_opened(self, count: int) -> None:
         """Note an opening."""
         with self.transaction():
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'opened'", (count,))
+            self._run("UPDATE meta SET value = ? WHERE key = 'opened'", (count,))
 
     # -- transactions and durability
 
@@ -258,32 +264,32 @@ class Index:
             finally:
                 self._depth -= 1
             return
-        self._db.execute("BEGIN IMMEDIATE")
+        self._run("BEGIN IMMEDIATE")
         self._depth = 1
         try:
             yield
         except BaseException:
             self._depth = 0
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                self._run("ROLLBACK")
             raise
         self._depth = 0
         try:
-            self._db.execute("COMMIT")
+            self._run("COMMIT")
         except BaseException:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                self._run("ROLLBACK")
             raise
         self.dirty = True
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Everything read inside is of one moment, whatever another process commits meanwhile."""
-        self._db.execute("BEGIN")
+        self._run("BEGIN")
         try:
             yield
         finally:
-            self._db.execute("ROLLBACK")
+            self._run("ROLLBACK")
 
     def force(self) -> None:
         """Make all commits so far survive a power cut. Touches no SQLite state: any thread may.
@@ -322,18 +328,25 @@ class Index:
         Raises OSError if that fails or a reader stands in the way; the index is suspect then still.
         """
         try:
-            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
+            busy = self._all("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
         except apsw.Error as error:
             raise OSError(errno.EIO, str(error), str(self.file)) from error
         if busy:
             raise OSError(errno.EBUSY, "the index has a reader", str(self.file))
         self.suspect = False
 
+    def _run(self, sql: str, values: tuple[Any, ...] = ()) -> apsw.Cursor:
+        """Execute; what SQLite raises becomes OSError or :class:`Damaged`."""
+        with _translated(self.file):
+            return self._db.execute(sql, values)
+
     def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
-        return self._db.execute(sql, values).fetchone()
+        with _translated(self.file):
+            return self._db.execute(sql, values).fetchone()
 
     def _all(self, sql: str, *values: Any) -> list[Any]:
-        return self._db.execute(sql, values).fetchall()
+        with _translated(self.file):
+            return self._db.execute(sql, values).fetchall()
 
     # -- inodes and names
 
@@ -358,10 +371,12 @@ class Index:
         self, folder: int, after: int = 0, limit: int = 1000
     ) -> list[tuple[int, bytes, Inode]]:
         """Entries of a folder with cookies above `after`, in cookie order, attributes included."""
-        rows = self._db.execute(
+        rows = self._all(
             f"SELECT d.cookie, d.name, {_I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
             " WHERE d.folder = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?",
-            (folder, after, limit),
+            folder,
+            after,
+            limit,
         )
         return [(row[0], row[1], Inode(*row[2:])) for row in rows]
 
@@ -395,7 +410,7 @@ class Index:
         return b"/".join(reversed(parts))
 
     def _touch_folder(self, folder: int, now_ns: int, links: int = 0) -> None:
-        self._db.execute(
+        self._run(
             "UPDATE inodes SET mtime = ?1, ctime = ?1, nlink = nlink + ?2 WHERE ino = ?3",
             (now_ns, links, folder),
         )
@@ -417,7 +432,7 @@ class Index:
         """A new inode under a new name. The caller has checked that the name is free."""
         links = 2 if stat.S_ISDIR(mode) else 1
         with self.transaction():
-            self._db.execute(
+            self._run(
                 "INSERT INTO inodes (mode, uid, gid, nlink, size, rdev, atime, mtime, ctime,"
                 " staged, target) VALUES (?1,?2,?3,?4,?5,?6,?7,?7,?7,?8,?9)",
                 (mode, uid, gid, links, size, rdev, now_ns, staged, target),
@@ -428,12 +443,10 @@ class Index:
         return self.inode(ino)
 
     def _add_name(self, folder: int, name: bytes, ino: int) -> None:
-        self._db.execute(
-            "INSERT INTO dirents (folder, name, ino) VALUES (?,?,?)", (folder, name, ino)
-        )
+        self._run("INSERT INTO dirents (folder, name, ino) VALUES (?,?,?)", (folder, name, ino))
 
     def _change_links(self, ino: int, change: int, now_ns: int) -> None:
-        self._db.execute(
+        self._run(
             "UPDATE inodes SET nlink = nlink + ?, ctime = ? WHERE ino = ?", (change, now_ns, ino)
         )
 
@@ -452,7 +465,7 @@ class Index:
             raise NoSuchInode(name)
         is_folder = stat.S_ISDIR(found.mode)
         with self.transaction():
-            self._db.execute("DELETE FROM dirents WHERE folder = ? AND name = ?", (folder, name))
+            self._run("DELETE FROM dirents WHERE folder = ? AND name = ?", (folder, name))
             self._change_links(found.ino, -2 if is_folder else -1, now_ns)
             self._touch_folder(folder, now_ns, -1 if is_folder else 0)
         return self.inode(found.ino)
@@ -485,7 +498,7 @@ class Index:
             else:
                 if other is not None:
                     replaced = self.unlink(new_folder, new_name, now_ns)
-                self._db.execute(
+                self._run(
                     "UPDATE dirents SET folder = ?, name = ? WHERE folder = ? AND name = ?",
                     (new_folder, new_name, folder, name),
                 )
@@ -497,9 +510,7 @@ class Index:
         return replaced
 
     def _set_name(self, folder: int, name: bytes, ino: int) -> None:
-        self._db.execute(
-            "UPDATE dirents SET ino = ? WHERE folder = ? AND name = ?", (ino, folder, name)
-        )
+        self._run("UPDATE dirents SET ino = ? WHERE folder = ? AND name = ?", (ino, folder, name))
 
     def update(self, ino: int, **fields: int) -> None:
         """Set attributes: mode, uid, gid, size, atime_ns, mtime_ns, ctime_ns."""
@@ -507,35 +518,35 @@ class Index:
             return
         settings = ", ".join(f"{_COLUMNS[field]} = ?" for field in fields)
         with self.transaction():
-            self._db.execute(f"UPDATE inodes SET {settings} WHERE ino = ?", (*fields.values(), ino))
+            self._run(f"UPDATE inodes SET {settings} WHERE ino = ?", (*fields.values(), ino))
 
     def purge(self, ino: int) -> int | None:
         """Remove an inode without names for good; the token of its staged file, to be removed."""
         row = self.inode(ino)
         with self.transaction():
-            self._db.execute("DELETE FROM xattrs WHERE ino = ?", (ino,))
-            self._db.execute("DELETE FROM inodes WHERE ino = ?", (ino,))
+            self._run("DELETE FROM xattrs WHERE ino = ?", (ino,))
+            self._run("DELETE FROM inodes WHERE ino = ?", (ino,))
             self._use(row.object_id, -1)
         return row.staged
 
     def orphans(self) -> list[Inode]:
         """Inodes that were unlinked while open when the last process ended."""
-        rows = self._db.execute(f"SELECT {_INODE} FROM inodes WHERE nlink = 0")
+        rows = self._all(f"SELECT {_INODE} FROM inodes WHERE nlink = 0")
         return [Inode(*row) for row in rows]
 
     def staged_inodes(self) -> list[Inode]:
         """All inodes with a staged file."""
-        rows = self._db.execute(f"SELECT {_INODE} FROM inodes WHERE staged IS NOT NULL")
+        rows = self._all(f"SELECT {_INODE} FROM inodes WHERE staged IS NOT NULL")
         return [Inode(*row) for row in rows]
 
     def inodes(self) -> Iterator[Inode]:
         """Every inode."""
-        for row in self._db.execute(f"SELECT {_INODE} FROM inodes"):
+        for row in self._all(f"SELECT {_INODE} FROM inodes"):
             yield Inode(*row)
 
     def names(self) -> Iterator[tuple[int, bytes, int]]:
         """Every entry: (folder, name, ino)."""
-        return iter(self._db.execute("SELECT folder, name, ino FROM dirents"))
+        return iter(self._all("SELECT folder, name, ino FROM dirents"))
 
     def walk(self, folder: int = ROOT, path: bytes = b"") -> Iterator[tuple[bytes, Inode]]:
         """Every entry below `folder`, names in order: (path, inode); folders before contents."""
@@ -555,7 +566,7 @@ class Index:
 
     def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """All stored extended attributes of an inode."""
-        return dict(self._db.execute("SELECT name, value FROM xattrs WHERE ino = ?", (ino,)))
+        return dict(self._all("SELECT name, value FROM xattrs WHERE ino = ?", ino))
 
     def get_xattr(self, ino: int, name: bytes) -> bytes | None:
         """One attribute's value, or None."""
@@ -565,12 +576,12 @@ class Index:
     def set_xattr(self, ino: int, name: bytes, value: bytes) -> None:
         """Set or replace an attribute."""
         with self.transaction():
-            self._db.execute("INSERT OR REPLACE INTO xattrs VALUES (?,?,?)", (ino, name, value))
+            self._run("INSERT OR REPLACE INTO xattrs VALUES (?,?,?)", (ino, name, value))
 
     def remove_xattr(self, ino: int, name: bytes) -> bool:
         """Remove an attribute; whether it was there."""
         with self.transaction():
-            self._db.execute("DELETE FROM xattrs WHERE ino = ? AND name = ?", (ino, name))
+            self._run("DELETE FROM xattrs WHERE ino = ? AND name = ?", (ino, name))
             return self._db.changes() > 0
 
     # -- bodies: staged files and objects
@@ -579,7 +590,7 @@ class Index:
         """The file's body is now the staged file `token`; an object it had is let go."""
         row = self.inode(ino)
         with self.transaction():
-            self._db.execute(
+            self._run(
                 "UPDATE inodes SET staged = ?, object = NULL, size = ? WHERE ino = ?",
                 (token, size, ino),
             )
@@ -588,7 +599,7 @@ class Index:
     def encode(self, ino: int, token: int, object_id: int, size: int) -> bool:
         """Turn a row from staged to encoded; False (and no change) if `token` is not its body."""
         with self.transaction():
-            self._db.execute(
+            self._run(
                 "UPDATE inodes SET staged = NULL, object = ?, size = ?"
                 " WHERE ino = ? AND staged = ?",
                 (object_id, size, ino, token),
@@ -600,13 +611,13 @@ class Index:
 
     def _use(self, object_id: int | None, change: int) -> None:
         if object_id is not None:
-            self._db.execute("UPDATE objects SET uses = uses + ? WHERE id = ?", (change, object_id))
+            self._run("UPDATE objects SET uses = uses + ? WHERE id = ?", (change, object_id))
 
-    def add_object(self, new: NewObject) -> None:
+    def add_object(self, new: Object) -> None:
         """The row of an appended object, used by nobody yet."""
         with self.transaction():
-            self._db.execute(
-                f"INSERT INTO objects ({_OBJECT}) VALUES (?,?,?,?,?,?,?,?,?,?,0,?)",
+            self._run(
+                f"INSERT INTO objects ({_OBJECT}) VALUES (?,?,?,?,?,?,?,?,?,?,?,0)",
                 (
                     new.id,
                     new.kind,
@@ -635,7 +646,7 @@ class Index:
 
     def all_objects(self) -> Iterator[Object]:
         """Every object, by id."""
-        for row in self._db.execute(f"SELECT {_OBJECT} FROM objects ORDER BY id").fetchall():
+        for row in self._all(f"SELECT {_OBJECT} FROM objects ORDER BY id"):
             yield _object(row)
 
     def find_object(self, sha256: bytes, size: int) -> int | None:
@@ -666,13 +677,13 @@ class Index:
 
     def packs(self) -> dict[int, tuple[int, bool]]:
         """id -> (committed length in bytes, sealed)."""
-        rows = self._db.execute("SELECT id, length, sealed FROM packs ORDER BY id")
+        rows = self._all("SELECT id, length, sealed FROM packs ORDER BY id")
         return {row[0]: (row[1], bool(row[2])) for row in rows}
 
     def set_pack(self, pack: int, length: int, sealed: bool) -> None:
         """Record how far a pack is filled with committed entries."""
         with self.transaction():
-            self._db.execute(
+            self._run(
                 "INSERT OR REPLACE INTO packs (id, length, sealed) VALUES (?,?,?)",
                 (pack, length, sealed),
             )
@@ -682,10 +693,10 @@ class Index:
     def add_signatures(self, object_id: int, geometry: str, data: bytes, keep: int) -> None:
         """Remember an object's tiles; of each geometry only the newest `keep` stay."""
         with self.transaction():
-            self._db.execute(
+            self._run(
                 "INSERT OR REPLACE INTO signatures VALUES (?,?,?)", (object_id, geometry, data)
             )
-            self._db.execute(
+            self._run(
                 "DELETE FROM signatures WHERE geometry = ?1 AND object <="
                 " (SELECT object FROM signatures WHERE geometry = ?1"
                 "  ORDER BY object DESC LIMIT 1 OFFSET ?2)",
@@ -733,7 +744,7 @@ class Index:
     def integrity(self) -> list[str]:
         """What SQLite itself finds wrong (page checksums included); empty if nothing."""
         try:
-            rows = self._db.execute("PRAGMA integrity_check").fetchall()
-        except apsw.Error as error:
+            rows = self._all("PRAGMA integrity_check")
+        except (Damaged, OSError) as error:
             return [str(error)]
         return [str(row[0]) for row in rows if row[0] != "ok"]

@@ -22,6 +22,9 @@ from fsmount.codec.delta import MAX_SLOTS, OWN, Copy, Fill, Source, Tiles
 from fsmount.codec.samples import Frame
 
 MAX_OBJECTS = 24
+# Objects that residuals of one frame are predicted from; a frame that copies from such an object
+# reads these, too.
+MAX_GUESSES = 4
 KEY_SHARE = 0.85
 MAX_FILLS = 8
 # Memory of a book: about 120 bytes an entry.
@@ -139,14 +142,14 @@ class Planner:
         wanted = {int(owner) for owner in np.unique(owners) if owner}
         before = book.shown if book.shown is not None else np.zeros_like(owners)
         guessed = _guesses(owners, before, book.simple, wanted)
-        slots, sources = _slots(book, [*wanted, *guessed], fills)
+        slots, sources = _slots(book, sorted(wanted | guessed), fills)
         tiles = np.zeros(owners.shape, np.uint8)
         for owner in wanted:
             tiles[owners == owner] = slots[owner]
         for colour, mask in fills.items():
             tiles[mask & (owners == 0)] = slots[colour]
         guess = np.zeros(owners.shape, np.uint8)
-        for owner in guessed | (wanted & book.simple):
+        for owner in guessed:
             guess[(tiles == OWN) & (before == owner)] = slots[owner]
         return Plan(tiles, sources, guess, book.anchor if wanted else 0)
 
@@ -199,12 +202,14 @@ def _fills(owners: NDArray[np.int64], seen: Sighting) -> dict[tuple[int, ...], N
 def _guesses(
     owners: NDArray[np.int64], before: NDArray[np.int64], simple: set[int], wanted: set[int]
 ) -> set[int]:
-    """Objects beyond `wanted` worth predicting from, within the bound on objects."""
+    """The few objects worth predicting from, within the bound on objects."""
     counts = Counter(before[(owners == 0) & (before != 0)].tolist())
-    room = MAX_OBJECTS - len(wanted)
-    return {
-        owner for owner, _ in counts.most_common(room) if owner in simple and owner not in wanted
-    }
+    found: set[int] = set()
+    for owner, _ in counts.most_common():
+        fits = owner in wanted or len(wanted | found) < MAX_OBJECTS
+        if owner in simple and fits and len(found) < MAX_GUESSES:
+            found.add(owner)
+    return found
 
 
 def _slots(

@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from fsmount.errors import Damaged
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index
@@ -110,7 +111,7 @@ def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> None:
 
 def _clean_raw(layout: Layout, index: Index, bin_: _Bin) -> None:
     """Large files whose object was never committed go; their staged name is still there."""
-    known = {f"{found.id:08x}" for found in index.all_objects() if found.kind == "raw"}
+    known = {f"{found.id:08x}" for found in index.all_objects() if found.is_kept}
     for entry in os.scandir(layout.raw):
         if entry.name not in known:
             bin_.drop(layout.raw / entry.name)
@@ -128,12 +129,21 @@ def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> Pack:
         if not sealed:
             bin_.drop_tail(layout.pack(number), length)
         if not sealed and number != newest:
-            old = Pack(layout.pack(number), number, disk, length)
-            seal(old, index)
+            old = _reopen(layout, number, disk, length)
+            if old is not None:
+                seal(old, index)
     length, sealed = packs.get(newest, (0, False))
-    if sealed:
-        newest, length = newest + 1, 0
-    return Pack(layout.pack(newest), newest, disk, length)
+    pack = None if sealed else _reopen(layout, newest, disk, length)
+    return pack or Pack(layout.pack(newest + 1), newest + 1, disk, 0)
+
+
+def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:
+    """An unsealed pack; None if it is damaged: what is whole in it can still be read."""
+    try:
+        return Pack(layout.pack(number), number, disk, length)
+    except Damaged as error:
+        _log.error("%s; it is left as it is, `fsmount check --full` names the files", error)
+        return None
 
 
 def seal(pack: Pack, index: Index) -> None:

@@ -22,8 +22,8 @@ from fsmount.errors import Damaged, FsmountError, ReadOnly
 from fsmount.store import config, jobs
 from fsmount.store.bodies import Kept, Rendered, load_sums
 from fsmount.store.disk import Disk
-from fsmount.store.encoder import KEEP_BYTES, Encoder
-from fsmount.store.index import Index, NewObject, Object
+from fsmount.store.encoder import Encoder
+from fsmount.store.index import Index, Object
 from fsmount.store.jobs import Place
 from fsmount.store.pack import read_entry
 from fsmount.store.recovery import recover
@@ -140,7 +140,7 @@ class Store:
     async def body(self, object_id: int) -> Body:
         """The bytes of an object, hash checked; raises :class:`Damaged`."""
         found = self._object(object_id)
-        if found.kind == "raw" and found.size > KEEP_BYTES:
+        if found.is_kept:
             return await trio.to_thread.run_sync(self._kept, found)
         return Rendered(await self._rendered.get(object_id, lambda: self._render(found)))
 
@@ -153,15 +153,15 @@ class Store:
         except FsmountError as error:
             _log.info("prefetch of inode %d: %s", ino, error)
 
-    def _object(self, object_id: int) -> Object | NewObject:
+    def _object(self, object_id: int) -> Object:
         if self._encoder is not None:
             return self._encoder.object(object_id)
         return self.index.object(object_id)
 
-    def _place(self, found: Object | NewObject) -> Place:
+    def _place(self, found: Object) -> Place:
         return Place(found.id, str(self.layout.pack(found.pack)), found.offset, found.length)
 
-    async def _render(self, found: Object | NewObject) -> tuple[bytes, int]:
+    async def _render(self, found: Object) -> tuple[bytes, int]:
         target = self._place(found)
         places = tuple(self._place(self._object(i)) for i in found.needs if i != found.id)
         if found.kind == "raw":
@@ -176,7 +176,7 @@ class Store:
             raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
         return data, len(data)
 
-    def _kept(self, found: Object | NewObject) -> Kept:
+    def _kept(self, found: Object) -> Kept:
         place = self._place(found)
         entry = read_entry(Path(place.pack), place.offset, place.length)
         return Kept(self.layout.kept(found.id), found.size, load_sums(entry.payload))

@@ -1,0 +1,313 @@
+"""Each kind of damage is found under the right name, and looking changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+import trio
+
+from fsmount.store import encoder
+from fsmount.store import store as store_module
+from fsmount.store.check import Report, check_contents, check_relations
+from fsmount.store.index import Index
+from fsmount.store.store import Store
+from fsmount.store.tree import find
+from tests.encoding import Inline, forget_caches, put
+from tests.trees import REAL, import_into, make_store, make_tree
+
+NAMES = sorted(path.name for path in REAL.iterdir())
+
+
+@pytest.fixture(name="root")
+def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Small things of all kinds, and a file that is staged still."""
+    root = make_store(tmp_path / "store", monkeypatch)
+    trio.run(import_into, root, f"{make_tree(tmp_path / 'in')}/")
+    store = Store.open(root)
+    put(store, b"staged", b"not encoded yet")
+    store.close()
+    return root
+
+
+def state(root: Path) -> dict[str, str]:
+    """Hashes of all files of a store but the journal of its index."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.endswith(("-wal", "-shm"))
+    }
+
+
+def check(root: Path, *, full: bool = False) -> Report:
+    """What is found; and nothing has changed by it."""
+    forget_caches()
+    before = state(root)
+
+    async def run() -> Report:
+        store = Store.open(root, read_only=True)
+        try:
+            report = check_relations(store)
+            if full:
+                async with store.running(count=1):
+                    await check_contents(store, report, lambda count: None)
+            return report
+        finally:
+            store.close()
+
+    report = trio.run(run)
+    assert state(root) == before
+    return report
+
+
+def sql(root: Path, *statements: str) -> None:
+    """Change rows behind the back of everything, with right page checksums."""
+    Store.open(root, read_only=True).close()  # which loads cksumvfs
+    db = apsw.Connection(str(root / "index.sqlite"), vfs="cksmvfs")
+    for statement in statements:
+        db.execute(statement)
+        assert db.changes() > 0, statement
+    db.close()
+
+
+def first_pack(root: Path) -> Path:
+    return root / "packs" / "00000001.zip"
+
+
+def staged_file(root: Path) -> Path:
+    (path,) = (root / "staging").iterdir()
+    return path
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_whole_store(root: Path, full: bool) -> None:
+    report = check(root, full=full)
+    assert report.findings == []
+    assert report.objects >= 7
+
+
+def test_an_empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_store(tmp_path / "store", monkeypatch)
+    assert check(root, full=True) == Report()
+
+
+def one(report: Report, what: str, why: str) -> list[str]:
+    """The files that hang on the only finding, which has this name and reason."""
+    ((found, reason, files),) = report.findings
+    assert (found, why in reason) == (what, True), report.findings
+    return files
+
+
+def test_a_pack_that_is_cut_off(root: Path) -> None:
+    store = Store.open(root, read_only=True)
+    last = max(store.index.all_objects(), key=lambda found: found.offset)
+    names = {os.fsdecode(name) for name in store.index.names_of(last.id)}
+    store.close()
+    os.truncate(first_pack(root), last.offset + last.length - 1)
+    files = one(check(root), "00000001.zip", f"{last.offset + last.length - 1} bytes of")
+    assert names == set(files)
+
+
+def test_a_pack_that_is_gone(root: Path) -> None:
+    first_pack(root).unlink()
+    files = one(check(root), "00000001.zip", "the pack is missing")
+    assert {"desk/2024 June/00.png", "again.png", "grün.bin", "zero"} < set(files)
+    assert "staged" not in files
+
+
+def test_a_staged_file_that_is_gone(root: Path) -> None:
+    staged_file(root).unlink()
+    assert one(check(root), "staged", "staged file") == []
+
+
+def test_large_files_in_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "KEEP_BYTES", 1000)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "large").write_bytes(os.urandom(5000))
+    root = make_store(tmp_path / "store", monkeypatch)
+    trio.run(import_into, root, f"{tmp_path}/in/")
+    (kept,) = (root / "raw").iterdir()
+    assert check(root, full=True).findings == []
+    data = bytearray(kept.read_bytes())
+    data[77] ^= 1
+    kept.write_bytes(data)
+    assert check(root).findings == []
+    assert one(check(root, full=True), "object 1", "segment 0") == ["large"]
+    os.truncate(kept, 4999)
+    assert one(check(root), f"raw/{kept.name}", "4999 bytes, should be 5000") == ["large"]
+    kept.unlink()
+    assert one(check(root), f"raw/{kept.name}", "the file is missing") == ["large"]
+
+
+ZERO = "(SELECT ino FROM dirents WHERE name = CAST('zero' AS BLOB))"
+FOLDER = "(SELECT ino FROM dirents WHERE name = CAST('empty' AS BLOB))"
+OBJECT = f"(SELECT object FROM inodes WHERE ino = {ZERO})"
+
+
+@pytest.mark.parametrize(
+    ("statement", "what", "why"),
+    [
+        (f"UPDATE inodes SET nlink = 3 WHERE ino = {ZERO}", "zero", "has 3 links, should have 1"),
+        (f"UPDATE inodes SET nlink = 1 WHERE ino = {FOLDER}", "empty", "has 1 links"),
+        ("UPDATE inodes SET nlink = 2 WHERE ino = 1", "inode 1", "has 2 links, should have"),
+        (f"UPDATE inodes SET object = NULL WHERE ino = {ZERO}", "zero", "has no body, or two"),
+        (f"UPDATE inodes SET staged = 99 WHERE ino = {ZERO}", "zero", "has no body, or two"),
+        (f"UPDATE inodes SET object = 999 WHERE ino = {ZERO}", "zero", "object 999 is not there"),
+        (f"UPDATE inodes SET size = 7 WHERE ino = {ZERO}", "zero", "sizes"),
+        (f"UPDATE objects SET uses = 9 WHERE id = {OBJECT}", "object", "counted 9 times, used 1"),
+        (f"UPDATE objects SET offset = 1 << 40 WHERE id = {OBJECT}", "object", "outside pack 1"),
+        (f"UPDATE objects SET pack = 7 WHERE id = {OBJECT}", "object", "outside pack 7"),
+        ("UPDATE packs SET length = length + 5000", "00000001.zip", "are left"),
+        (f"UPDATE objects SET needs = x'ff000000' WHERE id = {OBJECT}", "object", "[255]"),
+        (
+            "INSERT INTO dirents (folder, name, ino) VALUES (1, CAST('ghost' AS BLOB), 999)",
+            "ghost",
+            "hangs on nothing",
+        ),
+        (
+            f"INSERT INTO dirents (folder, name, ino) VALUES ({ZERO}, CAST('x' AS BLOB), {ZERO})",
+            "x",
+            "hangs on nothing",
+        ),
+        (f"DELETE FROM inodes WHERE ino = {FOLDER}", "empty", "hangs on nothing"),
+        (
+            f"DELETE FROM dirents WHERE ino = {ZERO}",
+            "inode",
+            "has 1 links, should have 0",
+        ),
+    ],
+)
+def test_rows_that_cannot_be(root: Path, statement: str, what: str, why: str) -> None:
+    sql(root, statement)
+    found = check(root).findings
+    hits = [name for name, reason, _ in found if why.removesuffix("s") in reason]
+    assert any(name == what or name.startswith(what + " ") for name in hits), found
+
+
+def test_a_hash_in_the_index_that_is_another(root: Path) -> None:
+    sql(root, f"UPDATE objects SET sha256 = zeroblob(32) WHERE id = {OBJECT}")
+    assert check(root).findings == []
+    ((what, why, files),) = check(root, full=True).findings
+    assert what.startswith("object ")
+    assert "hash" in why
+    assert files == ["zero"]
+
+
+def test_a_page_of_the_index(root: Path) -> None:
+    index = root / "index.sqlite"
+    data = bytearray(index.read_bytes())
+    data[-4000] ^= 1
+    index.write_bytes(data)
+    report = check(root)
+    assert one(report, "index.sqlite", "") == []
+    assert not report.readable
+
+
+@pytest.fixture(name="real", scope="module")
+def real_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
+    """The files of a store of real screenshots, as an archive would have them: path -> bytes."""
+    monkeypatch = pytest.MonkeyPatch()
+    root = make_store(tmp_path_factory.mktemp("real") / "store", monkeypatch)
+    trio.run(import_into, root, REAL)
+    monkeypatch.undo()
+    yield os.fsencode(root)
+
+
+def flip(path: Path, at: int) -> Callable[[], None]:
+    """Change a byte; the call that is returned changes it back."""
+
+    def change() -> None:
+        data = bytearray(path.read_bytes())
+        data[at] ^= 0x10
+        path.write_bytes(data)
+
+    change()
+    return change
+
+
+def test_a_byte_of_a_payload_and_all_that_hang_on_it(
+    real: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first frame is a keyframe, and all the others take pixels from it."""
+    root = Path(os.fsdecode(real))
+    monkeypatch.setattr(store_module, "Workers", Inline)
+    store = Store.open(root, read_only=True)
+    objects = list(store.index.all_objects())
+    store.close()
+    assert [found.kind for found in objects] == ["key"] + ["delta"] * 5
+    key = objects[0]
+    back = flip(first_pack(root), key.offset + key.length // 2)
+    assert check(root).findings == []
+    found = check(root, full=True).findings
+    assert {name for _, _, files in found for name in files} == {f"desk/{n}" for n in NAMES}
+    assert {what for what, _, _ in found} == {f"object {o.id}" for o in objects}
+    back()
+    assert check(root, full=True).findings == []
+    last = objects[-1]
+    back = flip(first_pack(root), last.offset + last.length - 1)
+    ((what, _, files),) = check(root, full=True).findings
+    back()
+    assert (what, files) == (f"object {last.id}", [f"desk/{NAMES[-1]}"])
+
+
+@pytest.mark.parametrize("where", ["start", "name", "record"])
+def test_a_byte_of_a_header(root: Path, where: str) -> None:
+    store = Store.open(root, read_only=True)
+    inode = find(store, b"locked/inside")
+    assert inode is not None and inode.object_id is not None
+    found = store.index.object(inode.object_id)
+    store.close()
+    flip(first_pack(root), found.offset + {"start": 1, "name": 37, "record": 60}[where])
+    assert check(root).findings == []
+    ((what, _, files),) = check(root, full=True).findings
+    assert (what, files) == (f"object {found.id}", ["locked/inside"])
+
+
+def test_whatever_a_damaged_object_raises(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(store: Store, object_id: int) -> None:
+        if object_id == 3:
+            raise OverflowError
+
+    monkeypatch.setattr(Store, "body", fail)
+    assert ("object 3", "OverflowError()") in [
+        (what, why) for what, why, _ in check(root, full=True).findings
+    ]
+
+
+def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer encodes, adds and removes while we look: none of that is damage."""
+    writer = Store.open(root)
+
+    async def busy() -> None:
+        async with writer.running(count=1):
+            put(writer, b"new", b"new")
+            await writer.drain()
+
+    names = Index.names
+
+    def slow(index: Index) -> Iterator[tuple[int, bytes, int]]:
+        if index.read_only and not done:
+            done.append(True)
+            inode = find(writer, b"staged")
+            assert inode is not None and inode.staged is not None
+            trio.from_thread.run(busy)
+            assert writer.index.inode(inode.ino).staged is None
+        return names(index)
+
+    done: list[bool] = []
+    monkeypatch.setattr(Index, "names", slow)
+
+    async def run() -> Report:
+        store = Store.open(root, read_only=True)
+        try:
+            return await trio.to_thread.run_sync(check_relations, store)
+        finally:
+            store.close()
+
+    assert trio.run(run).findings == []
+    assert done
+    writer.close()

@@ -1,0 +1,347 @@
+"""Export, and verify: what comes out is what went in, and nothing of the user's is overwritten."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fsmount.errors import DiskFull, FsmountError
+from fsmount.store import exporting
+from fsmount.store.exporting import Exporter, Verifier
+from fsmount.store.store import Store
+from fsmount.store.tree import find, target_of
+from tests.trees import export_from, facts, import_into, make_pictures, make_store, make_tree
+
+
+@pytest.fixture(name="root")
+def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return make_store(tmp_path / "store", monkeypatch)
+
+
+@pytest.fixture(name="source")
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "in")
+
+
+def scratch_files(folder: Path) -> list[Path]:
+    return list(folder.rglob(".fsmount-*"))
+
+
+async def damage(root: Path, path: bytes) -> None:
+    """Flip a byte of the entry that a file needs most: its own."""
+    store = Store.open(root, read_only=True)
+    inode = find(store, path)
+    assert inode is not None and inode.object_id is not None
+    found = store.index.object(inode.object_id)
+    pack = store.layout.pack(found.pack)
+    store.close()
+    data = bytearray(pack.read_bytes())
+    data[found.offset + found.length - 1] ^= 1
+    pack.write_bytes(data)
+
+
+# Export (that everything comes back is in test_importing)
+
+
+async def test_again_skips_all_and_repairs_folders(
+    root: Path, source: Path, tmp_path: Path
+) -> None:
+    await import_into(root, f"{source}/")
+    out = tmp_path / "out"
+    first = await export_from(root, out)
+    (out / "desk").chmod(0o700)
+    again = await export_from(root, out)
+    assert (again.summary.files, again.summary.problems) == (0, [])
+    assert again.summary.skipped == first.summary.files
+    assert facts(out) == facts(source)
+
+
+async def test_paths(root: Path, source: Path, tmp_path: Path) -> None:
+    await import_into(root, source)
+    out = tmp_path / "out"
+    await export_from(root, out, b"in/desk/2024 June/01.png", b"in/empty", b"in/caf\xe9.txt")
+    assert sorted(facts(out)) == sorted(
+        [
+            b"in",
+            b"in/desk",
+            b"in/desk/2024 June",
+            b"in/desk/2024 June/01.png",
+            b"in/empty",
+            b"in/caf\xe9.txt",
+        ]
+    )
+    with pytest.RaisesGroup(pytest.RaisesExc(FsmountError), flatten_subgroups=True) as caught:
+        await export_from(root, out, b"in/nothing")
+    assert "there is no 'in/nothing' in" in str(caught.value.exceptions[0].exceptions[0])
+
+
+async def test_nothing_is_overwritten_unless_forced(
+    root: Path, source: Path, tmp_path: Path
+) -> None:
+    await import_into(root, f"{source}/")
+    out = tmp_path / "out"
+    (out / "desk" / "2024 June").mkdir(parents=True)
+    mine = out / "desk" / "2024 June" / "01.png"
+    mine.write_text("mine")
+    (out / "link").symlink_to("elsewhere")
+    (out / "zero").mkdir()
+    (out / "zero" / "full").touch()
+    (out / "locked").write_text("a file")
+    done = await export_from(root, out)
+    there = "something else of this name is there; --force replaces it"
+    assert dict(done.summary.problems) == {
+        str(mine): there,
+        str(out / "link"): there,
+        str(out / "zero"): there,
+        str(out / "locked"): "File exists",
+        str(out / "locked" / "inside"): "File exists",
+    }
+    assert mine.read_text() == "mine"
+    assert (out / "link").readlink() == Path("elsewhere")
+    assert (out / "desk" / "2024 June" / "02.png").exists()
+    forced = await export_from(root, out, force=True)
+    assert {path for path, _ in forced.summary.problems} == {
+        str(out / "zero"),
+        str(out / "locked"),
+        str(out / "locked" / "inside"),
+    }
+    assert scratch_files(out) == []
+    (out / "zero" / "full").unlink()
+    (out / "zero").rmdir()
+    (out / "locked").unlink()
+    assert (await export_from(root, out)).summary.problems == []
+    assert facts(out) == facts(source)
+
+
+async def test_a_file_that_is_damaged_keeps_no_other_back(
+    root: Path, source: Path, tmp_path: Path
+) -> None:
+    await import_into(root, f"{source}/")
+    await damage(root, b"desk/2024 June/00.png")
+    out = tmp_path / "out"
+    done = await export_from(root, out)
+    names = {str(out / "again.png"), *(str(out / f"desk/2024 June/{n:02d}.png") for n in range(3))}
+    bad = dict(done.summary.problems)
+    assert str(out / "again.png") in bad
+    assert str(out / "desk/2024 June/00.png") in bad
+    assert bad.keys() <= names
+    assert all("damaged" in why for why in bad.values())
+    left = facts(out)
+    assert left.keys() == {
+        name for name in facts(source) if str(out / os.fsdecode(name)) not in bad
+    }
+    assert scratch_files(out) == []
+
+
+async def test_goes_on_after_a_kill(root: Path, source: Path, tmp_path: Path) -> None:
+    """A scratch file that was left has its place taken."""
+    await import_into(root, f"{source}/")
+    out = tmp_path / "out"
+    steps = 0
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(files: int, count: int) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise KilledError
+
+    store = Store.open(root, read_only=True)
+    with pytest.raises(BaseExceptionGroup):
+        async with store.running(count=1):
+            await Exporter(store, out, killed, force=False).export(b"")
+    inode = find(store, "grün.bin".encode())
+    assert inode is not None
+    scratch = out / f"{Exporter(store, out, killed, force=False)._scratch}{inode.ino}"
+    store.close()
+    (out / "grün.bin").unlink(missing_ok=True)
+    scratch.write_text("half")
+    assert not (out / "zero").exists()
+    assert scratch_files(out) == [scratch]
+    assert (await export_from(root, out)).summary.problems == []
+    assert facts(out) == facts(source)
+
+
+async def test_a_disk_that_fills_up(
+    root: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await import_into(root, f"{source}/")
+    out = tmp_path / "out"
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "utime", full)
+    with pytest.RaisesGroup(pytest.RaisesExc(DiskFull), flatten_subgroups=True):
+        await export_from(root, out)
+    assert scratch_files(out) == []
+    assert not [path for path in out.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+async def test_a_write_that_is_cut_short_is_no_success(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(os.urandom(50_000))
+    await import_into(root, f"{tmp_path}/in/")
+    real = os.open
+
+    def to_a_full_disk(path: Path, flags: int, mode: int = 0o777) -> int:
+        os.close(real(path, flags, mode))
+        return real("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(exporting.os, "open", to_a_full_disk)
+    with pytest.RaisesGroup(pytest.RaisesExc(DiskFull), flatten_subgroups=True):
+        await export_from(root, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+async def test_attributes_that_the_disk_does_not_take(
+    root: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await import_into(root, f"{source}/")
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    done = await export_from(root, tmp_path / "out")
+    assert ("empty", "attribute user.of.a.folder: Operation not supported") in done.summary.problems
+    assert facts(tmp_path / "out").keys() == facts(source).keys()
+
+
+# Verify
+
+
+async def verify(root: Path, *sources: str | Path) -> Verifier:
+    store = Store.open(root, read_only=True)
+    try:
+        async with store.running(count=2):
+            verifier = Verifier(store, lambda files, count: None)
+            await verifier.verify([(Path(source), target_of(str(source))) for source in sources])
+            return verifier
+    finally:
+        store.close()
+
+
+async def test_all_identical(root: Path, source: Path) -> None:
+    await import_into(root, f"{source}/")
+    found = await verify(root, f"{source}/")
+    count = sum(not stat.S_ISDIR(path.lstat().st_mode) for path in source.rglob("*"))
+    assert (found.summary.files, found.total, found.summary.problems) == (count, count, [])
+
+
+def _other_bytes(source: Path) -> None:
+    path = source / "grün.bin"
+    when = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+
+
+def _shorter_here(source: Path) -> None:
+    os.truncate(source / "grün.bin", 100)
+
+
+def _longer_here(source: Path) -> None:
+    with (source / "grün.bin").open("ab") as file:
+        file.write(b"more")
+
+
+def _missing_here(source: Path) -> None:
+    (source / "grün.bin").unlink()
+
+
+def _folder_missing_here(source: Path) -> None:
+    (source / "empty").rmdir()
+
+
+def _missing_there(source: Path) -> None:
+    (source / "new").touch()
+
+
+def _folder_missing_there(source: Path) -> None:
+    (source / "new").mkdir()
+
+
+def _another_type(source: Path) -> None:
+    (source / "zero").unlink()
+    (source / "zero").symlink_to("grün.bin")
+
+
+def _a_folder_now(source: Path) -> None:
+    (source / "zero").unlink()
+    (source / "zero").mkdir()
+
+
+def _links_elsewhere(source: Path) -> None:
+    (source / "link").unlink()
+    (source / "link").symlink_to("zero")
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "reason", "counted"),
+    [
+        (_other_bytes, "grün.bin", "other bytes in the store", (-1, 0)),
+        (_shorter_here, "grün.bin", "longer in the store", (-1, 0)),
+        (_longer_here, "grün.bin", "shorter in the store", (-1, 0)),
+        (_missing_here, "grün.bin", "only in the store", (-1, 0)),
+        (_folder_missing_here, "empty", "only in the store", (0, 0)),
+        (_missing_there, "new", "not in the store", (0, 1)),
+        (_folder_missing_there, "new", "no such folder in the store", (0, 0)),
+        (_another_type, "zero", "another type of file in the store", (-1, 0)),
+        (_a_folder_now, "zero", "no such folder in the store", (-1, -1)),
+        (_links_elsewhere, "link", "another target or device in the store", (-1, 0)),
+    ],
+)
+async def test_every_difference_is_found(
+    root: Path,
+    source: Path,
+    change: Callable[[Path], None],
+    name: str,
+    reason: str,
+    counted: tuple[int, int],
+) -> None:
+    await import_into(root, f"{source}/")
+    whole = await verify(root, f"{source}/")
+    change(source)
+    found = await verify(root, f"{source}/")
+    ((path, why),) = found.summary.problems
+    assert (Path(path).name, why) == (name, reason)
+    assert (found.summary.files - whole.summary.files, found.total - whole.total) == counted
+
+
+async def test_what_cannot_be_read_differs(root: Path, source: Path) -> None:
+    await import_into(root, f"{source}/")
+    await damage(root, "grün.bin".encode())
+    found = await verify(root, f"{source}/")
+    ((path, why),) = found.summary.problems
+    assert path == str(source / "grün.bin")
+    assert "damaged" in why
+
+
+async def test_several_sources(root: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    make_pictures(one, 2)
+    two.mkdir()
+    (two / "note").write_text("2")
+    await import_into(root, f"{one}/", f"{two}/")
+    both = await verify(root, f"{one}/", f"{two}/")
+    assert (both.summary.files, both.total, both.summary.problems) == (3, 3, [])
+    alone = await verify(root, f"{two}/")
+    assert (alone.summary.files, alone.total) == (1, 3)
+    assert [why for _, why in alone.summary.problems] == ["only in the store"] * 2
+    elsewhere = await verify(root, two)
+    assert dict(elsewhere.summary.problems) == {
+        str(two): "no such folder in the store",
+        str(two / "note"): "not in the store",
+    }
