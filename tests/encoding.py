@@ -15,10 +15,12 @@ import trio
 from fsmount.codec.cache import Lru
 from fsmount.store import jobs
 from fsmount.store.disk import Disk
+from fsmount.store.entries import About
 from fsmount.store.index import ROOT
-from fsmount.store.jobs import Encoded, Order, Place
+from fsmount.store.jobs import Encoded, Order
 from fsmount.store.pack import Pack
 from fsmount.store.planner import Plan, Planner
+from fsmount.store.reader import Place, Reader
 from fsmount.store.store import Store
 
 BUDGET = 32 << 20
@@ -26,8 +28,8 @@ BUDGET = 32 << 20
 
 def forget_caches() -> None:
     """As in a process that has just been started."""
-    jobs._Reader.layers = Lru(0)
-    jobs._Reader.records = Lru(8 << 20)
+    Reader.layers = Lru(0)
+    Reader.records = Lru(8 << 20)
 
 
 class Line:
@@ -56,7 +58,8 @@ class Line:
             wanted.update(self.encoded[known].layer)
         places = tuple(self.places[known] for known in sorted(wanted - {0}))
         path = f"desk/{number}.png"
-        order = Order(number, path, len(data), number, seen.sha256, seen.picture, plan, places)
+        about = About(number, path, number, seen.sha256, len(data))
+        order = Order(about, seen.picture, plan, places)
         return order, seen
 
     def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
@@ -64,9 +67,9 @@ class Line:
         assert seen.seen is not None
         encoded = jobs.encode(order, BUDGET)
         place = self.pack.append(encoded.entry)
-        self.places[order.id] = Place(order.id, str(self.pack.path), *place)
-        self.encoded[order.id] = encoded
-        self.files[order.id] = data
+        self.places[order.about.id] = Place(order.about.id, str(self.pack.path), *place)
+        self.encoded[order.about.id] = encoded
+        self.files[order.about.id] = data
         used = (
             order.plan if not encoded.fell_back else Plan(order.plan.tiles, (), order.plan.guess, 0)
         )
@@ -74,7 +77,7 @@ class Line:
             seen.seen,
             used,
             encoded.layout.tiles,
-            order.id,
+            order.about.id,
             simple=not encoded.layout.predicted().any(),
             anchor=encoded.anchor,
         )

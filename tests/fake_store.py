@@ -74,6 +74,9 @@ class FakeStore:
         self.queued.append(ino)
         self._work.set()
 
+    def discard(self, token: int) -> None:
+        self.staging.remove(token)
+
     def pending(self) -> int:
         return int(self.index.totals()["staged"])
 

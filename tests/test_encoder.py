@@ -634,7 +634,7 @@ async def test_a_frame_planned_on_what_a_failed_commit_dropped_is_planned_anew(
         assert engine is not None
         with trio.fail_after(20):
             await reached.wait()
-            assert engine._appended, "the first is not committed yet"
+            assert engine._writer._appended, "the first is not committed yet"
             while not engine._epoch:
                 await trio.sleep(0.001)
             opened.set()

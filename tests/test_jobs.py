@@ -15,11 +15,12 @@ from fsmount.codec import delta, images, record
 from fsmount.codec.delta import Copy, Fill
 from fsmount.codec.record import Record
 from fsmount.errors import Damaged, FsmountError, NotExact
-from fsmount.store import jobs
+from fsmount.store import entries, jobs
 from fsmount.store.disk import Disk
-from fsmount.store.jobs import Place
+from fsmount.store.entries import About
 from fsmount.store.pack import Entry, Pack
 from fsmount.store.planner import Plan
+from fsmount.store.reader import Place
 from tests.encoding import BUDGET, Line, forget_caches
 from tests.frames import png, screens
 from tests.pngs import KINDS, build, make_rows, near_pngs, pngs
@@ -53,7 +54,7 @@ def test_a_sequence_of_every_kind_comes_back(line: Line, colour_type: int, bit_d
         assert not line.add(data).fell_back
     assert line.encoded[1].kind == "key"
     assert line.encoded[5].kind == "delta"
-    assert line.encoded[5].entry.suffix == jobs.NO_PAYLOAD
+    assert line.encoded[5].entry.suffix == entries.NO_PAYLOAD
     line.check()
 
 
@@ -85,7 +86,7 @@ def test_residuals_are_used_and_nest_within_bounds(line: Line) -> None:
         line.add(png(frame + np.uint8(number)))
     line.check()
     assert any(encoded.layout.predicted().any() for encoded in line.encoded.values())
-    assert max(encoded.depth for encoded in line.encoded.values()) <= jobs._MAX_NESTING
+    assert max(encoded.depth for encoded in line.encoded.values()) <= 2
 
 
 def test_depth_layer_and_needs_say_what_a_render_reads(line: Line) -> None:
@@ -298,12 +299,14 @@ def test_raw_files_come_back_and_are_checked(tmp_path: Path) -> None:
     look = jobs.look(str(path), ())
     assert (look.picture, look.seen, look.size) == (None, None, 13)
     assert look == jobs.look_raw(str(path), look.reason)
-    entry = jobs.raw_entry(7, "a/\udcff/note.TXT", -5, look.sha256, look.reason, b"not a picture")
+    entry = entries.raw_entry(
+        About(7, "a/\udcff/note.TXT", -5, look.sha256, 13), look.reason, b"not a picture"
+    )
     assert entry.name == "00000007.txt"
     place = Place(7, str(pack.path), *pack.append(entry))
     assert jobs.render(place, [], look.sha256, 0) == b"not a picture"
     data = bytearray(pack.path.read_bytes())
-    wrong = jobs.raw_entry(8, "x", 0, look.sha256, look.reason, b"not a pictura")
+    wrong = entries.raw_entry(About(8, "x", 0, look.sha256, 13), look.reason, b"not a pictura")
     with pytest.raises(Damaged):
         jobs.render(Place(8, str(pack.path), *pack.append(wrong)), [], look.sha256, 0)
     assert pack.path.read_bytes().startswith(data)
@@ -329,13 +332,13 @@ def test_raw_files_come_back_and_are_checked(tmp_path: Path) -> None:
     ],
 )
 def test_suffixes_of_raw_entries(path: str, suffix: str) -> None:
-    assert jobs.raw_entry(1, path, 0, bytes(32), "", b"").suffix == suffix
+    assert entries.raw_entry(About(1, path, 0, bytes(32), 0), "", b"").suffix == suffix
 
 
 def test_a_kept_entry_holds_the_sums() -> None:
-    entry = jobs.kept_entry(3, "a.iso", 1, b"", "too large", 10**15, b"sums")
+    entry = entries.kept_entry(About(3, "a.iso", 1, b"", 10**15), "too large", b"sums")
     found = record.unpack(entry.record)
-    assert (entry.suffix, entry.payload) == (jobs.SUMS, b"sums")
+    assert (entry.suffix, entry.payload) == (entries.SUMS, b"sums")
     assert (found.header["size"], found.header["reason"]) == (10**15, "too large")
 
 

@@ -24,7 +24,6 @@ from fsmount.errors import Damaged, FsmountError
 
 _COMMANDS = (init, mount, umount, import_, export, verify, ls, stats, check)
 _INTERRUPTED = 130
-_PIPE_CLOSED = 141
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        code = _pipe_closed()
+        # Nobody reads our results (as in `fsmount ls | head`); the end must not try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -76,19 +77,11 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _pipe_closed() -> int:
-    """Nobody reads our results (as in ``fsmount ls | head``): end without a word."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _PIPE_CLOSED
-
-
 def _report(error: BaseException) -> int:
     """Say in one sentence what went wrong; the exit code."""
     error = _first(error)
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
-    if isinstance(error, BrokenPipeError):
-        return _pipe_closed()
     if isinstance(error, apsw.Error):
         error = Damaged("the store's index.sqlite", reason=error)
     if isinstance(error, FsmountError):

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from fsmount.cli.common import store_argument
 from fsmount.cli.output import emit, json_option
 from fsmount.store import config
 from fsmount.store.disk import Disk
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@store_argument
 @json_option
 def init(store: Path, as_json: bool) -> None:
     """Make a new, empty store.

@@ -56,6 +56,8 @@ def check_mountpoint(mountpoint: Path, store: Path) -> None:
     """Raise :class:`BadMountpoint` unless a store can be mounted here."""
     try:
         mode = mountpoint.stat().st_mode
+        # Of a mount that has died the kernel may remember the attributes, but never this.
+        os.statvfs(mountpoint)
     except FileNotFoundError:
         raise BadMountpoint(mountpoint, reason="there is no such folder; make it first") from None
     except OSError as error:

@@ -27,15 +27,17 @@ from fsmount.codec.deflate import DeflateParams
 from fsmount.codec.png import MAX_FILE
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError, NotExact, WorkerDied
-from fsmount.store import jobs
+from fsmount.store import entries, jobs
 from fsmount.store.bodies import dump_sums, sum_up
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
+from fsmount.store.entries import About
 from fsmount.store.index import Index, Inode, Object
-from fsmount.store.jobs import Encoded, Look, Order, Place
-from fsmount.store.pack import Entry, Pack
+from fsmount.store.jobs import Encoded, Look, Order
 from fsmount.store.planner import Plan, Planner
+from fsmount.store.reader import Place
 from fsmount.store.staging import Staging
+from fsmount.store.writer import Writer
 
 _log = logging.getLogger(__name__)
 
@@ -78,19 +80,16 @@ class _CannotEncodeError(Exception):
 
 
 class Encoder:
-    """The queue of staged files and the pack that is open for appending."""
+    """The queue of staged files, and each one's way to the writer."""
 
     def __init__(
-        self, layout: Layout, index: Index, staging: Staging, disk: Disk, pack: Pack
+        self, layout: Layout, index: Index, staging: Staging, disk: Disk, writer: Writer
     ) -> None:
         self._layout = layout
         self._index = index
         self._staging = staging
         self._disk = disk
-        # None after a commit failed: what is appended next goes to a new pack.
-        self._pack: Pack | None = pack
-        self._pack_number = pack.number
-        self._full_packs: list[Pack] = []
+        self._writer = writer
         self._planner = Planner()
         self._next_id = index.next_object_id()
         self._epoch = 0
@@ -100,9 +99,7 @@ class Encoder:
         self._active: dict[int, bool] = {}
         self._held: Counter[int] = Counter()
         self._failures: Counter[int] = Counter()
-        self._removable: list[int] = []
         self._batch: list[_Done] = []
-        self._appended: dict[int, Object] = {}
         self._hints: dict[int, DeflateParams] = {}
         self._last_hint: DeflateParams | None = None
         self._changed = trio.Event()
@@ -137,10 +134,6 @@ class Encoder:
         self._held[ino] -= 1
         if self._held[ino] <= 0:
             del self._held[ino]
-
-    def discard(self, token: int) -> None:
-        """Remove a staged file once the rows that no longer name it are durable."""
-        self._removable.append(token)
 
     def pending(self) -> int:
         """Files that are queued or under way, less those that failed again and again."""
@@ -246,7 +239,7 @@ class Encoder:
         await turn.before.wait()
         if not self._unchanged(job):
             return False
-        there = self._find(seen)
+        there = self._writer.find(seen.sha256, seen.size)
         if there is not None:
             self._add(_Done(job, there, seen.size, None))
             return True
@@ -292,12 +285,6 @@ class Encoder:
             self._hints[folder] = self._last_hint = seen.picture.recipe.params
         return seen
 
-    def _find(self, seen: Look) -> int | None:
-        for new in self._appended.values():
-            if new.sha256 == seen.sha256 and new.size == seen.size:
-                return new.id
-        return self._index.find_object(seen.sha256, seen.size)
-
     # -- the three kinds of bodies
 
     async def _frame(self, workers: Workers, budget: int, job: _Job, seen: Look) -> bool:
@@ -306,29 +293,24 @@ class Encoder:
         if not self._planner.knows(geometry):
             self._planner.load(geometry, self._index.signatures(geometry))
         plan = self._planner.plan(seen.seen)
-        self._next_id += 1
-        inode = self._index.inode(job.ino)
-        order = Order(
-            self._next_id - 1,
-            self._name(job.ino),
-            seen.size,
-            inode.mtime_ns,
-            seen.sha256,
-            seen.picture,
-            plan,
-            self._places(plan),
-        )
+        about = self._about(job, seen.sha256, seen.size)
+        order = Order(about, seen.picture, plan, self._places(plan))
         try:
             encoded = await workers.run(jobs.encode, order, budget)
         except OSError:
             raise
         except Exception as error:
-            raise _CannotEncodeError(_why(error, order.path)) from error
+            raise _CannotEncodeError(_why(error, about.path)) from error
         if not self._unchanged(job):
             return False
-        new = self._append(order.id, encoded.entry, encoded.kind, seen.size, seen.sha256)
-        new = replace(new, depth=encoded.depth, needs=encoded.needs, layer=encoded.layer)
-        self._appended[new.id] = new
+        new = self._writer.append(
+            encoded.entry,
+            about,
+            kind=encoded.kind,
+            depth=encoded.depth,
+            needs=encoded.needs,
+            layer=encoded.layer,
+        )
         data = self._note(seen, plan, encoded, new.id)
         self._add(_Done(job, new.id, seen.size, new, (geometry, data) if data else None))
         return True
@@ -354,21 +336,16 @@ class Encoder:
         wanted = {getattr(source, "object", 0) for source in plan.sources} | {plan.anchor}
         wanted.discard(0)
         for object_id in list(wanted):
-            wanted.update(self.object(object_id).layer)
-        return tuple(self.place(object_id) for object_id in sorted(wanted))
+            wanted.update(self._writer.object(object_id).layer)
+        return tuple(self._writer.place(object_id) for object_id in sorted(wanted))
 
     async def _raw(self, job: _Job, path: Path, seen: Look, reason: str) -> bool:
         payload = await trio.to_thread.run_sync(path.read_bytes)
         if not self._unchanged(job) or len(payload) != seen.size:
             return False
-        self._next_id += 1
-        mtime_ns = self._index.inode(job.ino).mtime_ns
-        entry = jobs.raw_entry(
-            self._next_id - 1, self._name(job.ino), mtime_ns, seen.sha256, reason, payload
-        )
-        new = self._append(entry.object_id, entry, "raw", seen.size, seen.sha256)
-        new = replace(new, reason=reason)
-        self._appended[new.id] = new
+        about = self._about(job, seen.sha256, seen.size)
+        entry = entries.raw_entry(about, reason, payload)
+        new = self._writer.append(entry, about, kind="raw", reason=reason)
         self._add(_Done(job, new.id, seen.size, new))
         return True
 
@@ -378,23 +355,24 @@ class Encoder:
         await trio.to_thread.run_sync(_fsync_path, self._disk, path)
         if not self._unchanged(job):
             return False
-        self._next_id += 1
-        mtime_ns = self._index.inode(job.ino).mtime_ns
-        entry = jobs.kept_entry(
-            self._next_id - 1, self._name(job.ino), mtime_ns, sha256, reason, size, dump_sums(sums)
-        )
-        kept = self._layout.kept(entry.object_id)
+        about = self._about(job, sha256, size)
+        entry = entries.kept_entry(about, reason, dump_sums(sums))
+        kept = self._layout.kept(about.id)
         try:
             self._disk.link(path, kept)
             self._disk.fsync_folder(self._layout.raw)
-            new = self._append(entry.object_id, entry, "raw", size, sha256)
+            new = self._writer.append(entry, about, kind="raw", reason=reason)
         except OSError:
             self._disk.unlink(kept)
             raise
-        new = replace(new, reason=reason)
-        self._appended[new.id] = new
         self._add(_Done(job, new.id, size, new, kept=kept))
         return True
+
+    def _about(self, job: _Job, sha256: bytes, size: int) -> About:
+        """What is written of a file, with a new object id."""
+        self._next_id += 1
+        mtime_ns = self._index.inode(job.ino).mtime_ns
+        return About(self._next_id - 1, self._name(job.ino), mtime_ns, sha256, size)
 
     def _name(self, ino: int) -> str:
         folder, _, name = self._index.path(ino).rpartition(b"/")
@@ -402,35 +380,7 @@ class Encoder:
         path = folder + b"/" * bool(folder) + (found[1] if found else name)
         return path.decode("utf-8", "surrogateescape")
 
-    # -- packs and the commit
-
-    def object(self, object_id: int) -> Object:
-        """An object, committed or waiting for it; raises :class:`Damaged`."""
-        return self._appended.get(object_id) or self._index.object(object_id)
-
-    def place(self, object_id: int) -> Place:
-        """Where an object's entry lies."""
-        found = self.object(object_id)
-        return Place(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
-
-    def _append(self, object_id: int, entry: Entry, kind: str, size: int, sha256: bytes) -> Object:
-        pack = self._writable_pack()
-        offset, length = pack.append(entry)
-        return Object(object_id, kind, pack.number, offset, length, size, sha256, depth=0)
-
-    def _writable_pack(self) -> Pack:
-        """The pack for the next entry: a new one where the last is full or was given up."""
-        if self._pack is None or self._pack.full:
-            number = self._pack_number + 1
-            fresh = Pack(self._layout.pack(number), number, self._disk, 0)
-            if self._pack is not None:
-                self._full_packs.append(self._pack)
-            self._pack, self._pack_number = fresh, number
-        return self._pack
-
-    def _packs(self) -> list[Pack]:
-        """All packs that have entries not committed yet, or may get some."""
-        return self._full_packs + ([] if self._pack is None else [self._pack])
+    # -- the commit
 
     def _add(self, done: _Done) -> None:
         self._batch.append(done)
@@ -451,7 +401,10 @@ class Encoder:
                 self._give_up(batch)
                 await trio.sleep(_RETRY_SECONDS)
             else:
-                await self._try_settle()
+                try:
+                    await self._writer.settle()
+                except OSError as error:
+                    _log.error("%s; staged files wait until the index is durable", error)
             for done in batch:
                 await self._again(done.job.ino, 0)
 
@@ -460,68 +413,33 @@ class Encoder:
         return len(self._waiting) + len(self._active) > len(self._batch)
 
     async def _commit(self, batch: list[_Done]) -> None:
-        """Numbered steps of the write order; docs/format.md says what a crash leaves after each."""
-        full, packs = list(self._full_packs), self._packs()
-        lengths = {pack.number: pack.length for pack in packs}
-        for pack in full:
-            pack.write_directory()
-        for pack in packs:
-            await trio.to_thread.run_sync(pack.fsync)
-        self._removable += self._turn(batch, lengths, {pack.number for pack in full})
-        # From here on nothing may raise: the rows name what a commit that fails would drop.
-        del self._full_packs[: len(full)]
-        for pack in full:
-            with suppress(OSError):
-                pack.close()
+        """Packs, rows and index of a batch; the staged files of rows that turned may go then."""
+        turned: list[int] = []
+        await self._writer.commit(lambda: self._turn(batch, turned))
+        for token in turned:
+            self._writer.discard(token)
         for done in batch:
             self._failures.pop(done.job.ino, None)
+            self._writer.committed(done.object_id)
+
+    def _turn(self, batch: list[_Done], turned: list[int]) -> None:
+        """Inside the transaction: objects, and rows from staged to encoded (their tokens)."""
+        for done in batch:
+            unchanged = self._unchanged(done.job)
+            if done.kept is not None and not unchanged:
+                # The writer that spoilt it writes into this very file.
+                self._disk.unlink(done.kept)
+                continue
             if done.new is not None:
-                self._appended.pop(done.new.id, None)
-
-    async def _try_settle(self) -> None:
-        try:
-            await self.settle()
-        except OSError as error:
-            _log.error("%s; staged files are kept until the index is durable", error)
-
-    async def settle(self) -> None:
-        """A durability point; staged files go that no row names any more. Raises OSError."""
-        going, self._removable = self._removable, []
-        try:
-            await self.force()
-            while going:
-                self._staging.remove(going[-1])
-                going.pop()
-        finally:
-            self._removable += going
-
-    def _turn(self, batch: list[_Done], lengths: dict[int, int], sealed: set[int]) -> list[int]:
-        """One transaction: objects, packs, rows from staged to encoded; tokens not needed now."""
-        turned = []
-        with self._index.transaction():
-            for number, length in lengths.items():
-                if not length:
-                    continue
-                self._index.set_pack(number, length, sealed=number in sealed)
-            for done in batch:
-                unchanged = self._unchanged(done.job)
-                if done.kept is not None and not unchanged:
-                    # The writer that spoilt it writes into this very file.
-                    self._disk.unlink(done.kept)
-                    continue
-                if done.new is not None:
-                    self._index.add_object(done.new)
-                if done.signatures is not None:
-                    self._index.add_signatures(
-                        done.object_id, *done.signatures, keep=_SIGNATURES_KEPT
-                    )
-                if (
-                    unchanged
-                    and self._is_there(done.object_id)
-                    and self._index.encode(done.job.ino, done.job.token, done.object_id, done.size)
-                ):
-                    turned.append(done.job.token)
-        return turned
+                self._index.add_object(done.new)
+            if done.signatures is not None:
+                self._index.add_signatures(done.object_id, *done.signatures, keep=_SIGNATURES_KEPT)
+            if (
+                unchanged
+                and self._is_there(done.object_id)
+                and self._index.encode(done.job.ino, done.job.token, done.object_id, done.size)
+            ):
+                turned.append(done.job.token)
 
     def _is_there(self, object_id: int) -> bool:
         """Whether an object has its row: one found while it waited for it may have been dropped."""
@@ -531,41 +449,17 @@ class Encoder:
             return False
         return True
 
-    async def force(self) -> None:
-        """A durability point of the index."""
-        if self._index.suspect:
-            self._index.rewrite()
-        await trio.to_thread.run_sync(self._index.force)
-
     def _give_up(self, batch: list[_Done]) -> None:
         """Forget what was appended and not committed, and write to a new pack from here on."""
         self._epoch += 1
         batch.extend(self._batch)
         self._batch = []
-        self._appended.clear()
         self._planner = Planner()
-        try:
-            for done in batch:
-                if done.kept is not None:
+        self._writer.give_up()
+        for done in batch:
+            if done.kept is not None:
+                with suppress(OSError):
                     self._disk.unlink(done.kept)
-            self.close()
-        except Exception:
-            _log.exception("not all of it could be removed; the next start does it")
-        # At once: what other tasks append while this one sleeps must not go where nothing
-        # commits it.
-        self._full_packs, self._pack = [], None
-
-    def close(self) -> None:
-        """Leave open packs readable by any unzip. Uncommitted entries are cut off."""
-        committed = self._index.packs()
-        for pack in self._packs():
-            length = committed.get(pack.number, (0, False))[0]
-            try:
-                _finish(pack, length)
-                if not length:
-                    self._disk.unlink(pack.path)
-            except OSError as error:
-                _log.error("%s: %s; the next start cuts it back", pack.path, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -585,14 +479,6 @@ def _why(error: Exception, path: object) -> str:
         return "worker died"
     _log.error("%r is kept raw", path, exc_info=error)
     return "internal error"
-
-
-def _finish(pack: Pack, length: int) -> None:
-    try:
-        pack.rewind(length)
-        pack.write_directory()
-    finally:
-        pack.close()
 
 
 def _is_large(path: Path) -> bool:

@@ -151,7 +151,7 @@ def _address(path: Path, read_only: bool) -> str:
     Reading beside a writer takes a file of shared memory. Where the folder cannot be written
     there is no writer, and SQLite must be told so.
     """
-    uri = f"file:{quote(str(path.absolute()))}"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}"
     log = path.with_name(path.name + "-wal")
     no_log = not log.exists() or not log.stat().st_size
     if read_only and no_log and not os.access(path.parent, os.W_OK):
@@ -171,7 +171,7 @@ def _translated(path: Path) -> Iterator[None]:
     except apsw.BusyError as error:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path)) from error
     except apsw.IOError as error:
-        if error.extendedresult == apsw.SQLITE_IOERR_DATA:
+        if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_DATA:
             raise Damaged(path, reason="a page has a wrong checksum") from error
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError, apsw.SQLError) as error:
@@ -217,7 +217,8 @@ class Index:
         """
         _register_vfs()
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-        db = apsw.Connection(str(path), vfs=_VFS, flags=flags)
+        flags |= apsw.SQLITE_OPEN_URI
+        db = apsw.Connection(_address(path, False), vfs=_VFS, flags=flags)
         db.reserve_bytes("main", _CHECKSUM_BYTES)
         db.pragma("journal_mode", "wal")
         with db:

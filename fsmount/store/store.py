@@ -24,10 +24,11 @@ from fsmount.store.bodies import Kept, Rendered, load_sums
 from fsmount.store.disk import Disk
 from fsmount.store.encoder import Encoder
 from fsmount.store.index import Index, Object
-from fsmount.store.jobs import Place
 from fsmount.store.pack import read_entry
+from fsmount.store.reader import Place
 from fsmount.store.recovery import recover
 from fsmount.store.staging import Staging
+from fsmount.store.writer import Writer
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +56,12 @@ class Store:
                 raise Damaged(self.layout.index, reason="it belongs to another store")
             self.staging = Staging(self.layout.staging, self.disk)
             self._encoder: Encoder | None = None
+            self._writer: Writer | None = None
             if not read_only:
                 pack = recover(self.layout, self.index, self.staging, self.disk)
-                self._encoder = Encoder(self.layout, self.index, self.staging, self.disk, pack)
+                rooms = self.layout, self.index, self.staging, self.disk
+                self._writer = Writer(*rooms, pack)
+                self._encoder = Encoder(*rooms, self._writer)
         except BaseException:
             if self.lock is not None:
                 self.lock.release()
@@ -90,8 +94,8 @@ class Store:
     def close(self) -> None:
         """Close everything; what is still staged is encoded the next time."""
         try:
-            if self._encoder is not None:
-                self._encoder.close()
+            if self._writer is not None:
+                self._writer.close()
         finally:
             self.index.close()
             if self.lock is not None:
@@ -114,7 +118,9 @@ class Store:
 
     def discard(self, token: int) -> None:
         """A staged file that no row names any more: it goes when that is durable."""
-        self._writing().discard(token)
+        if self._writer is None:
+            raise ReadOnly(self.path)
+        self._writer.discard(token)
 
     def pending(self) -> int:
         """Files staged and not yet encoded, open ones aside."""
@@ -132,8 +138,8 @@ class Store:
 
     async def durable(self) -> None:
         """Make everything the index holds survive a power cut."""
-        if self._encoder is not None:
-            await self._encoder.force()
+        if self._writer is not None:
+            await self._writer.force()
 
     # -- out
 
@@ -154,8 +160,8 @@ class Store:
             _log.info("prefetch of inode %d: %s", ino, error)
 
     def _object(self, object_id: int) -> Object:
-        if self._encoder is not None:
-            return self._encoder.object(object_id)
+        if self._writer is not None:
+            return self._writer.object(object_id)
         return self.index.object(object_id)
 
     def _place(self, found: Object) -> Place:
@@ -194,8 +200,8 @@ class Store:
             self._budget = self._layer_bytes // (count + 1)
             self._workers = workers
             self._ready.set()
-            if self._encoder is not None:
-                nursery.start_soon(self._durable_for_ever)
+            if self._encoder is not None and self._writer is not None:
+                nursery.start_soon(self._durable_for_ever, self._encoder, self._writer)
                 nursery.start_soon(self._encoder.run, workers, count, self._budget)
             await trio.sleep_forever()
 
@@ -208,16 +214,15 @@ class Store:
             yield
             nursery.cancel_scope.cancel()
 
-    async def _durable_for_ever(self) -> None:
+    async def _durable_for_ever(self, encoder: Encoder, writer: Writer) -> None:
         while True:
             await trio.sleep(DURABLE_SECONDS)
-            encoder = self._writing()
             touched, self._queued = self._queued | set(encoder.held()), set()
             if not touched and not self.index.dirty:
                 continue
             try:
                 await trio.to_thread.run_sync(self._fsync_staged, self._tokens(touched))
-                await self._writing().settle()
+                await writer.settle()
             except OSError as error:
                 self._queued |= touched
                 _log.error("a durability point failed: %s", error)

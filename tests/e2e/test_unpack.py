@@ -23,8 +23,9 @@ from jxlpy import JXLPyDecoder
 from PIL import Image
 
 from fsmount.codec import record
-from fsmount.store import config, index, jobs
+from fsmount.store import config, index
 from fsmount.store.disk import Disk
+from fsmount.store.entries import About, raw_entry
 from fsmount.store.index import ROOT, Object
 from fsmount.store.pack import build_entry
 from fsmount.store.store import Store
@@ -437,7 +438,7 @@ def test_names_stay_inside_and_apart(tmp_path: Path) -> None:
     paths = ["/etc/x", "../../y", "a/../b", "", "..", "f", "f/g", "n\0n", "same", "same", "\udcff"]
     bodies = [b"%d" % number for number in range(len(paths))]
     entries = [
-        jobs.raw_entry(number, path, number, hashlib.sha256(body).digest(), "", body)
+        raw_entry(About(number, path, number, hashlib.sha256(body).digest(), len(body)), "", body)
         for number, (path, body) in enumerate(zip(paths, bodies, strict=True), start=1)
     ]
     (packs / "00000001.zip").write_bytes(b"".join(map(build_entry, entries)))

@@ -1,0 +1,123 @@
+"""Entries, records and layers of objects, as a worker process reads them from packs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fsmount.codec import delta, images, record
+from fsmount.codec.cache import Lru
+from fsmount.codec.delta import Layer, Layout
+from fsmount.codec.record import Record
+from fsmount.errors import Damaged
+from fsmount.store.entries import NO_PAYLOAD, layout_of
+from fsmount.store.pack import Entry, read_entry
+
+_MAX_NESTING = 4
+
+
+class Place(NamedTuple):
+    """Where an object's entry lies."""
+
+    id: int
+    pack: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """A decoded layer, the objects it took besides its own, and how many residuals it rests on."""
+
+    layer: Layer
+    below: frozenset[int]
+    level: int
+
+
+class Reader:
+    """Entries, records and layers of the objects at hand, cached across jobs.
+
+    `touched` collects every object whose entry a result rests on, cached or not.
+    """
+
+    records: Lru[tuple[str, int], Record] = Lru(8 << 20)
+    layers: Lru[tuple[str, int], Known] = Lru(0)
+
+    def __init__(self, places: Sequence[Place], budget: int) -> None:
+        self._places = {place.id: place for place in places}
+        self.touched: set[int] = set()
+        if budget != Reader.layers.budget:
+            Reader.layers = Lru(budget)
+
+    def place(self, object_id: int) -> Place:
+        self.touched.add(object_id)
+        try:
+            return self._places[object_id]
+        except KeyError:
+            raise Damaged(f"object {object_id}", reason="needed and not listed") from None
+
+    def entry(self, object_id: int) -> Entry:
+        place = self.place(object_id)
+        entry = read_entry(Path(place.pack), place.offset, place.length)
+        if entry.object_id != object_id:
+            raise Damaged(place.pack, reason=f"entry {entry.name} instead of object {object_id}")
+        return entry
+
+    def record(self, entry: Entry) -> Record:
+        """The record of an entry, its anchor's fetched where it has one."""
+        anchor = record.anchor_of(entry.record)
+        if not anchor:
+            return _named(entry, record.unpack(entry.record))
+        place = self.place(anchor)
+        key = (place.pack, anchor)
+        found = self.records.get(key)
+        if found is None:
+            other = self.entry(anchor)
+            if record.anchor_of(other.record):
+                raise Damaged(f"object {anchor}", reason="an anchor that has an anchor")
+            found = _named(other, record.unpack(other.record))
+            self.records.put(key, found, sum(map(len, found.arrays.values())) + 2000)
+        return _named(entry, record.unpack(entry.record, found))
+
+    def layer(self, object_id: int, nesting: int = 0) -> Layer:
+        """The pixels an object coded itself."""
+        return self.known(object_id, nesting).layer
+
+    def known(self, object_id: int, nesting: int = 0) -> Known:
+        """An object's layer and what it rests on."""
+        place = self.place(object_id)
+        key = (place.pack, object_id)
+        found = self.layers.get(key)
+        if found is None:
+            if nesting > _MAX_NESTING:
+                raise Damaged(f"object {object_id}", reason="residuals nest too deep")
+            outer, self.touched = self.touched, set()
+            try:
+                entry = self.entry(object_id)
+                layout = layout_of(self.record(entry))
+                layer, level = self.decode(entry, layout, nesting)
+                found = Known(layer, frozenset(self.touched), level)
+            finally:
+                self.touched |= outer
+            self.layers.put(key, found, layer.nbytes)
+        self.touched |= found.below
+        return found
+
+    def decode(self, entry: Entry, layout: Layout, nesting: int = 0) -> tuple[Layer, int]:
+        """The layer of an entry from its payload, and how many residuals it rests on."""
+        image = None
+        if entry.suffix != NO_PAYLOAD:
+            image = images.decode(entry.suffix, entry.payload, layout.shape[2])
+        others = {i: self.known(i, nesting + 1) for i in sorted(layout.predicting())}
+        layers = {i: known.layer for i, known in others.items()}
+        level = 1 + max((known.level for known in others.values()), default=-1)
+        return delta.layer(layout, image, layers), level
+
+
+def _named(entry: Entry, found: Record) -> Record:
+    """The record, if it is the one of the object that the entry's name says."""
+    if found.header.get("id") != entry.object_id:
+        raise Damaged(f"entry {entry.name}", reason="its record is that of another object")
+    return found

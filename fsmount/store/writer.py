@@ -1,0 +1,187 @@
+"""The end of the write order: entries into packs, commits, and staged files that go.
+
+What is appended can be read at once, but counts only when it is committed: packs forced to the
+disk, then one transaction of the index, then the index forced. When a commit fails, everything appended
+and not committed is given up, and what comes next goes to a new pack.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from fsmount.store.config import Layout
+from fsmount.store.disk import Disk
+from fsmount.store.entries import About
+from fsmount.store.index import Index, Object
+from fsmount.store.pack import Entry, Pack
+from fsmount.store.reader import Place
+from fsmount.store.staging import Staging
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """The pack that is open for appending, and what is not committed yet."""
+
+    def __init__(
+        self, layout: Layout, index: Index, staging: Staging, disk: Disk, pack: Pack
+    ) -> None:
+        self._layout = layout
+        self._index = index
+        self._staging = staging
+        self._disk = disk
+        # None after a commit failed: what is appended next goes to a new pack.
+        self._pack: Pack | None = pack
+        self._pack_number = pack.number
+        self._full_packs: list[Pack] = []
+        self._appended: dict[int, Object] = {}
+        self._removable: list[int] = []
+
+    # -- objects
+
+    def object(self, object_id: int) -> Object:
+        """An object, committed or waiting for it; raises :class:`Damaged`."""
+        return self._appended.get(object_id) or self._index.object(object_id)
+
+    def place(self, object_id: int) -> Place:
+        """Where an object's entry lies."""
+        found = self.object(object_id)
+        return Place(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
+
+    def find(self, sha256: bytes, size: int) -> int | None:
+        """An object that renders to exactly these bytes, if there is one."""
+        for new in self._appended.values():
+            if new.sha256 == sha256 and new.size == size:
+                return new.id
+        return self._index.find_object(sha256, size)
+
+    def append(
+        self,
+        entry: Entry,
+        about: About,
+        *,
+        kind: str,
+        depth: int = 0,
+        needs: tuple[int, ...] = (),
+        layer: tuple[int, ...] = (),
+        reason: str | None = None,
+    ) -> Object:
+        """Write an entry; from now on its object can be read and taken tiles from."""
+        pack = self._writable_pack()
+        offset, length = pack.append(entry)
+        new = Object(
+            id=about.id,
+            kind=kind,
+            pack=pack.number,
+            offset=offset,
+            length=length,
+            size=about.size,
+            sha256=about.sha256,
+            depth=depth,
+            needs=needs,
+            layer=layer,
+            reason=reason,
+        )
+        self._appended[new.id] = new
+        return new
+
+    def _writable_pack(self) -> Pack:
+        """The pack for the next entry: a new one where the last is full or was given up."""
+        if self._pack is None or self._pack.full:
+            number = self._pack_number + 1
+            fresh = Pack(self._layout.pack(number), number, self._disk, 0)
+            if self._pack is not None:
+                self._full_packs.append(self._pack)
+            self._pack, self._pack_number = fresh, number
+        return self._pack
+
+    def _packs(self) -> list[Pack]:
+        """All packs that have entries not committed yet, or may get some."""
+        return self._full_packs + ([] if self._pack is None else [self._pack])
+
+    # -- commits
+
+    async def commit(self, rows: Callable[[], None]) -> None:
+        """Make what is appended count; `rows` changes the index inside the transaction.
+
+        docs/format.md says what a crash leaves after each step. Raises what the disk or the index
+        raises: then nothing of it counts, and :meth:`give_up` is due.
+        """
+        full, packs = list(self._full_packs), self._packs()
+        lengths = {pack.number: pack.length for pack in packs}
+        for pack in full:
+            pack.write_directory()
+        for pack in packs:
+            await trio.to_thread.run_sync(pack.fsync)
+        with self._index.transaction():
+            for number, length in lengths.items():
+                if length:
+                    sealed = number in {pack.number for pack in full}
+                    self._index.set_pack(number, length, sealed=sealed)
+            rows()
+        # From here on nothing may raise: the rows name what a commit that fails would drop.
+        del self._full_packs[: len(full)]
+        for pack in full:
+            with suppress(OSError):
+                pack.close()
+
+    def committed(self, object_id: int) -> None:
+        """The object's row is there: it needs not be remembered here any more."""
+        self._appended.pop(object_id, None)
+
+    def give_up(self) -> None:
+        """Forget what was appended and not committed, and write to a new pack from here on."""
+        self._appended.clear()
+        try:
+            self.close()
+        except Exception:
+            _log.exception("not all of it could be cut back; the next start does it")
+        # At once: what is appended from now on must not go where nothing commits it.
+        self._full_packs, self._pack = [], None
+
+    # -- durability
+
+    def discard(self, token: int) -> None:
+        """Remove a staged file once the rows that no longer name it are durable."""
+        self._removable.append(token)
+
+    async def force(self) -> None:
+        """Make all commits so far survive a power cut. Raises OSError."""
+        if self._index.suspect:
+            self._index.rewrite()
+        await trio.to_thread.run_sync(self._index.force)
+
+    async def settle(self) -> None:
+        """A durability point; staged files go that no row names any more. Raises OSError."""
+        going, self._removable = self._removable, []
+        try:
+            await self.force()
+            while going:
+                self._staging.remove(going[-1])
+                going.pop()
+        finally:
+            self._removable += going
+
+    def close(self) -> None:
+        """Leave open packs readable by any unzip. Uncommitted entries are cut off."""
+        committed = self._index.packs()
+        for pack in self._packs():
+            length = committed.get(pack.number, (0, False))[0]
+            try:
+                _finish(pack, length)
+                if not length:
+                    self._disk.unlink(pack.path)
+            except OSError as error:
+                _log.error("%s: %s; the next start cuts it back", pack.path, error)
+
+
+def _finish(pack: Pack, length: int) -> None:
+    try:
+        pack.rewind(length)
+        pack.write_directory()
+    finally:
+        pack.close()

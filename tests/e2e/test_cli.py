@@ -1,0 +1,359 @@
+"""The commands around a real mount: in the background, beside it, after its death."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fsmount.mount.mountpoint import mounted_at
+from tests.e2e.mounts import missing
+from tests.frames import png, screens
+from tests.trees import REAL, facts, make_pictures
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+]
+NAMES = sorted(path.name for path in REAL.iterdir())
+
+
+def fsmount(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def well(*arguments: object, **variables: str) -> str:
+    """Its stdout; it went well and had no complaint."""
+    done = fsmount(*arguments, **variables)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def refused(code: int, *arguments: object, **variables: str) -> str:
+    """The one sentence it ended with."""
+    done = fsmount(*arguments, **variables)
+    assert (done.returncode, done.stdout) == (code, ""), done
+    assert done.stderr.startswith("fsmount: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.removeprefix("fsmount: ").strip()
+
+
+@pytest.fixture(name="root")
+def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_LOG"):
+        monkeypatch.delenv(name, raising=False)
+    well("init", tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.fixture(name="place")
+def mountpoint(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    yield folder
+    while mounted_at(folder) is not None:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+class Server:
+    """The process behind a mount."""
+
+    def __init__(self, place: Path) -> None:
+        self.pid = int(os.getxattr(place, "user.fsmount.pid"))
+        self._fd = os.pidfd_open(self.pid)
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it ends within some time."""
+        return bool(select.select([self._fd], [], [], seconds)[0])
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal and see the process end."""
+        os.kill(self.pid, number)
+        assert self.ended(30)
+
+
+def staged(root: Path) -> int:
+    return int(json.loads(well("stats", root, "--json"))["objects"]["staged"])
+
+
+def test_a_mount_in_the_background(root: Path, place: Path, tmp_path: Path) -> None:
+    assert well("mount", root, place) == ""
+    # It answers, and has done with our terminal and folder.
+    assert mounted_at(place) is not None
+    assert list(place.iterdir()) == []
+    server = Server(place)
+    assert not server.ended(0)
+    assert os.getsid(server.pid) != os.getsid(0)
+    assert Path(f"/proc/{server.pid}/cwd").readlink() == Path("/")
+    assert (root / "mount.log").stat().st_mode & 0o777 == 0o600
+    shutil.copytree(REAL, place / "desk")
+    # Returns when all is encoded and the store is closed.
+    assert well("umount", place) == ""
+    assert server.ended(0)
+    assert mounted_at(place) is None
+    found = json.loads(well("stats", root, "--json"))["objects"]
+    assert found == {"key": 1, "delta": 5, "raw": 0, "staged": 0}
+    assert well("verify", _named(tmp_path), root) == "6/6 identical\n"
+    assert "no damage found" in well("check", root)
+    well("mount", root, place, FSMOUNT_CACHE_SIZE="32M", FSMOUNT_LOG=str(tmp_path / "log"))
+    assert (place / "desk" / NAMES[5]).read_bytes() == (REAL / NAMES[5]).read_bytes()
+    well("umount", place)
+    log = (tmp_path / "log").read_text()
+    assert "is mounted" in log
+    assert "unmounted" in log
+
+
+def _named(tmp_path: Path) -> Path:
+    """The real pictures in a folder called as in the store."""
+    shutil.copytree(REAL, tmp_path / "desk")
+    return tmp_path / "desk"
+
+
+@pytest.mark.parametrize("how", ["--now", "umount"])
+def test_what_is_not_encoded_waits_for_the_next_mount(
+    root: Path, place: Path, tmp_path: Path, how: str
+) -> None:
+    well("mount", root, place)
+    server = Server(place)
+    shutil.copytree(REAL, place / "desk")
+    if how == "--now":
+        assert well("umount", "--now", place) == ""
+        assert server.ended(0)
+    else:
+        subprocess.run(["umount", place], check=True)
+        assert server.ended(30)
+    assert staged(root) > 0
+    assert well("verify", _named(tmp_path), root) == "6/6 identical\n"
+    well("mount", root, place)
+    assert well("umount", place) == ""
+    assert staged(root) == 0
+    assert well("verify", tmp_path / "desk", root) == "6/6 identical\n"
+
+
+def test_beside_a_mount(root: Path, place: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    make_pictures(source)
+    well("mount", root, place)
+    server = Server(place)
+    shutil.copytree(source, place / "in")
+    why = refused(11, "import", source, root)
+    assert f"process {server.pid}" in why
+    assert "work through its mountpoint" in why
+    assert well("verify", source, root) == "3/3 identical\n"
+    assert well("ls", root, "in").count("\n") == 3
+    assert json.loads(well("stats", root, "--json"))["files"] == 3
+    assert "3 files exported" in well("export", root, tmp_path / "out")
+    assert facts(tmp_path / "out").keys() == {b"in", *(b"in/%02d.png" % n for n in range(3))}
+    assert "no damage found" in well("check", "--full", root)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert "in use by another" in refused(11, "mount", root, other)
+    assert "is mounted there already" in refused(12, "mount", root, place)
+    well("mount", "-o", "ro", root, other)
+    assert (other / "in" / "00.png").read_bytes() == (source / "00.png").read_bytes()
+    with pytest.raises(OSError, match="Read-only"):
+        (other / "new").touch()
+    well("umount", other)
+    well("umount", place)
+
+
+def test_while_a_mount_encodes(root: Path, place: Path, tmp_path: Path) -> None:
+    """Reading commands meet files on their way from staging into packs, again and again."""
+    source = tmp_path / "in"
+    make_pictures(source, 60)
+    well("mount", root, place)
+    shutil.copytree(source, place / "in")
+    for number in range(3):
+        assert well("verify", source, root) == "60/60 identical\n"
+        assert "no damage found" in well("check", root)
+        assert well("ls", root, "in").count("\n") == 60
+        assert "60 files" in well("export", root, tmp_path / f"out{number}")
+    well("umount", place)
+    assert staged(root) == 0
+
+
+def test_busy(root: Path, place: Path) -> None:
+    well("mount", root, place)
+    with (place / "open").open("wb"):
+        why = refused(12, "umount", place)
+        assert why == f"{place}: it is busy: some program has a file or its working folder there"
+        assert mounted_at(place) is not None
+    well("umount", place)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_well(root: Path, place: Path, number: signal.Signals) -> None:
+    well("mount", root, place)
+    (place / "a").write_bytes(b"safe")
+    Server(place).kill(number)
+    assert mounted_at(place) is None
+    assert staged(root) <= 1
+    well("mount", root, place)
+    assert (place / "a").read_bytes() == b"safe"
+    well("umount", place)
+
+
+def test_after_kill_9_the_message_has_the_remedy(root: Path, place: Path) -> None:
+    well("mount", root, place)
+    picture = png(screens(1)[0])
+    (place / "a.png").write_bytes(picture)
+    Server(place).kill(signal.SIGKILL)
+    with pytest.raises(OSError) as stale:
+        os.statvfs(place)
+    assert stale.value.errno == errno.ENOTCONN
+    remedy = f"fusermount3 -u {place}"
+    for command in (["mount", root, place], ["umount", place], ["umount", "--now", place]):
+        why = refused(12, *command)
+        assert why.endswith(f"has died; give it free with: {remedy}")
+    # The store itself is free.
+    assert well("ls", root).endswith("a.png\n")
+    subprocess.run(remedy.split(), check=True)
+    well("mount", root, place)
+    assert (place / "a.png").read_bytes() == picture
+    well("umount", place)
+    assert staged(root) == 0
+
+
+def test_in_the_foreground(root: Path, place: Path) -> None:
+    command = [sys.executable, "-m", "fsmount", "mount", "-f", str(place)]
+    environment = {**os.environ, "FSMOUNT_STORE": str(root)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stderr is not None
+        assert run.stderr.readline().endswith("is mounted\n")
+        assert Server(place).pid == run.pid
+        assert (root / "mount.log").exists() is False
+        well("umount", place)
+        assert run.stderr.readline().endswith("is unmounted\n")
+        assert run.wait(30) == 0
+
+
+def test_interrupting_umount_leaves_the_mount(root: Path, place: Path) -> None:
+    well("mount", root, place)
+    shutil.copytree(REAL, place / "desk")
+    command = [sys.executable, "-m", "fsmount", "umount", str(place)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
+        # It has opened a descriptor on the server when it is waiting.
+        while not any("pidfd" in link for link in _links(run.pid)):
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        assert run.stderr is not None
+        assert run.stderr.read().strip() == b""
+    assert run.returncode == 130
+    assert mounted_at(place) is not None
+    well("umount", place)
+    assert staged(root) == 0
+
+
+def _links(pid: int) -> list[str]:
+    found = []
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            found.append(os.readlink(entry))
+    except FileNotFoundError:
+        pass
+    return found
+
+
+def test_unmounting_what_is_not_ours(tmp_path: Path) -> None:
+    assert refused(12, "umount", "/proc").endswith("is not a mount of fsmount")
+    assert refused(12, "umount", tmp_path).endswith("nothing is mounted there")
+
+
+# What people without privileges are told
+
+
+@pytest.fixture(name="public")
+def folder_for_all() -> Iterator[Path]:
+    """A folder that user nobody may enter, with a store and a mountpoint of his."""
+    if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("unshare"):
+        pytest.skip("needs root, setpriv and unshare")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        well("init", path / "store")
+        (path / "mnt").mkdir()
+        for entry in (path / "mnt", path / "store", *(path / "store").rglob("*")):
+            os.chown(entry, 65534, 65534)
+        yield path
+
+
+def as_nobody(public: Path, device_mode: int, path: str) -> subprocess.CompletedProcess[str]:
+    """`fsmount mount` as user nobody, with a /dev/fuse of this mode, in a namespace of its own."""
+    device = public / "fuse"
+    os.mknod(device, stat.S_IFCHR | 0o600, Path("/dev/fuse").stat().st_rdev)
+    device.chmod(device_mode)
+    script = (
+        'set -e; mount --bind "$1" /dev/fuse; shift; '
+        "exec setpriv --reuid 65534 --clear-groups --inh-caps=-all "
+        'env PATH="$1" HOME=/ "${@:2}"'
+    )
+    run = [sys.executable, "-m", "fsmount", "mount", str(public / "store"), str(public / "mnt")]
+    command = ["unshare", "-m", "bash", "-c", script, "bash", str(device), path, *run]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def reachable() -> bool:
+    """Whether nobody can run this Python at all."""
+    command = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", "import apsw"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "path", "why"),
+    [
+        (0o600, os.environ["PATH"], "/dev/fuse cannot be opened: Permission denied"),
+        (0o666, "/nowhere", "fusermount3 is not installed; it comes with the package fuse3"),
+    ],
+)
+def test_nobody_without_fuse(public: Path, mode: int, path: str, why: str) -> None:
+    if not reachable():
+        pytest.skip("user nobody cannot run this Python")
+    done = as_nobody(public, mode, path)
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip("no namespaces here")
+    assert done.stderr == f"fsmount: FUSE cannot be used here: {why}\n"
+    assert done.returncode == 13
+
+
+def test_after_closing_a_read_only_store_is_as_it_was(root: Path, place: Path) -> None:
+    """A mount with -o ro beside nothing changes no file of the store but the journal."""
+    (place.parent / "in").mkdir()
+    (place.parent / "in" / "a.png").write_bytes(png(screens(1)[0]))
+    well("import", place.parent / "in", root)
+
+    def state() -> dict[str, bytes]:
+        return {
+            path.name: path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file() and not path.name.endswith(("-wal", "-shm", ".log"))
+        }
+
+    before = state()
+    well("mount", "-o", "ro", root, place)
+    assert (place / "in" / "a.png").stat().st_size > 0
+    well("umount", place)
+    assert state() == before
