@@ -390,8 +390,9 @@ def test_no_store(cli: Cli, source: Path, tmp_path: Path, name: str, what: str) 
         place.mkdir()
     if what == "file":
         place.touch()
-    arguments = {**each(place, source, tmp_path), "mount": [place, tmp_path]}[name]
-    done = cli(name, *arguments)
+    uses = each(place, source, tmp_path)
+    uses["mount"] = [place, tmp_path]
+    done = cli(name, *uses[name])
     assert done.code == 10
     assert done.sentence() == f"{place} is no fsmount store. Make one with: fsmount init {place}"
     assert not (tmp_path / "out").exists()
@@ -402,7 +403,9 @@ def test_a_format_of_the_future(
     cli: Cli, root: Path, source: Path, tmp_path: Path, name: str
 ) -> None:
     (root / "fsmount.json").write_bytes(FORMAT_2)
-    done = cli(name, *{**each(root, source, tmp_path), "mount": [root, source]}[name])
+    uses = each(root, source, tmp_path)
+    uses["mount"] = [root, source]
+    done = cli(name, *uses[name])
     assert done.code == 30
     assert "is a store of format 2" in done.sentence()
 
@@ -632,7 +635,7 @@ def test_progress_and_no_color(root: Path, source: Path) -> None:
 
 def test_interrupted(root: Path, tmp_path: Path) -> None:
     make_pictures(tmp_path / "in", 60)
-    command = [sys.executable, "-m", "fsmount", "import", tmp_path / "in", root]
+    command = [sys.executable, "-m", "fsmount", "import", str(tmp_path / "in"), str(root)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
         while not list((root / "staging").iterdir()):
             assert run.poll() is None

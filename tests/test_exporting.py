@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fsmount.errors import DiskFull, FsmountError
-from fsmount.store import exporting
 from fsmount.store.exporting import Exporter, Verifier
 from fsmount.store.store import Store
 from fsmount.store.tree import find, target_of
@@ -26,6 +26,18 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(name="source")
 def tree(tmp_path: Path) -> Path:
     return make_tree(tmp_path / "in")
+
+
+@contextmanager
+def raises(kind: type[Exception], text: str = "") -> Iterator[None]:
+    """Like pytest.raises, through the groups of nurseries."""
+    with pytest.raises(ExceptionGroup) as caught:
+        yield
+    error: Exception = caught.value
+    while isinstance(error, ExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, kind)
+    assert text in str(error)
 
 
 def scratch_files(folder: Path) -> list[Path]:
@@ -75,9 +87,8 @@ async def test_paths(root: Path, source: Path, tmp_path: Path) -> None:
             b"in/caf\xe9.txt",
         ]
     )
-    with pytest.RaisesGroup(pytest.RaisesExc(FsmountError), flatten_subgroups=True) as caught:
+    with raises(FsmountError, "there is no 'in/nothing' in"):
         await export_from(root, out, b"in/nothing")
-    assert "there is no 'in/nothing' in" in str(caught.value.exceptions[0].exceptions[0])
 
 
 async def test_nothing_is_overwritten_unless_forced(
@@ -179,7 +190,7 @@ async def test_a_disk_that_fills_up(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "utime", full)
-    with pytest.RaisesGroup(pytest.RaisesExc(DiskFull), flatten_subgroups=True):
+    with raises(DiskFull):
         await export_from(root, out)
     assert scratch_files(out) == []
     assert not [path for path in out.rglob("*") if path.is_file()]
@@ -198,8 +209,8 @@ async def test_a_write_that_is_cut_short_is_no_success(
         os.close(real(path, flags, mode))
         return real("/dev/full", os.O_WRONLY)
 
-    monkeypatch.setattr(exporting.os, "open", to_a_full_disk)
-    with pytest.RaisesGroup(pytest.RaisesExc(DiskFull), flatten_subgroups=True):
+    monkeypatch.setattr(os, "open", to_a_full_disk)
+    with raises(DiskFull):
         await export_from(root, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -287,7 +287,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs root")
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no tmpfs may be mounted here")
     yield folder

@@ -114,8 +114,11 @@ def test_same(store: Store, tmp_path: Path) -> None:
 
     link = tmp_path / "link"
     link.symlink_to("here")
-    kind = {"uid": 0, "gid": 0, "now_ns": 1}
-    store.index.create(ROOT, b"link", mode=stat.S_IFLNK | 0o777, target=b"here", **kind)
+
+    def create(name: bytes, mode: int, target: bytes | None = None, rdev: int = 0) -> None:
+        store.index.create(ROOT, name, mode=mode, uid=0, gid=0, now_ns=1, target=target, rdev=rdev)
+
+    create(b"link", stat.S_IFLNK | 0o777, target=b"here")
     assert is_same("link", link)
     assert not is_same("file", link)
     assert not is_same("link", file)
@@ -124,12 +127,12 @@ def test_same(store: Store, tmp_path: Path) -> None:
     assert not is_same("link", link)
 
     os.mkfifo(tmp_path / "pipe")
-    store.index.create(ROOT, b"pipe", mode=stat.S_IFIFO | 0o600, **kind)
+    create(b"pipe", stat.S_IFIFO | 0o600)
     assert is_same("pipe", tmp_path / "pipe")
-    store.index.create(ROOT, b"null", mode=stat.S_IFCHR | 0o600, rdev=os.makedev(1, 3), **kind)
+    create(b"null", stat.S_IFCHR | 0o600, rdev=os.makedev(1, 3))
     assert is_same("null", Path("/dev/null"))
     assert not is_same("null", Path("/dev/zero"))
-    store.index.create(ROOT, b"folder", mode=stat.S_IFDIR | 0o700, **kind)
+    create(b"folder", stat.S_IFDIR | 0o700)
     assert not is_same("folder", tmp_path)
 
 

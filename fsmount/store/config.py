@@ -61,6 +61,11 @@ class Layout:
         return self.root / "opened"
 
     @property
+    def reserve(self) -> Path:
+        """Space for deleting files from a full disk."""
+        return self.root / "reserve"
+
+    @property
     def lost(self) -> Path:
         """What an index did not know that may not have been the newest."""
         return self.root / "lost"

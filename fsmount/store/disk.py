@@ -40,6 +40,10 @@ class Disk:
         """Cut or extend (with a hole) to `size` bytes."""
         os.ftruncate(fd, size)
 
+    def allocate(self, fd: int, size: int) -> None:
+        """Make sure that `size` bytes from the start have their place on the disk."""
+        os.posix_fallocate(fd, 0, size)
+
     def fsync(self, fd: int) -> None:
         """Force a file to the disk. A failure must never be retried on the same descriptor."""
         os.fsync(fd)

@@ -26,6 +26,7 @@ import apsw.sqlite_extra
 
 from fsmount.errors import Damaged, NoSuchInode
 from fsmount.store.disk import Disk
+from fsmount.store.reserve import Reserve
 
 ROOT = 1
 _CHECKSUM_BYTES = 8
@@ -192,6 +193,7 @@ class Index:
         self.read_only = read_only
         self.dirty = False
         self.suspect = False
+        self.reserve: Reserve | None = None
         self._disk = disk
         self._log: int | None = None
         self._forcing = threading.Lock()
@@ -256,8 +258,11 @@ class Index:
     # -- transactions and durability
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Everything inside is one commit; nests (the outermost commits)."""
+    def transaction(self, *, deletes: bool = False) -> Iterator[None]:
+        """Everything inside is one commit; nests (the outermost commits).
+
+        `deletes`: it makes room, so it may take the last there is.
+        """
         if self._depth:
             self._depth += 1
             try:
@@ -265,6 +270,8 @@ class Index:
             finally:
                 self._depth -= 1
             return
+        if deletes and self.reserve is not None:
+            self.reserve.spend_if_full()
         self._run("BEGIN IMMEDIATE")
         self._depth = 1
         try:
@@ -465,7 +472,7 @@ class Index:
         if found is None:
             raise NoSuchInode(name)
         is_folder = stat.S_ISDIR(found.mode)
-        with self.transaction():
+        with self.transaction(deletes=True):
             self._run("DELETE FROM dirents WHERE folder = ? AND name = ?", (folder, name))
             self._change_links(found.ino, -2 if is_folder else -1, now_ns)
             self._touch_folder(folder, now_ns, -1 if is_folder else 0)
@@ -490,7 +497,7 @@ class Index:
         if moved is None:
             raise NoSuchInode(name)
         replaced = None
-        with self.transaction():
+        with self.transaction(deletes=True):
             if exchange and other is not None:
                 self._set_name(folder, name, other.ino)
                 self._set_name(new_folder, new_name, moved.ino)
@@ -524,7 +531,7 @@ class Index:
     def purge(self, ino: int) -> int | None:
         """Remove an inode without names for good; the token of its staged file, to be removed."""
         row = self.inode(ino)
-        with self.transaction():
+        with self.transaction(deletes=True):
             self._run("DELETE FROM xattrs WHERE ino = ?", (ino,))
             self._run("DELETE FROM inodes WHERE ino = ?", (ino,))
             self._use(row.object_id, -1)

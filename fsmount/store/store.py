@@ -27,6 +27,7 @@ from fsmount.store.index import Index, Object
 from fsmount.store.pack import read_entry
 from fsmount.store.reader import Place
 from fsmount.store.recovery import recover
+from fsmount.store.reserve import Reserve
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 
@@ -58,6 +59,9 @@ class Store:
             self._encoder: Encoder | None = None
             self._writer: Writer | None = None
             if not read_only:
+                self._reserve = Reserve(self.layout.reserve, self.disk)
+                self._reserve.fill()
+                self.index.reserve = self._reserve
                 pack = recover(self.layout, self.index, self.staging, self.disk)
                 rooms = self.layout, self.index, self.staging, self.disk
                 self._writer = Writer(*rooms, pack)
@@ -217,6 +221,7 @@ class Store:
     async def _durable_for_ever(self, encoder: Encoder, writer: Writer) -> None:
         while True:
             await trio.sleep(DURABLE_SECONDS)
+            self._reserve.fill()
             touched, self._queued = self._queued | set(encoder.held()), set()
             if not touched and not self.index.dirty:
                 continue

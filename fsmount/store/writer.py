@@ -1,8 +1,8 @@
 """The end of the write order: entries into packs, commits, and staged files that go.
 
 What is appended can be read at once, but counts only when it is committed: packs forced to the
-disk, then one transaction of the index, then the index forced. When a commit fails, everything appended
-and not committed is given up, and what comes next goes to a new pack.
+disk, then one transaction of the index, then the index forced. When a commit fails, everything
+appended and not committed is given up, and what comes next goes to a new pack.
 """
 
 from __future__ import annotations

@@ -177,14 +177,15 @@ def test_beside_a_mount(root: Path, place: Path, tmp_path: Path) -> None:
 def test_while_a_mount_encodes(root: Path, place: Path, tmp_path: Path) -> None:
     """Reading commands meet files on their way from staging into packs, again and again."""
     source = tmp_path / "in"
-    make_pictures(source, 60)
+    make_pictures(source, 40)
     well("mount", root, place)
     shutil.copytree(source, place / "in")
-    for number in range(3):
-        assert well("verify", source, root) == "60/60 identical\n"
+    for number in range(2):
+        assert json.loads(well("stats", root, "--json"))["files"] == 40
+        assert well("verify", source, root) == "40/40 identical\n"
         assert "no damage found" in well("check", root)
-        assert well("ls", root, "in").count("\n") == 60
-        assert "60 files" in well("export", root, tmp_path / f"out{number}")
+        assert well("ls", root, "in").count("\n") == 40
+        assert "40 files" in well("export", root, tmp_path / f"out{number}")
     well("umount", place)
     assert staged(root) == 0
 
@@ -295,14 +296,17 @@ def folder_for_all() -> Iterator[Path]:
 
 
 def as_nobody(public: Path, device_mode: int, path: str) -> subprocess.CompletedProcess[str]:
-    """`fsmount mount` as user nobody, with a /dev/fuse of this mode, in a namespace of its own."""
+    """`fsmount mount` as user nobody, with a /dev/fuse of this mode, in a namespace of its own.
+
+    The capability lets nobody read a Python that lies in root's home, and nothing else.
+    """
     device = public / "fuse"
     os.mknod(device, stat.S_IFCHR | 0o600, Path("/dev/fuse").stat().st_rdev)
     device.chmod(device_mode)
     script = (
-        'set -e; mount --bind "$1" /dev/fuse; shift; '
-        "exec setpriv --reuid 65534 --clear-groups --inh-caps=-all "
-        'env PATH="$1" HOME=/ "${@:2}"'
+        'set -e; mount --bind "$1" /dev/fuse; caps=+dac_read_search; '
+        "exec setpriv --reuid 65534 --clear-groups --inh-caps=$caps --ambient-caps=$caps "
+        'env PATH="$2" HOME=/ "${@:3}"'
     )
     run = [sys.executable, "-m", "fsmount", "mount", str(public / "store"), str(public / "mnt")]
     command = ["unshare", "-m", "bash", "-c", script, "bash", str(device), path, *run]
@@ -316,12 +320,6 @@ def as_nobody(public: Path, device_mode: int, path: str) -> subprocess.Completed
     )
 
 
-def reachable() -> bool:
-    """Whether nobody can run this Python at all."""
-    command = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", "import apsw"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("mode", "path", "why"),
     [
@@ -330,11 +328,9 @@ def reachable() -> bool:
     ],
 )
 def test_nobody_without_fuse(public: Path, mode: int, path: str, why: str) -> None:
-    if not reachable():
-        pytest.skip("user nobody cannot run this Python")
     done = as_nobody(public, mode, path)
-    if "mount:" in done.stderr or "unshare:" in done.stderr:
-        pytest.skip("no namespaces here")
+    if done.stderr.startswith(("mount:", "unshare:", "setpriv:")):
+        pytest.skip(done.stderr)
     assert done.stderr == f"fsmount: FUSE cannot be used here: {why}\n"
     assert done.returncode == 13
 

@@ -1,0 +1,122 @@
+"""Faults under a real mount: workers that are killed, a disk that is full."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.mounts import Mount, missing
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
+
+FRAMES = sorted((Path(__file__).parents[1] / "data" / "desk").glob("*.png"))
+
+
+def kinds(mount: Mount, names: list[str]) -> set[bytes]:
+    return {os.getxattr(mount.path / name, "user.fsmount.kind") for name in names}
+
+
+def workers(mount: Mount) -> list[int]:
+    children = Path(f"/proc/{mount.pid}/task/{mount.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def kill_workers(mount: Mount) -> int:
+    """Kill all worker processes there are now; how many."""
+    found = workers(mount)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(found)
+
+
+def test_killed_workers_cost_no_file(tmp_path: Path) -> None:
+    mount = Mount(tmp_path)
+    mount.start()
+    try:
+        killed = 0
+        for frame in FRAMES:
+            (mount.path / frame.name).write_bytes(frame.read_bytes())
+        end = time.monotonic() + 60
+        while int(os.getxattr(mount.path, "user.fsmount.staged")):
+            assert time.monotonic() < end
+            killed += kill_workers(mount) if killed < 12 else 0
+            time.sleep(0.15)
+        assert killed
+        names = [frame.name for frame in FRAMES]
+        assert kinds(mount, names) <= {b"key", b"delta", b"raw"}
+        for frame in FRAMES:
+            assert (mount.path / frame.name).read_bytes() == frame.read_bytes()
+        mount.stop()
+        mount.start()
+        kill_workers(mount)
+        for frame in FRAMES:
+            assert (mount.path / frame.name).read_bytes() == frame.read_bytes()
+            kill_workers(mount)
+        mount.stop()
+    finally:
+        mount.clean()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 8 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=False)
+    if made.returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
+    mount = Mount(small_disk)
+    mount.start()
+    written: dict[str, bytes] = {}
+    refused = 0
+    try:
+        for number in range(40):
+            data = os.urandom(400_000)
+            name = f"{number}.bin"
+            try:
+                fd = os.open(mount.path / name, os.O_WRONLY | os.O_CREAT)
+                try:
+                    os.write(fd, data)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                written[name] = data
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                refused += 1
+        assert refused
+        assert len(written) > 5
+        for name, data in written.items():
+            assert (mount.path / name).read_bytes() == data
+        # Room again: deleting works on a full disk, and then writing does.
+        for name in [path.name for path in mount.path.iterdir()][len(written) // 2 :]:
+            (mount.path / name).unlink()
+            written.pop(name, None)
+        mount.stop()
+        mount.start()
+        (mount.path / "small.txt").write_bytes(b"fits")
+        written["small.txt"] = b"fits"
+        mount.stop()
+        mount.start()
+        for name, data in written.items():
+            assert (mount.path / name).read_bytes() == data
+        mount.stop()
+    finally:
+        mount.clean()

@@ -1,0 +1,49 @@
+"""The space kept back for deleting files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fsmount.store.disk import Disk
+from fsmount.store.reserve import RESERVE_BYTES, Reserve
+
+
+class FullDisk(Disk):
+    def allocate(self, fd: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def with_free(monkeypatch: pytest.MonkeyPatch, path: Path, free: int) -> None:
+    fields = list(os.statvfs(path))
+    fields[1], fields[4] = 1, free
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
+
+
+def test_it_holds_allocated_bytes(tmp_path: Path) -> None:
+    Reserve(tmp_path / "reserve", Disk()).fill()
+    found = (tmp_path / "reserve").stat()
+    assert found.st_size == RESERVE_BYTES
+    assert found.st_blocks * 512 >= RESERVE_BYTES
+
+
+@pytest.mark.parametrize(("free", "left"), [(RESERVE_BYTES - 1, False), (RESERVE_BYTES, True)])
+def test_it_goes_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, left: bool
+) -> None:
+    reserve = Reserve(tmp_path / "reserve", Disk())
+    reserve.fill()
+    with_free(monkeypatch, tmp_path, free)
+    reserve.spend_if_full()
+    assert (tmp_path / "reserve").exists() is left
+    reserve.spend_if_full()
+
+
+def test_a_full_disk_gets_none_and_is_asked_again(tmp_path: Path) -> None:
+    Reserve(tmp_path / "reserve", FullDisk()).fill()
+    assert not (tmp_path / "reserve").exists()
+    Reserve(tmp_path / "reserve", Disk()).fill()
+    assert (tmp_path / "reserve").exists()
