@@ -634,7 +634,7 @@ def test_progress_and_no_color(root: Path, source: Path) -> None:
 
 
 def test_interrupted(root: Path, tmp_path: Path) -> None:
-    make_pictures(tmp_path / "in", 60)
+    make_pictures(tmp_path / "in", 30)
     command = [sys.executable, "-m", "fsmount", "import", str(tmp_path / "in"), str(root)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
         while not list((root / "staging").iterdir()):
@@ -645,4 +645,4 @@ def test_interrupted(root: Path, tmp_path: Path) -> None:
     assert run.returncode == 130
     Lock(root / "lock").release()
     assert process("import", tmp_path / "in", root).code == 0
-    assert process("verify", tmp_path / "in", root).out == "60/60 identical\n"
+    assert process("verify", tmp_path / "in", root).out == "30/30 identical\n"

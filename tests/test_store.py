@@ -88,7 +88,16 @@ async def test_read_only_beside_a_writer(root: Path) -> None:
     reader.close()
     # Nothing but what the writer made; SQLite's own files aside.
     names = {name for name in os.listdir(root) if not name.startswith("index.sqlite-")}
-    assert names == {"fsmount.json", "index.sqlite", "lock", "opened", "packs", "raw", "reserve", "staging"}
+    assert names == {
+        "fsmount.json",
+        "index.sqlite",
+        "lock",
+        "opened",
+        "packs",
+        "raw",
+        "reserve",
+        "staging",
+    }
     writer.close()
 
 

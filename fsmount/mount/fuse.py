@@ -39,6 +39,9 @@ _log = logging.getLogger(__name__)
 TIMEOUT_S = 86_400.0
 """How long the kernel may remember names and attributes: only the kernel changes the tree."""
 
+READ_ONLY_TIMEOUT_S = 1.0
+"""The same of a read-only mount: another process may write to the store."""
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -91,15 +94,18 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, vfs: Vfs, overrides: Overrides | None = None) -> None:
+    def __init__(
+        self, vfs: Vfs, overrides: Overrides | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
         super().__init__()
         self._vfs = vfs
+        self._timeout_s = timeout_s
         self._overrides = overrides or Overrides()
 
     def _entry(self, shown: Attributes) -> EntryAttributes:
         entry = EntryAttributes()
         entry.st_ino = shown.ino
-        entry.entry_timeout = entry.attr_timeout = TIMEOUT_S
+        entry.entry_timeout = entry.attr_timeout = self._timeout_s
         entry.st_mode = shown.mode & ~(self._overrides.umask or 0)
         entry.st_nlink = shown.nlink
         entry.st_uid = shown.uid if self._overrides.uid is None else self._overrides.uid

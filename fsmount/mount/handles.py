@@ -205,6 +205,10 @@ class OpenFiles:
         try:
             fd = self._store.staging.open(token, flags)
         except FileNotFoundError as error:
+            if self._store.index.inode(entry.ino).staged != token:
+                # A read-only mount: the writer beside us has encoded it just now.
+                self._attach(entry)
+                return
             raise Damaged(self._store.staging.path(token), reason="the file is gone") from error
         self._detach(entry)
         entry.staged = StagedFile(token, fd)

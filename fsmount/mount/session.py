@@ -22,7 +22,7 @@ import pyfuse3
 import trio
 
 from fsmount.errors import FsmountError, NoFuse
-from fsmount.mount.fuse import Operations, Overrides
+from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, TIMEOUT_S, Operations, Overrides
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint
 from fsmount.mount.options import MountOptions
 from fsmount.mount.vfs import Vfs
@@ -186,9 +186,12 @@ async def serve_store(
     """Mount an open store and answer until it is unmounted. Raises :class:`NoFuse`."""
     vfs = Vfs(store)
     overrides = Overrides(options.uid, options.gid, options.umask)
+    timeout_s = READ_ONLY_TIMEOUT_S if store.read_only else TIMEOUT_S
     try:
         pyfuse3.init(
-            Operations(vfs, overrides), str(mountpoint), _fuse_options(store.path, options)
+            Operations(vfs, overrides, timeout_s),
+            str(mountpoint),
+            _fuse_options(store.path, options),
         )
     except RuntimeError as error:
         raise NoFuse(f"the system refused to mount on {mountpoint} ({error})") from error

@@ -54,6 +54,8 @@ class Importer:
             except OSError as error:
                 if error.errno in NO_SPACE:
                     raise DiskFull(self._store.path) from error
+                if error.filename == str(self._store.index.file):
+                    raise
                 self.summary.problems.append((str(item.source), error.strerror or str(error)))
             while self._store.pending() > _AHEAD:
                 await trio.sleep(0.01)

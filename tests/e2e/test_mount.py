@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -373,3 +374,27 @@ def test_background(tmp_path: Path) -> None:
         unmount(mount.path)
     finally:
         mount.clean()
+
+
+def test_a_read_only_mount_follows_the_writer_beside_it(tmp_path: Path) -> None:
+    writer, reader = Mount(tmp_path), Mount(tmp_path, "ro")
+    reader.path = tmp_path / "second"
+    reader.path.mkdir()
+    writer.start()
+    try:
+        (writer.path / "a").write_bytes(b"one")
+        reader.start()
+        assert (reader.path / "a").read_bytes() == b"one"
+        with pytest.raises(OSError, match="Read-only"):
+            (reader.path / "b").write_bytes(b"x")
+        (writer.path / "a").write_bytes(b"another")
+        (writer.path / "b").write_bytes(b"new")
+        end = time.monotonic() + 20
+        while (reader.path / "a").read_bytes() != b"another" or not (reader.path / "b").exists():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        reader.stop()
+        writer.stop()
+    finally:
+        reader.clean()
+        writer.clean()
