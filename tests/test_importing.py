@@ -18,6 +18,7 @@ import pytest
 from fsmount.errors import DiskFull
 from fsmount.store import importing
 from fsmount.store.check import check_relations
+from fsmount.store.index import Index
 from fsmount.store.store import Store
 from tests.encoding import get
 from tests.frames import FlakyDisk
@@ -243,6 +244,19 @@ async def test_a_disk_that_fills_up(root: Path, tmp_path: Path) -> None:
     store.close()
     assert len(await contents(root)) == 3
     whole(root)
+
+
+async def test_an_index_that_cannot_be_written_is_no_fault_of_the_source(
+    root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(index: Index, *arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(index.file))
+
+    monkeypatch.setattr(Index, "create", fail)
+    with pytest.raises(ExceptionGroup) as caught:
+        await import_into(root, f"{source}/")
+    assert caught.group_contains(OSError, match=r"index\.sqlite")
+    assert list((root / "staging").iterdir()) == []
 
 
 def fsmount(*arguments: object) -> subprocess.CompletedProcess[str]:
