@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _READY = b"ready"
 _LOG_BYTES = 4 << 20
 _WRITE_BACK_S = 30
+# After `umount` of the same store the process that served it takes a moment to end.
+_LOCK_WAIT_S = 3.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -170,7 +172,12 @@ def _allow_many_files() -> None:
 async def _serve(
     store_path: Path, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
 ) -> None:
-    store = Store.open(store_path, read_only=options.read_only, cache_bytes=options.cache_bytes)
+    store = Store.open(
+        store_path,
+        read_only=options.read_only,
+        cache_bytes=options.cache_bytes,
+        lock_wait_s=_LOCK_WAIT_S,
+    )
     try:
         await serve_store(store, mountpoint, options, ready)
     finally:

@@ -17,6 +17,7 @@ from fsmount.store.index import Index
 
 FORMAT = 1
 _CONFIG = "fsmount.json"
+_LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,8 @@ def read(root: Path) -> dict[str, Any]:
     try:
         config = json.loads((root / _CONFIG).read_bytes())
         version = int(config["format"])
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoStore(root) from error
     if version != FORMAT:
@@ -120,15 +123,24 @@ def is_store(path: Path) -> bool:
 class Lock:
     """Held by the one process that may write; the kernel drops it when the process ends."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_s: float = 0.0) -> None:
+        """Take the lock, waiting at most `wait_s`; raises :class:`StoreLocked`."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        end = time.monotonic() + wait_s
+        while not self._take():
+            if time.monotonic() >= end:
+                holder = os.pread(self._fd, 100, 0).decode(errors="replace").strip() or "unknown"
+                os.close(self._fd)
+                raise StoreLocked(path.parent, holder=holder)
+            time.sleep(_LOCK_POLL_S)
+        self.note()
+
+    def _take(self) -> bool:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._fd, 100, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._fd)
-            raise StoreLocked(path.parent, holder=holder) from error
-        self.note()
+        except BlockingIOError:
+            return False
+        return True
 
     def note(self) -> None:
         """Write who holds the lock; again after a fork, which keeps it."""

@@ -30,6 +30,8 @@ from fsmount.store.reserve import Reserve
 
 ROOT = 1
 _CHECKSUM_BYTES = 8
+# Folders in a path: PATH_MAX allows no more than 2048.
+_DEEPEST = 4096
 _VFS = "cksmvfs"
 
 
@@ -413,6 +415,8 @@ class Index:
             place = self.folder_of(ino)
             if place is None:
                 return b""
+            if len(parts) > _DEEPEST:
+                raise Damaged(self.file, reason=f"the folders of inode {ino} form a circle")
             ino = place[0]
             parts.append(place[1])
         return b"/".join(reversed(parts))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,20 @@ class Store:
     """See the module. Open with :meth:`open`; belongs to one trio task."""
 
     def __init__(
-        self, path: Path, *, read_only: bool, cache_bytes: int, disk: Disk | None = None
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        cache_bytes: int,
+        disk: Disk | None = None,
+        lock_wait_s: float = 0.0,
     ) -> None:
         self.path = path
         self.read_only = read_only
         self.disk = disk or Disk()
         self.config = config.read(path)
         self.layout = config.Layout(path)
-        self.lock = None if read_only else config.Lock(self.layout.lock)
+        self.lock = None if read_only else config.Lock(self.layout.lock, lock_wait_s)
         try:
             self.index = Index(self.layout.index, self.disk, read_only=read_only)
             if self.index.identity() != self.config.get("uuid"):
@@ -91,9 +97,19 @@ class Store:
         read_only: bool = False,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         disk: Disk | None = None,
+        lock_wait_s: float = 0.0,
     ) -> Store:
-        """Open a store; raises NoStore, FormatUnsupported, StoreLocked, Damaged."""
-        return cls(path, read_only=read_only, cache_bytes=cache_bytes, disk=disk)
+        """Open a store; raises NoStore, FormatUnsupported, StoreLocked, Damaged.
+
+        `lock_wait_s`: how long to wait for a process that is about to end.
+        """
+        return cls(
+            path,
+            read_only=read_only,
+            cache_bytes=cache_bytes,
+            disk=disk,
+            lock_wait_s=lock_wait_s,
+        )
 
     def close(self) -> None:
         """Close everything; what is still staged is encoded the next time."""
@@ -261,11 +277,15 @@ class Store:
         """What `fsmount stats --json` prints; sizes in bytes."""
         totals = self.index.totals()
         kinds = {kind: totals["kinds"].get(kind, 0) for kind in ("key", "delta", "raw")}
-        stored = self.index.bytes() + sum(
-            entry.stat().st_blocks * 512 if folder == self.layout.raw else entry.stat().st_size
-            for folder in (self.layout.packs, self.layout.staging, self.layout.raw)
-            for entry in os.scandir(folder)
-        )
+        stored = self.index.bytes()
+        for folder in (self.layout.packs, self.layout.staging, self.layout.raw):
+            for entry in os.scandir(folder):
+                # A staged file may go while we look, where a mount encodes beside us.
+                with suppress(FileNotFoundError):
+                    found = entry.stat()
+                    # Large raw files may be sparse.
+                    sparse = folder == self.layout.raw
+                    stored += found.st_blocks * 512 if sparse else found.st_size
         return {
             "version": 1,
             "store": str(self.path),
