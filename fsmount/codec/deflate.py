@@ -3,8 +3,8 @@
 The bytes of a deflate stream depend on the encoder, not on the format: only the zlib that wrote a
 stream, or one that behaves the same to the bit, writes it again. Nearly every screenshot tool uses
 classic zlib, so four numbers (level, strategy, memory level, window) stand for the whole stream.
-Formats: RFC 1950 (zlib), RFC 1951 (deflate). Level 0 (stored) is not searched for: its block
-lengths depend on the buffer sizes of the program around zlib.
+Formats: RFC 1950 (zlib), RFC 1951 (deflate). `engine` makes the streams. Level 0 (stored) is not
+searched for: its block lengths depend on the buffer sizes of the program around zlib.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fsmount.codec import firstblock
-
-# zlib is fed in slices of this size, in the search and in deflate() alike. In theory its output
-# may depend on where the input was cut, so what was proven has to be repeated in the same way.
-SLICE = 1 << 16
+from fsmount.codec import engine, firstblock
+from fsmount.codec.engine import SLICE
 
 # The search compresses at most WORK_FACTOR times the input plus WORK_FREE bytes (and finishes the
 # trial it is in). WORK_FREE lets small pictures try everything there is.
@@ -86,12 +83,28 @@ _MODES = (
 )
 
 
-def deflate(raw: bytes | bytearray | memoryview, params: DeflateParams) -> bytes:
+def deflate(
+    raw: bytes | bytearray | memoryview,
+    params: DeflateParams,
+    *,
+    row_bytes: int = 0,
+    threads: int = 1,
+) -> bytes:
     """Compress `raw` into a raw deflate body (no zlib header, no Adler-32).
 
-    ValueError when `params` are out of range.
+    ValueError when `params` are out of range. `row_bytes`, `threads`: as in `engine.deflate`.
     """
-    return b"".join(_pieces(raw, params))
+    if not params.valid():
+        raise ValueError(f"no such deflate parameters: {params}")
+    return engine.deflate(
+        raw,
+        params.level,
+        params.strategy,
+        params.mem_level,
+        params.window_bits,
+        row_bytes=row_bytes,
+        threads=threads,
+    )
 
 
 def search(
@@ -103,15 +116,45 @@ def search(
 ) -> DeflateParams | None:
     """Find parameters with which `deflate(raw)` is exactly `body`; None if there are none.
 
-    `header` is the zlib header as found (16 bits, big-endian), `idat_size` the length of the first
-    IDAT chunk; both only order the search, as do `hints`, which come first. A trial ends at the
-    first byte that differs. After the first trial that fails, the first block of `body` is decoded
-    and rules out what cannot have written it. Work is bounded by WORK_FACTOR and WORK_FREE.
+    `hints` come first. Then the native kernel reads from the stream what can have made it. Without
+    the kernel parameters are tried in an order that `header`, the zlib header as found (16 bits,
+    big-endian), and `idat_size`, the length of the first IDAT chunk, make a good one.
     """
     body = bytes(body)
+    hints = tuple(dict.fromkeys(hints))
+    for params in hints:
+        if params.valid() and _trial(raw, body, params)[0]:
+            return params
+    found = engine.identify(body, raw)
+    if found is None or any(level == 0 for level, *_ in found):
+        # Stored blocks only: any level may have made them of what cannot be compressed.
+        return _search_by_trial(raw, body, header, idat_size, hints)
+    candidates = [DeflateParams(*one) for one in found]
+    for params in candidates:
+        if params not in hints and _trial(raw, body, params)[0]:
+            return params
+    if len(candidates) < engine.MOST_CANDIDATES:
+        return None
+    # A small picture: its few symbols tell little.
+    return _search_by_trial(raw, body, header, idat_size, [*hints, *candidates])
+
+
+def _search_by_trial(
+    raw: bytes | bytearray | memoryview,
+    body: bytes,
+    header: int,
+    idat_size: int,
+    failed: Sequence[DeflateParams],
+) -> DeflateParams | None:
+    """Try everything plausible but what `failed` already.
+
+    A trial ends at the first byte that differs. After the first one that fails, the first block
+    of `body` is decoded and rules out what cannot have written it. Work is bounded by WORK_FACTOR
+    and WORK_FREE.
+    """
     left = WORK_FACTOR * len(raw) + WORK_FREE
     block: firstblock.FirstBlock | None = None
-    for params in _candidates(header, idat_size, hints):
+    for params in _candidates(header, idat_size, failed):
         if block is not None and not block.allows(params):
             continue
         equal, fed = _trial(raw, body, params)
@@ -142,21 +185,21 @@ def known_answer() -> bool:
 
 def _pieces(raw: bytes | bytearray | memoryview, params: DeflateParams) -> Iterator[bytes]:
     """The body in order, one piece for each SLICE of input; pieces may be empty."""
-    if not params.valid():
-        raise ValueError(f"no such deflate parameters: {params}")
-    engine = zlib.compressobj(
+    maker = zlib.compressobj(
         params.level, zlib.DEFLATED, -params.window_bits, params.mem_level, params.strategy
     )
     view = memoryview(raw).cast("B")
     for start in range(0, len(view), SLICE):
-        yield engine.compress(view[start : start + SLICE])
-    yield engine.flush()
+        yield maker.compress(view[start : start + SLICE])
+    yield maker.flush()
 
 
 def _trial(
     raw: bytes | bytearray | memoryview, body: bytes, params: DeflateParams
 ) -> tuple[bool, int]:
     """Whether `params` give `body`, and how many bytes of `raw` it took to tell."""
+    if engine.NATIVE:
+        return deflate(raw, params) == body, len(raw)
     at = fed = 0
     for piece in _pieces(raw, params):
         fed += SLICE
@@ -167,20 +210,17 @@ def _trial(
 
 
 def _candidates(
-    header: int, idat_size: int, hints: Sequence[DeflateParams]
+    header: int, idat_size: int, failed: Sequence[DeflateParams]
 ) -> Iterator[DeflateParams]:
-    """All parameters worth a trial, likeliest first, each once."""
-    seen: set[DeflateParams] = set()
-    for params in _ordered(header, idat_size, hints):
+    """All parameters worth a trial but `failed`, likeliest first, each once."""
+    seen: set[DeflateParams] = set(failed)
+    for params in _ordered(header, idat_size):
         if params not in seen and params.valid():
             seen.add(params)
             yield params
 
 
-def _ordered(
-    header: int, idat_size: int, hints: Sequence[DeflateParams]
-) -> Iterator[DeflateParams]:
-    yield from hints
+def _ordered(header: int, idat_size: int) -> Iterator[DeflateParams]:
     flevel = header >> 6 & 3
     windows = _windows(header)
     tools = _TOOLS.get((flevel, idat_size), ()) + _TOOLS.get((flevel, 0), ())

@@ -165,7 +165,7 @@ def parse(data: bytes, hints: Sequence[DeflateParams] = ()) -> Picture:
     return Picture(samples.drop_alpha(frame) if opaque else frame, recipe)
 
 
-def assemble(frame: Frame, recipe: Recipe) -> bytes:
+def assemble(frame: Frame, recipe: Recipe, *, threads: int = 1) -> bytes:
     """The PNG file of a frame and its recipe. Raises Damaged when the two do not fit."""
     layout = _layout_of(frame, recipe)
     if recipe.opaque:
@@ -173,7 +173,9 @@ def assemble(frame: Frame, recipe: Recipe) -> bytes:
     rows = samples.to_rows(frame, layout)
     types = np.frombuffer(recipe.filters, np.uint8)
     raw = filters.apply(rows, types, layout.pixel_bytes)
-    return _file(layout, recipe, deflate.deflate(raw, recipe.params), zlib.adler32(raw))
+    row_bytes = layout.row_bytes + 1
+    body = deflate.deflate(raw, recipe.params, row_bytes=row_bytes, threads=threads)
+    return _file(layout, recipe, body, zlib.adler32(raw))
 
 
 def _read_layout(data: bytes) -> Layout:

@@ -235,7 +235,7 @@ class Encoder:
         if await trio.to_thread.run_sync(_is_large, path):
             await turn.before.wait()
             return await self._keep(job, path, "not a PNG")
-        seen = await self._look(workers, inode, path)
+        seen = await self._look(workers, budget, inode, path)
         await turn.before.wait()
         if not self._unchanged(job):
             return False
@@ -270,12 +270,13 @@ class Encoder:
         same = inode is not None and inode.staged == job.token
         return same and not self._active.get(job.ino, True) and self._epoch == job.epoch
 
-    async def _look(self, workers: Workers, inode: Inode, path: Path) -> Look:
+    async def _look(self, workers: Workers, budget: int, inode: Inode, path: Path) -> Look:
         place = self._index.folder_of(inode.ino)
         folder = place[0] if place else 0
-        hints = [h for h in (self._hints.get(folder), self._last_hint) if h is not None]
+        known = (self._hints.get(folder), self._last_hint)
+        hints = tuple(dict.fromkeys(hint for hint in known if hint is not None))
         try:
-            seen = await workers.run(jobs.look, str(path), tuple(dict.fromkeys(hints)))
+            seen = await workers.run(jobs.look, str(path), hints, budget)
         except OSError:
             raise
         except Exception as error:

@@ -6,6 +6,7 @@ Everything that crosses is an immutable value; packs are read by path.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmount.codec import delta, images, record
+from fsmount.codec import delta, engine, images, record
 from fsmount.codec.deflate import DeflateParams
 from fsmount.codec.delta import Copy, Layout, Source
 from fsmount.codec.png import Picture, Recipe, assemble, parse
@@ -27,6 +28,8 @@ from fsmount.store.reader import Place, Reader
 
 # A standalone record becomes the new anchor where an anchored one saves less than this share.
 _ANCHOR_PAYS = 0.6
+# A reader waits for a render: its deflate may use several cores.
+_MOST_THREADS = 4
 # Residuals are worth a second encoding where they look this much flatter than the pixels.
 _RESIDUAL_LOOKS_BETTER = 0.7
 
@@ -66,8 +69,15 @@ class Encoded:
     fell_back: bool
 
 
-def look(path: str, hints: Sequence[DeflateParams]) -> Look:
+def _layer_bytes(budget: int) -> int:
+    """Halve a process's `budget`: deflate's memory gets one half, layers the other, returned."""
+    engine.remember(budget // 2)
+    return budget - budget // 2
+
+
+def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
     """Hash a staged file and, if it is a PNG that can be re-created exactly, take it apart."""
+    _layer_bytes(budget)
     data = Path(path).read_bytes()
     sha256 = hashlib.sha256(data).digest()
     try:
@@ -111,16 +121,18 @@ def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
 def render(target: Place, places: Sequence[Place], sha256: bytes, budget: int) -> bytes:
     """The bytes of a file, compared with the hash recorded for it; raises :class:`Damaged`.
 
-    `sha256`: what the index says; `budget`: bytes of decoded layers this process may keep.
+    `sha256`: what the index says; `budget`: bytes this process may keep for the
+    next call, decoded layers and deflate tokens.
     """
-    reader = Reader([*places, target], budget)
+    reader = Reader([*places, target], _layer_bytes(budget))
     entry = reader.entry(target.id)
     found = reader.record(entry)
     if found.header.get("kind") == "raw":
         data = entry.payload
     else:
         rebuilt = _rebuild(entry, found, reader)
-        data = assemble(rebuilt.frame, rebuilt.recipe)
+        threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        data = assemble(rebuilt.frame, rebuilt.recipe, threads=threads)
     if not hashlib.sha256(data).digest() == sha256 == found.arrays.get("sha256"):
         raise Damaged(f"object {target.id}", reason="the rendered bytes have another hash")
     return data
@@ -144,7 +156,8 @@ def encode(order: Order, budget: int) -> Encoded:
 
 
 def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
-    reader = Reader(order.places, budget)
+    layer_bytes = _layer_bytes(budget)
+    reader = Reader(order.places, layer_bytes)
     layout, image = _best_image(order, reader)
     suffix, payload = NO_PAYLOAD, b""
     if image is not None:
@@ -152,7 +165,7 @@ def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
     layout = replace(layout, sources=_used_sources(layout))
     stored, anchor = _record(order, layout, reader)
     entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
-    fresh = Reader(order.places, budget)
+    fresh = Reader(order.places, layer_bytes)
     parsed, _ = parse_entry(build_entry(entry))
     rebuilt = _rebuild(parsed, fresh.record(parsed), fresh)
     picture = order.picture

@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from fsmount.codec import engine
 from fsmount.codec.cache import Cache
 from fsmount.codec.deflate import known_answer
 from fsmount.codec.workers import Workers
@@ -83,6 +84,11 @@ class Store:
         self._workers: Workers | None = None
         self._budget = 0
         self._ready = trio.Event()
+        if not engine.NATIVE:
+            _log.warning(
+                "the native deflate kernel is not built here (no C compiler at installation):"
+                " everything works, some three to ten times slower"
+            )
         if not known_answer():
             _log.warning(
                 "this system's zlib is not the classic one: new PNGs will mostly stay raw, and"
@@ -298,4 +304,5 @@ class Store:
             "ratio": round(totals["logical_bytes"] / stored, 2) if stored else 0.0,
             "max_depth": totals["max_depth"],
             "packs": len(self.index.packs()),
+            "deflate": "kernel" if engine.NATIVE else "zlib",
         }

@@ -1,0 +1,90 @@
+"""Who makes deflate streams: the native kernel, or the standard library's zlib without it.
+
+Both give the bytes of classic zlib (`docs/deflate.md`). The kernel also remembers the newest input
+of each size with its tokens, within a budget, and makes a similar input's stream from them: of
+consecutive screenshots only what changed is searched again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+from fsmount.codec.cache import Lru
+
+try:
+    from fsmount.codec import _kernel
+
+    NATIVE = True
+except ImportError:
+    # No compiler at installation: slower, and as exact as the zlib at hand.
+    NATIVE = False
+
+Bytes = bytes | bytearray | memoryview
+
+# The kernel names no more candidates than this.
+MOST_CANDIDATES = 32
+
+# How much of the input zlib is fed at once. Frozen with the format.
+SLICE = 1 << 16
+
+
+class _Remembered(NamedTuple):
+    raw: bytes
+    tokens: bytes
+    body: bytes
+
+
+_Key = tuple[int, int, int, int, int]
+_remembered: Lru[_Key, _Remembered] = Lru(0)
+
+
+def remember(budget: int) -> None:
+    """Let this process keep `budget` bytes of inputs and tokens; 0 forgets all."""
+    if budget != _remembered.budget:
+        _remembered.clear()
+        _remembered.budget = budget
+
+
+def deflate(
+    raw: Bytes,
+    level: int,
+    strategy: int,
+    mem_level: int,
+    window_bits: int,
+    *,
+    row_bytes: int = 0,
+    threads: int = 1,
+) -> bytes:
+    """The raw deflate stream (RFC 1951) that classic zlib writes for the whole of `raw`.
+
+    `row_bytes`: bytes of a scanline with its filter type, where several threads may cut.
+    """
+    if not NATIVE:
+        return _with_zlib(raw, level, strategy, mem_level, window_bits)
+    params = level, strategy, mem_level, window_bits
+    if not _remembered.budget:
+        return _kernel.deflate(raw, *params, threads, row_bytes)[0]
+    data = bytes(raw)
+    key = (*params, len(data))
+    known = _remembered.get(key)
+    if known is None:
+        body, tokens = _kernel.deflate(data, *params, threads, row_bytes)
+    else:
+        body, tokens = _kernel.deflate_delta(
+            known.raw, known.tokens, data, *params, threads, row_bytes, known.body
+        )
+    _remembered.put(key, _Remembered(data, tokens, body), len(data) + len(tokens) + len(body))
+    return body
+
+
+def _with_zlib(raw: Bytes, level: int, strategy: int, mem_level: int, window_bits: int) -> bytes:
+    maker = zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level, strategy)
+    view = memoryview(raw).cast("B")
+    pieces = [maker.compress(view[at : at + SLICE]) for at in range(0, len(view), SLICE)]
+    return b"".join([*pieces, maker.flush()])
+
+
+def identify(body: bytes, raw: Bytes) -> list[tuple[int, int, int, int]] | None:
+    """Parameters that can have made `body` of `raw`, likeliest first; None: nobody can tell."""
+    return _kernel.identify(body, raw) if NATIVE else None

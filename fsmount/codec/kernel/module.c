@@ -1,0 +1,391 @@
+/* The Python module fsmount.codec._kernel (limited API, Python 3.11 and later). */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <time.h>
+
+#include "identify.h"
+#include "kernel.h"
+#include "threads.h"
+
+/* ---- Input ------------------------------------------------------------------------------- */
+
+/* The bytes of a Python object. What somebody else could write to while the kernel works without
+ * the GIL is copied: block sizes are computed before the blocks are written. */
+typedef struct {
+    Py_buffer view;
+    u8 *copy;
+    const u8 *bytes;
+    u32 size;
+} Input;
+
+static void input_release(Input *input)
+{
+    free(input->copy);
+    if (input->view.obj)
+        PyBuffer_Release(&input->view);
+    memset(input, 0, sizeof *input);
+}
+
+/* Zero-length inputs get a real address all the same. */
+static const u8 NOTHING[1] = {0};
+
+static bool input_get(PyObject *object, Input *input)
+{
+    memset(input, 0, sizeof *input);
+    if (PyObject_GetBuffer(object, &input->view, PyBUF_SIMPLE) < 0)
+        return false;
+    if ((u64)input->view.len > LONGEST_INPUT) {
+        PyErr_SetString(PyExc_ValueError, "too large: the kernel takes less than 2 GiB");
+        input_release(input);
+        return false;
+    }
+    input->size = (u32)input->view.len;
+    input->bytes = input->size ? input->view.buf : NOTHING;
+    if (input->size && !input->view.readonly) {
+        input->copy = malloc(input->size);
+        if (!input->copy) {
+            PyErr_NoMemory();
+            input_release(input);
+            return false;
+        }
+        memcpy(input->copy, input->bytes, input->size);
+        input->bytes = input->copy;
+    }
+    return true;
+}
+
+/* ---- Tokens as Python sees them ---------------------------------------------------------- */
+
+/* Head, words, blocks: one bytes object for this process and its children, in the machine's own
+ * byte order. It is not a file format. */
+typedef struct {
+    u32 magic;
+    u8 level, strategy, memory, window_bits;
+    u32 size, words, blocks, reserved;
+} TokenHead;
+
+typedef struct {
+    u64 offset, bits;
+    u32 start, end;
+    u32 kind, last;
+} TokenBlock;
+
+#define TOKEN_MAGIC 0x4b544f31u
+
+static PyObject *tokens_dump(const Stream *stream)
+{
+    const Tokens *tokens = &stream->tokens;
+    const Blocks *blocks = &stream->blocks;
+    TokenHead head = {TOKEN_MAGIC, (u8)stream->params.level, (u8)stream->params.strategy,
+                      (u8)stream->params.memory, (u8)stream->params.window_bits, stream->size,
+                      (u32)tokens->count, (u32)blocks->count, 0};
+    size_t words = tokens->count * sizeof(u32);
+    size_t size = sizeof head + words + blocks->count * sizeof(TokenBlock);
+    PyObject *object = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (!object)
+        return NULL;
+    char *at = PyBytes_AsString(object);
+    memcpy(at, &head, sizeof head);
+    at += sizeof head;
+    if (words)
+        memcpy(at, tokens->words, words);
+    at += words;
+    for (size_t i = 0; i < blocks->count; i++, at += sizeof(TokenBlock)) {
+        const Block *block = &blocks->blocks[i];
+        TokenBlock record = {block->offset, block->bits, block->start, block->end,
+                             (u32)block->kind, block->last};
+        memcpy(at, &record, sizeof record);
+    }
+    return object;
+}
+
+/* A reference read from its parts; nothing in it is trusted. */
+typedef struct {
+    Params params;
+    Reference reference;
+    u32 *words;
+    Block *blocks;
+} Loaded;
+
+static void loaded_free(Loaded *loaded)
+{
+    free(loaded->words);
+    free(loaded->blocks);
+}
+
+static bool load_blocks(Loaded *loaded, const u8 *at, u32 count, u64 body_bits)
+{
+    for (u32 i = 0; i < count; i++, at += sizeof(TokenBlock)) {
+        TokenBlock record;
+        memcpy(&record, at, sizeof record);
+        if (record.offset > body_bits || record.bits > body_bits - record.offset ||
+            record.start > record.end || record.kind > BLOCK_DYNAMIC || record.last > 1)
+            return false;
+        Block *block = &loaded->blocks[i];
+        memset(block, 0, sizeof *block);
+        block->offset = record.offset;
+        block->bits = record.bits;
+        block->start = record.start;
+        block->end = record.end;
+        block->kind = (BlockKind)record.kind;
+        block->last = record.last;
+    }
+    return true;
+}
+
+/* Runs without the GIL. 1: loaded; 0: not tokens of this input; -1: no memory. */
+static int tokens_load(const Input *tokens, const Input *raw, const Input *body, Loaded *loaded)
+{
+    TokenHead head;
+    memset(loaded, 0, sizeof *loaded);
+    if (tokens->size < sizeof head)
+        return 0;
+    memcpy(&head, tokens->bytes, sizeof head);
+    u64 size = sizeof head + (u64)head.words * sizeof(u32) + (u64)head.blocks * sizeof(TokenBlock);
+    if (head.magic != TOKEN_MAGIC || head.size != raw->size || size != tokens->size)
+        return 0;
+    loaded->params.level = head.level;
+    loaded->params.strategy = head.strategy;
+    loaded->params.memory = head.memory;
+    loaded->params.window_bits = head.window_bits;
+    loaded->words = malloc((size_t)head.words * sizeof(u32) + 1);
+    loaded->blocks = malloc((size_t)head.blocks * sizeof(Block) + 1);
+    if (!loaded->words || !loaded->blocks)
+        return -1;
+    const u8 *at = tokens->bytes + sizeof head;
+    memcpy(loaded->words, at, (size_t)head.words * sizeof(u32));
+    at += (size_t)head.words * sizeof(u32);
+    Reference *reference = &loaded->reference;
+    reference->in = raw->bytes;
+    reference->size = raw->size;
+    reference->words = loaded->words;
+    reference->count = head.words;
+    if (!rules_valid(&loaded->params) || !tokens_sound(loaded->words, head.words, raw->size))
+        return 0;
+    if (body->size) {
+        if (!load_blocks(loaded, at, head.blocks, (u64)body->size * 8))
+            return 0;
+        OldStream old = {body->bytes, body->size, loaded->blocks, head.blocks};
+        reference->stream = old;
+    }
+    return 1;
+}
+
+/* ---- Calls ------------------------------------------------------------------------------- */
+
+typedef struct {
+    Params params;
+    int threads;
+    Py_ssize_t row;
+} Settings;
+
+static bool settings_check(const Settings *settings)
+{
+    if (!rules_valid(&settings->params))
+        PyErr_SetString(PyExc_ValueError, "no such deflate parameters");
+    else if (settings->threads < 1 || settings->threads > MOST_THREADS)
+        PyErr_SetString(PyExc_ValueError, "threads must be 1 to 64");
+    else if (settings->row < 0 || (u64)settings->row > LONGEST_INPUT)
+        PyErr_SetString(PyExc_ValueError, "row_bytes must be 0 to 2 GiB");
+    else
+        return true;
+    return false;
+}
+
+static PyObject *stream_result(bool fine, Stream *stream)
+{
+    PyObject *result = NULL;
+    if (!fine) {
+        PyErr_NoMemory();
+    } else {
+        PyObject *body =
+            PyBytes_FromStringAndSize((const char *)stream->body, (Py_ssize_t)stream->body_size);
+        PyObject *tokens = body ? tokens_dump(stream) : NULL;
+        if (tokens)
+            result = PyTuple_Pack(2, body, tokens);
+        Py_XDECREF(body);
+        Py_XDECREF(tokens);
+    }
+    stream_free(stream);
+    return result;
+}
+
+PyDoc_STRVAR(deflate_doc,
+             "deflate(raw, level, strategy, mem_level, window_bits, threads=1, row_bytes=0)\n--\n\n"
+             "The raw deflate stream classic zlib makes of `raw`, and its tokens: (bytes, bytes).\n"
+             "Tokens are opaque; they are good for deflate_delta() with the same `raw`.");
+
+static PyObject *py_deflate(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"raw",         "level",   "strategy",  "mem_level",
+                            "window_bits", "threads", "row_bytes", NULL};
+    PyObject *raw;
+    Settings settings = {{0, 0, 0, 0}, 1, 0};
+    Params *params = &settings.params;
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiiii|in:deflate", names, &raw, &params->level,
+                                     &params->strategy, &params->memory, &params->window_bits,
+                                     &settings.threads, &settings.row) ||
+        !settings_check(&settings))
+        return NULL;
+    Input input;
+    if (!input_get(raw, &input))
+        return NULL;
+    Stream stream;
+    bool fine;
+    Py_BEGIN_ALLOW_THREADS
+    fine = kernel_deflate(params, input.bytes, input.size, settings.threads, (u32)settings.row,
+                          &stream);
+    Py_END_ALLOW_THREADS
+    input_release(&input);
+    return stream_result(fine, &stream);
+}
+
+PyDoc_STRVAR(delta_doc,
+             "deflate_delta(reference_raw, reference_tokens, raw, level, strategy, mem_level,\n"
+             "              window_bits, threads=1, row_bytes=0, reference_body=None)\n--\n\n"
+             "As deflate(raw, ...), faster where `raw` is much like `reference_raw`. The stream\n"
+             "`reference_body` of the reference lets unchanged blocks be copied. Tokens of other\n"
+             "parameters or of an input of another size are of no use and ignored; those of\n"
+             "another input of the same size give a wrong stream. ValueError when\n"
+             "`reference_tokens` are damaged.");
+
+static int delta(const Settings *settings, Input inputs[4], Stream *stream)
+{
+    Loaded loaded;
+    const Params *params = &settings->params;
+    const Input *raw = &inputs[2];
+    int found = tokens_load(&inputs[1], &inputs[0], &inputs[3], &loaded);
+    if (found > 0) {
+        const Params *other = &loaded.params;
+        bool same = other->level == params->level && other->strategy == params->strategy &&
+                    other->memory == params->memory && other->window_bits == params->window_bits;
+        u32 row = (u32)settings->row;
+        bool fine = same ? kernel_deflate_delta(params, &loaded.reference, raw->bytes, raw->size,
+                                                settings->threads, row, stream)
+                         : kernel_deflate(params, raw->bytes, raw->size, settings->threads, row,
+                                          stream);
+        if (!fine) {
+            stream_free(stream);
+            found = -1;
+        }
+    }
+    loaded_free(&loaded);
+    return found;
+}
+
+static PyObject *py_deflate_delta(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"reference_raw", "reference_tokens", "raw",     "level",
+                            "strategy",      "mem_level",        "window_bits", "threads",
+                            "row_bytes",     "reference_body",   NULL};
+    PyObject *objects[4] = {NULL, NULL, NULL, Py_None};
+    Settings settings = {{0, 0, 0, 0}, 1, 0};
+    Params *params = &settings.params;
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOiiii|inO:deflate_delta", names, &objects[0],
+                                     &objects[1], &objects[2], &params->level, &params->strategy,
+                                     &params->memory, &params->window_bits, &settings.threads,
+                                     &settings.row, &objects[3]) ||
+        !settings_check(&settings))
+        return NULL;
+    Input inputs[4];
+    Stream stream;
+    int found = -2; /* an input has failed and set the exception */
+    memset(inputs, 0, sizeof inputs);
+    bool got = true;
+    for (int i = 0; i < 4 && got; i++)
+        got = (i == 3 && objects[i] == Py_None) || input_get(objects[i], &inputs[i]);
+    if (got) {
+        Py_BEGIN_ALLOW_THREADS
+        found = delta(&settings, inputs, &stream);
+        Py_END_ALLOW_THREADS
+    }
+    for (int i = 0; i < 4; i++)
+        input_release(&inputs[i]);
+    if (found == 0)
+        PyErr_SetString(PyExc_ValueError, "not the tokens of the reference");
+    else if (found == -1)
+        PyErr_NoMemory();
+    return found > 0 ? stream_result(true, &stream) : NULL;
+}
+
+PyDoc_STRVAR(identify_doc,
+             "identify(body, raw, limit=1048576)\n--\n\n"
+             "Parameters (level, strategy, mem_level, window_bits) with which classic zlib can have\n"
+             "made `body`, a raw deflate stream of `raw`: a list, likeliest first, at most 32.\n"
+             "`limit` bytes of `raw` are looked at; deflate() tells whether they are right.\n"
+             "Empty when no parameters fit, or `body` is no stream of `raw`.");
+
+static PyObject *candidate_list(const Params *found, int count)
+{
+    PyObject *list = PyList_New(count);
+    for (int i = 0; list && i < count; i++) {
+        PyObject *item = Py_BuildValue("(iiii)", found[i].level, found[i].strategy,
+                                       found[i].memory, found[i].window_bits);
+        if (!item || PyList_SetItem(list, i, item) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *py_identify(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"body", "raw", "limit", NULL};
+    PyObject *body_object, *raw_object;
+    Py_ssize_t limit = 1 << 20;
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|n:identify", names, &body_object,
+                                     &raw_object, &limit))
+        return NULL;
+    if (limit < 0 || (u64)limit > LONGEST_INPUT)
+        limit = LONGEST_INPUT;
+    Input body, raw;
+    if (!input_get(body_object, &body))
+        return NULL;
+    if (!input_get(raw_object, &raw)) {
+        input_release(&body);
+        return NULL;
+    }
+    Params found[MOST_CANDIDATES];
+    int count;
+    Py_BEGIN_ALLOW_THREADS
+    count = identify(body.bytes, body.size, raw.bytes, raw.size, (u32)limit, found);
+    Py_END_ALLOW_THREADS
+    input_release(&body);
+    input_release(&raw);
+    return count < 0 ? PyErr_NoMemory() : candidate_list(found, count);
+}
+
+static PyMethodDef METHODS[] = {
+    {"deflate", (PyCFunction)(void (*)(void))py_deflate, METH_VARARGS | METH_KEYWORDS, deflate_doc},
+    {"deflate_delta", (PyCFunction)(void (*)(void))py_deflate_delta, METH_VARARGS | METH_KEYWORDS,
+     delta_doc},
+    {"identify", (PyCFunction)(void (*)(void))py_identify, METH_VARARGS | METH_KEYWORDS,
+     identify_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int module_start(PyObject *module)
+{
+    (void)module;
+    kernel_prepare((u64)time(NULL) << 20 ^ (u64)clock() ^ (u64)(uintptr_t)&module);
+    return 0;
+}
+
+static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)module_start}, {0, NULL}};
+
+static struct PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT,
+    "fsmount.codec._kernel",
+    "Exact deflate: the bytes of classic zlib, from 1.2.12 on, without zlib.",
+    0,
+    METHODS,
+    SLOTS,
+    NULL,
+    NULL,
+    NULL,
+};
+
+PyMODINIT_FUNC PyInit__kernel(void) { return PyModuleDef_Init(&MODULE); }

@@ -1,0 +1,201 @@
+"""The native deflate kernel against classic zlib, golden vectors and itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.deflate_inputs import (
+    GOLDEN_PARAMS,
+    edge_inputs,
+    golden_inputs,
+    oracle,
+    stored,
+    texture,
+)
+
+kernel = pytest.importorskip("fsmount.codec._kernel")
+
+GOLDEN = Path(__file__).parent / "data" / "kernel_golden.json"
+LIKE_MAIM = (6, zlib.Z_FILTERED, 8, 15)
+
+# One set of parameters in turn for each input, so that a run takes seconds; the fuzzer and the
+# long run do all of them.
+PARAMS = [
+    *(
+        (level, strategy, mem, 15)
+        for level in range(1, 10)
+        for strategy in (0, 1, 4)
+        for mem in (8, 9)
+    ),
+    *((level, strategy, mem, 15) for level in (1, 6) for strategy in (2, 3) for mem in (1, 8, 9)),
+    *((level, mem % 2, mem, 15) for level in (1, 3, 4, 6, 9) for mem in range(1, 8)),
+    *((level, bits % 4, 8 + bits % 2, bits) for level in (1, 2, 4, 6, 9) for bits in range(8, 15)),
+]
+
+
+def edited(rng: random.Random, raw: bytes) -> bytes:
+    """`raw` with a few changes, now and then at its very ends."""
+    out = bytearray(raw)
+    for _ in range(rng.randint(0, 5)):
+        count = min(rng.choice((1, 3, 70, 4000)), len(out))
+        at = rng.choice((0, len(out) - count, rng.randint(0, len(out) - count)))
+        out[at : at + count] = rng.choice((rng.randbytes(count), bytes(count), raw[:count]))
+    return bytes(out)
+
+
+def test_golden() -> None:
+    """Frozen for ever: stores hold streams that only these bytes re-create."""
+    golden = json.loads(GOLDEN.read_text())
+    for name, raw in golden_inputs():
+        expected = golden[name]
+        assert hashlib.sha256(raw).hexdigest() == expected["input"]
+        for params in GOLDEN_PARAMS:
+            body, _ = kernel.deflate(raw, *params)
+            digest = hashlib.sha256(body).hexdigest()[:32]
+            assert digest == expected["output"][",".join(map(str, params))], (name, params)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_like_zlib(seed: int) -> None:
+    for turn, (name, raw) in enumerate(edge_inputs(seed)):
+        for params in PARAMS[(turn + seed) % 12 :: 12]:
+            body, _ = kernel.deflate(raw, *params)
+            assert body == oracle(raw, *params), (name, params)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65534, 65535, 65536, 131070, 200_000])
+def test_stored(size: int) -> None:
+    raw = random.Random(size).randbytes(size)
+    assert kernel.deflate(raw, 0, 0, 8, 15)[0] == stored(raw)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_delta(seed: int) -> None:
+    rng = random.Random(seed)
+    raw = texture(rng, rng.choice((0, 1, 2, 300, 5000, 100_000, 300_000)))
+    params = rng.choice(((6, 1, 8, 15), (6, 0, 8, 15), (9, 0, 9, 15), (4, 1, 2, 12), (2, 0, 8, 15)))
+    body, tokens = kernel.deflate(raw, *params)
+    for turn in range(4):
+        changed = edited(rng, raw) if raw else raw
+        expected = kernel.deflate(changed, *params)
+        assert expected[0] == oracle(changed, *params)
+        old_body = body if turn % 2 else None
+        result = kernel.deflate_delta(raw, tokens, changed, *params, reference_body=old_body)
+        assert result[0] == expected[0]
+        assert kernel.deflate_delta(changed, result[1], raw, *params)[0] == body
+        raw, (body, tokens) = changed, result
+
+
+def test_delta_of_equal_inputs_copies() -> None:
+    raw = texture(random.Random(5), 500_000)
+    body, tokens = kernel.deflate(raw, *LIKE_MAIM)
+    again = kernel.deflate_delta(raw, tokens, raw, *LIKE_MAIM, reference_body=body)
+    assert again == (body, tokens)
+
+
+def test_delta_falls_back() -> None:
+    """Other parameters, or an input of another size: the full parse."""
+    raw = texture(random.Random(6), 50_000)
+    _, tokens = kernel.deflate(raw, *LIKE_MAIM)
+    other = (9, 0, 9, 14)
+    assert kernel.deflate_delta(raw, tokens, raw, *other)[0] == oracle(raw, *other)
+    longer = raw + b"more"
+    assert kernel.deflate_delta(raw, tokens, longer, *LIKE_MAIM)[0] == oracle(longer, *LIKE_MAIM)
+
+
+def test_damaged_tokens_are_refused() -> None:
+    raw = texture(random.Random(7), 50_000)
+    _, tokens = kernel.deflate(raw, *LIKE_MAIM)
+    for damaged in (b"", tokens[:-1], tokens[4:], bytes(len(tokens)), tokens[:40] + b"\xff" * 8):
+        with pytest.raises(ValueError, match="tokens"):
+            kernel.deflate_delta(raw, damaged, raw, *LIKE_MAIM)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("params", [LIKE_MAIM, (6, 0, 8, 15), (9, 0, 9, 12), (1, 0, 8, 15)])
+def test_threads(threads: int, params: tuple[int, int, int, int]) -> None:
+    raw = texture(random.Random(threads), 1_500_000) + bytes(700_000)
+    one = kernel.deflate(raw, *params)
+    assert kernel.deflate(raw, *params, threads=threads) == one
+    assert kernel.deflate(raw, *params, threads=threads, row_bytes=6401) == one
+    assert one[0] == oracle(raw, *params)
+
+
+@pytest.mark.parametrize("data", [bytes(3_000_000), random.Random(8).randbytes(1_200_000)])
+def test_threads_where_segments_never_meet(data: bytes) -> None:
+    assert kernel.deflate(data, 6, 0, 8, 15, threads=3)[0] == oracle(data, 6, 0, 8, 15)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [LIKE_MAIM, (6, 0, 8, 15), (9, 1, 9, 15), (9, 0, 8, 15), (1, 0, 8, 15), (2, 0, 9, 15),
+     (6, 3, 8, 15), (7, 1, 9, 15), (4, 0, 3, 13), (6, 2, 8, 15), (6, 4, 8, 15)],
+)  # fmt: skip
+def test_identify(params: tuple[int, int, int, int]) -> None:
+    raw = texture(random.Random(9), 400_000)
+    body = oracle(raw, *params)
+    found = kernel.identify(body, raw)
+    if params[1] != zlib.Z_FIXED:  # else the tokens fit other strategies as well
+        found = found[:1]
+    assert any(kernel.deflate(raw, *guess)[0] == body for guess in found)
+
+
+def test_identify_refuses() -> None:
+    raw = texture(random.Random(10), 100_000)
+    body = oracle(raw, *LIKE_MAIM)
+    assert kernel.identify(body + b"x", raw) == []
+    assert kernel.identify(body[:-1], raw) == []
+    assert kernel.identify(body, raw[:-1]) == []
+    assert kernel.identify(b"", raw) == []
+    assert kernel.identify(stored(raw), raw) == [(0, 0, 8, 15)]
+    flush = zlib.compressobj(6, zlib.DEFLATED, -15)
+    foreign = flush.compress(raw[:50_000]) + flush.flush(zlib.Z_SYNC_FLUSH)
+    foreign += flush.compress(raw[50_000:]) + flush.flush()
+    assert kernel.identify(foreign, raw) == []
+
+
+def test_buffers() -> None:
+    raw = texture(random.Random(11), 100_000)
+    expected = kernel.deflate(raw, *LIKE_MAIM)
+    assert kernel.deflate(bytearray(raw), *LIKE_MAIM) == expected
+    assert kernel.deflate(memoryview(b"x" + raw)[1:], *LIKE_MAIM) == expected
+    with pytest.raises(BufferError):
+        kernel.deflate(memoryview(raw)[::2], *LIKE_MAIM)
+    with pytest.raises(TypeError):
+        kernel.deflate("text", *LIKE_MAIM)
+
+
+@pytest.mark.parametrize(
+    "params", [(-1, 0, 8, 15), (10, 0, 8, 15), (6, 5, 8, 15), (6, 0, 0, 15), (6, 0, 10, 15),
+               (6, 0, 8, 7), (6, 0, 8, 16)],
+)  # fmt: skip
+def test_wrong_parameters(params: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="parameters"):
+        kernel.deflate(b"", *params)
+    with pytest.raises(ValueError, match="threads"):
+        kernel.deflate(b"", *LIKE_MAIM, threads=0)
+
+
+def test_no_gil_while_working() -> None:
+    """Another Python thread gets on while the kernel works."""
+    raw = texture(random.Random(12), 3_000_000)
+    ticks = 0
+    done = threading.Event()
+
+    def work() -> None:
+        kernel.deflate(raw, 9, 0, 9, 15)
+        done.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not done.is_set():
+        ticks += 1
+    worker.join()
+    assert ticks > 1000
