@@ -166,12 +166,20 @@ def signatures(frame: Frame) -> NDArray[np.uint64]:
 def flat(frame: Frame) -> tuple[NDArray[np.bool_], Frame]:
     """Which tiles have one colour, and the colour of each: (rows, columns), (.., channels)."""
     rows, columns = tile_grid(frame.shape)
-    corner = frame[::TILE, ::TILE]
-    repeated = corner.repeat(TILE, axis=0).repeat(TILE, axis=1)
-    same = (repeated[: frame.shape[0], : frame.shape[1]] == frame).all(axis=2)
-    padded = np.ones((rows * TILE, columns * TILE), np.bool_)
-    padded[: frame.shape[0], : frame.shape[1]] = same
-    return np.asarray(padded.reshape(rows, TILE, columns, TILE).all(axis=(1, 3))), corner
+    height, width, channels = frame.shape
+    padded: Frame = frame
+    if (rows * TILE, columns * TILE) != (height, width):
+        padded = np.empty((rows * TILE, columns * TILE, channels), frame.dtype)
+        padded[:height, :width] = frame
+        padded[height:, :width] = frame[-1:]
+        padded[:, width:] = padded[:, width - 1 : width]
+    tiles = padded.reshape(rows, TILE, columns, TILE, channels)
+    same = np.ascontiguousarray(tiles == tiles[:, :1, :, :1])
+    # Eight comparisons to a word: numpy is slow at reducing along short axes.
+    words = same.reshape(rows, TILE, -1).view(np.uint64)
+    down = np.bitwise_and.reduce(words, axis=1).reshape(rows, columns, -1)
+    every: NDArray[np.bool_] = np.all(down == np.uint64(0x0101010101010101), axis=2)
+    return every, frame[::TILE, ::TILE]
 
 
 def _kept(own: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
