@@ -603,7 +603,10 @@ def test_the_log(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def on_a_terminal(*arguments: object, **variables: str) -> str:
     """What a command writes to the terminal it is started from."""
-    controller, terminal = pty.openpty()
+    try:
+        controller, terminal = pty.openpty()
+    except OSError:
+        pytest.skip("no terminals here (/dev/pts is not mounted)")
     command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", **variables}
     environment = {name: value for name, value in environment.items() if value}
