@@ -13,7 +13,15 @@ from fsmount.codec import delta
 from fsmount.codec.delta import OWN, Copy, Fill
 from fsmount.codec.samples import Frame
 from fsmount.store import planner as planning
-from fsmount.store.planner import Plan, Planner, Sighting, tile_keys
+from fsmount.store.planner import (
+    KEY_BYTES,
+    Plan,
+    Planner,
+    Sighting,
+    dump_keys,
+    load_keys,
+    tile_keys,
+)
 from tests.encoding import Line
 from tests.frames import png, screens
 
@@ -264,3 +272,9 @@ def test_no_plan_ever_costs_a_byte(
     line.check()
     assert not any(encoded.fell_back for encoded in line.encoded.values())
     line.pack.close()
+
+
+@given(st.lists(st.integers(0, 2 ** (8 * KEY_BYTES) - 1)), st.binary(max_size=KEY_BYTES - 1))
+def test_keys_come_back(keys: list[int], rest: bytes) -> None:
+    assert load_keys(dump_keys(keys)) == keys
+    assert load_keys(dump_keys(keys) + rest) == keys
