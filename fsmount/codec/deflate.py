@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fsmount.codec import engine, firstblock
-from fsmount.codec.engine import SLICE
 
 # The search compresses at most WORK_FACTOR times the input plus WORK_FREE bytes (and finishes the
 # trial it is in). WORK_FREE lets small pictures try everything there is.
@@ -171,27 +170,16 @@ def _search_by_trial(
 
 
 def known_answer() -> bool:
-    """Whether the zlib linked here writes the bytes of classic zlib (recorded from 1.2.13).
+    """Whether the engine here writes the bytes of classic zlib (recorded from 1.2.13).
 
-    Any other (zlib-ng, zlib-rs, Cloudflare's, Chromium's, Intel's) would re-create other files
-    than were stored. Costs some 30 ms.
+    The kernel does. A zlib in its place may be another (zlib-ng, zlib-rs, Cloudflare's,
+    Chromium's, Intel's), which would re-create other files than were stored. Costs some 30 ms.
     """
     raw = _known_input()
     digest = hashlib.sha256()
     for level, strategy, mem_level in _KNOWN_PARAMS:
         digest.update(deflate(raw, DeflateParams(level, strategy, mem_level, 15)))
     return digest.hexdigest() == _KNOWN_SHA256
-
-
-def _pieces(raw: bytes | bytearray | memoryview, params: DeflateParams) -> Iterator[bytes]:
-    """The body in order, one piece for each SLICE of input; pieces may be empty."""
-    maker = zlib.compressobj(
-        params.level, zlib.DEFLATED, -params.window_bits, params.mem_level, params.strategy
-    )
-    view = memoryview(raw).cast("B")
-    for start in range(0, len(view), SLICE):
-        yield maker.compress(view[start : start + SLICE])
-    yield maker.flush()
 
 
 def _trial(
@@ -201,8 +189,9 @@ def _trial(
     if engine.NATIVE:
         return deflate(raw, params) == body, len(raw)
     at = fed = 0
-    for piece in _pieces(raw, params):
-        fed += SLICE
+    numbers = params.level, params.strategy, params.mem_level, params.window_bits
+    for piece in engine.zlib_pieces(raw, *numbers):
+        fed += engine.SLICE
         if not body.startswith(piece, at):
             return False, min(fed, len(raw))
         at += len(piece)

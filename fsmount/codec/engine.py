@@ -8,6 +8,7 @@ consecutive screenshots only what changed is searched again.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fsmount.codec.cache import Lru
@@ -61,7 +62,7 @@ def deflate(
     `row_bytes`: bytes of a scanline with its filter type, where several threads may cut.
     """
     if not NATIVE:
-        return _with_zlib(raw, level, strategy, mem_level, window_bits)
+        return b"".join(zlib_pieces(raw, level, strategy, mem_level, window_bits))
     params = level, strategy, mem_level, window_bits
     if not _remembered.budget:
         return _kernel.deflate(raw, *params, threads, row_bytes)[0]
@@ -78,11 +79,15 @@ def deflate(
     return body
 
 
-def _with_zlib(raw: Bytes, level: int, strategy: int, mem_level: int, window_bits: int) -> bytes:
+def zlib_pieces(
+    raw: Bytes, level: int, strategy: int, mem_level: int, window_bits: int
+) -> Iterator[bytes]:
+    """zlib's stream in order, one piece for each SLICE of input; pieces may be empty."""
     maker = zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level, strategy)
     view = memoryview(raw).cast("B")
-    pieces = [maker.compress(view[at : at + SLICE]) for at in range(0, len(view), SLICE)]
-    return b"".join([*pieces, maker.flush()])
+    for at in range(0, len(view), SLICE):
+        yield maker.compress(view[at : at + SLICE])
+    yield maker.flush()
 
 
 def identify(body: bytes, raw: Bytes) -> list[tuple[int, int, int, int]] | None:

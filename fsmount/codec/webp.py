@@ -33,9 +33,7 @@ class Effort(NamedTuple):
     quality: int
 
 
-QUICK = Effort(0, 50)
 NORMAL = Effort(4, 75)
-BEST = Effort(6, 99)
 
 
 def fits(image: Frame) -> bool:

@@ -681,10 +681,6 @@ class Index:
         rows = self._all("SELECT ino FROM inodes WHERE object = ? AND nlink > 0", object_id)
         return [self.path(row[0]) for row in rows]
 
-    def dependents(self, object_id: int) -> list[int]:
-        """Objects whose render reads the entry of `object_id`."""
-        return [found.id for found in self.all_objects() if object_id in found.needs]
-
     # -- packs
 
     def packs(self) -> dict[int, tuple[int, bool]]:
