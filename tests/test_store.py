@@ -298,3 +298,27 @@ async def test_stats(root: Path) -> None:
     assert stats["ratio"] == round(stats["logical_bytes"] / stats["stored_bytes"], 2)
     assert store.index.lookup(ROOT, b"c") is not None
     store.close()
+
+
+async def test_a_deleted_staged_file_goes_though_somebody_else_forced_the_index(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    store = Store.open(root)
+    encoding = store._encoder
+    assert encoding is not None
+    monkeypatch.setattr(encoding, "run", lambda *_: trio.sleep_forever())
+    ino = put(store, b"a", NOTE)
+    store._queued.clear()
+    store.index.unlink(ROOT, b"a", 1)
+    token = store.index.purge(ino)
+    assert token is not None
+    store.discard(token)
+    await store.durable()
+    assert not store.index.dirty
+    assert store.staging.tokens() == [token]
+    async with store.running(count=1):
+        with trio.fail_after(10):
+            while store.staging.tokens():
+                await trio.sleep(0.001)
+    store.close()

@@ -245,7 +245,7 @@ class Store:
             await trio.sleep(DURABLE_SECONDS)
             self._reserve.fill()
             touched, self._queued = self._queued | set(encoder.held()), set()
-            if not touched and not self.index.dirty:
+            if not (touched or self.index.dirty or writer.has_discarded()):
                 continue
             try:
                 await trio.to_thread.run_sync(self._fsync_staged, self._tokens(touched))

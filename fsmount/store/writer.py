@@ -149,6 +149,10 @@ class Writer:
         """Remove a staged file once the rows that no longer name it are durable."""
         self._removable.append(token)
 
+    def has_discarded(self) -> bool:
+        """Whether staged files wait to be removed."""
+        return bool(self._removable)
+
     async def force(self) -> None:
         """Make all commits so far survive a power cut. Raises OSError."""
         if self._index.suspect:
