@@ -205,7 +205,7 @@ async def serve_store(
     clean = False
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_end_on_signals, mountpoint)
+            await nursery.start(_end_on_signals, store, mountpoint)
             nursery.start_soon(_in_background, "rendering ahead", vfs.run)
             nursery.start_soon(_in_background, "encoding", store.run)
             nursery.start_soon(_announce, mountpoint, ready)
@@ -244,16 +244,36 @@ async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
 
 
 async def _end_on_signals(
-    mountpoint: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    store: Store,
+    mountpoint: Path,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         task_status.started()
         async for number in signals:
             _log.info("%s: unmounting", signal.Signals(number).name)
-            # Pages that programs changed through a memory mapping are still with the kernel.
+            paths = [mountpoint / os.fsdecode(store.index.path(ino)) for ino in store.held()]
             with trio.move_on_after(_WRITE_BACK_S):
-                await trio.to_thread.run_sync(
-                    pyfuse3.syncfs, str(mountpoint), abandon_on_cancel=True
-                )
+                await trio.to_thread.run_sync(_write_back, paths, abandon_on_cancel=True)
             pyfuse3.terminate()
             return
+
+
+def _write_back(paths: list[Path]) -> None:
+    """Wait for the pages of open files that programs changed through a memory mapping.
+
+    They are still with the kernel. Its syncfs only sends them to us and does not wait until we
+    have them; fsync of each file does.
+    """
+    for path in paths:
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            _log.info("%s: %s", path, error.strerror)
+            continue
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            _log.error("%s: %s", path, error.strerror)
+        finally:
+            os.close(fd)

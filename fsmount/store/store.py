@@ -137,6 +137,10 @@ class Store:
         """A writer closed the file."""
         self._writing().unhold(ino)
 
+    def held(self) -> list[int]:
+        """Inodes that have a writer."""
+        return [] if self._encoder is None else self._encoder.held()
+
     def queue(self, ino: int) -> None:
         """The last writer of a staged file has gone: encode it in the background."""
         self._queued.add(ino)
