@@ -7,6 +7,8 @@ import random
 import zlib
 from collections.abc import Iterator
 
+# Level, strategy, memory level, window bits.
+Params = tuple[int, int, int, int]
 SIZES = (
     *range(6),
     *range(257, 265),
@@ -38,6 +40,14 @@ def stored(raw: bytes) -> bytes:
         parts.append(bytes([start == starts[-1]]) + size.to_bytes(2, "little"))
         parts.append((size ^ 0xFFFF).to_bytes(2, "little") + part)
     return b"".join(parts)
+
+
+def odd_length(raw: bytes) -> bytes:
+    """A stream of at least 259 equal bytes below 144, with a match of 258 bytes written as 227 and
+    31 more (RFC 1951 section 3.2.5 leaves that open; no encoder does it)."""
+    literal = f"{0x30 + raw[0]:08b}"
+    bits = "110" + literal + "11000100" + "11111" + "00000" + literal * (len(raw) - 259) + "0" * 7
+    return int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little")
 
 
 def from_frequencies(rng: random.Random, frequencies: list[int]) -> bytes:
@@ -80,6 +90,25 @@ def texture(rng: random.Random, size: int) -> bytes:
     return bytes(out[:size])
 
 
+def boundaries(noise: bytes) -> bytes:
+    """Repeats from exactly as far as a match may reach, one byte less and one more.
+
+    Three bytes around TOO_FAR, six at the reach of every window. What lies between compresses, so
+    that no block is stored. `noise`: at least 40,000 random bytes.
+    """
+    between = bytes(value & 63 for value in noise)
+    far = [(4096, 3), *(((1 << bits) - 262, 6) for bits in range(9, 16))]
+    out = bytearray()
+    for turn, (farthest, size) in enumerate(far):
+        for distance in (farthest - 1, farthest, farthest + 1):
+            start = 64 + 8 * turn + 64 * (distance - farthest + 1)
+            repeat = bytes(range(start, start + size))
+            middle = between[turn:][: distance - size - 1]
+            # Different bytes on both sides, or the match would be longer.
+            out += b"\xfe" + repeat + middle + b"\xff" + repeat + between[100:140]
+    return bytes(out)
+
+
 def edge_inputs(seed: int) -> Iterator[tuple[str, bytes]]:
     """Named inputs, from empty to some 300 KB."""
     rng = random.Random(seed)
@@ -88,6 +117,10 @@ def edge_inputs(seed: int) -> Iterator[tuple[str, bytes]]:
         yield f"random {size}", rng.randbytes(size)
         yield f"two letters {size}", bytes(rng.choices(b"ab", k=size))
         yield f"texture {size}", texture(rng, size)
+    for bits in range(8, 15):  # where zlib's window moves, and stored blocks become impossible
+        for _ in range(3):
+            size = (rng.randint(2, 5) << bits) - rng.choice((0, 1, 258, 259, 260, 261, 262, 263))
+            yield f"random {size}", rng.randbytes(max(size, 0))
     for most in (300, 4000, 16383, 30000, 60000, 120000):
         yield f"fibonacci {most}", fibonacci(rng, most)
     yield "geometric", from_frequencies(rng, [1 << i for i in range(15)])
@@ -98,7 +131,18 @@ def edge_inputs(seed: int) -> Iterator[tuple[str, bytes]]:
     yield "triples", b"".join(bytes(rng.choices(range(40), k=3)) for _ in range(40000))
     for turn in range(6):
         yield f"texture {turn}", texture(rng, rng.randint(100_000, 300_000))
+    yield "boundaries", boundaries(rng.randbytes(40_000))
     yield "mix", texture(rng, 70_000) + rng.randbytes(70_000) + bytes(70_000) + texture(rng, 9_000)
+
+
+def edited(rng: random.Random, raw: bytes) -> bytes:
+    """`raw` with a few changes, now and then at its very ends."""
+    out = bytearray(raw)
+    for _ in range(rng.randint(0, 5)):
+        count = min(rng.choice((1, 3, 70, 4000)), len(out))
+        at = rng.choice((0, len(out) - count, rng.randint(0, len(out) - count)))
+        out[at : at + count] = rng.choice((rng.randbytes(count), bytes(count), raw[:count]))
+    return bytes(out)
 
 
 def golden_inputs() -> Iterator[tuple[str, bytes]]:
@@ -119,6 +163,34 @@ def golden_inputs() -> Iterator[tuple[str, bytes]]:
     yield "rows", bytes(rows)
     yield "far", noise[:33_000] * 3
     yield "skewed", b"".join(bytes([i]) * (1 << i) for i in range(17))
+    edited = bytearray(rows)
+    for at, count in ((0, 3), (30_000, 1), (100_000, 900), (100_961, 40), (len(rows) - 5, 5)):
+        edited[at : at + count] = noise[at % 99_000 :][:count]
+    yield "rows edited", bytes(edited)
+    # Codes deeper than 15 bits.
+    frequencies = [1, 1]
+    while sum(frequencies) < 30_000:
+        frequencies.append(frequencies[-1] + frequencies[-2])
+    deep = bytes(value for value, times in enumerate(frequencies) for _ in range(times))
+    order = hashlib.shake_128(b"fsmount kernel order").digest(4 * len(deep))
+    keys = sorted(range(len(deep)), key=lambda i: (order[4 * i : 4 * i + 4], i))
+    yield "fibonacci", bytes(deep[i] for i in keys)
+    # Matches of three bytes, near and too far.
+    yield "triples", b"".join(noise[3 * (value & 63) :][:3] for value in noise[:40_000])
+    yield "pixels", noise[:4] * 20_000 + noise[:3] * 20_000 + noise[7:13] * 9_000
+    yield "boundaries", boundaries(noise)
+    # Ends with the last symbol of a block, and one symbol later.
+    yield "full", noise[:16_383]
+    yield "full and one", noise[:16_384]
+    # The last block begins just behind the window.
+    yield "slide", noise[:65_274]
+
+
+def grid_input() -> bytes:
+    """Small and of all kinds: what every level, strategy, memLevel and window is tried on."""
+    rows = dict(golden_inputs())["rows"]
+    noise = hashlib.shake_128(b"fsmount kernel grid").digest(9_000)
+    return noise[:3_000] + rows[:9_000] + bytes(700) + noise + rows[2_000:6_000] + noise[:900]
 
 
 GOLDEN_PARAMS = (
@@ -129,5 +201,18 @@ GOLDEN_PARAMS = (
     (9, 1, 9, 15),
     (1, 4, 8, 15),
     (6, 2, 1, 9),
+    (6, 2, 3, 9),
     (6, 3, 1, 9),
+    *((level, 4, 8, 15) for level in (3, 4, 9)),
+    *((level, 0, 9, window_bits) for level in (1, 6) for window_bits in (9, 10, 11, 13)),
+    *((6, strategy, 9, 15) for strategy in (1, 2, 3, 4)),
+    *((4, 0, mem_level, 15) for mem_level in (3, 4, 6, 7)),
+    *((level, 0, 9, 15) for level in (2, 5, 8)),
 )
+
+
+def grid(level: int, strategy: int) -> Iterator[Params]:
+    """Every memLevel and window."""
+    for mem_level in range(1, 10):
+        for window_bits in range(8, 16):
+            yield level, strategy, mem_level, window_bits

@@ -82,6 +82,17 @@ def build_around(plan: Plan, stream: bytes) -> bytes:
     return b"".join((SIGNATURE, ihdr(plan), plan.head, *idats, plan.tail))
 
 
+def image_data(data: bytes) -> bytes:
+    """The contents of all IDATs of a PNG file joined."""
+    at, parts = len(SIGNATURE), []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"IDAT":
+            parts.append(data[at + 8 : at + 8 + size])
+        at += 12 + size
+    return b"".join(parts)
+
+
 def ihdr(plan: Plan) -> bytes:
     sizes = plan.width.to_bytes(4, "big") + plan.height.to_bytes(4, "big")
     return chunk(b"IHDR", sizes + bytes((plan.bit_depth, plan.colour_type, 0, 0, plan.interlace)))

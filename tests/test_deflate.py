@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fsmount.codec import deflate as module
 from fsmount.codec import engine
-from fsmount.codec.deflate import DeflateParams, deflate, known_answer, search
+from fsmount.codec.deflate import Corrections, DeflateParams, deflate, known_answer, search
 from tests.test_firstblock import PARAMS, texture
 
 MAIM = DeflateParams(6, zlib.Z_FILTERED, 8, 15)
@@ -23,9 +23,9 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[DeflateParams]:
     tried: list[DeflateParams] = []
     trial = module._trial
 
-    def noting(raw: bytes, body: bytes, params: DeflateParams) -> tuple[bool, int]:
+    def noting(raw: bytes, body: bytes, params: DeflateParams, *how: int) -> tuple[bool, int]:
         tried.append(params)
-        return trial(raw, body, params)
+        return trial(raw, body, params, *how)
 
     monkeypatch.setattr(module, "_trial", noting)
     return tried
@@ -140,11 +140,18 @@ def _end(engine: zlib._Compress, raw: bytes) -> bytes:
     return engine.compress(raw) + engine.flush()
 
 
+@pytest.mark.parametrize("foreign", [_stored, _flushed])
+def test_corrections_for_other_encoders(foreign: Callable[[bytes], bytes]) -> None:
+    raw = texture(7, 120_000, 64)
+    found = search(raw, foreign(raw), 0x789C, 8192)
+    assert isinstance(found, Corrections)
+    assert len(found.record) < 200
+    assert deflate(raw, found) == foreign(raw)
+
+
 @pytest.mark.parametrize(
     "foreign",
     [
-        _stored,
-        _flushed,
         _with_dictionary,
         _last_byte_changed,
         lambda raw: deflate(raw, MAIM)[:-1],
@@ -153,9 +160,15 @@ def _end(engine: zlib._Compress, raw: bytes) -> bytes:
         lambda raw: b"\xff" * 99,
     ],
 )
-def test_none_for_other_encoders(foreign: Callable[[bytes], bytes]) -> None:
+def test_none_for_what_is_no_stream(foreign: Callable[[bytes], bytes]) -> None:
     raw = texture(7, 120_000, 64)
     assert search(raw, foreign(raw), 0x789C, 8192) is None
+
+
+def test_a_record_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = texture(7, 120_000, 64)
+    monkeypatch.setattr(engine, "apply", lambda record, raw: _stored(raw) + b"\0")
+    assert search(raw, _stored(raw), 0x789C, 8192) is None
 
 
 def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch, trials: list[DeflateParams]) -> None:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import threading
 import zlib
-from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.deflate_inputs import (
-    GOLDEN_PARAMS,
-    edge_inputs,
-    golden_inputs,
-    oracle,
-    stored,
-    texture,
-)
+from tests.deflate_inputs import edge_inputs, edited, oracle, stored, texture
 
 kernel = pytest.importorskip("fsmount.codec._kernel")
+edges = pytest.importorskip("tests.fuzz.edges")
 
-GOLDEN = Path(__file__).parent / "data" / "kernel_golden.json"
 LIKE_MAIM = (6, zlib.Z_FILTERED, 8, 15)
 
 # One set of parameters in turn for each input, so that a run takes seconds; the fuzzer and the
@@ -40,26 +31,94 @@ PARAMS = [
 ]
 
 
-def edited(rng: random.Random, raw: bytes) -> bytes:
-    """`raw` with a few changes, now and then at its very ends."""
-    out = bytearray(raw)
-    for _ in range(rng.randint(0, 5)):
-        count = min(rng.choice((1, 3, 70, 4000)), len(out))
-        at = rng.choice((0, len(out) - count, rng.randint(0, len(out) - count)))
-        out[at : at + count] = rng.choice((rng.randbytes(count), bytes(count), raw[:count]))
-    return bytes(out)
+def test_inflate() -> None:
+    rng = random.Random(7)
+    for raw in (b"", b"a", bytes(70_000), texture(rng, 90_000), rng.randbytes(70_000)):
+        for level, strategy, mem_level, bits in [*PARAMS[::5], (0, 0, 8, 15)]:
+            maker = zlib.compressobj(level, zlib.DEFLATED, -max(bits, 9), mem_level, strategy)
+            body = maker.compress(raw[:50]) + maker.flush(rng.choice((0, 2, 3))) if raw else b""
+            body += maker.compress(raw[50:]) + maker.flush()
+            tail = rng.randbytes(rng.randrange(20))
+            assert kernel.inflate(body + tail, len(raw)) == (raw, len(body))
+            with pytest.raises(ValueError, match="truncated"):
+                kernel.inflate(body, len(raw) + 1)
+            with pytest.raises(ValueError, match="truncated"):
+                kernel.inflate(body[:-1], len(raw))
+            if raw:
+                with pytest.raises(ValueError, match="more image data"):
+                    kernel.inflate(body, len(raw) - 1)
+
+
+def test_inflate_damaged_streams_like_zlib() -> None:
+    rng = random.Random(8)
+    raw = texture(rng, 20_000)
+    body = zlib.compress(raw, 6, -15)
+    for _ in range(500):
+        damaged = bytearray(body)
+        damaged[rng.randrange(len(body))] ^= 1 << rng.randrange(8)
+        try:
+            found, used = kernel.inflate(damaged, len(raw))
+        except ValueError:
+            continue
+        decoder = zlib.decompressobj(-15)
+        assert found == decoder.decompress(damaged)
+        assert decoder.eof
+        assert len(decoder.unused_data) == len(damaged) - used
+
+
+def test_adler32() -> None:
+    rng = random.Random(9)
+    for size in [*range(70), 4095, 4096, 4097, 65_521, 200_000]:
+        for data in (rng.randbytes(size), b"\xff" * size):
+            assert kernel.adler32(data) == zlib.adler32(data)
+
+
+def test_differing_rows() -> None:
+    assert kernel.differing_rows(b"abcdef", b"abcxef", 2) == b"\0\1\0"
+    for one, other, size in ((b"ab", b"a", 1), (b"abc", b"abc", 2), (b"a", b"a", 0)):
+        with pytest.raises(ValueError, match="rows"):
+            kernel.differing_rows(one, other, size)
+
+
+def test_rows_and_tiles_that_do_not_fit_are_refused() -> None:
+    rows = bytearray(64)
+    for size, pixel in ((0, 1), (8, 3), (8, 5), (8, 0), (-1, 1), (1 << 40, 1)):
+        with pytest.raises(ValueError, match="rows"):
+            kernel.apply_filters(bytes(64), bytes(8), size, pixel)
+        with pytest.raises(ValueError, match="rows"):
+            kernel.undo_filters(bytes(72), None, rows, size, pixel)
+    for alpha in (-1, 4, 5, 1 << 62, 1):
+        with pytest.raises(ValueError, match="rows"):
+            kernel.apply_filters(bytes(64), bytes(16), 4, 4, alpha)
+    with pytest.raises(ValueError, match="filter type for each"):
+        kernel.apply_filters(bytes(64), bytes(7), 8, 1)
+    with pytest.raises(ValueError, match="rows"):
+        kernel.undo_filters(bytes(72), bytes(71), rows, 8, 1)
+    with pytest.raises(ValueError, match="rows"):
+        kernel.undo_filters(bytes(72), None, bytearray(63), 8, 1)
+    index = np.zeros(1, np.int32)
+    for row, tile, pixels in ((0, 16, 256), (64, 4, 64), (60, 16, 256), (64, 16, 255)):
+        with pytest.raises(ValueError, match="tiles"):
+            kernel.paint_tiles(rows, row, tile, index, bytes(pixels))
+    for wrong in (np.full(4, 1, np.int32), np.zeros(5, np.int32)):
+        with pytest.raises(ValueError, match="tiles"):
+            kernel.paint_tiles(rows, 64, 16, wrong, bytes(256))
+    with pytest.raises(ValueError, match="tiles"):
+        kernel.hash_tiles(bytes(64), 64, 16, bytes(8))
+    with pytest.raises(ValueError, match="tiles"):
+        kernel.flat_tiles(bytes(64), 63, 16)
 
 
 def test_golden() -> None:
     """Frozen for ever: stores hold streams that only these bytes re-create."""
-    golden = json.loads(GOLDEN.read_text())
-    for name, raw in golden_inputs():
-        expected = golden[name]
-        assert hashlib.sha256(raw).hexdigest() == expected["input"]
-        for params in GOLDEN_PARAMS:
-            body, _ = kernel.deflate(raw, *params)
-            digest = hashlib.sha256(body).hexdigest()[:32]
-            assert digest == expected["output"][",".join(map(str, params))], (name, params)
+    assert edges.golden_differences(edges.Native()) == []
+
+
+def test_edge_cases() -> None:
+    """A sample of `python -m tests.fuzz.edges`."""
+    kernel_here = edges.Native()
+    for turn, (name, raw, params) in zip(range(400), edges.cases(seed=1), strict=False):
+        assert not edges.difference(kernel_here, raw, params, turn), (name, params)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -108,6 +167,9 @@ def test_delta_falls_back() -> None:
     assert kernel.deflate_delta(raw, tokens, raw, *other)[0] == oracle(raw, *other)
     longer = raw + b"more"
     assert kernel.deflate_delta(raw, tokens, longer, *LIKE_MAIM)[0] == oracle(longer, *LIKE_MAIM)
+    none, no_tokens = kernel.deflate(raw, 0, 0, 8, 15)
+    assert kernel.deflate_delta(raw, no_tokens, raw, 0, 0, 8, 15)[0] == none
+    assert kernel.deflate_delta(raw, no_tokens, raw, *other)[0] == oracle(raw, *other)
 
 
 def test_damaged_tokens_are_refused() -> None:

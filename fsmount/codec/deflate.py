@@ -2,7 +2,8 @@
 
 The bytes of a deflate stream depend on the encoder, not on the format: only the zlib that wrote a
 stream, or one that behaves the same to the bit, writes it again. Nearly every screenshot tool uses
-classic zlib, so four numbers (level, strategy, memory level, window) stand for the whole stream.
+classic zlib, so four numbers (level, strategy, memory level, window) stand for the whole stream;
+those of other encoders are guessed from a model, with a record of where the guess is wrong.
 Formats: RFC 1950 (zlib), RFC 1951 (deflate). `engine` makes the streams. Level 0 (stored) is not
 searched for: its block lengths depend on the buffer sizes of the program around zlib.
 """
@@ -48,6 +49,13 @@ class DeflateParams:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """A stream that classic zlib does not write (`docs/deflate.md`, "Other encoders")."""
+
+    record: bytes
+
+
 # (FLEVEL, size of the first IDAT chunk) -> (level, strategy, memory level), likeliest first. A
 # size of 0 stands for any other, mostly one IDAT for all. Only the order of the search depends on
 # this. Strategy "default" stands for both where they are the same (levels 1 to 3).
@@ -84,15 +92,18 @@ _MODES = (
 
 def deflate(
     raw: bytes | bytearray | memoryview,
-    params: DeflateParams,
+    params: DeflateParams | Corrections,
     *,
     row_bytes: int = 0,
     threads: int = 1,
 ) -> bytes:
     """Compress `raw` into a raw deflate body (no zlib header, no Adler-32).
 
-    ValueError when `params` are out of range. `row_bytes`, `threads`: as in `engine.deflate`.
+    ValueError when `params` are out of range, or a record that shows to be damaged. `row_bytes`,
+    `threads`: as in `engine.deflate`.
     """
+    if isinstance(params, Corrections):
+        return engine.apply(params.record, raw)
     if not params.valid():
         raise ValueError(f"no such deflate parameters: {params}")
     return engine.deflate(
@@ -112,18 +123,40 @@ def search(
     header: int,
     idat_size: int,
     hints: Sequence[DeflateParams] = (),
-) -> DeflateParams | None:
-    """Find parameters with which `deflate(raw)` is exactly `body`; None if there are none.
+    *,
+    row_bytes: int = 0,
+    threads: int = 1,
+) -> DeflateParams | Corrections | None:
+    """Find out how `deflate(raw, ...)` gives exactly `body`; None if there is no way.
 
     `hints` come first. Then the native kernel reads from the stream what can have made it. Without
     the kernel parameters are tried in an order that `header`, the zlib header as found (16 bits,
     big-endian), and `idat_size`, the length of the first IDAT chunk, make a good one.
+    `row_bytes`, `threads`: as in `engine.deflate`, for the trials of `hints`.
     """
     body = bytes(body)
     hints = tuple(dict.fromkeys(hints))
     for params in hints:
-        if params.valid() and _trial(raw, body, params)[0]:
+        if params.valid() and _trial(raw, body, params, row_bytes, threads)[0]:
             return params
+    return _search_params(raw, body, header, idat_size, hints) or _correct(raw, body)
+
+
+def _correct(raw: bytes | bytearray | memoryview, body: bytes) -> Corrections | None:
+    """A record that is proved to give `body` and is worth keeping."""
+    record = engine.correct(body, raw)
+    if record is None or len(record) >= len(body) or engine.apply(record, raw) != body:
+        return None
+    return Corrections(record)
+
+
+def _search_params(
+    raw: bytes | bytearray | memoryview,
+    body: bytes,
+    header: int,
+    idat_size: int,
+    hints: Sequence[DeflateParams],
+) -> DeflateParams | None:
     found = engine.identify(body, raw)
     if found is None or any(level == 0 for level, *_ in found):
         # Stored blocks only: any level may have made them of what cannot be compressed.
@@ -183,11 +216,15 @@ def known_answer() -> bool:
 
 
 def _trial(
-    raw: bytes | bytearray | memoryview, body: bytes, params: DeflateParams
+    raw: bytes | bytearray | memoryview,
+    body: bytes,
+    params: DeflateParams,
+    row_bytes: int = 0,
+    threads: int = 1,
 ) -> tuple[bool, int]:
     """Whether `params` give `body`, and how many bytes of `raw` it took to tell."""
     if engine.NATIVE:
-        return deflate(raw, params) == body, len(raw)
+        return deflate(raw, params, row_bytes=row_bytes, threads=threads) == body, len(raw)
     at = fed = 0
     numbers = params.level, params.strategy, params.mem_level, params.window_bits
     for piece in engine.zlib_pieces(raw, *numbers):

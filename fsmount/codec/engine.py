@@ -1,8 +1,11 @@
-"""Who makes deflate streams: the native kernel, or the standard library's zlib without it.
+"""What the native kernel does, where it was built, and the standard library's zlib in its place.
 
 Both give the bytes of classic zlib (`docs/deflate.md`). The kernel also remembers the newest input
 of each size with its tokens, within a budget, and makes a similar input's stream from them: of
-consecutive screenshots only what changed is searched again.
+consecutive screenshots only what changed is searched again. The kernel's calls for scanlines are
+used by `filters`, which can do without them.
+
+Streams that classic zlib does not write are made from a correction record instead.
 """
 
 from __future__ import annotations
@@ -11,10 +14,31 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fsmount.codec import corrections
 from fsmount.codec.cache import Lru
+
+__all__ = [
+    "NATIVE",
+    "apply_filters",
+    "differing_rows",
+    "flat_tiles",
+    "hash_tiles",
+    "inflate",
+    "paint_tiles",
+    "undo_filters",
+]
 
 try:
     from fsmount.codec import _kernel
+    from fsmount.codec._kernel import (
+        apply_filters,
+        differing_rows,
+        flat_tiles,
+        hash_tiles,
+        inflate,
+        paint_tiles,
+        undo_filters,
+    )
 
     NATIVE = True
 except ImportError:
@@ -22,6 +46,10 @@ except ImportError:
     NATIVE = False
 
 Bytes = bytes | bytearray | memoryview
+
+# Models of other encoders than zlib, newest first, that streams have been corrected with here.
+_MOST_MODELS = 4
+_models: list[bytes] = []
 
 # The kernel names no more candidates than this.
 MOST_CANDIDATES = 32
@@ -79,6 +107,11 @@ def deflate(
     return body
 
 
+def adler32(data: Bytes) -> int:
+    """The checksum of a zlib stream's input (RFC 1950 section 8.2)."""
+    return _kernel.adler32(data) if NATIVE else zlib.adler32(data)
+
+
 def zlib_pieces(
     raw: Bytes, level: int, strategy: int, mem_level: int, window_bits: int
 ) -> Iterator[bytes]:
@@ -93,3 +126,26 @@ def zlib_pieces(
 def identify(body: bytes, raw: Bytes) -> list[tuple[int, int, int, int]] | None:
     """Parameters that can have made `body` of `raw`, likeliest first; None: nobody can tell."""
     return _kernel.identify(body, raw) if NATIVE else None
+
+
+def correct(body: bytes, raw: Bytes) -> bytes | None:
+    """A correction record that gives `body`, a deflate stream of `raw`, back; None: there is none.
+
+    That it does is for the caller to check, with `apply`.
+    """
+    made = _kernel.correct(body, raw, b"".join(_models)) if NATIVE else None
+    if made is None:
+        return None
+    record, model = made
+    if model in _models:
+        _models.remove(model)
+    _models[:] = [model, *_models[: _MOST_MODELS - 1]]
+    return record
+
+
+def apply(record: bytes, raw: Bytes) -> bytes:
+    """The deflate stream of `raw` that `correct` made a record of. ValueError when it is damaged.
+
+    Without the kernel this takes up to a minute for a large picture.
+    """
+    return _kernel.apply(record, raw) if NATIVE else corrections.apply(record, bytes(raw))

@@ -2,8 +2,9 @@
 
 Filters work on bytes: each byte is predicted from the same byte of the pixel to the left (a), of
 the pixel above (b) and of the one above left (c), with zeros outside the picture. Applying them is
-free of dependencies, since the raw rows are known, so it is plain numpy. Undoing Average and Paeth
-depends on the byte just undone; Pillow's PNG decoder does that in C.
+free of dependencies, since the raw rows are known. Undoing Average and Paeth depends on the byte
+just undone. The native kernel does both; without it numpy applies them, and Pillow's PNG decoder
+undoes them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fsmount.codec import engine
 from fsmount.errors import NotExact
 
 Bytes2 = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
 
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 
@@ -29,15 +32,22 @@ _UNDO_BATCH = 1 << 18
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def apply(rows: Bytes2, types: npt.NDArray[np.uint8], bpp: int) -> bytes:
+def apply(rows: Bytes2, types: npt.NDArray[np.uint8], bpp: int, alpha: int = 0) -> bytes:
     """Filter scanlines and put the type byte before each, ready for deflate.
 
     `rows` is uint8 (height, row bytes), `types` uint8 (height,) of 0 to 4, `bpp` the bytes of a
-    pixel, at least 1 (section 9.2). ValueError for other types.
+    pixel, at least 1 (section 9.2). ValueError for other types. The last `alpha` bytes of each
+    pixel are not in `rows`: the picture is opaque.
     """
     height, row_bytes = rows.shape
+    row_bytes = row_bytes // (bpp - alpha) * bpp
+    if engine.NATIVE:
+        data = np.ascontiguousarray(rows).data
+        return engine.apply_filters(data, types.tobytes(), row_bytes, bpp, alpha)
     if int(types.max(initial=0)) > PAETH:
         raise ValueError("filter type above 4")
+    if alpha:
+        rows = _opaque(rows, bpp, alpha)
     out = np.empty((height, row_bytes + 1), np.uint8)
     out[:, 0] = types
     batch = max(1, _APPLY_BATCH // row_bytes)
@@ -47,6 +57,26 @@ def apply(rows: Bytes2, types: npt.NDArray[np.uint8], bpp: int) -> bytes:
             index = picked[start : start + batch]
             out[index, 1:] = _filtered(rows, index, kind, bpp)
     return out.tobytes()
+
+
+def undo_from(
+    filtered: bytes,
+    height: int,
+    row_bytes: int,
+    bpp: int,
+    before: tuple[bytes, Bytes2] | None = None,
+) -> tuple[Bytes2, Flags]:
+    """As :func:`undo`, by the native kernel: the rows, and which differ from before (height,).
+
+    `before`: scanlines of the same shape and their rows, which are written to and returned. Each
+    row that is made anew is filtered again and compared with its scanline.
+    """
+    raw, rows = before or (None, np.empty((height, row_bytes), np.uint8))
+    try:
+        changed = engine.undo_filters(filtered, raw, rows.data, row_bytes, bpp)
+    except ValueError:
+        raise NotExact("damaged: filter type above 4") from None
+    return rows, np.frombuffer(changed, np.bool_)
 
 
 def undo(
@@ -61,6 +91,8 @@ def undo(
     types = lines[:, 0].copy()
     if int(types.max(initial=0)) > PAETH:
         raise NotExact("damaged: filter type above 4")
+    if engine.NATIVE:
+        return undo_from(bytes(filtered), height, row_bytes, bpp)[0], types
     if bpp in _MODES:
         return _undo_lines(lines, bpp), types
     # Byte k of a pixel depends on bytes k only: 16-bit pixels go as two halves.
@@ -73,6 +105,17 @@ def undo(
         part[:, 1:] = pixels[:, :, lanes].reshape(height, -1)
         rows[:, :, lanes] = _undo_lines(part, half).reshape(height, -1, half)
     return rows.reshape(height, row_bytes), types
+
+
+def _opaque(rows: Bytes2, bpp: int, alpha: int) -> Bytes2:
+    """Rows with the alpha that they lack."""
+    pixels = rows.reshape(len(rows), -1, bpp - alpha)
+    out = np.empty((*pixels.shape[:2], bpp), np.uint8)
+    # Byte by byte numpy copies seven times as fast as pixel by pixel.
+    for place in range(bpp - alpha):
+        out[..., place] = pixels[..., place]
+    out[..., bpp - alpha :] = 255
+    return out.reshape(len(rows), -1)
 
 
 def _filtered(rows: Bytes2, index: npt.NDArray[np.intp], kind: int, bpp: int) -> Bytes2:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsmount.codec import deflate, filters, samples
-from fsmount.codec.deflate import DeflateParams
+from fsmount.codec import deflate, engine, filters, lines, samples
+from fsmount.codec.deflate import Corrections, DeflateParams
 from fsmount.codec.samples import Frame, Layout
 from fsmount.errors import Damaged, NotExact
 
@@ -28,6 +28,17 @@ MAX_CHUNKS = 1 << 18
 """Chunks looked at: those before the first IDAT, and the IDATs."""
 MAX_LISTED = 1 << 14
 """IDAT sizes in a recipe when they follow no rule."""
+
+CORRECTIONS = 2
+"""The number of the engine that reads correction records. Classic zlib is 1, never written."""
+
+# Frozen: pictures made anew from a folder of differences have these for ever.
+_CANONICAL = DeflateParams(level=6, strategy=1, mem_level=8, window_bits=15)
+_CANONICAL_HEADER = 0x789C
+_CANONICAL_SPLIT = 8192
+
+# Deflate makes at most 258 bytes of two bits.
+_MOST_INFLATED = 1032
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IDAT_FROM = len(_SIGNATURE) + 25
@@ -45,7 +56,7 @@ class Recipe:
     """The file has an alpha channel, opaque everywhere and dropped from the frame."""
     zlib_header: int
     """CMF and FLG as found, 16 bits, big-endian."""
-    params: DeflateParams
+    params: DeflateParams | Corrections
     split: Split
     """How the zlib stream is cut into IDATs. 0: not at all. n: n bytes each, the rest in the last
     one. Otherwise the size of every IDAT."""
@@ -61,27 +72,33 @@ class Recipe:
     def header(self) -> dict[str, int | list[int]]:
         """The small fields, fit for JSON.
 
-        c colour type, d bit depth, o opaque (0 or 1), z zlib header, p level, strategy, memory
-        level and window bits of deflate, i the IDAT split (a number, or the list of sizes).
+        c colour type, d bit depth, o opaque (0 or 1), z zlib header, p who writes the stream:
+        level, strategy, memory level and window bits of classic zlib, or a single number for
+        another engine, i the IDAT split (a number, or the list of sizes).
         """
         params = self.params
+        if isinstance(params, Corrections):
+            numbers = [CORRECTIONS]
+        else:
+            numbers = [params.level, params.strategy, params.mem_level, params.window_bits]
         return {
             "c": self.colour_type,
             "d": self.bit_depth,
             "o": int(self.opaque),
             "z": self.zlib_header,
-            "p": [params.level, params.strategy, params.mem_level, params.window_bits],
+            "p": numbers,
             "i": self.split if isinstance(self.split, int) else list(self.split),
         }
 
-    def blobs(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """The large fields: filters, head, tail, idat_tail."""
-        return self.filters, self.head, self.tail, self.idat_tail
+    def blobs(self) -> tuple[bytes, ...]:
+        """The large fields: filters, head, tail, idat_tail, and the correction record, if any."""
+        record = self.params.record if isinstance(self.params, Corrections) else b""
+        return self.filters, self.head, self.tail, self.idat_tail, record
 
     @classmethod
     def from_parts(cls, header: Mapping[str, object], blobs: Sequence[bytes]) -> Recipe:
         """The recipe of `header()` and `blobs()`. Trusts nothing: raises Damaged."""
-        if set(header) != set("cdozpi") or [type(part) for part in blobs] != [bytes] * 4:
+        if set(header) != set("cdozpi") or [type(part) for part in blobs] != [bytes] * 5:
             raise _bad_recipe("unknown fields")
         colour_type, bit_depth = _number(header["c"], 6), _number(header["d"], 16)
         if bit_depth not in samples.DEPTHS.get(colour_type, ()):
@@ -89,11 +106,9 @@ class Recipe:
         opaque = bool(_number(header["o"], 1))
         if opaque and colour_type not in (4, 6):
             raise _bad_recipe("opaque without alpha")
-        params = DeflateParams(*_numbers(header["p"], 15, 4, 4))
-        if not params.valid():
-            raise _bad_recipe("no such deflate parameters")
         split = header["i"]
-        row_filters, head, tail, idat_tail = blobs
+        row_filters, head, tail, idat_tail, record = blobs
+        params = _params(_numbers(header["p"], 15, 1, 4), record)
         if not row_filters or max(row_filters) > filters.PAETH:
             raise _bad_recipe("no such filter types")
         return cls(
@@ -120,30 +135,25 @@ class Picture:
     recipe: Recipe
 
 
-def parse(data: bytes, hints: Sequence[DeflateParams] = ()) -> Picture:
+def parse(data: bytes, hints: Sequence[DeflateParams] = (), *, threads: int = 1) -> Picture:
     """Take a PNG file apart, so that `assemble(frame, recipe)` is `data`, byte for byte.
 
-    `hints` are deflate parameters to try first. Raises NotExact, and nothing else, for whatever
-    cannot be re-created: other files, damaged or interlaced or animated PNGs, pictures beyond the
-    limits above, and deflate streams that the linked zlib does not write.
+    `hints` are deflate parameters to try first, on so many `threads`. Raises NotExact, and nothing
+    else, for whatever cannot be re-created: other files, damaged or interlaced or animated PNGs,
+    pictures beyond the limits above, and deflate streams of which no record is shorter than they
+    are.
     """
     layout = _read_layout(data)
     idat_start = _first_idat(data)
     sizes, tail_start = _idats(data, idat_start)
     stream = _stream(data, idat_start, sizes)
-    if len(stream) < 2 or stream[0] & 15 != zlib.DEFLATED or stream[1] & 32:
-        raise NotExact("damaged: zlib header")
-    raw, body, rest = _inflate(stream, layout.scanline_bytes)
-    if rest[:4] != zlib.adler32(raw).to_bytes(4, "big"):
-        raise NotExact("damaged: zlib checksum")
-
-    rows, types = filters.undo(raw, layout.height, layout.row_bytes, layout.pixel_bytes)
-    frame = samples.from_rows(rows, layout)
-    opaque = layout.has_alpha and samples.is_opaque(frame)
-    if filters.apply(samples.to_rows(frame, layout), types, layout.pixel_bytes) != raw:
-        raise NotExact("bits set beyond the end of a row")
+    raw, body, rest, checksum = _unpack(stream, layout)
+    frame, opaque, types = lines.read(raw, layout)
     zlib_header = int.from_bytes(stream[:2], "big")
-    params = deflate.search(raw, body, zlib_header, sizes[0], hints)
+    row_bytes = layout.row_bytes + 1
+    params = deflate.search(
+        raw, body, zlib_header, sizes[0], hints, row_bytes=row_bytes, threads=threads
+    )
     if params is None:
         raise NotExact("unknown deflate encoder")
     recipe = Recipe(
@@ -153,29 +163,65 @@ def parse(data: bytes, hints: Sequence[DeflateParams] = ()) -> Picture:
         zlib_header,
         params,
         _split(sizes),
-        types.tobytes(),
+        types,
         data[_IDAT_FROM:idat_start],
         data[tail_start:],
         rest[4:],
     )
     # The search proved the body and the filters gave back its input: what is left are the bytes
     # around them.
-    if _file(layout, recipe, body, zlib.adler32(raw)) != data:
+    if _file(layout, recipe, body, checksum) != data:
         raise NotExact("damaged: chunks do not add up")
-    return Picture(samples.drop_alpha(frame) if opaque else frame, recipe)
+    return Picture(frame, recipe)
+
+
+def read(data: bytes) -> tuple[Frame, Layout, bytes]:
+    """The samples of a PNG with all channels, its layout, and its bytes from IHDR to the IDATs.
+
+    Needs no recipe, so any deflate encoder will do. Raises NotExact like `parse`.
+    """
+    layout = _read_layout(data)
+    start = _first_idat(data)
+    raw, *_ = _unpack(_stream(data, start, _idats(data, start)[0]), layout)
+    rows, _ = filters.undo(raw, layout.height, layout.row_bytes, layout.pixel_bytes)
+    return samples.from_rows(rows, layout), layout, data[_IDAT_FROM:start]
+
+
+def canonical(frame: Frame, head: bytes = b"", *, palette: bool = False) -> bytes:
+    """The PNG file of samples whose own file is gone: always the same bytes for the same frame.
+
+    docs/format.md has the rule. `frame` has all channels; `head` are chunks to keep (of a palette
+    picture PLTE and tRNS).
+    """
+    height, _, channels = frame.shape
+    recipe = Recipe(
+        3 if palette else (0, 4, 2, 6)[channels - 1],
+        8 * frame.dtype.itemsize,
+        False,
+        _CANONICAL_HEADER,
+        _CANONICAL,
+        _CANONICAL_SPLIT,
+        bytes((filters.UP,)) * height,
+        head,
+        b"".join(_chunk(b"IEND", b"")),
+        b"",
+    )
+    return assemble(frame, recipe)
 
 
 def assemble(frame: Frame, recipe: Recipe, *, threads: int = 1) -> bytes:
     """The PNG file of a frame and its recipe. Raises Damaged when the two do not fit."""
     layout = _layout_of(frame, recipe)
-    if recipe.opaque:
-        frame = samples.add_alpha(frame)
     rows = samples.to_rows(frame, layout)
     types = np.frombuffer(recipe.filters, np.uint8)
-    raw = filters.apply(rows, types, layout.pixel_bytes)
+    alpha = frame.itemsize if recipe.opaque else 0
+    raw = filters.apply(rows, types, layout.pixel_bytes, alpha)
     row_bytes = layout.row_bytes + 1
-    body = deflate.deflate(raw, recipe.params, row_bytes=row_bytes, threads=threads)
-    return _file(layout, recipe, body, zlib.adler32(raw))
+    try:
+        body = deflate.deflate(raw, recipe.params, row_bytes=row_bytes, threads=threads)
+    except ValueError as error:
+        raise _bad_recipe(str(error)) from error
+    return _file(layout, recipe, body, engine.adler32(raw))
 
 
 def _read_layout(data: bytes) -> Layout:
@@ -252,19 +298,38 @@ def _stream(data: bytes, at: int, sizes: Sequence[int]) -> bytes:
     return b"".join(parts)
 
 
+def _unpack(stream: bytes, layout: Layout) -> tuple[bytes, bytes, bytes, int]:
+    """Of an intact zlib stream: scanlines, deflate body, what follows it; Adler-32 of the first."""
+    if len(stream) < 2 or stream[0] & 15 != zlib.DEFLATED or stream[1] & 32:
+        raise NotExact("damaged: zlib header")
+    raw, body, rest = _inflate(stream, layout.scanline_bytes)
+    checksum = engine.adler32(raw)
+    if rest[:4] != checksum.to_bytes(4, "big"):
+        raise NotExact("damaged: zlib checksum")
+    return raw, body, rest, checksum
+
+
 def _inflate(stream: bytes, expected: int) -> tuple[bytes, bytes, bytes]:
     """Raw bytes, deflate body, and what follows it. Never holds more than `expected` + 1 bytes."""
-    engine = zlib.decompressobj(-15)
+    if expected > _MOST_INFLATED * len(stream):
+        raise NotExact("damaged: truncated")
+    if engine.NATIVE:
+        try:
+            raw, length = engine.inflate(memoryview(stream)[2:], expected)
+        except ValueError as error:
+            raise NotExact(f"damaged: {error}") from None
+        return raw, stream[2 : 2 + length], stream[2 + length :]
+    decoder = zlib.decompressobj(-15)
     try:
         # One byte more than expected lets zlib reach the end of the stream, or proves an excess.
-        raw = engine.decompress(memoryview(stream)[2:], expected + 1)
+        raw = decoder.decompress(memoryview(stream)[2:], expected + 1)
     except zlib.error:
         raise NotExact("damaged: deflate stream") from None
     if len(raw) > expected:
         raise NotExact("damaged: more image data than pixels")
-    if not engine.eof or len(raw) < expected:
+    if not decoder.eof or len(raw) < expected:
         raise NotExact("damaged: truncated")
-    rest = engine.unused_data
+    rest = decoder.unused_data
     return raw, stream[2 : len(stream) - len(rest)], rest
 
 
@@ -339,6 +404,17 @@ def _numbers(value: object, maximum: int, fewest: int, most: int) -> list[int]:
     if not isinstance(value, list) or not fewest <= len(value) <= most:
         raise _bad_recipe("a list of the wrong length")
     return [_number(item, maximum) for item in value]
+
+
+def _params(numbers: list[int], record: bytes) -> DeflateParams | Corrections:
+    if numbers == [CORRECTIONS]:
+        return Corrections(record)
+    if len(numbers) != 4 or record:
+        raise _bad_recipe("no such deflate engine")
+    params = DeflateParams(*numbers)
+    if not params.valid():
+        raise _bad_recipe("no such deflate parameters")
+    return params
 
 
 def _bad_recipe(reason: str) -> Damaged:

@@ -82,7 +82,10 @@ def from_rows(rows: Rows, layout: Layout) -> Frame:
 
 
 def to_rows(frame: Frame, layout: Layout) -> Rows:
-    """Rows uint8 (height, row_bytes) of a frame with all channels; padding bits are zero."""
+    """Rows uint8 (height, bytes) of a frame; padding bits are zero.
+
+    Without its alpha the frame gives rows without it, 8 and 16 bits only.
+    """
     samples = np.ascontiguousarray(frame).reshape(layout.height, -1)
     if layout.bit_depth == 16:
         return samples.astype(">u2").view(np.uint8)
@@ -110,13 +113,4 @@ def drop_alpha(frame: Frame) -> Frame:
     # Channel by channel numpy copies seven times as fast as pixel by pixel.
     for channel in range(out.shape[2]):
         out[..., channel] = frame[..., channel]
-    return out
-
-
-def add_alpha(frame: Frame) -> Frame:
-    """The frame with one more channel, opaque."""
-    out = np.empty((*frame.shape[:2], frame.shape[2] + 1), frame.dtype)
-    for channel in range(frame.shape[2]):
-        out[..., channel] = frame[..., channel]
-    out[..., -1] = np.iinfo(frame.dtype).max
     return out

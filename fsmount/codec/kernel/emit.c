@@ -71,11 +71,6 @@ bool blocks_split(const Rules *rules, const u32 *words, size_t count, u32 size, 
 
 /* ---- Codes and kinds --------------------------------------------------------------------- */
 
-typedef struct {
-    u32 literals[FIXED_LITERAL_CODES];
-    u32 distances[DISTANCE_CODES];
-} Frequencies;
-
 /* Look-up tables from lengths and distances to codes, filled once. */
 static u8 LENGTH_CODES[LONGEST_MATCH + 1];
 static u8 NEAR_CODES[257], FAR_CODES[257];

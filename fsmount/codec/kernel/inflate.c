@@ -1,158 +1,7 @@
 #include "inflate.h"
 
+#include "reader.h"
 #include "rules.h"
-#include "trees.h"
-
-/* Bits, lowest first. Past the end come zeros, and are counted. */
-typedef struct {
-    const u8 *at, *end;
-    u64 hold;
-    u32 count;
-    u32 missing; /* bytes read past the end */
-} Reader;
-
-/* At least 56 bits, which is more than a match takes (15 + 5 and 15 + 13). */
-static inline void refill(Reader *reader)
-{
-    if (reader->end - reader->at >= 8) {
-        reader->hold |= load64(reader->at) << reader->count;
-        reader->at += (63 - reader->count) >> 3;
-        reader->count |= 56;
-        return;
-    }
-    for (; reader->count < 56; reader->count += 8) {
-        if (reader->at < reader->end)
-            reader->hold |= (u64)*reader->at++ << reader->count;
-        else
-            reader->missing++;
-    }
-}
-
-static inline u32 get(Reader *reader, u32 bits)
-{
-    u32 value = (u32)(reader->hold & (((u64)1 << bits) - 1));
-    reader->hold >>= bits;
-    reader->count -= bits;
-    return value;
-}
-
-static u32 get_bits(Reader *reader, u32 bits)
-{
-    refill(reader);
-    return get(reader, bits);
-}
-
-static bool overrun(const Reader *reader) { return reader->missing * 8 > reader->count; }
-
-/* A Huffman code: short codes by table, longer ones by counting (RFC 1951 section 3.2.2). */
-enum { FAST_BITS = 11, NO_SYMBOL = 0xffff };
-
-typedef struct {
-    u16 fast[1 << FAST_BITS]; /* symbol << 4 | length, 0: none */
-    u16 per_length[16];
-    u16 symbols[FIXED_LITERAL_CODES]; /* in the order of their codes */
-} Code;
-
-static bool code_open(Code *code, const u8 *lengths, int count)
-{
-    u16 codes[FIXED_LITERAL_CODES], places[16];
-    memset(code, 0, sizeof *code);
-    for (int symbol = 0; symbol < count; symbol++)
-        code->per_length[lengths[symbol]]++;
-    code->per_length[0] = 0;
-    int left = 1; /* codes still free */
-    for (int bits = 1; bits < 16; bits++) {
-        left = 2 * left - code->per_length[bits];
-        if (left < 0)
-            return false;
-    }
-    places[1] = 0;
-    for (int bits = 1; bits < 15; bits++)
-        places[bits + 1] = (u16)(places[bits] + code->per_length[bits]);
-    tree_codes(lengths, count, codes);
-    for (int symbol = 0; symbol < count; symbol++) {
-        u32 bits = lengths[symbol];
-        if (!bits)
-            continue;
-        code->symbols[places[bits]++] = (u16)symbol;
-        if (bits <= FAST_BITS)
-            for (u32 i = codes[symbol]; i < 1u << FAST_BITS; i += 1u << bits)
-                code->fast[i] = (u16)(symbol << 4 | (int)bits);
-    }
-    return true;
-}
-
-static u32 get_long_symbol(Reader *reader, const Code *code)
-{
-    u32 value = 0, first = 0, index = 0;
-    for (u32 bits = 1; bits < 16; bits++) {
-        value |= (u32)(reader->hold >> (bits - 1)) & 1;
-        u32 count = code->per_length[bits];
-        if (value - first < count) {
-            get(reader, bits);
-            return code->symbols[index + value - first];
-        }
-        index += count;
-        first = (first + count) << 1;
-        value <<= 1;
-    }
-    return NO_SYMBOL;
-}
-
-/* With at least 15 bits in the reader. */
-static inline u32 get_symbol(Reader *reader, const Code *code)
-{
-    u32 found = code->fast[reader->hold & ((1u << FAST_BITS) - 1)];
-    if (!found)
-        return get_long_symbol(reader, code);
-    get(reader, found & 15);
-    return found >> 4;
-}
-
-static bool read_codes(Reader *reader, Code *literals, Code *distances)
-{
-    static const u8 order[RUN_CODES] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
-                                        11, 4,  12, 3, 13, 2, 14, 1, 15};
-    u8 lengths[32 + FIXED_LITERAL_CODES] = {0};
-    u32 literal_count = get_bits(reader, 5) + 257, distance_count = get_bits(reader, 5) + 1;
-    u32 run_count = get_bits(reader, 4) + 4, all = literal_count + distance_count;
-    if (literal_count > LITERAL_CODES || distance_count > DISTANCE_CODES)
-        return false;
-    for (u32 i = 0; i < run_count; i++)
-        lengths[order[i]] = (u8)get_bits(reader, 3);
-    if (!code_open(literals, lengths, RUN_CODES)) /* for a moment the code of the lengths */
-        return false;
-    memset(lengths, 0, sizeof lengths);
-    for (u32 i = 0; i < all;) {
-        refill(reader);
-        u32 symbol = get_symbol(reader, literals);
-        if (symbol < 16) {
-            lengths[i++] = (u8)symbol;
-            continue;
-        }
-        if (symbol == NO_SYMBOL || (symbol == 16 && i == 0))
-            return false;
-        u32 run = symbol == 16   ? get(reader, 2) + 3
-                  : symbol == 17 ? get(reader, 3) + 3
-                                 : get(reader, 7) + 11;
-        if (run > all - i)
-            return false;
-        memset(lengths + i, symbol == 16 ? lengths[i - 1] : 0, run);
-        i += run;
-    }
-    return code_open(literals, lengths, (int)literal_count) &&
-           code_open(distances, lengths + literal_count, (int)distance_count);
-}
-
-static void fixed_codes(Code *literals, Code *distances)
-{
-    u8 lengths[FIXED_LITERAL_CODES];
-    for (int i = 0; i < FIXED_LITERAL_CODES; i++)
-        lengths[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
-    code_open(literals, lengths, FIXED_LITERAL_CODES);
-    memset(lengths, 5, DISTANCE_CODES);
-    code_open(distances, lengths, DISTANCE_CODES);
-}
 
 typedef struct {
     Reader reader;
@@ -166,16 +15,11 @@ static bool read_stored(Inflate *inflate, SeenBlock *block)
     Reader *reader = &inflate->reader;
     get(reader, reader->count & 7);
     u32 length = get_bits(reader, 16), inverse = get_bits(reader, 16);
-    /* What the reader holds beyond goes back. */
-    u32 held = reader->count >> 3;
-    if (overrun(reader) || held < reader->missing || length != (inverse ^ 0xffff))
+    if (overrun(reader) || length != (inverse ^ 0xffff) || length > inflate->size - inflate->position)
         return false;
-    reader->at -= held - reader->missing;
-    reader->hold = reader->count = reader->missing = 0;
-    if (length > (size_t)(reader->end - reader->at) || length > inflate->size - inflate->position ||
-        (length && memcmp(reader->at, inflate->raw + inflate->position, length) != 0))
+    const u8 *bytes = read_bytes(reader, length);
+    if (!bytes || memcmp(bytes, inflate->raw + inflate->position, length) != 0)
         return false;
-    reader->at += length;
     inflate->position += length;
     block->kind = BLOCK_STORED;
     return true;
@@ -198,14 +42,9 @@ static bool read_symbols(Inflate *inflate, const Code *literals, const Code *dis
         }
         if (symbol == END_OF_BLOCK)
             break;
-        if (symbol >= LITERAL_CODES)
+        u32 distance, length = read_match(&reader, distances, symbol, &distance);
+        if (!length)
             return false;
-        u32 code = symbol - 257;
-        u32 length = LENGTH_FIRST[code] + get(&reader, LENGTH_EXTRA[code]);
-        code = get_symbol(&reader, distances);
-        if (code >= DISTANCE_CODES)
-            return false;
-        u32 distance = DISTANCE_FIRST[code] + get(&reader, DISTANCE_EXTRA[code]);
         if (distance > position || distance > 32768 - WINDOW_RESERVE || length > size - position ||
             memcmp(raw + position, raw + position - distance, length) != 0 || overrun(&reader))
             return false;
@@ -251,8 +90,9 @@ SeenResult inflate_tokens(const u8 *body, size_t body_size, const u8 *raw, u32 s
             fixed_codes(&literals, &distances);
             fine = read_symbols(&inflate, &literals, &distances, block);
         } else {
-            fine = block->kind == BLOCK_DYNAMIC &&
-                   read_codes(&inflate.reader, &literals, &distances) &&
+            Header header;
+            fine = block->kind == BLOCK_DYNAMIC && read_header(&inflate.reader, &header) &&
+                   header_codes(&header, &literals, &distances) &&
                    read_symbols(&inflate, &literals, &distances, block);
         }
         block->end = inflate.position;
@@ -260,10 +100,7 @@ SeenResult inflate_tokens(const u8 *body, size_t body_size, const u8 *raw, u32 s
             return NOT_SEEN;
     }
     tokens_literals(&seen->tokens, inflate.position - inflate.literals);
-    const Reader *reader = &inflate.reader;
-    u32 held = reader->count >> 3;
-    bool ended = reader->at == reader->end && held == reader->missing;
-    if (inflate.position != size || !ended)
+    if (inflate.position != size || !read_ended(&inflate.reader))
         return NOT_SEEN;
     return seen->tokens.failed ? SEEN_NO_MEMORY : SEEN;
 }
@@ -272,4 +109,127 @@ void seen_free(Seen *seen)
 {
     tokens_free(&seen->tokens);
     free(seen->blocks);
+}
+
+/* ---- Streams whose input is not known ---------------------------------------------------- */
+
+/* Bytes a wide copy may write behind the end of a match. */
+enum { COPY_STEP = 16 };
+
+typedef struct {
+    Reader reader;
+    u8 *out;
+    u32 size, position;
+} Output;
+
+/* A match within the output, with room for LONGEST_MATCH + COPY_STEP bytes at `to`. */
+static inline void copy_match(u8 *to, u32 length, u32 distance)
+{
+    const u8 *from = to - distance;
+    if (distance >= COPY_STEP) {
+        for (u8 *end = to + length; to < end; to += COPY_STEP, from += COPY_STEP)
+            memcpy(to, from, COPY_STEP);
+    } else if (distance == 1) {
+        memset(to, *from, length);
+    } else {
+        while (length--)
+            *to++ = *from++;
+    }
+}
+
+static InflateResult write_match(Output *output, u32 length, u32 distance)
+{
+    if (distance > output->position)
+        return INFLATE_DAMAGED;
+    u32 left = output->size - output->position;
+    u8 *to = output->out + output->position;
+    if (left >= LONGEST_MATCH + COPY_STEP) {
+        copy_match(to, length, distance);
+    } else {
+        if (length > left)
+            return INFLATE_TOO_MUCH;
+        for (u32 i = 0; i < length; i++)
+            to[i] = to[(ptrdiff_t)i - (ptrdiff_t)distance];
+    }
+    output->position += length;
+    return INFLATED;
+}
+
+static InflateResult write_symbols(Output *output, const Code *literals, const Code *distances)
+{
+    Reader reader = output->reader;
+    InflateResult result = INFLATED;
+    while (result == INFLATED) {
+        refill(&reader);
+        u32 symbol = get_symbol(&reader, literals);
+        if (symbol < END_OF_BLOCK) {
+            if (output->position == output->size)
+                result = INFLATE_TOO_MUCH;
+            else
+                output->out[output->position++] = (u8)symbol;
+            continue;
+        }
+        if (symbol == END_OF_BLOCK)
+            break;
+        if (symbol >= LITERAL_CODES)
+            return INFLATE_DAMAGED;
+        u32 code = symbol - 257;
+        u32 length = LENGTH_FIRST[code] + get(&reader, LENGTH_EXTRA[code]);
+        code = get_symbol(&reader, distances);
+        if (code >= DISTANCE_CODES)
+            return INFLATE_DAMAGED;
+        u32 distance = DISTANCE_FIRST[code] + get(&reader, DISTANCE_EXTRA[code]);
+        result = overrun(&reader) ? INFLATE_TRUNCATED : write_match(output, length, distance);
+    }
+    output->reader = reader;
+    return overrun(&reader) ? INFLATE_TRUNCATED : result;
+}
+
+static InflateResult write_stored(Output *output)
+{
+    Reader *reader = &output->reader;
+    get(reader, reader->count & 7);
+    u32 length = get_bits(reader, 16), inverse = get_bits(reader, 16);
+    if (overrun(reader))
+        return INFLATE_TRUNCATED;
+    if (length != (inverse ^ 0xffff))
+        return INFLATE_DAMAGED;
+    const u8 *bytes = read_bytes(reader, length);
+    if (!bytes)
+        return INFLATE_TRUNCATED;
+    if (length > output->size - output->position)
+        return INFLATE_TOO_MUCH;
+    memcpy(output->out + output->position, bytes, length);
+    output->position += length;
+    return INFLATED;
+}
+
+InflateResult inflate_bytes(const u8 *body, size_t body_size, u8 *out, u32 size, size_t *used)
+{
+    Output output = {{body, body + body_size, 0, 0, 0}, out, size, 0};
+    Reader *reader = &output.reader;
+    Code literals, distances;
+    Header header;
+    InflateResult result = INFLATED;
+    bool last = false;
+    while (!last && result == INFLATED) {
+        last = get_bits(reader, 1);
+        u32 kind = get(reader, 2);
+        if (kind == BLOCK_STORED) {
+            result = write_stored(&output);
+        } else if (kind == BLOCK_FIXED) {
+            fixed_codes(&literals, &distances);
+            result = write_symbols(&output, &literals, &distances);
+        } else if (kind == BLOCK_DYNAMIC && read_header(reader, &header) &&
+                   header_codes(&header, &literals, &distances)) {
+            result = write_symbols(&output, &literals, &distances);
+        } else {
+            result = overrun(reader) ? INFLATE_TRUNCATED : INFLATE_DAMAGED;
+        }
+    }
+    if (result == INFLATED && output.position != size)
+        result = INFLATE_TRUNCATED;
+    *used = body_size - (size_t)(reader->end - reader->at) -
+            ((reader->count >> 3) - min32(reader->missing, reader->count >> 3));
+    return result;
 }

@@ -4,8 +4,12 @@
 
 #include <time.h>
 
+#include "coder.h"
+#include "correct.h"
+#include "fit.h"
 #include "identify.h"
 #include "kernel.h"
+#include "module_png.h"
 #include "threads.h"
 
 /* ---- Input ------------------------------------------------------------------------------- */
@@ -161,7 +165,9 @@ static int tokens_load(const Input *tokens, const Input *raw, const Input *body,
     reference->size = raw->size;
     reference->words = loaded->words;
     reference->count = head.words;
-    if (!rules_valid(&loaded->params) || !tokens_sound(loaded->words, head.words, raw->size))
+    bool none = head.level == 0 && head.words == 0; /* level 0 has no tokens */
+    if (!rules_valid(&loaded->params) ||
+        !(none || tokens_sound(loaded->words, head.words, raw->size)))
         return 0;
     if (body->size) {
         if (!load_blocks(loaded, at, head.blocks, (u64)body->size * 8))
@@ -358,18 +364,125 @@ static PyObject *py_identify(PyObject *module, PyObject *args, PyObject *kwargs)
     return count < 0 ? PyErr_NoMemory() : candidate_list(found, count);
 }
 
+PyDoc_STRVAR(correct_doc,
+             "correct(body, raw, models=b'')\n--\n\n"
+             "A record that gives `body`, any deflate stream of `raw`, back through apply(), and the\n"
+             "model of its encoder: (bytes, bytes). None where that cannot be. `models`, opaque, are\n"
+             "up to four that earlier calls gave, joined: a stream of a known encoder takes less\n"
+             "time.");
+
+typedef struct {
+    u8 *record;
+    size_t size;
+    Fitted fitted;
+} Correction;
+
+static CorrectResult correct(const Input *body, const Input *raw, const Fitted *models,
+                             size_t count, Correction *made)
+{
+    if (!fit_model(body->bytes, body->size, raw->bytes, raw->size, models, count, &made->fitted))
+        return CORRECT_NOT;
+    return correct_make(&made->fitted.model, body->bytes, body->size, raw->bytes, raw->size,
+                        &made->record, &made->size);
+}
+
+static PyObject *py_correct(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"body", "raw", "models", NULL};
+    PyObject *body_object, *raw_object;
+    const char *given = NULL;
+    Py_ssize_t given_size = 0;
+    Fitted models[4];
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|y#:correct", names, &body_object,
+                                     &raw_object, &given, &given_size))
+        return NULL;
+    size_t count = (size_t)given_size / sizeof *models;
+    if (count > 4 || (size_t)given_size % sizeof *models) {
+        PyErr_SetString(PyExc_ValueError, "not models");
+        return NULL;
+    }
+    if (count)
+        memcpy(models, given, (size_t)given_size);
+    Input body, raw;
+    if (!input_get(body_object, &body))
+        return NULL;
+    if (!input_get(raw_object, &raw)) {
+        input_release(&body);
+        return NULL;
+    }
+    Correction made;
+    memset(&made, 0, sizeof made);
+    CorrectResult result;
+    Py_BEGIN_ALLOW_THREADS
+    result = correct(&body, &raw, models, count, &made);
+    Py_END_ALLOW_THREADS
+    input_release(&body);
+    input_release(&raw);
+    if (result == CORRECT_NO_MEMORY)
+        return PyErr_NoMemory();
+    if (result == CORRECT_NOT)
+        Py_RETURN_NONE;
+    PyObject *pair =
+        Py_BuildValue("(y#y#)", (const char *)made.record, (Py_ssize_t)made.size,
+                      (const char *)&made.fitted, (Py_ssize_t)sizeof made.fitted);
+    free(made.record);
+    return pair;
+}
+
+PyDoc_STRVAR(apply_doc,
+             "apply(record, raw)\n--\n\n"
+             "The deflate stream of `raw` that `record` was made of. ValueError when the record is\n"
+             "damaged in a way that shows; otherwise a damaged one gives a wrong stream.");
+
+static PyObject *py_apply(PyObject *module, PyObject *args)
+{
+    PyObject *record_object, *raw_object;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO:apply", &record_object, &raw_object))
+        return NULL;
+    Input record, raw;
+    if (!input_get(record_object, &record))
+        return NULL;
+    if (!input_get(raw_object, &raw)) {
+        input_release(&record);
+        return NULL;
+    }
+    u8 *body = NULL;
+    size_t size = 0;
+    CorrectResult result;
+    Py_BEGIN_ALLOW_THREADS
+    result = correct_apply(record.bytes, record.size, raw.bytes, raw.size, &body, &size);
+    Py_END_ALLOW_THREADS
+    input_release(&record);
+    input_release(&raw);
+    if (result == CORRECT_NO_MEMORY)
+        return PyErr_NoMemory();
+    if (result == CORRECT_NOT) {
+        PyErr_SetString(PyExc_ValueError, "damaged correction record");
+        return NULL;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)body, (Py_ssize_t)size);
+    free(body);
+    return bytes;
+}
+
 static PyMethodDef METHODS[] = {
     {"deflate", (PyCFunction)(void (*)(void))py_deflate, METH_VARARGS | METH_KEYWORDS, deflate_doc},
     {"deflate_delta", (PyCFunction)(void (*)(void))py_deflate_delta, METH_VARARGS | METH_KEYWORDS,
      delta_doc},
     {"identify", (PyCFunction)(void (*)(void))py_identify, METH_VARARGS | METH_KEYWORDS,
      identify_doc},
+    {"correct", (PyCFunction)(void (*)(void))py_correct, METH_VARARGS | METH_KEYWORDS, correct_doc},
+    {"apply", py_apply, METH_VARARGS, apply_doc},
+    PNG_METHODS,
     {NULL, NULL, 0, NULL},
 };
 
 static int module_start(PyObject *module)
 {
     (void)module;
+    coder_prepare();
     kernel_prepare((u64)time(NULL) << 20 ^ (u64)clock() ^ (u64)(uintptr_t)&module);
     return 0;
 }

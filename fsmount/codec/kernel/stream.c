@@ -27,10 +27,11 @@ void stream_free(Stream *stream)
 static bool finish(Stream *stream, const Rules *rules, const u8 *in, int threads,
                    const OldStream *old, const u32 *kept, size_t kept_count)
 {
-    if (!blocks_split(rules, stream->tokens.words, stream->tokens.count, stream->size,
-                      &stream->blocks))
+    static const u32 nothing[1] = {0}; /* no words still need an address to count from */
+    const u32 *words = stream->tokens.count ? stream->tokens.words : nothing;
+    if (!blocks_split(rules, words, stream->tokens.count, stream->size, &stream->blocks))
         return false;
-    EmitJob job = {rules, in,   stream->size, stream->tokens.words, stream->blocks,
+    EmitJob job = {rules, in,   stream->size, words, stream->blocks,
                    old,   kept, kept_count,   threads};
     return emit(&job, &stream->body, &stream->body_size);
 }

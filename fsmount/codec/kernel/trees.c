@@ -12,7 +12,7 @@ const u16 DISTANCE_FIRST[30] = {1,   2,   3,   4,   5,   7,    9,    13,   17,  
 const u8 RUN_EXTRA[19] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 3, 7};
 
 /* The order in which the lengths of the run code are written (RFC 1951 section 3.2.7). */
-static const u8 RUN_ORDER[RUN_CODES] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
+const u8 RUN_ORDER[RUN_CODES] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
                                         11, 4,  12, 3, 13, 2, 14, 1, 15};
 
 static u32 highest_bit(u32 value)

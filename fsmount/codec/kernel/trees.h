@@ -13,8 +13,14 @@ enum {
     FIXED_LITERAL_CODES = 288, /* the fixed code has two that are never used */
 };
 
-extern const u8 LENGTH_EXTRA[29], DISTANCE_EXTRA[30], RUN_EXTRA[19];
+extern const u8 LENGTH_EXTRA[29], DISTANCE_EXTRA[30], RUN_EXTRA[19], RUN_ORDER[19];
 extern const u16 LENGTH_FIRST[29], DISTANCE_FIRST[30];
+
+/* How often symbols are in a block. */
+typedef struct {
+    u32 literals[FIXED_LITERAL_CODES];
+    u32 distances[DISTANCE_CODES];
+} Frequencies;
 
 u32 length_code(u32 length);     /* 0..28 for lengths 3..258 */
 u32 distance_code(u32 distance); /* 0..29 for distances 1..32768 */

@@ -1,0 +1,27 @@
+/* Calls about what is in a PNG: rows of the module's table of methods. Python.h comes first. */
+#ifndef FSMOUNT_KERNEL_MODULE_PNG_H
+#define FSMOUNT_KERNEL_MODULE_PNG_H
+
+PyObject *py_inflate(PyObject *module, PyObject *args);
+PyObject *py_apply_filters(PyObject *module, PyObject *args);
+PyObject *py_undo_filters(PyObject *module, PyObject *args);
+PyObject *py_differing_rows(PyObject *module, PyObject *args);
+PyObject *py_paint_tiles(PyObject *module, PyObject *args);
+PyObject *py_hash_tiles(PyObject *module, PyObject *args);
+PyObject *py_flat_tiles(PyObject *module, PyObject *args);
+PyObject *py_adler32(PyObject *module, PyObject *args);
+
+extern const char inflate_doc[], apply_filters_doc[], undo_filters_doc[], differing_rows_doc[],
+    paint_tiles_doc[], hash_tiles_doc[], flat_tiles_doc[], adler32_doc[];
+
+#define PNG_METHODS                                                                            \
+    {"inflate", py_inflate, METH_VARARGS, inflate_doc},                                           \
+    {"apply_filters", py_apply_filters, METH_VARARGS, apply_filters_doc},                         \
+    {"undo_filters", py_undo_filters, METH_VARARGS, undo_filters_doc},                            \
+    {"differing_rows", py_differing_rows, METH_VARARGS, differing_rows_doc},                      \
+    {"paint_tiles", py_paint_tiles, METH_VARARGS, paint_tiles_doc},                               \
+    {"hash_tiles", py_hash_tiles, METH_VARARGS, hash_tiles_doc},                                  \
+    {"flat_tiles", py_flat_tiles, METH_VARARGS, flat_tiles_doc},                                  \
+    {"adler32", py_adler32, METH_VARARGS, adler32_doc}
+
+#endif

@@ -1,0 +1,94 @@
+/* The kernel behind a pipe, so that one built for another machine can be tested under an emulator
+ * by the Python of this one (edges.py).
+ *
+ * A request is nine little-endian numbers of 32 bits and two pieces of data:
+ *     what, level, strategy, memLevel, windowBits, threads, bytes of a row, size 1, size 2
+ *     0: deflate 2 · 1: deflate 2 from reference 1 · 2: identify stream 1 of 2
+ * An answer is a size and as many bytes: the stream, or four bytes a candidate.
+ */
+#include <stdio.h>
+
+#include "../../fsmount/codec/kernel/identify.h"
+#include "../../fsmount/codec/kernel/kernel.h"
+
+enum { WHAT, LEVEL, STRATEGY, MEMORY, WINDOW_BITS, THREADS, ROW, SIZE_1, SIZE_2, FIELDS };
+
+static u8 *receive(u32 size)
+{
+    u8 *bytes = malloc(size + !size);
+    if (!bytes || fread(bytes, 1, size, stdin) != size)
+        abort();
+    return bytes;
+}
+
+static void answer(const u8 *bytes, u32 size)
+{
+    u8 head[4] = {(u8)size, (u8)(size >> 8), (u8)(size >> 16), (u8)(size >> 24)};
+    if (fwrite(head, 1, 4, stdout) != 4 || fwrite(bytes, 1, size, stdout) != size ||
+        fflush(stdout) != 0)
+        abort();
+}
+
+static void answer_stream(bool fine, Stream *stream)
+{
+    if (!fine)
+        abort();
+    answer(stream->body, (u32)stream->body_size);
+    stream_free(stream);
+}
+
+static void from_reference(const u32 *fields, const Params *params, const u8 *reference,
+                           const u8 *raw)
+{
+    Stream old, stream;
+    if (!kernel_deflate(params, reference, fields[SIZE_1], 1, 0, &old))
+        abort();
+    Reference from = {reference, fields[SIZE_1], old.tokens.words, old.tokens.count,
+                      {old.body, old.body_size, old.blocks.blocks, old.blocks.count}};
+    answer_stream(kernel_deflate_delta(params, &from, raw, fields[SIZE_2], (int)fields[THREADS],
+                                       fields[ROW], &stream),
+                  &stream);
+    stream_free(&old);
+}
+
+static void identified(const u32 *fields, const u8 *body, const u8 *raw)
+{
+    Params found[MOST_CANDIDATES];
+    u8 list[4 * MOST_CANDIDATES];
+    int count = identify(body, fields[SIZE_1], raw, fields[SIZE_2], 1 << 20, found);
+    if (count < 0)
+        abort();
+    for (int i = 0; i < count; i++) {
+        list[4 * i] = (u8)found[i].level;
+        list[4 * i + 1] = (u8)found[i].strategy;
+        list[4 * i + 2] = (u8)found[i].memory;
+        list[4 * i + 3] = (u8)found[i].window_bits;
+    }
+    answer(list, 4 * (u32)count);
+}
+
+int main(void)
+{
+    u8 head[4 * FIELDS];
+    kernel_prepare(1);
+    while (fread(head, 1, sizeof head, stdin) == sizeof head) {
+        u32 fields[FIELDS];
+        for (int i = 0; i < FIELDS; i++)
+            fields[i] = load32(head + 4 * i);
+        Params params = {(int)fields[LEVEL], (int)fields[STRATEGY], (int)fields[MEMORY],
+                         (int)fields[WINDOW_BITS]};
+        u8 *first = receive(fields[SIZE_1]), *raw = receive(fields[SIZE_2]);
+        Stream stream;
+        if (fields[WHAT] == 0)
+            answer_stream(kernel_deflate(&params, raw, fields[SIZE_2], (int)fields[THREADS],
+                                         fields[ROW], &stream),
+                          &stream);
+        else if (fields[WHAT] == 1)
+            from_reference(fields, &params, first, raw);
+        else
+            identified(fields, first, raw);
+        free(first);
+        free(raw);
+    }
+    return 0;
+}
