@@ -5,7 +5,9 @@
     python3 unpack.py STORE/packs DEST    from the packs alone, whatever became of the index
 
 Needs Python 3.10, numpy and Pillow, and jxlpy where a pack holds a .jxl (any JPEG XL decoder will
-do in its place: it is one function below). docs/format.md describes what is read here. Nothing
+do in its place: it is one function below). PNGs that classic zlib did not write (Chromium's, for
+example) need corrections.py, which lies in fsmount/codec/ of the sources and needs nothing, beside
+this script, and up to a minute each. docs/format.md describes what is read here. Nothing
 inside STORE is changed, DEST has to be new or empty. What is written has the SHA-256 it had when
 it was stored; a file that has not gets ".not-exact" into its name, is listed, and makes the exit
 code 1. Most likely then is a zlib that compresses differently from the classic one (zlib-ng, for
@@ -19,6 +21,7 @@ import json
 import mmap
 import os
 import re
+import runpy
 import shutil
 import sqlite3
 import stat
@@ -95,7 +98,8 @@ class Packs:
                 entry = (data[at + 38 : extra].decode("ascii", "replace"), record, payload, crc)
                 if data[extra : extra + 2] != b"FM" or kind not in (b"\0", b"\1"):
                     self.damage.append(f"{path.name}: the entry at {at} has no record")
-                elif self.entries.setdefault(int(found[2], 16), entry) is not entry:
+                elif self.entries.setdefault(int(found[2], 16), entry)[1] != record:
+                    # With the same record it is what a repack that was killed left behind.
                     self.damage.append(f"{path.name}: a second object {int(found[2], 16)} at {at}")
                 self.places[path.stem, at if start is None else start] = entry
                 start = None
@@ -231,10 +235,7 @@ def png(frame, recipe, arrays):
         bits = np.unpackbits(rows[:, :, np.newaxis], axis=2)[:, :, 8 - recipe["d"] :]
         rows = np.packbits(bits.reshape(height, -1), axis=1)
     raw = filtered(rows, arrays["filters"], max(1, frame.shape[2] * recipe["d"] // 8))
-    level, strategy, memory, window = recipe["p"]
-    coder = zlib.compressobj(level, zlib.DEFLATED, -window, memory, strategy)
-    pieces = [coder.compress(raw[i : i + 65536]) for i in range(0, len(raw), 65536)]
-    body = b"".join(pieces) + coder.flush()
+    body = corrected(arrays["corrections"], raw) if recipe["p"] == [2] else zlibs(raw, *recipe["p"])
     stream = recipe["z"].to_bytes(2, "big") + body + zlib.adler32(raw).to_bytes(4, "big")
     stream += arrays.get("idat_tail", b"")
     sizes = recipe["i"]
@@ -248,6 +249,22 @@ def png(frame, recipe, arrays):
         out.append(chunk(b"IDAT", stream[at : at + size]))
         at += size
     return b"".join(out) + arrays.get("tail", b"")
+
+
+def zlibs(raw, level, strategy, memory, window):
+    """The deflate stream of classic zlib."""
+    coder = zlib.compressobj(level, zlib.DEFLATED, -window, memory, strategy)
+    pieces = [coder.compress(raw[i : i + 65536]) for i in range(0, len(raw), 65536)]
+    return b"".join(pieces) + coder.flush()
+
+
+def corrected(record, raw):
+    """The deflate stream of another encoder, from its correction record."""
+    here = Path(__file__).resolve().parent
+    for path in (here / "corrections.py", here.parent / "fsmount" / "codec" / "corrections.py"):
+        if path.exists():
+            return runpy.run_path(str(path))["apply"](record, raw)
+    raise ValueError("put corrections.py (fsmount/codec/ in the sources) beside this script")
 
 
 def filtered(rows, kinds, pixel):

@@ -83,6 +83,18 @@ class Damaged(FsmountError):
     exit_code = 20
 
 
+class Repaired(FsmountError):
+    """{detail} was damaged and is repaired"""
+
+    exit_code = 21
+
+
+class NotRepairable(FsmountError):
+    """{detail} has damage that cannot be repaired"""
+
+    exit_code = 22
+
+
 class NotExact(FsmountError):
     """cannot be re-created exactly: {detail}"""
 
@@ -107,3 +119,28 @@ class ReadOnly(FsmountError):
     """{detail} is open for reading only"""
 
     errno = _errno.EROFS
+
+
+class NoAlbum(FsmountError):
+    """{detail} is no photo album. Make one with: fsmount album create FOLDER"""
+
+    exit_code = 10
+
+
+class AlbumExists(FsmountError):
+    """{detail} is there already; --force makes it anew, `fsmount album append` adds to it."""
+
+    exit_code = 2
+
+
+class AlbumLocked(FsmountError):
+    """{detail} is being written by another fsmount process. Wait for it to end."""
+
+    exit_code = 11
+
+
+class AlbumUnsupported(FsmountError):
+    """{detail} is an album of format {version}; this fsmount reads format {supported}.
+    Use a newer fsmount."""
+
+    exit_code = 30

@@ -53,10 +53,10 @@ class Line:
         assert seen.seen is not None
         plan = plan or self.planner.plan(seen.seen)
         number = len(self.places) + 1
-        wanted = {getattr(source, "object", 0) for source in plan.sources} | {plan.anchor}
-        for known in list(wanted - {0}):
+        wanted = plan.objects()
+        for known in list(wanted):
             wanted.update(self.encoded[known].layer)
-        places = tuple(self.places[known] for known in sorted(wanted - {0}))
+        places = tuple(self.places[known] for known in sorted(wanted))
         path = f"desk/{number}.png"
         about = About(number, path, number, seen.sha256, len(data))
         order = Order(about, seen.picture, plan, places)
@@ -70,17 +70,7 @@ class Line:
         self.places[order.about.id] = Place(order.about.id, str(self.pack.path), *place)
         self.encoded[order.about.id] = encoded
         self.files[order.about.id] = data
-        used = (
-            order.plan if not encoded.fell_back else Plan(order.plan.tiles, (), order.plan.guess, 0)
-        )
-        self.planner.encoded(
-            seen.seen,
-            used,
-            encoded.layout.tiles,
-            order.about.id,
-            simple=not encoded.layout.predicted().any(),
-            anchor=encoded.anchor,
-        )
+        self.planner.encoded(seen.seen, encoded.layout, order.about.id, anchor=encoded.anchor)
         return encoded
 
     def render(self, number: int, budget: int = BUDGET) -> bytes:
@@ -103,8 +93,10 @@ async def _at_once(_: Callable[..., Any]) -> None:
 
 
 class Inline:
-    """Stands in for Workers: jobs run in this process. `before` may hold each of them up."""
+    """Stands in for Workers: jobs run in this process. `before` may hold each of them up; as it
+    is called, `args` are what the job gets."""
 
+    args: ClassVar[tuple[Any, ...]] = ()
     before: ClassVar[Callable[[Callable[..., Any]], Awaitable[None]]] = _at_once
 
     def __init__(self, count: int) -> None:
@@ -121,8 +113,15 @@ class Inline:
     ) -> None:
         return
 
-    async def run(self, function: Callable[..., Any], *args: Any, urgent: bool = False) -> Any:
+    async def run(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        urgent: bool = False,
+        by: int | None = None,
+    ) -> Any:
         await trio.lowlevel.checkpoint()
+        type(self).args = args
         await type(self).before(function)
         return function(*args)
 

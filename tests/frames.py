@@ -46,6 +46,30 @@ def screens(count: int, *, seed: int = 1, height: int = 100, width: int = 150) -
     return out
 
 
+def _page(seed: int, height: int, width: int) -> Frame:
+    """Black letters on white: words of many shapes, lines of equal height."""
+    source = np.random.default_rng(seed)
+    page = np.full((height, width, 3), 255, np.uint8)
+    for top in range(4, height - 12, 18):
+        for left in range(4, width - 10, 9):
+            if source.random() < 0.85:
+                shape = source.random((12, 8)) < 0.3
+                page[top : top + 12, left : left + 8][shape] = 0
+    return page
+
+
+def scrolled(count: int, height: int = 240, width: int = 320) -> list[Frame]:
+    """A page that scrolls under a bar that stands, then stays."""
+    page = _page(3, height + 37 * count, width)
+    frames = []
+    for number in range(count):
+        frame = page[37 * number : 37 * number + height].copy()
+        frame[:16] = 40
+        frames += [frame, frame.copy()]
+        frames[-1][4:12, 4:30] = 200
+    return frames
+
+
 class FlakyDisk(Disk):
     """A disk whose calls fail, or are watched, when `hook(call, path or fd)` says so."""
 

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsmount.codec import delta
+from fsmount.codec import delta, engine
 from fsmount.codec.delta import TILE, Copy, Fill, Layer, Layout, Source
 from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged
+
+pytestmark = pytest.mark.usefixtures("both_engines")
 
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(1, 4))
 DTYPES: st.SearchStrategy[np.dtype[Any]] = st.sampled_from(
@@ -357,3 +359,22 @@ def test_an_image_that_does_not_fit_its_map() -> None:
 def test_maps_that_are_no_maps(change: dict[str, Any]) -> None:
     with pytest.raises(Damaged):
         a_copy(**change)
+
+
+@given(st.integers(0, 1 << 32), st.sampled_from(["uint8", "uint16"]), st.integers(1, 4))
+def test_with_and_without_the_kernel_alike(seed: int, dtype: str, channels: int) -> None:
+    source = np.random.default_rng(seed)
+    shape = (int(source.integers(1, 60)), int(source.integers(1, 60)), channels)
+    frame = source.integers(0, 2, shape).astype(dtype)
+    frame[:33] = frame[0, 0]
+    other = frame.copy()
+    other[-1, -1, -1] ^= seed & 1
+    results = []
+    for native in (engine.NATIVE, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "NATIVE", native)
+            flat, colours = delta.flat(frame)
+            same = delta.equal(frame, other)
+            assert same == (not seed & 1)
+            results.append((delta.signatures(frame).tolist(), flat.tolist(), colours.tolist()))
+    assert results[0] == results[1]

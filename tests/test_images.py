@@ -47,7 +47,10 @@ def test_constant(
 
 
 def test_screens_are_webp() -> None:
-    assert check(text(300, 400)) == (".webp", len(webp.encode(text(300, 400))))
+    small, large = text(200, 300), text(300, 400)
+    assert check(small) == (".webp", len(webp.encode(small)))
+    assert check(large) == (".webp", len(webp.encode(large, webp.QUICK)))
+    assert images.encode(large, webp.NORMAL) == (".webp", webp.encode(large))
 
 
 def test_sixteen_bits_and_long_sides_are_jpeg_xl() -> None:
@@ -88,3 +91,35 @@ def test_unknown_suffix() -> None:
 def test_empty_image() -> None:
     with pytest.raises(ValueError, match="no JPEG XL"):
         images.encode(np.zeros((0, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        photograph(40, 40),
+        photograph(300, 300),
+        photograph(300, 300)[:, :, :1],
+        np.zeros((300, 300, 4), np.uint8),
+        photograph(60, 60).astype(np.uint16) * 257,
+    ],
+)
+def test_again_is_exact_and_a_large_image_gains_by_jpeg_xl(image: Frame) -> None:
+    suffix, data = images.encode_again(image)
+    assert np.array_equal(images.decode(suffix, data, image.shape[2]), image)
+    if webp.fits(image):
+        plain = len(webp.encode(image, webp.Effort(4, 100)))
+        assert len(data) <= plain
+        if suffix == images.JXL and image.shape[0] == 300:
+            assert len(data) < 0.9 * plain
+    else:
+        assert suffix == images.JXL
+
+
+def test_again_chooses_both() -> None:
+    assert images.encode_again(photograph(300, 300))[0] == images.JXL
+    assert images.encode_again(text(300, 300))[0] == images.WEBP
+
+
+def test_a_huge_image_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_REPACK_MAX", 1000)
+    assert images.encode_again(photograph(40, 40)) == images.encode(photograph(40, 40))

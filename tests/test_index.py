@@ -12,10 +12,12 @@ from pathlib import Path
 
 import apsw
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fsmount.errors import Damaged, FsmountError, NoSuchInode
 from fsmount.store.disk import Disk
-from fsmount.store.index import ROOT, Index, Inode, Object
+from fsmount.store.index import ROOT, Index, Inode, Object, _pack_ids, _unpack_ids
 from tests.frames import FlakyDisk
 
 FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
@@ -148,6 +150,8 @@ def test_next_names_and_walk_go_by_name(index: Index) -> None:
     inner = file(index, b"x", b.ino)
     assert [name for name, _ in index.next_names(ROOT, b"a", 2)] == [b"b", b"c"]
     assert index.next_names(ROOT, b"d") == []
+    assert [name for name, _ in index.previous_names(ROOT, b"d", 2)] == [b"c", b"b"]
+    assert index.previous_names(ROOT, b"a") == []
     walked = list(index.walk())
     assert [path for path, _ in walked] == [b"a", b"b", b"b/x", b"c", b"d"]
     assert dict(walked)[b"b/x"] == inner
@@ -558,3 +562,20 @@ def test_flipped_bits_never_give_wrong_rows(tmp_path: Path) -> None:
         assert found == wanted, f"bit {bit} gave wrong rows"
         reported += bool(report)
     assert reported > 150
+
+
+@given(st.sets(st.integers(1, 1 << 40)))
+def test_ids_survive_packing(ids: set[int]) -> None:
+    packed = _pack_ids(list(ids))
+    assert _unpack_ids(packed) == tuple(sorted(ids))
+    assert len(packed) <= 6 * len(ids)
+
+
+@given(st.sets(st.integers(1, (1 << 24) - 1)))
+def test_ids_of_early_stores_are_read(ids: set[int]) -> None:
+    packed = b"".join(number.to_bytes(4, "little") for number in sorted(ids))
+    assert _unpack_ids(packed) == tuple(sorted(ids))
+
+
+def test_ids_of_near_objects_take_little() -> None:
+    assert len(_pack_ids(range(1_000_000, 1_002_200, 100))) <= 24

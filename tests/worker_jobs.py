@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from fsmount.codec.held import Held
+    from fsmount.codec.png import Picture
+
 
 def add(a: int, b: int) -> int:
     return a + b
@@ -78,6 +81,14 @@ def ignored() -> list[bool]:
         signal.getsignal(number) == signal.SIG_IGN
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     ]
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def get_held(held: Held) -> Picture:
+    return held.get()
 
 
 def echo(text: str) -> str:

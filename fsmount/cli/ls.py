@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -41,22 +42,12 @@ def ls(arguments: tuple[str, ...], as_json: bool) -> None:
         top = find(opened, wanted)
         if top is None:
             raise FsmountError(f"there is no {path!r} in {store}")
-        entries = [(wanted.rpartition(b"/")[2], top)]
+        entries: Iterator[tuple[bytes, Inode]] = iter([(wanted.rpartition(b"/")[2], top)])
         if stat.S_ISDIR(top.mode):
-            entries = sorted(
-                ((name, inode) for _, name, inode in _children(opened, top.ino)),
-                key=lambda entry: entry[0],
-            )
+            entries = opened.index.by_name(top.ino)
         for name, inode in entries:
             row = _row(opened, name, inode)
             click.echo(json.dumps({"version": VERSION, **row}) if as_json else _line(row))
-
-
-def _children(store: Store, folder: int) -> list[tuple[int, bytes, Inode]]:
-    found: list[tuple[int, bytes, Inode]] = []
-    while page := store.index.children(folder, found[-1][0] if found else 0):
-        found += page
-    return found
 
 
 def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hashlib import shake_128
 import numpy as np
 from numpy.typing import NDArray
 
+from fsmount.codec import engine
 from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged
 
@@ -143,6 +144,22 @@ def join(tiles: Frame, shape: tuple[int, int, int]) -> Frame:
     return np.ascontiguousarray(whole[: shape[0], : shape[1]])
 
 
+def equal(frame: Frame, other: Frame) -> bool:
+    """Whether two frames are the same in shape, sample type and every sample."""
+    if frame.shape != other.shape or frame.dtype != other.dtype:
+        return False
+    if not engine.NATIVE:
+        return np.array_equal(frame, other)
+    one, two = np.ascontiguousarray(frame).data, np.ascontiguousarray(other).data
+    return not any(engine.differing_rows(one, two, frame.nbytes))
+
+
+def _row_and_tile(frame: Frame) -> tuple[int, int]:
+    """Bytes of a row of pixels, and of as much of it as a tile is wide."""
+    pixel = frame.shape[2] * frame.itemsize
+    return frame.shape[1] * pixel, TILE * pixel
+
+
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -151,14 +168,20 @@ def signatures(frame: Frame) -> NDArray[np.uint64]:
 
     Only a search key: equal signatures are compared as pixels before a payload is accepted.
     """
+    words_per_tile = TILE * TILE * frame.shape[2] * frame.itemsize // 8
+    digest = shake_128(b"fsmount tiles").digest(8 * words_per_tile)
+    keys = np.frombuffer(digest, "<u8").astype(np.uint64) | np.uint64(1)
+    if engine.NATIVE:
+        pixels = np.ascontiguousarray(frame)
+        found = engine.hash_tiles(pixels.data, *_row_and_tile(frame), keys.data)
+        return np.frombuffer(found, np.uint64).reshape(tile_grid(frame.shape))
     tiles = np.ascontiguousarray(split(frame))
     words = tiles.reshape(*tiles.shape[:2], -1).view(np.uint64)
-    keys = np.frombuffer(shake_128(b"fsmount tiles").digest(8 * words.shape[2]), "<u8")
     # Shifting high bits down before the products lets a change anywhere reach most of the sum.
     mixed = words ^ (words >> np.uint64(32))
     mixed *= _MIX
     mixed ^= mixed >> np.uint64(29)
-    mixed *= keys | np.uint64(1)
+    mixed *= keys
     total = mixed.sum(axis=2, dtype=np.uint64)
     return np.asarray(total ^ (total >> np.uint64(32)), np.uint64)
 
@@ -166,6 +189,9 @@ def signatures(frame: Frame) -> NDArray[np.uint64]:
 def flat(frame: Frame) -> tuple[NDArray[np.bool_], Frame]:
     """Which tiles have one colour, and the colour of each: (rows, columns), (.., channels)."""
     rows, columns = tile_grid(frame.shape)
+    if engine.NATIVE:
+        found = engine.flat_tiles(np.ascontiguousarray(frame).data, *_row_and_tile(frame))
+        return np.frombuffer(found, np.bool_).reshape(rows, columns), frame[::TILE, ::TILE]
     height, width, channels = frame.shape
     padded: Frame = frame
     if (rows * TILE, columns * TILE) != (height, width):
@@ -194,14 +220,16 @@ def own_image(frame: Frame, layout: Layout, layers: Mapping[int, Layer]) -> Fram
     own = layout.own()
     if not own.any():
         return None
-    # A copy: where the frame is one tile wide, splitting it makes none.
-    tiles = split(frame).copy()
+    rows, columns = _kept(own)
+    # Only what is kept is copied.
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    tiles = split(frame[top * TILE : bottom * TILE])[np.ix_(rows - top, columns)]
+    kept = np.ix_(rows, columns)
     predicted = layout.predicted()
     if predicted.any():
-        tiles[predicted] -= predictions(layout, layers)[predicted]
-    tiles[~own] = 0
-    rows, columns = _kept(own)
-    return join(tiles[np.ix_(rows, columns)], _own_shape(layout, rows, columns))
+        tiles[predicted[kept]] -= predictions(layout, layers)[predicted]
+    tiles[~own[kept]] = 0
+    return join(tiles, _own_shape(layout, rows, columns))
 
 
 def _own_shape(
@@ -250,21 +278,67 @@ def predictions(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
     return out
 
 
+def copies(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
+    """The tiles that are copies or fills, (tile rows, tile columns, ..); zeros elsewhere."""
+    out = np.zeros((*layout.tiles.shape, TILE, TILE, layout.shape[2]), layout.dtype)
+    _paint(out, layout.tiles, layout, layers)
+    return out
+
+
 def compose(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
     """The frame: own tiles, copies from `layers` (by object id) and fills.
 
     Raises :class:`Damaged` if a copied tile is one that its object never coded.
     """
-    out = np.zeros((*layout.tiles.shape, TILE, TILE, layout.shape[2]), layout.dtype)
+    if engine.NATIVE:
+        return _compose_native(layout, own, layers)
+    out = copies(layout, layers)
     mask = layout.own()
     if mask.any():
         out[mask] = own.pixels[own.index[mask]]
-    _paint(out, layout.tiles, layout, layers)
     return join(out, layout.shape)
+
+
+def _compose_native(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
+    """As :func:`compose`: tiles that stand where they stood go from layer to frame in one copy."""
+    # Every tile is its own or has a slot, and a slot that cannot be painted is an error.
+    frame = np.empty(layout.shape, layout.dtype)
+    mask = layout.own()
+    _put(frame, np.where(mask, own.index, -1), own.pixels)
+    rest = layout.tiles.copy()
+    for slot in np.unique(rest[rest != OWN]).tolist():
+        source = layout.source(slot)
+        found = layers.get(source.object) if isinstance(source, Copy) else None
+        if source != Copy(getattr(source, "object", 0)) or found is None:
+            continue
+        if found.shape != layout.shape or found.pixels.dtype != layout.dtype:
+            continue
+        index = np.where(rest == slot, found.index, -1)
+        if np.count_nonzero(index >= 0) == np.count_nonzero(rest == slot):
+            _put(frame, index, found.pixels)
+            rest[rest == slot] = OWN
+    if rest.any():
+        # Memory that is not written to costs nothing.
+        out = np.zeros((*rest.shape, TILE, TILE, layout.shape[2]), layout.dtype)
+        _paint(out, rest, layout, layers)
+        numbers = np.arange(rest.size, dtype=np.int32).reshape(rest.shape)
+        _put(frame, np.where(rest == OWN, -1, numbers), out)
+    return frame
+
+
+def _put(frame: Frame, index: NDArray[np.int32], pixels: Frame) -> None:
+    """Copy tile `index` of `pixels` to each place in a frame; nothing where it is -1."""
+    engine.paint_tiles(
+        frame.data,
+        *_row_and_tile(frame),
+        np.ascontiguousarray(index, np.int32).data,
+        np.ascontiguousarray(pixels).data,
+    )
 
 
 def _paint(out: Frame, slots: Tiles, layout: Layout, layers: Mapping[int, Layer]) -> None:
     """Fill the tiles of `out` whose slot is not 0."""
+    canvases: dict[int, tuple[Frame, NDArray[np.bool_]]] = {}
     for slot in np.unique(slots[slots != OWN]).tolist():
         mask = slots == slot
         source = layout.source(slot)
@@ -281,7 +355,9 @@ def _paint(out: Frame, slots: Tiles, layout: Layout, layers: Mapping[int, Layer]
         if found.shape[2] != layout.shape[2] or found.pixels.dtype != layout.dtype:
             raise Damaged("map", reason=f"object {source.object} has other samples")
         if source.dx or source.dy or found.shape != layout.shape:
-            _paint_moved(out, mask, source, layout, found)
+            if source.object not in canvases:
+                canvases[source.object] = canvas(found)
+            _paint_moved(out, mask, source, layout, *canvases[source.object])
             continue
         wanted = found.index[mask]
         if (wanted < 0).any():
@@ -289,16 +365,25 @@ def _paint(out: Frame, slots: Tiles, layout: Layout, layers: Mapping[int, Layer]
         out[mask] = found.pixels[wanted]
 
 
+def canvas(layer: Layer) -> tuple[Frame, NDArray[np.bool_]]:
+    """A layer laid out as its frame, zeros where it coded nothing, and where it did (by pixel)."""
+    rows, columns = layer.index.shape
+    tiles = np.zeros((rows, columns, TILE, TILE, layer.shape[2]), layer.pixels.dtype)
+    coded = layer.index >= 0
+    tiles[coded] = layer.pixels[layer.index[coded]]
+    known = coded.repeat(TILE, axis=0).repeat(TILE, axis=1)[: layer.shape[0], : layer.shape[1]]
+    return join(tiles, layer.shape), known
+
+
 def _paint_moved(
-    out: Frame, mask: NDArray[np.bool_], source: Copy, layout: Layout, found: Layer
+    out: Frame,
+    mask: NDArray[np.bool_],
+    source: Copy,
+    layout: Layout,
+    pixels: Frame,
+    known: NDArray[np.bool_],
 ) -> None:
-    """Copies that are not tile on tile: cut from the other object's pixels laid out as a frame."""
-    rows, columns = found.index.shape
-    canvas = np.zeros((rows, columns, TILE, TILE, found.shape[2]), found.pixels.dtype)
-    coded = found.index >= 0
-    canvas[coded] = found.pixels[found.index[coded]]
-    pixels = join(canvas, found.shape)
-    known = coded.repeat(TILE, axis=0).repeat(TILE, axis=1)[: found.shape[0], : found.shape[1]]
+    """Copies that are not tile on tile: cut from the other object's :func:`canvas`."""
     for row, column in np.argwhere(mask).tolist():
         height = min(TILE, layout.shape[0] - row * TILE)
         width = min(TILE, layout.shape[1] - column * TILE)

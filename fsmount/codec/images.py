@@ -1,7 +1,8 @@
 """Which image codec a coded region gets, and the way back from its suffix.
 
 Measured on the regions that are new in 120 real 1600 x 900 desktop frames, and on photographs,
-with WebP at method 3, quality 50 (what is used now, 4 and 75, is 4 % smaller for the same time):
+with WebP at method 3, quality 50 (what is used now for small ones, 4 and 75, is 4 % smaller for the
+same time; for large ones see docs/design.md section 7):
 
 - WebP at method 3, quality 50 is the smallest on nearly all of 64 regions from 2,048 pixels up
   (723 KB in all; JPEG XL effort 1: 1,339 KB, effort 5: 834 KB for three times the time), and
@@ -26,24 +27,30 @@ WEBP = ".webp"
 JXL = ".jxl"
 
 _TINY = 1024  # pixels up to which JPEG XL may win by its smaller fixed part
-_BIG = 1 << 16  # pixels from which a photograph is worth a second try
+_BIG = 1 << 16  # pixels from which little effort comes first, and a photograph is tried again
 _PHOTO_BITS = 2.0  # bits of WebP a sample; screens have 0.1 to 1.1, photographs 1.5 to 4
 _WORTH = 0.95  # a photograph decodes six times slower as JPEG XL: only for 5 % less
 
 _TINY_EFFORT = 5
+_REPACK_WORTH = 0.9  # ... and for 10 % when repacked, where it is tried on everything
+_REPACK_WEBP = webp.Effort(4, 100)
+_REPACK_MAX = 1 << 22  # pixels up to which high efforts end within seconds
+_REPACK_TRY, _REPACK_EFFORT = 7, 9
+_REPACK_GAIN = 0.93  # what the second gains on the first at most
 _PHOTO_EFFORT = 3
 _PLAIN_EFFORT = 1  # what WebP cannot hold: large or 16 bits, so speed comes first
 
 
-def encode(image: Frame) -> tuple[str, bytes]:
+def encode(image: Frame, large: webp.Effort = webp.QUICK) -> tuple[str, bytes]:
     """Suffix (".webp" or ".jxl") and file of `image`, (height, width, 1..4), uint8 or uint16.
 
-    ValueError if the image is empty or larger than any codec here takes.
+    `large`: the effort for images of _BIG pixels and more. ValueError if the image is empty or
+    larger than any codec here takes.
     """
     pixels = image.shape[0] * image.shape[1]
     if not webp.fits(image):
         return JXL, jxl.encode(image, _TINY_EFFORT if pixels <= _TINY else _PLAIN_EFFORT)
-    data = webp.encode(image)
+    data = webp.encode(image, webp.NORMAL if pixels < _BIG else large)
     if pixels <= _TINY:
         limit, effort = float(len(data)), _TINY_EFFORT
     elif pixels >= _BIG and 8 * len(data) > _PHOTO_BITS * image.size:
@@ -52,6 +59,31 @@ def encode(image: Frame) -> tuple[str, bytes]:
         return WEBP, data
     other = jxl.encode(image, effort)
     return (JXL, other) if len(other) < limit else (WEBP, data)
+
+
+def encode_again(image: Frame) -> tuple[str, bytes]:
+    """As :func:`encode`, with seconds to spare: what `repack` tries.
+
+    Measured on the 107 own images of 120 desktop frames (1,752 KB as :func:`encode` makes them in
+    4 s): WebP at method 4, quality 100 gives 1,735 KB in 5 s, at method 6 1,737 KB in 37 s, JPEG XL
+    at effort 7 1,792 KB in 9 s; the smaller of what is used and JPEG XL 1,651 KB. Effort 9 takes
+    another 3 to 7 % off the large ones for four times the time. A photograph of 1.3 million pixels
+    decodes in 24 ms as WebP and in 150 to 170 ms as JPEG XL of effort 7 to 9, so a large image has
+    to gain by it.
+    """
+    pixels = image.shape[0] * image.shape[1]
+    if pixels > _REPACK_MAX:
+        return encode(image, webp.NORMAL)
+    if not webp.fits(image):
+        return JXL, jxl.encode(image, _REPACK_TRY)
+    best = WEBP, webp.encode(image, _REPACK_WEBP)
+    limit = len(best[1]) * (_REPACK_WORTH if pixels >= _BIG else 1.0)
+    first = jxl.encode(image, _REPACK_TRY)
+    if len(first) * _REPACK_GAIN < limit:
+        other = min(first, jxl.encode(image, _REPACK_EFFORT), key=len)
+        if len(other) < limit:
+            return JXL, other
+    return best
 
 
 def decode(suffix: str, data: bytes, channels: int) -> Frame:

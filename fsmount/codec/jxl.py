@@ -74,6 +74,37 @@ def decode(data: bytes, channels: int) -> Frame:
     return np.frombuffer(samples, dtype).reshape(shape)
 
 
+def read(data: bytes) -> Frame:
+    """The samples of any JPEG XL file of 8 or 16 bits; raises Damaged for what is none."""
+    data = bytes(data)
+    try:
+        decoder = JXLPyDecoder(data, num_threads=1)
+        try:
+            info = decoder.get_info()
+        finally:
+            decoder.close()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Damaged("JPEG XL image", reason=str(error)) from error
+    return decode(data, info["num_color_channels"] + info["num_extra_channels"])
+
+
+def codestream(data: bytes) -> bytes:
+    """A file without the container it may stand in (ISO/IEC 18181-2); b"" if it is cut up there."""
+    if not data.startswith(b"\0\0\0\x0cJXL "):
+        return data
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind == b"jxlc":
+            return data[at + 8 : at + size if size else len(data)]
+        if size < 8:
+            break
+        at += size
+    return b""
+
+
 def _layout(info: dict[str, int], channels: int) -> tuple[tuple[int, int, int], _DType]:
     """Shape and dtype a header announces (ISO/IEC 18181-1, image metadata); Damaged if not ours."""
     alpha = channels in (2, 4)

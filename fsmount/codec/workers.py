@@ -17,6 +17,10 @@ the wrong caller.
 before all others. One more place is for urgent jobs alone: however long the background jobs take,
 a reader starts at once. Its worker is started when it is first needed.
 
+**Which worker.** A job may ask for the worker that did another one, because that still has in its
+memory what need not cross then. It goes before other background jobs as soon as that worker is
+free; if that has died, any worker does it.
+
 All state belongs to one trio thread, which must be one that lives as long as the process (see
 _launch), and changes only between two awaits.
 """
@@ -78,6 +82,7 @@ class _Worker:
         finally:
             theirs.close()
         self._channel = trio.socket.from_stdlib_socket(ours)
+        self.asked_for = False  # for its newest job
 
     def alive(self) -> bool:
         return self.process.poll() is None
@@ -136,10 +141,12 @@ class _Worker:
 
 
 class _Ticket:
-    """One caller in the queue for a place."""
+    """One caller in the queue for a place; granted together with the worker, if one is idle."""
 
-    def __init__(self) -> None:
+    def __init__(self, by: int | None) -> None:
+        self.by = by
         self.granted = trio.Event()
+        self.worker: _Worker | None = None
 
 
 class Workers:
@@ -193,8 +200,14 @@ class Workers:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(_wait_for, [worker.process for worker in ending])
 
-    async def run(self, function: Callable[[Unpack[Ts]], T], *args: *Ts, urgent: bool = False) -> T:
-        """`function(*args)`, computed in a worker.
+    async def run(
+        self,
+        function: Callable[[Unpack[Ts]], T],
+        *args: *Ts,
+        urgent: bool = False,
+        by: int | None = None,
+    ) -> T:
+        """`function(*args)`, computed in a worker: in the one with process id `by` while it lives.
 
         `function` must be importable by name; arguments and result are pickled, contiguous arrays
         without a copy, so leave them unchanged until this returns. An exception of the function is
@@ -203,9 +216,10 @@ class Workers:
         """
         if not self._open:
             raise RuntimeError("the workers are not running")
-        async with self._place(urgent):
+        async with self._place(urgent, by) as ticket:
             request = pack((function, args))
-            answer = await self._ask(request, getattr(function, "__qualname__", repr(function)))
+            name = getattr(function, "__qualname__", repr(function))
+            answer = await self._ask(ticket, request, name)
         if answer.error is not None:
             answer.error.add_note(f"In a worker process:\n{answer.where}")
             raise answer.error
@@ -227,13 +241,13 @@ class Workers:
         return [worker.process.pid for worker in self._alive]
 
     async def _warm_one(self) -> None:
-        async with self._place(urgent=False):
+        async with self._place(urgent=False, by=None):
             if len(self._alive) < self._count:
                 with suppress(_LostError):
                     self._idle.append(await self._start())
 
-    async def _ask(self, request: Sequence[memoryview], name: str) -> Answer:
-        worker = self._take_idle()
+    async def _ask(self, ticket: _Ticket, request: Sequence[memoryview], name: str) -> Answer:
+        worker, ticket.worker = ticket.worker, None
         for _ in range(2):
             try:
                 worker = worker or await self._start()
@@ -243,6 +257,7 @@ class Workers:
                 if worker is not None:
                     self._kill(worker)
                     worker = None
+                    self._admit()  # who asked for it need not wait any more
                 if not isinstance(error, _LostError):
                     raise
             else:
@@ -250,11 +265,16 @@ class Workers:
                 return answer
         raise WorkerDied(name)
 
-    def _take_idle(self) -> _Worker | None:
-        """The idle worker used last, if there is one; those that died meanwhile are forgotten."""
+    def _take_idle(self, by: int | None) -> _Worker | None:
+        """An idle worker if there is one: `by`, or else one that nobody asked for, used last.
+
+        Those that died meanwhile are forgotten.
+        """
+        self._idle.sort(key=lambda worker: (worker.process.pid == by, not worker.asked_for))
         while self._idle:
             worker = self._idle.pop()
             if worker.alive():
+                worker.asked_for = by is not None
                 return worker
             self._kill(worker)
         return None
@@ -283,18 +303,23 @@ class Workers:
             self._killed.append(worker)
 
     @asynccontextmanager
-    async def _place(self, urgent: bool) -> AsyncIterator[None]:
+    async def _place(self, urgent: bool, by: int | None) -> AsyncIterator[_Ticket]:
         """Wait for a place to run in, and hold it."""
         queue = self._urgent if urgent else self._background
-        ticket = _Ticket()
-        queue.append(ticket)
+        ticket = _Ticket(by)
+        if by is None:
+            queue.append(ticket)
+        else:
+            queue.appendleft(ticket)
         self._admit()
         try:
             await ticket.granted.wait()
-            yield
+            yield ticket
         finally:
             if ticket.granted.is_set():
                 self._running -= 1
+                if ticket.worker is not None:  # not made use of
+                    self._idle.append(ticket.worker)
                 self._admit()
             else:
                 queue.remove(ticket)
@@ -303,13 +328,21 @@ class Workers:
         """Give free places to those who wait: the last one only to an urgent job."""
         while self._running <= self._count:
             if self._urgent:
-                queue = self._urgent
-            elif self._background and self._running < self._count:
-                queue = self._background
+                ticket = self._urgent.popleft()
+            elif self._running < self._count and (first := self._first()) is not None:
+                ticket = first
+                self._background.remove(ticket)
             else:
                 return
             self._running += 1
-            queue.popleft().granted.set()
+            ticket.worker = self._take_idle(ticket.by)
+            ticket.granted.set()
+
+    def _first(self) -> _Ticket | None:
+        """The first background job that waits for no busy worker."""
+        idle = {worker.process.pid for worker in self._idle}
+        busy = {worker.process.pid for worker in self._alive} - idle
+        return next((ticket for ticket in self._background if ticket.by not in busy), None)
 
 
 def _launch(code: str, fd: int) -> subprocess.Popen[bytes]:

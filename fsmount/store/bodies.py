@@ -60,6 +60,11 @@ class Kept:
             offset += len(part)
         return b"".join(parts)
 
+    def verify(self) -> None:
+        """Read all of it; raises :class:`Damaged`."""
+        for number in range(-(-self.size // SEGMENT_BYTES)):
+            self._segment(number)
+
     def _segment(self, number: int) -> bytes:
         if self._last[0] == number:
             return self._last[1]

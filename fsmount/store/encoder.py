@@ -18,7 +18,7 @@ import logging
 import re
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -47,6 +47,8 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _BATCH = 64
 _BATCH_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
+# Files under way for each process: while one is encoded others are looked at.
+_AHEAD = 2
 # After this many failures a file is still tried now and then, but nobody waits for it.
 _TRIES = 3
 _SIGNATURES_KEPT = 512
@@ -102,6 +104,8 @@ class Encoder:
         self._batch: list[_Done] = []
         self._hints: dict[int, DeflateParams] = {}
         self._last_hint: DeflateParams | None = None
+        # The process that encoded last has the layers that the next frame needs.
+        self._by: int | None = None
         self._changed = trio.Event()
         for inode in index.staged_inodes():
             self.queue(inode.ino)
@@ -149,6 +153,10 @@ class Encoder:
         while self.pending():
             await self._changed.wait()
 
+    def start_afresh(self) -> None:
+        """Plan from what the index has from here on: objects may have been dropped."""
+        self._planner = Planner()
+
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
@@ -157,7 +165,7 @@ class Encoder:
 
     async def run(self, workers: Workers, count: int, budget: int) -> None:
         """Encode for ever; `count` files at once, `budget` bytes of layers in each worker."""
-        slots = trio.Semaphore(count + 1)
+        slots = trio.Semaphore(_AHEAD * count + 1)
         before = trio.Event()
         before.set()
         async with trio.open_nursery() as nursery:
@@ -282,8 +290,9 @@ class Encoder:
         except Exception as error:
             reason = _why(error, self._index.path(inode.ino))
             return await trio.to_thread.run_sync(jobs.look_raw, str(path), reason)
-        if seen.picture is not None:
-            self._hints[folder] = self._last_hint = seen.picture.recipe.params
+        params = seen.picture.recipe.params if seen.picture is not None else None
+        if isinstance(params, DeflateParams):
+            self._hints[folder] = self._last_hint = params
         return seen
 
     # -- the three kinds of bodies
@@ -295,13 +304,14 @@ class Encoder:
             self._planner.load(geometry, self._index.signatures(geometry))
         plan = self._planner.plan(seen.seen)
         about = self._about(job, seen.sha256, seen.size)
-        order = Order(about, seen.picture, plan, self._places(plan))
+        order = Order(about, seen.picture, plan, self._places(plan), self._writer.next_pack())
         try:
-            encoded = await workers.run(jobs.encode, order, budget)
+            encoded = await workers.run(jobs.encode, order, budget, by=self._by)
         except OSError:
             raise
         except Exception as error:
             raise _CannotEncodeError(_why(error, about.path)) from error
+        self._by = encoded.by
         if not self._unchanged(job):
             return False
         new = self._writer.append(
@@ -320,22 +330,13 @@ class Encoder:
         assert seen.seen is not None
         if encoded.fell_back:
             _log.warning("object %d: its references were of no use; coded whole", object_id)
-            for source in plan.sources:
-                self._planner.forget(getattr(source, "object", 0))
-            plan = replace(plan, sources=())
-        return self._planner.encoded(
-            seen.seen,
-            plan,
-            encoded.layout.tiles,
-            object_id,
-            simple=not encoded.layout.predicted().any(),
-            anchor=encoded.anchor,
-        )
+            for used in plan.objects():
+                self._planner.forget(used)
+        return self._planner.encoded(seen.seen, encoded.layout, object_id, anchor=encoded.anchor)
 
     def _places(self, plan: Plan) -> tuple[Place, ...]:
         """Entries a worker may need: sources, what their layers rest on, and the anchor."""
-        wanted = {getattr(source, "object", 0) for source in plan.sources} | {plan.anchor}
-        wanted.discard(0)
+        wanted = plan.objects()
         for object_id in list(wanted):
             wanted.update(self._writer.object(object_id).layer)
         return tuple(self._writer.place(object_id) for object_id in sorted(wanted))

@@ -22,7 +22,7 @@ from fsmount.store.pack import Entry
 NO_PAYLOAD = ".nil"
 SUMS = ".sums"
 _OURS = (NO_PAYLOAD, SUMS, ".rec")
-_PNG_ARRAYS = ("filters", "head", "tail", "idat_tail")
+_PNG_ARRAYS = ("filters", "head", "tail", "idat_tail", "corrections")
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
     8: np.dtype(np.uint8),
     16: np.dtype(np.uint16),

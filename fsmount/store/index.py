@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import apsw
@@ -33,12 +33,18 @@ _CHECKSUM_BYTES = 8
 # Folders in a path: PATH_MAX allows no more than 2048.
 _DEEPEST = 4096
 _VFS = "cksmvfs"
+# Rows that are read at a time where all are gone through.
+_PAGE = 1000
+_IS_FOLDER = "(%s.mode & 61440) = 16384"
+# Keys of meta: this and a pack's number.
+_REPACKED = "repacked:"
 
 
 def _schema() -> list[str]:
     """The canonical description of every table; a row's invariants stand beside it."""
     return [
-        # uuid: of the store the index belongs to; opened: how often it was opened for writing.
+        # uuid: of the store the index belongs to; opened: how often it was opened for writing;
+        # repacked:N: bytes from the start of pack N that `repack` wrote, so need no second look.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
         # One row per file, folder, link or special file; root is 1. mode has the type bits.
         # Regular files: exactly one of staged (token of a file in staging/) and object (objects.id)
@@ -61,9 +67,10 @@ def _schema() -> list[str]:
         " PRIMARY KEY (ino, name)) WITHOUT ROWID",
         # One row per stored file body. offset and length: the whole entry in the pack, header
         # included. size, sha256: of the file, not of the payload. uses: inodes that show it.
-        # needs: ids of the objects whose entries a render reads besides its own, 4 bytes each,
+        # needs: ids of the objects whose entries a render reads besides its own, see _pack_ids,
         # little endian, complete (nothing to follow further); layer: those of them that give the
-        # pixels it coded itself. reason: why raw, else NULL.
+        # pixels it coded itself. reason: why raw, else NULL. sha256 is empty where only the layer
+        # is left (see drop_objects), and of vast sparse files.
         "CREATE TABLE objects (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL,"
         " pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,"
         " size INTEGER NOT NULL, sha256 BLOB NOT NULL, depth INTEGER NOT NULL,"
@@ -78,8 +85,7 @@ def _schema() -> list[str]:
     ]
 
 
-@dataclass(slots=True)
-class Inode:
+class Inode(NamedTuple):
     """One inode row. Times in ns since 1970; `target` of a symbolic link; see the schema."""
 
     ino: int
@@ -115,6 +121,11 @@ class Object:
     uses: int = 0
 
     @property
+    def is_layer_only(self) -> bool:
+        """Whether only the pixels it coded itself are left of it: it cannot be rendered."""
+        return self.kind != "raw" and not self.sha256
+
+    @property
     def is_kept(self) -> bool:
         """Whether the file lies in ``raw/``: then the entry has only its sums, and is shorter."""
         return self.kind == "raw" and self.length < self.size
@@ -135,11 +146,37 @@ _COLUMNS = {
 
 
 def _pack_ids(ids: Sequence[int]) -> bytes:
-    return b"".join(i.to_bytes(4, "little") for i in ids)
+    """Ids as the index keeps them: ascending, each as its distance to the one before (the first to
+    0) in groups of 7 bits, the lowest first, bit 7 set in all but the last.
+
+    A store of a million pictures has some twenty million of them, most a few hundred apart.
+    """
+    out = bytearray()
+    last = 0
+    for number in sorted(set(ids)):
+        gap, last = number - last, number
+        while gap > 127:
+            out.append(gap & 127 | 128)
+            gap >>= 7
+        out.append(gap)
+    return bytes(out)
 
 
 def _unpack_ids(data: bytes) -> tuple[int, ...]:
-    return tuple(int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4))
+    if data and not data[-1]:
+        # The form of early stores, 4 bytes each; no distance ends with 0, and no id of theirs
+        # was as large as to need its highest byte.
+        return tuple(int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4))
+    ids: list[int] = []
+    last = gap = shift = 0
+    for byte in data:
+        gap |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            last += gap
+            ids.append(last)
+            gap = shift = 0
+    return tuple(ids)
 
 
 def _object(row: tuple[Any, ...]) -> Object:
@@ -388,12 +425,22 @@ class Index:
             after,
             limit,
         )
-        return [(row[0], row[1], Inode(*row[2:])) for row in rows]
+        return [(row[0], row[1], Inode._make(row[2:])) for row in rows]
 
     def next_names(self, folder: int, name: bytes, limit: int = 1) -> list[tuple[bytes, int]]:
         """The entries that follow `name` in name order: (name, ino)."""
         return self._all(
             "SELECT name, ino FROM dirents WHERE folder = ? AND name > ? ORDER BY name LIMIT ?",
+            folder,
+            name,
+            limit,
+        )
+
+    def previous_names(self, folder: int, name: bytes, limit: int = 1) -> list[tuple[bytes, int]]:
+        """The entries before `name` in name order, nearest first: (name, ino)."""
+        return self._all(
+            "SELECT name, ino FROM dirents WHERE folder = ? AND name < ?"
+            " ORDER BY name DESC LIMIT ?",
             folder,
             name,
             limit,
@@ -552,23 +599,42 @@ class Index:
         return [Inode(*row) for row in rows]
 
     def inodes(self) -> Iterator[Inode]:
-        """Every inode."""
-        for row in self._all(f"SELECT {_INODE} FROM inodes"):
-            yield Inode(*row)
+        """Every inode, by number, read a page at a time."""
+        last = 0
+        while rows := self._all(
+            f"SELECT {_INODE} FROM inodes WHERE ino > ? ORDER BY ino LIMIT ?", last, _PAGE
+        ):
+            yield from map(Inode._make, rows)
+            last = rows[-1][0]
 
     def names(self) -> Iterator[tuple[int, bytes, int]]:
-        """Every entry: (folder, name, ino)."""
-        return iter(self._all("SELECT folder, name, ino FROM dirents"))
+        """Every entry, in the order they were made, read a page at a time: (folder, name, ino)."""
+        last = 0
+        while rows := self._all(
+            "SELECT cookie, folder, name, ino FROM dirents WHERE cookie > ?"
+            " ORDER BY cookie LIMIT ?",
+            last,
+            _PAGE,
+        ):
+            yield from (row[1:] for row in rows)
+            last = rows[-1][0]
+
+    def by_name(self, folder: int) -> Iterator[tuple[bytes, Inode]]:
+        """Entries of a folder in name order, read a page at a time."""
+        name = b""
+        while rows := self._all(
+            f"SELECT d.name, {_I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.folder = ? AND d.name > ? ORDER BY d.name LIMIT ?",
+            folder,
+            name,
+            _PAGE,
+        ):
+            for name, *inode in rows:
+                yield name, Inode._make(inode)
 
     def walk(self, folder: int = ROOT, path: bytes = b"") -> Iterator[tuple[bytes, Inode]]:
         """Every entry below `folder`, names in order: (path, inode); folders before contents."""
-        rows = self._all(
-            f"SELECT d.name, {_I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
-            " WHERE d.folder = ? ORDER BY d.name",
-            folder,
-        )
-        for name, *inode in rows:
-            entry = Inode(*inode)
+        for name, entry in self.by_name(folder):
             here = path + b"/" + name if path else name
             yield here, entry
             if stat.S_ISDIR(entry.mode):
@@ -579,6 +645,10 @@ class Index:
     def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """All stored extended attributes of an inode."""
         return dict(self._all("SELECT name, value FROM xattrs WHERE ino = ?", ino))
+
+    def all_xattrs(self) -> list[tuple[int, bytes, bytes]]:
+        """Every stored extended attribute: (ino, name, value)."""
+        return self._all("SELECT ino, name, value FROM xattrs ORDER BY ino, name")
 
     def get_xattr(self, ino: int, name: bytes) -> bytes | None:
         """One attribute's value, or None."""
@@ -647,19 +717,73 @@ class Index:
 
     def object(self, object_id: int) -> Object:
         """The row of an object; one that is absent is damage, never an empty file."""
-        row = self._one(f"SELECT {_OBJECT} FROM objects WHERE id = ?", object_id)
-        if row is None:
+        found = self.known_object(object_id)
+        if found is None:
             raise Damaged(self.file, reason=f"object {object_id} is named but not there")
-        return _object(row)
+        return found
+
+    def known_object(self, object_id: int) -> Object | None:
+        """The row of an object, or None."""
+        row = self._one(f"SELECT {_OBJECT} FROM objects WHERE id = ?", object_id)
+        return None if row is None else _object(row)
 
     def objects(self, ids: Sequence[int]) -> list[Object]:
         """Several rows, in the order of `ids`."""
         return [self.object(i) for i in ids]
 
     def all_objects(self) -> Iterator[Object]:
-        """Every object, by id."""
-        for row in self._all(f"SELECT {_OBJECT} FROM objects ORDER BY id"):
-            yield _object(row)
+        """Every object, by id, read a page at a time."""
+        last = 0
+        while rows := self._all(
+            f"SELECT {_OBJECT} FROM objects WHERE id > ? ORDER BY id LIMIT ?", last, _PAGE
+        ):
+            yield from map(_object, rows)
+            last = rows[-1][0]
+
+    def unneeded_objects(self) -> list[Object]:
+        """Objects that no inode shows and no object that is shown is rendered from."""
+        unused = self._all(f"SELECT {_OBJECT} FROM objects WHERE uses <= 0")
+        if not unused:
+            return []
+        needed: set[int] = set()
+        for row in self._all("SELECT DISTINCT needs FROM objects WHERE uses > 0"):
+            needed.update(_unpack_ids(row[0]))
+        return [found for found in map(_object, unused) if found.id not in needed]
+
+    def is_used(self, object_id: int) -> bool:
+        """Whether an inode shows an object, be it there or not."""
+        return self._one("SELECT 1 FROM inodes WHERE object = ? LIMIT 1", object_id) is not None
+
+    def drop_objects(self, dropped: Sequence[int]) -> None:
+        """Forget what :meth:`unneeded_objects` named.
+
+        Objects that are not shown, but needed for the pixels they coded, may need some of these to
+        be rendered: they keep their layer alone, and have no hash, so that no file finds them.
+        """
+        gone = set(dropped)
+        with self.transaction(deletes=True):
+            for object_id in dropped:
+                self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
+                self._run("DELETE FROM objects WHERE id = ?", (object_id,))
+            for row in self._all(f"SELECT {_OBJECT} FROM objects WHERE uses <= 0"):
+                found = _object(row)
+                if gone.intersection(found.needs):
+                    self._run(
+                        "UPDATE objects SET needs = layer, sha256 = x'' WHERE id = ?", (found.id,)
+                    )
+
+    def move_object(self, moved: Object) -> None:
+        """An object's entry lies elsewhere now, perhaps coded anew; it renders to the same."""
+        with self.transaction():
+            self._run(
+                "UPDATE objects SET pack = ?, offset = ?, length = ? WHERE id = ?",
+                (moved.pack, moved.offset, moved.length, moved.id),
+            )
+
+    def objects_in(self, pack: int) -> list[Object]:
+        """The objects of a pack as they lie in it."""
+        rows = self._all(f"SELECT {_OBJECT} FROM objects WHERE pack = ? ORDER BY offset", pack)
+        return [_object(row) for row in rows]
 
     def find_object(self, sha256: bytes, size: int) -> int | None:
         """An object that renders to exactly these bytes, if there is one."""
@@ -696,6 +820,82 @@ class Index:
                 (pack, length, sealed),
             )
 
+    def pack_fill(self) -> dict[int, int]:
+        """Bytes of each pack that are entries of objects; packs without any are left out."""
+        return dict(self._all("SELECT pack, sum(length) FROM objects GROUP BY pack"))
+
+    def drop_pack(self, pack: int) -> None:
+        """Forget a pack that holds no object."""
+        with self.transaction(deletes=True):
+            self._run("DELETE FROM packs WHERE id = ?", (pack,))
+            self._run("DELETE FROM meta WHERE key = ?", (_REPACKED + str(pack),))
+
+    def repacked(self) -> dict[int, int]:
+        """How many bytes from its start of each pack `repack` has written; the rest is ingest's."""
+        rows = self._all("SELECT key, value FROM meta WHERE key GLOB ?", _REPACKED + "*")
+        return {int(key.removeprefix(_REPACKED)): int(value) for key, value in rows}
+
+    def set_repacked(self, pack: int, length: int) -> None:
+        """Note that `repack` has written a pack up to `length`."""
+        with self.transaction():
+            self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_REPACKED + str(pack), length))
+
+    # -- repair
+
+    def restore(
+        self,
+        inodes: Sequence[Inode],
+        names: Sequence[tuple[int, bytes, int]],
+        xattrs: Sequence[tuple[int, bytes, bytes]],
+        objects: Sequence[Object],
+        next_object: int,
+    ) -> None:
+        """Put rows into an index that has just been made; links and uses are counted anew."""
+        with self.transaction():
+            self._run("DELETE FROM inodes")
+            for node in inodes:
+                row = (node.ino, node.mode, node.uid, node.gid, node.nlink, node.size, node.rdev,
+                       node.atime_ns, node.mtime_ns, node.ctime_ns, node.object_id, node.staged,
+                       node.target)  # fmt: skip
+                self._run(f"INSERT INTO inodes ({_INODE}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+            for folder, name, ino in names:
+                self._add_name(folder, name, ino)
+            for values in xattrs:
+                self._run("INSERT INTO xattrs VALUES (?,?,?)", values)
+            for found in objects:
+                self.add_object(found)
+            self._run("DELETE FROM sqlite_sequence WHERE name = 'objects'")
+            self._run("INSERT INTO sqlite_sequence VALUES ('objects', ?)", (next_object - 1,))
+            self.recount()
+
+    def recount(self) -> None:
+        """Set links and uses to what names and inodes say; inodes without a name go."""
+        with self.transaction():
+            self._run(
+                "DELETE FROM inodes WHERE ino != ? AND ino NOT IN (SELECT ino FROM dirents)",
+                (ROOT,),
+            )
+            self._run("DELETE FROM xattrs WHERE ino NOT IN (SELECT ino FROM inodes)")
+            self._run(
+                "UPDATE inodes SET nlink = CASE WHEN (mode & 61440) = 16384 THEN 2 +"
+                " (SELECT count(*) FROM dirents d JOIN inodes i ON i.ino = d.ino"
+                "  WHERE d.folder = inodes.ino AND (i.mode & 61440) = 16384)"
+                " ELSE (SELECT count(*) FROM dirents d WHERE d.ino = inodes.ino) END"
+            )
+            self._run(
+                "UPDATE objects SET uses = (SELECT count(*) FROM inodes WHERE object = objects.id)"
+            )
+
+    def drop_bodies(self, inodes: Sequence[int], objects: Sequence[int]) -> None:
+        """Remove files that cannot be read, and objects that nothing can be made of."""
+        with self.transaction(deletes=True):
+            for ino in inodes:
+                self._run("DELETE FROM dirents WHERE ino = ?", (ino,))
+            for object_id in objects:
+                self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
+                self._run("DELETE FROM objects WHERE id = ?", (object_id,))
+            self.recount()
+
     # -- what the planner remembers
 
     def add_signatures(self, object_id: int, geometry: str, data: bytes, keep: int) -> None:
@@ -716,6 +916,68 @@ class Index:
         return self._all(
             "SELECT object, data FROM signatures WHERE geometry = ? ORDER BY object", geometry
         )
+
+    # -- rows that contradict others, for `check`
+
+    def object_ids(self) -> Iterator[int]:
+        """The id of every object."""
+        last = 0
+        while rows := self._all("SELECT id FROM objects WHERE id > ? LIMIT ?", last, _PAGE):
+            yield from (row[0] for row in rows)
+            last = rows[-1][0]
+
+    def shown(self, ids: set[int]) -> Iterator[tuple[int, bytes]]:
+        """(object, path) of all names of files that show one of `ids`."""
+        for inode in self.inodes():
+            if inode.object_id not in ids:
+                continue
+            for folder, name in self._all(
+                "SELECT folder, name FROM dirents WHERE ino = ?", inode.ino
+            ):
+                above = self.path(folder)
+                yield inode.object_id, above + b"/" * bool(above) + name
+
+    def dangling_names(self) -> list[bytes]:
+        """Names that show no inode or stand in no folder."""
+        rows = self._all(
+            "SELECT d.name FROM dirents d LEFT JOIN inodes i ON i.ino = d.ino"
+            " LEFT JOIN inodes f ON f.ino = d.folder"
+            f" WHERE i.ino IS NULL OR f.ino IS NULL OR NOT {_IS_FOLDER % 'f'}"
+        )
+        return [row[0] for row in rows]
+
+    def wrong_links(self) -> list[tuple[int, int, int]]:
+        """Inodes whose link count is not what the names say: (ino, nlink, what it should be)."""
+        names = "(SELECT count(*) FROM dirents d WHERE d.ino = i.ino)"
+        folders = (
+            "(SELECT count(*) FROM dirents d JOIN inodes c ON c.ino = d.ino"
+            f" WHERE d.folder = i.ino AND {_IS_FOLDER % 'c'})"
+        )
+        return self._all(
+            f"SELECT ino, nlink, wanted FROM (SELECT i.ino, i.nlink, CASE WHEN {_IS_FOLDER % 'i'}"
+            f" THEN iif(i.ino = {ROOT} OR {names} > 0, 2 + {folders}, 0)"
+            f" ELSE {names} END AS wanted FROM inodes i) WHERE nlink != wanted"
+        )
+
+    def wrong_uses(self) -> list[tuple[int, int, int]]:
+        """Objects whose uses are not counted right: (id, uses, inodes that show it)."""
+        return self._all(
+            "SELECT o.id, o.uses, coalesce(u.shown, 0) FROM objects o LEFT JOIN"
+            " (SELECT object, count(*) AS shown FROM inodes WHERE object IS NOT NULL"
+            "  GROUP BY object) u ON u.object = o.id WHERE o.uses != coalesce(u.shown, 0)"
+        )
+
+    def wrong_bodies(self) -> list[tuple[Inode, int | None]]:
+        """Regular files without exactly one body, or whose object is absent or of another size.
+
+        With each the size of its object, None if that is not there.
+        """
+        rows = self._all(
+            f"SELECT o.size, {_I_INODE} FROM inodes i LEFT JOIN objects o ON o.id = i.object"
+            " WHERE (i.mode & 61440) = 32768 AND ((i.staged IS NULL) = (i.object IS NULL)"
+            " OR (i.object IS NOT NULL AND o.size IS NOT i.size))"
+        )
+        return [(Inode._make(row[1:]), row[0]) for row in rows]
 
     # -- figures
 

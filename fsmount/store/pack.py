@@ -155,16 +155,18 @@ def _members(data: bytes, limit: int) -> Iterator[Member]:
 
 
 def scan(path: Path) -> Iterator[tuple[int, int, Entry]]:
-    """All whole entries from the start: (offset, length, entry); ends at the first that is not."""
+    """All whole entries: (offset, length, entry). What is damaged is skipped, to the next header
+    behind which a whole entry stands; so whatever follows damage is found."""
     data = path.read_bytes()
-    at = 0
-    while data[at : at + 4] == _LOCAL_MAGIC:
+    at = data.find(_LOCAL_MAGIC)
+    while at >= 0:
         try:
             entry, end = parse_entry(data, at)
         except Damaged:
-            return
+            at = data.find(_LOCAL_MAGIC, at + 1)
+            continue
         yield at, end - at, entry
-        at = end
+        at = data.find(_LOCAL_MAGIC, end)
 
 
 class Pack:

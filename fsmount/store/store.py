@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from fsmount.store.index import Index, Object
 from fsmount.store.pack import read_entry
 from fsmount.store.reader import Place
 from fsmount.store.recovery import recover
+from fsmount.store.repack import Repacker, Summary, due
 from fsmount.store.reserve import Reserve
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
@@ -121,7 +122,7 @@ class Store:
         """Close everything; what is still staged is encoded the next time."""
         try:
             if self._writer is not None:
-                self._writer.close()
+                self._writer.finish()
         finally:
             self.index.close()
             if self.lock is not None:
@@ -171,6 +172,23 @@ class Store:
         if self._writer is not None:
             await self._writer.force()
 
+    def repack_size(self) -> int:
+        """Objects that :meth:`repack` would look at."""
+        return sum(len(self.index.objects_in(number)) for number in due(self.index))
+
+    async def repack(self, progress: Callable[[int], None]) -> Summary:
+        """Space back, smaller entries; what is staged is encoded first. The store is running."""
+        encoder = self._writing()
+        await encoder.drain()
+        await self._ready.wait()
+        assert self._workers is not None
+        assert self._writer is not None
+        rooms = self.layout, self.index, self.disk, self._writer
+        try:
+            return await Repacker(*rooms, self._workers, self._budget).run(progress)
+        finally:
+            encoder.start_afresh()
+
     # -- out
 
     async def body(self, object_id: int) -> Body:
@@ -198,19 +216,33 @@ class Store:
         return Place(found.id, str(self.layout.pack(found.pack)), found.offset, found.length)
 
     async def _render(self, found: Object) -> tuple[bytes, int]:
-        target = self._place(found)
-        places = tuple(self._place(self._object(i)) for i in found.needs if i != found.id)
+        while True:
+            target, *places = self._places(found.id)
+            try:
+                data = await self._render_from(found, target, tuple(places))
+            except Damaged:
+                if self._places(found.id) == [target, *places]:
+                    raise
+                # Repacked meanwhile: what we would have read has gone.
+                continue
+            if len(data) != found.size:
+                raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
+            return data, len(data)
+
+    def _places(self, object_id: int) -> list[Place]:
+        """Where an object's entry lies, and those it needs."""
+        found = self._object(object_id)
+        needs = (self._object(i) for i in found.needs if i != object_id)
+        return [self._place(found), *map(self._place, needs)]
+
+    async def _render_from(self, found: Object, target: Place, places: tuple[Place, ...]) -> bytes:
         if found.kind == "raw":
-            data = await trio.to_thread.run_sync(jobs.render, target, places, found.sha256, 0)
-        else:
-            await self._ready.wait()
-            assert self._workers is not None
-            data = await self._workers.run(
-                jobs.render, target, places, found.sha256, self._budget, urgent=True
-            )
-        if len(data) != found.size:
-            raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
-        return data, len(data)
+            return await trio.to_thread.run_sync(jobs.render, target, places, found.sha256, 0)
+        await self._ready.wait()
+        assert self._workers is not None
+        return await self._workers.run(
+            jobs.render, target, places, found.sha256, self._budget, urgent=True
+        )
 
     def _kept(self, found: Object) -> Kept:
         place = self._place(found)

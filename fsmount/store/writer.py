@@ -10,9 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import trio
 
+from fsmount.errors import Damaged
+from fsmount.store import copies
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About
@@ -71,12 +74,11 @@ class Writer:
         reason: str | None = None,
     ) -> Object:
         """Write an entry; from now on its object can be read and taken tiles from."""
-        pack = self._writable_pack()
-        offset, length = pack.append(entry)
+        pack, offset, length = self._put(entry)
         new = Object(
             id=about.id,
             kind=kind,
-            pack=pack.number,
+            pack=pack,
             offset=offset,
             length=length,
             size=about.size,
@@ -88,6 +90,31 @@ class Writer:
         )
         self._appended[new.id] = new
         return new
+
+    def next_pack(self) -> str:
+        """The path of the pack that the next entry goes to, unless it gets full before."""
+        return str(self._layout.pack(self._writable_pack().number))
+
+    def append_again(self, found: Object, entry: Entry) -> Object:
+        """Write another entry of an object, which is read there from now on."""
+        pack, offset, length = self._put(entry)
+        moved = replace(found, pack=pack, offset=offset, length=length)
+        self._appended[moved.id] = moved
+        return moved
+
+    def start_pack(self) -> None:
+        """What comes next goes to a pack that has no other entries."""
+        if self._pack is not None and self._pack.length:
+            self._full_packs.append(self._pack)
+            self._pack = None
+
+    def is_open(self, number: int) -> bool:
+        """Whether more may come to a pack."""
+        return self._pack is not None and self._pack.number == number
+
+    def _put(self, entry: Entry) -> tuple[int, int, int]:
+        pack = self._writable_pack()
+        return pack.number, *pack.append(entry)
 
     def _writable_pack(self) -> Pack:
         """The pack for the next entry: a new one where the last is full or was given up."""
@@ -128,6 +155,17 @@ class Writer:
         for pack in full:
             with suppress(OSError):
                 pack.close()
+        if full:
+            await self._copy()
+
+    async def _copy(self) -> None:
+        """Bring the second copies in ``packs/`` up to date."""
+        try:
+            wanted = copies.collect(self._index)
+        except (OSError, Damaged) as error:
+            _log.warning("the copy of the index is not renewed: %s", error)
+            return
+        await trio.to_thread.run_sync(copies.update, self._layout, self._disk, wanted)
 
     def committed(self, object_id: int) -> None:
         """The object's row is there: it needs not be remembered here any more."""
@@ -169,6 +207,14 @@ class Writer:
                 going.pop()
         finally:
             self._removable += going
+
+    def finish(self) -> None:
+        """A clean end: packs closed, second copies up to date."""
+        self.close()
+        try:
+            copies.update(self._layout, self._disk, copies.collect(self._index))
+        except (OSError, Damaged) as error:
+            _log.warning("the copy of the index is not renewed: %s", error)
 
     def close(self) -> None:
         """Leave open packs readable by any unzip. Uncommitted entries are cut off."""

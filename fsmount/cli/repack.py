@@ -1,0 +1,67 @@
+"""fsmount repack"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from fsmount.cli.common import cache_option, store_argument, with_store
+from fsmount.cli.output import emit, json_option, meter, problems, size, warn
+from fsmount.errors import Damaged, DiskFull
+from fsmount.store.store import Store
+from fsmount.store.tree import NO_SPACE
+
+
+@click.command()
+@store_argument
+@cache_option
+@json_option
+def repack(store: Path, cache_size: int, as_json: bool) -> int:
+    """Make a store smaller: drop what deleted files left, code pictures again with more effort.
+
+    Takes up to seconds a picture, uses all cores, and may be stopped at any time: what is done
+    stays done, and the next run goes on. Every file is rebuilt from its new form and compared
+    before the old one goes. Needs free space for a pack or two (64 MiB each), and a store that is
+    not mounted for writing.
+
+    \b
+    Example:
+      fsmount repack ~/shots.store
+    """
+
+    async def work(opened: Store) -> int:
+        before = opened.stats()["stored_bytes"]
+        try:
+            with meter("repacking", opened.repack_size(), 0) as progress:
+                summary = await opened.repack(lambda count: progress(count, 0))
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise DiskFull(store) from error
+            raise
+        after = opened.stats()["stored_bytes"]
+        left = [
+            (os.fsdecode(name), why)
+            for number, why in summary.problems
+            for name in opened.index.names_of(number) or [b"object %d" % number]
+        ]
+        emit(
+            {
+                "dropped": summary.dropped,
+                "moved": summary.moved,
+                "smaller": summary.smaller,
+                "bytes_before": before,
+                "bytes_after": after,
+                "problems": left,
+            },
+            f"{size(before)} before, {size(after)} now: {summary.smaller} of {summary.moved}"
+            f" objects made smaller, {summary.dropped} dropped that nothing showed",
+            as_json,
+        )
+        if left and not as_json:
+            warn(f"{len(left)} could not be proved and stay as they were; see fsmount check --full")
+            problems(left)
+        return Damaged.exit_code if left else 0
+
+    return with_store(store, work, read_only=False, cache_bytes=cache_size)

@@ -1,0 +1,241 @@
+"""Repack: the space of deleted files back, and entries coded again with more effort.
+
+Objects keep their ids, their pixels and their records; only their entries move to new packs, with
+smaller payloads where more effort finds some. So nothing else has to change: no object that takes
+pixels from another, no open file, no cache. What a frame touches stays the same, too.
+
+Steps, each a commit of its own, each leaving a whole store:
+
+1. Objects that no file shows and none that is shown needs lose their rows. Of those that no file
+   shows, but some need, nothing but the pixels they coded is kept usable.
+2. Pack after pack, a batch of objects after the other: each entry is coded again in a worker,
+   which renders the file from it and compares its hash; the entry is appended to a new pack and
+   read back from there; the pack is forced to the disk, one transaction turns the rows to their new
+   places, the index is forced.
+3. A pack without objects loses its row with the batch, its file when that is durable.
+
+Stopped or killed at any moment it has done as many batches as were committed: what is not is cut
+off, and packs without rows are removed, at the next start. The index notes how far `repack` has
+written each pack, so that it goes on where it was and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import trio
+
+from fsmount.codec import images
+from fsmount.codec.workers import Workers
+from fsmount.errors import Damaged, FsmountError, WorkerDied
+from fsmount.store import jobs
+from fsmount.store.config import Layout
+from fsmount.store.disk import Disk
+from fsmount.store.entries import NO_PAYLOAD, layout_of
+from fsmount.store.index import Index, Object
+from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
+from fsmount.store.reader import Place, Reader
+from fsmount.store.writer import Writer
+
+_log = logging.getLogger(__name__)
+
+# Objects between two commits.
+_BATCH = 64
+# A pack that repack wrote is written again when more than this share of it is nobody's.
+_WASTE = 0.25
+
+
+@dataclass
+class Summary:
+    """What was done: `dropped` objects that nothing needed, `moved` ones, of which `smaller`.
+
+    `problems`: (object, why) of those that could not be proved and stay where they were.
+    """
+
+    dropped: int = 0
+    moved: int = 0
+    smaller: int = 0
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+
+def recode(target: Place, places: tuple[Place, ...], sha256: bytes, budget: int) -> Entry:
+    """In a worker: the smallest entry found for an object; the one it has if none is smaller.
+
+    A new entry is proved by rendering the file from its bytes: raises :class:`Damaged` if that does
+    not have the hash `sha256`.
+    """
+    entry = Reader([target], 0).entry(target.id)
+    reader = Reader([*places, target], budget)
+    found = reader.record(entry)
+    if found.header.get("kind") == "raw" or entry.suffix == NO_PAYLOAD:
+        return entry
+    image = images.decode(entry.suffix, entry.payload, layout_of(found).shape[2])
+    suffix, payload = images.encode_again(image)
+    if len(payload) >= len(entry.payload):
+        return entry
+    if not np.array_equal(images.decode(suffix, payload, image.shape[2]), image):
+        _log.error("object %d: %s gave other pixels; left as it is", target.id, suffix)
+        return entry
+    smaller = Entry(f"{entry.name[:8]}{suffix}", entry.record, payload)
+    parsed, _ = parse_entry(build_entry(smaller))
+    jobs.rendered(parsed, Reader([*places, target], budget), sha256)
+    return smaller
+
+
+def due(index: Index) -> list[int]:
+    """Packs worth writing again."""
+    done, fill = index.repacked(), index.pack_fill()
+    found = []
+    for number, (length, _) in index.packs().items():
+        waste = length - fill.get(number, 0)
+        if done.get(number, 0) < length or waste > _WASTE * length:
+            found.append(number)
+    return found
+
+
+class Repacker:
+    """See the module. Belongs to the task that owns the store, whose encoder must be idle."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        index: Index,
+        disk: Disk,
+        writer: Writer,
+        workers: Workers,
+        budget: int,
+    ) -> None:
+        self._layout = layout
+        self._index = index
+        self._disk = disk
+        self._writer = writer
+        self._workers = workers
+        self._budget = budget
+        self.summary = Summary()
+
+    async def run(self, progress: Callable[[int], None]) -> Summary:
+        """Do all there is to do; `progress` is told of each object. Raises OSError on a full disk.
+
+        Whatever it raises, what was committed stays and the rest is as it was.
+        """
+        await self._drop_unneeded()
+        packs = due(self._index)
+        if packs:
+            self._writer.start_pack()
+        for number in packs:
+            await self._pack(number, progress)
+        if self._emptied():
+            await self._commit([])
+        return self.summary
+
+    async def _drop_unneeded(self) -> None:
+        dropped = self._index.unneeded_objects()
+        if not dropped:
+            return
+        self._index.drop_objects([found.id for found in dropped])
+        await self._writer.force()
+        for found in dropped:
+            if found.is_kept:
+                self._disk.unlink(self._layout.kept(found.id))
+        self.summary.dropped += len(dropped)
+
+    def _emptied(self) -> list[int]:
+        """Packs that hold no object, and to which none will come."""
+        fill = self._index.pack_fill()
+        return [n for n in self._index.packs() if n not in fill and not self._writer.is_open(n)]
+
+    async def _pack(self, number: int, progress: Callable[[int], None]) -> None:
+        """Move all objects out of a pack."""
+        done = self._index.repacked().get(number, 0)
+        objects = self._index.objects_in(number)
+        for start in range(0, len(objects), _BATCH):
+            batch = objects[start : start + _BATCH]
+            entries: dict[int, Entry] = {}
+            async with trio.open_nursery() as nursery:
+                for found in batch:
+                    again = found.offset >= done and not found.is_layer_only
+                    nursery.start_soon(self._recode, found, again, entries, progress)
+            await self._move([found for found in batch if found.id in entries], entries)
+
+    async def _recode(
+        self, found: Object, again: bool, entries: dict[int, Entry], progress: Callable[[int], None]
+    ) -> None:
+        """Find the entry to write for an object, or why there is none."""
+        place = self._writer.place(found.id)
+        try:
+            if again:
+                needs = tuple(self._writer.place(i) for i in found.needs)
+                try:
+                    entry = await self._workers.run(
+                        recode, place, needs, found.sha256, self._budget
+                    )
+                except WorkerDied:
+                    entry = await trio.to_thread.run_sync(_read, place)
+            else:
+                entry = await trio.to_thread.run_sync(_read, place)
+        except OSError:
+            raise
+        except Exception as error:
+            unforeseen = None if isinstance(error, FsmountError) else error
+            _log.error("object %d stays: %s", found.id, error, exc_info=unforeseen)
+            self.summary.problems.append((found.id, str(error) or repr(error)))
+        else:
+            entries[found.id] = entry
+        progress(1)
+
+    async def _move(self, batch: list[Object], entries: dict[int, Entry]) -> None:
+        """Write the entries of a batch and commit."""
+        try:
+            moved = [self._writer.append_again(found, entries[found.id]) for found in batch]
+            await trio.to_thread.run_sync(self._compare, moved, entries)
+        except BaseException:
+            self._writer.give_up()
+            raise
+        await self._commit(moved)
+        self.summary.moved += len(moved)
+        pairs = zip(batch, moved, strict=True)
+        self.summary.smaller += sum(new.length < old.length for old, new in pairs)
+
+    async def _commit(self, moved: list[Object]) -> None:
+        """Objects get their new places; packs without objects go when that is durable."""
+        emptied: list[int] = []
+        try:
+            await self._writer.commit(lambda: self._turn(moved, emptied))
+        except BaseException:
+            self._writer.give_up()
+            raise
+        for new in moved:
+            self._writer.committed(new.id)
+        await self._writer.force()
+        for number in emptied:
+            self._disk.unlink(self._layout.pack(number))
+
+    def _compare(self, moved: list[Object], entries: dict[int, Entry]) -> None:
+        """Read back what was written; raises :class:`Damaged` if it is something else."""
+        for new in moved:
+            path = self._layout.pack(new.pack)
+            if read_entry(path, new.offset, new.length) != entries[new.id]:
+                raise Damaged(path, reason="it does not hold what was written")
+
+    def _turn(self, moved: list[Object], emptied: list[int]) -> None:
+        """Inside the transaction: rows of objects and packs; what is emptied goes to `emptied`."""
+        ends: dict[int, int] = {}
+        for new in moved:
+            self._index.move_object(new)
+            ends[new.pack] = max(ends.get(new.pack, 0), new.offset + new.length)
+        for number, end in ends.items():
+            self._index.set_repacked(number, end)
+        emptied += self._emptied()
+        for number in emptied:
+            self._index.drop_pack(number)
+
+
+def _read(place: Place) -> Entry:
+    entry = read_entry(Path(place.pack), place.offset, place.length)
+    if entry.object_id != place.id:
+        raise Damaged(place.pack, reason=f"entry {entry.name} instead of object {place.id}")
+    return entry
