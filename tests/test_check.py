@@ -287,9 +287,9 @@ def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.Mon
             put(writer, b"new", b"new")
             await writer.drain()
 
-    names = Index.names
+    names = Index.dangling_names
 
-    def slow(index: Index) -> Iterator[tuple[int, bytes, int]]:
+    def slow(index: Index) -> list[bytes]:
         if index.read_only and not done:
             done.append(True)
             inode = find(writer, b"staged")
@@ -299,7 +299,7 @@ def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.Mon
         return names(index)
 
     done: list[bool] = []
-    monkeypatch.setattr(Index, "names", slow)
+    monkeypatch.setattr(Index, "dangling_names", slow)
 
     async def run() -> Report:
         store = Store.open(root, read_only=True)

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from fsmount.cli.common import store_argument, with_store
 from fsmount.cli.output import emit, json_option, listing, meter, warn
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, NotRepairable, Repaired
 from fsmount.store.check import Report, check_contents, check_relations
+from fsmount.store.config import Layout, Lock, is_store
+from fsmount.store.disk import Disk
+from fsmount.store.mending import mend
+from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 
 
 @click.command()
 @store_argument
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
+@click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
 @json_option
-def check(store: Path, full: bool, as_json: bool) -> int:
-    """Look for damage. Nothing is changed. Works beside a mount.
+def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
+    """Look for damage. Nothing is changed without --repair. Works beside a mount.
 
     Without --full: index, packs and staged files against each other. With --full every object is
     rebuilt as a reader would get it.
 
+    --repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
+    gives entries that are kept twice their bytes back, and removes the names of files that are
+    lost, so that rsync or import can bring them back; they are listed in lost/ inside the store.
+    Exit codes: 0 nothing to do, 21 repaired, 22 something is lost or still damaged.
+
     \b
     Example:
       fsmount check ~/shots.store --full
+      fsmount check ~/shots.store --repair
     """
+    if repair:
+        return _repair(store, as_json)
 
     async def work(opened: Store) -> int:
         report = check_relations(opened)
@@ -39,6 +53,43 @@ def check(store: Path, full: bool, as_json: bool) -> int:
         return 0
 
     return with_store(store, work)
+
+
+def _repair(path: Path, as_json: bool) -> int:
+    repairs = Repairs()
+    lock = Lock(Layout(path).lock) if is_store(path) else None
+    if lock is not None:
+        try:
+            rebuild_index(path, Disk(), repairs)
+        finally:
+            lock.release()
+
+    async def work(opened: Store) -> int:
+        with meter("repairing", 0, 0) as progress:
+            report = await mend(opened, repairs, lambda count: progress(count, 0))
+        left = [what for what, _, _ in report.findings]
+        done = bool(repairs.rebuilt or repairs.healed or repairs.renamed)
+        code = NotRepairable if repairs.lost or left else Repaired
+        emit(
+            {**asdict(repairs), "left": left},
+            "nothing to repair" if not (done or repairs.lost or left) else _told(repairs, left),
+            as_json,
+        )
+        if not as_json:
+            listing([f"  may have had a newer name: {name}" for name in repairs.renamed])
+            listing([f"  lost: {name}" for name in repairs.lost])
+            listing([f"  still damaged: {what}" for what in left])
+        return code.exit_code if done or repairs.lost or left else 0
+
+    return with_store(path, work, read_only=False)
+
+
+def _told(repairs: Repairs, left: list[str]) -> str:
+    index = "the index was made anew; " if repairs.rebuilt else ""
+    return (
+        f"{index}{len(repairs.healed)} objects healed, {len(repairs.lost)} files lost,"
+        f" {len(left)} findings left"
+    )
 
 
 def _print(report: Report, full: bool, as_json: bool) -> None:

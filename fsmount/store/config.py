@@ -71,6 +71,21 @@ class Layout:
         """What an index did not know that may not have been the newest."""
         return self.root / "lost"
 
+    @property
+    def names_copy(self) -> Path:
+        """The rows of the index as they were some time ago."""
+        return self.packs / "names.gz"
+
+    @property
+    def second_entries(self) -> Path:
+        """Second copies of the entries that many objects need."""
+        return self.packs / "second.entries"
+
+    @property
+    def copies(self) -> tuple[str, str]:
+        """What lies in ``packs/`` and is no pack."""
+        return self.names_copy.name, self.second_entries.name
+
     def pack(self, number: int) -> Path:
         """One pack."""
         return self.packs / f"{number:08d}.zip"
@@ -97,6 +112,8 @@ def make(root: Path, disk: Disk) -> None:
         "format": FORMAT,
         "uuid": identity,
     }
+    # From the start, so that one that is missing later means that something else may be, too.
+    disk.write_file(layout.opened, b"0\n")
     # Last, so that a folder with a config file is a whole store.
     disk.write_file(layout.config, json.dumps(config, indent=2).encode() + b"\n")
 

@@ -111,16 +111,26 @@ def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> None:
 
 def _clean_raw(layout: Layout, index: Index, bin_: _Bin) -> None:
     """Large files whose object was never committed go; their staged name is still there."""
-    known = {f"{found.id:08x}" for found in index.all_objects() if found.is_kept}
     for entry in os.scandir(layout.raw):
-        if entry.name not in known:
+        if not _is_kept(index, entry.name):
             bin_.drop(layout.raw / entry.name)
+
+
+def _is_kept(index: Index, name: str) -> bool:
+    """Whether a file in raw/ is an object's: asked of each, since objects may be a million."""
+    try:
+        found = index.known_object(int(name, 16))
+    except (ValueError, OverflowError):
+        return False
+    return found is not None and found.is_kept and name == f"{found.id:08x}"
 
 
 def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> Pack:
     """Drop unfinished tails, finish packs that are no longer written, open the newest."""
     packs = index.packs()
     for entry in os.scandir(layout.packs):
+        if entry.name in layout.copies:
+            continue
         stem = entry.name.removesuffix(".zip")
         if not stem.isdigit() or int(stem) not in packs:
             bin_.drop(layout.packs / entry.name)

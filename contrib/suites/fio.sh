@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# fio from the PATH, writing and verifying. Argument: megabytes of each file.
+set -euo pipefail
+for kind in write randwrite; do
+    for sum in crc32c sha256; do
+        for size in 4k 128k; do
+            echo "$kind $sum $size"
+            fio --name="$kind$sum$size" --directory="$1" --rw="$kind" --bs="$size" \
+                --size="${2:-16}m" --verify="$sum" --do_verify=1 --verify_fatal=1 \
+                --ioengine=psync --end_fsync=1 --output-format=terse > /dev/null
+            rm -f "$1"/*
+        done
+    done
+done
+echo "8 passed, 0 failed"

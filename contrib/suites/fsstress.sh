@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# fsstress (ltp/fsstress.c of xfstests, built): FSSTRESS is the program. Argument: operations.
+set -euo pipefail
+fsstress=${FSSTRESS:?name the program fsstress}
+for seed in 1 2 3 4; do
+    mkdir "$1/$seed"
+    "$fsstress" -d "$1/$seed" -n "${2:-2000}" -p 4 -s "$seed" > /dev/null
+    rm -rf "${1:?}/$seed"
+done
+echo "4 passed, 0 failed"

@@ -1,0 +1,171 @@
+"""Errors of the disk: the n-th call that changes the store fails, for every n, once and for good.
+
+The script goes on after a step that failed: the tree must then be as before that step or as after
+it. When the disk works again everything must get encoded, and the store is judged as after a crash.
+
+``python -m tests.crash.errors [--every N] [--operations N]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+import trio
+
+from fsmount.errors import FsmountError
+from fsmount.store import config
+from fsmount.store.store import Store
+from tests.crash.planted import BUGS, plant
+from tests.crash.points import fast, quiet
+from tests.crash.script import Script, Spoilt, small_limits
+from tests.crash.traffic import Call, Tap, listen, tapped
+from tests.crash.verdict import Rendering, judge, tree_of
+
+T = TypeVar("T")
+KINDS = ("EIO", "ENOSPC", "EROFS", "EINTR", "short")
+_SQLITE = {
+    "EIO": apsw.IOError,
+    "ENOSPC": apsw.FullError,
+    "EROFS": apsw.ReadOnlyError,
+    "EINTR": apsw.IOError,
+    "short": apsw.FullError,
+}
+# What needs room; a full disk fails nothing else.
+_TAKES_ROOM = ("create", "pwrite", "allocate", "mkdir", "link", "fsync")
+
+
+class Failing(Tap):
+    """Fails the n-th call, and with `forever` those after it, until :meth:`heal`."""
+
+    def __init__(self, root: Path, at: int, kind: str, forever: bool) -> None:
+        self._root = root
+        self._at = at
+        self._kind = kind
+        self._forever = forever
+        self.calls = 0
+        self.failed = 0
+
+    def heal(self) -> None:
+        """From now on all is well."""
+        self._at = sys.maxsize
+
+    def call(self, call: Call, do: Callable[[], T]) -> T:
+        self.calls += 1
+        due = self.calls >= self._at if self._forever else self.calls == self._at
+        full = self._kind in ("ENOSPC", "short")
+        if not due or (full and call.name not in _TAKES_ROOM):
+            return do()
+        self.failed += 1
+        if self._kind == "short" and call.name == "pwrite":
+            with (self._root / call.path).open("r+b") as file:
+                file.seek(call.offset)
+                file.write(call.data[: len(call.data) // 2])
+        if call.sqlite:
+            raise _SQLITE[self._kind](f"told to fail in {call.name}")
+        code = errno.ENOSPC if self._kind == "short" else getattr(errno, self._kind)
+        raise OSError(code, os.strerror(code), call.path)
+
+
+def one(seed: int, operations: int, at: int, kind: str, forever: bool) -> tuple[int, str]:
+    """(calls made, what was wrong) of one run; `at` 0 fails nothing."""
+    with tempfile.TemporaryDirectory(dir=fast()) as scratch:
+        root = Path(scratch) / "store"
+        with tapped(root, Tap()) as disk:
+            config.make(root, disk)
+        tap = Failing(root, at or sys.maxsize, kind, forever)
+        script = Script(seed, operations)
+        rendering = Rendering()
+        script.look = lambda store: tree_of(store, rendering)
+        try:
+            trio.run(_run, root, tap, script)
+        except Spoilt as error:
+            return tap.calls, str(error)
+        except BaseException as error:
+            inner = error
+            while isinstance(inner, BaseExceptionGroup):
+                inner = inner.exceptions[0]
+            if isinstance(inner, Spoilt):
+                return tap.calls, str(inner)
+            return tap.calls, f"raised {inner!r}"
+        with tapped(root, Tap()) as disk:
+            return tap.calls, judge(root, [script.now], rendering, disk)
+
+
+async def _run(root: Path, tap: Failing, script: Script) -> None:
+    with tapped(root, tap) as disk:
+        try:
+            store = Store.open(root, disk=disk)
+        except (OSError, FsmountError):
+            return
+        try:
+            async with store.running(count=1):
+                await script.run(store)
+                tap.heal()
+                with trio.move_on_after(20) as late:
+                    await store.drain()
+                if late.cancelled_caught:
+                    raise Spoilt("not everything was encoded when the disk worked again")
+        finally:
+            try:
+                store.close()
+            except (OSError, FsmountError, apsw.Error):
+                # SQLite itself swallows a failed fold of its log; apsw tells us all the same.
+                tap.heal()
+
+
+def some(seed: int, operations: int, cases: list[tuple[int, str, bool]]) -> list[str]:
+    """What was wrong in these cases."""
+    quiet()
+    listen()
+    small_limits()
+    wrong = []
+    for at, kind, forever in cases:
+        _, why = one(seed, operations, at, kind, forever)
+        if why:
+            wrong.append(f"call {at} {kind} {'for good' if forever else 'once'}: {why}")
+    return wrong
+
+
+def count(seed: int, operations: int) -> int:
+    """Calls of a run without errors; raises AssertionError if it does not end well."""
+    quiet()
+    listen()
+    small_limits()
+    calls, why = one(seed, operations, 0, "EIO", False)
+    assert not why, why
+    return calls
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--operations", type=int, default=60)
+    parser.add_argument("--every", type=int, default=1, help="every n-th case only")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--plant", default="", choices=["", *BUGS])
+    given = parser.parse_args()
+    with get_context("spawn").Pool(given.jobs, initializer=plant, initargs=(given.plant,)) as pool:
+        calls = pool.apply(count, (given.seed, given.operations))
+        cases = [(at, k, f) for at in range(1, calls + 1) for k in KINDS for f in (False, True)]
+        cases = cases[:: given.every]
+        shares = [cases[i :: given.jobs * 8] for i in range(given.jobs * 8)]
+        work = [(given.seed, given.operations, share) for share in shares]
+        wrong = [line for lines in pool.starmap(some, work, chunksize=1) for line in lines]
+    for line in wrong[:20]:
+        print(line)
+    print(f"{calls} calls, {len(cases)} injections, {len(wrong)} failed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

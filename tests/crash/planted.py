@@ -1,0 +1,146 @@
+"""Bugs planted on purpose, each of a kind that the harnesses must catch: a forgotten fsync (of a
+file, of a folder), two steps swapped, a check that is skipped, an error that is swallowed.
+
+Name one with `--plant`; `tests/crash/test_harness.py` shows that each is caught.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fsmount.mount.handles import OpenFiles
+from fsmount.store.bodies import SEGMENT_BYTES, Kept
+from fsmount.store.encoder import Encoder
+from fsmount.store.index import Index
+from fsmount.store.pack import Pack
+from fsmount.store.staging import Staging
+from fsmount.store.writer import Writer
+from tests.crash.traffic import WatchedDisk
+
+
+def _no_pack_fsync() -> None:
+    _set(Pack, "fsync", lambda self: None)
+
+
+def _no_index_fsync() -> None:
+    def force(self: Index) -> None:
+        self.dirty = False
+
+    _set(Index, "_force", force)
+
+
+def _no_staged_fsync() -> None:
+    async def nothing(self: OpenFiles, staged: object) -> None:
+        return
+
+    _set(OpenFiles, "_fsync_staged", nothing)
+
+
+def _no_staging_folder_fsync() -> None:
+    _set(Staging, "fsync_folder", lambda self: None)
+
+
+def _no_packs_folder_fsync() -> None:
+    real = WatchedDisk.fsync_folder
+
+    def fsync_folder(self: WatchedDisk, path: Path) -> None:
+        if path.name != "packs":
+            real(self, path)
+
+    _set(WatchedDisk, "fsync_folder", fsync_folder)
+
+
+def _index_before_packs() -> None:
+    real = Writer.commit
+
+    async def commit(self: Writer, rows: Callable[[], None]) -> None:
+        packs, late = self._packs(), []
+        for pack in packs:
+            _set(pack, "fsync", lambda pack=pack: late.append(pack))
+        await real(self, rows)
+        self._index.force()
+        for pack in late:
+            if pack in self._packs():
+                Pack.fsync(pack)
+
+    _set(Writer, "commit", commit)
+
+
+def _staged_file_first() -> None:
+    real = Encoder._commit
+
+    async def commit(self: Encoder, batch: list[Any]) -> None:
+        for done in batch:
+            self._staging.remove(done.job.token)
+        await real(self, batch)
+
+    _set(Encoder, "_commit", commit)
+
+
+def _no_cut() -> None:
+    real = Pack._cut_back
+
+    def cut_back(self: Pack) -> Any:
+        cut, self._disk = self._disk, _Uncut()
+        try:
+            return real(self)
+        finally:
+            self._disk = cut
+
+    _set(Pack, "_cut_back", cut_back)
+
+
+class _Uncut(WatchedDisk):
+    def __init__(self) -> None:
+        return
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        return
+
+
+def _no_segment_sums() -> None:
+    def segment(self: Kept, number: int) -> bytes:
+        with self._path.open("rb") as file:
+            return os.pread(file.fileno(), SEGMENT_BYTES, number * SEGMENT_BYTES)
+
+    _set(Kept, "_segment", segment)
+
+
+def _swallowed_error() -> None:
+    real = WatchedDisk.pwrite
+
+    def pwrite(self: WatchedDisk, fd: int, data: bytes | memoryview, offset: int) -> int:
+        try:
+            return real(self, fd, data, offset)
+        except OSError:
+            return len(data)
+
+    _set(WatchedDisk, "pwrite", pwrite)
+
+
+def _set(owner: object, name: str, value: object) -> None:
+    setattr(owner, name, value)
+
+
+# Name -> what plants it, and the harness that must catch it.
+BUGS: dict[str, tuple[Callable[[], None], str]] = {
+    "no-pack-fsync": (_no_pack_fsync, "power"),
+    "no-index-fsync": (_no_index_fsync, "power"),
+    "no-staged-fsync": (_no_staged_fsync, "power"),
+    "no-staging-folder-fsync": (_no_staging_folder_fsync, "power"),
+    "no-packs-folder-fsync": (_no_packs_folder_fsync, "power"),
+    "index-before-packs": (_index_before_packs, "power"),
+    "staged-file-first": (_staged_file_first, "points"),
+    "no-cut": (_no_cut, "points"),
+    "no-segment-sums": (_no_segment_sums, "rot"),
+    "swallowed-error": (_swallowed_error, "errors"),
+}
+
+
+def plant(name: str) -> None:
+    """Put a bug into this process."""
+    if name:
+        BUGS[name][0]()

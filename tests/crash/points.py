@@ -1,0 +1,200 @@
+"""The death of the process before, within and after every call that changes the store.
+
+A script of 200 operations runs once; at each call (of `store/disk.py` and of SQLite) the folder is
+noted: that is what another process would find if this one died here. Each such state is opened:
+it must recover without help, have the right files, be whole, and have no space of the unfinished.
+Recovery's own calls are points, too.
+
+``python -m tests.crash.points [--seeds N] [--operations N] [--every N] [--again N]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from fsmount.store import config
+from fsmount.store.store import Store
+from tests.crash.planted import BUGS, plant
+from tests.crash.script import Script, Tree, small_limits
+from tests.crash.traffic import Call, Tap, listen, tapped
+from tests.crash.verdict import Chunks, Rendering, State, judge
+
+T = TypeVar("T")
+_CHANGES_NOTHING = ("open", "close", "fsync", "fsync_folder", "chmod")
+
+
+class Noting(Tap):
+    """Notes the folder before each call, in the middle of writes, and after the call."""
+
+    def __init__(
+        self, root: Path, chunks: Chunks, allowed: Callable[[], tuple[Tree, Tree]]
+    ) -> None:
+        self._root = root
+        self._chunks = chunks
+        self._allowed = allowed
+        self._files = chunks.files(root)
+        self._state = State.of(self._files)
+        self.points: Counter[State] = Counter()
+        self.states: dict[State, list[tuple[str, tuple[Tree, Tree]]]] = {}
+
+    def call(self, call: Call, do: Callable[[], T]) -> T:
+        what = f"{call.name} {call.path}"
+        self._note("before " + what)
+        # Of a program's own write that was not answered yet any part may be there.
+        if call.name == "pwrite" and len(call.data) > 1 and not call.path.startswith("staging/"):
+            self._half(call, what)
+        result = do()
+        self._look_at(call.path, call)
+        if call.other:
+            self._look_at(call.other)
+        self._note("after " + what)
+        return result
+
+    def _look_at(self, path: str, call: Call | None = None) -> None:
+        """Only what a call names can have changed."""
+        if call is not None and call.name == "pwrite":
+            part = call.offset, len(call.data)
+            self._chunks.refresh_part(self._files, self._root, path, *part)
+        elif call is None or call.name not in _CHANGES_NOTHING:
+            self._chunks.refresh(self._files, self._root, path)
+        self._state = State.of(self._files)
+
+    def _note(self, what: str) -> None:
+        self.points[self._state] += 1
+        seen = self.states.setdefault(self._state, [])
+        allowed = self._allowed()
+        if not any(known[0] is allowed[0] and known[1] is allowed[1] for _, known in seen):
+            seen.append((what, allowed))
+
+    def _half(self, call: Call, what: str) -> None:
+        """A write of which half has happened."""
+        path = self._root / call.path
+        half = call.data[: len(call.data) // 2]
+        with path.open("r+b", buffering=0) as file:
+            fd = file.fileno()
+            size = os.fstat(fd).st_size
+            old = os.pread(fd, len(half), call.offset)
+            os.pwrite(fd, half, call.offset)
+            self._look_at(call.path, call)
+            self._note("within " + what)
+            os.pwrite(fd, old, call.offset)
+            os.ftruncate(fd, size)
+
+
+def run_script(root: Path, tap: Tap, script: Script) -> None:
+    """The script on a store at `root`, which is made before; everything goes through `tap`."""
+
+    async def work() -> None:
+        with tapped(root, tap) as disk:
+            store = Store.open(root, disk=disk)
+            try:
+                async with store.running(count=1):
+                    await script.run(store)
+            finally:
+                store.close()
+
+    trio.run(work)
+
+
+def quiet() -> None:
+    """Nothing goes to the log: what is wrong is told by the verdicts."""
+    logging.disable(logging.CRITICAL)
+
+
+def explore(seed: int, operations: int, every: int, again: int) -> tuple[int, int, list[str]]:
+    """(points, distinct states of them, what was wrong) of a script and the recoveries after."""
+    quiet()
+    listen()
+    small_limits()
+    with tempfile.TemporaryDirectory(dir=fast()) as scratch:
+        folder = Path(scratch)
+        root = folder / "store"
+        with tapped(root, Tap()) as disk:
+            config.make(root, disk)
+        script = Script(seed, operations)
+        chunks = Chunks()
+        first = Noting(root, chunks, lambda: (script.now, script.then))
+        run_script(root, first, script)
+        return _judge_all(folder, first, chunks, every, again)
+
+
+def _judge_all(
+    folder: Path, first: Noting, chunks: Chunks, every: int, again: int
+) -> tuple[int, int, list[str]]:
+    points, wrong = 0, []
+    judged = 0
+    rendering = Rendering()
+    twice: dict[State, tuple[str, list[Tree]]] = {}
+    root = folder / "after"
+    for number, (state, seen) in enumerate(first.states.items()):
+        if number % every:
+            continue
+        points += first.points[state]
+        judged += 1
+        for what, allowed in seen:
+            chunks.put(state, root)
+            second = Noting(root, chunks, lambda allowed=allowed: allowed)  # type: ignore[misc]
+            dying = number % (every * again) == 0
+            with tapped(root, second if dying else Tap()) as disk:
+                why = judge(root, list(allowed), rendering, disk)
+            if why:
+                wrong.append(f"{what}: {why}")
+            if not dying:
+                continue
+            points += second.points.total()
+            for inner, notes in second.states.items():
+                if inner not in first.states:
+                    twice.setdefault(inner, (f"{what}, then {notes[0][0]}", list(allowed)))
+    for state, (what, trees) in twice.items():
+        chunks.put(state, root)
+        with tapped(root, Tap()) as disk:
+            why = judge(root, trees, rendering, disk)
+        if why:
+            wrong.append(f"{what}: {why}")
+    return points, judged + len(twice), wrong
+
+
+def fast() -> str | None:
+    """Where files are quick, if there is such a place."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--operations", type=int, default=200)
+    parser.add_argument("--every", type=int, default=1, help="judge every n-th state only")
+    parser.add_argument("--again", type=int, default=20, help="kill every n-th recovery, too")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--plant", default="", choices=["", *BUGS])
+    given = parser.parse_args()
+    work = [
+        (given.first + i, given.operations, given.every, given.again) for i in range(given.seeds)
+    ]
+    with get_context("spawn").Pool(
+        min(given.jobs, len(work)), initializer=plant, initargs=(given.plant,)
+    ) as pool:
+        results = pool.starmap(explore, work)
+    wrong = [line for _, _, lines in results for line in lines]
+    for line in wrong[:20]:
+        print(line)
+    points, states = sum(r[0] for r in results), sum(r[1] for r in results)
+    print(f"{points} points, {states} distinct states, {len(wrong)} failed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

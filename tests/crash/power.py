@@ -1,0 +1,328 @@
+"""Power cuts: what was written and not forced may be lost, torn, or kept out of order.
+
+A script runs once and every call that changes the store is recorded (SQLite's, too). Then states
+are made that a disk could show after a cut at any call: what was forced is there; of the writes to
+a file since its last fsync any subset, any of them torn at sectors; of the changes of a folder's
+names since its last fsync a beginning, or any subset. Each state must open without help, be whole,
+and have the tree of some step not older than the last acknowledged fsync; files that were fsynced
+must have their bytes, and everything encoded must be exact.
+
+``python -m tests.crash.power [--states N] [--seeds N]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+from fsmount.errors import FsmountError
+from fsmount.store import config
+from fsmount.store.store import Store
+from tests.crash.planted import BUGS, plant
+from tests.crash.points import fast, quiet, run_script
+from tests.crash.script import Script, Tree, agrees, differences, small_limits
+from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
+from tests.crash.verdict import Chunks, Rendering, tree_of, whole
+
+T = TypeVar("T")
+_SECTOR = 512
+
+
+@dataclass
+class Cut:
+    """A moment: how many calls had been made, and what was promised by then."""
+
+    calls: int
+    first_step: int
+    last_step: int
+    durable: dict[int, bytes]
+
+
+class Recording(Tap):
+    """Notes each call when it has been made, and what the script had been promised."""
+
+    def __init__(self, root: Path, script: Script) -> None:
+        self.start = Chunks()
+        self.before = self.start.files(root)
+        self.calls: list[Call] = []
+        self.cuts: list[Cut] = []
+        self._script = script
+
+    def call(self, call: Call, do: Callable[[], T]) -> T:
+        result = do()
+        self.calls.append(call)
+        script = self._script
+        last = len(script.history)  # the step under way may be there, too
+        durable = dict(script.durable)
+        self.cuts.append(Cut(len(self.calls), script.durable_step, last, durable))
+        return result
+
+
+@dataclass
+class _File:
+    """A file: what is on the disk, and the changes since, in order."""
+
+    data: bytearray = field(default_factory=bytearray)
+    pending: list[Call] = field(default_factory=list)
+
+    def force(self) -> None:
+        for call in self.pending:
+            _apply(self.data, call)
+        self.pending.clear()
+
+    def after(self, chance: random.Random, mode: str) -> bytes:
+        """What a cut may leave of it."""
+        data = bytearray(self.data)
+        if mode == "all":
+            for call in self.pending:
+                _apply(data, call)
+        elif mode == "prefix":
+            for call in self.pending[: chance.randint(0, len(self.pending))]:
+                _apply(data, call)
+        elif mode != "none":
+            for call in self.pending:
+                if chance.random() < 0.5:
+                    _apply(data, _torn(call, chance) if chance.random() < 0.5 else call)
+        return bytes(data)
+
+
+def _apply(data: bytearray, call: Call) -> None:
+    if call.name == "pwrite":
+        if len(data) < call.offset:
+            data.extend(bytes(call.offset - len(data)))
+        data[call.offset : call.offset + len(call.data)] = call.data
+    elif call.size < len(data):
+        del data[call.size :]
+    else:
+        data.extend(bytes(call.size - len(data)))
+
+
+def _torn(call: Call, chance: random.Random) -> Call:
+    """Some sectors of a write, the others as they were: here, its beginning up to a sector."""
+    if call.name != "pwrite" or len(call.data) < 2:
+        return call
+    end = call.offset + chance.randrange(len(call.data))
+    end -= end % _SECTOR
+    return Call(
+        "pwrite", call.path, offset=call.offset, data=call.data[: max(0, end - call.offset)]
+    )
+
+
+@dataclass
+class Platter:
+    """Files and names as the disk has them, and what it was told since."""
+
+    files: dict[int, _File] = field(default_factory=dict)
+    names: dict[str, int | None] = field(default_factory=dict)
+    durable_names: dict[str, int | None] = field(default_factory=dict)
+    pending: list[tuple[tuple[tuple[str, int | str | None], ...], set[str]]] = field(
+        default_factory=list
+    )
+    _next: int = 0
+
+    def load(self, files: dict[str, bytes | None]) -> None:
+        """The state at the start, all of it forced."""
+        for name, data in files.items():
+            number = None if data is None else self._new(bytearray(data))
+            self.names[name] = self.durable_names[name] = number
+
+    def _new(self, data: bytearray) -> int:
+        self._next += 1
+        self.files[self._next] = _File(data)
+        return self._next
+
+    def _change(self, *changes: tuple[str, int | str | None]) -> None:
+        """Names that come, and go ("gone"), all or none of them."""
+        for name, number in changes:
+            if number == "gone":
+                self.names.pop(name, None)
+            else:
+                assert not isinstance(number, str)
+                self.names[name] = number
+        self.pending.append((changes, {_folder(name) for name, _ in changes}))
+
+    def take(self, call: Call) -> None:
+        """One more call."""
+        if call.name == "create":
+            self._change((call.path, self._new(bytearray())))
+        elif call.name == "mkdir":
+            self._change((call.path, None))
+        elif call.name in ("pwrite", "ftruncate"):
+            self._file(call.path).pending.append(call)
+        elif call.name == "fsync":
+            self._file(call.path).force()
+        elif call.name == "fsync_folder":
+            self._force_names(call.path)
+        elif call.name == "rename":
+            self._change((call.other, self.names[call.path]), (call.path, "gone"))
+        elif call.name == "link":
+            self._change((call.other, self.names[call.path]))
+        elif call.name == "unlink" and call.path in self.names:
+            self._change((call.path, "gone"))
+
+    def _file(self, path: str) -> _File:
+        # A file that was removed while it was open goes on to be written.
+        number = self.names.get(path)
+        return self.files[number] if isinstance(number, int) else _File()
+
+    def _force_names(self, folder: str) -> None:
+        folder = "" if folder == "." else folder.removesuffix("/.").removesuffix("/")
+        folder = "" if folder == "." else folder
+        left = []
+        for changes, folders in self.pending:
+            if folder in folders:
+                _rename(self.durable_names, changes)
+            else:
+                left.append((changes, folders))
+        self.pending = left
+
+    def after(self, chance: random.Random) -> dict[str, bytes | None]:
+        """A state that a cut now may leave."""
+        mode = chance.choice(["none", "all", "prefix", "subset", "subset"])
+        order = chance.choice(["none", "all", "prefix", "subset"])
+        names = dict(self.durable_names)
+        kept = self.pending
+        if order == "none":
+            kept = []
+        elif order == "prefix":
+            kept = kept[: chance.randint(0, len(kept))]
+        elif order == "subset":
+            kept = [entry for entry in kept if chance.random() < 0.5]
+        for changes, _ in kept:
+            _rename(names, changes)
+        cache: dict[int, bytes] = {}
+        out: dict[str, bytes | None] = {}
+        for name, number in names.items():
+            if number is None:
+                out[name] = None
+                continue
+            if number not in cache:
+                each = mode if mode != "subset" else chance.choice(["none", "all", "subset"])
+                cache[number] = self.files[number].after(chance, each)
+            out[name] = cache[number]
+        return out
+
+
+def _rename(
+    names: dict[str, int | None], changes: tuple[tuple[str, int | str | None], ...]
+) -> None:
+    for name, number in changes:
+        if number == "gone":
+            names.pop(name, None)
+        else:
+            assert not isinstance(number, str)
+            names[name] = number
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def explore(seed: int, operations: int, states: int) -> tuple[int, int, list[str]]:
+    """(calls, states judged, what was wrong) of one script."""
+    quiet()
+    listen()
+    small_limits()
+    with tempfile.TemporaryDirectory(dir=fast()) as scratch:
+        root = Path(scratch) / "store"
+        with tapped(root, Tap()) as plain:
+            config.make(root, plain)
+        script = Script(seed, operations)
+        tap = Recording(root, script)
+        run_script(root, tap, script)
+        return len(tap.calls), states, _judge_some(Path(scratch) / "after", tap, script, states)
+
+
+def _judge_some(root: Path, tap: Recording, script: Script, states: int) -> list[str]:
+    chance = random.Random(states)
+    rendering, chunks = Rendering(), Chunks()
+    platter = Platter()
+    platter.load(tap.start.contents(tap.before))
+    wrong = []
+    share = states / len(tap.calls)
+    due = 0.0
+    for call, cut in zip(tap.calls, tap.cuts, strict=True):
+        platter.take(call)
+        due += share
+        while due >= 1:
+            due -= 1
+            chunks.put_files(platter.after(chance), root)
+            with tapped(root, Tap()) as disk:
+                why = _judge(root, script, cut, rendering, disk)
+            if why:
+                wrong.append(f"call {cut.calls} ({call.name} {call.path}): {why}")
+    return wrong
+
+
+def _judge(root: Path, script: Script, cut: Cut, rendering: Rendering, disk: WatchedDisk) -> str:
+    try:
+        store = Store.open(root, disk=disk)
+    except (FsmountError, OSError) as error:
+        return f"does not open: {error}"
+    try:
+        why = whole(store, rendering, power=True)
+        if why:
+            return why
+        found, encoded = tree_of(store, rendering, missing=b"?"), _encoded(store)
+        steps = range(min(cut.last_step, len(script.history) - 1), cut.first_step - 1, -1)
+        reasons = [_matches(found, encoded, script, step, cut) for step in steps]
+        return "" if "" in reasons else f"{len(reasons)} trees, none fits: {reasons[0]}"
+    except (FsmountError, OSError) as error:
+        return f"cannot be read: {error}"
+    finally:
+        store.close()
+
+
+def _encoded(store: Store) -> set[bytes]:
+    return {path for path, node in store.index.walk() if node.object_id is not None}
+
+
+def _matches(found: Tree, encoded: set[bytes], script: Script, step: int, cut: Cut) -> str:
+    """Whether the tree of a step is what was found, bytes never forced aside."""
+    wanted, numbers = script.history[step]
+    if found.keys() != wanted.keys():
+        return differences(found, wanted)
+    for path, seen in found.items():
+        expected = wanted[path]
+        exact = path in encoded or cut.durable.get(numbers[path]) == expected.data
+        # A staged file that was not forced may have lost bytes, and its time then.
+        if not exact:
+            expected = expected._replace(data=seen.data, mtime=None)
+        if not agrees({path: seen}, {path: expected}):
+            return differences({path: seen}, {path: expected})
+    return ""
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--operations", type=int, default=200)
+    parser.add_argument("--states", type=int, default=50_000, help="of all scripts together")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--plant", default="", choices=["", *BUGS])
+    given = parser.parse_args()
+    each = given.states // given.seeds
+    work = [(given.first + i, given.operations, each) for i in range(given.seeds)]
+    with get_context("spawn").Pool(
+        min(given.jobs, len(work)), initializer=plant, initargs=(given.plant,)
+    ) as pool:
+        results = pool.starmap(explore, work)
+    wrong = [line for _, _, lines in results for line in lines]
+    for line in wrong[:20]:
+        print(line)
+    calls, states = sum(r[0] for r in results), sum(r[1] for r in results)
+    print(f"{calls} calls, {states} states, {len(wrong)} failed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

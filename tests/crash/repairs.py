@@ -1,0 +1,160 @@
+"""A repair that is killed before, within and after each of its calls, and done again.
+
+For each kind of damage the repair runs once whole; then, from the folder as it was at each call,
+it runs again: the files must be the same as after the first, and a further repair finds nothing.
+
+``python -m tests.crash.repairs [--every N]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from fsmount.errors import FsmountError
+from fsmount.store import copies
+from fsmount.store.config import Layout
+from fsmount.store.index import Object
+from fsmount.store.mending import mend
+from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.store import Store
+from tests.crash.planted import BUGS, plant
+from tests.crash.points import Noting, fast, quiet
+from tests.crash.rot import look, make_reference, remember_renders
+from tests.crash.script import small_limits
+from tests.crash.traffic import Tap, listen, tapped
+from tests.crash.verdict import Chunks
+
+
+def _objects(root: Path) -> list[Object]:
+    store = Store.open(root)
+    try:
+        return list(store.index.all_objects())
+    finally:
+        store.close()
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x40
+    path.write_bytes(data)
+
+
+def _middle(found: Object) -> int:
+    return found.offset + found.length // 2
+
+
+def _entries(root: Path) -> None:
+    """One that is kept twice, and one that is not."""
+    twice = {number for number, _ in copies.second(Layout(root))}
+    known = _objects(root)
+    for found in (next(o for o in known if o.id in twice), known[-3]):
+        _flip(root / "packs" / "00000001.zip", _middle(found))
+
+
+def _index(root: Path) -> None:
+    (root / "index.sqlite").unlink()
+
+
+def _zeros(root: Path) -> None:
+    path = root / "index.sqlite"
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _all(root: Path) -> None:
+    _entries(root)
+    _zeros(root)
+
+
+def _no_copy(root: Path) -> None:
+    _index(root)
+    (root / "packs" / "names.gz").unlink()
+
+
+DAMAGES: tuple[Callable[[Path], None], ...] = (_entries, _index, _zeros, _all, _no_copy)
+
+
+def mended(root: Path, tap: Tap) -> Repairs:
+    """Repair the store at `root`."""
+    repairs = Repairs()
+
+    async def work() -> None:
+        with tapped(root, tap) as disk:
+            rebuild_index(root, disk, repairs)
+            store = Store.open(root, disk=disk)
+            try:
+                async with store.running(count=1):
+                    report = await mend(store, repairs, lambda count: None)
+                    if report.findings:
+                        raise AssertionError(f"still found: {report.findings[0]}")
+            finally:
+                store.close()
+
+    trio.run(work)
+    return repairs
+
+
+def _contents(root: Path) -> dict[bytes, tuple[object, ...]]:
+    """Files and their attributes; of folders, which repair may have to make, the names."""
+    found = trio.run(lambda: look(root, read_only=False))
+    return {
+        path: (about[0],) if about[0] == 0o40755 else (*about, found.bodies.get(path))
+        for path, about in found.facts.items()
+    }
+
+
+def explore(damage: Callable[[Path], None], every: int) -> tuple[int, list[str]]:
+    """(kills, what was wrong) for one kind of damage."""
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory(dir=fast()) as scratch:
+        root = Path(scratch) / "store"
+        make_reference(root)
+        damage(root)
+        chunks = Chunks()
+        tap = Noting(root, chunks, lambda: ({}, {}))
+        mended(root, tap)
+        wanted = _contents(root)
+        for number, (state, notes) in enumerate(tap.states.items()):
+            if number % every:
+                continue
+            chunks.put(state, root)
+            try:
+                mended(root, Tap())
+                again = mended(root, Tap())
+                if _contents(root) != wanted:
+                    wrong.append(f"{damage.__name__}, {notes[0][0]}: other files")
+                if again != Repairs():
+                    wrong.append(f"{damage.__name__}, {notes[0][0]}: repaired twice: {again}")
+            except (FsmountError, OSError, AssertionError) as error:
+                wrong.append(f"{damage.__name__}, {notes[0][0]}: {error}")
+    return sum(list(tap.points.values())[::every]), wrong
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="every n-th distinct state only")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--plant", default="", choices=["", *BUGS])
+    given = parser.parse_args()
+    quiet()
+    listen()
+    small_limits()
+    plant(given.plant)
+    copies.MANY = 3
+    remember_renders()
+    results = [explore(damage, given.every) for damage in DAMAGES]
+    wrong = [line for _, lines in results for line in lines]
+    for line in wrong[:20]:
+        print(line)
+    print(f"{sum(points for points, _ in results)} points, {len(wrong)} failed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""Bit rot: every bit of a small store is flipped, every file cut at every boundary and deleted.
+
+Whatever is damaged: names and attributes are right or opening fails with a reason; each file gives
+its bytes or an error; nothing crashes or hangs; and `check --full` notices whatever a read does
+and names the file. Staged files and the log of the index are not damaged here: see
+docs/durability.md for what is promised of them.
+
+``python -m tests.crash.rot [--every N]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import trio
+
+from fsmount.errors import FsmountError
+from fsmount.store import config, encoder, jobs
+from fsmount.store.check import check_contents, check_relations
+from fsmount.store.disk import Disk
+from fsmount.store.index import ROOT
+from fsmount.store.reader import Place
+from fsmount.store.store import Store
+from fsmount.store.tree import slices
+from tests.crash.planted import BUGS, plant
+from tests.crash.points import fast, quiet
+from tests.crash.script import small_limits
+from tests.encoding import forget_caches, put
+from tests.frames import png, screens
+
+_SECONDS = 20
+_MEMORY = 4 << 30
+# Said of the whole store: a file of it that cannot be read, or that is not there.
+Facts = dict[bytes, tuple[object, ...]]
+
+
+def make_reference(root: Path) -> None:
+    """A store of some 100 KB with everything in it that a store can have."""
+    encoder.KEEP_BYTES = 2500
+    config.make(root, Disk())
+    chance = random.Random(1)
+
+    async def fill() -> None:
+        store = Store.open(root)
+        async with store.running(count=1):
+            folder = store.index.create(ROOT, b"desk", mode=0o40755, uid=1, gid=2, now_ns=3).ino
+            for number, frame in enumerate(screens(8, height=48, width=48)):
+                put(store, b"%d.png" % number, png(frame), folder)
+                await store.drain()
+            put(store, b"large", chance.randbytes(3000))
+            put(store, b"empty", b"")
+            note = put(store, b"note.txt", b"some text")
+            await store.drain()
+            store.index.set_xattr(note, b"user.colour", b"red")
+            store.index.link(ROOT, b"again", note, 5)
+            store.index.create(
+                ROOT, b"link", mode=0o120777, uid=0, gid=0, now_ns=4, target=b"desk/1.png"
+            )
+        store.close()
+
+    trio.run(fill)
+    (root / "lock").unlink(missing_ok=True)
+    (root / "reserve").unlink(missing_ok=True)
+
+
+def _facts(store: Store) -> Facts:
+    """Names and attributes."""
+    out: Facts = {}
+    for path, node in store.index.walk():
+        xattrs = sorted(store.index.xattrs(node.ino).items())
+        out[path] = (node.mode, node.uid, node.gid, node.nlink, node.size, node.mtime_ns,
+                     node.target, *xattrs)  # fmt: skip
+    return out
+
+
+async def _bodies(store: Store) -> dict[bytes, bytes | None]:
+    """The bytes of each file; None: an error."""
+    out: dict[bytes, bytes | None] = {}
+    for path, node in store.index.walk():
+        if node.mode & 0o170000 == 0o100000:
+            try:
+                out[path] = b"".join([part async for part in slices(store, node.ino)])
+            except (FsmountError, OSError):
+                out[path] = None
+    return out
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the store holds while it is whole."""
+
+    facts: Facts
+    bodies: dict[bytes, bytes | None]
+
+
+async def look(root: Path, *, read_only: bool = True) -> Reference:
+    """What is in a whole store."""
+    store = Store.open(root, read_only=read_only)
+    try:
+        async with store.running(count=1):
+            return Reference(_facts(store), await _bodies(store))
+    finally:
+        store.close()
+
+
+async def verdict(root: Path, whole: Reference) -> str:
+    """What is wrong with how a damaged store is answered for; "" if nothing."""
+    try:
+        store = Store.open(root, read_only=True)
+    except (FsmountError, OSError):
+        return ""
+    try:
+        report = check_relations(store)
+        try:
+            facts = _facts(store)
+        except (FsmountError, OSError) as error:
+            return "" if report.findings else f"check is content, reading names says {error}"
+        if facts != whole.facts:
+            return "" if report.findings else "names or attributes differ and check is content"
+        async with store.running(count=1):
+            bodies = await _bodies(store)
+            if report.readable:
+                await check_contents(store, report, lambda count: None)
+        named = {os.fsencode(name) for _, _, names in report.findings for name in names}
+        for path, data in bodies.items():
+            if data is None and report.readable and path not in named:
+                return f"{path!r} cannot be read, and check --full does not say so"
+            if data is not None and data != whole.bodies[path]:
+                return f"{path!r} gives wrong bytes"
+        return ""
+    finally:
+        store.close()
+
+
+async def _recovers(root: Path, whole: Reference) -> str:
+    """A writer on a damaged store: opened or refused, it makes nothing worse."""
+    with contextlib.suppress(FsmountError, OSError):
+        Store.open(root).close()
+    return await verdict(root, whole)
+
+
+def remember_renders() -> None:
+    """A render of the same entries gives the same: do it once."""
+    known: dict[bytes, bytes] = {}
+    real = jobs.render
+
+    def render(target: Place, places: tuple[Place, ...], sha: bytes, budget: int) -> bytes:
+        parts = [sha]
+        for place in (*places, target):
+            with open(place.pack, "rb", buffering=0) as file:
+                parts += [b"%d" % place.id, os.pread(file.fileno(), place.length, place.offset)]
+        key = b"|".join(parts)
+        if key not in known:
+            forget_caches()
+            data = real(target, places, sha, 0)
+            if len(known) > 64:
+                known.clear()
+            known[key] = data
+        return known[key]
+
+    vars(jobs)["render"] = render
+
+
+def damages(root: Path) -> Iterator[tuple[str, int, int]]:
+    """(file, byte, bit), bit -1: cut there, -2: the file is deleted."""
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.parent.name != "staging":
+            name = str(path.relative_to(root))
+            for at in range(path.stat().st_size):
+                for bit in range(8):
+                    yield name, at, bit
+            for at in range(0, path.stat().st_size, 16):
+                yield name, at, -1
+            yield name, 0, -2
+
+
+def apply(path: Path, at: int, bit: int) -> None:
+    """Damage a file."""
+    if bit == -2:
+        path.unlink()
+    elif bit == -1:
+        os.truncate(path, at)
+    else:
+        with path.open("r+b", buffering=0) as file:
+            byte = os.pread(file.fileno(), 1, at)[0]
+            os.pwrite(file.fileno(), bytes([byte ^ 1 << bit]), at)
+
+
+def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
+    """(cases, what was wrong) of one share of all damages."""
+    quiet()
+    small_limits()
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory(dir=fast()) as scratch:
+        root = Path(scratch) / "store"
+        make_reference(root)
+        files = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+        cases = list(damages(root))
+        chosen = random.Random(every).sample(cases, len(cases) // every) if every > 1 else cases
+        chosen = chosen[share::shares]
+
+        async def work() -> None:
+            whole = await look(root)
+            assert None not in whole.bodies.values()
+            remember_renders()
+            for number, (name, at, bit) in enumerate(chosen):
+                why = await _case(root, files, (name, at, bit), whole, writer=number % 50 == 0)
+                if why:
+                    wrong.append(f"{name} byte {at} bit {bit}: {why}")
+
+        trio.run(work)
+    return len(chosen), wrong
+
+
+async def _case(
+    root: Path,
+    files: dict[Path, bytes],
+    case: tuple[str, int, int],
+    whole: Reference,
+    *,
+    writer: bool,
+) -> str:
+    name, at, bit = case
+    path = root / name
+    apply(path, at, bit)
+    begin = time.monotonic()
+    try:
+        why = await verdict(root, whole)
+        if not why and writer:
+            why = await _recovers(root, whole)
+    except Exception as error:
+        why = f"raised {error!r}"
+    if time.monotonic() - begin > _SECONDS:
+        why = why or "took too long"
+    if writer:
+        for inner in [p for p in root.rglob("*") if p.is_file() and p not in files]:
+            inner.unlink()
+        for file, data in files.items():
+            file.write_bytes(data)
+    elif bit >= 0:
+        apply(path, at, bit)
+    else:
+        path.write_bytes(files[path])
+    return why
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="a random one of so many")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--plant", default="", choices=["", *BUGS])
+    given = parser.parse_args()
+    with get_context("spawn").Pool(given.jobs, initializer=plant, initargs=(given.plant,)) as pool:
+        work = [(share, given.jobs, given.every) for share in range(given.jobs)]
+        results = pool.starmap(explore, work)
+    wrong = [line for _, lines in results for line in lines]
+    for line in wrong[:20]:
+        print(line)
+    print(f"{sum(count for count, _ in results)} damages, {len(wrong)} failed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,583 @@
+"""A fixed script of operations on a store, as programs would do them through the mount, and what
+must be seen after each of them.
+
+Every call of the tree (`mount/vfs.py`) is one *step*. Before it the files look as `Script.now`
+says, after it as `Script.then` says: whatever happens in between, one of both is right.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import stat
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import trio
+
+from fsmount.errors import FsmountError
+from fsmount.mount.attributes import Caller, Changes
+from fsmount.mount.vfs import RENAME_EXCHANGE, Vfs
+from fsmount.store import encoder, pack, reserve
+from fsmount.store import store as store_module
+from fsmount.store.index import ROOT
+from fsmount.store.store import Store
+from tests.encoding import Inline
+from tests.frames import png, screens
+
+T = TypeVar("T")
+USER = Caller(0, 0, 0o022)
+LARGE = 20_000
+
+
+class Seen(NamedTuple):
+    """What is known of one path; `mtime` None: not known. `data`: of a link its target."""
+
+    mode: int
+    data: bytes
+    mtime: int | None
+    xattrs: tuple[tuple[bytes, bytes], ...]
+
+
+Tree = dict[bytes, Seen]
+
+
+def agrees(found: Tree, wanted: Tree) -> bool:
+    """Whether what was found is what is wanted; unknown times aside."""
+    return found.keys() == wanted.keys() and all(
+        seen._replace(mtime=wanted[path].mtime if wanted[path].mtime is None else seen.mtime)
+        == wanted[path]
+        for path, seen in found.items()
+    )
+
+
+def differences(found: Tree, wanted: Tree) -> str:
+    """A few words on the first difference."""
+    for path in sorted(found.keys() | wanted.keys()):
+        one, other = found.get(path), wanted.get(path)
+        if one is None or other is None:
+            return f"{path!r} is {'not there' if one is None else 'there'}"
+        if not agrees({path: one}, {path: other}):
+            brief = [
+                (oct(s.mode), len(s.data), hash(s.data), s.mtime, s.xattrs) for s in (one, other)
+            ]
+            return f"{path!r} is {brief[0]}, should be {brief[1]}"
+    return ""
+
+
+@dataclass
+class Node:
+    """A file, link or folder of the model."""
+
+    mode: int
+    data: bytes = b""
+    mtime: int | None = None
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    names: dict[bytes, Node] = field(default_factory=dict)
+    ino: int = 0
+    number: int = field(default_factory=itertools.count(1).__next__)
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    def seen(self) -> Seen:
+        return Seen(self.mode, self.data, self.mtime, tuple(sorted(self.xattrs.items())))
+
+
+def freeze(node: Node, path: bytes = b"") -> Tree:
+    """All that is below a folder."""
+    out: Tree = {}
+    for name, inner in node.names.items():
+        here = path + b"/" + name if path else name
+        out[here] = inner.seen()
+        if inner.is_folder:
+            out |= freeze(inner, here)
+    return out
+
+
+def numbers(node: Node, path: bytes = b"") -> dict[bytes, int]:
+    """The node that each path below a folder shows."""
+    out: dict[bytes, int] = {}
+    for name, inner in node.names.items():
+        here = path + b"/" + name if path else name
+        out[here] = inner.number
+        out |= numbers(inner, here)
+    return out
+
+
+class Spoilt(Exception):
+    """A step failed and left neither what was before nor what should be after."""
+
+
+def small_limits() -> None:
+    """So that a script of small files meets large ones, sealed packs and durability points."""
+    encoder.KEEP_BYTES = LARGE
+    encoder._BATCH_SECONDS = 0.0
+    encoder._RETRY_SECONDS = 0.002
+    pack.SEAL_BYTES = 24_000
+    reserve.RESERVE_BYTES = 4096
+    store_module.DURABLE_SECONDS = 0.01
+    _set(store_module, "known_answer", lambda: True)
+    _set(store_module, "Workers", Inline)
+    _set(trio.to_thread, "run_sync", _inline)
+
+
+def _set(owner: object, name: str, value: object) -> None:
+    setattr(owner, name, value)
+
+
+async def _inline(function: Callable[..., T], *args: Any, **_: Any) -> T:
+    """In place of a thread, so that no two calls overlap."""
+    await trio.lowlevel.checkpoint()
+    return function(*args)
+
+
+class Script:
+    """The operations; `look` reads the live store after a step that failed."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        self._chance = random.Random(seed)
+        self._count = count
+        self._pictures = [png(frame) for frame in screens(24, seed=seed, height=48, width=64)]
+        self._root = Node(stat.S_IFDIR | 0o755, ino=ROOT)
+        self.now: Tree = {}
+        self.then: Tree = {}
+        # After each step: what is seen, and which node each path shows.
+        self.history: list[tuple[Tree, dict[bytes, int]]] = [({}, {})]
+        # What a power cut may not take: the tree of this step, and the bytes of these nodes.
+        self.durable_step = 0
+        self.durable: dict[int, bytes] = {}
+        self.failed = 0
+        self.steps = 0
+        self._moment = 1_600_000_000_000_000_000
+
+    async def run(self, store: Store) -> None:
+        """All operations, then everything encoded."""
+        self._store = store
+        self._vfs = Vfs(store)
+        try:
+            for number in range(self._count):
+                try:
+                    await self._operation(number)
+                except _StepFailed:
+                    continue
+        finally:
+            self._vfs.close()
+
+    # -- steps
+
+    async def _step(
+        self,
+        call: Callable[[], Awaitable[T]],
+        change: Callable[[], T | None],
+        written: tuple[Node, int, bytes] | None = None,
+    ) -> T:
+        """One call of the tree, and what it changes in the model (undone where it fails).
+
+        `written`: a write that may have been done in part when it fails.
+        """
+        self.steps += 1
+        before = freeze(self._root)
+        self.now = before
+        undo = _memory(self._root)
+        change()
+        self.then = freeze(self._root)
+        try:
+            result = await call()
+        except (OSError, FsmountError) as error:
+            self._failed_step(error, undo, written)
+            raise _StepFailed from error
+        self.now = self.then
+        self._note()
+        return result
+
+    def _failed_step(
+        self,
+        error: Exception,
+        undo: Callable[[], None],
+        written: tuple[Node, int, bytes] | None,
+    ) -> None:
+        """A call failed: the tree is as before it, or as after it."""
+        self.failed += 1
+        found = self.look(self._store)
+        if not agrees(found, self.then):
+            undo()
+            if written is not None:
+                self._take_part(found, *written)
+            if not agrees(found, freeze(self._root)):
+                raise Spoilt(f"{error!r}: {differences(found, self.now)}") from error
+        self.now = self.then = freeze(self._root)
+        self._note()
+
+    def _take_part(self, found: Tree, node: Node, at: int, data: bytes) -> None:
+        """Some first bytes of a write may be there."""
+        paths = [path for path, number in numbers(self._root).items() if number == node.number]
+        if paths and paths[0] in found:
+            there = found[paths[0]].data
+            old = node.data
+            for size in range(len(data) + 1):
+                _write(node, at, data[:size])
+                if node.data == there:
+                    return
+                node.data = old
+
+    def _note(self) -> None:
+        self.history.append((self.now, numbers(self._root)))
+
+    look: Callable[[Store], Tree] = staticmethod(lambda store: {})
+
+    # -- choosing
+
+    def _nodes(self, want: Callable[[Node], bool]) -> list[tuple[Node, bytes, Node]]:
+        found = []
+        folders = [self._root]
+        while folders:
+            folder = folders.pop()
+            for name, node in sorted(folder.names.items()):
+                if want(node):
+                    found.append((folder, name, node))
+                if node.is_folder:
+                    folders.append(node)
+        return found
+
+    def _a_folder(self) -> Node:
+        return self._chance.choice(
+            [self._root, *(n for _, _, n in self._nodes(lambda n: n.is_folder))]
+        )
+
+    def _a_file(self) -> tuple[Node, bytes, Node] | None:
+        files = self._nodes(lambda node: stat.S_ISREG(node.mode))
+        return self._chance.choice(files) if files else None
+
+    def _time(self) -> int:
+        self._moment += 1_234_567_891
+        return self._moment
+
+    def _body(self, number: int) -> bytes:
+        kind = self._chance.random()
+        if kind < 0.7:
+            return self._pictures[number % len(self._pictures)]
+        if kind < 0.8:
+            return self._chance.randbytes(LARGE + 5000)
+        return self._chance.randbytes(self._chance.choice([0, 1, 100, 3000]))
+
+    # -- operations
+
+    async def _operation(self, number: int) -> None:
+        kinds = [
+            (self._put, 22), (self._replace, 10), (self._rewrite, 5), (self._modify, 6),
+            (self._truncate, 4), (self._rename, 8), (self._exchange, 2), (self._unlink, 9),
+            (self._unlink_open, 2), (self._mkdir, 4), (self._rmdir, 2), (self._symlink, 2),
+            (self._link, 3), (self._chmod, 3), (self._xattr, 4), (self._fsync, 8),
+            (self._fsyncdir, 4), (self._drain, 7), (self._read, 5),
+        ]  # fmt: skip
+        doing = self._chance.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
+        await doing(number)
+        # Background work takes its turn, as it would between calls of programs.
+        for _ in range(self._chance.choice([0, 1, 3, 10])):
+            await trio.lowlevel.checkpoint()
+
+    async def _write_new(self, folder: Node, name: bytes, data: bytes) -> Node:
+        node = Node(stat.S_IFREG | 0o644)
+
+        def add() -> None:
+            folder.names[name] = node
+
+        fh, shown = await self._step(
+            lambda: self._vfs.create(folder.ino, name, 0o644, os.O_RDWR, USER),
+            add,
+        )
+        node.ino = shown.ino
+        await self._fill(fh, node, data)
+        when = self._time()
+        await self._step(
+            lambda: self._vfs.setattr(node.ino, Changes(mtime_ns=when), USER),
+            lambda: setattr(node, "mtime", when),
+        )
+        return node
+
+    async def _fill(self, fh: int, node: Node, data: bytes, at: int = 0) -> None:
+        try:
+            for start in range(0, len(data), 7000):
+                part = data[start : start + 7000]
+                await self._step(
+                    lambda start=start, part=part: self._vfs.write(fh, at + start, part),  # type: ignore[misc]
+                    lambda start=start, part=part: _write(node, at + start, part),  # type: ignore[misc]
+                    (node, at + start, part),
+                )
+            await self._step(lambda: self._vfs.flush(fh), lambda: None)
+        finally:
+            await self._release(fh)
+
+    async def _release(self, fh: int) -> None:
+        """Its errors reach nobody."""
+        try:
+            await self._vfs.release(fh)
+        except (OSError, FsmountError):
+            self.failed += 1
+
+    async def _put(self, number: int) -> None:
+        folder = self._a_folder()
+        name = b"%d.png" % number
+        await self._write_new(folder, name, self._body(number))
+
+    async def _replace(self, number: int) -> None:
+        """As rsync does: a temporary name, then a rename over the old file."""
+        target = self._a_file()
+        if target is None:
+            return
+        folder, name, _ = target
+        scratch = b"." + name + b".%06d" % number
+        node = await self._write_new(folder, scratch, self._body(number))
+
+        def move() -> None:
+            del folder.names[scratch]
+            folder.names[name] = node
+
+        await self._step(lambda: self._vfs.rename(folder.ino, scratch, folder.ino, name), move)
+
+    async def _rewrite(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        node = target[2]
+        fh = await self._step(
+            lambda: self._vfs.open(node.ino, os.O_RDWR | os.O_TRUNC, USER),
+            lambda: _truncate(node, 0),
+        )
+        await self._fill(fh, node, self._body(number))
+
+    async def _modify(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        node = target[2]
+        fh = await self._step(lambda: self._vfs.open(node.ino, os.O_RDWR, USER), lambda: None)
+        at = self._chance.randrange(len(node.data) + 500)
+        await self._fill(fh, node, self._chance.randbytes(600), at)
+
+    async def _truncate(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        node = target[2]
+        size = self._chance.randrange(len(node.data) + 2000)
+        await self._step(
+            lambda: self._vfs.setattr(node.ino, Changes(size=size), USER),
+            lambda: _truncate(node, size),
+        )
+
+    async def _rename(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        folder, name, node = target
+        goal = self._a_folder()
+        new = b"moved-%d" % number
+
+        def move() -> None:
+            del folder.names[name]
+            goal.names[new] = node
+
+        await self._step(lambda: self._vfs.rename(folder.ino, name, goal.ino, new), move)
+
+    async def _exchange(self, number: int) -> None:
+        one, other = self._a_file(), self._a_file()
+        if one is None or other is None or one[2] is other[2]:
+            return
+
+        def swap() -> None:
+            one[0].names[one[1]], other[0].names[other[1]] = other[2], one[2]
+
+        await self._step(
+            lambda: self._vfs.rename(one[0].ino, one[1], other[0].ino, other[1], RENAME_EXCHANGE),
+            swap,
+        )
+
+    async def _unlink(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        folder, name, node = target
+
+        def remove() -> None:
+            del folder.names[name]
+
+        await self._step(lambda: self._vfs.unlink(folder.ino, name), remove)
+        try:
+            self._vfs.forget(node.ino, 1 << 30)
+        except OSError:
+            # The kernel hears nothing of it; the next start purges the file.
+            self.failed += 1
+
+    async def _unlink_open(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        folder, name, node = target
+        fh = await self._step(lambda: self._vfs.open(node.ino, os.O_RDWR, USER), lambda: None)
+
+        def remove() -> None:
+            del folder.names[name]
+
+        try:
+            await self._step(lambda: self._vfs.unlink(folder.ino, name), remove)
+        except _StepFailed:
+            await self._release(fh)
+            raise
+        await self._fill(fh, node, b"nobody sees this")
+
+    async def _mkdir(self, number: int) -> None:
+        folder = self._a_folder()
+        name, node = b"folder-%d" % number, Node(stat.S_IFDIR | 0o755)
+
+        def add() -> None:
+            folder.names[name] = node
+
+        shown = await self._step(lambda: self._vfs.mkdir(folder.ino, name, 0o755, USER), add)
+        node.ino = shown.ino
+
+    async def _rmdir(self, number: int) -> None:
+        empty = self._nodes(lambda node: node.is_folder and not node.names)
+        if not empty:
+            return
+        folder, name, _ = self._chance.choice(empty)
+
+        def remove() -> None:
+            del folder.names[name]
+
+        await self._step(lambda: self._vfs.rmdir(folder.ino, name), remove)
+
+    async def _symlink(self, number: int) -> None:
+        folder = self._a_folder()
+        name, node = b"link-%d" % number, Node(stat.S_IFLNK | 0o777, b"some\xffwhere")
+
+        def add() -> None:
+            folder.names[name] = node
+
+        await self._step(lambda: self._vfs.symlink(folder.ino, name, node.data, USER), add)
+
+    async def _link(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        folder, name = self._a_folder(), b"again-%d" % number
+
+        def add() -> None:
+            folder.names[name] = target[2]
+
+        await self._step(lambda: self._vfs.link(target[2].ino, folder.ino, name), add)
+
+    async def _chmod(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        mode = self._chance.choice([0o400, 0o644, 0o755])
+        await self._step(
+            lambda: self._vfs.setattr(target[2].ino, Changes(mode=mode), USER),
+            lambda: setattr(target[2], "mode", stat.S_IFREG | mode),
+        )
+
+    async def _xattr(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        node, name, value = target[2], b"user.note", b"%d" % number
+        if name in node.xattrs and number % 2:
+            await self._step(
+                lambda: self._vfs.removexattr(node.ino, name),
+                lambda: node.xattrs.pop(name) and None,
+            )
+            return
+
+        def put() -> None:
+            node.xattrs[name] = value
+
+        await self._step(lambda: self._vfs.setxattr(node.ino, name, value), put)
+
+    async def _fsync(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        node = target[2]
+        fh = await self._step(lambda: self._vfs.open(node.ino, os.O_RDWR, USER), lambda: None)
+        try:
+            await self._step(lambda: self._vfs.fsync(fh), lambda: None)
+            self.forced(node)
+        finally:
+            await self._release(fh)
+
+    async def _fsyncdir(self, number: int) -> None:
+        fh = await self._vfs.opendir(ROOT)
+        try:
+            await self._step(lambda: self._vfs.fsyncdir(fh), lambda: None)
+            self.forced(None)
+        finally:
+            await self._vfs.releasedir(fh)
+
+    async def _drain(self, number: int) -> None:
+        with trio.move_on_after(1):
+            await self._store.drain()
+
+    async def _read(self, number: int) -> None:
+        target = self._a_file()
+        if target is None:
+            return
+        fh = await self._step(
+            lambda: self._vfs.open(target[2].ino, os.O_RDONLY, USER), lambda: None
+        )
+        try:
+            data = await self._vfs.read(fh, 0, 1 << 20)
+        except (OSError, FsmountError):
+            self.failed += 1
+        else:
+            if data != target[2].data:
+                raise Spoilt(f"{target[1]!r} was read as other bytes")
+        finally:
+            await self._release(fh)
+
+    # -- power cuts
+
+    def forced(self, node: Node | None) -> None:
+        """An fsync of a file (or of the names alone) was acknowledged at this step."""
+        self.durable_step = len(self.history) - 1
+        if node is not None:
+            self.durable[node.number] = node.data
+
+
+class _StepFailed(Exception):
+    """The rest of an operation is left out."""
+
+
+def _write(node: Node, at: int, data: bytes) -> None:
+    node.mtime = None
+    if data:
+        old = node.data.ljust(at, b"\0")
+        node.data = old[:at] + data + old[at + len(data) :]
+
+
+def _truncate(node: Node, size: int) -> None:
+    node.data = node.data[:size].ljust(size, b"\0")
+    node.mtime = None
+
+
+def _memory(root: Node) -> Callable[[], None]:
+    """A call that brings the model back to what it is now."""
+    nodes: dict[int, tuple[Node, dict[str, Any]]] = {}
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        if id(node) not in nodes:
+            state = {"mode": node.mode, "data": node.data, "mtime": node.mtime}
+            nodes[id(node)] = node, state | {"xattrs": dict(node.xattrs), "names": dict(node.names)}
+            todo += node.names.values()
+
+    def undo() -> None:
+        for node, state in nodes.values():
+            for name, value in state.items():
+                setattr(node, name, value)
+
+    return undo

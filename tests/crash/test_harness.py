@@ -1,0 +1,41 @@
+"""A sample of each harness, and that each catches the bugs planted for it.
+
+Each runs as the command that the full run is, in a process of its own, since it puts a VFS below
+SQLite's page checksums. docs/durability.md has the full runs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.crash.planted import BUGS
+
+SAMPLES = {
+    "points": ["--seeds", "1", "--operations", "40", "--every", "50", "--again", "5"],
+    "errors": ["--operations", "25", "--every", "167"],
+    "power": ["--seeds", "1", "--operations", "60", "--states", "600"],
+    "rot": ["--every", "900"],
+    "repairs": ["--every", "40"],
+}
+
+
+def run(harness: str, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"tests.crash.{harness}", "--jobs", "1", *SAMPLES[harness]]
+    return subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("harness", sorted(SAMPLES))
+def test_nothing_goes_wrong(harness: str) -> None:
+    done = run(harness)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(" 0 failed\n")
+
+
+@pytest.mark.parametrize("bug", sorted(BUGS))
+def test_planted_bugs_are_caught(bug: str) -> None:
+    done = run(BUGS[bug][1], "--plant", bug)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert " 0 failed" not in done.stdout

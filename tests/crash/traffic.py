@@ -1,0 +1,195 @@
+"""Everything that changes a store, call by call: what `store/disk.py` does, and SQLite below it.
+
+A *tap* is asked for each call and decides what becomes of it: it may look, fail, or do half.
+SQLite's own writes come through a VFS of apsw that stands below ``cksumvfs``; apsw's files have no
+shared memory, so connections are exclusive here, which changes no write and no order of writes.
+:func:`listen` must run before anything of fsmount opens an index: a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+import apsw.sqlite_extra
+
+from fsmount.store.disk import Disk
+
+T = TypeVar("T")
+_UNIX = "unix"
+_OURS = "watched"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call. `path` and `other` (of rename and link) are relative to the store's folder."""
+
+    name: str
+    path: str
+    other: str = ""
+    offset: int = 0
+    data: bytes = b""
+    size: int = 0
+    sqlite: bool = False
+
+
+class Tap:
+    """Lets every call through."""
+
+    def call(self, call: Call, do: Callable[[], T]) -> T:
+        """Do the call, or not."""
+        return do()
+
+
+class WatchedDisk(Disk):
+    """A disk whose calls go through a tap; nothing is really forced, which makes it fast."""
+
+    def __init__(self, root: Path, tap: Tap) -> None:
+        self.root = root
+        self.tap = tap
+        self._open: dict[int, str] = {}
+
+    def _name(self, path: Path) -> str:
+        return os.path.relpath(path, self.root)
+
+    def create(self, path: Path) -> int:
+        name = self._name(path)
+        fd = self.tap.call(Call("create", name), lambda: Disk.create(self, path))
+        self._open[fd] = name
+        return fd
+
+    def open(self, path: Path, flags: int) -> int:
+        name = self._name(path)
+        fd = self.tap.call(Call("open", name), lambda: Disk.open(self, path, flags))
+        self._open[fd] = name
+        return fd
+
+    def close(self, fd: int) -> None:
+        name = self._open.pop(fd, "?")
+        Disk.close(self, fd)
+        self.tap.call(Call("close", name), lambda: None)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        call = Call("pwrite", self._where(fd), offset=offset, data=bytes(data))
+        return self.tap.call(call, lambda: Disk.pwrite(self, fd, data, offset))
+
+    def _where(self, fd: int) -> str:
+        """The file's name now: it may have been renamed since it was opened."""
+        return os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), self.root)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        call = Call("ftruncate", self._where(fd), size=size)
+        self.tap.call(call, lambda: Disk.ftruncate(self, fd, size))
+
+    def allocate(self, fd: int, size: int) -> None:
+        call = Call("allocate", self._where(fd), size=size)
+        self.tap.call(call, lambda: Disk.ftruncate(self, fd, size))
+
+    def fsync(self, fd: int) -> None:
+        self.tap.call(Call("fsync", self._where(fd)), lambda: None)
+
+    def fsync_folder(self, path: Path) -> None:
+        self.tap.call(Call("fsync_folder", self._name(path)), lambda: None)
+
+    def rename(self, old: Path, new: Path) -> None:
+        call = Call("rename", self._name(old), self._name(new))
+        self.tap.call(call, lambda: Disk.rename(self, old, new))
+
+    def link(self, old: Path, new: Path) -> None:
+        call = Call("link", self._name(old), self._name(new))
+        self.tap.call(call, lambda: Disk.link(self, old, new))
+
+    def unlink(self, path: Path) -> None:
+        self.tap.call(Call("unlink", self._name(path)), lambda: Disk.unlink(self, path))
+
+    def mkdir(self, path: Path, *, parents: bool = False) -> None:
+        call = Call("mkdir", self._name(path))
+        self.tap.call(call, lambda: Disk.mkdir(self, path, parents=parents))
+
+    def chmod(self, path: Path, mode: int) -> None:
+        self.tap.call(Call("chmod", self._name(path)), lambda: Disk.chmod(self, path, mode))
+
+
+class _Ear:
+    """The tap of SQLite's files below `root`; others are left alone."""
+
+    def __init__(self) -> None:
+        self.root = ""
+        self.tap = Tap()
+
+    def ask(self, name: str, path: str, do: Callable[[], T], **what: Any) -> T:
+        if not self.root or not path.startswith(self.root + "/"):
+            return do()
+        call = Call(name, path[len(self.root) + 1 :], sqlite=True, **what)
+        return self.tap.call(call, do)
+
+
+_ear = _Ear()
+
+
+class _File(apsw.VFSFile):
+    def __init__(self, name: Any, flags: list[int]) -> None:
+        super().__init__(_UNIX, name, flags)
+        self._path = _text(name)
+
+    def xWrite(self, data: Any, offset: int) -> None:  # noqa: N802
+        def do() -> None:
+            super(_File, self).xWrite(data, offset)
+
+        _ear.ask("pwrite", self._path, do, data=bytes(data), offset=offset)
+
+    def xTruncate(self, size: int) -> None:  # noqa: N802
+        _ear.ask("ftruncate", self._path, lambda: super(_File, self).xTruncate(size), size=size)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        _ear.ask("fsync", self._path, lambda: None)
+
+
+class _Vfs(apsw.VFS):
+    def __init__(self) -> None:
+        super().__init__(_OURS, _UNIX, makedefault=True)
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        path = _text(name)
+        if path and not Path(path).exists():
+            return _ear.ask("create", path, lambda: _File(name, flags))
+        return _File(name, flags)
+
+    def xDelete(self, name: str, sync: bool) -> None:  # noqa: N802
+        _ear.ask("unlink", name, lambda: super(_Vfs, self).xDelete(name, False))
+        if sync:
+            _ear.ask("fsync_folder", str(Path(name).parent) + "/.", lambda: None)
+
+
+def _text(name: Any) -> str:
+    return str(name.filename()) if isinstance(name, apsw.URIFilename) else str(name or "")
+
+
+_kept: list[apsw.VFS] = []
+
+
+def _exclusive(connection: apsw.Connection) -> None:
+    connection.pragma("locking_mode", "exclusive")
+
+
+def listen() -> None:
+    """Put our VFS below ``cksumvfs``, once in a process."""
+    if not _kept:
+        _kept.append(_Vfs())
+        apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
+        apsw.connection_hooks.append(_exclusive)
+
+
+@contextmanager
+def tapped(root: Path, tap: Tap) -> Iterator[WatchedDisk]:
+    """A disk for the store at `root`; its index goes through the same tap."""
+    _ear.root, _ear.tap = str(root), tap
+    try:
+        yield WatchedDisk(root, tap)
+    finally:
+        _ear.root = ""

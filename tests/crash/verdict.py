@@ -1,0 +1,252 @@
+"""States of a store's folder, and the verdict on one: does it open without help, is it whole, are
+the right files in it, has the space of the unfinished been given back?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsmount.errors import FsmountError
+from fsmount.store import jobs
+from fsmount.store.bodies import Kept, load_sums
+from fsmount.store.check import check_relations
+from fsmount.store.disk import Disk
+from fsmount.store.index import Inode, Object
+from fsmount.store.pack import read_entry
+from fsmount.store.reader import Place
+from fsmount.store.store import Store
+from tests.crash.script import Seen, Tree, differences
+from tests.encoding import forget_caches
+
+_CHUNK = 1 << 15
+_OTHERS = ("lock", "index.sqlite-shm")
+
+
+Files = dict[str, tuple[bytes, ...] | None]
+
+
+@dataclass(frozen=True)
+class State:
+    """A folder: path -> digests of its chunks (which `Chunks` has), None for a folder."""
+
+    files: tuple[tuple[str, tuple[bytes, ...] | None], ...]
+
+    @staticmethod
+    def of(files: Files) -> State:
+        """The state of these files."""
+        return State(tuple(sorted(files.items())))
+
+
+class Chunks:
+    """Contents of many states that resemble each other."""
+
+    def __init__(self) -> None:
+        self._data: dict[bytes, bytes] = {}
+
+    def files(self, root: Path) -> Files:
+        """All files of a folder."""
+        return {name: None if data is None else self._cut(data) for name, data in _files(root)}
+
+    def refresh(self, files: Files, root: Path, name: str) -> None:
+        """Look at one file again."""
+        path = root / name
+        if path.is_dir():
+            files[name] = None
+        elif path.exists():
+            files[name] = self._cut(path.read_bytes())
+        else:
+            files.pop(name, None)
+
+    def _cut(self, data: bytes) -> tuple[bytes, ...]:
+        digests = []
+        for at in range(0, len(data), _CHUNK):
+            part = data[at : at + _CHUNK]
+            digest = hashlib.blake2b(part, digest_size=16).digest()
+            self._data.setdefault(digest, part)
+            digests.append(digest)
+        return tuple(digests)
+
+    def refresh_part(self, files: Files, root: Path, name: str, offset: int, length: int) -> None:
+        """Look at one file again, of which only this part can have changed."""
+        known = files.get(name)
+        path = root / name
+        first = min(offset, len(known or ()) * _CHUNK) // _CHUNK
+        if not known or not path.exists() or first == 0:
+            self.refresh(files, root, name)
+            return
+        # A last chunk that was not full has grown.
+        first = min(first, len(known) - 1)
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            last = -(-max(offset + length, 1) // _CHUNK)
+            end = size if last >= len(known) else last * _CHUNK
+            data = os.pread(file.fileno(), end - first * _CHUNK, first * _CHUNK)
+        tail = () if end == size else known[last:]
+        files[name] = known[:first] + self._cut(data) + tail
+
+    def contents(self, files: Files) -> dict[str, bytes | None]:
+        """The bytes of files."""
+        return {name: None if d is None else self._join(d) for name, d in files.items()}
+
+    def _join(self, digests: tuple[bytes, ...]) -> bytes:
+        return b"".join(self._data[digest] for digest in digests)
+
+    def put(self, state: State, root: Path) -> None:
+        """Make the folder be that state."""
+        found = dict(state.files)
+        self.put_files({n: None if d is None else self._join(d) for n, d in found.items()}, root)
+
+    def put_files(self, files: dict[str, bytes | None], root: Path) -> None:
+        """Make the folder have these files and folders, and no others."""
+        if root.exists():
+            shutil.rmtree(root)
+        root.mkdir()
+        for name, data in sorted(files.items()):
+            path = root / name
+            if data is None:
+                path.mkdir(exist_ok=True)
+            else:
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+
+
+def _files(root: Path) -> Iterator[tuple[str, bytes | None]]:
+    for folder, folders, files in os.walk(root):
+        place = os.path.relpath(folder, root)
+        prefix = "" if place == "." else place + "/"
+        for name in folders:
+            yield prefix + name, None
+        for name in files:
+            if name not in _OTHERS:
+                yield prefix + name, Path(folder, name).read_bytes()
+
+
+class Rendering:
+    """Renders objects in this process; what the same entries gave before is remembered."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, bytes | Exception] = {}
+
+    def file(self, store: Store, node: Inode) -> bytes:
+        """The bytes of a regular file. Raises FsmountError, OSError."""
+        if node.staged is not None:
+            return store.staging.path(node.staged).read_bytes()
+        assert node.object_id is not None
+        return self.object(store, store.index.object(node.object_id))
+
+    def object(self, store: Store, found: Object) -> bytes:
+        """The bytes of an object."""
+        places = [_place(store, store.index.object(i)) for i in found.needs if i != found.id]
+        target = _place(store, found)
+        if found.is_kept:
+            entry = read_entry(Path(target.pack), target.offset, target.length)
+            body = Kept(store.layout.kept(found.id), found.size, load_sums(entry.payload))
+            return b"".join(body._segment(i)[: found.size] for i in range(-(-found.size >> 20)))
+        key = hashlib.blake2b(repr([(p.id, _entry(p)) for p in (*places, target)]).encode())
+        key.update(found.sha256 + found.kind.encode())
+        known = self._known.get(key.digest())
+        if known is None:
+            forget_caches()
+            try:
+                known = jobs.render(target, places, found.sha256, 0)
+            except Exception as error:
+                known = error
+            self._known[key.digest()] = known
+        if isinstance(known, Exception):
+            raise known
+        return known
+
+
+def _entry(place: Place) -> bytes:
+    try:
+        with open(place.pack, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), place.length, place.offset)
+    except OSError as error:
+        return repr(error).encode()
+
+
+def _place(store: Store, found: Object) -> Place:
+    return Place(found.id, str(store.layout.pack(found.pack)), found.offset, found.length)
+
+
+def tree_of(store: Store, rendering: Rendering, missing: bytes | None = None) -> Tree:
+    """All files of an open store as they would be read; `missing`: for staged ones not there."""
+    out: Tree = {}
+    for path, node in store.index.walk():
+        if stat.S_ISREG(node.mode):
+            try:
+                data = rendering.file(store, node)
+            except FileNotFoundError:
+                if missing is None:
+                    raise
+                data = missing
+        else:
+            data = node.target or b""
+        xattrs = tuple(sorted(store.index.xattrs(node.ino).items()))
+        out[path] = Seen(node.mode, data, node.mtime_ns, xattrs)
+    return out
+
+
+def whole(store: Store, rendering: Rendering, *, power: bool = False) -> str:
+    """What is wrong with an open store that has just been recovered, its files aside.
+
+    After a power cut (`power`) staged files that were never forced may be missing.
+    """
+    report = check_relations(store)
+    findings = [f for f in report.findings if not (power and "its staged file" in f[1])]
+    if findings:
+        return f"check: {findings[0]}"
+    for found in store.index.all_objects():
+        try:
+            rendering.object(store, found)
+        except (FsmountError, OSError) as error:
+            return f"check --full: {error}"
+    return _left_over(store, power=power)
+
+
+def _left_over(store: Store, *, power: bool) -> str:
+    """Space of the unfinished that was not given back."""
+    layout, index = store.layout, store.index
+    named = {node.staged for node in index.staged_inodes()}
+    if set(store.staging.tokens()) - named or (named - set(store.staging.tokens()) and not power):
+        return f"staged files {set(store.staging.tokens()) ^ named} are left over or missing"
+    kept = {f"{found.id:08x}" for found in index.all_objects() if found.is_kept}
+    if set(os.listdir(layout.raw)) != kept:
+        return f"in raw/: {set(os.listdir(layout.raw)) ^ kept}"
+    packs = index.packs()
+    for name in os.listdir(layout.packs):
+        if name in layout.copies:
+            continue
+        number = int(name.removesuffix(".zip"))
+        size = (layout.packs / name).stat().st_size
+        length, sealed = packs.get(number, (0, False))
+        if not sealed and size != length:
+            return f"pack {name} has {size} bytes, {length} count"
+    if layout.lost.exists():
+        return f"lost/ has {os.listdir(layout.lost)}"
+    if index.orphans():
+        return "orphans are left"
+    return ""
+
+
+def judge(root: Path, allowed: list[Tree], rendering: Rendering, disk: Disk) -> str:
+    """Open the store at `root` as after a crash: what is wrong, or ""."""
+    try:
+        store = Store.open(root, disk=disk)
+    except (FsmountError, OSError) as error:
+        return f"does not open: {error}"
+    try:
+        found = tree_of(store, rendering)
+        wrong = [differences(found, tree) for tree in allowed]
+        if all(wrong):
+            return "; ".join(wrong)
+        return whole(store, rendering)
+    except (FsmountError, OSError) as error:
+        return f"cannot be read: {error}"
+    finally:
+        store.close()

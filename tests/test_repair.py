@@ -1,0 +1,284 @@
+"""Repair: what it saves, what it lists, that it is not needed twice, and that it never guesses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from fsmount.codec import png as png_module
+from fsmount.errors import Damaged
+from fsmount.store import copies, jobs
+from fsmount.store import store as store_module
+from fsmount.store.check import Report
+from fsmount.store.config import Layout
+from fsmount.store.disk import Disk
+from fsmount.store.index import Object
+from fsmount.store.mending import mend
+from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.store import Store
+from tests.crash.rot import Reference, look
+from tests.encoding import Inline, forget_caches, put
+from tests.frames import png, screens
+from tests.trees import import_into, make_store, make_tree
+
+
+@pytest.fixture(name="root")
+def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with everything in it."""
+    root = make_store(tmp_path / "store", monkeypatch)
+    trio.run(import_into, root, f"{make_tree(tmp_path / 'in')}/")
+    return root
+
+
+def repair(root: Path) -> tuple[Repairs, Report]:
+    forget_caches()
+    repairs = Repairs()
+    rebuild_index(root, Disk(), repairs)
+
+    async def run() -> Report:
+        store = Store.open(root)
+        try:
+            async with store.running(count=1):
+                return await mend(store, repairs, lambda count: None)
+        finally:
+            store.close()
+
+    return repairs, trio.run(run)
+
+
+def contents(root: Path) -> Reference:
+    forget_caches()
+    return trio.run(look, root)
+
+
+def objects(root: Path) -> list[Object]:
+    store = Store.open(root, read_only=True)
+    try:
+        return list(store.index.all_objects())
+    finally:
+        store.close()
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x40
+    path.write_bytes(data)
+
+
+def test_a_whole_store_stays_as_it_is(root: Path) -> None:
+    before = contents(root)
+    repairs, report = repair(root)
+    assert repairs == Repairs()
+    assert report.findings == []
+    assert contents(root) == before
+    assert not (root / "lost").exists()
+
+
+@pytest.mark.parametrize("how", ["deleted", "zeroed", "a page"])
+def test_an_index_comes_back_with_everything(root: Path, how: str) -> None:
+    before = contents(root)
+    index = root / "index.sqlite"
+    if how == "deleted":
+        index.unlink()
+    elif how == "zeroed":
+        index.write_bytes(bytes(index.stat().st_size))
+    else:
+        flip(index, index.stat().st_size - 4000)
+    repairs, report = repair(root)
+    assert repairs.rebuilt
+    assert (repairs.lost, repairs.renamed, report.findings) == ([], [], [])
+    assert contents(root) == before
+    again, report = repair(root)
+    assert (again, report.findings) == (Repairs(), [])
+
+
+def test_what_came_after_the_copy_keeps_its_first_name(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoded and staged later, and renamed later: nothing is lost, and all of it is listed."""
+    before = contents(root)
+    copy = (root / "packs" / "names.gz").read_bytes()
+    picture = png(screens(5)[4])
+
+    async def later() -> None:
+        store = Store.open(root)
+        async with store.running(count=1):
+            put(store, b"new.png", picture)
+            await store.drain()
+        store.index.rename(1, b"new.png", 1, b"newer.png", 1)
+        put(store, b"staged", b"not encoded yet")
+        store.close()
+
+    trio.run(later)
+    (root / "packs" / "names.gz").write_bytes(copy)
+    (root / "index.sqlite").unlink()
+    repairs, report = repair(root)
+    assert report.findings == []
+    (staged,) = [name for name in repairs.renamed if name.startswith("lost+found/staged-")]
+    assert set(repairs.renamed) == {"new.png", staged}
+    found = contents(root)
+    assert found.bodies[b"new.png"] == picture
+    assert found.bodies[os.fsencode(staged)] == b"not encoded yet"
+    assert {path: found.facts[path] for path in before.facts} == before.facts
+
+
+async def repack(root: Path) -> None:
+    store = Store.open(root)
+    async with store.running(count=1):
+        await store.repack(lambda count: None)
+    store.close()
+
+
+def test_a_copy_older_than_a_repack_finds_the_entries_where_they_are(root: Path) -> None:
+    before = contents(root)
+    copy = (root / "packs" / "names.gz").read_bytes()
+    old = {path.name: path.read_bytes() for path in (root / "packs").glob("*.zip")}
+    forget_caches()
+    trio.run(repack, root)
+    assert not {path.name for path in (root / "packs").glob("*.zip")} & old.keys()
+    (root / "packs" / "names.gz").write_bytes(copy)
+    (root / "index.sqlite").unlink()
+    repairs, report = repair(root)
+    assert (repairs.lost, repairs.renamed, report.findings) == ([], [], [])
+    assert contents(root) == before
+
+    # A repack that was killed before the old packs went leaves every entry twice.
+    for name, data in old.items():
+        (root / "packs" / name).write_bytes(data)
+    (root / "index.sqlite").unlink()
+    repairs, report = repair(root)
+    assert (repairs.lost, repairs.renamed, report.findings) == ([], [], [])
+    assert contents(root) == before
+
+
+def test_what_is_kept_twice_follows_a_repack(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "MANY", 1)
+    forget_caches()
+    trio.run(repack, root)
+    many = {found.id: found.length for found in objects(root)}
+    kept = [(number, len(data)) for number, data in copies.second(Layout(root))]
+    assert kept
+    assert all(many[number] == length for number, length in kept)
+
+
+def test_without_any_copy_every_body_comes_back(root: Path) -> None:
+    before = contents(root)
+    (root / "index.sqlite").unlink()
+    (root / "packs" / "names.gz").unlink()
+    repairs, report = repair(root)
+    assert (repairs.lost, report.findings) == ([], [])
+    found = contents(root).bodies
+    assert set(before.bodies.values()) == set(found.values())
+    # Of equal files there is one; the others are where they were.
+    assert all(before.bodies[path] == data for path, data in found.items())
+
+
+def test_a_damaged_entry_costs_what_hangs_on_it(root: Path) -> None:
+    before = contents(root)
+    key = next(found for found in objects(root) if found.kind == "key")
+    flip(root / "packs" / "00000001.zip", key.offset + key.length // 2)
+    hit = {found.id for found in objects(root) if key.id in (found.id, *found.needs)}
+    repairs, report = repair(root)
+    assert report.findings == []
+    (listed,) = [path for path in (root / "lost").iterdir() if path.suffix == ".json"]
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert {line["object"] for line in lines} <= hit
+    assert {line["path"] for line in lines} == set(repairs.lost)
+    left = contents(root).bodies
+    lost = {os.fsencode(name) for name in repairs.lost}
+    assert left == {path: data for path, data in before.bodies.items() if path not in lost}
+    assert (repair(root)[0], contents(root).bodies) == (Repairs(), left)
+
+
+@pytest.mark.parametrize("how", ["bit", "pack"])
+def test_what_is_kept_twice_is_healed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The bound: an entry that MANY others need is there twice."""
+    monkeypatch.setattr(copies, "MANY", 3)
+    root = make_store(tmp_path / "store", monkeypatch)
+
+    async def fill() -> None:
+        store = Store.open(root)
+        async with store.running(count=1):
+            for number, frame in enumerate(screens(6)):
+                put(store, b"%d.png" % number, png(frame))
+            await store.drain()
+        store.close()
+
+    trio.run(fill)
+    before = contents(root)
+    twice = {object_id for object_id, _ in copies.second(Layout(root))}
+    known = objects(root)
+    for found in known:
+        dependents = sum(found.id in other.needs for other in known)
+        assert (found.id in twice) == (dependents >= 3)
+    pack = root / "packs" / "00000001.zip"
+    if how == "bit":
+        one = next(found for found in known if found.id in twice)
+        flip(pack, one.offset + one.length // 2)
+    else:
+        pack.unlink()
+    repairs, report = repair(root)
+    assert report.findings == []
+    assert set(repairs.healed) <= twice
+    if how == "bit":
+        assert (len(repairs.healed), repairs.lost) == (1, [])
+        assert contents(root) == before
+    else:
+        assert set(repairs.healed) == twice
+        assert len(repairs.lost) == len(known) - len(twice)
+
+
+def test_other_bytes_of_whole_entries_remove_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another zlib, or a bug of ours, may be mended; the names must still be there then."""
+    before = contents(root)
+    real = png_module.assemble
+    monkeypatch.setattr(jobs, "assemble", lambda *a, **k: real(*a, **k) + b"!")
+    repairs, report = repair(root)
+    assert repairs.lost == []
+    assert report.findings
+    monkeypatch.undo()
+    monkeypatch.setattr(store_module, "Workers", Inline)
+    assert contents(root) == before
+
+
+def test_a_disk_that_cannot_be_read_removes_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int, length: int, offset: int) -> bytes:
+        raise OSError(5, "told to fail")
+
+    monkeypatch.setattr("fsmount.store.pack.os.pread", fail)
+    repairs, report = repair(root)
+    assert repairs.lost == []
+    assert report.findings
+
+
+def test_the_copy_of_another_store_is_not_taken(root: Path, tmp_path: Path) -> None:
+    data = (root / "packs" / "names.gz").read_bytes()
+    with pytest.raises(Damaged):
+        copies.load(data, "another")
+    for cut in range(0, len(data), 37):
+        with pytest.raises(Damaged):
+            copies.load(data[:cut], json.loads((root / "fsmount.json").read_text())["uuid"])
+
+
+def test_damage_of_the_copies_is_found_and_mended(root: Path) -> None:
+    path = root / "packs" / "names.gz"
+    good = path.read_bytes()
+    flip(path, len(good) // 2)
+    repairs, report = repair(root)
+    assert [what for what, _, _ in report.findings] == ["packs/names.gz"]
+    assert repairs == Repairs()
+    assert repair(root)[1].findings == []
+    shutil.rmtree(root / "packs")
+    with pytest.raises(OSError):
+        repair(root)
