@@ -1,21 +1,20 @@
-"""Export, and verify: what comes out is what went in, and nothing of the user's is overwritten."""
+"""Export: what comes out is what went in, and nothing of the user's is overwritten."""
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fsmount.errors import DiskFull, FsmountError
-from fsmount.store.exporting import Exporter, Verifier
+from fsmount.store.exporting import Exporter
 from fsmount.store.store import Store
-from fsmount.store.tree import find, target_of
-from tests.trees import export_from, facts, import_into, make_pictures, make_store, make_tree
+from fsmount.store.tree import find
+from tests.trees import export_from, facts, import_into, make_store, make_tree
 
 
 @pytest.fixture(name="root")
@@ -227,132 +226,3 @@ async def test_attributes_that_the_disk_does_not_take(
     done = await export_from(root, tmp_path / "out")
     assert ("empty", "attribute user.of.a.folder: Operation not supported") in done.summary.problems
     assert facts(tmp_path / "out").keys() == facts(source).keys()
-
-
-# Verify
-
-
-async def verify(root: Path, *sources: str | Path) -> Verifier:
-    store = Store.open(root, read_only=True)
-    try:
-        async with store.running(count=2):
-            verifier = Verifier(store, lambda files, count: None)
-            await verifier.verify([(Path(source), target_of(str(source))) for source in sources])
-            return verifier
-    finally:
-        store.close()
-
-
-async def test_all_identical(root: Path, source: Path) -> None:
-    await import_into(root, f"{source}/")
-    found = await verify(root, f"{source}/")
-    count = sum(not stat.S_ISDIR(path.lstat().st_mode) for path in source.rglob("*"))
-    assert (found.summary.files, found.total, found.summary.problems) == (count, count, [])
-
-
-def _other_bytes(source: Path) -> None:
-    path = source / "grün.bin"
-    when = path.stat()
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
-
-
-def _shorter_here(source: Path) -> None:
-    os.truncate(source / "grün.bin", 100)
-
-
-def _longer_here(source: Path) -> None:
-    with (source / "grün.bin").open("ab") as file:
-        file.write(b"more")
-
-
-def _missing_here(source: Path) -> None:
-    (source / "grün.bin").unlink()
-
-
-def _folder_missing_here(source: Path) -> None:
-    (source / "empty").rmdir()
-
-
-def _missing_there(source: Path) -> None:
-    (source / "new").touch()
-
-
-def _folder_missing_there(source: Path) -> None:
-    (source / "new").mkdir()
-
-
-def _another_type(source: Path) -> None:
-    (source / "zero").unlink()
-    (source / "zero").symlink_to("grün.bin")
-
-
-def _a_folder_now(source: Path) -> None:
-    (source / "zero").unlink()
-    (source / "zero").mkdir()
-
-
-def _links_elsewhere(source: Path) -> None:
-    (source / "link").unlink()
-    (source / "link").symlink_to("zero")
-
-
-@pytest.mark.parametrize(
-    ("change", "name", "reason", "counted"),
-    [
-        (_other_bytes, "grün.bin", "other bytes in the store", (-1, 0)),
-        (_shorter_here, "grün.bin", "longer in the store", (-1, 0)),
-        (_longer_here, "grün.bin", "shorter in the store", (-1, 0)),
-        (_missing_here, "grün.bin", "only in the store", (-1, 0)),
-        (_folder_missing_here, "empty", "only in the store", (0, 0)),
-        (_missing_there, "new", "not in the store", (0, 1)),
-        (_folder_missing_there, "new", "no such folder in the store", (0, 0)),
-        (_another_type, "zero", "another type of file in the store", (-1, 0)),
-        (_a_folder_now, "zero", "no such folder in the store", (-1, -1)),
-        (_links_elsewhere, "link", "another target or device in the store", (-1, 0)),
-    ],
-)
-async def test_every_difference_is_found(
-    root: Path,
-    source: Path,
-    change: Callable[[Path], None],
-    name: str,
-    reason: str,
-    counted: tuple[int, int],
-) -> None:
-    await import_into(root, f"{source}/")
-    whole = await verify(root, f"{source}/")
-    change(source)
-    found = await verify(root, f"{source}/")
-    ((path, why),) = found.summary.problems
-    assert (Path(path).name, why) == (name, reason)
-    assert (found.summary.files - whole.summary.files, found.total - whole.total) == counted
-
-
-async def test_what_cannot_be_read_differs(root: Path, source: Path) -> None:
-    await import_into(root, f"{source}/")
-    await damage(root, "grün.bin".encode())
-    found = await verify(root, f"{source}/")
-    ((path, why),) = found.summary.problems
-    assert path == str(source / "grün.bin")
-    assert "damaged" in why
-
-
-async def test_several_sources(root: Path, tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    make_pictures(one, 2)
-    two.mkdir()
-    (two / "note").write_text("2")
-    await import_into(root, f"{one}/", f"{two}/")
-    both = await verify(root, f"{one}/", f"{two}/")
-    assert (both.summary.files, both.total, both.summary.problems) == (3, 3, [])
-    alone = await verify(root, f"{two}/")
-    assert (alone.summary.files, alone.total) == (1, 3)
-    assert [why for _, why in alone.summary.problems] == ["only in the store"] * 2
-    elsewhere = await verify(root, two)
-    assert dict(elsewhere.summary.problems) == {
-        str(two): "no such folder in the store",
-        str(two / "note"): "not in the store",
-    }

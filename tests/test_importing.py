@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import random
 import shutil
@@ -11,17 +12,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fsmount.errors import DiskFull
+from fsmount.legacy import archive
 from fsmount.store import importing
 from fsmount.store.check import check_relations
 from fsmount.store.index import Index
 from fsmount.store.store import Store
-from tests.encoding import get
+from tests.encoding import Inline, get
 from tests.frames import FlakyDisk
+from tests.legacies import convert, minutes, samples
 from tests.trees import export_from, facts, import_into, make_pictures, make_store, make_tree
 
 IS_ROOT = os.geteuid() == 0
@@ -186,13 +192,13 @@ async def test_what_vanishes_or_cannot_be_read_is_listed(
 ) -> None:
     copy = importing.Importer._copy
 
-    def failing(importer: importing.Importer, path: Path, token: int) -> int:
+    def failing(importer: importing.Importer, path: Path, token: int, whole: bytes | None) -> int:
         if path.name == "01.png":
             path.unlink()
         if path.name == "zero":
             importer._store.staging.remove(token)
             raise PermissionError(13, "Permission denied", str(path))
-        return copy(importer, path, token)
+        return copy(importer, path, token, whole)
 
     monkeypatch.setattr(importing.Importer, "_copy", failing)
     importer = await import_into(root, f"{source}/")
@@ -331,3 +337,112 @@ def test_a_full_disk_in_truth(
     assert fsmount("verify", f"{source}/", root).stdout == "9/9 identical\n"
     assert fsmount("check", "--full", root).returncode == 0
     whole(root)
+
+
+# -- folders of differences, and sources that go
+
+
+def make_legacy(folder: Path) -> dict[str, bytes]:
+    """A folder of differences; name -> bytes of the samples of each picture."""
+    make_pictures(folder, 9)
+    frames = {}
+    for stem, path in zip(minutes(9), sorted(folder.iterdir()), strict=True):
+        path.rename(folder / f"{stem}.png")
+        frames[f"{stem}.png"] = samples(folder / f"{stem}.png").tobytes()
+    (folder / "notes.txt").write_text("no picture")
+    assert len(convert(folder)) == 8
+    return frames
+
+
+async def pixels(root: Path) -> dict[str, bytes]:
+    """Path -> bytes of the samples of every PNG of a store."""
+    return {
+        os.fsdecode(path): np.array(Image.open(BytesIO(data))).tobytes()
+        for path, data in (await contents(root)).items()
+        if path.endswith(b".png")
+    }
+
+
+@pytest.fixture(name="legacy")
+def _legacy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, bytes]]:
+    monkeypatch.setattr(archive, "Workers", Inline)
+    return tmp_path / "old", make_legacy(tmp_path / "old")
+
+
+async def test_differences_come_in_as_pictures(
+    root: Path, legacy: tuple[Path, dict[str, bytes]]
+) -> None:
+    source, frames = legacy
+    names = sorted(os.listdir(source))
+    importer = await import_into(root, f"{source}/")
+    assert (importer.summary.files, importer.summary.problems) == (10, [])
+    assert await pixels(root) == frames
+    assert (await contents(root))[b"notes.txt"] == b"no picture"
+    assert sorted(os.listdir(source)) == names
+    again = await import_into(root, f"{source}/")
+    assert (again.summary.files, again.summary.skipped) == (0, 10)
+    whole(root)
+
+
+async def test_pictures_imported_before_they_became_differences_keep_their_bytes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "Workers", Inline)
+    source = tmp_path / "old"
+    for stem, path in zip(minutes(3), make_pictures(source, 3), strict=True):
+        path.rename(source / f"{stem}.png")
+    await import_into(root, f"{source}/")
+    before = await contents(root)
+    for path in convert(source):
+        os.utime(path, ns=(1, 1))
+    importer = await import_into(root, f"{source}/", delete=True)
+    assert (importer.summary.files, importer.deleted) == (0, 3)
+    assert await contents(root) == before
+    assert os.listdir(source) == []
+
+
+async def test_a_damaged_difference_keeps_its_run(
+    root: Path, legacy: tuple[Path, dict[str, bytes]]
+) -> None:
+    source, frames = legacy
+    hurt = sorted(source.glob("*.jxl"))[3]
+    hurt.write_bytes(hurt.read_bytes()[:50])
+    names = set(os.listdir(source))
+    importer = await import_into(root, f"{source}/", delete=True)
+    kept = sorted(frames)[:4]
+    assert await pixels(root) == {name: frames[name] for name in kept}
+    listed = dict(importer.summary.problems)
+    assert "damaged" in listed[str(hurt)]
+    assert {Path(path).name for path in listed} == names - {"notes.txt"}
+    assert set(os.listdir(source)) == names - {"notes.txt"}
+
+
+async def test_sources_go_when_they_are_in_the_store(
+    root: Path, source: Path, legacy: tuple[Path, dict[str, bytes]]
+) -> None:
+    before = {path: fact for path, fact in facts(source).items() if "sha256" in fact}
+    importer = await import_into(root, f"{source}/", str(legacy[0]), delete=True)
+    assert importer.summary.problems == []
+    assert [path for path in source.rglob("*") if not path.is_dir()] == []
+    assert list(legacy[0].rglob("*")) == []
+    found = await contents(root)
+    assert {
+        path: hashlib.sha256(data).hexdigest()
+        for path, data in found.items()
+        if not path.startswith(b"old/")
+    } == {path: fact["sha256"] for path, fact in before.items()}
+    assert len(await pixels(root)) == len(legacy[1]) + 4
+
+
+async def test_what_the_store_has_otherwise_does_not_go(root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a", "b"):
+        (source / name).write_text(name)
+    await import_into(root, f"{source}/")
+    info = (source / "a").stat()
+    (source / "a").write_text("A")
+    os.utime(source / "a", ns=(info.st_atime_ns, info.st_mtime_ns))
+    importer = await import_into(root, f"{source}/", delete=True)
+    assert importer.summary.problems == [(str(source / "a"), "kept: the store has other bytes")]
+    assert os.listdir(source) == ["a"]

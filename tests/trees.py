@@ -128,12 +128,12 @@ def _quiet(files: int, count: int) -> None:
     return
 
 
-async def import_into(root: Path, *sources: str | Path) -> Importer:
+async def import_into(root: Path, *sources: str | Path, delete: bool = False) -> Importer:
     """`fsmount import`; a source that is a str may end in a slash."""
     store = Store.open(root)
     try:
         async with store.running(count=2):
-            importer = Importer(store, _quiet)
+            importer = Importer(store, _quiet, delete=delete)
             for source in sources:
                 await importer.add(Path(source), target_of(str(source)))
             return importer

@@ -9,6 +9,8 @@ import click
 
 from fsmount.cli.common import cache_option, check_apart, split_store, with_store
 from fsmount.cli.output import SOME_SKIPPED, emit, json_option, meter, problems, size, warn
+from fsmount.codec.workers import Workers
+from fsmount.errors import UsageError
 from fsmount.store.exporting import Exporter, below
 from fsmount.store.store import Store
 
@@ -16,11 +18,17 @@ from fsmount.store.store import Store
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="STORE DEST [PATH]...")
 @click.option("--force", is_flag=True, help="Replace files that are there and differ.")
+@click.option(
+    "--legacy",
+    is_flag=True,
+    help="Write PNGs and .jxl differences, as the blog's script does, into an empty folder.",
+)
 @cache_option
 @json_option
 def export(
     arguments: tuple[str, ...],
     force: bool,
+    legacy: bool,
     cache_size: int,
     as_json: bool,
 ) -> int:
@@ -28,6 +36,10 @@ def export(
 
     Names, times, permissions and attributes are kept (owners too where you are root). Nothing is
     overwritten without --force; files of the same size and time are skipped.
+
+    With --legacy a picture that differs little from the one before it in time is written as
+    `<same stem>.jxl`, their difference (the form of "Losslessly Compressing 25000 Images"). Its
+    pixels come back from that, but not the bytes of its PNG.
 
     \b
     Examples:
@@ -38,6 +50,9 @@ def export(
     store, (folder, *paths) = split_store(arguments, 0)
     dest = Path(folder)
     check_apart(dest, store)
+    if legacy and dest.is_dir() and any(dest.iterdir()):
+        # What is there already might stand between a difference and its picture.
+        raise UsageError(f"{dest} is not empty; --legacy needs an empty folder, or a new one")
 
     async def work(opened: Store) -> int:
         wanted = [os.fsencode(path).strip(b"/") for path in paths] or [b""]
@@ -48,6 +63,9 @@ def export(
             exporter = Exporter(opened, dest, progress, force=force)
             for path in wanted:
                 await exporter.export(path)
+            if legacy:
+                async with Workers(len(os.sched_getaffinity(0))) as workers:
+                    await exporter.to_differences(workers)
         summary = exporter.summary
         emit(
             {

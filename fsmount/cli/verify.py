@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+import trio
 
 from fsmount.cli.common import cache_option, split_store, with_store
 from fsmount.cli.output import emit, json_option, meter, problems, warn
-from fsmount.store.exporting import Verifier
+from fsmount.mount.mountpoint import mounted_at
+from fsmount.store.config import is_store
 from fsmount.store.store import Store
 from fsmount.store.tree import measure, source_of, target_of
+from fsmount.store.verifying import InFolder, InStore, Other, Verifier
+
+
+def _meant(other: Other, source: Path, target: bytes) -> bytes:
+    """The place to compare a source with: the root, if it went in with a slash at its end."""
+    return b"" if source.is_dir() and other.mode(target) is None else target
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="SOURCE... STORE")
+@click.argument("paths", nargs=-1, metavar="SOURCE... STORE|MOUNT")
 @cache_option
 @json_option
 def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
-    """Compare a folder with the store, names and bytes, in both directions.
+    """Compare a folder with a store or a mount, names and bytes, in both directions.
 
-    Every file is rebuilt from the store and compared byte for byte. SOURCE and SOURCE/ mean the
-    same as for import. Ends with a non-zero code and a list unless all is identical.
+    Every file is rebuilt from the store, or read through the mount, and compared byte for byte; of
+    pictures that SOURCE keeps as differences the pixels are compared. SOURCE and SOURCE/ mean the
+    same as for import, but a folder whose name is not there is compared with the root. Ends with a
+    non-zero code and a list unless all is identical.
 
     \b
     Example:
       fsmount verify ~/screenshots/ ~/shots.store
+      fsmount verify ~/screenshots.old/ /mnt
     """
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
 
-    async def work(store: Store) -> int:
+    async def compare(other: Other) -> int:
         files, total = measure([source for source, _ in sources])
         with meter("comparing", files, total) as progress:
-            verifier = Verifier(store, progress)
-            await verifier.verify(sources)
+            verifier = Verifier(other, progress)
+            await verifier.verify([(source, _meant(other, source, at)) for source, at in sources])
         found = verifier.summary
         emit(
             {"identical": found.files, "files": verifier.total, "problems": found.problems},
@@ -46,4 +59,9 @@ def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
             return 1
         return 0
 
+    async def work(store: Store) -> int:
+        return await compare(InStore(store))
+
+    if not is_store(path) and path.is_dir() and mounted_at(path) is not None:
+        return trio.run(compare, InFolder(path))
     return with_store(path, work, cache_bytes=cache_size)

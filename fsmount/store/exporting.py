@@ -1,4 +1,4 @@
-"""Export and verify: files out of a store without a mount, and the proof that they are the same.
+"""Export: files out of a store without a mount.
 
 An exported file gets its name when all its bytes are written, never half of them. What is there
 already with the same size and mtime is skipped; what differs is left alone unless told otherwise.
@@ -7,17 +7,21 @@ already with the same size and mtime is skipped; what differs is left alone unle
 from __future__ import annotations
 
 import os
+import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import trio
 
+from fsmount.codec.workers import Workers
 from fsmount.errors import DiskFull, FsmountError
+from fsmount.legacy.writing import difference, in_order
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
-from fsmount.store.tree import NO_SPACE, Progress, Summary, find, same, slices, walk
+from fsmount.store.tree import NO_SPACE, Progress, Summary, find, same, slices
 
 _AT_ONCE = 4
 
@@ -41,6 +45,7 @@ class Exporter:
         self._dest = dest
         self._progress = progress
         self._force = force
+        self._folders: set[Path] = set()
         self._links: dict[int, Path] = {}
         # One scratch name a file, so that an export after a kill takes the place of what was left.
         self._scratch = f".fsmount-{store.config['uuid'][:8]}-"
@@ -70,6 +75,37 @@ class Exporter:
         for target, inode in reversed(folders):
             with self._listed(target):
                 self._attributes(target, inode)
+
+    async def to_differences(self, workers: Workers) -> None:
+        """Put `.jxl` files in the place of PNGs, the folder having been empty before.
+
+        In each folder all differences are made before the first PNG goes.
+        """
+        for folder in sorted(self._folders):
+            pngs = [path for path in folder.iterdir() if path.suffix == ".png" and _plain(path)]
+            made: list[Path] = []
+            async with trio.open_nursery() as nursery:
+                for before, path in pairwise(in_order(pngs)):
+                    nursery.start_soon(self._to_difference, workers, before, path, made)
+            for path in made:
+                path.unlink()
+
+    async def _to_difference(
+        self, workers: Workers, before: Path, path: Path, made: list[Path]
+    ) -> None:
+        target = path.with_suffix(".jxl")
+        with self._listed(path):
+            info = path.stat()
+            data = await workers.run(difference, str(before), str(path))
+            if data is None or info.st_nlink > 1 or os.path.lexists(target):
+                return
+            scratch = path.with_name(f"{self._scratch}{path.stem}")
+            scratch.write_bytes(data)
+            if os.geteuid() == 0:
+                os.chown(scratch, info.st_uid, info.st_gid)
+            shutil.copystat(path, scratch)
+            scratch.replace(target)
+            made.append(path)
 
     @contextmanager
     def _listed(self, target: Path) -> Iterator[None]:
@@ -116,6 +152,7 @@ class Exporter:
             scratch.unlink(missing_ok=True)
             raise
         self._note_links(inode, target)
+        self._folders.add(target.parent)
         self.summary.files += 1
         self.summary.bytes += inode.size
 
@@ -151,80 +188,5 @@ class Exporter:
         os.utime(target, ns=(inode.atime_ns, inode.mtime_ns), follow_symlinks=False)
 
 
-class Verifier:
-    """Compares folders with a store, names and bytes, in both directions.
-
-    `summary.files` counts the files compared and found equal, `total` all that should be.
-    """
-
-    def __init__(self, store: Store, progress: Progress) -> None:
-        self._store = store
-        self._progress = progress
-        self.summary = Summary()
-        self.total = 0
-
-    async def verify(self, sources: Sequence[tuple[Path, bytes]]) -> None:
-        """Compare each source with the entry at its target; the store is running."""
-        seen: set[bytes] = set()
-        slots = trio.Semaphore(_AT_ONCE)
-        async with trio.open_nursery() as nursery:
-            for source, target in sources:
-                for item in walk(source, target, self.summary):
-                    seen.add(item.target)
-                    inode = find(self._store, item.target)
-                    if stat.S_ISDIR(item.info.st_mode):
-                        if inode is None or not stat.S_ISDIR(inode.mode):
-                            self._differs(item.source, "no such folder in the store")
-                        continue
-                    self.total += 1
-                    await slots.acquire()
-                    nursery.start_soon(self._compare, item.source, item.info, inode, slots)
-        for target in dict.fromkeys(target for _, target in sources):
-            self._only_in_store(target, seen)
-
-    def _only_in_store(self, target: bytes, seen: set[bytes]) -> None:
-        if find(self._store, target) is None:
-            return
-        for name, inode in below(self._store, target):
-            if name not in seen:
-                seen.add(name)
-                self.total += not stat.S_ISDIR(inode.mode)
-                self._differs(os.fsdecode(name), "only in the store")
-
-    def _differs(self, path: Path | str, reason: str) -> None:
-        self.summary.problems.append((str(path), reason))
-
-    async def _compare(
-        self, source: Path, info: os.stat_result, inode: Inode | None, slots: trio.Semaphore
-    ) -> None:
-        try:
-            reason = await self._difference(source, info, inode)
-        except FsmountError as error:
-            reason = str(error)
-        except OSError as error:
-            reason = error.strerror or str(error)
-        finally:
-            slots.release()
-            self._progress(1, info.st_size)
-        if reason:
-            self._differs(source, reason)
-        else:
-            self.summary.files += 1
-            self.summary.bytes += info.st_size
-
-    async def _difference(
-        self, source: Path, info: os.stat_result, inode: Inode | None
-    ) -> str | None:
-        if inode is None:
-            return "not in the store"
-        if stat.S_IFMT(inode.mode) != stat.S_IFMT(info.st_mode):
-            return "another type of file in the store"
-        if not stat.S_ISREG(info.st_mode):
-            return None if same(inode, source, info) else "another target or device in the store"
-        with source.open("rb") as file:
-            async for data in slices(self._store, inode.ino):
-                here = file.read(len(data))
-                if here != data:
-                    longer = len(here) < len(data) and data.startswith(here)
-                    return "longer in the store" if longer else "other bytes in the store"
-            return "shorter in the store" if file.read(1) else None
+def _plain(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)

@@ -1,8 +1,14 @@
 """Import: folders into a store without a mount.
 
-Sources are only read. A file appears in the store when all its bytes are staged, never half. What
-is there already with the same size and mtime is skipped, so an import may be killed at any moment
-and started again.
+Sources are only read, unless they are to be deleted. A file appears in the store when all its bytes
+are staged, never half. What is there already with the same size and mtime is skipped, so an import
+may be killed at any moment and started again.
+
+A picture that a legacy folder keeps as a difference comes in as a whole PNG (`fsmount.legacy`).
+
+A source is deleted when its file has been encoded, its commit forced to the disk, read back from
+the store and compared. A run of differences goes as a whole, its last picture first: whatever is
+left after a kill can still be made from what is left.
 """
 
 from __future__ import annotations
@@ -10,11 +16,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
-from fsmount.errors import DiskFull
+from fsmount.errors import DiskFull, FsmountError
+from fsmount.legacy.archive import Archive
+from fsmount.legacy.pictures import same_picture
+from fsmount.legacy.runs import shown
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import (
@@ -26,31 +37,54 @@ from fsmount.store.tree import (
     Summary,
     find,
     same,
+    slices,
     walk,
 )
 
 # Staged files an import may run ahead of the encoder, so that staging does not grow without end.
 _AHEAD = 48
+# Sources that wait to be deleted: each time the encoder comes to rest.
+_DELETE_AT_ONCE = 256
+_ARCHIVE_BYTES = 128 << 20
 
 
 class Importer:
     """Puts sources into a store; see :meth:`add`."""
 
-    def __init__(self, store: Store, progress: Progress) -> None:
+    def __init__(self, store: Store, progress: Progress, *, delete: bool = False) -> None:
         self._store = store
         self._progress = progress
+        self._delete = delete
+        self._archive = Archive(_ARCHIVE_BYTES, count=1)
+        self._taken: list[tuple[Item, int]] = []
+        self._waiting = 0
+        self.deleted = 0
         self._links: dict[tuple[int, int], int] = {}
         self.summary = Summary()
         self.added: list[int] = []
 
     async def add(self, source: Path, target: bytes) -> None:
         """Import `source` (file or folder) as `target`; the store is running. Ends drained."""
+        await self.take(walk(source, target, self.summary))
+
+    async def take(self, items: Iterable[Item]) -> None:
+        """Import items, folders before what is in them. Ends drained."""
+        async with self._archive.running():
+            await self._take(items)
+
+    async def _take(self, items: Iterable[Item]) -> None:
         folders: list[tuple[int, os.stat_result]] = []
-        for item in walk(source, target, self.summary):
+        for item in items:
             try:
                 inode = await self._item(item)
+                if inode is None:
+                    continue
                 if stat.S_ISDIR(inode.mode):
                     folders.append((inode.ino, item.info))
+                elif self._delete:
+                    self._taken.append((item, inode.ino))
+                    if len(self._taken) >= self._waiting + _DELETE_AT_ONCE:
+                        await self._delete_taken(final=False)
             except OSError as error:
                 if error.errno in NO_SPACE:
                     raise DiskFull(self._store.path) from error
@@ -64,23 +98,50 @@ class Importer:
             if ino != ROOT:
                 self._store.index.update(ino, mtime_ns=info.st_mtime_ns)
         await self._store.durable()
+        await self._delete_taken(final=True)
 
-    async def _item(self, item: Item) -> Inode:
+    async def _item(self, item: Item) -> Inode | None:
+        """What stands in the store for a source, now or already; None: it cannot be had."""
+        data = None
+        if self._is_difference(item):
+            there = find(self._store, _as_png(item).target)
+            if there is not None and there.mtime_ns == item.info.st_mtime_ns:
+                return self._skip(item, there)
+            made = await self._archive.make(item.source.parent, os.fsencode(item.source.name))
+            data = made.data
+            if data is not None:
+                item = _as_png(item)
+                if there is not None and await self._shows(there, data):
+                    # Imported before it became a difference, with the bytes it had as a file.
+                    return self._skip(item, there)
+            elif not made.itself:
+                self.summary.problems.append((str(item.source), made.reason))
+                self._progress(1, item.info.st_size)
+                return None
         there = find(self._store, item.target)
         if stat.S_ISDIR(item.info.st_mode):
             return self._folder(item, there)
-        if there is not None and same(there, item.source, item.info):
-            self.summary.skipped += 1
-            self._note_links(item, there.ino)
-            self._progress(1, item.info.st_size)
-            return there
+        if data is None and there is not None and same(there, item.source, item.info):
+            return self._skip(item, there)
         if there is not None and stat.S_ISDIR(there.mode):
             raise OSError(errno.EISDIR, "the store has a folder of this name")
-        inode = await self._file(item, there)
+        inode = await self._file(item, there, data)
         self.summary.files += 1
-        self.summary.bytes += item.info.st_size
+        self.summary.bytes += inode.size
         self._progress(1, item.info.st_size)
         return inode
+
+    def _skip(self, item: Item, there: Inode) -> Inode:
+        self.summary.skipped += 1
+        self._note_links(item, there.ino)
+        self._progress(1, item.info.st_size)
+        return there
+
+    def _is_difference(self, item: Item) -> bool:
+        name = os.fsencode(item.source.name)
+        return stat.S_ISREG(item.info.st_mode) and (
+            name.endswith(b".jxl") and self._archive.step(item.source.parent, name) is not None
+        )
 
     def _folder(self, item: Item, there: Inode | None) -> Inode:
         if there is not None:
@@ -92,7 +153,8 @@ class Importer:
             self._xattrs(item, inode.ino)
         return inode
 
-    async def _file(self, item: Item, there: Inode | None) -> Inode:
+    async def _file(self, item: Item, there: Inode | None, data: bytes | None) -> Inode:
+        """`data`: the bytes, where the source does not hold them as they are."""
         index, staging = self._store.index, self._store.staging
         key = (item.info.st_dev, item.info.st_ino)
         known = self._links.get(key) if item.info.st_nlink > 1 else None
@@ -100,7 +162,7 @@ class Importer:
         size = 0
         if known is None and stat.S_ISREG(item.info.st_mode):
             token = staging.create()
-            size = await trio.to_thread.run_sync(self._copy, item.source, token)
+            size = await trio.to_thread.run_sync(self._copy, item.source, token, data)
         try:
             with index.transaction():
                 stale = self._remove(item.target, there) if there is not None else None
@@ -127,10 +189,12 @@ class Importer:
         if item.info.st_nlink > 1:
             self._links[item.info.st_dev, item.info.st_ino] = ino
 
-    def _copy(self, source: Path, token: int) -> int:
+    def _copy(self, source: Path, token: int, whole: bytes | None) -> int:
         disk, staging = self._store.disk, self._store.staging
         fd = staging.open(token)
         try:
+            if whole is not None:
+                return disk.pwrite(fd, whole, 0)
             with source.open("rb", buffering=0) as file:
                 size = 0
                 while data := file.read(SLICE):
@@ -188,3 +252,107 @@ class Importer:
             if not raw.startswith(OUR_XATTRS):
                 value = os.getxattr(item.source, name, follow_symlinks=False)
                 self._store.index.set_xattr(ino, raw, value)
+
+    # -- sources that go
+
+    def _run(self, item: Item) -> tuple[Path, bytes] | None:
+        """The run of differences a source is part of."""
+        folder = item.source.parent
+        place = self._archive.place(folder, os.fsencode(item.source.name))
+        return None if place is None else (folder, place[0])
+
+    async def _delete_taken(self, *, final: bool) -> None:
+        """Delete the sources taken so far; runs that are not all taken wait, unless `final`."""
+        if not self._taken:
+            return
+        await self._store.drain()
+        await self._store.durable()
+        taken, self._taken = self._taken, []
+        runs: dict[tuple[Path, bytes], list[tuple[Item, int]]] = {}
+        for item, ino in taken:
+            run = self._run(item)
+            if run is None:
+                if await self._is_stored(item, ino):
+                    self._unlink(item)
+            else:
+                runs.setdefault(run, []).append((item, ino))
+        for (folder, first), parts in runs.items():
+            await self._delete_run(folder, first, parts, final=final)
+        self._waiting = len(self._taken)
+
+    async def _delete_run(
+        self, folder: Path, first: bytes, parts: list[tuple[Item, int]], *, final: bool
+    ) -> None:
+        """Delete the files of a run if every picture of it is in the store."""
+        found = self._archive.scan(folder)
+        names = [step.name for step in found.runs[found.places[first][0]]]
+        taken = {os.fsencode(item.source.name) for item, _ in parts}
+        if left := [name for name in names if name not in taken]:
+            if not final:
+                self._taken += parts
+                return
+            why = f"kept, since {os.fsdecode(left[0])} of its run is not in the store"
+            self.summary.problems += [(str(item.source), why) for item, _ in parts]
+            return
+        parts.sort(key=lambda part: names.index(os.fsencode(part[0].source.name)))
+        # All are compared before the first goes: making a picture needs those before it.
+        equal = [await self._is_stored(item, ino) for item, ino in parts]
+        if all(equal):
+            for item, _ in reversed(parts):
+                self._unlink(item)
+
+    def _unlink(self, item: Item) -> None:
+        try:
+            if _stamp(item.source.lstat()) != _stamp(item.info):
+                raise OSError(errno.EBUSY, "kept, since it changed meanwhile")
+            item.source.unlink()
+        except OSError as error:
+            self.summary.problems.append((str(item.source), error.strerror or str(error)))
+        else:
+            self.deleted += 1
+
+    async def _is_stored(self, item: Item, ino: int) -> bool:
+        """Read a file back from the store and compare it; what keeps it from going is listed."""
+        try:
+            reason = await self._difference(item, self._store.index.inode(ino))
+        except FsmountError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            self.summary.problems.append((str(item.source), f"kept: {reason}"))
+        return reason is None
+
+    async def _shows(self, inode: Inode, data: bytes) -> bool:
+        """Whether a file of the store is this PNG, or another one of the same samples."""
+        if not stat.S_ISREG(inode.mode):
+            return False
+        stored = b"".join([part async for part in slices(self._store, inode.ino)])
+        return stored == data or await trio.to_thread.run_sync(same_picture, stored, data)
+
+    async def _difference(self, item: Item, inode: Inode) -> str | None:
+        """What keeps a source from being deleted."""
+        if not stat.S_ISREG(item.info.st_mode):
+            return None if same(inode, item.source, item.info) else "the store has another"
+        if inode.object_id is None:
+            return "it is not encoded yet"
+        if self._is_difference(item):
+            made = await self._archive.make(item.source.parent, os.fsencode(item.source.name))
+            if made.data is not None:
+                shown_there = await self._shows(inode, made.data)
+                return None if shown_there else "the store has another picture"
+            if not made.itself:
+                return made.reason
+        with item.source.open("rb") as file:
+            async for data in slices(self._store, inode.ino):
+                if file.read(len(data)) != data:
+                    return "the store has other bytes"
+            return "it is longer than in the store" if file.read(1) else None
+
+
+def _as_png(item: Item) -> Item:
+    return replace(item, target=shown(item.target))
+
+
+def _stamp(info: os.stat_result) -> tuple[int, int, int]:
+    return info.st_ino, info.st_size, info.st_mtime_ns

@@ -1,0 +1,60 @@
+"""fsmount diff"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from fsmount.cli.common import cache_option, split_store, with_store
+from fsmount.cli.output import emit, json_option
+from fsmount.errors import UsageError
+from fsmount.store.changes import change
+from fsmount.store.store import Store
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="STORE PATH")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the picture there.")
+@cache_option
+@json_option
+def diff(arguments: tuple[str, ...], output: Path | None, cache_size: int, as_json: bool) -> int:
+    """Show what changed in a picture since the one before it in its folder.
+
+    The result is a PNG of the same size in which everything that did not change is transparent, to
+    stdout or a file, and with --json the rectangles that changed. Works beside a mount.
+
+    \b
+    Examples:
+      fsmount diff ~/shots.store desk/2024-06-06T17:41:00+00:00.png -o new.png
+      fsmount diff ~/shots.store desk/2024-06-06T17:41:00+00:00.png --json
+    """
+    store, paths = split_store(arguments, 0)
+    if len(paths) != 1:
+        raise UsageError("name one store and one picture in it: fsmount diff STORE PATH")
+
+    async def work(opened: Store) -> int:
+        found = await change(opened, os.fsencode(paths[0]).strip(b"/"))
+        if output is not None:
+            output.write_bytes(found.picture)
+        if as_json or output is not None:
+            emit(
+                {
+                    "path": os.fsdecode(found.path),
+                    "before": None if found.before is None else os.fsdecode(found.before),
+                    "width": found.size[0],
+                    "height": found.size[1],
+                    "rectangles": [list(box) for box in found.rectangles],
+                },
+                f"{len(found.rectangles)} rectangles changed",
+                as_json,
+            )
+            return 0
+        if sys.stdout.isatty():
+            raise UsageError("a PNG does not belong on a terminal; name a file with -o, or --json")
+        sys.stdout.buffer.write(found.picture)
+        return 0
+
+    return with_store(store, work, cache_bytes=cache_size)

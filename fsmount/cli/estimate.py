@@ -1,0 +1,82 @@
+"""fsmount estimate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import trio
+
+from fsmount.cli.common import start_log
+from fsmount.cli.output import emit, json_option, listing, meter, problems, size, warn
+from fsmount.store.estimating import Estimate, estimate
+
+_LIMIT_S = 45.0
+
+
+@click.command("estimate")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--seconds", type=float, default=_LIMIT_S, help="How long to sample, about. Default 45."
+)
+@json_option
+def estimate_(folder: Path, seconds: float, as_json: bool) -> None:
+    """Say what a folder would take in a store, and how long an import would run.
+
+    Stretches of consecutive pictures from all over the folder are encoded as an import would do it,
+    in memory; small folders are encoded whole. Nothing is written to the folder or to any store.
+
+    \b
+    Example:
+      fsmount estimate ~/screenshots
+    """
+    start_log()
+    with meter("sampling", 0, 0) as progress:
+        found = trio.run(estimate, folder, seconds, progress)
+    emit(_data(found), _text(found), as_json)
+    if not as_json:
+        if found.raw:
+            warn("kept as they are among those looked at:")
+            listing([f"{count} x {why}" for why, count in found.raw.most_common()])
+        if found.lost or found.problems:
+            warn("cannot be taken:")
+            problems(found.problems + found.lost)
+
+
+def _data(found: Estimate) -> dict[str, object]:
+    return {
+        "files": found.files,
+        "bytes": found.bytes,
+        "pictures": found.pictures,
+        "sampled": found.sampled,
+        "recreated": found.sampled - sum(found.raw.values()),
+        "raw_reasons": dict(found.raw),
+        "stored_bytes": found.stored_bytes,
+        "stored_bytes_low": found.low,
+        "stored_bytes_high": found.high,
+        "ratio": round(found.bytes / found.stored_bytes, 2) if found.stored_bytes else 0.0,
+        "seconds": round(found.seconds, 1),
+        "problems": found.problems + found.lost,
+    }
+
+
+def _text(found: Estimate) -> str:
+    recreated = found.sampled - sum(found.raw.values())
+    ratio = found.bytes / found.stored_bytes if found.stored_bytes else 0
+    return "\n".join(
+        (
+            f"{found.files} files, {size(found.bytes)}; {found.sampled} of {found.pictures}"
+            " pictures looked at",
+            f"in a store: about {size(found.stored_bytes)} (between {size(found.low)} and"
+            f" {size(found.high)}), {ratio:.1f} times smaller",
+            f"every file would come back as it is; {recreated} of {found.sampled} pictures are"
+            " coded as pictures, the others kept as files",
+            f"an import would run about {_duration(found.seconds)} on this machine",
+        )
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,214 @@
+"""What a folder would take in a store, told from some of it.
+
+Stretches of consecutive pictures, spread over the whole folder, are imported into a store in memory
+(or a temporary folder) that goes again. Whole stretches, because a picture costs what is new since
+the ones before it; the first of a stretch costs what a later one would not, and counts once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, zip_longest
+from pathlib import Path
+
+from fsmount.store import config
+from fsmount.store.disk import Disk
+from fsmount.store.importing import Importer
+from fsmount.store.store import Store
+from fsmount.store.tree import Item, Progress, Summary, find, walk
+
+STRETCH = 15
+WHOLE = 150
+"""Folders of as many pictures are encoded whole: a few pictures can be most of what they take."""
+
+# Of the stretches, so many are called busy: those whose files change their sizes most.
+_BUSY_SHARE = 3
+_MEMORY = Path("/dev/shm")
+_PICTURES = (".png", ".jxl")
+# Twice the standard error: the true value lies within in 19 of 20 cases.
+_SIGMAS = 2.0
+# What a sample of everything may still be off by: order of encoding, other work on the machine.
+_LEAST_SHARE = 0.02
+# A part is dearer than the whole: pictures between the stretches show what others would copy.
+_PART_SHARE = 0.15
+
+
+@dataclass
+class Estimate:
+    """What `fsmount estimate` says. Sizes in bytes, times in seconds.
+
+    `low` and `high` bound `stored_bytes`; `raw` counts reasons among the `sampled` pictures;
+    `lost`: pictures of broken runs among them, with the reason.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    pictures: int = 0
+    sampled: int = 0
+    raw: Counter[str] = field(default_factory=Counter)
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    stored_bytes: int = 0
+    low: int = 0
+    high: int = 0
+    seconds: float = 0.0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _spread(count: int) -> Iterator[int]:
+    """0 to count - 1, any beginning of it spread over the whole."""
+    bits = max(1, (count - 1).bit_length())
+    for number in range(1 << bits):
+        at = int(f"{number:0{bits}b}"[::-1], 2)
+        if at < count:
+            yield at
+
+
+def _strata(pictures: Sequence[Item]) -> tuple[list[list[Item]], list[list[Item]]]:
+    """Busy stretches and quiet ones, each in the order in which they are looked at.
+
+    Pictures that differ much mostly differ in size; most of what a folder takes is in few of them.
+    """
+    if len(pictures) <= WHOLE:
+        return [list(pictures)] if pictures else [], []
+    stretches = [list(pictures[at : at + STRETCH]) for at in range(0, len(pictures), STRETCH)]
+    by_change = sorted(stretches, key=_change, reverse=True)
+    busy = by_change[: len(stretches) // _BUSY_SHARE]
+    names = {id(stretch) for stretch in busy}
+    in_order = [stretch for stretch in stretches if id(stretch) in names]
+    quiet = [stretch for stretch in stretches if id(stretch) not in names]
+    return [in_order[at] for at in _spread(len(in_order))], [
+        quiet[at] for at in _spread(len(quiet))
+    ]
+
+
+def _change(stretch: Sequence[Item]) -> int:
+    return sum(abs(a.info.st_size - b.info.st_size) for a, b in pairwise(stretch))
+
+
+async def estimate(source: Path, limit_s: float, progress: Progress) -> Estimate:
+    """Look at `source` and import samples of it for about `limit_s` seconds."""
+    found = Estimate()
+    summary = Summary()
+    pictures = []
+    other_bytes = 0
+    for item in walk(source, b"", summary):
+        if stat.S_ISDIR(item.info.st_mode):
+            continue
+        found.files += 1
+        found.bytes += item.info.st_size
+        if stat.S_ISREG(item.info.st_mode) and item.source.suffix in _PICTURES:
+            pictures.append(item)
+        elif stat.S_ISREG(item.info.st_mode):
+            other_bytes += item.info.st_blocks * 512
+    found.pictures = len(pictures)
+    found.problems = summary.problems
+    place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="fsmount-estimate-", dir=place) as scratch:
+        sample = _Sample(Path(scratch) / "store", pictures, limit_s)
+        await sample.take(found, progress)
+    _extrapolate(found, sample, other_bytes)
+    return found
+
+
+class _Sample:
+    """Stretches of pictures, imported under numbers for names.
+
+    `strata`: all busy stretches, and all others. `costs`: for each stratum the bytes that each
+    picture of each stretch taken takes. `index`: bytes of the store besides, those of an empty one
+    (`empty`) among them.
+    """
+
+    def __init__(self, root: Path, pictures: Sequence[Item], limit_s: float) -> None:
+        self._root = root
+        self._limit_s = limit_s
+        self._start = 0.0
+        self._targets: tuple[list[list[bytes]], list[list[bytes]]] = ([], [])
+        self.strata = _strata(pictures)
+        self.costs: list[list[list[int]]] = [[], []]
+        self.index = self.empty = 0
+
+    async def take(self, found: Estimate, progress: Progress) -> None:
+        """Import as much as there is time for."""
+        config.make(self._root, Disk())
+        store = Store.open(self._root)
+        try:
+            async with store.running():
+                self.empty = store.stats()["stored_bytes"]
+                importer = Importer(store, progress)
+                self._start = time.monotonic()
+                await importer.take(self._items(store))
+                taken = time.monotonic() - self._start
+            stats = store.stats()
+            found.raw = Counter(stats["raw_reasons"])
+            found.sampled, found.lost = importer.summary.files, importer.summary.problems
+            found.seconds = taken / max(1, found.sampled) * found.pictures
+            self.costs = [
+                [[_cost(store, name) for name in names] for names in targets]
+                for targets in self._targets
+            ]
+            paid = sum(sum(map(sum, costs)) for costs in self.costs)
+            self.index = stats["stored_bytes"] - paid
+        finally:
+            store.close()
+
+    def _items(self, store: Store) -> Iterator[Item]:
+        fed = 0
+        for pair in zip_longest(*self.strata):
+            for targets, stretch in zip(self._targets, pair, strict=True):
+                passed = time.monotonic() - self._start
+                # What waits takes its time, too.
+                if fed and passed * fed / max(1, fed - store.pending()) > self._limit_s:
+                    return
+                targets.append([])
+                for item in stretch or []:
+                    name = b"%09d.png" % fed
+                    fed += 1
+                    targets[-1].append(name)
+                    yield replace(item, target=name)
+
+
+def _cost(store: Store, name: bytes) -> int:
+    """Bytes of the object a sampled picture became; one that equals another costs nothing."""
+    inode = find(store, name)
+    if inode is None or inode.object_id is None:
+        return 0
+    return store.index.object(inode.object_id).length
+
+
+def _extrapolate(found: Estimate, sample: _Sample, other_bytes: int) -> None:
+    """From the stretches to the whole folder."""
+    first = max((costs[0] for part in sample.costs for costs in part if costs), default=0)
+    coded, variance = float(first), 0.0
+    known = [cost for part in sample.costs for costs in part for cost in costs[1:]] or [first]
+    for stretches, costs in zip(sample.strata, sample.costs, strict=True):
+        there = sum(map(len, stretches))
+        looked_at = [one[1:] for one in costs if len(one) > 1]
+        count = sum(map(len, looked_at))
+        if count + 1 >= there:
+            coded += sum(map(sum, looked_at))
+            continue
+        if not count:
+            coded += there * sum(known) / len(known)
+            variance = math.inf
+            continue
+        mean = sum(map(sum, looked_at)) / count
+        coded += mean * there
+        means = [sum(one) / len(one) for one in looked_at]
+        if len(means) < 2:
+            variance = math.inf
+        else:
+            spread = sum((one - mean) ** 2 for one in means) / (len(means) - 1)
+            variance += spread / len(means) * (there - count) * there
+    scale = found.pictures / max(1, found.sampled)
+    index = sample.empty + (sample.index - sample.empty) * scale
+    found.stored_bytes = int(other_bytes + coded + index)
+    least = _LEAST_SHARE if found.sampled >= found.pictures else _PART_SHARE
+    spread = min(coded, least * coded + _SIGMAS * math.sqrt(variance))
+    found.low, found.high = int(found.stored_bytes - spread), int(found.stored_bytes + spread)

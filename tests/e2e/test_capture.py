@@ -1,0 +1,138 @@
+"""The capture loop: one shot a call, straight into the mount, never waiting for it."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fsmount.legacy.names import instant
+from tests.e2e.mounts import Mount, missing
+from tests.e2e.test_desktop import SIZE, display  # noqa: F401
+
+CAPTURE = Path(__file__).parents[2] / "contrib" / "capture"
+
+needs_screen = [
+    pytest.mark.mount,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("Xvfb", "maim"))), reason="Xvfb or maim is not installed"
+    ),
+]
+
+
+def shoot(folder: Path, spool: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CAPTURE / "fsmount-shot", folder],
+        env={**os.environ, "FSMOUNT_SPOOL": str(spool), **variables},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def fake_tool(place: Path) -> str:
+    """A program that takes a picture at once."""
+    path = place / "tool"
+    path.write_text('#!/bin/sh\nprintf picture > "$1"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture(name="mount")
+def _mount(tmp_path: Path) -> Iterator[Mount]:
+    made = Mount(tmp_path)
+    made.start()
+    yield made
+    made.clean()
+
+
+@pytest.mark.usefixtures("display")
+class TestShots:
+    pytestmark = needs_screen
+
+    def test_a_shot_goes_into_the_mount(
+        self,
+        mount: Mount,
+        tmp_path: Path,
+        display: dict[str, str],  # noqa: F811
+    ) -> None:
+        done = shoot(
+            mount.path,
+            tmp_path / "spool",
+            DISPLAY=display["DISPLAY"],
+            WAYLAND_DISPLAY="",
+            FSMOUNT_NEED_MOUNT="1",
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        (name,) = os.listdir(mount.path)
+        assert instant(name.removesuffix(".png")) is not None
+        shown = np.array(Image.open(mount.path / name))
+        assert shown.shape[:2] == SIZE[::-1]
+
+
+def test_what_the_folder_does_not_take_is_kept_and_goes_in_later(tmp_path: Path) -> None:
+    folder, spool = tmp_path / "shots", tmp_path / "spool"
+    tool = fake_tool(tmp_path)
+    start = time.monotonic()
+    done = shoot(folder, spool, FSMOUNT_TOOL=tool)
+    assert time.monotonic() - start < 15
+    assert done.returncode == 0
+    assert "is kept in" in done.stderr
+    (kept,) = os.listdir(spool)
+    folder.mkdir()
+    done = shoot(folder, spool, FSMOUNT_TOOL=tool, FSMOUNT_NEED_MOUNT="1")
+    assert "does not answer" in done.stderr
+    assert os.listdir(folder) == []
+    time.sleep(1.1)
+    assert shoot(folder, spool, FSMOUNT_TOOL=tool).stderr == ""
+    assert kept in os.listdir(folder)
+    assert len(os.listdir(folder)) >= 2
+    assert os.listdir(spool) == []
+    assert all((folder / name).read_text() == "picture" for name in os.listdir(folder))
+
+
+@pytest.mark.mount
+@pytest.mark.skipif(missing() is not None, reason=missing() or "")
+def test_a_mount_that_hangs_holds_no_shot_up(mount: Mount, tmp_path: Path) -> None:
+    os.kill(mount.pid, 19)
+    try:
+        start = time.monotonic()
+        done = shoot(mount.path, tmp_path / "spool", FSMOUNT_TOOL=fake_tool(tmp_path))
+        assert time.monotonic() - start < 10
+        assert "is kept in" in done.stderr
+    finally:
+        os.kill(mount.pid, 18)
+
+
+def test_no_screen_is_said(tmp_path: Path) -> None:
+    done = shoot(tmp_path, tmp_path / "spool", DISPLAY="", WAYLAND_DISPLAY="", FSMOUNT_TOOL="")
+    assert done.returncode == 1
+    assert "no screen here" in done.stderr
+
+
+def test_units_name_what_is_there() -> None:
+    units = sorted(CAPTURE.glob("*.service")) + sorted(CAPTURE.glob("*.timer"))
+    assert len(units) == 3
+    names = {path.name for path in units}
+    for path in units:
+        parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes="#")
+        parser.optionxform = str  # type: ignore[assignment, method-assign]
+        parser.read(path)
+        assert parser["Unit"]["Description"]
+        for word in re.findall(r"fsmount-[a-z]+\.(?:service|timer)", path.read_text()):
+            assert word in names
+    if shutil.which("systemd-analyze"):
+        subprocess.run(
+            ["systemd-analyze", "verify", "--user", *units], check=False, capture_output=True
+        )

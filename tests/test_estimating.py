@@ -1,0 +1,107 @@
+"""What a folder would take, against what it takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fsmount.legacy import archive
+from fsmount.store import estimating
+from fsmount.store.estimating import estimate
+from fsmount.store.store import Store
+from tests.encoding import Inline
+from tests.frames import png, screens
+from tests.legacies import convert, minutes
+from tests.trees import import_into, make_store
+
+
+@pytest.fixture(name="root")
+def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(archive, "Workers", Inline)
+    return make_store(tmp_path / "store", monkeypatch)
+
+
+def quiet(files: int, count: int) -> None:
+    return
+
+
+def make_folder(folder: Path, count: int = 60) -> Path:
+    folder.mkdir()
+    for stem, frame in zip(minutes(count), screens(count, height=300, width=400), strict=True):
+        (folder / f"{stem}.png").write_bytes(png(frame, level=1))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+async def taken(root: Path, source: Path) -> int:
+    await import_into(root, f"{source}/")
+    store = Store.open(root, read_only=True)
+    try:
+        return int(store.stats()["stored_bytes"])
+    finally:
+        store.close()
+
+
+async def test_a_small_folder_is_encoded_whole(root: Path, tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in")
+    before = sorted(os.listdir(source))
+    found = await estimate(source, 60, quiet)
+    assert (found.files, found.pictures, found.sampled, found.lost) == (61, 60, 60, [])
+    assert found.bytes == sum(path.stat().st_size for path in source.iterdir())
+    assert abs(found.stored_bytes / await taken(root, source) - 1) < 0.15
+    assert found.low < found.stored_bytes < found.high
+    assert sorted(os.listdir(source)) == before
+
+
+async def test_stretches_of_a_large_folder_tell_of_the_rest(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimating, "WHOLE", 10)
+    monkeypatch.setattr(estimating, "STRETCH", 5)
+    source = make_folder(tmp_path / "in")
+    items = estimating._Sample._items
+
+    def some(sample: estimating._Sample, store: Store) -> object:
+        for number, item in enumerate(items(sample, store)):
+            if number == 30:
+                return
+            yield item
+
+    monkeypatch.setattr(estimating._Sample, "_items", some)
+    found = await estimate(source, 60, quiet)
+    assert (found.pictures, found.sampled) == (60, 30)
+    true = await taken(root, source)
+    assert found.low <= true <= found.high
+    assert abs(found.stored_bytes / true - 1) < 0.3
+
+
+async def test_time_is_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "WHOLE", 10)
+    monkeypatch.setattr(estimating, "STRETCH", 5)
+    found = await estimate(make_folder(tmp_path / "in"), 0, quiet)
+    assert 0 < found.sampled <= 10
+    assert found.high > 1.5 * found.stored_bytes
+
+
+async def test_a_folder_of_differences(root: Path, tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 20)
+    convert(source)
+    hurt = sorted(source.glob("*.jxl"))[-1]
+    hurt.write_bytes(b"nothing")
+    found = await estimate(source, 60, quiet)
+    assert (found.pictures, found.sampled) == (20, 19)
+    assert [path for path, _ in found.lost] == [str(hurt)]
+
+
+async def test_a_folder_without_pictures(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    found = await estimate(tmp_path / "in", 60, quiet)
+    assert (found.files, found.pictures, found.sampled) == (0, 0, 0)
+
+
+def test_spread() -> None:
+    assert list(estimating._spread(6)) == [0, 4, 2, 1, 5, 3]
+    assert list(estimating._spread(1)) == [0]
+    assert list(estimating._spread(0)) == []

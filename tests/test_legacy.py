@@ -1,0 +1,348 @@
+"""Folders of PNGs and differences: what their names say, and what becomes of the pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fsmount.codec import jxl, png
+from fsmount.codec.deflate import DeflateParams
+from fsmount.codec.samples import Frame
+from fsmount.legacy import archive, pictures
+from fsmount.legacy.archive import Archive, LegacyTree
+from fsmount.legacy.names import instant
+from fsmount.legacy.pictures import Made
+from fsmount.legacy.runs import is_legacy, scan
+from tests.encoding import Inline
+from tests.legacies import convert, minutes, samples, save
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "Workers", Inline)
+    pictures._states.clear()
+    pictures._genuine.clear()
+
+
+def desk(count: int, seed: int = 1) -> list[Frame]:
+    """A desktop of few colours: text is typed, and a clock ticks."""
+    source = np.random.default_rng(seed)
+    palette = source.integers(0, 256, (12, 4), np.uint8)
+    palette[:, 3] = 255
+    ground = palette[source.integers(0, 3, (50, 60))].repeat(4, 0).repeat(4, 1)
+    out = []
+    for at in range(count):
+        ground = ground.copy()
+        ground[8 + at % 20 * 9 :][:8, 20:180] = palette[source.integers(3, 12, (8, 160))]
+        ground[:12, 200:] = palette[source.integers(3, 12, (12, 40))]
+        out.append(ground)
+    return out
+
+
+def folder_of(place: Path, frames: list[Frame], stems: list[str] | None = None) -> dict[str, Frame]:
+    """A folder of PNGs; name -> frame."""
+    place.mkdir(parents=True, exist_ok=True)
+    names = stems or list(minutes(len(frames)))
+    for stem, frame in zip(names, frames, strict=True):
+        save(place, stem, frame)
+    return dict(zip(names, frames, strict=True))
+
+
+async def made(place: Path) -> dict[str, Made]:
+    """What each difference of a folder turns out to be, by stem."""
+    reader = Archive(64 << 20, count=1)
+    found = {}
+    async with reader.running():
+        for step in reader.scan(place).differences():
+            found[step.name.decode()[:-4]] = await reader.make(place, step.name)
+    return found
+
+
+def pixels(result: Made) -> Frame:
+    assert result.data is not None, result.reason
+    frame = np.array(Image.open(BytesIO(result.data)))
+    return frame.reshape(frame.shape[0], frame.shape[1], -1)
+
+
+def missing(found: dict[str, Made]) -> list[str]:
+    return sorted(stem for stem, result in found.items() if result.data is None)
+
+
+# -- names
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "2024-06-06T17:40:00+00:00",
+        "2024-06-06T17:40:00Z",
+        "2024-06-06T19:40:00+02:00",
+        "2024-06-06T12:10:00-0530",
+        "2024-06-06T17:40:00.0+00",
+        "2024-06-06T17:40:00,000000000+00:00",
+        "20240606T174000Z",
+        "2024-06-06T17:40Z",
+        "2024-06-06 17-40-00+00:00",
+    ],
+)
+def test_names_of_one_instant(stem: str) -> None:
+    assert instant(stem) == 1_717_695_600 * 10**9
+
+
+def test_fractions_count_and_local_time_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert instant("2024-06-06T17:40:00.25Z") == 1_717_695_600_250_000_000
+    assert instant("2024-06-06T17:40:00,123456789Z") == 1_717_695_600_123_456_789
+    monkeypatch.setenv("TZ", "Etc/GMT-3")
+    time.tzset()
+    try:
+        assert instant("2024-06-06T20:40:00") == 1_717_695_600 * 10**9
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("stem", ["", "shot", "2024-06-06", "2024-13-06T17:40:00", "12024-06-06T1"])
+def test_names_without_a_time(stem: str) -> None:
+    assert instant(stem) is None
+
+
+# -- pictures
+
+
+async def test_every_picture_comes_back(tmp_path: Path) -> None:
+    frames = folder_of(tmp_path, desk(12))
+    assert len(convert(tmp_path)) == 11
+    found = await made(tmp_path)
+    assert len(found) == 11
+    for stem, result in found.items():
+        assert np.array_equal(pixels(result), frames[stem])
+
+
+async def test_the_png_of_a_picture_is_always_the_same(tmp_path: Path) -> None:
+    frame = desk(1)[0]
+    data = png.canonical(frame)
+    picture = png.parse(data)
+    assert np.array_equal(png.read(data)[0], frame)
+    assert picture.recipe.filters == b"\2" * 200
+    assert picture.recipe.params == DeflateParams(6, 1, 8, 15)
+    assert picture.recipe.split in (0, 8192)
+    assert picture.recipe.head == b""
+
+
+async def test_a_run_goes_on_over_a_pause(tmp_path: Path) -> None:
+    stems = [*minutes(4), *minutes(4, 600)]
+    frames = folder_of(tmp_path, desk(8), stems)
+    convert(tmp_path)
+    found = await made(tmp_path)
+    assert len(found) == 7
+    assert missing(found) == []
+    assert np.array_equal(pixels(found[stems[5]]), frames[stems[5]])
+
+
+async def test_a_missing_link_costs_the_pictures_behind_it(tmp_path: Path) -> None:
+    everything = desk(6) + [np.roll(frame, 3, 0) for frame in desk(6, 9)]
+    stems = list(minutes(12))
+    frames = folder_of(tmp_path, everything, stems)
+    # Two runs: between them nearly everything changes.
+    convert(tmp_path, limit=60_000)
+    assert (tmp_path / f"{stems[6]}.png").exists()
+    (tmp_path / f"{stems[2]}.jxl").unlink()
+    found = await made(tmp_path)
+    assert missing(found) == stems[3:6]
+    assert "missing" in found[stems[3]].reason
+    assert stems[3] in found[stems[5]].reason
+    assert np.array_equal(pixels(found[stems[8]]), frames[stems[8]])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: bytes(len(data)),
+        lambda data: data[:200] + bytes([data[200] ^ 4]) + data[201:],
+        lambda data: data[:-30] + bytes([data[-30] ^ 128]) + data[-29:],
+    ],
+    ids=["cut", "empty", "zeros", "a bit", "a late bit"],
+)
+async def test_a_damaged_link_costs_the_pictures_behind_it(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    stems = list(minutes(9))
+    folder_of(tmp_path, desk(9), stems)
+    convert(tmp_path)
+    hurt = tmp_path / f"{stems[4]}.jxl"
+    hurt.write_bytes(damage(hurt.read_bytes()))
+    found = await made(tmp_path)
+    assert missing(found) == stems[4:]
+    assert "damaged" in found[stems[4]].reason
+    assert all(stems[4] in found[stem].reason for stem in stems[5:])
+
+
+async def test_a_run_without_its_png(tmp_path: Path) -> None:
+    stems = list(minutes(4))
+    folder_of(tmp_path, desk(4), stems)
+    convert(tmp_path)
+    (tmp_path / f"{stems[0]}.png").write_bytes(b"no PNG any more")
+    found = await made(tmp_path)
+    assert missing(found) == stems[1:]
+    assert stems[0] in found[stems[1]].reason
+    (tmp_path / f"{stems[0]}.png").unlink()
+    assert "no picture before" in (await made(tmp_path))[stems[1]].reason
+
+
+async def test_a_jxl_that_is_a_picture_of_its_own(tmp_path: Path) -> None:
+    frames = desk(8)
+    stems = list(minutes(8))
+    by_stem = folder_of(tmp_path, frames, stems)
+    photo = np.random.default_rng(3).integers(0, 255, (200, 240, 4), np.uint8)
+    (tmp_path / f"{stems[3]}.png").unlink()
+    convert(tmp_path)
+    (tmp_path / f"{stems[3]}.jxl").write_bytes(jxl.encode(photo, 3))
+    found = await made(tmp_path)
+    assert [stem for stem, result in found.items() if result.itself] == [stems[3]]
+    assert missing(found) == [stems[3]]
+    for stem in (stems[2], stems[4], stems[7]):
+        assert np.array_equal(pixels(found[stem]), by_stem[stem])
+
+
+async def test_shapes_that_change(tmp_path: Path) -> None:
+    wide = desk(9)
+    narrow = [np.ascontiguousarray(frame[..., :3]) for frame in wide]
+    grey = [np.ascontiguousarray(frame[..., :1]) for frame in wide]
+    small = [np.ascontiguousarray(frame[:90]) for frame in wide]
+    mixed = wide[:2] + narrow[2:4] + small[4:6] + grey[6:8] + wide[8:]
+    stems = list(minutes(9))
+    frames = folder_of(tmp_path, mixed, stems)
+    assert len(convert(tmp_path)) == 4
+    found = await made(tmp_path)
+    assert sorted(found) == [stems[1], stems[3], stems[5], stems[7]]
+    for stem, result in found.items():
+        assert np.array_equal(pixels(result), frames[stem])
+    # Without the RGB picture its difference must not be added to the RGBA one before it.
+    (tmp_path / f"{stems[2]}.png").unlink()
+    found = await made(tmp_path)
+    assert missing(found) == [stems[3]]
+    assert "shape" in found[stems[3]].reason
+
+
+async def test_differences_of_what_a_script_read_as_rgb(tmp_path: Path) -> None:
+    frames = desk(4)
+    stems = list(minutes(4))
+    folder_of(tmp_path, frames, stems)
+    for at in range(1, 4):
+        difference = np.ascontiguousarray((frames[at] - frames[at - 1])[..., :3])
+        (tmp_path / f"{stems[at]}.jxl").write_bytes(jxl.encode(difference, 1))
+        (tmp_path / f"{stems[at]}.png").unlink()
+    found = await made(tmp_path)
+    for at in range(1, 4):
+        assert np.array_equal(pixels(found[stems[at]]), frames[at])
+
+
+async def test_palette_pictures(tmp_path: Path) -> None:
+    frames = [np.ascontiguousarray(frame[..., :3]) for frame in desk(3)]
+    stems = list(minutes(3))
+    image = Image.fromarray(frames[0]).quantize(64)
+    image.save(tmp_path / f"{stems[0]}.png")
+    first = np.array(image)[..., np.newaxis]
+    indices = [first, first.copy(), first.copy()]
+    indices[1][:9] = 1
+    indices[2][:] = 2
+    for at in (1, 2):
+        data = jxl.encode(indices[at] - indices[at - 1], 1)
+        (tmp_path / f"{stems[at]}.jxl").write_bytes(data)
+    found = await made(tmp_path)
+    for at in (1, 2):
+        result = found[stems[at]].data
+        assert result is not None
+        shown = Image.open(BytesIO(result))
+        assert shown.mode == "P"
+        assert np.array_equal(np.array(shown)[..., np.newaxis], indices[at])
+        assert shown.getpalette() == Image.open(tmp_path / f"{stems[0]}.png").getpalette()
+
+
+async def test_sixteen_bits(tmp_path: Path) -> None:
+    source = np.random.default_rng(5)
+    frames = [source.integers(0, 65536, (30, 40, 3), np.uint16)]
+    frames += [frames[0].copy() for _ in range(2)]
+    frames[1][3:9] += np.uint16(40_000)
+    frames[2][:] = frames[1][::-1]
+    stems = list(minutes(3))
+    (tmp_path / f"{stems[0]}.png").write_bytes(png.canonical(frames[0]))
+    for at in (1, 2):
+        data = jxl.encode(frames[at] - frames[at - 1], 1)
+        (tmp_path / f"{stems[at]}.jxl").write_bytes(data)
+    found = await made(tmp_path)
+    for at in (1, 2):
+        result = found[stems[at]].data
+        assert result is not None
+        assert np.array_equal(png.read(result)[0], frames[at])
+
+
+# -- folders
+
+
+def test_what_is_a_legacy_folder(tmp_path: Path) -> None:
+    plain, deep = tmp_path / "plain", tmp_path / "deep"
+    folder_of(plain, desk(3))
+    (plain / "notes.jxl").write_bytes(b"\xff\x0a")
+    (plain / "2024-06-06T00:00:00Z.jxl").write_bytes(b"no JPEG XL")
+    assert not is_legacy(plain)
+    folder_of(deep / "2024" / "06", desk(3))
+    convert(deep / "2024" / "06")
+    assert is_legacy(deep)
+
+
+def test_a_conversion_that_was_stopped_before_it_deleted_the_png(tmp_path: Path) -> None:
+    frames = desk(4)
+    stems = list(minutes(4))
+    folder_of(tmp_path, frames, stems)
+    convert(tmp_path)
+    save(tmp_path, stems[2], frames[2])
+    found = scan(tmp_path)
+    assert [len(run) for run in found.runs] == [2, 2]
+    assert stems[2].encode() + b".jxl" not in found.places
+
+
+def test_two_names_of_one_instant_go_by_name(tmp_path: Path) -> None:
+    stems = ["2024-06-06T10:00:00Z", "2024-06-06T12:01:00+02:00", "2024-06-06T10:01:00Z"]
+    folder_of(tmp_path, desk(3), stems)
+    convert(tmp_path)
+    found = scan(tmp_path)
+    assert [step.name[:-4].decode() for step in found.runs[0]] == [stems[0], stems[2], stems[1]]
+    assert found.ties == [stems[1].encode() + b".jxl"]
+
+
+async def test_the_tree_of_a_mixed_folder(tmp_path: Path) -> None:
+    frames = folder_of(tmp_path / "a", desk(3))
+    stems = list(frames)
+    convert(tmp_path / "a")
+    (tmp_path / "a" / "notes.txt").write_text("kept as it is")
+    (tmp_path / "b").mkdir()
+    save(tmp_path / "b", "logo", desk(1)[0])
+    (tmp_path / "b" / "logo2.jxl").write_bytes(jxl.encode(desk(1)[0], 1))
+    (tmp_path / "link").symlink_to("a/notes.txt")
+    tree = LegacyTree(tmp_path)
+    async with tree.running():
+        names = [name.decode() for name, _ in await tree.children(b"a")]
+        assert names == sorted([f"{stem}.png" for stem in stems] + ["notes.txt"])
+        for stem in stems:
+            body = await tree.body(f"a/{stem}.png".encode())
+            shown = await tree.attributes(f"a/{stem}.png".encode())
+            assert shown.size == body.size
+            data = await body.pread(0, body.size)
+            assert np.array_equal(np.array(Image.open(BytesIO(data))), frames[stem])
+        with pytest.raises(FileNotFoundError):
+            await tree.attributes(f"a/{stems[1]}.jxl".encode())
+        assert [name for name, _ in await tree.children(b"b")] == [b"logo.png", b"logo2.jxl"]
+        assert (await tree.attributes(b"b/logo2.jxl")).size is not None
+        assert (await tree.attributes(b"link")).target == b"a/notes.txt"
+        with pytest.raises(FileNotFoundError):
+            await tree.attributes(b"a/nothing.png")
+    assert samples(tmp_path / "b" / "logo.png").shape == (200, 240, 4)
