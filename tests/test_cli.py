@@ -322,13 +322,22 @@ def test_verify_lists_differences(cli: Cli, root: Path, source: Path) -> None:
     assert len(found.json()["problems"]) == 3
 
 
+def test_verify_without_the_slash(cli: Cli, root: Path, source: Path) -> None:
+    """What went in with a slash at its end lies in the root, and is meant without one, too."""
+    cli("import", f"{source}/", root)
+    assert cli("verify", source, root).out == cli("verify", f"{source}/", root).out
+    assert cli("verify", source, root).code == 0
+    (source / "new").write_bytes(b"new")
+    assert cli("verify", source, root).code == 1
+
+
 def test_long_lists_are_cut(cli: Cli, root: Path, source: Path) -> None:
     for number in range(30):
         (source / f"{number}").touch()
     done = cli("verify", source, root)
     assert done.err.count("\n") == 22
     assert done.err.endswith("more (--json lists all)\n")
-    assert len(cli("verify", source, root, "--json").json()["problems"]) == 34
+    assert len(cli("verify", source, root, "--json").json()["problems"]) == 33
 
 
 def flip(path: Path, at: int) -> None:
@@ -649,3 +658,35 @@ def test_interrupted(root: Path, tmp_path: Path) -> None:
     Lock(root / "lock").release()
     assert process("import", tmp_path / "in", root).code == 0
     assert process("verify", tmp_path / "in", root).out == "30/30 identical\n"
+
+
+# Repair
+
+
+def test_repair_tells_what_it_did(cli: Cli, root: Path, source: Path) -> None:
+    assert cli("import", source, root).code == 0
+    assert cli("check", "--repair", root).code == 0
+    (root / "index.sqlite").unlink()
+    assert cli("check", root).code == 20
+    done = cli("check", "--repair", "--json", root)
+    assert done.code == 21
+    found = done.json()
+    assert found["rebuilt"]
+    assert (found["lost"], found["renamed"], found["left"]) == ([], [], [])
+    assert cli("verify", f"{source}", root).code == 0
+    pack = root / "packs" / "00000001.zip"
+    os.truncate(pack, pack.stat().st_size // 2)
+    done = cli("check", "--repair", root)
+    assert done.code == 22
+    assert "lost: in/" in done.out + done.err
+    assert cli("check", "--full", root).code == 0
+    assert cli("check", "--repair", root).code == 0
+
+
+def test_repair_needs_a_store_for_itself(cli: Cli, root: Path, tmp_path: Path) -> None:
+    assert cli("check", "--repair", tmp_path / "none").code == 10
+    store = Store.open(root)
+    try:
+        assert cli("check", "--repair", root).code == 11
+    finally:
+        store.close()

@@ -6,7 +6,7 @@ import errno
 import inspect
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import apsw
@@ -181,8 +181,8 @@ class OneFolder:
     async def getattr(self, ino: int) -> Attributes:
         return shown(ino)
 
-    async def readdir(self, fh: int, after: int) -> list[tuple[int, bytes, Attributes]]:
-        return [entry for entry in self.entries if entry[0] > after][:3]
+    async def readdir(self, fh: int, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
+        return (entry for entry in self.entries if entry[0] > after)
 
     async def statfs(self) -> os.statvfs_result:
         return os.statvfs("/")

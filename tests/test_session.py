@@ -89,8 +89,11 @@ def test_a_death_of_the_new_process_reaches_the_caller(
 def test_the_caller_returns_when_the_mount_is_ready(
     store: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def answer(store: Path, place: Path, options: object, ready: object) -> None:
+    async def answer(
+        store: Path, place: Path, options: object, ready: object, *trees: object
+    ) -> None:
         assert callable(ready)
+        assert trees == (None, None)
         ready()
 
     monkeypatch.setattr(session, "_serve", answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 import time
@@ -65,7 +66,7 @@ async def listing(vfs: Vfs, folder: int = ROOT) -> dict[bytes, Attributes]:
     fh = await vfs.opendir(folder)
     found: dict[bytes, Attributes] = {}
     after = 0
-    while entries := await vfs.readdir(fh, after):
+    while entries := list(await vfs.readdir(fh, after)):
         for cookie, name, shown in entries:
             assert name not in found
             after = cookie
@@ -556,12 +557,12 @@ async def test_readdir_survives_deletes_between_batches(vfs: Vfs) -> None:
     for number in range(200):
         await vfs.mknod(ROOT, b"%03d" % number, stat.S_IFIFO | 0o600, 0, USER)
     fh = await vfs.opendir(ROOT)
-    first = await vfs.readdir(fh, 0)
+    first = list(itertools.islice(await vfs.readdir(fh, 0), 50))
     seen = [name for _, name, _ in first]
     for name in seen[2:]:
         await vfs.unlink(ROOT, name)
     after = first[-1][0]
-    while entries := await vfs.readdir(fh, after):
+    while entries := list(await vfs.readdir(fh, after)):
         seen += [name for _, name, _ in entries]
         after = entries[-1][0]
     assert seen == [b".", b".."] + [b"%03d" % number for number in range(200)]
@@ -734,19 +735,37 @@ async def test_read_only_refuses_every_change(tmp_path: Path) -> None:
 # -- rendering ahead
 
 
-async def test_reading_by_name_renders_the_next_file_ahead(
+async def test_reading_by_name_renders_the_next_files_ahead(
     vfs: Vfs, store: FakeStore, nursery: trio.Nursery
 ) -> None:
     # Made out of order: what counts is the name.
-    inos = {name: await put(vfs, name, name) for name in (b"3", b"1", b"2", b"4")}
+    inos = {name: await put(vfs, name, name) for name in (b"3", b"1", b"2", b"5", b"4")}
     nursery.start_soon(vfs.run)
     await get(vfs, inos[b"1"])
     await trio.testing.wait_all_tasks_blocked()
     assert store.prefetched == []
     await get(vfs, inos[b"2"])
     await trio.testing.wait_all_tasks_blocked()
-    assert store.prefetched == [inos[b"3"]]
-    await get(vfs, inos[b"4"])
+    assert sorted(store.prefetched) == sorted([inos[b"3"], inos[b"4"]])
+    await get(vfs, inos[b"5"])
     await get(vfs, inos[b"1"])
     await trio.testing.wait_all_tasks_blocked()
-    assert store.prefetched == [inos[b"3"]]
+    assert sorted(store.prefetched) == sorted([inos[b"3"], inos[b"4"]])
+
+
+async def test_reading_backwards_renders_the_files_before_ahead(
+    vfs: Vfs, store: FakeStore, nursery: trio.Nursery
+) -> None:
+    inos = {name: await put(vfs, name, name) for name in (b"1", b"2", b"3", b"4")}
+    nursery.start_soon(vfs.run)
+    await get(vfs, inos[b"4"])
+    await get(vfs, inos[b"3"])
+    await trio.testing.wait_all_tasks_blocked()
+    assert sorted(store.prefetched) == sorted([inos[b"2"], inos[b"1"]])
+    await get(vfs, inos[b"2"])
+    await trio.testing.wait_all_tasks_blocked()
+    assert store.prefetched[2:] == [inos[b"1"]]
+    # Turned round: what follows again.
+    await get(vfs, inos[b"3"])
+    await trio.testing.wait_all_tasks_blocked()
+    assert store.prefetched[3:] == [inos[b"4"]]

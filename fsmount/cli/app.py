@@ -11,18 +11,26 @@ import apsw
 import click
 
 from fsmount import __version__
+from fsmount.cli.album import album
 from fsmount.cli.check import check
+from fsmount.cli.diff import diff
+from fsmount.cli.estimate import estimate_
 from fsmount.cli.export import export
 from fsmount.cli.importer import import_
 from fsmount.cli.init import init
 from fsmount.cli.ls import ls
 from fsmount.cli.mount import mount
+from fsmount.cli.repack import repack
+from fsmount.cli.runs import runs
 from fsmount.cli.stats import stats
 from fsmount.cli.umount import umount
 from fsmount.cli.verify import verify
 from fsmount.errors import Damaged, FsmountError
 
-_COMMANDS = (init, mount, umount, import_, export, verify, ls, stats, check)
+_COMMANDS = (
+    *(init, mount, umount, estimate_, import_, export, verify, ls, runs, diff, stats, check),
+    *(repack, album),
+)
 _INTERRUPTED = 130
 
 

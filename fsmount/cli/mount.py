@@ -7,14 +7,20 @@ from pathlib import Path
 
 import click
 
+from fsmount.album.tree import AlbumTree, source_of
 from fsmount.cli.common import cache_option, split_store
 from fsmount.errors import UsageError
+from fsmount.legacy.archive import LegacyTree
+from fsmount.legacy.runs import is_legacy
 from fsmount.mount.options import parse_options
-from fsmount.mount.session import serve, serve_in_background
+from fsmount.mount.session import OpenTree, serve, serve_in_background
+from fsmount.store.config import is_store
+
+_ALBUMS = "albums"
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="STORE DIR")
+@click.argument("paths", nargs=-1, metavar="SOURCE DIR")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
 @click.option("-o", "options", multiple=True, help="ro, allow_other, uid=N, gid=N, umask=NNN.")
 @cache_option
@@ -23,14 +29,40 @@ def mount(
 ) -> None:
     """Show the files of a store in a folder. Returns when the folder answers.
 
+    SOURCE is a store, or a folder of PNGs and .jxl differences as the script of the blog post
+    "Losslessly Compressing 25000 Images" leaves behind: that is shown as whole PNGs, for reading
+    only, and nothing in it is changed.
+
+    An album, or a folder of albums, is shown as the folder of photos it was, for reading only.
+    Albums in the folder STORE/albums stand as folders beside the store's files.
+
     \b
     Examples:
       fsmount mount ~/shots.store ~/screenshots
       fsmount mount -o ro,allow_other /backup/shots.store /mnt
+      fsmount mount -o ro ~/screenshots.old /mnt
+      fsmount mount /media/stick/2014-07-Italy.xml ~/italy
     """
-    store, places = split_store(paths, 0)
+    album = source_of(Path(paths[0])) if len(paths) == 2 and not is_store(Path(paths[0])) else None
+    store, places = split_store(paths, 0) if album is None else (album, list(paths[1:]))
     if len(places) != 1:
         raise UsageError("name one store and one folder: fsmount mount STORE DIR")
     chosen = dataclasses.replace(parse_options(",".join(options)), cache_bytes=cache_size)
     start = serve if foreground else serve_in_background
-    start(store, Path(places[0]), chosen)
+    start(store, Path(places[0]), chosen, open_tree=_opener(store), beside=_beside(store))
+
+
+def _opener(source: Path) -> OpenTree | None:
+    """How a source that is no store is opened; None for a store, or what is neither."""
+    if not is_store(source) and source.is_dir() and is_legacy(source):
+        return lambda path, options: LegacyTree(path, options.cache_bytes)
+    if not is_store(source) and source_of(source) is not None:
+        return lambda path, options: AlbumTree(path, options.cache_bytes)
+    return None
+
+
+def _beside(source: Path) -> OpenTree | None:
+    """The albums that lie in a store's own folder for them."""
+    if is_store(source) and (source / _ALBUMS).is_dir():
+        return lambda path, options: AlbumTree(path / _ALBUMS, options.cache_bytes // 4)
+    return None

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 NAME_BYTES = 255
 """Longest name of an entry, in bytes."""
@@ -13,8 +14,7 @@ NAME_BYTES = 255
 _TIME_LIMIT_NS = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What stat(2) shows of an inode. `blocks` counts 512 bytes each; times in ns since 1970."""
 
     ino: int

@@ -84,6 +84,24 @@ class Overrides:
     umask: int | None = None
 
 
+def entry_of(shown: Attributes, overrides: Overrides, timeout_s: float) -> EntryAttributes:
+    """What the kernel is told of an inode, and may remember for `timeout_s` seconds."""
+    entry = EntryAttributes()
+    entry.st_ino = shown.ino
+    entry.entry_timeout = entry.attr_timeout = timeout_s
+    entry.st_mode = shown.mode & ~(overrides.umask or 0)
+    entry.st_nlink = shown.nlink
+    entry.st_uid = shown.uid if overrides.uid is None else overrides.uid
+    entry.st_gid = shown.gid if overrides.gid is None else overrides.gid
+    entry.st_rdev = shown.rdev
+    entry.st_size = shown.size
+    entry.st_blocks = shown.blocks
+    entry.st_atime_ns = shown.atime_ns
+    entry.st_mtime_ns = shown.mtime_ns
+    entry.st_ctime_ns = shown.ctime_ns
+    return entry
+
+
 def _caller(ctx: RequestContext) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.umask)
 
@@ -103,20 +121,7 @@ class Operations(pyfuse3.Operations):
         self._overrides = overrides or Overrides()
 
     def _entry(self, shown: Attributes) -> EntryAttributes:
-        entry = EntryAttributes()
-        entry.st_ino = shown.ino
-        entry.entry_timeout = entry.attr_timeout = self._timeout_s
-        entry.st_mode = shown.mode & ~(self._overrides.umask or 0)
-        entry.st_nlink = shown.nlink
-        entry.st_uid = shown.uid if self._overrides.uid is None else self._overrides.uid
-        entry.st_gid = shown.gid if self._overrides.gid is None else self._overrides.gid
-        entry.st_rdev = shown.rdev
-        entry.st_size = shown.size
-        entry.st_blocks = shown.blocks
-        entry.st_atime_ns = shown.atime_ns
-        entry.st_mtime_ns = shown.mtime_ns
-        entry.st_ctime_ns = shown.ctime_ns
-        return entry
+        return entry_of(shown, self._overrides, self._timeout_s)
 
     # -- inodes
 
@@ -274,15 +279,11 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        entries = await self._vfs.readdir(fh, start_id)
-        while entries:
-            for cookie, name, shown in entries:
-                if not pyfuse3.readdir_reply(token, name, self._entry(shown), cookie):
-                    return
-                if name not in (b".", b".."):
-                    self._vfs.remember(shown.ino)
-                start_id = cookie
-            entries = await self._vfs.readdir(fh, start_id)
+        for cookie, name, shown in await self._vfs.readdir(fh, start_id):
+            if not pyfuse3.readdir_reply(token, name, self._entry(shown), cookie):
+                return
+            if name not in (b".", b".."):
+                self._vfs.remember(shown.ino)
 
     @answers
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:

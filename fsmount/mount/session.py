@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,11 +23,14 @@ import pyfuse3
 import trio
 
 from fsmount.errors import FsmountError, NoFuse
+from fsmount.mount.beside import FIRST, OperationsBeside
 from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, TIMEOUT_S, Operations, Overrides
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint
 from fsmount.mount.options import MountOptions
+from fsmount.mount.readonly import ReadOnlyOperations, Tree
 from fsmount.mount.vfs import Vfs
 from fsmount.store import config
+from fsmount.store.index import ROOT
 from fsmount.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -38,44 +42,60 @@ _WRITE_BACK_S = 30
 _LOCK_WAIT_S = 3.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+# How a source that is no store is opened: called in the process that serves it.
+OpenTree = Callable[[Path, MountOptions], Tree]
+
 
 def serve(
-    store_path: Path,
+    source: Path,
     mountpoint: Path,
     options: MountOptions,
     ready: Callable[[], None] = lambda: None,
+    open_tree: OpenTree | None = None,
+    beside: OpenTree | None = None,
 ) -> None:
     """Mount a store and serve it until it is unmounted; `ready` is called once it answers.
 
+    With `open_tree` the source is no store, and what that returns is shown for reading only. With
+    `beside` the folders of what that returns stand in the store's root.
     Raises :class:`NoStore`, :class:`NoFuse`, :class:`BadMountpoint`, :class:`StoreLocked` and
-    what else opening the store raises.
+    what else opening the source raises.
     """
-    _check(store_path, mountpoint, options)
+    _check(source, mountpoint, options, open_tree)
     log_to(os.environ.get("FSMOUNT_LOG"))
     _allow_many_files()
-    trio.run(_serve, store_path.resolve(), mountpoint.resolve(), options, ready)
+    trio.run(_serve, source.resolve(), mountpoint.resolve(), options, ready, open_tree, beside)
 
 
-def _check(store_path: Path, mountpoint: Path, options: MountOptions) -> None:
-    config.read(store_path)
+def _check(
+    source: Path, mountpoint: Path, options: MountOptions, open_tree: OpenTree | None
+) -> None:
+    if open_tree is None:
+        config.read(source)
     check_fuse(options)
-    check_mountpoint(mountpoint, store_path)
+    check_mountpoint(mountpoint, source)
 
 
-def serve_in_background(store_path: Path, mountpoint: Path, options: MountOptions) -> None:
+def serve_in_background(
+    source: Path,
+    mountpoint: Path,
+    options: MountOptions,
+    open_tree: OpenTree | None = None,
+    beside: OpenTree | None = None,
+) -> None:
     """Like :func:`serve` in a new process; returns when the mount answers.
 
-    What goes wrong before that is raised here; what happens later is in the log, a file in the
-    store or the one that FSMOUNT_LOG names.
+    What goes wrong before that is raised here; what happens later is in the log: the file that
+    FSMOUNT_LOG names, or one in the store.
     """
-    _check(store_path, mountpoint, options)
+    _check(source, mountpoint, options, open_tree)
     receiver, sender = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         os.close(receiver)
-        _become_daemon(sender, store_path.resolve(), mountpoint.resolve(), options)
+        _become_daemon(sender, source.resolve(), mountpoint.resolve(), options, open_tree, beside)
     os.close(sender)
     os.waitpid(child, 0)
     with open(receiver, "rb") as pipe:
@@ -90,7 +110,12 @@ def serve_in_background(store_path: Path, mountpoint: Path, options: MountOption
 
 
 def _become_daemon(
-    sender: int, store_path: Path, mountpoint: Path, options: MountOptions
+    sender: int,
+    source: Path,
+    mountpoint: Path,
+    options: MountOptions,
+    open_tree: OpenTree | None,
+    beside: OpenTree | None,
 ) -> NoReturn:
     """The forked process: leaves the terminal, serves, and reports once through the pipe."""
     code = 1
@@ -99,8 +124,9 @@ def _become_daemon(
         if os.fork():
             os._exit(0)
         os.umask(0o077)
-        log = os.environ.get("FSMOUNT_LOG") or str(store_path / "mount.log")
-        _detach_streams(log_to(log))
+        # Into a folder that is only shown nothing is written.
+        usual = os.devnull if open_tree is not None else str(source / "mount.log")
+        _detach_streams(log_to(os.environ.get("FSMOUNT_LOG") or usual))
         os.chdir("/")
 
         def ready() -> None:
@@ -108,7 +134,7 @@ def _become_daemon(
             os.close(sender)
 
         _allow_many_files()
-        trio.run(_serve, store_path, mountpoint, options, ready)
+        trio.run(_serve, source, mountpoint, options, ready, open_tree, beside)
         code = 0
     except FsmountError as error:
         code = error.exit_code
@@ -170,16 +196,29 @@ def _allow_many_files() -> None:
 
 
 async def _serve(
-    store_path: Path, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
+    source: Path,
+    mountpoint: Path,
+    options: MountOptions,
+    ready: Callable[[], None],
+    open_tree: OpenTree | None,
+    beside: OpenTree | None,
 ) -> None:
+    if open_tree is not None:
+        await serve_tree(open_tree(source, options), mountpoint, options, ready)
+        return
     store = Store.open(
-        store_path,
+        source,
         read_only=options.read_only,
         cache_bytes=options.cache_bytes,
         lock_wait_s=_LOCK_WAIT_S,
     )
     try:
-        await serve_store(store, mountpoint, options, ready)
+        if beside is None:
+            await serve_store(store, mountpoint, options, ready)
+        else:
+            tree = beside(source, options)
+            async with tree.running():
+                await serve_store(store, mountpoint, options, ready, tree)
     finally:
         store.close()
 
@@ -189,39 +228,92 @@ async def serve_store(
     mountpoint: Path,
     options: MountOptions,
     ready: Callable[[], None] = lambda: None,
+    beside: Tree | None = None,
 ) -> None:
-    """Mount an open store and answer until it is unmounted. Raises :class:`NoFuse`."""
+    """Mount an open store and answer until it is unmounted. Raises :class:`NoFuse`.
+
+    The folders of a tree that runs may stand `beside` the store's files.
+    """
     vfs = Vfs(store)
-    overrides = Overrides(options.uid, options.gid, options.umask)
     timeout_s = READ_ONLY_TIMEOUT_S if store.read_only else TIMEOUT_S
+    own = Operations(vfs, _overrides(options), timeout_s)
+    operations = own if beside is None else _with_tree(own, vfs, store, beside, options)
+
+    async def behind() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_in_background, "rendering ahead", vfs.run)
+            nursery.start_soon(_in_background, "encoding", store.run)
+
+    def held() -> list[Path]:
+        return [mountpoint / os.fsdecode(store.index.path(ino)) for ino in store.held()]
+
     try:
-        pyfuse3.init(
-            Operations(vfs, overrides, timeout_s),
-            str(mountpoint),
-            _fuse_options(store.path, options),
+        await _answer(operations, store.path, mountpoint, options, ready, behind, held)
+    finally:
+        vfs.close()
+
+
+async def serve_tree(
+    tree: Tree,
+    mountpoint: Path,
+    options: MountOptions,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Show a tree, for reading only, until it is unmounted. Raises :class:`NoFuse`."""
+    options = replace(options, read_only=True)
+    operations = ReadOnlyOperations(tree, _overrides(options))
+    async with tree.running():
+        await _answer(
+            operations, tree.source, mountpoint, options, ready, trio.sleep_forever, lambda: []
         )
+
+
+def _with_tree(
+    operations: Operations, vfs: Vfs, store: Store, tree: Tree, options: MountOptions
+) -> OperationsBeside:
+    def has(name: bytes) -> bool:
+        return store.index.lookup(ROOT, name) is not None
+
+    shown = ReadOnlyOperations(tree, _overrides(options), FIRST)
+    return OperationsBeside(operations, vfs, has, shown)
+
+
+def _overrides(options: MountOptions) -> Overrides:
+    return Overrides(options.uid, options.gid, options.umask)
+
+
+async def _answer(
+    operations: pyfuse3.Operations,
+    source: Path,
+    mountpoint: Path,
+    options: MountOptions,
+    ready: Callable[[], None],
+    behind: Callable[[], Awaitable[None]],
+    held: Callable[[], list[Path]],
+) -> None:
+    """Mount, and answer until unmounted; `behind` runs meanwhile, `held` names files written to."""
+    try:
+        pyfuse3.init(operations, str(mountpoint), _fuse_options(source, options))
     except RuntimeError as error:
         raise NoFuse(f"the system refused to mount on {mountpoint} ({error})") from error
     clean = False
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_end_on_signals, store, mountpoint)
-            nursery.start_soon(_in_background, "rendering ahead", vfs.run)
-            nursery.start_soon(_in_background, "encoding", store.run)
+            await nursery.start(_end_on_signals, held)
+            nursery.start_soon(behind)
             nursery.start_soon(_announce, mountpoint, ready)
             await pyfuse3.main()
             clean = True
             nursery.cancel_scope.cancel()
     finally:
         pyfuse3.close(unmount=clean)
-        vfs.close()
         _log.info("%s is %s", mountpoint, "unmounted" if clean else "not served any more")
 
 
-def _fuse_options(store_path: Path, options: MountOptions) -> set[str]:
+def _fuse_options(source: Path, options: MountOptions) -> set[str]:
     # libfuse splits at commas unless they are escaped.
-    source = str(store_path).replace("\\", "\\\\").replace(",", "\\,")
-    chosen = {"default_permissions", f"fsname={source}", "subtype=fsmount"}
+    name = str(source).replace("\\", "\\\\").replace(",", "\\,")
+    chosen = {"default_permissions", f"fsname={name}", "subtype=fsmount"}
     if options.read_only:
         chosen.add("ro")
     if options.allow_other:
@@ -244,17 +336,15 @@ async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
 
 
 async def _end_on_signals(
-    store: Store,
-    mountpoint: Path,
+    held: Callable[[], list[Path]],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         task_status.started()
         async for number in signals:
             _log.info("%s: unmounting", signal.Signals(number).name)
-            paths = [mountpoint / os.fsdecode(store.index.path(ino)) for ino in store.held()]
             with trio.move_on_after(_WRITE_BACK_S):
-                await trio.to_thread.run_sync(_write_back, paths, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(_write_back, held(), abandon_on_cancel=True)
             pyfuse3.terminate()
             return
 

@@ -18,10 +18,11 @@ import errno
 import logging
 import os
 import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import trio
 
-from fsmount.errors import NoSuchInode
 from fsmount.mount import xattrs
 from fsmount.mount.attributes import (
     NAME_BYTES,
@@ -45,9 +46,19 @@ LINKS = 65_000
 """Most names a file can have, as on ext4."""
 
 _TARGET_BYTES = 4095
-_BATCH = 64
+_BATCH = 24  # entries: what one page holds
+# Files rendered ahead of a reader that goes by name: each on a core of its own.
+_AHEAD = 2
 _DOTS = 2  # readdir cookies of "." and ".." come before those of the index
 _SPECIAL = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
+
+
+@dataclass(slots=True)
+class OpenFolder:
+    """One opendir(3). `taken`: how many entries the last request had room for."""
+
+    ino: int
+    taken: int = 0
 
 
 class Vfs:
@@ -57,14 +68,22 @@ class Vfs:
         self._store = store
         self._index = store.index
         self._files = OpenFiles(store, self._settle)
-        self._folders: dict[int, int] = {}
+        self._folders: dict[int, OpenFolder] = {}
         self._next_folder = 1
         self._lookups: dict[int, int] = {}
-        self._expected: int | None = None
-        self._wanted, self._requests = trio.open_memory_channel[int](1)
+        # Inodes without a name that somebody still uses; those of an earlier mount are gone.
+        self._nameless: set[int] = set()
+        # The neighbours of the file read last: in which direction a reader of one goes.
+        self._expected: dict[int, int] = {}
+        self._wanted, self._requests = trio.open_memory_channel[int](_AHEAD)
 
     async def run(self) -> None:
-        """Background task: render ahead, one file at a time, for readers that go by name."""
+        """Background task: render ahead for readers that go by name, in either direction."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(_AHEAD):
+                nursery.start_soon(self._run_ahead)
+
+    async def _run_ahead(self) -> None:
         async for ino in self._requests:
             try:
                 await self._store.prefetch(ino)
@@ -75,27 +94,31 @@ class Vfs:
         """The end of the mount: drop all handles and lookup counts, and what hung on them."""
         self._files.release_all()
         self._folders.clear()
-        remembered, self._lookups = self._lookups, {}
-        for ino in remembered:
-            self._settle(ino)
+        self._lookups.clear()
+        for ino in list(self._nameless):
+            try:
+                self._settle(ino)
+            except Exception:
+                _log.exception("inode %d could not be removed; the next start does it", ino)
 
     # -- inodes
 
     def _show(self, node: Inode) -> Attributes:
         size, blocks = self._files.extent(node)
         mtime_ns, ctime_ns = self._files.times(node)
+        # By position, which takes half the time; a listing does this for every file.
         return Attributes(
-            ino=node.ino,
-            mode=node.mode,
-            nlink=node.nlink,
-            uid=node.uid,
-            gid=node.gid,
-            rdev=node.rdev,
-            size=size,
-            blocks=blocks,
-            atime_ns=node.atime_ns,
-            mtime_ns=mtime_ns,
-            ctime_ns=ctime_ns,
+            node.ino,
+            node.mode,
+            node.nlink,
+            node.uid,
+            node.gid,
+            node.rdev,
+            size,
+            blocks,
+            node.atime_ns,
+            mtime_ns,
+            ctime_ns,
         )
 
     def _introduce(self, node: Inode) -> Attributes:
@@ -117,21 +140,27 @@ class Vfs:
 
     def _settle(self, ino: int) -> None:
         """Remove an inode for good if nothing names or uses it any more."""
-        if ino in self._lookups or self._files.is_open(ino) or self._store.read_only:
+        # The index is not asked: the kernel may forget a million inodes at a time.
+        if ino not in self._nameless or ino in self._lookups or self._files.is_open(ino):
             return
-        try:
-            node = self._index.inode(ino)
-        except NoSuchInode:
-            return
+        token = self._index.purge(ino)
+        self._nameless.discard(ino)
+        if token is not None:
+            self._store.discard(token)
+
+    def _lost_name(self, node: Inode) -> None:
+        """A name of `node`, as its row is now, has gone."""
         if node.nlink == 0:
-            token = self._index.purge(ino)
-            if token is not None:
-                self._store.discard(token)
+            self._nameless.add(node.ino)
+            self._settle(node.ino)
 
     async def lookup(self, folder: int, name: bytes) -> Attributes:
         """The entry `name`; one lookup more. Raises OSError ENOENT, ENOTDIR, ENAMETOOLONG."""
-        self._folder(folder)
-        return self._introduce(self._entry(folder, name))
+        node = self._find(folder, name)
+        if node is None:
+            self._folder(folder)
+            raise failure(errno.ENOENT)
+        return self._introduce(node)
 
     async def getattr(self, ino: int) -> Attributes:
         """What stat(2) shows."""
@@ -329,8 +358,7 @@ class Vfs:
         if stat.S_ISDIR(node.mode):
             raise failure(errno.EISDIR)
         self._files.persist(node.ino)
-        self._index.unlink(folder, name, now_ns())
-        self._settle(node.ino)
+        self._lost_name(self._index.unlink(folder, name, now_ns()))
 
     async def rmdir(self, folder: int, name: bytes) -> None:
         """Remove an empty folder. Raises OSError ENOTDIR, ENOTEMPTY, ENOENT."""
@@ -341,8 +369,7 @@ class Vfs:
             raise failure(errno.ENOTDIR)
         if not self._index.is_empty(node.ino):
             raise failure(errno.ENOTEMPTY)
-        self._index.unlink(folder, name, now_ns())
-        self._settle(node.ino)
+        self._lost_name(self._index.unlink(folder, name, now_ns()))
 
     async def rename(
         self, folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int = 0
@@ -366,7 +393,7 @@ class Vfs:
             folder, name, new_folder, new_name, now_ns(), exchange=flags == RENAME_EXCHANGE
         )
         if replaced is not None:
-            self._settle(replaced.ino)
+            self._lost_name(replaced)
 
     def _check_rename(
         self, moved: Inode, new_folder: int, other: Inode | None, folder: int, flags: int
@@ -424,13 +451,19 @@ class Vfs:
             self._render_ahead(handle.entry.ino)
 
     def _render_ahead(self, ino: int) -> None:
-        """If `ino` was read after the file before it, ask for the file after it."""
+        """If `ino` was read after a neighbour of it, ask for the files farther on."""
         place = self._index.folder_of(ino)
-        follower = self._index.next_names(*place) if place else []
-        expected, self._expected = self._expected, follower[0][1] if follower else None
-        if expected == ino and self._expected is not None:
+        step = self._expected.get(ino, 0)
+        self._expected = {}
+        if place is None:
+            return
+        after = self._index.next_names(*place, _AHEAD)
+        before = self._index.previous_names(*place, _AHEAD)
+        self._expected = {ino: -1 for _, ino in before[:1]} | {ino: 1 for _, ino in after[:1]}
+        wanted = after if step > 0 else before if step < 0 else []
+        for _, follower in wanted:
             try:
-                self._wanted.send_nowait(self._expected)
+                self._wanted.send_nowait(follower)
             except trio.WouldBlock:
                 _log.debug("already rendering ahead")
 
@@ -441,29 +474,32 @@ class Vfs:
         self._folder(ino)
         fh = self._next_folder
         self._next_folder += 1
-        self._folders[fh] = ino
+        self._folders[fh] = OpenFolder(ino)
         return fh
 
-    async def readdir(self, fh: int, after: int) -> list[tuple[int, bytes, Attributes]]:
-        """The next entries: (cookie, name, attributes); empty at the end.
+    async def readdir(self, fh: int, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
+        """The entries from `after` on: (cookie, name, attributes), made as they are taken.
 
         `after` is 0 or a cookie. "." and ".." come first and are not to be remembered; each
         other entry is, by who passes it on. Cookies stay valid whatever comes and goes.
         """
-        folder = self._open_folder(fh)
-        entries: list[tuple[int, bytes, Attributes]] = []
+        return self._entries(self._open_folder(fh), after)
+
+    def _entries(self, folder: OpenFolder, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
         if after < _DOTS:
-            place = self._index.folder_of(folder)
-            above = place[0] if place else folder
-            dots = ((1, b".", folder), (2, b"..", above))
-            entries += [
-                (cookie, name, self._show(self._index.inode(ino)))
-                for cookie, name, ino in dots
-                if cookie > after
-            ]
-        children = self._index.children(folder, max(0, after - _DOTS), _BATCH)
-        entries += [(cookie + _DOTS, name, self._show(node)) for cookie, name, node in children]
-        return entries
+            place = self._index.folder_of(folder.ino)
+            above = place[0] if place else folder.ino
+            for cookie, name, ino in ((1, b".", folder.ino), (2, b"..", above)):
+                if cookie > after:
+                    yield cookie, name, self._show(self._index.inode(ino))
+        # What is not taken is thrown away, as it may have changed by the next request: so no more
+        # is asked for than the kernel had room for the last time, and a little.
+        limit = max(_BATCH, folder.taken + folder.taken // 8)
+        folder.taken, at = 0, max(0, after - _DOTS)
+        while children := self._index.children(folder.ino, at, limit):
+            for at, name, node in children:
+                folder.taken += 1
+                yield at + _DOTS, name, self._show(node)
 
     async def fsyncdir(self, fh: int) -> None:
         """Force the names of a folder to the disk (with all others)."""
@@ -475,7 +511,7 @@ class Vfs:
         self._open_folder(fh)
         del self._folders[fh]
 
-    def _open_folder(self, fh: int) -> int:
+    def _open_folder(self, fh: int) -> OpenFolder:
         folder = self._folders.get(fh)
         if folder is None:
             raise failure(errno.EBADF)

@@ -18,6 +18,7 @@ from fsmount.store.store import Store
 
 _VIRTUAL = b"user.fsmount."
 _STORED = (b"user.", b"trusted.", b"security.")
+_LABEL = b"security.selinux"
 _VALUE_BYTES = 65536
 
 
@@ -29,7 +30,8 @@ def get(store: Store, node: Inode, size: int, name: bytes) -> bytes:
         _check_name(name)
         value = store.index.get_xattr(node.ino, name)
     if value is None:
-        raise failure(errno.ENODATA)
+        # `ls -l` asks for this label file by file, unless it is told that there are none here.
+        raise failure(errno.ENOTSUP if name == _LABEL else errno.ENODATA)
     return value
 
 
