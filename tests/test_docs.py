@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,7 +15,16 @@ from fsmount.cli.app import group
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "commands.md").read_text()
-COMMANDS = list(group.commands.items())
+
+
+def commands(around: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in around.commands.items():
+        yield before + name, command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before}{name} ")
+
+
+COMMANDS = list(commands(group))
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -12,72 +12,22 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from tests.bench.measure import Watch, quantiles, timed
 from tests.corpus import root
 from tests.e2e.mounts import Mount
 
 _COUNT = 2000
 
 
-def memory(pid: int) -> tuple[int, int]:
-    """Resident bytes now of a process, and of its children (the workers)."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return _resident(str(pid)), sum(_resident(child) for child in children)
-
-
-def _resident(pid: str) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return next(
-        (int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS")), 0
-    )
-
-
-class Watch:
-    """Samples a process's memory from a thread; `peak` holds (process, children) in bytes."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak = (0, 0)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(pid,))
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self, pid: int) -> None:
-        while not self._stop.wait(0.05):
-            try:
-                now = memory(pid)
-            except OSError:
-                return
-            self.peak = max(self.peak[0], now[0]), max(self.peak[1], now[1])
-
-
-def timed(action: Callable[[], object]) -> float:
-    """Seconds an action takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
 def row(name: str, seconds: Sequence[float]) -> str:
     """One line of a distribution."""
-    ordered = sorted(seconds)
-    at = [ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99)]
-    shown = "".join(f"{1000 * value:9.2f}" for value in (*at, ordered[-1]))
-    return f"{name:<34}{shown}   n={len(ordered)}"
+    shown = "".join(f"{1000 * value:9.2f}" for value in quantiles(seconds))
+    return f"{name:<34}{shown}   n={len(seconds)}"
 
 
 def lookups(folder: Path, until: Callable[[int], bool]) -> list[float]:

@@ -1,0 +1,89 @@
+"""The method fsmount grew from ("Losslessly Compressing 25000 Images"), re-stated.
+
+Each picture whose shape is that of the one before, and of whose samples fewer than 100,000 differ
+from it, is stored as JPEG XL (lossless, effort 1) of the difference modulo 256; the others stay
+PNG. It keeps pixels, not the files' bytes. Its decompressor writes PNGs, so that is timed.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fsmount.codec import jxl
+from tests.bench.measure import size_of
+from tests.bench.methods import Opener, Pixels, decoded, pixels
+
+_FEW_SAMPLES = 100_000
+
+
+class Blog:
+    """Files named by place: ``000007.png`` as it was, or ``000007.jxl``, a difference."""
+
+    name = "blog's method"
+    gives = "pixels"
+
+    def missing(self) -> str | None:
+        return None
+
+    def store(self, files: Sequence[Path], folder: Path) -> None:
+        (folder / "000000.png").write_bytes(files[0].read_bytes())
+        with ProcessPoolExecutor() as pool:
+            stored = pool.map(difference, itertools.pairwise(files), chunksize=4)
+            for number, (suffix, data) in enumerate(stored, start=1):
+                (folder / f"{number:06}.{suffix}").write_bytes(data)
+
+    def size(self, folder: Path) -> int:
+        return size_of(folder)
+
+    def read_all(self, folder: Path, out: Path) -> None:
+        runs: list[list[Path]] = []
+        for path in sorted(folder.iterdir()):
+            if path.suffix == ".png":
+                runs.append([])
+            runs[-1].append(path)
+        with ProcessPoolExecutor() as pool:
+            list(pool.map(_undo, runs))
+
+    @contextmanager
+    def opener(self, folder: Path) -> Iterator[Opener]:
+        kept = sorted(folder.iterdir())
+        yield lambda number: _frame(kept[: number + 1])
+
+
+def difference(pair: tuple[Path, Path]) -> tuple[str, bytes]:
+    """The stored form of the second picture: its suffix, and the bytes."""
+    first, second = (path.read_bytes() for path in pair)
+    a, b = decoded(first), decoded(second)
+    if a.shape != b.shape or np.count_nonzero(a != b) >= _FEW_SAMPLES:
+        return "png", second
+    return "jxl", jxl.encode(b - a, 1)
+
+
+def _add(frame: Pixels, path: Path) -> Pixels:
+    added: Pixels = frame + jxl.decode(path.read_bytes(), frame.shape[2])
+    return added
+
+
+def _undo(run: list[Path]) -> None:
+    """Decode a run (a PNG and the differences behind it) to PNGs."""
+    frame = pixels(run[0])
+    for path in run[1:]:
+        frame = _add(frame, path)
+        Image.fromarray(frame).save(io.BytesIO(), "png")
+
+
+def _frame(kept: list[Path]) -> Pixels:
+    """The last picture: from the last PNG on through all differences."""
+    start = max(number for number, path in enumerate(kept) if path.suffix == ".png")
+    frame = pixels(kept[start])
+    for path in kept[start + 1 :]:
+        frame = _add(frame, path)
+    return frame

@@ -1,0 +1,152 @@
+"""What an action costs: time, processor time, memory and writes, of a process and its children."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+_EVERY_S = 0.05
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, seconds of all processors, bytes at the peak, bytes sent to disk."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+    written_bytes: int
+
+
+def spend(action: Callable[[], None]) -> Cost:
+    """What an action costs in a fresh process, its start aside; `action` can be pickled.
+
+    Memory is the sum of the proportional shares (PSS) of the process and those it started.
+    """
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawning) as pool:
+        return pool.submit(_spent, action).result()
+
+
+def _spent(action: Callable[[], None]) -> Cost:
+    with Watch(os.getpid()) as watch:
+        cpu, written, start = _cpu(), _written(), time.perf_counter()
+        action()
+        wall = time.perf_counter() - start
+    return Cost(wall, _cpu() - cpu, sum(watch.peak), _written() - written)
+
+
+def _cpu() -> float:
+    """Processor seconds of this process and of those it has waited for."""
+    who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    return sum(sum(resource.getrusage(one)[:2]) for one in who)
+
+
+def _written() -> int:
+    """Bytes of pages made dirty so far, less those thrown away; counted like :func:`_cpu`."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    counts = {name: int(value) for name, value in (line.split(": ") for line in lines)}
+    return counts["write_bytes"] - counts["cancelled_write_bytes"]
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Bytes of memory now of a process, and of those it started (shared pages in proportion)."""
+    return _share(pid), sum(sum(memory(child)) for child in _children(pid))
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+        files = [Path(f"/proc/{pid}/task/{task}/children") for task in tasks]
+        return [int(child) for file in files for child in file.read_text().split()]
+    except OSError:
+        return []
+
+
+def _share(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+
+
+class Watch:
+    """Samples a process's memory from a thread; `peak` holds (process, children) in bytes."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak = (0, 0)
+        self._pid = pid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_EVERY_S):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        now = memory(self._pid)
+        self.peak = max(self.peak[0], now[0]), max(self.peak[1], now[1])
+
+
+def processor_ns(pid: int) -> int:
+    """Nanoseconds a running process has had of the processors."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds an action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, float, float, float]:
+    """p50, p90, p99 and the largest."""
+    ordered = sorted(values)
+    at = [ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99)]
+    return at[0], at[1], at[2], ordered[-1]
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def drop_pages(folder: Path) -> None:
+    """Make the next read of each file below a folder come from the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were taken on, and how busy it was."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+    }

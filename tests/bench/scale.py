@@ -1,0 +1,185 @@
+"""A store of a million files: opening, listing, memory, and what a file costs in the index.
+
+    python -m tests.bench.scale [--files 1000000] [--folder 25000] [--shared] [--json] [--store DIR]
+
+The store is synthetic (:mod:`tests.bench.synthetic`); `--store` keeps it there, or takes one that
+is there. `ls -l` goes in turn over folders of the store and of a filesystem that does nothing
+(:mod:`tests.bench.nothing`): the ratio is that of the medians. Memory of the daemon is what it has
+more after `find` has shown every file to the kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from fsmount.mount.mountpoint import unmount
+from fsmount.store.config import Layout
+from tests.bench import synthetic
+from tests.bench.measure import machine, memory, processor_ns, timed
+from tests.bench.ours import fsmount
+
+_LISTINGS = 9
+_MOUNTS = 5
+
+
+@contextmanager
+def mounted(store: Path, folder: Path) -> Iterator[int]:
+    """The store on `folder`, by the command of ours; its process."""
+    fsmount("mount", store, folder)
+    try:
+        yield int(os.getxattr(folder, "user.fsmount.pid"))
+    finally:
+        unmount(folder)
+
+
+@contextmanager
+def nothing(folder: Path, files: int, per_folder: int) -> Iterator[int]:
+    """The filesystem that does nothing on `folder`; its process."""
+    sizes = ["--files", str(files), "--folder", str(per_folder)]
+    command = [sys.executable, "-m", "tests.bench.nothing", str(folder), *sizes]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    try:
+        yield process.pid
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        process.wait()
+
+
+def run(*command: str | Path) -> float:
+    """Seconds a program takes whose output nobody reads."""
+    return timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+
+
+def children_cpu() -> float:
+    """Processor seconds of the programs run so far."""
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def mounting(store: Path, folder: Path) -> dict[str, float]:
+    """Until `fsmount mount` returns; CPU of it and of the daemon; any command's start in that."""
+    times, cpus, starts = [], [], []
+    for _ in range(_MOUNTS):
+        starts.append(timed(lambda: fsmount("--version")))
+        start, cpu = time.perf_counter(), children_cpu()
+        with mounted(store, folder) as pid:
+            times.append(time.perf_counter() - start)
+            cpus.append(children_cpu() - cpu + processor_ns(pid) / 1e9)
+    return {
+        "mount_s": median(times),
+        "mount_cpu_s": median(cpus),
+        "start_of_any_command_s": median(starts),
+    }
+
+
+def listing(ours: tuple[Path, int], theirs: tuple[Path, int]) -> dict[str, float]:
+    """`ls -l` of a folder nobody has looked at, of both in turn: seconds, and those of the CPU."""
+    walls: dict[str, list[float]] = {"ls": [], "nothing_ls": []}
+    cpus: dict[str, list[float]] = {"ls": [], "nothing_ls": []}
+    folders = sorted(path.name for path in theirs[0].iterdir())[:_LISTINGS]
+    for name in folders:
+        for what, (place, pid) in (("ls", ours), ("nothing_ls", theirs)):
+            before = processor_ns(pid) / 1e9 + children_cpu()
+            walls[what].append(run("ls", "-l", place / name))
+            cpus[what].append(processor_ns(pid) / 1e9 + children_cpu() - before)
+    wall, cpu = ({what: median(values) for what, values in each.items()} for each in (walls, cpus))
+    return {
+        "ls_s": wall["ls"],
+        "ls_nothing_s": wall["nothing_ls"],
+        "ls_ratio": wall["ls"] / wall["nothing_ls"],
+        "ls_cpu_s": cpu["ls"],
+        "ls_nothing_cpu_s": cpu["nothing_ls"],
+        "ls_cpu_ratio": cpu["ls"] / cpu["nothing_ls"],
+    }
+
+
+def finding(folder: Path, pid: int, files: int) -> dict[str, float]:
+    """`find` over everything, and what the daemon remembers of each file the kernel knows then."""
+    before, cpu = memory(pid)[0], processor_ns(pid)
+    wall = run("find", folder)
+    cpu = processor_ns(pid) - cpu
+    return {
+        "find_s": wall,
+        "find_daemon_cpu_s": cpu / 1e9,
+        "daemon_bytes": memory(pid)[0],
+        "daemon_bytes_per_file": (memory(pid)[0] - before) / files,
+    }
+
+
+def commands(store: Path) -> dict[str, float]:
+    """Processor seconds and largest memory of commands that look at the index."""
+    found: dict[str, float] = {}
+    name = b"%08d" % 0
+    for verb, *rest in (("stats",), ("ls", os.fsdecode(name)), ("check",)):
+        used = _usage(lambda verb=verb, rest=rest: fsmount(verb, store, *rest))  # type: ignore[misc]
+        found |= {f"fsmount_{verb}_cpu_s": used[0], f"fsmount_{verb}_bytes": used[1]}
+    return found
+
+
+def _usage(action: Callable[[], object]) -> tuple[float, int]:
+    """CPU seconds and peak bytes of the children an action runs, in a process of its own."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        action()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        os.write(sender, json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss << 10]).encode())
+        os._exit(0)
+    os.close(sender)
+    with open(receiver, "rb") as pipe:
+        cpu, peak = json.loads(pipe.read())
+    os.waitpid(child, 0)
+    return cpu, peak
+
+
+def measure(store: Path, scratch: Path, files: int, per_folder: int) -> dict[str, object]:
+    """All figures."""
+    ours, theirs = scratch / "ours", scratch / "theirs"
+    for each in (ours, theirs):
+        each.mkdir()
+    index = Layout(store).index.stat().st_size
+    found: dict[str, object] = {**machine(), "files": files, "index_bytes_per_file": index / files}
+    found |= mounting(store, ours)
+    with mounted(store, ours) as pid, nothing(theirs, files, per_folder) as other:
+        found |= listing((ours, pid), (theirs, other))
+    with mounted(store, ours) as pid:
+        found |= finding(ours, pid, files)
+        end = time.perf_counter()
+    found["umount_s"] = time.perf_counter() - end
+    return {**found, **commands(store)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=synthetic.FILES)
+    parser.add_argument("--folder", type=int, default=synthetic.FOLDER)
+    parser.add_argument("--shared", action="store_true", help="all files show the same object")
+    parser.add_argument("--store", type=Path, help="where the store is, or is to be kept")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        store = chosen.store or Path(scratch) / "store"
+        if not store.exists():
+            synthetic.fill(store, chosen.files, chosen.folder, shared=chosen.shared)
+        found = measure(store, Path(scratch), chosen.files, chosen.folder)
+    if chosen.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:26}{value:14,.3f}" if isinstance(value, float) else f"{name:26}{value!s:>14}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Where the CPU time of a picture goes, in and out, and what a whole import takes of it.
+
+    python -m tests.bench.stages [FOLDER_OF_PNGS]
+
+CPU milliseconds a picture, which other programs on the machine change less than seconds. `blog` is
+that of `tests.bench.blog`, in one process in the same run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import trio
+
+from fsmount.codec import engine
+from fsmount.codec.deflate import DeflateParams
+from fsmount.codec.png import parse
+from fsmount.store import config, jobs
+from fsmount.store.disk import Disk
+from fsmount.store.entries import About
+from fsmount.store.importing import Importer
+from fsmount.store.jobs import Order
+from fsmount.store.reader import Place
+from fsmount.store.store import Store
+from tests.bench.blog import difference
+from tests.corpus import root
+from tests.encoding import BUDGET, Line, forget_caches
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Clock:
+    """Seconds of this thread, by the name of what it did."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def time(self, name: str, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        start = time.thread_time()
+        result = action(*args, **kwargs)
+        self.seconds[name] += time.thread_time() - start
+        return result
+
+
+class Stages(Line):
+    """Pictures that go in one after the other, in this process."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__(folder)
+        self.clock = clock
+
+    def put(self, file: Path, hints: tuple[DeflateParams, ...]) -> tuple[int, bytes]:
+        """One picture, each stage timed; its number and hash."""
+        seen = self.clock.time("look", jobs.look, str(file), hints, BUDGET)
+        assert seen.picture is not None, seen.reason
+        assert seen.seen is not None
+        plan = self.clock.time("plan", self.planner.plan, seen.seen)
+        number = len(self.places) + 1
+        wanted = plan.objects()
+        for known in list(wanted):
+            wanted.update(self.encoded[known].layer)
+        places = tuple(self.places[known] for known in sorted(wanted))
+        about = About(number, file.name, 0, seen.sha256, seen.size)
+        order = Order(about, seen.picture, plan, places, str(self.pack.path))
+        encoded = self.clock.time("encode", jobs.encode, order, BUDGET)
+        place = self.pack.append(encoded.entry)
+        self.places[number] = Place(number, str(self.pack.path), *place)
+        self.encoded[number] = encoded
+        self.planner.encoded(seen.seen, encoded.layout, number, anchor=encoded.anchor)
+        return number, seen.sha256
+
+    def get(self, number: int, sha256: bytes, stage: str) -> None:
+        """Render one picture."""
+        needs = [self.places[known] for known in self.encoded[number].needs]
+        self.clock.time(stage, jobs.render, self.places[number], needs, sha256, BUDGET)
+
+
+def stages(files: list[Path], scratch: Path) -> dict[str, float]:
+    """CPU seconds a picture, by stage."""
+    clock = Clock()
+    line = Stages(scratch, clock)
+    params = parse(files[0].read_bytes()).recipe.params
+    hints = (params,) if isinstance(params, DeflateParams) else ()
+    pictures = [line.put(file, hints) for file in files]
+    forget_caches()
+    for number, sha256 in pictures:
+        line.get(number, sha256, "render, in order")
+    found = {name: seconds / len(files) for name, seconds in clock.seconds.items()}
+    some = pictures[:: max(1, len(pictures) // 12)]
+    for number, sha256 in some:
+        forget_caches()
+        engine.remember(0)
+        line.get(number, sha256, "render, cold")
+    return found | {"render, cold": clock.seconds["render, cold"] / len(some)}
+
+
+def cpu() -> tuple[float, float]:
+    """CPU seconds of this process, and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return used[0].ru_utime + used[0].ru_stime, used[1].ru_utime + used[1].ru_stime
+
+
+async def ingest(folder: Path, scratch: Path) -> None:
+    """An import of a folder, workers and all."""
+    config.make(scratch / "store", Disk())
+    store = Store.open(scratch / "store")
+    async with store.running():
+        await Importer(store, lambda files, count: None).add(folder, b"")
+    store.close()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else root() / "desk"
+    files = sorted(folder.glob("*.png"))
+    with tempfile.TemporaryDirectory() as scratch:
+        before = cpu()
+        trio.run(ingest, folder, Path(scratch))
+        after = cpu()
+        found = stages(files, Path(scratch))
+    start = time.process_time()
+    for pair in itertools.pairwise(files):
+        difference(pair)
+    found["blog, in"] = (time.process_time() - start) / len(files)
+    found["import: the process that owns the store"] = (after[0] - before[0]) / len(files)
+    found["import: its workers, their start included"] = (after[1] - before[1]) / len(files)
+    print(f"{len(files)} pictures, CPU ms a picture")
+    for name, seconds in found.items():
+        print(f"{name:44}{1000 * seconds:8.1f}")
+
+
+if __name__ == "__main__":
+    main()
