@@ -12,7 +12,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,26 @@ class Server:
         """Whether it ends within some time."""
         return bool(select.select([self._fd], [], [], seconds)[0])
 
+    @contextmanager
+    def without_workers(self) -> Iterator[None]:
+        """Suspend its worker processes as soon as they start: nothing is encoded."""
+        done = threading.Event()
+
+        def suspend() -> None:
+            while not done.wait(0.005):
+                for children in Path(f"/proc/{self.pid}/task").glob("*/children"):
+                    with suppress(OSError):
+                        for pid in children.read_text().split():
+                            os.kill(int(pid), signal.SIGSTOP)
+
+        thread = threading.Thread(target=suspend)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
     def kill(self, number: signal.Signals) -> None:
         """Send a signal and see the process end."""
         os.kill(self.pid, number)
@@ -136,14 +158,15 @@ def test_what_is_not_encoded_waits_for_the_next_mount(
     source = real_pictures(tmp_path / "desk")
     well("mount", root, place)
     server = Server(place)
-    shutil.copytree(source, place / "desk")
-    if how == "--now":
-        assert well("umount", "--now", place) == ""
-        assert server.ended(0)
-    else:
-        subprocess.run(["umount", place], check=True)
-        assert server.ended(30)
-    assert staged(root) > 0
+    with server.without_workers():
+        shutil.copytree(source, place / "desk")
+        if how == "--now":
+            assert well("umount", "--now", place) == ""
+            assert server.ended(0)
+        else:
+            subprocess.run(["umount", place], check=True)
+            assert server.ended(30)
+    assert staged(root) == 3
     assert well("verify", source, root) == "3/3 identical\n"
     well("mount", root, place)
     assert well("umount", place) == ""
@@ -357,3 +380,44 @@ def test_after_closing_a_read_only_store_is_as_it_was(root: Path, place: Path) -
     assert (place / "in" / "a.png").stat().st_size > 0
     well("umount", place)
     assert state() == before
+
+
+def test_repack_is_killed_and_goes_on(root: Path, tmp_path: Path) -> None:
+    source = real_pictures(tmp_path / "desk")
+    well("import", f"{source}/", root)
+    before = json.loads(well("stats", root, "--json"))["stored_bytes"]
+    killed = 0
+    for signal_, seconds in (("KILL", 0.3), ("KILL", 1.0), ("INT", 1.5), ("KILL", 3.0)):
+        command = [sys.executable, "-m", "fsmount", "repack", str(root)]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            running.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.Signals[f"SIG{signal_}"])
+            running.communicate(timeout=30)
+        # A quick machine may be done before the later signals.
+        assert running.returncode in (-signal.SIGKILL, 130, 0)
+        killed += running.returncode != 0
+        well("check", root, "--full")
+    assert killed
+    found = json.loads(well("repack", root, "--json"))
+    assert found["bytes_after"] < before
+    assert found["problems"] == []
+    assert "0 of 0 objects" in well("repack", root)
+    well("check", root, "--full")
+    assert well("verify", f"{source}/", root).strip() == "3/3 identical"
+
+
+def test_repack_beside_mounts(root: Path, place: Path, tmp_path: Path) -> None:
+    source = real_pictures(tmp_path / "desk")
+    well("import", f"{source}/", root)
+    well("mount", "-o", "ro", root, place)
+    with (place / min(source.iterdir()).name).open("rb") as file:
+        well("repack", root)
+        assert file.read() == min(source.iterdir()).read_bytes()
+    for path in source.iterdir():
+        assert (place / path.name).read_bytes() == path.read_bytes()
+    well("umount", place)
+    well("mount", root, place)
+    refused(11, "repack", root)
+    well("umount", place)
