@@ -91,10 +91,9 @@ class Server:
 
         def suspend() -> None:
             while not done.wait(0.005):
-                for children in Path(f"/proc/{self.pid}/task").glob("*/children"):
-                    with suppress(OSError):
-                        for pid in children.read_text().split():
-                            os.kill(int(pid), signal.SIGSTOP)
+                for pid in self._workers():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
 
         thread = threading.Thread(target=suspend)
         thread.start()
@@ -103,6 +102,14 @@ class Server:
         finally:
             done.set()
             thread.join()
+
+    def _workers(self) -> Iterator[int]:
+        """Those that run their own program by now: until then this process waits for them."""
+        for children in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            with suppress(OSError):
+                for pid in children.read_text().split():
+                    if b"worker_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        yield int(pid)
 
     def kill(self, number: signal.Signals) -> None:
         """Send a signal and see the process end."""
