@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -99,7 +99,7 @@ class Inline:
     args: ClassVar[tuple[Any, ...]] = ()
     before: ClassVar[Callable[[Callable[..., Any]], Awaitable[None]]] = _at_once
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, preload: Sequence[str] = ()) -> None:
         self.count = count
 
     async def __aenter__(self) -> Self:

@@ -194,6 +194,16 @@ async def test_environment_and_nice() -> None:
         assert (threads, nice) == ("1", min(os.nice(0) + 5, 19))
 
 
+async def test_warm_a_few() -> None:
+    async with workers(2) as some:
+        await some.warm(1)
+        assert len(some.pids()) == 1
+        await some.warm(1)
+        assert len(some.pids()) == 1
+        await some.warm(5)
+        assert len(some.pids()) == 2
+
+
 async def test_warm() -> None:
     async with workers(2) as some:
         await some.run(jobs.add, 1, 2)

@@ -76,7 +76,8 @@ def decode(data: bytes, channels: int) -> Frame:
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
             # libwebp leaves alpha out where the encoder saw it opaque everywhere.
-            pixels = np.asarray(picture.convert("RGBA" if channels in (2, 4) else "RGB"))
+            mode = "RGBA" if channels in (2, 4) else "RGB"
+            pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
     except MemoryError:
         raise
     except Exception as error:

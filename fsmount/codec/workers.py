@@ -225,24 +225,25 @@ class Workers:
             raise answer.error
         return cast(T, answer.result)
 
-    async def warm(self) -> None:
-        """Start the workers that are not running yet, all but the one for urgent jobs.
+    async def warm(self, count: int | None = None) -> None:
+        """Start workers until `count` run, by default all but the one for urgent jobs.
 
         Needs places as background jobs do. WorkerDied if the workers do not come up.
         """
+        wanted = self._count if count is None else min(count, self._count)
         async with trio.open_nursery() as nursery:
-            for _ in range(self._count - len(self._alive)):
-                nursery.start_soon(self._warm_one)
-        if len(self._alive) < self._count:
+            for _ in range(wanted - len(self._alive)):
+                nursery.start_soon(self._warm_one, wanted)
+        if len(self._alive) < wanted:
             raise WorkerDied("its start")
 
     def pids(self) -> list[int]:
         """The process ids of all workers that run now."""
         return [worker.process.pid for worker in self._alive]
 
-    async def _warm_one(self) -> None:
+    async def _warm_one(self, wanted: int) -> None:
         async with self._place(urgent=False, by=None):
-            if len(self._alive) < self._count:
+            if len(self._alive) < wanted:
                 with suppress(_LostError):
                     self._idle.append(await self._start())
 

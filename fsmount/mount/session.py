@@ -243,6 +243,7 @@ async def serve_store(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_in_background, "rendering ahead", vfs.run)
             nursery.start_soon(_in_background, "encoding", store.run)
+            nursery.start_soon(_in_background, "starting a worker", store.warm)
 
     def held() -> list[Path]:
         return [mountpoint / os.fsdecode(store.index.path(ino)) for ino in store.held()]

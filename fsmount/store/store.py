@@ -19,7 +19,7 @@ from fsmount.codec import engine
 from fsmount.codec.cache import Cache
 from fsmount.codec.deflate import known_answer
 from fsmount.codec.workers import Workers
-from fsmount.errors import Damaged, FsmountError, ReadOnly
+from fsmount.errors import Damaged, FsmountError, ReadOnly, WorkerDied
 from fsmount.store import config, jobs
 from fsmount.store.bodies import Kept, Rendered, load_sums
 from fsmount.store.disk import Disk
@@ -257,7 +257,8 @@ class Store:
         `count`: processes that encode, by default one for each core.
         """
         count = count or len(os.sched_getaffinity(0))
-        async with Workers(count) as workers, trio.open_nursery() as nursery:
+        preload = (jobs.__name__,)
+        async with Workers(count, preload=preload) as workers, trio.open_nursery() as nursery:
             # One more worker than `count` is kept free for readers.
             self._budget = self._layer_bytes // (count + 1)
             self._workers = workers
@@ -266,6 +267,13 @@ class Store:
                 nursery.start_soon(self._durable_for_ever, self._encoder, self._writer)
                 nursery.start_soon(self._encoder.run, workers, count, self._budget)
             await trio.sleep_forever()
+
+    async def warm(self) -> None:
+        """Start a worker, so that the first reader need not wait for a process to start."""
+        await self._ready.wait()
+        assert self._workers is not None
+        with suppress(WorkerDied):  # then the reader finds out
+            await self._workers.warm(1)
 
     @asynccontextmanager
     async def running(self, *, count: int | None = None) -> AsyncIterator[None]:

@@ -86,14 +86,16 @@ class Server:
 
     @contextmanager
     def without_workers(self) -> Iterator[None]:
-        """Suspend its worker processes as soon as they start: nothing is encoded."""
+        """Its worker processes are suspended as soon as they start: nothing is encoded."""
         done = threading.Event()
 
         def suspend() -> None:
-            while not done.wait(0.005):
+            while True:
                 for pid in self._workers():
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGSTOP)
+                if done.wait(0.005):
+                    return
 
         thread = threading.Thread(target=suspend)
         thread.start()
@@ -102,6 +104,8 @@ class Server:
         finally:
             done.set()
             thread.join()
+            for pid in self._workers():
+                os.kill(pid, signal.SIGCONT)
 
     def _workers(self) -> Iterator[int]:
         """Those that run their own program by now: until then this process waits for them."""
@@ -281,16 +285,17 @@ def test_in_the_foreground(root: Path, place: Path) -> None:
 def test_interrupting_umount_leaves_the_mount(root: Path, place: Path, tmp_path: Path) -> None:
     source = real_pictures(tmp_path / "desk")
     well("mount", root, place)
-    shutil.copytree(source, place / "desk")
-    command = [sys.executable, "-m", "fsmount", "umount", str(place)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
-        # It has opened a descriptor on the server when it is waiting.
-        while not any("pidfd" in link for link in _links(run.pid)):
-            assert run.poll() is None
-        run.send_signal(signal.SIGINT)
-        assert run.stderr is not None
-        assert run.stderr.read().strip() == b""
-    assert run.returncode == 130
+    with Server(place).without_workers():
+        shutil.copytree(source, place / "desk")
+        command = [sys.executable, "-m", "fsmount", "umount", str(place)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
+            # It has opened a descriptor on the server when it is waiting.
+            while not any("pidfd" in link for link in _links(run.pid)):
+                assert run.poll() is None
+            run.send_signal(signal.SIGINT)
+            assert run.stderr is not None
+            assert run.stderr.read().strip() == b""
+        assert run.returncode == 130
     assert mounted_at(place) is not None
     well("umount", place)
     assert staged(root) == 0
