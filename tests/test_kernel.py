@@ -107,6 +107,17 @@ def test_rows_and_tiles_that_do_not_fit_are_refused() -> None:
         kernel.hash_tiles(bytes(64), 64, 16, bytes(8))
     with pytest.raises(ValueError, match="tiles"):
         kernel.flat_tiles(bytes(64), 63, 16)
+    for size, row, channels, sample in (
+        (15 * 48, 48, 3, 1),
+        (16 * 45, 45, 3, 1),
+        (16 * 48, 48, 3, 2),
+        (16 * 48 + 1, 48, 3, 1),
+        (16 * 48, 48, 0, 1),
+        (16 * 48, 48, 1, 3),
+        (16 * 48, 0, 1, 1),
+    ):
+        with pytest.raises(ValueError, match="window"):
+            kernel.hash_windows(bytes(size), row, channels, sample)
 
 
 def test_golden() -> None:

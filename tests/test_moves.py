@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsmount.codec import delta, moves
+from fsmount.codec import delta, engine, moves
 from fsmount.codec.delta import TILE, Copy, Layer
 from fsmount.codec.samples import Frame
 from fsmount.store import planner as planning
 from tests.encoding import Line
 from tests.frames import png, scrolled
+
+pytestmark = pytest.mark.usefixtures("both_engines")
 
 
 def layer(
@@ -36,6 +38,25 @@ def noise(seed: int, height: int = 128, width: int = 160, channels: int = 3) -> 
 
 def every(frame: Frame) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
     return np.ones(delta.tile_grid(frame.shape), bool)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_both_engines_hash_windows_alike(
+    kind: type[np.uint8] | type[np.uint16], channels: int
+) -> None:
+    if not engine.NATIVE:
+        pytest.skip("nothing to compare with")
+    top = np.iinfo(kind).max + 1
+    source = np.random.default_rng(channels)
+    for height, width in ((16, 16), (16, 40), (33, 16), (50, 61)):
+        frame: Frame = source.integers(0, top, (height, width, channels)).astype(kind)
+        found = moves._windows(frame)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "NATIVE", False)
+            assert (moves._windows(frame) == found).all()
+        tile = frame[np.newaxis, :TILE, :TILE]
+        assert moves._tiles(tile)[0] == found[0, 0]
 
 
 @settings(deadline=None, max_examples=30)

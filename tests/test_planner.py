@@ -166,6 +166,7 @@ def test_slots_never_run_out() -> None:
             frame[area] = number if source.random() < 0.3 else noise(number * 7, 1, 1)
         plan = follow(planner, frame, number)
         assert len(plan.sources) <= delta.MAX_SLOTS
+        assert_newest(planner.book(sighting(frame).geometry))
         used = set(np.unique(plan.tiles).tolist()) | set(np.unique(plan.guess).tolist())
         assert all(plan.sources[slot - 1] is not None for slot in used - {0})
         assert len(objects(plan)) <= planning.MAX_OBJECTS
@@ -184,7 +185,15 @@ def test_frames_of_another_geometry_share_nothing() -> None:
 
 def test_the_same_tile_at_another_place_is_another_key() -> None:
     frame = np.zeros((32, 32, 1), np.uint8)
-    assert len(set(tile_keys(delta.signatures(frame)))) == 4
+    assert len(np.unique(tile_keys(delta.signatures(frame)))) == 4
+
+
+def assert_newest(book: planning.Book) -> None:
+    """What is remembered of the newest frame is what a look-up of each tile would say."""
+    if book.newest is not None:
+        keys, origins = book.newest
+        wanted = [book.origin.get(key, 0) for key in keys.ravel().tolist()]
+        assert origins.ravel().tolist() == wanted
 
 
 def test_books_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +205,7 @@ def test_books_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         book = planner.book(seen.geometry)
         assert len(book.origin) <= 200
         assert sum(map(len, book.keys_of.values())) <= 200
+        assert_newest(book)
     assert len(book.keys_of) == 4
     assert (planner.plan(sighting(noise(1))).tiles == OWN).all(), "long forgotten"
     assert not (planner.plan(sighting(noise(28))).tiles == OWN).any()

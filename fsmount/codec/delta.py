@@ -338,7 +338,6 @@ def _put(frame: Frame, index: NDArray[np.int32], pixels: Frame) -> None:
 
 def _paint(out: Frame, slots: Tiles, layout: Layout, layers: Mapping[int, Layer]) -> None:
     """Fill the tiles of `out` whose slot is not 0."""
-    canvases: dict[int, tuple[Frame, NDArray[np.bool_]]] = {}
     for slot in np.unique(slots[slots != OWN]).tolist():
         mask = slots == slot
         source = layout.source(slot)
@@ -355,9 +354,7 @@ def _paint(out: Frame, slots: Tiles, layout: Layout, layers: Mapping[int, Layer]
         if found.shape[2] != layout.shape[2] or found.pixels.dtype != layout.dtype:
             raise Damaged("map", reason=f"object {source.object} has other samples")
         if source.dx or source.dy or found.shape != layout.shape:
-            if source.object not in canvases:
-                canvases[source.object] = canvas(found)
-            _paint_moved(out, mask, source, layout, *canvases[source.object])
+            out[mask] = _moved(source, found, layout, mask)
             continue
         wanted = found.index[mask]
         if (wanted < 0).any():
@@ -365,34 +362,40 @@ def _paint(out: Frame, slots: Tiles, layout: Layout, layers: Mapping[int, Layer]
         out[mask] = found.pixels[wanted]
 
 
-def canvas(layer: Layer) -> tuple[Frame, NDArray[np.bool_]]:
-    """A layer laid out as its frame, zeros where it coded nothing, and where it did (by pixel)."""
-    rows, columns = layer.index.shape
-    tiles = np.zeros((rows, columns, TILE, TILE, layer.shape[2]), layer.pixels.dtype)
-    coded = layer.index >= 0
-    tiles[coded] = layer.pixels[layer.index[coded]]
-    known = coded.repeat(TILE, axis=0).repeat(TILE, axis=1)[: layer.shape[0], : layer.shape[1]]
-    return join(tiles, layer.shape), known
+def _moved(
+    source: Copy, found: Layer, layout: Layout, mask: NDArray[np.bool_]
+) -> NDArray[np.generic]:
+    """The tiles in `mask` as a copy that is not tile on tile: (n, TILE, TILE, channels).
 
-
-def _paint_moved(
-    out: Frame,
-    mask: NDArray[np.bool_],
-    source: Copy,
-    layout: Layout,
-    pixels: Frame,
-    known: NDArray[np.bool_],
-) -> None:
-    """Copies that are not tile on tile: cut from the other object's :func:`canvas`."""
-    for row, column in np.argwhere(mask).tolist():
-        height = min(TILE, layout.shape[0] - row * TILE)
-        width = min(TILE, layout.shape[1] - column * TILE)
-        top, left = row * TILE + source.dy, column * TILE + source.dx
-        if top < 0 or left < 0:
-            raise Damaged("map", reason="a copy from outside the frame")
-        area = np.s_[top : top + height, left : left + width]
-        if known[area].shape != (height, width) or not known[area].all():
-            raise Damaged(
-                "map", reason=f"object {source.object} never coded an area copied from it"
-            )
-        out[row, column, :height, :width] = pixels[area]
+    Each is put together from the up to four tiles of the other object's layer it lies on.
+    """
+    rows, columns = np.nonzero(mask)
+    heights = np.minimum(TILE, layout.shape[0] - rows * TILE)
+    widths = np.minimum(TILE, layout.shape[1] - columns * TILE)
+    tops, lefts = rows * TILE + source.dy, columns * TILE + source.dx
+    if (tops < 0).any() or (lefts < 0).any():
+        raise Damaged("map", reason="a copy from outside the frame")
+    bottoms, rights = tops + heights - 1, lefts + widths - 1
+    inside = (bottoms < found.shape[0]) & (rights < found.shape[1])
+    if not inside.all():
+        raise Damaged("map", reason=f"object {source.object} never coded an area copied from it")
+    out = np.zeros((len(rows), TILE, TILE, layout.shape[2]), layout.dtype)
+    down, right = source.dy % TILE, source.dx % TILE
+    for across, to_y, from_y in (
+        (tops, np.s_[: TILE - down], np.s_[down:]),
+        (bottoms, np.s_[TILE - down :], np.s_[:down]),
+    ):
+        for along, to_x, from_x in (
+            (lefts, np.s_[: TILE - right], np.s_[right:]),
+            (rights, np.s_[TILE - right :], np.s_[:right]),
+        ):
+            index = found.index[across // TILE, along // TILE]
+            if (index < 0).any():
+                raise Damaged(
+                    "map", reason=f"object {source.object} never coded an area copied from it"
+                )
+            out[:, to_y, to_x] = found.pixels[:, from_y, from_x][index]
+    # What hangs over at the lower and right edge of the frame.
+    out *= (np.arange(TILE) < heights[:, None])[:, :, None, None]
+    out *= (np.arange(TILE) < widths[:, None])[:, None, :, None]
+    return out

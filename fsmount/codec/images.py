@@ -1,8 +1,8 @@
 """Which image codec a coded region gets, and the way back from its suffix.
 
 Measured on the regions that are new in 120 real 1600 x 900 desktop frames, and on photographs,
-with WebP at method 3, quality 50 (what is used now for small ones, 4 and 75, is 4 % smaller for the
-same time; for large ones see docs/design.md section 7):
+with WebP at method 3, quality 50 (what is used now for small ones, 1 and 75, is 2 % smaller in less
+time; for large ones see docs/design.md section 7):
 
 - WebP at method 3, quality 50 is the smallest on nearly all of 64 regions from 2,048 pixels up
   (723 KB in all; JPEG XL effort 1: 1,339 KB, effort 5: 834 KB for three times the time), and
@@ -50,7 +50,7 @@ def encode(image: Frame, large: webp.Effort = webp.QUICK) -> tuple[str, bytes]:
     pixels = image.shape[0] * image.shape[1]
     if not webp.fits(image):
         return JXL, jxl.encode(image, _TINY_EFFORT if pixels <= _TINY else _PLAIN_EFFORT)
-    data = webp.encode(image, webp.NORMAL if pixels < _BIG else large)
+    data = webp.encode(image, webp.LIGHT if pixels < _BIG else large)
     if pixels <= _TINY:
         limit, effort = float(len(data)), _TINY_EFFORT
     elif pixels >= _BIG and 8 * len(data) > _PHOTO_BITS * image.size:

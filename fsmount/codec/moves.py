@@ -13,7 +13,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from fsmount.codec.delta import TILE, Copy, Layer, canvas, split
+from fsmount.codec import engine
+from fsmount.codec.delta import TILE, Copy, Layer, join, split
 from fsmount.codec.samples import Frame
 
 # Fewer tiles than this are not worth an offset of their own: measured on desktop frames, groups
@@ -75,15 +76,17 @@ def _copies(
     lefts: NDArray[np.intp],
 ) -> list[tuple[Copy, _Mask]]:
     """Offsets at which a layer shows some of the tiles at (tops, lefts), and which."""
-    pixels, known = canvas(layer)
-    across, along = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-    if len(across) < TILE or len(along) < TILE:
+    coded = layer.index >= 0
+    rows, columns = np.flatnonzero(coded.any(axis=1)), np.flatnonzero(coded.any(axis=0))
+    if not len(rows):
         return []
-    top, left = int(across[0]), int(along[0])
-    area = np.s_[top : across[-1] + 1, left : along[-1] + 1]
-    pixels, known = pixels[area], known[area]
+    top, left = int(rows[0]) * TILE, int(columns[0]) * TILE
+    coded = coded[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    pixels = _canvas(layer, top, left, coded)
+    if min(pixels.shape[:2]) < TILE:
+        return []
     windows = _windows(pixels)
-    usable = _all_known(known)
+    usable = _usable(coded, windows.shape)
     found = []
     for dx, dy in _offsets(windows, usable, hashes, tops, lefts):
         down, right = tops + dy, lefts + dx
@@ -98,6 +101,17 @@ def _copies(
             hit[hit] = equal
             found.append((Copy(number, dx + left, dy + top), hit))
     return found
+
+
+def _canvas(layer: Layer, top: int, left: int, coded: _Mask) -> Frame:
+    """The part of a layer's frame that begins at (top, left) and has the tiles of `coded`; zeros
+    where it coded nothing."""
+    channels = layer.shape[2]
+    tiles = np.zeros((*coded.shape, TILE, TILE, channels), layer.pixels.dtype)
+    tiles[coded] = layer.pixels[layer.index[layer.index >= 0]]
+    height = min(layer.shape[0] - top, coded.shape[0] * TILE)
+    width = min(layer.shape[1] - left, coded.shape[1] * TILE)
+    return join(tiles, (height, width, channels))
 
 
 def _offsets(
@@ -135,15 +149,12 @@ def _cut(pixels: Frame, tops: NDArray[np.intp], lefts: NDArray[np.intp]) -> Fram
     return windows
 
 
-def _all_known(known: _Mask) -> _Mask:
-    """Of which TILE x TILE windows every pixel is known, by their upper left corner."""
-    total = np.zeros((known.shape[0] + 1, known.shape[1] + 1), np.int32)
-    np.cumsum(known, axis=0, dtype=np.int32, out=total[1:, 1:])
-    np.cumsum(total[1:, 1:], axis=1, out=total[1:, 1:])
-    count = (
-        total[TILE:, TILE:] - total[TILE:, :-TILE] - total[:-TILE, TILE:] + total[:-TILE, :-TILE]
-    )
-    return np.asarray(count == TILE * TILE)
+def _usable(coded: _Mask, shape: tuple[int, ...]) -> _Mask:
+    """Which windows lie on coded tiles alone, by their upper left corner: an array of `shape`."""
+    first = [np.arange(size) // TILE for size in shape]
+    last = [(np.arange(size) + TILE - 1) // TILE for size in shape]
+    rows = coded[first[0]] & coded[last[0]]
+    return rows[:, first[1]] & rows[:, last[1]]
 
 
 def _windows(pixels: Frame) -> _Hashes:
@@ -152,6 +163,13 @@ def _windows(pixels: Frame) -> _Hashes:
     The sum of mixed pixels times powers of two odd numbers mod 2^32, from running sums along each
     axis; a window's place is divided out again.
     """
+    if engine.NATIVE:
+        height, width, channels = pixels.shape
+        size = pixels.dtype.itemsize
+        data = np.ascontiguousarray(pixels).data
+        hashes = engine.hash_windows(data, width * channels * size, channels, size)
+        shape = height - TILE + 1, width - TILE + 1
+        return np.frombuffer(hashes, np.uint32).reshape(shape)
     return _along(_along(_mixed(pixels), _RIGHT).T, _DOWN).T
 
 

@@ -37,7 +37,10 @@ class Effort(NamedTuple):
 
 
 NORMAL = Effort(4, 75)
-QUICK = Effort(0, 100)  # a quarter of the time, a fifth more bytes
+# Of images of less than 65,536 pixels: a third of the time, 0.4 % more bytes.
+LIGHT = Effort(1, 75)
+# Of larger ones: a quarter of the time, a fifth more bytes.
+QUICK = Effort(0, 100)
 
 
 def fits(image: Frame) -> bool:

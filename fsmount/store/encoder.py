@@ -35,7 +35,6 @@ from fsmount.store.entries import About
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.jobs import Encoded, Look, Order
 from fsmount.store.planner import Plan, Planner
-from fsmount.store.reader import Place
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 
@@ -304,7 +303,9 @@ class Encoder:
             self._planner.load(geometry, self._index.signatures(geometry))
         plan = self._planner.plan(seen.seen)
         about = self._about(job, seen.sha256, seen.size)
-        order = Order(about, seen.picture, plan, self._places(plan), self._writer.next_pack())
+        # Sources, what their layers rest on, and the anchor.
+        places = self._writer.places(plan.objects())
+        order = Order(about, seen.picture, plan, places, self._writer.next_pack())
         try:
             encoded = await workers.run(jobs.encode, order, budget, by=self._by)
         except OSError:
@@ -333,13 +334,6 @@ class Encoder:
             for used in plan.objects():
                 self._planner.forget(used)
         return self._planner.encoded(seen.seen, encoded.layout, object_id, anchor=encoded.anchor)
-
-    def _places(self, plan: Plan) -> tuple[Place, ...]:
-        """Entries a worker may need: sources, what their layers rest on, and the anchor."""
-        wanted = plan.objects()
-        for object_id in list(wanted):
-            wanted.update(self._writer.object(object_id).layer)
-        return tuple(self._writer.place(object_id) for object_id in sorted(wanted))
 
     async def _raw(self, job: _Job, path: Path, seen: Look, reason: str) -> bool:
         payload = await trio.to_thread.run_sync(path.read_bytes)

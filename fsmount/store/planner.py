@@ -107,6 +107,18 @@ class Book:
     anchor_sources: tuple[Source, ...] = ()
     shown: NDArray[np.int64] | None = None
     simple: set[int] = field(default_factory=set)
+    # Keys of the newest frame and the origin of each: most are those of the next one, too.
+    newest: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def origins(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The origin of each tile of a frame, 0: none; a new array of the shape of `keys`."""
+        if self.newest is None:
+            found, unknown = np.empty_like(keys), np.ones(keys.shape, bool)
+        else:
+            found, unknown = self.newest[1].copy(), keys != self.newest[0]
+        found[unknown] = [self.origin.get(key, 0) for key in keys[unknown].tolist()]
+        self.newest = keys, found
+        return found.copy()
 
     def source(self, origin: int) -> Copy:
         """The source that an origin stands for."""
@@ -129,6 +141,8 @@ class Book:
         number = self.origin_for(copy)
         for key in keys:
             self.origin[key] = number
+        if self.newest is not None:
+            self.newest[1][np.isin(self.newest[0], keys)] = number
         while len(self.origin) > MAX_TILES and len(self.keys_of) > 1:
             self.forget(next(iter(self.keys_of)))
 
@@ -140,6 +154,7 @@ class Book:
                 del self.origin[key]
         for number in gone - {object_id}:
             del self.origin_of[self.moved.pop(number)]
+        self.newest = None
         if self.shown is not None:
             self.shown[np.isin(self.shown, list(gone))] = 0
         self.simple.discard(object_id)
@@ -147,11 +162,11 @@ class Book:
             self.anchor, self.anchor_sources = 0, ()
 
 
-def tile_keys(signatures: NDArray[np.uint64]) -> list[int]:
-    """One number for place and content (KEY_BYTES of it) of each tile, in row order: ascending."""
-    places = np.arange(signatures.size, dtype=np.uint64) << np.uint64(8 * KEY_BYTES)
-    keys = places | (signatures.ravel() & np.uint64(_HASH))
-    return [int(key) for key in keys.tolist()]
+def tile_keys(signatures: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """One number for place and content (KEY_BYTES of it) of each tile: in row order ascending."""
+    places = np.arange(signatures.size, dtype=np.uint64).reshape(signatures.shape)
+    keys = places << np.uint64(8 * KEY_BYTES) | (signatures & np.uint64(_HASH))
+    return keys.astype(np.int64)
 
 
 def dump_keys(groups: Sequence[tuple[Copy, list[int]]]) -> bytes:
@@ -233,9 +248,7 @@ class Planner:
     def plan(self, seen: Sighting) -> Plan:
         """Slots for every tile of a frame."""
         book = self.book(seen.geometry)
-        owners = np.array(
-            [book.origin.get(key, 0) for key in tile_keys(seen.signatures)], np.int64
-        ).reshape(seen.signatures.shape)
+        owners = book.origins(tile_keys(seen.signatures))
         before = book.shown if book.shown is not None else np.zeros_like(owners)
         near = _near(book, owners, before, seen)
         _keep_largest(book, owners, MAX_OBJECTS - len(near))
@@ -262,7 +275,8 @@ class Planner:
         `layout`: as coded; `anchor`: of its record (0: it is an anchor itself).
         """
         book = self.book(seen.geometry)
-        keys = np.array(tile_keys(seen.signatures), np.int64).reshape(layout.tiles.shape)
+        keys = tile_keys(seen.signatures)
+        origins = book.origins(keys)
         own: list[int] = keys[layout.own()].tolist()
         book.remember(Copy(object_id), own)
         if own and not layout.predicted().any():
@@ -271,10 +285,11 @@ class Planner:
         shown = np.where(layout.own(), object_id, 0).astype(np.int64)
         for slot, source in enumerate(layout.sources, start=1):
             if isinstance(source, Copy):
-                shown[layout.tiles == slot] = book.origin_for(source)
+                mask = layout.tiles == slot
+                number = book.origin_for(source)
+                shown[mask] = number
                 if source.dx or source.dy:
-                    came: list[int] = keys[layout.tiles == slot].tolist()
-                    new = [key for key in came if book.origin.get(key) != book.origin_for(source)]
+                    new: list[int] = keys[mask & (origins != number)].tolist()
                     book.remember(source, new)
                     groups += [(source, new)] if new else []
         book.shown = shown

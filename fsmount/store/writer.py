@@ -8,7 +8,7 @@ appended and not committed is given up, and what comes next goes to a new pack.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -54,6 +54,18 @@ class Writer:
         """Where an object's entry lies."""
         found = self.object(object_id)
         return Place(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
+
+    def places(self, ids: Iterable[int]) -> tuple[Place, ...]:
+        """Where the entries of objects lie, and of those that their own pixels rest on."""
+        found = {object_id: self.object(object_id) for object_id in ids}
+        below = {object_id for known in found.values() for object_id in known.layer}
+        found |= {object_id: self.object(object_id) for object_id in below - found.keys()}
+        packs = {known.pack for known in found.values()}
+        paths = {number: str(self._layout.pack(number)) for number in packs}
+        return tuple(
+            Place(number, paths[known.pack], known.offset, known.length)
+            for number, known in sorted(found.items())
+        )
 
     def find(self, sha256: bytes, size: int) -> int | None:
         """An object that renders to exactly these bytes, if there is one."""

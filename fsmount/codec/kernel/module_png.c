@@ -7,6 +7,7 @@
 #include "inflate.h"
 #include "module_png.h"
 #include "tiles.h"
+#include "windows.h"
 
 const char inflate_doc[] =
     "inflate(stream, size)\n--\n\n"
@@ -289,6 +290,47 @@ PyObject *py_flat_tiles(PyObject *module, PyObject *args)
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&frame);
+    return out;
+}
+
+const char hash_windows_doc[] =
+    "hash_windows(pixels, row_bytes, channels, sample_bytes)\n--\n\n"
+    "A 32-bit hash of the 16 x 16 pixels at each place of a frame, as `fsmount.codec.moves` defines\n"
+    "it, in the machine's byte order: 15 rows and columns less than the frame has.";
+
+PyObject *py_hash_windows(PyObject *module, PyObject *args)
+{
+    Py_buffer pixels;
+    Py_ssize_t row, channels, sample;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*nnn:hash_windows", &pixels, &row, &channels, &sample))
+        return NULL;
+    PyObject *out = NULL;
+    bool fine = row > 0 && row <= LONGEST_INPUT && (sample == 1 || sample == 2) && channels >= 1 &&
+                channels <= 4 && row % (channels * sample) == 0 && pixels.len % row == 0;
+    Pixels shape = {0, 0, (size_t)channels, (size_t)sample};
+    if (fine) {
+        shape.height = (size_t)(pixels.len / row);
+        shape.width = (size_t)(row / (channels * sample));
+        fine = shape.height >= WINDOW && shape.width >= WINDOW;
+    }
+    if (!fine) {
+        PyErr_SetString(PyExc_ValueError, "no window fits into these pixels");
+    } else {
+        size_t windows = (shape.height - WINDOW + 1) * (shape.width - WINDOW + 1);
+        out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(windows * sizeof(u32)));
+    }
+    if (out) {
+        u32 *at = (u32 *)(void *)PyBytes_AsString(out);
+        Py_BEGIN_ALLOW_THREADS
+        fine = windows_hash(&shape, pixels.buf, at);
+        Py_END_ALLOW_THREADS
+        if (!fine) {
+            Py_DECREF(out);
+            out = PyErr_NoMemory();
+        }
+    }
+    PyBuffer_Release(&pixels);
     return out;
 }
 

@@ -9,10 +9,11 @@ PyObject *py_differing_rows(PyObject *module, PyObject *args);
 PyObject *py_paint_tiles(PyObject *module, PyObject *args);
 PyObject *py_hash_tiles(PyObject *module, PyObject *args);
 PyObject *py_flat_tiles(PyObject *module, PyObject *args);
+PyObject *py_hash_windows(PyObject *module, PyObject *args);
 PyObject *py_adler32(PyObject *module, PyObject *args);
 
 extern const char inflate_doc[], apply_filters_doc[], undo_filters_doc[], differing_rows_doc[],
-    paint_tiles_doc[], hash_tiles_doc[], flat_tiles_doc[], adler32_doc[];
+    paint_tiles_doc[], hash_tiles_doc[], flat_tiles_doc[], hash_windows_doc[], adler32_doc[];
 
 #define PNG_METHODS                                                                            \
     {"inflate", py_inflate, METH_VARARGS, inflate_doc},                                           \
@@ -22,6 +23,7 @@ extern const char inflate_doc[], apply_filters_doc[], undo_filters_doc[], differ
     {"paint_tiles", py_paint_tiles, METH_VARARGS, paint_tiles_doc},                               \
     {"hash_tiles", py_hash_tiles, METH_VARARGS, hash_tiles_doc},                                  \
     {"flat_tiles", py_flat_tiles, METH_VARARGS, flat_tiles_doc},                                  \
+    {"hash_windows", py_hash_windows, METH_VARARGS, hash_windows_doc},                            \
     {"adler32", py_adler32, METH_VARARGS, adler32_doc}
 
 #endif
