@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from fsmount.errors import Damaged, FsmountError, NoSuchInode
 from fsmount.store.disk import Disk
-from fsmount.store.index import ROOT, Index, Inode, Object, _pack_ids, _unpack_ids
+from fsmount.store.index import ROOT, Index, Inode, Object
+from fsmount.store.index.schema import pack_ids, unpack_ids
 from tests.frames import FlakyDisk
 
 FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
@@ -566,16 +567,16 @@ def test_flipped_bits_never_give_wrong_rows(tmp_path: Path) -> None:
 
 @given(st.sets(st.integers(1, 1 << 40)))
 def test_ids_survive_packing(ids: set[int]) -> None:
-    packed = _pack_ids(list(ids))
-    assert _unpack_ids(packed) == tuple(sorted(ids))
+    packed = pack_ids(list(ids))
+    assert unpack_ids(packed) == tuple(sorted(ids))
     assert len(packed) <= 6 * len(ids)
 
 
 @given(st.sets(st.integers(1, (1 << 24) - 1)))
 def test_ids_of_early_stores_are_read(ids: set[int]) -> None:
     packed = b"".join(number.to_bytes(4, "little") for number in sorted(ids))
-    assert _unpack_ids(packed) == tuple(sorted(ids))
+    assert unpack_ids(packed) == tuple(sorted(ids))
 
 
 def test_ids_of_near_objects_take_little() -> None:
-    assert len(_pack_ids(range(1_000_000, 1_002_200, 100))) <= 24
+    assert len(pack_ids(range(1_000_000, 1_002_200, 100))) <= 24

@@ -23,10 +23,11 @@ from jxlpy import JXLPyDecoder
 from PIL import Image
 
 from fsmount.codec import record
-from fsmount.store import config, index
+from fsmount.store import config
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About, raw_entry
 from fsmount.store.index import ROOT, Object
+from fsmount.store.index.schema import schema
 from fsmount.store.pack import build_entry
 from fsmount.store.store import Store
 from tests import corpus, pngs
@@ -529,7 +530,7 @@ def test_what_is_written_down_is_what_is_used() -> None:
     assert hashlib.sha256(record.DICTIONARY).hexdigest() in text
     assert runpy.run_path(str(_SCRIPT))["DICTIONARY"] == record.DICTIONARY
     made = sqlite3.connect(":memory:")
-    for statement in index._schema():
+    for statement in schema():
         made.execute(statement)
     tables = made.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     for (table,) in tables:

@@ -1,0 +1,96 @@
+"""The index: names, attributes, objects and packs in SQLite. All SQL of the project stands here.
+
+The database is opened through ``cksumvfs``, which puts a checksum on each page: plain SQLite
+returns wrong rows without an error for two in five single-bit flips. The journal is a write-ahead
+log with ``synchronous=NORMAL``: a commit costs no fsync and survives the death of the process;
+:meth:`Index.force` makes everything committed so far survive a power cut.
+
+Touched from one task only; no method awaits.
+
+`schema` has the tables, `database` the connection, `tree` and `objects` the queries, `audit` those
+of `check` and repair.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from fsmount.store.index.audit import Audit
+from fsmount.store.index.database import VFS, address, register_vfs
+from fsmount.store.index.schema import INODE, ROOT, Inode, Object, schema
+
+__all__ = ["ROOT", "Index", "Inode", "Object"]
+
+_CHECKSUM_BYTES = 8
+
+
+class Index(Audit):
+    """See the module. Raises :class:`Damaged` where SQLite finds damage, OSError on a full disk."""
+
+    @staticmethod
+    def make(path: Path, *, identity: str, uid: int, gid: int, now_ns: int) -> None:
+        """Write a new empty index with a root folder owned by `uid` and `gid`.
+
+        `identity`: the store's uuid, which keeps an index from being used with another store.
+        """
+        register_vfs()
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        flags |= apsw.SQLITE_OPEN_URI
+        db = apsw.Connection(address(path, False), vfs=VFS, flags=flags)
+        db.reserve_bytes("main", _CHECKSUM_BYTES)
+        db.pragma("journal_mode", "wal")
+        with db:
+            for statement in schema():
+                db.execute(statement)
+            db.execute(
+                f"INSERT INTO inodes ({INODE}) VALUES (?,?,?,?,2,0,0,?,?,?,NULL,NULL,NULL)",
+                (ROOT, stat.S_IFDIR | 0o755, uid, gid, now_ns, now_ns, now_ns),
+            )
+            db.execute("INSERT INTO meta VALUES ('uuid', ?), ('opened', 0)", (identity,))
+        db.close()
+
+    def identity(self) -> str:
+        """The uuid of the store the index belongs to."""
+        row = self._one("SELECT value FROM meta WHERE key = 'uuid'")
+        return "" if row is None else str(row[0])
+
+    def opened(self) -> int:
+        """How often the store had been opened for writing when this index was last written."""
+        row = self._one("SELECT value FROM meta WHERE key = 'opened'")
+        return 0 if row is None else int(row[0])
+
+    def set_opened(self, count: int) -> None:
+        """Note an opening."""
+        with self.transaction():
+            self._run("UPDATE meta SET value = ? WHERE key = 'opened'", (count,))
+
+    # -- figures
+
+    def totals(self) -> dict[str, Any]:
+        """Counts and sums for `stats`: files, logical_bytes, staged, and per kind of objects."""
+        files, logical = self._one(
+            "SELECT count(*), coalesce(sum(size), 0) FROM inodes"
+            " WHERE (mode & 61440) = 32768 AND nlink > 0"
+        ) or (0, 0)
+        staged = self._one("SELECT count(*) FROM inodes WHERE staged IS NOT NULL AND nlink > 0")
+        shown = self._all(
+            "SELECT o.kind, count(*) FROM inodes i JOIN objects o ON o.id = i.object"
+            " WHERE i.nlink > 0 GROUP BY o.kind"
+        )
+        reasons = self._all(
+            "SELECT o.reason, count(*) FROM inodes i JOIN objects o ON o.id = i.object"
+            " WHERE i.nlink > 0 AND o.kind = 'raw' GROUP BY o.reason"
+        )
+        depth = self._one("SELECT coalesce(max(depth), 0) FROM objects")
+        return {
+            "files": files,
+            "logical_bytes": logical,
+            "staged": staged[0] if staged else 0,
+            "kinds": dict(shown),
+            "reasons": dict(reasons),
+            "max_depth": depth[0] if depth else 0,
+        }

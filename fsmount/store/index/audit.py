@@ -1,0 +1,130 @@
+"""Rows that contradict others, for `check`, and what `check --repair` does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fsmount.store.index.objects import Objects
+from fsmount.store.index.schema import I_INODE, INODE, IS_FOLDER, PAGE, ROOT, Inode, Object
+
+
+class Audit(Objects):
+    """All rows against each other."""
+
+    # -- repair
+
+    def restore(
+        self,
+        inodes: Sequence[Inode],
+        names: Sequence[tuple[int, bytes, int]],
+        xattrs: Sequence[tuple[int, bytes, bytes]],
+        objects: Sequence[Object],
+        next_object: int,
+    ) -> None:
+        """Put rows into an index that has just been made; links and uses are counted anew."""
+        with self.transaction():
+            self._run("DELETE FROM inodes")
+            for node in inodes:
+                row = (node.ino, node.mode, node.uid, node.gid, node.nlink, node.size, node.rdev,
+                       node.atime_ns, node.mtime_ns, node.ctime_ns, node.object_id, node.staged,
+                       node.target)  # fmt: skip
+                self._run(f"INSERT INTO inodes ({INODE}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+            for folder, name, ino in names:
+                self._add_name(folder, name, ino)
+            for values in xattrs:
+                self._run("INSERT INTO xattrs VALUES (?,?,?)", values)
+            for found in objects:
+                self.add_object(found)
+            self._run("DELETE FROM sqlite_sequence WHERE name = 'objects'")
+            self._run("INSERT INTO sqlite_sequence VALUES ('objects', ?)", (next_object - 1,))
+            self.recount()
+
+    def recount(self) -> None:
+        """Set links and uses to what names and inodes say; inodes without a name go."""
+        with self.transaction():
+            self._run(
+                "DELETE FROM inodes WHERE ino != ? AND ino NOT IN (SELECT ino FROM dirents)",
+                (ROOT,),
+            )
+            self._run("DELETE FROM xattrs WHERE ino NOT IN (SELECT ino FROM inodes)")
+            self._run(
+                "UPDATE inodes SET nlink = CASE WHEN (mode & 61440) = 16384 THEN 2 +"
+                " (SELECT count(*) FROM dirents d JOIN inodes i ON i.ino = d.ino"
+                "  WHERE d.folder = inodes.ino AND (i.mode & 61440) = 16384)"
+                " ELSE (SELECT count(*) FROM dirents d WHERE d.ino = inodes.ino) END"
+            )
+            self._run(
+                "UPDATE objects SET uses = (SELECT count(*) FROM inodes WHERE object = objects.id)"
+            )
+
+    def drop_bodies(self, inodes: Sequence[int], objects: Sequence[int]) -> None:
+        """Remove files that cannot be read, and objects that nothing can be made of."""
+        with self.transaction(deletes=True):
+            for ino in inodes:
+                self._run("DELETE FROM dirents WHERE ino = ?", (ino,))
+            for object_id in objects:
+                self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
+                self._run("DELETE FROM objects WHERE id = ?", (object_id,))
+            self.recount()
+
+    # -- rows that contradict others, for `check`
+
+    def object_ids(self) -> Iterator[int]:
+        """The id of every object."""
+        last = 0
+        while rows := self._all("SELECT id FROM objects WHERE id > ? LIMIT ?", last, PAGE):
+            yield from (row[0] for row in rows)
+            last = rows[-1][0]
+
+    def shown(self, ids: set[int]) -> Iterator[tuple[int, bytes]]:
+        """(object, path) of all names of files that show one of `ids`."""
+        for inode in self.inodes():
+            if inode.object_id not in ids:
+                continue
+            for folder, name in self._all(
+                "SELECT folder, name FROM dirents WHERE ino = ?", inode.ino
+            ):
+                above = self.path(folder)
+                yield inode.object_id, above + b"/" * bool(above) + name
+
+    def dangling_names(self) -> list[bytes]:
+        """Names that show no inode or stand in no folder."""
+        rows = self._all(
+            "SELECT d.name FROM dirents d LEFT JOIN inodes i ON i.ino = d.ino"
+            " LEFT JOIN inodes f ON f.ino = d.folder"
+            f" WHERE i.ino IS NULL OR f.ino IS NULL OR NOT {IS_FOLDER % 'f'}"
+        )
+        return [row[0] for row in rows]
+
+    def wrong_links(self) -> list[tuple[int, int, int]]:
+        """Inodes whose link count is not what the names say: (ino, nlink, what it should be)."""
+        names = "(SELECT count(*) FROM dirents d WHERE d.ino = i.ino)"
+        folders = (
+            "(SELECT count(*) FROM dirents d JOIN inodes c ON c.ino = d.ino"
+            f" WHERE d.folder = i.ino AND {IS_FOLDER % 'c'})"
+        )
+        return self._all(
+            f"SELECT ino, nlink, wanted FROM (SELECT i.ino, i.nlink, CASE WHEN {IS_FOLDER % 'i'}"
+            f" THEN iif(i.ino = {ROOT} OR {names} > 0, 2 + {folders}, 0)"
+            f" ELSE {names} END AS wanted FROM inodes i) WHERE nlink != wanted"
+        )
+
+    def wrong_uses(self) -> list[tuple[int, int, int]]:
+        """Objects whose uses are not counted right: (id, uses, inodes that show it)."""
+        return self._all(
+            "SELECT o.id, o.uses, coalesce(u.shown, 0) FROM objects o LEFT JOIN"
+            " (SELECT object, count(*) AS shown FROM inodes WHERE object IS NOT NULL"
+            "  GROUP BY object) u ON u.object = o.id WHERE o.uses != coalesce(u.shown, 0)"
+        )
+
+    def wrong_bodies(self) -> list[tuple[Inode, int | None]]:
+        """Regular files without exactly one body, or whose object is absent or of another size.
+
+        With each the size of its object, None if that is not there.
+        """
+        rows = self._all(
+            f"SELECT o.size, {I_INODE} FROM inodes i LEFT JOIN objects o ON o.id = i.object"
+            " WHERE (i.mode & 61440) = 32768 AND ((i.staged IS NULL) = (i.object IS NULL)"
+            " OR (i.object IS NOT NULL AND o.size IS NOT i.size))"
+        )
+        return [(Inode._make(row[1:]), row[0]) for row in rows]

@@ -1,0 +1,220 @@
+"""Bodies of files: staged, or objects in packs; and what the planner remembers of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fsmount.errors import Damaged
+from fsmount.store.index.schema import OBJECT, PAGE, Object, object_of, pack_ids, unpack_ids
+from fsmount.store.index.tree import Tree
+
+# Keys of meta: this and a pack's number.
+_REPACKED = "repacked:"
+
+
+class Objects(Tree):
+    """Objects, the packs they lie in, and which inode shows what."""
+
+    # -- bodies: staged files and objects
+
+    def stage(self, ino: int, token: int, size: int) -> None:
+        """The file's body is now the staged file `token`; an object it had is let go."""
+        row = self.inode(ino)
+        with self.transaction():
+            self._run(
+                "UPDATE inodes SET staged = ?, object = NULL, size = ? WHERE ino = ?",
+                (token, size, ino),
+            )
+            self._use(row.object_id, -1)
+
+    def encode(self, ino: int, token: int, object_id: int, size: int) -> bool:
+        """Turn a row from staged to encoded; False (and no change) if `token` is not its body."""
+        with self.transaction():
+            self._run(
+                "UPDATE inodes SET staged = NULL, object = ?, size = ?"
+                " WHERE ino = ? AND staged = ?",
+                (object_id, size, ino, token),
+            )
+            changed = self._db.changes() > 0
+            if changed:
+                self._use(object_id, 1)
+        return changed
+
+    def purge(self, ino: int) -> int | None:
+        """Remove an inode without names for good; the token of its staged file, to be removed."""
+        row = self.inode(ino)
+        with self.transaction(deletes=True):
+            self._run("DELETE FROM xattrs WHERE ino = ?", (ino,))
+            self._run("DELETE FROM inodes WHERE ino = ?", (ino,))
+            self._use(row.object_id, -1)
+        return row.staged
+
+    def _use(self, object_id: int | None, change: int) -> None:
+        if object_id is not None:
+            self._run("UPDATE objects SET uses = uses + ? WHERE id = ?", (change, object_id))
+
+    def add_object(self, new: Object) -> None:
+        """The row of an appended object, used by nobody yet."""
+        with self.transaction():
+            self._run(
+                f"INSERT INTO objects ({OBJECT}) VALUES (?,?,?,?,?,?,?,?,?,?,?,0)",
+                (
+                    new.id,
+                    new.kind,
+                    new.pack,
+                    new.offset,
+                    new.length,
+                    new.size,
+                    new.sha256,
+                    new.depth,
+                    pack_ids(new.needs),
+                    pack_ids(new.layer),
+                    new.reason,
+                ),
+            )
+
+    def object(self, object_id: int) -> Object:
+        """The row of an object; one that is absent is damage, never an empty file."""
+        found = self.known_object(object_id)
+        if found is None:
+            raise Damaged(self.file, reason=f"object {object_id} is named but not there")
+        return found
+
+    def known_object(self, object_id: int) -> Object | None:
+        """The row of an object, or None."""
+        row = self._one(f"SELECT {OBJECT} FROM objects WHERE id = ?", object_id)
+        return None if row is None else object_of(row)
+
+    def objects(self, ids: Sequence[int]) -> list[Object]:
+        """Several rows, in the order of `ids`."""
+        return [self.object(i) for i in ids]
+
+    def all_objects(self) -> Iterator[Object]:
+        """Every object, by id, read a page at a time."""
+        last = 0
+        while rows := self._all(
+            f"SELECT {OBJECT} FROM objects WHERE id > ? ORDER BY id LIMIT ?", last, PAGE
+        ):
+            yield from map(object_of, rows)
+            last = rows[-1][0]
+
+    def unneeded_objects(self) -> list[Object]:
+        """Objects that no inode shows and no object that is shown is rendered from."""
+        unused = self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0")
+        if not unused:
+            return []
+        needed: set[int] = set()
+        for row in self._all("SELECT DISTINCT needs FROM objects WHERE uses > 0"):
+            needed.update(unpack_ids(row[0]))
+        return [found for found in map(object_of, unused) if found.id not in needed]
+
+    def is_used(self, object_id: int) -> bool:
+        """Whether an inode shows an object, be it there or not."""
+        return self._one("SELECT 1 FROM inodes WHERE object = ? LIMIT 1", object_id) is not None
+
+    def drop_objects(self, dropped: Sequence[int]) -> None:
+        """Forget what :meth:`unneeded_objects` named.
+
+        Objects that are not shown, but needed for the pixels they coded, may need some of these to
+        be rendered: they keep their layer alone, and have no hash, so that no file finds them.
+        """
+        gone = set(dropped)
+        with self.transaction(deletes=True):
+            for object_id in dropped:
+                self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
+                self._run("DELETE FROM objects WHERE id = ?", (object_id,))
+            for row in self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0"):
+                found = object_of(row)
+                if gone.intersection(found.needs):
+                    self._run(
+                        "UPDATE objects SET needs = layer, sha256 = x'' WHERE id = ?", (found.id,)
+                    )
+
+    def move_object(self, moved: Object) -> None:
+        """An object's entry lies elsewhere now, perhaps coded anew; it renders to the same."""
+        with self.transaction():
+            self._run(
+                "UPDATE objects SET pack = ?, offset = ?, length = ? WHERE id = ?",
+                (moved.pack, moved.offset, moved.length, moved.id),
+            )
+
+    def objects_in(self, pack: int) -> list[Object]:
+        """The objects of a pack as they lie in it."""
+        rows = self._all(f"SELECT {OBJECT} FROM objects WHERE pack = ? ORDER BY offset", pack)
+        return [object_of(row) for row in rows]
+
+    def find_object(self, sha256: bytes, size: int) -> int | None:
+        """An object that renders to exactly these bytes, if there is one."""
+        row = self._one(
+            "SELECT id FROM objects WHERE substr(sha256, 1, 8) = ? AND sha256 = ? AND size = ?",
+            sha256[:8],
+            sha256,
+            size,
+        )
+        return None if row is None else int(row[0])
+
+    def next_object_id(self) -> int:
+        """The id that no object has or had."""
+        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'objects'")
+        return 1 if row is None else int(row[0]) + 1
+
+    def names_of(self, object_id: int) -> list[bytes]:
+        """Paths of all files that show an object."""
+        rows = self._all("SELECT ino FROM inodes WHERE object = ? AND nlink > 0", object_id)
+        return [self.path(row[0]) for row in rows]
+
+    # -- packs
+
+    def packs(self) -> dict[int, tuple[int, bool]]:
+        """id -> (committed length in bytes, sealed)."""
+        rows = self._all("SELECT id, length, sealed FROM packs ORDER BY id")
+        return {row[0]: (row[1], bool(row[2])) for row in rows}
+
+    def set_pack(self, pack: int, length: int, sealed: bool) -> None:
+        """Record how far a pack is filled with committed entries."""
+        with self.transaction():
+            self._run(
+                "INSERT OR REPLACE INTO packs (id, length, sealed) VALUES (?,?,?)",
+                (pack, length, sealed),
+            )
+
+    def pack_fill(self) -> dict[int, int]:
+        """Bytes of each pack that are entries of objects; packs without any are left out."""
+        return dict(self._all("SELECT pack, sum(length) FROM objects GROUP BY pack"))
+
+    def drop_pack(self, pack: int) -> None:
+        """Forget a pack that holds no object."""
+        with self.transaction(deletes=True):
+            self._run("DELETE FROM packs WHERE id = ?", (pack,))
+            self._run("DELETE FROM meta WHERE key = ?", (_REPACKED + str(pack),))
+
+    def repacked(self) -> dict[int, int]:
+        """How many bytes from its start of each pack `repack` has written; the rest is ingest's."""
+        rows = self._all("SELECT key, value FROM meta WHERE key GLOB ?", _REPACKED + "*")
+        return {int(key.removeprefix(_REPACKED)): int(value) for key, value in rows}
+
+    def set_repacked(self, pack: int, length: int) -> None:
+        """Note that `repack` has written a pack up to `length`."""
+        with self.transaction():
+            self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_REPACKED + str(pack), length))
+
+    # -- what the planner remembers
+
+    def add_signatures(self, object_id: int, geometry: str, data: bytes, keep: int) -> None:
+        """Remember an object's tiles; of each geometry only the newest `keep` stay."""
+        with self.transaction():
+            self._run(
+                "INSERT OR REPLACE INTO signatures VALUES (?,?,?)", (object_id, geometry, data)
+            )
+            self._run(
+                "DELETE FROM signatures WHERE geometry = ?1 AND object <="
+                " (SELECT object FROM signatures WHERE geometry = ?1"
+                "  ORDER BY object DESC LIMIT 1 OFFSET ?2)",
+                (geometry, keep),
+            )
+
+    def signatures(self, geometry: str) -> list[tuple[int, bytes]]:
+        """(object, data) of one geometry, oldest first."""
+        return self._all(
+            "SELECT object, data FROM signatures WHERE geometry = ? ORDER BY object", geometry
+        )

@@ -1,0 +1,157 @@
+"""What the index holds: the tables, and their rows as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+ROOT = 1
+# Rows that are read at a time where all are gone through.
+PAGE = 1000
+IS_FOLDER = "(%s.mode & 61440) = 16384"
+
+
+def schema() -> list[str]:
+    """The canonical description of every table; a row's invariants stand beside it."""
+    return [
+        # uuid: of the store the index belongs to; opened: how often it was opened for writing;
+        # repacked:N: bytes from the start of pack N that `repack` wrote, so need no second look.
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+        # One row per file, folder, link or special file; root is 1. mode has the type bits.
+        # Regular files: exactly one of staged (token of a file in staging/) and object (objects.id)
+        # is set. size is right for encoded files; for staged ones the staged file itself decides.
+        # nlink 0: unlinked while open, removed when the last user goes or at the next start.
+        # Times are nanoseconds since 1970, possibly negative.
+        "CREATE TABLE inodes (ino INTEGER PRIMARY KEY, mode INTEGER NOT NULL, uid INTEGER NOT NULL,"
+        " gid INTEGER NOT NULL, nlink INTEGER NOT NULL, size INTEGER NOT NULL,"
+        " rdev INTEGER NOT NULL, atime INTEGER NOT NULL, mtime INTEGER NOT NULL,"
+        " ctime INTEGER NOT NULL, object INTEGER, staged INTEGER, target BLOB)",
+        "CREATE INDEX inodes_staged ON inodes (staged) WHERE staged IS NOT NULL",
+        "CREATE INDEX inodes_orphan ON inodes (nlink) WHERE nlink = 0",
+        # Names are bytes. cookie is the readdir offset: stable, never reused within a store.
+        "CREATE TABLE dirents (cookie INTEGER PRIMARY KEY AUTOINCREMENT, folder INTEGER NOT NULL,"
+        " name BLOB NOT NULL, ino INTEGER NOT NULL)",
+        "CREATE UNIQUE INDEX dirents_name ON dirents (folder, name)",
+        "CREATE INDEX dirents_folder ON dirents (folder)",
+        "CREATE INDEX dirents_ino ON dirents (ino)",
+        "CREATE TABLE xattrs (ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,"
+        " PRIMARY KEY (ino, name)) WITHOUT ROWID",
+        # One row per stored file body. offset and length: the whole entry in the pack, header
+        # included. size, sha256: of the file, not of the payload. uses: inodes that show it.
+        # needs: ids of the objects whose entries a render reads besides its own, see pack_ids,
+        # little endian, complete (nothing to follow further); layer: those of them that give the
+        # pixels it coded itself. reason: why raw, else NULL. sha256 is empty where only the layer
+        # is left (see drop_objects), and of vast sparse files.
+        "CREATE TABLE objects (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL,"
+        " pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,"
+        " size INTEGER NOT NULL, sha256 BLOB NOT NULL, depth INTEGER NOT NULL,"
+        " needs BLOB NOT NULL, layer BLOB NOT NULL, uses INTEGER NOT NULL, reason TEXT)",
+        "CREATE INDEX objects_hash ON objects (substr(sha256, 1, 8))",
+        # length: bytes of the pack that committed entries fill; what lies behind is dropped.
+        "CREATE TABLE packs (id INTEGER PRIMARY KEY, length INTEGER NOT NULL,"
+        " sealed INTEGER NOT NULL)",
+        # What the planner remembers of recent objects; losing a row costs space, never a byte.
+        "CREATE TABLE signatures (object INTEGER PRIMARY KEY, geometry TEXT NOT NULL,"
+        " data BLOB NOT NULL)",
+    ]
+
+
+class Inode(NamedTuple):
+    """One inode row. Times in ns since 1970; `target` of a symbolic link; see the schema."""
+
+    ino: int
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    size: int
+    rdev: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    object_id: int | None
+    staged: int | None
+    target: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One stored file body, appended to a pack; see the schema."""
+
+    id: int
+    kind: str
+    pack: int
+    offset: int
+    length: int
+    size: int
+    sha256: bytes
+    depth: int
+    needs: tuple[int, ...] = ()
+    layer: tuple[int, ...] = ()
+    reason: str | None = None
+    uses: int = 0
+
+    @property
+    def is_layer_only(self) -> bool:
+        """Whether only the pixels it coded itself are left of it: it cannot be rendered."""
+        return self.kind != "raw" and not self.sha256
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the file lies in ``raw/``: then the entry has only its sums, and is shorter."""
+        return self.kind == "raw" and self.length < self.size
+
+
+INODE = "ino, mode, uid, gid, nlink, size, rdev, atime, mtime, ctime, object, staged, target"
+I_INODE = ", ".join("i." + column for column in INODE.split(", "))
+OBJECT = "id, kind, pack, offset, length, size, sha256, depth, needs, layer, reason, uses"
+COLUMNS = {
+    "mode": "mode",
+    "uid": "uid",
+    "gid": "gid",
+    "size": "size",
+    "atime_ns": "atime",
+    "mtime_ns": "mtime",
+    "ctime_ns": "ctime",
+}
+
+
+def pack_ids(ids: Sequence[int]) -> bytes:
+    """Ids as the index keeps them: ascending, each as its distance to the one before (the first to
+    0) in groups of 7 bits, the lowest first, bit 7 set in all but the last.
+
+    A store of a million pictures has some twenty million of them, most a few hundred apart.
+    """
+    out = bytearray()
+    last = 0
+    for number in sorted(set(ids)):
+        gap, last = number - last, number
+        while gap > 127:
+            out.append(gap & 127 | 128)
+            gap >>= 7
+        out.append(gap)
+    return bytes(out)
+
+
+def unpack_ids(data: bytes) -> tuple[int, ...]:
+    if data and not data[-1]:
+        # The form of early stores, 4 bytes each; no distance ends with 0, and no id of theirs
+        # was as large as to need its highest byte.
+        return tuple(int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4))
+    ids: list[int] = []
+    last = gap = shift = 0
+    for byte in data:
+        gap |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            last += gap
+            ids.append(last)
+            gap = shift = 0
+    return tuple(ids)
+
+
+def object_of(row: tuple[Any, ...]) -> Object:
+    values = list(row)
+    values[8:10] = unpack_ids(row[8]), unpack_ids(row[9])
+    return Object(*values)

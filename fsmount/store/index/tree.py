@@ -1,0 +1,287 @@
+"""Inodes, their names and extended attributes."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from fsmount.errors import Damaged, NoSuchInode
+from fsmount.store.index.database import Database
+from fsmount.store.index.schema import COLUMNS, I_INODE, INODE, PAGE, ROOT, Inode
+
+# Folders in a path: PATH_MAX allows no more than 2048.
+_DEEPEST = 4096
+
+
+class Tree(Database):
+    """The files of the store as names show them."""
+
+    # -- inodes and names
+
+    def inode(self, ino: int) -> Inode:
+        """The row of `ino`; raises :class:`NoSuchInode`."""
+        row = self._one(f"SELECT {INODE} FROM inodes WHERE ino = ?", ino)
+        if row is None:
+            raise NoSuchInode(ino)
+        return Inode(*row)
+
+    def lookup(self, folder: int, name: bytes) -> Inode | None:
+        """The inode that `name` in `folder` shows, or None."""
+        row = self._one(
+            f"SELECT {I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.folder = ? AND d.name = ?",
+            folder,
+            name,
+        )
+        return None if row is None else Inode(*row)
+
+    def children(
+        self, folder: int, after: int = 0, limit: int = 1000
+    ) -> list[tuple[int, bytes, Inode]]:
+        """Entries of a folder with cookies above `after`, in cookie order, attributes included."""
+        rows = self._all(
+            f"SELECT d.cookie, d.name, {I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.folder = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?",
+            folder,
+            after,
+            limit,
+        )
+        return [(row[0], row[1], Inode._make(row[2:])) for row in rows]
+
+    def next_names(self, folder: int, name: bytes, limit: int = 1) -> list[tuple[bytes, int]]:
+        """The entries that follow `name` in name order: (name, ino)."""
+        return self._all(
+            "SELECT name, ino FROM dirents WHERE folder = ? AND name > ? ORDER BY name LIMIT ?",
+            folder,
+            name,
+            limit,
+        )
+
+    def previous_names(self, folder: int, name: bytes, limit: int = 1) -> list[tuple[bytes, int]]:
+        """The entries before `name` in name order, nearest first: (name, ino)."""
+        return self._all(
+            "SELECT name, ino FROM dirents WHERE folder = ? AND name < ?"
+            " ORDER BY name DESC LIMIT ?",
+            folder,
+            name,
+            limit,
+        )
+
+    def is_empty(self, folder: int) -> bool:
+        """Whether a folder has no entries."""
+        return self._one("SELECT 1 FROM dirents WHERE folder = ? LIMIT 1", folder) is None
+
+    def folder_of(self, ino: int) -> tuple[int, bytes] | None:
+        """One place where `ino` is named: (folder, name)."""
+        row = self._one("SELECT folder, name FROM dirents WHERE ino = ? LIMIT 1", ino)
+        return None if row is None else (row[0], row[1])
+
+    def path(self, ino: int) -> bytes:
+        """One of the paths of `ino` from the root, without a leading slash; b"" for none."""
+        parts: list[bytes] = []
+        while ino != ROOT:
+            place = self.folder_of(ino)
+            if place is None:
+                return b""
+            if len(parts) > _DEEPEST:
+                raise Damaged(self.file, reason=f"the folders of inode {ino} form a circle")
+            ino = place[0]
+            parts.append(place[1])
+        return b"/".join(reversed(parts))
+
+    def _touch_folder(self, folder: int, now_ns: int, links: int = 0) -> None:
+        self._run(
+            "UPDATE inodes SET mtime = ?1, ctime = ?1, nlink = nlink + ?2 WHERE ino = ?3",
+            (now_ns, links, folder),
+        )
+
+    def create(
+        self,
+        folder: int,
+        name: bytes,
+        *,
+        mode: int,
+        uid: int,
+        gid: int,
+        now_ns: int,
+        rdev: int = 0,
+        target: bytes | None = None,
+        staged: int | None = None,
+        size: int = 0,
+    ) -> Inode:
+        """A new inode under a new name. The caller has checked that the name is free."""
+        links = 2 if stat.S_ISDIR(mode) else 1
+        with self.transaction():
+            self._run(
+                "INSERT INTO inodes (mode, uid, gid, nlink, size, rdev, atime, mtime, ctime,"
+                " staged, target) VALUES (?1,?2,?3,?4,?5,?6,?7,?7,?7,?8,?9)",
+                (mode, uid, gid, links, size, rdev, now_ns, staged, target),
+            )
+            ino = self._db.last_insert_rowid()
+            self._add_name(folder, name, ino)
+            self._touch_folder(folder, now_ns, 1 if stat.S_ISDIR(mode) else 0)
+        return self.inode(ino)
+
+    def _add_name(self, folder: int, name: bytes, ino: int) -> None:
+        self._run("INSERT INTO dirents (folder, name, ino) VALUES (?,?,?)", (folder, name, ino))
+
+    def _change_links(self, ino: int, change: int, now_ns: int) -> None:
+        self._run(
+            "UPDATE inodes SET nlink = nlink + ?, ctime = ? WHERE ino = ?", (change, now_ns, ino)
+        )
+
+    def link(self, folder: int, name: bytes, ino: int, now_ns: int) -> Inode:
+        """One more name for a file."""
+        with self.transaction():
+            self._add_name(folder, name, ino)
+            self._change_links(ino, 1, now_ns)
+            self._touch_folder(folder, now_ns)
+        return self.inode(ino)
+
+    def unlink(self, folder: int, name: bytes, now_ns: int) -> Inode:
+        """Take a name away (of a folder too: it then has nlink 0). The inode's row stays."""
+        found = self.lookup(folder, name)
+        if found is None:
+            raise NoSuchInode(name)
+        is_folder = stat.S_ISDIR(found.mode)
+        with self.transaction(deletes=True):
+            self._run("DELETE FROM dirents WHERE folder = ? AND name = ?", (folder, name))
+            self._change_links(found.ino, -2 if is_folder else -1, now_ns)
+            self._touch_folder(folder, now_ns, -1 if is_folder else 0)
+        return self.inode(found.ino)
+
+    def rename(
+        self,
+        folder: int,
+        name: bytes,
+        new_folder: int,
+        new_name: bytes,
+        now_ns: int,
+        *,
+        exchange: bool = False,
+    ) -> Inode | None:
+        """Move a name; a file or empty folder under the new name is replaced and returned.
+
+        With `exchange` both exist and change places (None is returned).
+        """
+        moved = self.lookup(folder, name)
+        other = self.lookup(new_folder, new_name)
+        if moved is None:
+            raise NoSuchInode(name)
+        replaced = None
+        with self.transaction(deletes=True):
+            if exchange and other is not None:
+                self._set_name(folder, name, other.ino)
+                self._set_name(new_folder, new_name, moved.ino)
+                self._change_links(other.ino, 0, now_ns)
+                came, left = stat.S_ISDIR(other.mode), stat.S_ISDIR(moved.mode)
+            else:
+                if other is not None:
+                    replaced = self.unlink(new_folder, new_name, now_ns)
+                self._run(
+                    "UPDATE dirents SET folder = ?, name = ? WHERE folder = ? AND name = ?",
+                    (new_folder, new_name, folder, name),
+                )
+                came, left = False, stat.S_ISDIR(moved.mode)
+            self._change_links(moved.ino, 0, now_ns)
+            change = int(left) - int(came) if folder != new_folder else 0
+            self._touch_folder(folder, now_ns, -change)
+            self._touch_folder(new_folder, now_ns, change)
+        return replaced
+
+    def _set_name(self, folder: int, name: bytes, ino: int) -> None:
+        self._run("UPDATE dirents SET ino = ? WHERE folder = ? AND name = ?", (ino, folder, name))
+
+    def update(self, ino: int, **fields: int) -> None:
+        """Set attributes: mode, uid, gid, size, atime_ns, mtime_ns, ctime_ns."""
+        if not fields:
+            return
+        settings = ", ".join(f"{COLUMNS[field]} = ?" for field in fields)
+        with self.transaction():
+            self._run(f"UPDATE inodes SET {settings} WHERE ino = ?", (*fields.values(), ino))
+
+    def orphans(self) -> list[Inode]:
+        """Inodes that were unlinked while open when the last process ended."""
+        rows = self._all(f"SELECT {INODE} FROM inodes WHERE nlink = 0")
+        return [Inode(*row) for row in rows]
+
+    def staged_inodes(self) -> list[Inode]:
+        """All inodes with a staged file."""
+        rows = self._all(f"SELECT {INODE} FROM inodes WHERE staged IS NOT NULL")
+        return [Inode(*row) for row in rows]
+
+    def inodes(self) -> Iterator[Inode]:
+        """Every inode, by number, read a page at a time."""
+        last = 0
+        while rows := self._all(
+            f"SELECT {INODE} FROM inodes WHERE ino > ? ORDER BY ino LIMIT ?", last, PAGE
+        ):
+            yield from map(Inode._make, rows)
+            last = rows[-1][0]
+
+    def names(self) -> Iterator[tuple[int, bytes, int]]:
+        """Every entry, in the order they were made, read a page at a time: (folder, name, ino)."""
+        last = 0
+        while rows := self._all(
+            "SELECT cookie, folder, name, ino FROM dirents WHERE cookie > ?"
+            " ORDER BY cookie LIMIT ?",
+            last,
+            PAGE,
+        ):
+            yield from (row[1:] for row in rows)
+            last = rows[-1][0]
+
+    def by_name(self, folder: int) -> Iterator[tuple[bytes, Inode]]:
+        """Entries of a folder in name order, read a page at a time."""
+        name = b""
+        while rows := self._all(
+            f"SELECT d.name, {I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.folder = ? AND d.name > ? ORDER BY d.name LIMIT ?",
+            folder,
+            name,
+            PAGE,
+        ):
+            for name, *inode in rows:
+                yield name, Inode._make(inode)
+
+    def walk(self, folder: int = ROOT, path: bytes = b"") -> Iterator[tuple[bytes, Inode]]:
+        """Every entry below `folder`, names in order: (path, inode); folders before contents."""
+        # No recursion: folders may be nested deeper than Python's stack.
+        opened = [(path, iter(self.by_name(folder)))]
+        while opened:
+            path, entries = opened[-1]
+            found = next(entries, None)
+            if found is None:
+                opened.pop()
+                continue
+            name, entry = found
+            here = path + b"/" + name if path else name
+            yield here, entry
+            if stat.S_ISDIR(entry.mode):
+                opened.append((here, iter(self.by_name(entry.ino))))
+
+    # -- extended attributes
+
+    def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """All stored extended attributes of an inode."""
+        return dict(self._all("SELECT name, value FROM xattrs WHERE ino = ?", ino))
+
+    def all_xattrs(self) -> list[tuple[int, bytes, bytes]]:
+        """Every stored extended attribute: (ino, name, value)."""
+        return self._all("SELECT ino, name, value FROM xattrs ORDER BY ino, name")
+
+    def get_xattr(self, ino: int, name: bytes) -> bytes | None:
+        """One attribute's value, or None."""
+        row = self._one("SELECT value FROM xattrs WHERE ino = ? AND name = ?", ino, name)
+        return None if row is None else row[0]
+
+    def set_xattr(self, ino: int, name: bytes, value: bytes) -> None:
+        """Set or replace an attribute."""
+        with self.transaction():
+            self._run("INSERT OR REPLACE INTO xattrs VALUES (?,?,?)", (ino, name, value))
+
+    def remove_xattr(self, ino: int, name: bytes) -> bool:
+        """Remove an attribute; whether it was there."""
+        with self.transaction():
+            self._run("DELETE FROM xattrs WHERE ino = ? AND name = ?", (ino, name))
+            return self._db.changes() > 0
