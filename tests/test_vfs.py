@@ -769,3 +769,21 @@ async def test_reading_backwards_renders_the_files_before_ahead(
     await get(vfs, inos[b"3"])
     await trio.testing.wait_all_tasks_blocked()
     assert store.prefetched[3:] == [inos[b"4"]]
+
+
+async def test_a_quota_is_a_full_disk(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write beyond the quota fails for who wrote it; what was there stays."""
+    fh, made = await vfs.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
+    await vfs.write(fh, 0, b"first")
+
+    def refuse(self: Disk, fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "pwrite", refuse)
+        with pytest.raises(OSError, check=lambda error: error.errno == errno.EDQUOT):
+            await vfs.write(fh, 5, b" second")
+    assert await vfs.read(fh, 0, 100) == b"first"
+    await vfs.write(fh, 5, b" second")
+    await vfs.release(fh)
+    assert (await vfs.getattr(made.ino)).size == 12
