@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from tests.e2e.mounts import missing
 from tests.e2e.test_cli import well
+from tests.trees import REAL
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
 
@@ -35,6 +37,49 @@ def page(lines: list[str], target: Path) -> None:
     picture.save(target, compress_level=6)
 
 
+def run(text: str, folder: Path, *arguments: str | Path, **variables: str) -> str:
+    """Run a script with our own commands on the PATH; its stdout."""
+    recipe = folder / "recipe"
+    recipe.write_text(text)
+    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", recipe, *arguments],
+        env={**os.environ, "PATH": tools, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.mount
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@pytest.mark.skipif(shutil.which("gocryptfs") is None, reason="gocryptfs is not installed")
+def test_an_encrypted_store(tmp_path: Path) -> None:
+    cipher, plain, shots = (tmp_path / name for name in ("cipher", "plain", "shots"))
+    password = tmp_path / "password"
+    password.write_text("secret")
+    try:
+        for turn in range(2):
+            run(script("encrypted-open"), tmp_path, cipher, plain, shots, PASSFILE=str(password))
+            for picture in REAL.iterdir():
+                if not turn:
+                    shutil.copy(picture, shots)
+                assert (shots / picture.name).read_bytes() == picture.read_bytes()
+            run(script("encrypted-close"), tmp_path, plain, shots)
+            assert not list(plain.iterdir())
+            kept = [path for path in cipher.rglob("*") if path.is_file()]
+            assert kept
+            assert not any(b"SQLite" in path.read_bytes() for path in kept)
+            assert not any("index" in path.name or ".zip" in path.name for path in kept)
+    finally:
+        for place in (shots, plain):
+            if os.path.ismount(place):
+                subprocess.run(["umount", "-l", place], check=True)
+
+
 @pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
 def test_a_day_is_read_once(tmp_path: Path) -> None:
     day = tmp_path / "day"
@@ -48,18 +93,8 @@ def test_a_day_is_read_once(tmp_path: Path) -> None:
     well("import", day, store)
     # Small pictures: what they add is below what an idle desktop adds.
     text = script("ocr-day").replace('if run["kind"] == "busy":', "if True:")
-    recipe = tmp_path / "ocr-day"
-    recipe.write_text(text)
-    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["sh", recipe, store, "day"],
-        env={**os.environ, "PATH": tools},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    found = dict(line.split("\t", 1) for line in done.stdout.splitlines())
+    read_out = run(text, tmp_path, store, "day")
+    found = dict(line.split("\t", 1) for line in read_out.splitlines())
     read = [found[f"day/2024-06-06T10:0{number}:00+00:00.png"].lower() for number in range(4)]
     assert "harbour" in read[0]
     assert "window" in read[1] and "harbour" not in read[1]
