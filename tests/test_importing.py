@@ -25,10 +25,19 @@ from fsmount.store import importing
 from fsmount.store.check import check_relations
 from fsmount.store.index import Index
 from fsmount.store.store import Store
+from fsmount.store.tree import Item
 from tests.encoding import Inline, get
 from tests.frames import FlakyDisk
 from tests.legacies import convert, minutes, samples
-from tests.trees import export_from, facts, import_into, make_pictures, make_store, make_tree
+from tests.trees import (
+    REAL,
+    export_from,
+    facts,
+    import_into,
+    make_pictures,
+    make_store,
+    make_tree,
+)
 
 IS_ROOT = os.geteuid() == 0
 
@@ -192,13 +201,15 @@ async def test_what_vanishes_or_cannot_be_read_is_listed(
 ) -> None:
     copy = importing.Importer._copy
 
-    def failing(importer: importing.Importer, path: Path, token: int, whole: bytes | None) -> int:
-        if path.name == "01.png":
-            path.unlink()
-        if path.name == "zero":
+    def failing(
+        importer: importing.Importer, item: Item, token: int, whole: bytes | None
+    ) -> tuple[int, tuple[int, int, int]]:
+        if item.source.name == "01.png":
+            item.source.unlink()
+        if item.source.name == "zero":
             importer._store.staging.remove(token)
-            raise PermissionError(13, "Permission denied", str(path))
-        return copy(importer, path, token, whole)
+            raise PermissionError(13, "Permission denied", str(item.source))
+        return copy(importer, item, token, whole)
 
     monkeypatch.setattr(importing.Importer, "_copy", failing)
     importer = await import_into(root, f"{source}/")
@@ -209,6 +220,33 @@ async def test_what_vanishes_or_cannot_be_read_is_listed(
     found = await contents(root)
     assert b"desk/2024 June/02.png" in found
     assert b"desk/2024 June/01.png" not in found
+    whole(root)
+
+
+async def test_what_changes_while_it_is_read_is_listed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    make_pictures(source)
+    copy = importing.Importer._copy
+
+    def changing(
+        importer: importing.Importer, item: Item, token: int, whole: bytes | None
+    ) -> tuple[int, tuple[int, int, int]]:
+        if item.source.name == "01.png":
+            item.source.write_bytes(item.source.read_bytes() + b"more")
+        return copy(importer, item, token, whole)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing.Importer, "_copy", changing)
+        importer = await import_into(root, f"{source}/", delete=True)
+    named = [(path, why) for path, why in importer.summary.problems if "while it was read" in why]
+    assert named == [(str(source / "01.png"), "it changed while it was read; import it again")]
+    assert os.listdir(source) == ["01.png"]
+    # The time in the store is not the file's, so it is taken again.
+    importer = await import_into(root, f"{source}/", delete=True)
+    assert (importer.summary.files, importer.deleted, importer.summary.problems) == (1, 1, [])
+    assert (await contents(root))[b"01.png"].endswith(b"more")
     whole(root)
 
 
@@ -335,6 +373,24 @@ def test_a_full_disk_in_truth(
     again = fsmount("import", f"{source}/", root)
     assert (again.returncode, again.stderr) == (0, "")
     assert fsmount("verify", f"{source}/", root).stdout == "9/9 identical\n"
+    assert fsmount("check", "--full", root).returncode == 0
+    whole(root)
+
+
+def test_a_disk_that_holds_the_encoded_pictures_only(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6 MB of screenshots take much less encoded, though 3 MB of staged ones fill the disk."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(2):
+        for path in sorted(REAL.glob("*.png")):
+            (source / f"{number} {path.name}").write_bytes(path.read_bytes() + bytes(number))
+    assert sum(path.stat().st_size for path in source.iterdir()) > 6_000_000
+    root = make_store(small_disk / "store", monkeypatch, inline=False)
+    done = fsmount("import", "--delete-source", f"{source}/", root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert os.listdir(source) == []
     assert fsmount("check", "--full", root).returncode == 0
     whole(root)
 

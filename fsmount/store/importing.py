@@ -47,6 +47,9 @@ _AHEAD = 48
 _DELETE_AT_ONCE = 256
 _ARCHIVE_BYTES = 128 << 20
 
+# Inode, size and mtime: whether a file is still the one that was looked at.
+_Stamp = tuple[int, int, int]
+
 
 class Importer:
     """Puts sources into a store; see :meth:`add`."""
@@ -76,7 +79,7 @@ class Importer:
         folders: list[tuple[int, os.stat_result]] = []
         for item in items:
             try:
-                inode = await self._item(item)
+                inode = await self._with_room(item)
                 if inode is None:
                     continue
                 if stat.S_ISDIR(inode.mode):
@@ -99,6 +102,16 @@ class Importer:
                 self._store.index.update(ino, mtime_ns=info.st_mtime_ns)
         await self._store.durable()
         await self._delete_taken(final=True)
+
+    async def _with_room(self, item: Item) -> Inode | None:
+        """As :meth:`_item`. A full disk may have room again once what is staged is encoded."""
+        try:
+            return await self._item(item)
+        except OSError as error:
+            if error.errno not in NO_SPACE or not self._store.pending():
+                raise
+        await self._store.drain()
+        return await self._item(item)
 
     async def _item(self, item: Item) -> Inode | None:
         """What stands in the store for a source, now or already; None: it cannot be had."""
@@ -162,7 +175,10 @@ class Importer:
         size = 0
         if known is None and stat.S_ISREG(item.info.st_mode):
             token = staging.create()
-            size = await trio.to_thread.run_sync(self._copy, item.source, token, data)
+            size, stamp = await trio.to_thread.run_sync(self._copy, item, token, data)
+            if stamp != _stamp(item.info):
+                why = "it changed while it was read; import it again"
+                self.summary.problems.append((str(item.source), why))
         try:
             with index.transaction():
                 stale = self._remove(item.target, there) if there is not None else None
@@ -189,17 +205,18 @@ class Importer:
         if item.info.st_nlink > 1:
             self._links[item.info.st_dev, item.info.st_ino] = ino
 
-    def _copy(self, source: Path, token: int, whole: bytes | None) -> int:
+    def _copy(self, item: Item, token: int, whole: bytes | None) -> tuple[int, _Stamp]:
+        """Bytes staged, and what the source was when the last of them was read."""
         disk, staging = self._store.disk, self._store.staging
         fd = staging.open(token)
         try:
             if whole is not None:
-                return disk.pwrite(fd, whole, 0)
-            with source.open("rb", buffering=0) as file:
+                return disk.pwrite(fd, whole, 0), _stamp(item.info)
+            with item.source.open("rb", buffering=0) as file:
                 size = 0
                 while data := file.read(SLICE):
                     size += disk.pwrite(fd, data, size)
-                return size
+                return size, _stamp(os.fstat(file.fileno()))
         except OSError:
             staging.remove(token)
             raise
@@ -354,5 +371,5 @@ def _as_png(item: Item) -> Item:
     return replace(item, target=shown(item.target))
 
 
-def _stamp(info: os.stat_result) -> tuple[int, int, int]:
+def _stamp(info: os.stat_result) -> _Stamp:
     return info.st_ino, info.st_size, info.st_mtime_ns
