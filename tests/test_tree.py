@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,8 +50,10 @@ def test_a_link_is_followed_with_a_slash_only(tmp_path: Path) -> None:
     assert source_of(f"{tmp_path}/link/") == (tmp_path / "real").resolve()
     (tmp_path / "dangling").symlink_to("nowhere")
     assert source_of(f"{tmp_path}/dangling").is_symlink()
-    for missing in ("nothing", "dangling/", "nothing/"):
-        with pytest.raises(FileNotFoundError):
+    (tmp_path / "loop").symlink_to("loop")
+    assert source_of(f"{tmp_path}/loop").is_symlink()
+    for missing in ("nothing", "dangling/", "nothing/", "loop/"):
+        with pytest.raises(OSError, match=r"No such file|Too many levels"):
             source_of(f"{tmp_path}/{missing}")
 
 
@@ -69,6 +72,27 @@ def test_walk_is_in_order_and_folders_come_first(tmp_path: Path) -> None:
     assert [item.target for item in walk(root, b"", summary)][:2] == [b"", b"again.png"]
     files = [item for item in items if not stat.S_ISDIR(item.info.st_mode)]
     assert measure([root]) == (len(files), sum(item.info.st_size for item in files))
+
+
+def test_folders_deeper_than_the_stack(store: Store, tmp_path: Path) -> None:
+    """Folders of any depth: Python gives up at 1000 calls within each other."""
+    deep = 1200
+    folder, parent = os.open(tmp_path, os.O_RDONLY), ROOT
+    with store.index.transaction():
+        for _ in range(deep):
+            os.mkdir("d", dir_fd=folder)
+            inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+            made = store.index.create(
+                parent, b"d", mode=stat.S_IFDIR | 0o755, uid=0, gid=0, now_ns=0
+            )
+            parent = made.ino
+    os.close(folder)
+    assert sum(1 for _ in walk(tmp_path / "d", b"d", Summary())) == deep
+    assert sum(1 for _ in store.index.walk()) == deep
+    # What clears up after tests is not made for this.
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
 
 
 def test_what_vanishes_is_noted(tmp_path: Path) -> None:

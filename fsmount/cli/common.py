@@ -89,7 +89,7 @@ def reading(path: Path) -> Iterator[Store]:
 
 def check_apart(inner: Path, outer: Path) -> None:
     """Raise :class:`UsageError` if one path is, or lies in, the other."""
-    place, around = inner.resolve(), outer.resolve()
+    place, around = Path(os.path.realpath(inner)), Path(os.path.realpath(outer))
     if place == around or around in place.parents:
         raise UsageError(f"{inner} lies inside {outer}; the store and other files must be apart")
 

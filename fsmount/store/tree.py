@@ -45,8 +45,11 @@ def source_of(source: str) -> Path:
 
     Raises OSError if there is none.
     """
-    path = Path(source).resolve() if target_of(source) == b"" else Path(source)
+    path = Path(os.path.realpath(source)) if target_of(source) == b"" else Path(source)
     path.lstat()
+    if source.endswith("/"):
+        # What is reached through a link must be there, too, and no link that leads to itself.
+        path.stat()
     return path
 
 
@@ -59,15 +62,18 @@ def target_of(source: str) -> bytes:
 
 def walk(source: Path, target: bytes, summary: Summary) -> Iterator[Item]:
     """Everything from `source` down in name order, folders before their contents."""
-    try:
-        info = source.lstat()
-        names = sorted(os.listdir(source), key=os.fsencode) if stat.S_ISDIR(info.st_mode) else []
-    except OSError as error:
-        summary.problems.append((str(source), error.strerror or str(error)))
-        return
-    yield Item(source, target, info)
-    for name in names:
-        yield from walk(source / name, _join(target, os.fsencode(name)), summary)
+    left = [(source, target)]
+    while left:
+        source, target = left.pop()
+        try:
+            info = source.lstat()
+            names = os.listdir(source) if stat.S_ISDIR(info.st_mode) else []
+        except OSError as error:
+            summary.problems.append((str(source), error.strerror or str(error)))
+            continue
+        yield Item(source, target, info)
+        for name in sorted(names, key=os.fsencode, reverse=True):
+            left.append((source / name, _join(target, os.fsencode(name))))
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
