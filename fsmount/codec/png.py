@@ -16,6 +16,7 @@ import numpy as np
 
 from fsmount.codec import deflate, engine, filters, lines, samples
 from fsmount.codec.deflate import Corrections, DeflateParams
+from fsmount.codec.producer import unknown_encoder
 from fsmount.codec.samples import Frame, Layout
 from fsmount.errors import Damaged, NotExact
 
@@ -155,7 +156,7 @@ def parse(data: bytes, hints: Sequence[DeflateParams] = (), *, threads: int = 1)
         raw, body, zlib_header, sizes[0], hints, row_bytes=row_bytes, threads=threads
     )
     if params is None:
-        raise NotExact("unknown deflate encoder")
+        raise unknown_encoder(data[_IDAT_FROM:idat_start], data[tail_start:], sizes[0])
     recipe = Recipe(
         layout.colour_type,
         layout.bit_depth,

@@ -20,6 +20,7 @@ from fsmount.codec.deflate import Corrections, DeflateParams
 from fsmount.codec.delta import MAX_SLOTS, OWN, Copy, Layout, Source
 from fsmount.codec.held import Held, hold
 from fsmount.codec.png import Picture, Recipe, assemble, parse
+from fsmount.codec.producer import unknown_encoder
 from fsmount.codec.record import Record
 from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged, NotExact
@@ -215,7 +216,9 @@ def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
     corrected = isinstance(order.picture.recipe.params, Corrections)
     if corrected and len(stored) + len(payload) >= order.about.size:
         # The stream of a small or much squeezed picture may be mostly corrections.
-        raise NotExact("unknown deflate encoder")
+        recipe = order.picture.recipe
+        idat = recipe.split if isinstance(recipe.split, int) else recipe.split[0]
+        raise unknown_encoder(recipe.head, recipe.tail, idat)
     entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
     fresh = Reader(order.places, layer_bytes)
     parsed, _ = parse_entry(build_entry(entry))
