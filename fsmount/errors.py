@@ -45,6 +45,13 @@ class NoStore(FsmountError):
     exit_code = 10
 
 
+class MountNotStore(FsmountError):
+    """{detail} is where {source} is mounted, not the store. Copy files through the mount, or
+    unmount it and name the store."""
+
+    exit_code = 10
+
+
 class StoreExists(FsmountError):
     """{detail} already holds a store, or is a folder that is not empty. Choose a new path."""
 

@@ -294,6 +294,12 @@ def test_some_were_left_out(cli: Cli, root: Path, source: Path, tmp_path: Path) 
     assert done.out.startswith("4 files imported")
     assert "1 pictures are kept as they are, since they cannot be re-created:" in done.err
     assert "  in/broken.png: " in done.err
+    # Not a PNG at all, but called one: that is worth a word, too.
+    (source / "empty.PNG").touch()
+    (source / "text").write_text("of no interest")
+    done = cli("import", source, root)
+    assert done.code == 3
+    assert "  1 x not a PNG\n  in/empty.PNG: not a PNG\n" in done.err
     (source / "note").write_text("1")
     (source / "00.png").unlink()
     (source / "00.png").mkdir()

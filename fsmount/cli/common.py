@@ -11,7 +11,8 @@ from typing import Any
 import click
 import trio
 
-from fsmount.errors import UsageError
+from fsmount.errors import MountNotStore, UsageError
+from fsmount.mount.mountpoint import FSTYPE, mounted_at
 from fsmount.mount.session import log_to
 from fsmount.store import config
 from fsmount.store.store import DEFAULT_CACHE_BYTES, Store
@@ -102,6 +103,10 @@ def with_store(
     cache_bytes: int = DEFAULT_CACHE_BYTES,
 ) -> int:
     """Open a store and run `work` with its workers and background encoding: the exit code."""
+
+    mounted = None if config.is_store(path) or not path.is_dir() else mounted_at(path)
+    if mounted is not None and mounted.fstype == FSTYPE:
+        raise MountNotStore(path, source=mounted.source)
 
     async def run() -> int:
         store = Store.open(path, read_only=read_only, cache_bytes=cache_bytes)

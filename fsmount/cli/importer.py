@@ -115,11 +115,14 @@ def import_(
 
 
 def raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
-    """PNGs among `inodes` that went raw: (path, why)."""
+    """PNGs, and what is called one, among `inodes` that went raw: (path, why)."""
     found = []
     for ino in inodes:
         object_id = store.index.inode(ino).object_id
         body = None if object_id is None else store.index.object(object_id)
-        if body is not None and body.kind == "raw" and body.reason != "not a PNG":
-            found.append((os.fsdecode(store.index.path(ino)), body.reason or ""))
+        if body is None or body.kind != "raw":
+            continue
+        path = os.fsdecode(store.index.path(ino))
+        if body.reason != "not a PNG" or path.lower().endswith(".png"):
+            found.append((path, body.reason or ""))
     return found

@@ -130,7 +130,7 @@ def _freezable(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     with image.open("wb") as file:
         file.truncate(64 << 20)
-    commands = (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, folder])
+    commands = (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(folder)])
     if os.geteuid() or not shutil.which("fsfreeze") or not shutil.which("mkfs.ext4"):
         pytest.skip("needs root, fsfreeze and mkfs.ext4")
     if any(

@@ -227,6 +227,22 @@ def test_while_a_mount_encodes(root: Path, place: Path, tmp_path: Path) -> None:
     assert staged(root) == 0
 
 
+def test_what_is_mounted_cannot_be_imported_into(root: Path, place: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a").write_text("1")
+    well("mount", root, place)
+    assert "is in use by another fsmount process" in refused(11, "import", source, root)
+    assert "is in use by another fsmount process" in refused(
+        11, "import", "--delete-source", source, root
+    )
+    why = refused(10, "import", source, place)
+    assert why.startswith(f"{place} is where {root} is mounted, not the store. Copy files")
+    assert os.listdir(place) == []
+    assert (source / "a").read_text() == "1"
+    well("umount", place)
+
+
 def test_busy(root: Path, place: Path) -> None:
     well("mount", root, place)
     with (place / "open").open("wb"):
