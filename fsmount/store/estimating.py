@@ -3,6 +3,9 @@
 Stretches of consecutive pictures, spread over the whole folder, are imported into a store in memory
 (or a temporary folder) that goes again. Whole stretches, because a picture costs what is new since
 the ones before it; the first of a stretch costs what a later one would not, and counts once.
+
+In a legacy folder a picture deep in its run takes all those before it to be made. So stretches near
+the beginnings of runs come first, and none that would take more time than there is.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import stat
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
+from fsmount.legacy.runs import scan
 from fsmount.store import config
 from fsmount.store.disk import Disk
 from fsmount.store.importing import Importer
@@ -28,10 +33,13 @@ STRETCH = 15
 WHOLE = 150
 """Folders of as many pictures are encoded whole: a few pictures can be most of what they take."""
 
+# Pictures so much deeper in their runs are looked at later; making one takes about so long.
+_REACH = 40
+_MAKE_S = 0.05
 # Of the stretches, so many are called busy: those whose files change their sizes most.
 _BUSY_SHARE = 3
 _MEMORY = Path("/dev/shm")
-_PICTURES = (".png", ".jxl")
+_PICTURES = (".png", ".PNG", ".jxl")
 # Twice the standard error: the true value lies within in 19 of 20 cases.
 _SIGMAS = 2.0
 # What a sample of everything may still be off by: order of encoding, other work on the machine.
@@ -70,7 +78,20 @@ def _spread(count: int) -> Iterator[int]:
             yield at
 
 
-def _strata(pictures: Sequence[Item]) -> tuple[list[list[Item]], list[list[Item]]]:
+def _depths(pictures: Sequence[Item]) -> dict[Path, int]:
+    """Of each picture kept as a difference: how many are made before it."""
+    folders = {item.source.parent for item in pictures if item.source.suffix == ".jxl"}
+    found = {}
+    for folder in folders:
+        with suppress(OSError):
+            for name, (_, place) in scan(folder).places.items():
+                found[folder / os.fsdecode(name)] = place
+    return found
+
+
+def _strata(
+    pictures: Sequence[Item], depths: Mapping[Path, int]
+) -> tuple[list[list[Item]], list[list[Item]]]:
     """Busy stretches and quiet ones, each in the order in which they are looked at.
 
     Pictures that differ much mostly differ in size; most of what a folder takes is in few of them.
@@ -83,9 +104,12 @@ def _strata(pictures: Sequence[Item]) -> tuple[list[list[Item]], list[list[Item]
     names = {id(stretch) for stretch in busy}
     in_order = [stretch for stretch in stretches if id(stretch) in names]
     quiet = [stretch for stretch in stretches if id(stretch) not in names]
-    return [in_order[at] for at in _spread(len(in_order))], [
-        quiet[at] for at in _spread(len(quiet))
-    ]
+    return _ordered(in_order, depths), _ordered(quiet, depths)
+
+
+def _ordered(stretches: Sequence[list[Item]], depths: Mapping[Path, int]) -> list[list[Item]]:
+    spread = [stretches[at] for at in _spread(len(stretches))]
+    return sorted(spread, key=lambda stretch: depths.get(stretch[0].source, 0) // _REACH)
 
 
 def _change(stretch: Sequence[Item]) -> int:
@@ -130,7 +154,10 @@ class _Sample:
         self._limit_s = limit_s
         self._start = 0.0
         self._targets: tuple[list[list[bytes]], list[list[bytes]]] = ([], [])
-        self.strata = _strata(pictures)
+        self._depths = _depths(pictures)
+        # Seconds that went into pictures that are made, but not looked at.
+        self._aside = 0.0
+        self.strata = _strata(pictures, self._depths)
         self.costs: list[list[list[int]]] = [[], []]
         self.index = self.empty = 0
 
@@ -148,6 +175,7 @@ class _Sample:
             stats = store.stats()
             found.raw = Counter(stats["raw_reasons"])
             found.sampled, found.lost = importer.summary.files, importer.summary.problems
+            taken = max(0.0, taken - self._aside)
             found.seconds = taken / max(1, found.sampled) * found.pictures
             self.costs = [
                 [[_cost(store, name) for name in names] for names in targets]
@@ -166,12 +194,20 @@ class _Sample:
                 # What waits takes its time, too.
                 if fed and passed * fed / max(1, fed - store.pending()) > self._limit_s:
                     return
+                if stretch is None:
+                    continue
+                depth = self._depths.get(stretch[0].source, 0)
+                if fed and depth * _MAKE_S > self._limit_s - passed:
+                    continue
                 targets.append([])
-                for item in stretch or []:
+                for item in stretch:
                     name = b"%09d.png" % fed
                     fed += 1
                     targets[-1].append(name)
+                    began = time.monotonic()
                     yield replace(item, target=name)
+                    if item is stretch[0]:
+                        self._aside += (time.monotonic() - began) * depth / (depth + 1)
 
 
 def _cost(store: Store, name: bytes) -> int:
