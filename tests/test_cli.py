@@ -696,3 +696,15 @@ def test_repair_needs_a_store_for_itself(cli: Cli, root: Path, tmp_path: Path) -
         assert cli("check", "--repair", root).code == 11
     finally:
         store.close()
+
+
+def test_interrupted_while_modules_load(tmp_path: Path) -> None:
+    (tmp_path / "apsw.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "fsmount", "--version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")

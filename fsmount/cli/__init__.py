@@ -1,5 +1,17 @@
 """The command line: one file a verb. The only place that prints."""
 
-from fsmount.cli.app import main
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code; also when interrupted while modules load."""
+    try:
+        from fsmount.cli import app
+    except KeyboardInterrupt:
+        sys.exit(130)
+    app.main(arguments)
