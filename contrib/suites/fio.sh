@@ -7,6 +7,7 @@ for kind in write randwrite; do
             echo "$kind $sum $size"
             fio --name="$kind$sum$size" --directory="$1" --rw="$kind" --bs="$size" \
                 --size="${2:-16}m" --verify="$sum" --do_verify=1 --verify_fatal=1 \
+                --verify_state_save=0 \
                 --ioengine=psync --end_fsync=1 --output-format=terse > /dev/null
             rm -f "$1"/*
         done

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # stress-ng's filesystem class, from the PATH. Argument: seconds for each stressor.
 set -uo pipefail
-left_out="${LEFT_OUT:-io-uring}"
-passed=0 failed=0
+# bind-mount: stress-ng itself takes it for too dangerous to run; io-uring fails on ext4, too.
+left_out="${LEFT_OUT:-bind-mount io-uring}"
+passed=0 failed=0 skipped=0
 for stressor in $(stress-ng --class filesystem'?' 2>&1 | sed 's/.*stressors: *//'); do
     case " $left_out " in *" $stressor "*) continue ;; esac
     mkdir -p "$1/stress"
     out=$(timeout 120 stress-ng --temp-path "$1/stress" --"$stressor" 2 --timeout "${2:-2}" --verify 2>&1)
     status=$?
-    # 3 and 4: the stressor says it cannot run here.
-    if [ $status = 0 ] || [ $status = 3 ] || [ $status = 4 ]; then
+    if [ $status = 0 ]; then
         passed=$((passed + 1))
+    # The stressor says it cannot run here.
+    elif [ $status = 3 ] || [ $status = 4 ]; then
+        skipped=$((skipped + 1))
     else
         failed=$((failed + 1))
         echo "$stressor: $(grep -m1 -iE 'fail|error' <<< "$out")"
@@ -18,5 +21,5 @@ for stressor in $(stress-ng --class filesystem'?' 2>&1 | sed 's/.*stressors: *//
     stat -t "$1" > /dev/null || exit 1
     rm -rf "$1/stress"
 done
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
