@@ -74,6 +74,9 @@ class FakeStore:
         self.queued.append(ino)
         self._work.set()
 
+    def need_room(self) -> None:
+        pass
+
     def discard(self, token: int) -> None:
         self.staging.remove(token)
 

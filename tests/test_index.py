@@ -19,6 +19,7 @@ from fsmount.errors import Damaged, FsmountError, NoSuchInode
 from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT, Index, Inode, Object
 from fsmount.store.index.schema import pack_ids, unpack_ids
+from fsmount.store.reserve import Reserve
 from tests.frames import FlakyDisk
 
 FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
@@ -437,6 +438,21 @@ def test_a_rewrite_that_a_reader_blocks_heals_nothing(
     reader.close()
     index.rewrite()
     assert not index.suspect
+
+
+def test_deleting_on_a_full_disk_does_not_make_the_log_longer(
+    index: Index, disk: FlakyDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        file(index, b"%d" % number)
+    log = tmp_path / "index.sqlite-wal"
+    length = log.stat().st_size
+    index.reserve = Reserve(tmp_path / "reserve", disk)
+    monkeypatch.setattr(index.reserve, "spend_if_full", lambda: True)
+    for number in range(60):
+        index.purge(index.unlink(ROOT, b"%d" % number, 300).ino)
+    assert log.stat().st_size == length
+    assert not list(index.by_name(ROOT))
 
 
 def test_a_log_that_cannot_be_opened_leaves_the_index_dirty(

@@ -37,13 +37,14 @@ def test_it_goes_when_the_disk_is_full(
     reserve = Reserve(tmp_path / "reserve", Disk())
     reserve.fill()
     with_free(monkeypatch, tmp_path, free)
-    reserve.spend_if_full()
+    assert reserve.spend_if_full() is not left
     assert (tmp_path / "reserve").exists() is left
-    reserve.spend_if_full()
+    assert reserve.is_spent is not left
+    assert reserve.spend_if_full() is not left
 
 
 def test_a_full_disk_gets_none_and_is_asked_again(tmp_path: Path) -> None:
-    Reserve(tmp_path / "reserve", FullDisk()).fill()
+    assert not Reserve(tmp_path / "reserve", FullDisk()).fill()
     assert not (tmp_path / "reserve").exists()
-    Reserve(tmp_path / "reserve", Disk()).fill()
+    assert Reserve(tmp_path / "reserve", Disk()).fill()
     assert (tmp_path / "reserve").exists()

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 def recover(layout: Layout, index: Index, staging: Staging, disk: Disk) -> Pack:
     """Bring folder and index together; the pack that is open for appending."""
     bin_ = _Bin(layout, disk, keep=not _is_current(layout, index))
+    index.make_room()
     _purge_orphans(index)
     # Files go only when the rows that say so would survive a power cut.
     index.force()

@@ -17,23 +17,32 @@ class Reserve:
         self._path = path
         self._disk = disk
 
-    def fill(self) -> None:
-        """Allocate it where it is missing; a disk without room is left alone."""
+    def fill(self) -> bool:
+        """Allocate it where it is missing, if the disk has room; whether it is there."""
         if self._path.exists():
-            return
+            return True
         try:
             fd = self._disk.create(self._path)
         except OSError:
-            return
+            return False
         try:
             self._disk.allocate(fd, RESERVE_BYTES)
         except OSError:
             self._disk.unlink(self._path)
+            return False
         finally:
             self._disk.close(fd)
+        return True
 
-    def spend_if_full(self) -> None:
-        """Give the space back to a disk that has hardly any left."""
+    def spend_if_full(self) -> bool:
+        """Give the space back to a disk that has hardly any left; whether it is such a disk."""
         found = os.statvfs(self._path.parent)
-        if found.f_bavail * found.f_frsize < RESERVE_BYTES:
+        full = found.f_bavail * found.f_frsize < RESERVE_BYTES
+        if full:
             self._disk.unlink(self._path)
+        return full
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the disk has had no room for it since it was given up."""
+        return not self._path.exists()

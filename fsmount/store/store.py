@@ -6,6 +6,7 @@ through :attr:`Store.staging`, and everything encoded through :meth:`Store.body`
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -85,6 +86,7 @@ class Store:
         self._workers: Workers | None = None
         self._budget = 0
         self._ready = trio.Event()
+        self._full = trio.Event()
         if not engine.NATIVE:
             _log.warning(
                 "the native deflate kernel is not built here (no C compiler at installation):"
@@ -147,11 +149,20 @@ class Store:
         self._queued.add(ino)
         self._writing().queue(ino)
 
+    def need_room(self) -> None:
+        """Files are about to grow. Raises OSError ENOSPC while the disk has no room for the
+        reserve: what was given up for deleting must not be filled by somebody else."""
+        if self._writer is not None and not self._reserve.fill():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def discard(self, token: int) -> None:
         """A staged file that no row names any more: it goes when that is durable."""
         if self._writer is None:
             raise ReadOnly(self.path)
         self._writer.discard(token)
+        if self._reserve.is_spent:
+            # Somebody waits for the room that this gives.
+            self._full.set()
 
     def pending(self) -> int:
         """Files staged and not yet encoded, open ones aside."""
@@ -286,7 +297,9 @@ class Store:
 
     async def _durable_for_ever(self, encoder: Encoder, writer: Writer) -> None:
         while True:
-            await trio.sleep(DURABLE_SECONDS)
+            with trio.move_on_after(DURABLE_SECONDS):
+                await self._full.wait()
+            self._full = trio.Event()
             self._reserve.fill()
             touched, self._queued = self._queued | set(encoder.held()), set()
             if not (touched or self.index.dirty or writer.has_discarded()):

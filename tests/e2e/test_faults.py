@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import signal
 import subprocess
 import time
@@ -115,6 +116,33 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
         written["small.txt"] = b"fits"
         mount.stop()
         mount.start()
+        for name, data in written.items():
+            assert (mount.path / name).read_bytes() == data
+        mount.stop()
+    finally:
+        mount.clean()
+
+
+def test_a_disk_that_is_filled_again_and_again_lets_files_be_deleted(small_disk: Path) -> None:
+    chance = random.Random(1)
+    mount = Mount(small_disk)
+    mount.start()
+    written: dict[str, bytes] = {}
+    try:
+        for turn in range(12):
+            with contextlib.suppress(OSError):
+                for number in range(2000):
+                    name, data = f"{turn}.{number}.bin", chance.randbytes(chance.randrange(9000))
+                    with (mount.path / name).open("wb", buffering=0) as file:
+                        file.write(data)
+                    written[name] = data
+            for path in list(mount.path.iterdir())[::2]:
+                path.unlink()
+                written.pop(path.name, None)
+            if turn % 4 == 3:
+                mount.crash()
+                mount.clear()
+                mount.start()
         for name, data in written.items():
             assert (mount.path / name).read_bytes() == data
         mount.stop()

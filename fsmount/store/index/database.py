@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -108,8 +108,8 @@ class Database:
             finally:
                 self._depth -= 1
             return
-        if deletes and self.reserve is not None:
-            self.reserve.spend_if_full()
+        if deletes:
+            self.make_room()
         self._run("BEGIN IMMEDIATE")
         self._depth = 1
         try:
@@ -127,6 +127,16 @@ class Database:
                 self._run("ROLLBACK")
             raise
         self.dirty = True
+
+    def make_room(self) -> None:
+        """On a full disk: let the next commits go where the log has been, so that it need not grow.
+
+        The reserve alone would be used up one day, and then nothing could be deleted any more.
+        """
+        if self.reserve is not None and self.reserve.spend_if_full():
+            # A reader, or a database that had to grow, keeps the log as it is.
+            with suppress(OSError):
+                self._all("PRAGMA wal_checkpoint(PASSIVE)")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
