@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -65,6 +66,19 @@ def test_what_is_no_config_is_no_store(tmp_path: Path, text: str) -> None:
         config.read(tmp_path)
     with pytest.raises(NoStore):
         config.read(tmp_path / "none")
+
+
+def test_a_disk_with_errors_is_not_taken_for_a_folder_without_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.make(tmp_path / "s", Disk())
+
+    def fail(_: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, check=lambda error: error.errno == errno.EIO):
+        config.read(tmp_path / "s")
 
 
 def test_another_format_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +136,21 @@ def test_a_comma_in_the_path_is_no_mount_option() -> None:
         "ro",
         "allow_other",
     }
+
+
+def test_it_may_open_more_files_than_any_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = int(Path("/proc/sys/fs/nr_open").read_text())
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits))
+    session._allow_many_files()
+    assert set_to == [(max(hard, most),) * 2]
+
+    def refuse(_: int, limits: tuple[int, int]) -> None:
+        if limits[1] > hard:
+            raise ValueError("not allowed to raise maximum limit")
+        set_to.append(limits)
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    session._allow_many_files()
+    assert set_to[-1] == (hard, hard)

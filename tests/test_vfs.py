@@ -534,6 +534,17 @@ async def test_times_move_as_posix_says(vfs: Vfs) -> None:
     assert far == (1 << 63) - 1
 
 
+async def test_set_user_id_goes_with_a_write_right_after_one_of_root(vfs: Vfs) -> None:
+    ino = await put(vfs, b"a", b"x")
+    await vfs.setattr(ino, Changes(mode=0o4777), ROOT_USER)
+    first = await vfs.open(ino, os.O_WRONLY, ROOT_USER)
+    second = await vfs.open(ino, os.O_WRONLY, USER)
+    await vfs.write(first, 0, b"y")
+    assert stat.S_IMODE((await vfs.getattr(ino)).mode) == 0o4777
+    await vfs.write(second, 0, b"z")
+    assert stat.S_IMODE((await vfs.getattr(ino)).mode) == 0o777
+
+
 async def test_set_user_id_goes_with_writes_and_new_owners(vfs: Vfs) -> None:
     ino = await put(vfs, b"a", b"x")
 
@@ -551,6 +562,16 @@ async def test_set_user_id_goes_with_writes_and_new_owners(vfs: Vfs) -> None:
     fh = await vfs.open(ino, os.O_WRONLY, USER)
     await vfs.write(fh, 0, b"z")
     assert stat.S_IMODE((await vfs.getattr(ino)).mode) == 0o755
+
+
+async def test_creat_keeps_set_group_id(vfs: Vfs) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    fh, made = await vfs.create(ROOT, b"a", 0o6777, flags, USER)
+    assert stat.S_IMODE(made.mode) == 0o6755
+    await vfs.release(fh)
+    fh, made = await vfs.create(ROOT, b"a", 0o6777, flags, USER)
+    assert stat.S_IMODE(made.mode) == 0o755
+    await vfs.release(fh)
 
 
 async def test_readdir_survives_deletes_between_batches(vfs: Vfs) -> None:

@@ -67,6 +67,7 @@ class OpenInode:
     """What all handles of one inode share.
 
     `touched_ns`: time of the last change to the body that its row does not show yet.
+    `by_user`: whether one of those changes was not by root.
     """
 
     ino: int
@@ -75,6 +76,7 @@ class OpenInode:
     staged: StagedFile | None = None
     body: Bytes | None = None
     touched_ns: int | None = None
+    by_user: bool = False
     lock: trio.Lock = field(default_factory=trio.Lock)
 
 
@@ -305,6 +307,7 @@ class OpenFiles:
             raise failure(errno.EFBIG)
         entry = handle.entry
         async with entry.lock:
+            self._store.need_room()
             staged = await self._staged(entry)
             self._touch(entry, handle.uid)
             return self._store.disk.pwrite(staged.fd, data, offset)
@@ -323,7 +326,8 @@ class OpenFiles:
 
     def _touch(self, entry: OpenInode, uid: int) -> None:
         """The body changes now, by `uid`; the kernel leaves it to us to drop set-user-id."""
-        if entry.touched_ns is None and uid != 0:
+        if uid != 0 and not entry.by_user:
+            entry.by_user = True
             mode = self._store.index.inode(entry.ino).mode
             if mode != without_privileges(mode):
                 self._store.index.update(entry.ino, mode=without_privileges(mode))
@@ -337,7 +341,7 @@ class OpenFiles:
         touched = entry.touched_ns
         size = entry.staged.size
         self._store.index.update(ino, size=size, mtime_ns=touched, ctime_ns=touched)
-        entry.touched_ns = None
+        entry.touched_ns, entry.by_user = None, False
 
     async def flush(self, fh: int) -> None:
         """close(2) of one descriptor: what was written survives the death of the daemon."""

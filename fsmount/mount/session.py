@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +41,8 @@ _LOG_BYTES = 4 << 20
 _WRITE_BACK_S = 30
 # After `umount` of the same store the process that served it takes a moment to end.
 _LOCK_WAIT_S = 3.0
+# What the kernel allows a process at most.
+_MOST_FILES = Path("/proc/sys/fs/nr_open")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # How a source that is no store is opened: called in the process that serves it.
@@ -190,7 +193,16 @@ def _detach_streams(log: int) -> None:
 
 
 def _allow_many_files() -> None:
-    """Each open staged file is a descriptor here: take as many as the system lets us."""
+    """Each open staged file is a descriptor here: take as many as the system lets us.
+
+    As root that is more than a program has by itself; otherwise one that may open n files, and
+    does, would hear from us first that there are too many.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        hard = max(hard, int(_MOST_FILES.read_text()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -271,6 +271,7 @@ class Vfs:
             gid = place.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
+        self._store.need_room()
         staged = self._store.staging.create() if stat.S_ISREG(mode) else None
         try:
             return self._index.create(
@@ -301,7 +302,8 @@ class Vfs:
             mode = stat.S_IFREG | (stat.S_IMODE(mode) & ~caller.umask)
             node = self._make(folder, name, mode, caller)
             try:
-                fh = await self._files.open(node, flags, caller.uid)
+                # Nothing is there to be cut off, and a cut would take set-group-id away.
+                fh = await self._files.open(node, flags & ~os.O_TRUNC, caller.uid)
             except BaseException:
                 await self.unlink(folder, name)
                 raise

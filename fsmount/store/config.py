@@ -119,13 +119,14 @@ def make(root: Path, disk: Disk) -> None:
 
 
 def read(root: Path) -> dict[str, Any]:
-    """The config; raises :class:`NoStore` or :class:`FormatUnsupported`."""
+    """The config; raises :class:`NoStore`, :class:`FormatUnsupported`, or OSError where a disk
+    does not let us look."""
     try:
         config = json.loads((root / _CONFIG).read_bytes())
         version = int(config["format"])
-    except PermissionError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise NoStore(root) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise NoStore(root) from error
     if version != FORMAT:
         raise FormatUnsupported(root, version=version, supported=FORMAT)
