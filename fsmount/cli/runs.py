@@ -18,8 +18,9 @@ from fsmount.store.changes import Stretch, stretches
 def runs(arguments: tuple[str, ...], as_json: bool) -> None:
     """List when nothing happened on the screen and when something did.
 
-    An idle run is a stretch of pictures that added next to nothing to the store (a clock, a graph);
-    all others are busy times. Only the index is read, so this is quick. Works beside a mount.
+    An idle run is a stretch of pictures that added next to nothing to the store (a clock, a graph,
+    a few letters); all others are busy times. Only the index is read, so this is quick. Works
+    beside a mount.
 
     \b
     Examples:
