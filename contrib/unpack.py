@@ -5,7 +5,8 @@
     python3 unpack.py STORE/packs DEST    from the packs alone, whatever became of the index
 
 Needs Python 3.10, numpy and Pillow, and jxlpy where a pack holds a .jxl (any JPEG XL decoder will
-do in its place: it is one function below). PNGs that classic zlib did not write (Chromium's, for
+do in its place: it is one function below). JPEGs kept as JPEG XL need imagecodecs, or the program
+djxl (Debian: libjxl-tools). PNGs that classic zlib did not write (Chromium's, for
 example) need corrections.py, which lies in fsmount/codec/ of the sources and needs nothing, beside
 this script, and up to a minute each. docs/format.md describes what is read here. Nothing
 inside STORE is changed, DEST has to be new or empty. What is written has the SHA-256 it had when
@@ -26,6 +27,7 @@ import shutil
 import sqlite3
 import stat
 import struct
+import subprocess
 import sys
 import tempfile
 import zlib
@@ -183,8 +185,12 @@ class Packs:
         header, arrays, _ = self.record(number)
         if header["kind"] == "raw" and self.entries[number][0] == ".sums":
             return self.write_kept(number, file, header["size"])
-        is_raw = header["kind"] == "raw"
-        data = self.payload(number) if is_raw else png(self.frame(number), header["png"], arrays)
+        if header["kind"] == "raw":
+            data = self.payload(number)
+        elif header["kind"] == "jpeg":
+            data = jpeg(self.payload(number))
+        else:
+            data = png(self.frame(number), header["png"], arrays)
         file.write(data)
         return hashlib.sha256(data).digest() == arrays["sha256"] == (sha256 or arrays["sha256"])
 
@@ -219,6 +225,22 @@ def decode(suffix, data, channels):
     info = decoder.get_info()
     dtype = np.uint8 if info["bits_per_sample"] == 8 else np.uint16
     return np.frombuffer(decoder.get_frame(), dtype).reshape(info["ysize"], info["xsize"], channels)
+
+
+def jpeg(data):
+    """The JPEG file that a JPEG XL file was made of."""
+    try:
+        import imagecodecs
+    except ImportError:
+        if shutil.which("djxl") is None:
+            raise ValueError("this JPEG needs imagecodecs or djxl, see above") from None
+    else:
+        return imagecodecs.jpegxl_decode_jpeg(data)
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch, "x.jxl"), Path(scratch, "x.jpg")
+        source.write_bytes(data)
+        subprocess.run(["djxl", source, target], check=True, capture_output=True)
+        return target.read_bytes()
 
 
 def png(frame, recipe, arrays):

@@ -106,6 +106,11 @@ class NotExact(FsmountError):
     """cannot be re-created exactly: {detail}"""
 
 
+class NeedsExtra(FsmountError):
+    """{detail} is whole, but to read it takes {package}, which is not installed:
+    pip install 'fsmount[{extra}]'"""
+
+
 class WorkerDied(FsmountError):
     """a worker process died or ran over its limit, twice, in {detail}"""
 

@@ -181,7 +181,7 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
     done = cli("import", source, root, "--json").json()
     assert (done["files"], done["skipped"], done["problems"], done["raw"]) == (4, 0, [], [])
     assert done["bytes"] == sum(path.stat().st_size for path in source.iterdir())
-    assert done["stats"]["objects"] == {"key": 1, "delta": 2, "raw": 1, "staged": 0}
+    assert done["stats"]["objects"] == {"key": 1, "delta": 2, "jpeg": 0, "raw": 1, "staged": 0}
     words = cli("import", source, root)
     assert words.code == 0
     assert words.out.startswith("0 files imported (0 bytes), 4 were there already; the store ")
@@ -208,7 +208,7 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
     assert "1 keyframes, 2 deltas, 1 raw, 0 not encoded yet" in words.out
     assert "raw: 1 x not a PNG" in words.out
     found = cli("check", root, "--json").json()
-    assert found == {"version": 1, "objects": 4, "full": False, "findings": []}
+    assert found == {"version": 1, "objects": 4, "full": False, "findings": [], "unchecked": []}
     assert cli("check", root, "--full").out == "4 objects rebuilt and compared: no damage found\n"
 
 

@@ -117,7 +117,7 @@ async def test_files_of_all_kinds_are_encoded(root: Path) -> None:
         await settled(store, files)
         assert store.staging.tokens() == []
     stats = store.stats()
-    assert stats["objects"] == {"key": 1, "delta": 3, "raw": 3, "staged": 0}
+    assert stats["objects"] == {"key": 1, "delta": 3, "jpeg": 0, "raw": 3, "staged": 0}
     assert (stats["files"], stats["frames"]) == (7, 4)
     assert stats["raw_reasons"]["not a PNG"] == 2
     store.close()

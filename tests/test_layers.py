@@ -30,6 +30,7 @@ ONLY = {
     "pyfuse3": {"mount"},
     "pyfuse3_asyncio": {"mount"},
     "jxlpy": {"codec/jxl.py"},
+    "imagecodecs": {"codec/jpeg.py"},
     # fuse.py and app.py translate what the index raises, for the kernel and for people.
     "apsw": {"store/index/__init__.py", "store/index/database.py", "mount/fuse.py", "cli/app.py"},
     "sqlite3": set(),
@@ -235,6 +236,7 @@ def test_the_store_is_changed_through_the_disk(path: Path) -> None:
         ("errors.py", "from fsmount.codec import x"),
         ("store/x.py", "import pyfuse3"),
         ("codec/webp.py", "import jxlpy"),
+        ("store/jobs.py", "import imagecodecs"),
         ("store/pack.py", "from apsw import Connection"),
         ("mount/vfs.py", "import apsw"),
         ("store/x.py", "import sqlite3"),

@@ -45,7 +45,7 @@ async def test_with_worker_processes(root: Path) -> None:
             await store.drain()
         for name, data in files.items():
             assert await get(store, inodes[name]) == data
-    assert store.stats()["objects"] == {"key": 1, "delta": 5, "raw": 1, "staged": 0}
+    assert store.stats()["objects"] == {"key": 1, "delta": 5, "jpeg": 0, "raw": 1, "staged": 0}
     store.close()
     again = Store.open(root, read_only=True)
     async with again.running(count=1):
@@ -275,7 +275,7 @@ def test_stats_of_an_empty_store(root: Path) -> None:
     store = Store.open(root)
     stats = store.stats()
     assert stats["files"] == stats["frames"] == stats["logical_bytes"] == 0
-    assert stats["objects"] == {"key": 0, "delta": 0, "raw": 0, "staged": 0}
+    assert stats["objects"] == {"key": 0, "delta": 0, "jpeg": 0, "raw": 0, "staged": 0}
     assert stats["ratio"] == 0
     store.close()
 

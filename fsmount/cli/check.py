@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fsmount.cli.common import store_argument, with_store
-from fsmount.cli.output import emit, json_option, listing, meter, warn
+from fsmount.cli.output import SOME_SKIPPED, emit, json_option, listing, meter, warn
 from fsmount.errors import Damaged, NotRepairable, Repaired
 from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.config import Layout, Lock, is_store
@@ -27,7 +27,8 @@ def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
     """Look for damage. Nothing is changed without --repair. Works beside a mount.
 
     Without --full: index, packs and staged files against each other. With --full every object is
-    rebuilt as a reader would get it.
+    rebuilt as a reader would get it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
+    be rebuilt because a package is not installed.
 
     --repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
     gives entries that are kept twice their bytes back, and removes the names of files that are
@@ -50,7 +51,7 @@ def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
         _print(report, full, as_json)
         if report.findings:
             return Damaged.exit_code
-        return 0
+        return SOME_SKIPPED if report.unchecked else 0
 
     return with_store(store, work)
 
@@ -79,6 +80,7 @@ def _repair(path: Path, as_json: bool) -> int:
             listing([f"  may have had a newer name: {name}" for name in repairs.renamed])
             listing([f"  lost: {name}" for name in repairs.lost])
             listing([f"  still damaged: {what}" for what in left])
+            _print_unchecked(report)
         return code.exit_code if done or repairs.lost or left else 0
 
     return with_store(path, work, read_only=False)
@@ -95,8 +97,14 @@ def _told(repairs: Repairs, left: list[str]) -> str:
 def _print(report: Report, full: bool, as_json: bool) -> None:
     how = "rebuilt and compared" if full else "looked up; --full rebuilds them too"
     findings = [{"what": what, "why": why, "files": files} for what, why, files in report.findings]
+    unchecked = [{"why": why, "files": files} for why, files in report.unchecked]
     emit(
-        {"objects": report.objects, "full": full, "findings": findings},
+        {
+            "objects": report.objects,
+            "full": full,
+            "findings": findings,
+            "unchecked": unchecked,
+        },
         f"{report.objects} objects {how}: "
         + (f"{len(findings)} findings" if findings else "no damage found"),
         as_json,
@@ -106,3 +114,10 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
     for what, why, files in report.findings:
         warn(f"{what}: {why}")
         listing([f"  cannot be read: {name}" for name in files])
+    _print_unchecked(report)
+
+
+def _print_unchecked(report: Report) -> None:
+    if report.unchecked:
+        warn(f"{len(report.unchecked)} objects could not be rebuilt here, and are not damaged:")
+        listing([f"  {why}: {', '.join(files)}" for why, files in report.unchecked])

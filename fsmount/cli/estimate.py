@@ -51,6 +51,9 @@ def _data(found: Estimate) -> dict[str, object]:
         "sampled": found.sampled,
         "recreated": found.sampled - sum(found.raw.values()),
         "raw_reasons": dict(found.raw),
+        "jpegs": found.jpegs,
+        "jpegs_sampled": found.jpegs_sampled,
+        "jpeg_share": round(found.jpeg_share, 3),
         "stored_bytes": found.stored_bytes,
         "stored_bytes_low": found.low,
         "stored_bytes_high": found.high,
@@ -63,6 +66,7 @@ def _data(found: Estimate) -> dict[str, object]:
 def _text(found: Estimate) -> str:
     recreated = found.sampled - sum(found.raw.values())
     ratio = found.bytes / found.stored_bytes if found.stored_bytes else 0
+    jpegs = f"{found.jpegs} JPEGs would take about {found.jpeg_share:.0%} of their size"
     return "\n".join(
         (
             f"{found.files} files, {size(found.bytes)}; {found.sampled} of {found.pictures}"
@@ -71,6 +75,7 @@ def _text(found: Estimate) -> str:
             f" {size(found.high)}), {ratio:.1f} times smaller",
             f"every file would come back as it is; {recreated} of {found.sampled} pictures are"
             " coded as pictures, the others kept as files",
+            *([jpegs] if found.jpegs else []),
             f"an import would run about {_duration(found.seconds)} on this machine",
         )
     )

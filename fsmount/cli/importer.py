@@ -18,6 +18,8 @@ from fsmount.cli.output import (
     size,
     warn,
 )
+from fsmount.codec import jpeg
+from fsmount.codec.png import NOT_A_PNG
 from fsmount.errors import FsmountError
 from fsmount.store.importing import Importer
 from fsmount.store.store import Store
@@ -116,6 +118,7 @@ def import_(
 
 def raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
     """PNGs, and what is called one, among `inodes` that went raw: (path, why)."""
+    no_png = (NOT_A_PNG, *jpeg.REASONS)
     found = []
     for ino in inodes:
         object_id = store.index.inode(ino).object_id
@@ -123,6 +126,6 @@ def raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
         if body is None or body.kind != "raw":
             continue
         path = os.fsdecode(store.index.path(ino))
-        if body.reason != "not a PNG" or path.lower().endswith(".png"):
+        if body.reason not in no_png or path.lower().endswith(".png"):
             found.append((path, body.reason or ""))
     return found

@@ -23,10 +23,11 @@ def stats(store: Path, as_json: bool) -> None:
     with reading(store) as opened:
         found = opened.stats()
     kinds = found["objects"]
+    jpegs = f" {kinds['jpeg']} JPEGs as JPEG XL," if kinds["jpeg"] else ""
     lines = [
         f"{found['files']} files, {size(found['logical_bytes'])} in {size(found['stored_bytes'])}:"
         f" {found['ratio']} times smaller",
-        f"{kinds['key']} keyframes, {kinds['delta']} deltas, {kinds['raw']} raw,"
+        f"{kinds['key']} keyframes, {kinds['delta']} deltas,{jpegs} {kinds['raw']} raw,"
         f" {kinds['staged']} not encoded yet",
         *(f"  raw: {count} x {reason}" for reason, count in found["raw_reasons"].items()),
     ]

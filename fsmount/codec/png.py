@@ -22,6 +22,7 @@ from fsmount.errors import Damaged, NotExact
 
 # What a picture may cost. The first two are checked before anything is allocated.
 MAX_FILE = 512 << 20
+NOT_A_PNG = "not a PNG"
 MAX_FRAME = 400 << 20
 """Bytes of all scanlines, and bytes of the unpacked frame."""
 MAX_SIDE = 1 << 20
@@ -230,7 +231,7 @@ def _read_layout(data: bytes) -> Layout:
     if len(data) > MAX_FILE:
         raise NotExact("too large")
     if not data.startswith(_SIGNATURE + b"\0\0\0\rIHDR"):
-        raise NotExact("not a PNG")
+        raise NotExact(NOT_A_PNG)
     fields = data[16:29]
     if len(data) < _IDAT_FROM or data[29:33] != zlib.crc32(data[12:29]).to_bytes(4, "big"):
         raise NotExact("damaged: IHDR")

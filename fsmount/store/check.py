@@ -16,7 +16,7 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, NeedsExtra
 from fsmount.store.copies import load
 from fsmount.store.index import Inode, Object
 from fsmount.store.pack import read_entry, scan
@@ -31,13 +31,15 @@ class Report:
     """`objects` checked, and the findings: (what, why, names of the files that hang on it).
 
     `readable`: whether the index can be read at all; if not, nothing else was looked at.
-    `unreadable`: objects whose bytes could not be had.
+    `unreadable`: objects whose bytes could not be had. `unchecked`: (reason, objects), which are no
+    findings: what it takes to render them is not installed.
     """
 
     objects: int = 0
     findings: list[tuple[str, str, list[str]]] = field(default_factory=list)
     readable: bool = True
     unreadable: set[int] = field(default_factory=set)
+    unchecked: list[tuple[str, list[str]]] = field(default_factory=list)
 
 
 # What, why, and the objects that cannot be read for it.
@@ -195,15 +197,19 @@ async def check_contents(store: Store, report: Report, progress: Callable[[int],
     report.findings += [(what, why, []) for what, why in _copies(store)]
     slots = trio.Semaphore(_AT_ONCE)
     findings: list[Finding] = []
+    unchecked: list[Finding] = []
     async with trio.open_nursery() as nursery:
         for found in store.index.all_objects():
             await slots.acquire()
-            nursery.start_soon(_check_object, store, found, findings, slots)
+            nursery.start_soon(_check_object, store, found, findings, unchecked, slots)
             progress(1)
     names = _names_on(store, findings, through=False)
     for (what, why, _), files in zip(findings, names, strict=True):
         report.findings.append((what, why, files))
     report.unreadable.update(found for _, _, objects in findings for found in objects)
+    names = _names_on(store, unchecked, through=False)
+    for (_, why, _), files in zip(unchecked, names, strict=True):
+        report.unchecked.append((why, files))
 
 
 def _copies(store: Store) -> Iterator[tuple[str, str]]:
@@ -222,7 +228,11 @@ def _copies(store: Store) -> Iterator[tuple[str, str]]:
 
 
 async def _check_object(
-    store: Store, found: Object, findings: list[Finding], slots: trio.Semaphore
+    store: Store,
+    found: Object,
+    findings: list[Finding],
+    unchecked: list[Finding],
+    slots: trio.Semaphore,
 ) -> None:
     try:
         await _read_entry(store, found)
@@ -235,6 +245,9 @@ async def _check_object(
         # Vast sparse files have no hash of the whole.
         if found.sha256 and digest.digest() != found.sha256:
             raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")
+    except NeedsExtra as error:
+        # Its entry is whole, and that is all that can be told here.
+        unchecked.append((f"object {found.id}", str(error), [found.id]))
     except Exception as error:
         if _dropped(store, found):
             return

@@ -24,7 +24,7 @@ from pathlib import Path
 import trio
 
 from fsmount.codec.deflate import DeflateParams
-from fsmount.codec.png import MAX_FILE
+from fsmount.codec.png import MAX_FILE, NOT_A_PNG
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError, NotExact, WorkerDied
 from fsmount.store import entries, jobs
@@ -46,6 +46,8 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _BATCH = 64
 _BATCH_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
+# JPEGs that are transcoded at once: one of 16 megapixels takes 700 MB of memory.
+_TRANSCODING = 2
 # Files under way for each process: while one is encoded others are looked at.
 _AHEAD = 2
 # After this many failures a file is still tried now and then, but nobody waits for it.
@@ -101,6 +103,7 @@ class Encoder:
         self._held: Counter[int] = Counter()
         self._failures: Counter[int] = Counter()
         self._batch: list[_Done] = []
+        self._transcoding = trio.Semaphore(_TRANSCODING)
         self._hints: dict[int, DeflateParams] = {}
         self._last_hint: DeflateParams | None = None
         # The process that encoded last has the layers that the next frame needs.
@@ -241,8 +244,9 @@ class Encoder:
         path = self._staging.path(inode.staged)
         if await trio.to_thread.run_sync(_is_large, path):
             await turn.before.wait()
-            return await self._keep(job, path, "not a PNG")
+            return await self._keep(job, path, NOT_A_PNG)
         seen = await self._look(workers, budget, inode, path)
+        transcoded = await self._transcode(workers, inode, path, seen)
         await turn.before.wait()
         if not self._unchanged(job):
             return False
@@ -251,6 +255,10 @@ class Encoder:
             self._add(_Done(job, there, seen.size, None))
             return True
         reason = seen.reason
+        if isinstance(transcoded, bytes):
+            return self._jpeg(job, seen, transcoded)
+        if transcoded is not None:
+            reason = transcoded
         if seen.picture is not None:
             try:
                 return await self._frame(workers, budget, job, seen)
@@ -294,7 +302,24 @@ class Encoder:
             self._hints[folder] = self._last_hint = params
         return seen
 
-    # -- the three kinds of bodies
+    async def _transcode(
+        self, workers: Workers, inode: Inode, path: Path, seen: Look
+    ) -> bytes | str | None:
+        """A JPEG's smaller form, or the reason why it has none; None: it is no JPEG, or known.
+
+        Several at once, before the file's turn: one does not need another.
+        """
+        if not seen.jpeg or seen.size > KEEP_BYTES or self._writer.find(seen.sha256, seen.size):
+            return None
+        try:
+            async with self._transcoding:
+                return await workers.run(jobs.transcode, str(path), seen.sha256)
+        except OSError:
+            raise
+        except Exception as error:
+            return _why(error, self._index.path(inode.ino))
+
+    # -- the kinds of bodies
 
     async def _frame(self, workers: Workers, budget: int, job: _Job, seen: Look) -> bool:
         assert seen.seen is not None and seen.picture is not None
@@ -334,6 +359,12 @@ class Encoder:
             for used in plan.objects():
                 self._planner.forget(used)
         return self._planner.encoded(seen.seen, encoded.layout, object_id, anchor=encoded.anchor)
+
+    def _jpeg(self, job: _Job, seen: Look, payload: bytes) -> bool:
+        about = self._about(job, seen.sha256, seen.size)
+        new = self._writer.append(entries.jpeg_entry(about, payload), about, kind=entries.JPEG)
+        self._add(_Done(job, new.id, seen.size, new))
+        return True
 
     async def _raw(self, job: _Job, path: Path, seen: Look, reason: str) -> bool:
         payload = await trio.to_thread.run_sync(path.read_bytes)

@@ -1,4 +1,4 @@
-"""What the entry of an object says: records of pictures and of raw files, written and read.
+"""What the entry of an object says: records of pictures, JPEGs and raw files, written and read.
 
 `docs/format.md` lists the keys and arrays.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fsmount.codec import delta, record
+from fsmount.codec import delta, images, record
 from fsmount.codec.delta import Copy, Fill, Layout, Source
 from fsmount.codec.png import Recipe
 from fsmount.codec.record import Record
@@ -21,6 +21,10 @@ from fsmount.store.pack import Entry
 
 NO_PAYLOAD = ".nil"
 SUMS = ".sums"
+FRAMES = ("key", "delta")
+"""Kinds of objects that are frames."""
+JPEG = "jpeg"
+"""The kind of a JPEG that is kept as a JPEG XL file, from which its bytes can be made."""
 _OURS = (NO_PAYLOAD, SUMS, ".rec")
 _PNG_ARRAYS = ("filters", "head", "tail", "idat_tail", "corrections")
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
@@ -63,6 +67,12 @@ def picture_record(about: About, layout: Layout, recipe: Recipe) -> Record:
         arrays["prediction"] = layout.prediction.tobytes()
     arrays |= {n: blob for n, blob in zip(_PNG_ARRAYS, recipe.blobs(), strict=True) if blob}
     return Record(header, arrays)
+
+
+def jpeg_entry(about: About, payload: bytes) -> Entry:
+    """An entry that keeps a JPEG as the JPEG XL file `payload`."""
+    found = Record(about.header(JPEG), {"sha256": about.sha256})
+    return Entry(f"{about.id:08x}{images.JXL}", record.pack(found), payload)
 
 
 def raw_entry(about: About, reason: str, payload: bytes) -> Entry:

@@ -5,7 +5,8 @@ Stretches of consecutive pictures, spread over the whole folder, are imported in
 the ones before it; the first of a stretch costs what a later one would not, and counts once.
 
 In a legacy folder a picture deep in its run takes all those before it to be made. So stretches near
-the beginnings of runs come first, and none that would take more time than there is.
+the beginnings of runs come first, and none that would take more time than there is. JPEGs do not
+take from each other: of them a few are looked at, from all over the folder.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
+from fsmount.codec import jpeg
 from fsmount.legacy.runs import scan
 from fsmount.store import config
 from fsmount.store.disk import Disk
+from fsmount.store.encoder import KEEP_BYTES
 from fsmount.store.importing import Importer
 from fsmount.store.store import Store
 from fsmount.store.tree import Item, Progress, Summary, find, walk
@@ -40,6 +43,10 @@ _MAKE_S = 0.05
 _BUSY_SHARE = 3
 _MEMORY = Path("/dev/shm")
 _PICTURES = (".png", ".PNG", ".jxl")
+_JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
+_MOST_JPEGS = 24
+# Of the time for pictures.
+_JPEG_TIME = 0.25
 # Twice the standard error: the true value lies within in 19 of 20 cases.
 _SIGMAS = 2.0
 # What a sample of everything may still be off by: order of encoding, other work on the machine.
@@ -53,7 +60,8 @@ class Estimate:
     """What `fsmount estimate` says. Sizes in bytes, times in seconds.
 
     `low` and `high` bound `stored_bytes`; `raw` counts reasons among the `sampled` pictures;
-    `lost`: pictures of broken runs among them, with the reason.
+    `lost`: pictures of broken runs among them, with the reason. `jpegs` that may become smaller, of
+    which `jpegs_sampled` came to `jpeg_share` of their size.
     """
 
     files: int = 0
@@ -62,6 +70,9 @@ class Estimate:
     sampled: int = 0
     raw: Counter[str] = field(default_factory=Counter)
     lost: list[tuple[str, str]] = field(default_factory=list)
+    jpegs: int = 0
+    jpegs_sampled: int = 0
+    jpeg_share: float = 1.0
     stored_bytes: int = 0
     low: int = 0
     high: int = 0
@@ -120,7 +131,7 @@ async def estimate(source: Path, limit_s: float, progress: Progress) -> Estimate
     """Look at `source` and import samples of it for about `limit_s` seconds."""
     found = Estimate()
     summary = Summary()
-    pictures = []
+    pictures, jpegs = [], []
     other_bytes = 0
     for item in walk(source, b"", summary):
         if stat.S_ISDIR(item.info.st_mode):
@@ -129,16 +140,25 @@ async def estimate(source: Path, limit_s: float, progress: Progress) -> Estimate
         found.bytes += item.info.st_size
         if stat.S_ISREG(item.info.st_mode) and item.source.suffix in _PICTURES:
             pictures.append(item)
+        elif _is_jpeg(item):
+            jpegs.append(item)
         elif stat.S_ISREG(item.info.st_mode):
             other_bytes += item.info.st_blocks * 512
-    found.pictures = len(pictures)
+    found.pictures, found.jpegs = len(pictures), len(jpegs)
     found.problems = summary.problems
     place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="fsmount-estimate-", dir=place) as scratch:
-        sample = _Sample(Path(scratch) / "store", pictures, limit_s)
+        sample = _Sample(Path(scratch) / "store", pictures, jpegs, limit_s)
         await sample.take(found, progress)
-    _extrapolate(found, sample, other_bytes)
+    _extrapolate(found, sample, other_bytes, sum(item.info.st_size for item in jpegs))
     return found
+
+
+def _is_jpeg(item: Item) -> bool:
+    """Whether a file may become a JPEG XL file."""
+    suffix, size = item.source.suffix.lower(), item.info.st_size
+    regular = stat.S_ISREG(item.info.st_mode)
+    return jpeg.available() and regular and suffix in _JPEGS and 0 < size <= KEEP_BYTES
 
 
 class _Sample:
@@ -146,11 +166,14 @@ class _Sample:
 
     `strata`: all busy stretches, and all others. `costs`: for each stratum the bytes that each
     picture of each stretch taken takes. `index`: bytes of the store besides, those of an empty one
-    (`empty`) among them.
+    (`empty`) among them. `shares`: (bytes, what they take) of the JPEGs taken.
     """
 
-    def __init__(self, root: Path, pictures: Sequence[Item], limit_s: float) -> None:
+    def __init__(
+        self, root: Path, pictures: Sequence[Item], jpegs: Sequence[Item], limit_s: float
+    ) -> None:
         self._root = root
+        self._jpegs = jpegs
         self._limit_s = limit_s
         self._start = 0.0
         self._targets: tuple[list[list[bytes]], list[list[bytes]]] = ([], [])
@@ -160,6 +183,7 @@ class _Sample:
         self.strata = _strata(pictures, self._depths)
         self.costs: list[list[list[int]]] = [[], []]
         self.index = self.empty = 0
+        self.shares: list[tuple[int, int]] = []
 
     async def take(self, found: Estimate, progress: Progress) -> None:
         """Import as much as there is time for."""
@@ -172,11 +196,12 @@ class _Sample:
                 self._start = time.monotonic()
                 await importer.take(self._items(store))
                 taken = time.monotonic() - self._start
-            stats = store.stats()
+                stats = store.stats()
+                jpeg_seconds = await self._take_jpegs(store, progress)
             found.raw = Counter(stats["raw_reasons"])
             found.sampled, found.lost = importer.summary.files, importer.summary.problems
             taken = max(0.0, taken - self._aside)
-            found.seconds = taken / max(1, found.sampled) * found.pictures
+            found.seconds = taken / max(1, found.sampled) * found.pictures + jpeg_seconds
             self.costs = [
                 [[_cost(store, name) for name in names] for names in targets]
                 for targets in self._targets
@@ -185,6 +210,27 @@ class _Sample:
             self.index = stats["stored_bytes"] - paid
         finally:
             store.close()
+
+    async def _take_jpegs(self, store: Store, progress: Progress) -> float:
+        """Import a few JPEGs; seconds that all would take."""
+        some = [self._jpegs[at] for at in _spread(len(self._jpegs))][:_MOST_JPEGS]
+        names = [b"%d.jpg" % number for number in range(len(some))]
+        start = time.monotonic()
+
+        def items() -> Iterator[Item]:
+            for number, (name, item) in enumerate(zip(names, some, strict=True)):
+                if number and time.monotonic() - start > _JPEG_TIME * self._limit_s:
+                    return
+                yield replace(item, target=name)
+
+        await Importer(store, progress).take(items())
+        costs = [
+            (item.info.st_size, _cost(store, name)) for name, item in zip(names, some, strict=True)
+        ]
+        # One that equals another costs nothing, and says nothing.
+        self.shares = [pair for pair in costs if pair[1]]
+        seconds = time.monotonic() - start
+        return seconds / max(1, len(self.shares)) * len(self._jpegs)
 
     def _items(self, store: Store) -> Iterator[Item]:
         fed = 0
@@ -218,7 +264,21 @@ def _cost(store: Store, name: bytes) -> int:
     return store.index.object(inode.object_id).length
 
 
-def _extrapolate(found: Estimate, sample: _Sample, other_bytes: int) -> None:
+def _of_jpegs(found: Estimate, sample: _Sample, jpeg_bytes: int) -> float:
+    """How much more or less than estimated the JPEGs may take."""
+    if not sample.shares:
+        return 0.0
+    found.jpegs_sampled = count = len(sample.shares)
+    found.jpeg_share = sum(cost for _, cost in sample.shares) / sum(
+        size for size, _ in sample.shares
+    )
+    if count == found.jpegs:
+        return _LEAST_SHARE * found.jpeg_share * jpeg_bytes
+    variance = sum((cost / size - found.jpeg_share) ** 2 for size, cost in sample.shares)
+    return (_LEAST_SHARE + _SIGMAS * math.sqrt(variance) / count) * jpeg_bytes
+
+
+def _extrapolate(found: Estimate, sample: _Sample, other_bytes: int, jpeg_bytes: int) -> None:
     """From the stretches to the whole folder."""
     first = max((costs[0] for part in sample.costs for costs in part if costs), default=0)
     coded, variance = float(first), 0.0
@@ -244,7 +304,9 @@ def _extrapolate(found: Estimate, sample: _Sample, other_bytes: int) -> None:
             variance += spread / len(means) * (there - count) * there
     scale = found.pictures / max(1, found.sampled)
     index = sample.empty + (sample.index - sample.empty) * scale
-    found.stored_bytes = int(other_bytes + coded + index)
+    jpeg_spread = _of_jpegs(found, sample, jpeg_bytes)
+    found.stored_bytes = int(other_bytes + found.jpeg_share * jpeg_bytes + coded + index)
     least = _LEAST_SHARE if found.sampled >= found.pictures else _PART_SHARE
     spread = min(coded, least * coded + _SIGMAS * math.sqrt(variance))
+    spread += jpeg_spread
     found.low, found.high = int(found.stored_bytes - spread), int(found.stored_bytes + spread)

@@ -1,4 +1,4 @@
-"""What runs in worker processes: look at a staged file, encode a frame, render an object.
+"""What runs in worker processes: look at a staged file, encode a frame or JPEG, render an object.
 
 Everything that crosses is an immutable value; packs are read by path.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmount.codec import delta, engine, images, moves, record
+from fsmount.codec import delta, engine, images, jpeg, moves, record
 from fsmount.codec.deflate import Corrections, DeflateParams
 from fsmount.codec.delta import MAX_SLOTS, OWN, Copy, Layout, Source
 from fsmount.codec.held import Held, hold
@@ -25,7 +25,7 @@ from fsmount.codec.record import Record
 from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store import sightings
-from fsmount.store.entries import NO_PAYLOAD, About, layout_of, picture_record, recipe_of
+from fsmount.store.entries import JPEG, NO_PAYLOAD, About, layout_of, picture_record, recipe_of
 from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.store.planner import Plan, Sighting
 from fsmount.store.reader import Known, Place, Reader
@@ -44,13 +44,17 @@ _FEW = 0.03
 
 @dataclass(frozen=True)
 class Look:
-    """What a staged file turned out to be: `picture` and `seen`, or the reason why raw."""
+    """What a staged file turned out to be: `picture` and `seen`, or the reason why raw.
+
+    `jpeg`: whether it is a JPEG that :func:`transcode` may make smaller.
+    """
 
     sha256: bytes
     size: int
     picture: Held | None
     seen: Sighting | None
     reason: str
+    jpeg: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
     try:
         picture = parse(data, hints, threads=_threads())
     except NotExact as error:
-        return Look(sha256, len(data), None, None, str(error.detail))
+        is_jpeg = jpeg.is_jpeg(data) and jpeg.available()
+        return Look(sha256, len(data), None, None, str(error.detail), is_jpeg)
     return Look(sha256, len(data), hold(path, sha256, picture), sightings.of(picture.frame), "")
 
 
@@ -111,6 +116,17 @@ def look_raw(path: str, reason: str) -> Look:
     """Hash a staged file that is kept verbatim for a reason known already."""
     data = Path(path).read_bytes()
     return Look(hashlib.sha256(data).digest(), len(data), None, None, reason)
+
+
+def transcode(path: str, sha256: bytes) -> bytes:
+    """The JPEG XL file from which a staged JPEG can be made again, proved by doing so.
+
+    Raises NotExact if there is none, or none that is smaller.
+    """
+    data = Path(path).read_bytes()
+    if hashlib.sha256(data).digest() != sha256:
+        raise NotExact("changed while it was encoded")
+    return jpeg.encode(data)
 
 
 @dataclass(frozen=True)
@@ -160,14 +176,20 @@ def render(target: Place, places: Sequence[Place], sha256: bytes, budget: int) -
 def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
     """The bytes of the file an entry stands for; raises :class:`Damaged` if their hash is wrong."""
     found = reader.record(entry)
-    if found.header.get("kind") == "raw":
+    what = f"object {entry.object_id}"
+    kind = found.header.get("kind")
+    if kind == "raw":
         data = entry.payload
+    elif kind == JPEG:
+        if entry.suffix != images.JXL:
+            raise Damaged(what, reason=f"a JPEG as {entry.suffix!r}")
+        data = jpeg.decode(entry.payload, what)
     else:
         rebuilt = _rebuild(entry, found, reader)
         threads = _threads()
         data = assemble(rebuilt.frame, rebuilt.recipe, threads=threads)
     if not hashlib.sha256(data).digest() == sha256 == found.arrays.get("sha256"):
-        raise Damaged(f"object {entry.object_id}", reason="the rendered bytes have another hash")
+        raise Damaged(what, reason="the rendered bytes have another hash")
     return data
 
 

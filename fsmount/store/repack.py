@@ -35,7 +35,7 @@ from fsmount.errors import Damaged, FsmountError, WorkerDied
 from fsmount.store import jobs
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
-from fsmount.store.entries import NO_PAYLOAD, layout_of
+from fsmount.store.entries import FRAMES, NO_PAYLOAD, layout_of
 from fsmount.store.index import Index, Object
 from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.store.reader import Place, Reader
@@ -71,7 +71,7 @@ def recode(target: Place, places: tuple[Place, ...], sha256: bytes, budget: int)
     entry = Reader([target], 0).entry(target.id)
     reader = Reader([*places, target], budget)
     found = reader.record(entry)
-    if found.header.get("kind") == "raw" or entry.suffix == NO_PAYLOAD:
+    if found.header.get("kind") not in FRAMES or entry.suffix == NO_PAYLOAD:
         return entry
     image = images.decode(entry.suffix, entry.payload, layout_of(found).shape[2])
     suffix, payload = images.encode_again(image)

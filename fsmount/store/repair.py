@@ -30,7 +30,7 @@ from fsmount.store.bodies import Kept, load_sums
 from fsmount.store.config import Layout
 from fsmount.store.copies import Rows
 from fsmount.store.disk import Disk
-from fsmount.store.entries import SUMS
+from fsmount.store.entries import JPEG, SUMS
 from fsmount.store.index import ROOT, Index, Inode, Object
 from fsmount.store.pack import Entry, read_entry, scan
 from fsmount.store.reader import Place, Reader
@@ -235,7 +235,7 @@ class _World:
         layer: tuple[int, ...] = ()
         depth = 0
         try:
-            if found.kind != "raw":
+            if found.kind not in ("raw", JPEG):
                 needs, layer, depth = jobs.relations(found.place, reader)
             elif kept:
                 self._check_kept(found)

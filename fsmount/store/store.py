@@ -339,7 +339,7 @@ class Store:
     def stats(self) -> dict[str, Any]:
         """What `fsmount stats --json` prints; sizes in bytes."""
         totals = self.index.totals()
-        kinds = {kind: totals["kinds"].get(kind, 0) for kind in ("key", "delta", "raw")}
+        kinds = {kind: totals["kinds"].get(kind, 0) for kind in ("key", "delta", "jpeg", "raw")}
         stored = self.index.bytes()
         for folder in (self.layout.packs, self.layout.staging, self.layout.raw):
             for entry in os.scandir(folder):

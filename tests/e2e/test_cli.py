@@ -150,7 +150,7 @@ def test_a_mount_in_the_background(root: Path, place: Path, tmp_path: Path) -> N
     assert server.ended(0)
     assert mounted_at(place) is None
     found = json.loads(well("stats", root, "--json"))["objects"]
-    assert found == {"key": 1, "delta": 2, "raw": 0, "staged": 0}
+    assert found == {"key": 1, "delta": 2, "jpeg": 0, "raw": 0, "staged": 0}
     assert well("verify", source, root) == "3/3 identical\n"
     assert "no damage found" in well("check", root)
     well("mount", root, place, FSMOUNT_CACHE_SIZE="32M", FSMOUNT_LOG=str(tmp_path / "log"))

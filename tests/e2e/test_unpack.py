@@ -22,7 +22,7 @@ import trio
 from jxlpy import JXLPyDecoder
 from PIL import Image
 
-from fsmount.codec import record
+from fsmount.codec import jpeg, record
 from fsmount.store import config
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About, raw_entry
@@ -32,6 +32,7 @@ from fsmount.store.pack import build_entry
 from fsmount.store.store import Store
 from tests import corpus, pngs
 from tests.frames import png, scrolled
+from tests.photos import camera
 
 _SCRIPT = Path(__file__).parents[2] / "contrib" / "unpack.py"
 # None in sys.modules makes an import fail, however well the package is installed.
@@ -149,6 +150,13 @@ def _others() -> Files:
     }
 
 
+def _jpegs() -> Files:
+    """What is kept as JPEG XL, where that can be made here."""
+    if not jpeg.available():
+        return {}
+    return {b"photos/%d.jpg" % number: camera(number) + b"behind" * number for number in range(3)}
+
+
 class _Builder:
     """Fills a store through its API, as the mount does."""
 
@@ -214,7 +222,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Files]:
     large = bytearray(33 << 20)
     large[5 << 20 : (5 << 20) + 9] = b"something"
     pages = {b"pages/%d.png" % number: png(page) for number, page in enumerate(scrolled(3))}
-    files = pages | _corpus() | _screens() | _kinds() | _others() | {b"video.mp4": bytes(large)}
+    files = (
+        pages
+        | _corpus()
+        | _screens()
+        | _kinds()
+        | _others()
+        | _jpegs()
+        | {b"video.mp4": bytes(large)}
+    )
     return _make(root, files)
 
 
@@ -258,7 +274,7 @@ def _records(store: Path, files: Files) -> Files:
 def test_the_index_gives_the_tree_as_it_was(whole: tuple[Path, Files], tmp_path: Path) -> None:
     store, files = whole
     kinds = {found.kind for found, _ in _objects(store).values()}
-    assert kinds == {"key", "delta", "raw"}
+    assert kinds == {"key", "delta", "raw"} | ({"jpeg"} if jpeg.available() else set())
     before = _state(store)
     result = _unpack(store, tmp_path / "out")
     assert result.lines == [f"{len(files) + 2} files, 0 not exact or damaged"]
@@ -291,6 +307,20 @@ def test_the_packs_alone_give_every_file(whole: tuple[Path, Files], tmp_path: Pa
         if path in wanted:
             found = (tmp_path / "out" / os.fsdecode(path)).stat()
             assert found.st_mtime_ns == _MTIME + number
+
+
+def test_jpegs_need_one_of_two_decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not jpeg.available():
+        pytest.skip("imagecodecs is not installed")
+    store, files = _make(tmp_path / "store", _jpegs() | {b"notes.txt": b"notes"})
+    if shutil.which("djxl") is not None:
+        result = _unpack(store / "packs", tmp_path / "out", "imagecodecs")
+        assert (result.code, result.files()) == (0, files)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = _unpack(store / "packs", tmp_path / "less", "imagecodecs")
+    assert (result.code, result.files()) == (1, {b"notes.txt": b"notes"})
+    assert all("needs imagecodecs or djxl" in line for line in result.lines[:-1])
+    assert result.damaged() == _jpegs().keys()
 
 
 def test_what_repack_writes_is_read(
