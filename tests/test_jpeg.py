@@ -75,6 +75,24 @@ def test_what_gets_no_smaller_is_refused() -> None:
     assert error.value.detail == jpeg.NO_GAIN
 
 
+def test_what_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.new("L", (16_400, 4_200), 7)
+    for more in ({}, {"progressive": True}, {"comment": b"x" * 60_000}):
+        with pytest.raises(NotExact) as error:
+            jpeg.encode(saved(picture, **more))
+        assert error.value.detail == jpeg.TOO_LARGE
+    monkeypatch.setattr(jpeg, "_MOST_PIXELS", 237 * 163)
+    jpeg.encode(WHOLE["baseline"])
+    monkeypatch.setattr(jpeg, "_MOST_PIXELS", 237 * 163 - 1)
+    for kind, data in WHOLE.items():
+        with pytest.raises(NotExact):
+            jpeg.encode(data)
+        assert jpeg._pixels(data) >= 237 * 163, kind
+    # A header that lies costs the worker at worst.
+    assert jpeg._pixels(b"\xff\xd8" + b"\xff" * 50) == 0
+    assert jpeg._pixels(b"") == 0
+
+
 class _Library:
     """The real one, but that it gives back something else."""
 

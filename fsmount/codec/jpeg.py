@@ -19,9 +19,13 @@ from fsmount.errors import Damaged, NeedsExtra, NotExact
 EXTRA = "jpeg"
 NO_FORM = "a JPEG that JPEG XL cannot hold exactly"
 NO_GAIN = "a JPEG that is no smaller as JPEG XL"
-REASONS = (NO_FORM, NO_GAIN)
+TOO_LARGE = "a JPEG of too many pixels"
+REASONS = (NO_FORM, NO_GAIN, TOO_LARGE)
 
 _START = b"\xff\xd8\xff"
+_MOST_PIXELS = 64 << 20  # of which a worker can hold what it takes
+# Start of frame, of every coding process; the gaps are tables and reserved.
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _WORTH = 0.98  # decoding takes its time: not for a few bytes
 
 
@@ -45,11 +49,28 @@ def available() -> bool:
     return _library() is not None
 
 
+def _pixels(data: bytes) -> int:
+    """Width times height, as the first frame header says; 0 where there is none."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] == 0xFF:  # fill
+            at += 1
+            continue
+        if data[at + 1] in _FRAMES:
+            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
+            return int.from_bytes(height, "big") * int.from_bytes(width, "big")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
+
+
 def encode(data: bytes) -> bytes:
     """The JPEG XL file of a JPEG, proved by decoding it; raises NotExact where it is no use."""
     library = _library()
     if library is None:
         raise NotExact(NO_FORM)
+    if _pixels(data) > _MOST_PIXELS:
+        # The library would end the process.
+        raise NotExact(TOO_LARGE)
     try:
         payload: bytes = library.jpegxl_encode_jpeg(data, usecontainer=True, numthreads=1)
     except (RuntimeError, ValueError) as error:
