@@ -95,10 +95,13 @@ def test_what_speaks_of_the_old_pixels_is_left_out() -> None:
     assert b"JP gain" in head
 
 
-def test_extended_xmp_is_kept_unless_it_outweighs_the_photo() -> None:
+@pytest.mark.parametrize(
+    ("marker", "kind"), [(0xE1, b"http://ns.adobe.com/xmp/extension/\0"), (0xE2, b"FPXR\0")]
+)
+def test_what_is_bulky_is_kept_unless_it_outweighs_the_photo(marker: int, kind: bytes) -> None:
     data = jpeg(scene(1, 16, 16))
     xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")
-    more = segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"x" * 40_000)
+    more = segment(marker, kind + b"x" * 40_000)
     head, _, left_out = head_of_jpeg(data[:2] + xmp + more + data[2:], rgb_profile=True)
     assert (more in head, left_out) == (True, 0)
     head, _, left_out = head_of_jpeg(data[:2] + xmp + more * 2 + data[2:], rgb_profile=True)

@@ -21,7 +21,10 @@ _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 # What did not fit XMP's own segment: editing histories, depth maps, second pictures.
 _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-_MOST_MORE_XMP = 64 << 10
+# FlashPix: screen-sized copies of the picture, sound.
+_FLASHPIX = b"FPXR\0"
+_BULKY = (_MORE_XMP, _FLASHPIX)
+_MOST_BULK = 64 << 10
 _ICC = b"ICC_PROFILE\0"
 _ICC_PART = 65_519
 _LARGEST = 65_533
@@ -65,19 +68,21 @@ def _kept(marker: int, content: bytes) -> bool:
 
 
 def head_of_jpeg(data: bytes, *, rgb_profile: bool) -> tuple[bytes, int, int]:
-    """The head for a JPEG, its orientation (1 to 8), and bytes of extended XMP that are not in it.
+    """The head for a JPEG, its orientation (1 to 8), and bytes of segments that are not in it.
 
-    That is left out where it is so much (megabytes happen) that it would outweigh the photo. The
-    colour profile is left out unless it is one for RGB: frames are.
+    Extended XMP and FlashPix are left out where they are so much (megabytes happen) that they
+    would outweigh the photo. The colour profile is left out unless it is one for RGB: frames are.
     """
     parts, orientation = [SOI], 1
     segments = [found for found in of_jpeg(data) if _kept(*found)]
-    more = sum(len(content) for _, content in segments if content.startswith(_MORE_XMP))
-    left_out = more if more > _MOST_MORE_XMP else 0
+    left_out = 0
+    for kind in _BULKY:
+        bulk = sum(len(content) for _, content in segments if content.startswith(kind))
+        if bulk > _MOST_BULK:
+            segments = [found for found in segments if not found[1].startswith(kind)]
+            left_out += bulk
     for marker, content in segments:
         kept = content
-        if left_out and content.startswith(_MORE_XMP):
-            continue
         if marker == _APP2 and content.startswith(_ICC) and not rgb_profile:
             continue
         if marker == _APP1 and content.startswith(_EXIF):
