@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fsmount.album.segments import head_of_image, head_of_jpeg, of_jpeg, turn, upright
+from fsmount.album.segments import SOI, behind, head_of_image, head_of_jpeg, of_jpeg, turn, upright
 from tests.photos import MAKER_TEXT, camera, exif, jpeg, scene, srgb
 
 EXIF_BYTES = len(b"Exif\0\0")
@@ -107,6 +107,24 @@ def test_what_is_bulky_is_kept_unless_it_outweighs_the_photo(marker: int, kind: 
     head, _, left_out = head_of_jpeg(data[:2] + xmp + more * 2 + data[2:], rgb_profile=True)
     assert (more in head, xmp in head) == (False, True)
     assert left_out == 2 * (len(more) - 4)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"comment": b"\xff\xd9 \xff\xda"}],
+)
+def test_what_stands_behind_the_picture_is_counted(more: dict[str, object]) -> None:
+    data = jpeg(scene(3, 90, 70), exif=exif(1, thumbnail=jpeg(scene(4, 16, 12))), **more)
+    assert behind(data) == behind(data + bytes(500)) == 0
+    assert behind(data + b"a video") == 7
+    assert behind(data + jpeg(scene(1, 16, 16))) > 300
+    assert head_of_jpeg(data + b"a video", rgb_profile=True)[2] == 7
+    assert behind(data[:-2]) == 0
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_end_somewhere(tail: bytes) -> None:
+    assert 0 <= behind(SOI + tail) <= len(tail)
 
 
 def test_a_profile_for_other_colours_is_left_out() -> None:

@@ -225,7 +225,7 @@ class _Builder:
             why = f"SSIM {entry.ssim} although coded as well as this codec is let"
             self.summary.coarse.append((str(item.path), why))
         if entry.left_out_bytes:
-            why = f"{entry.left_out_bytes} bytes of extended XMP or FlashPix are left out"
+            why = f"{entry.left_out_bytes} bytes beside the picture are left out"
             self.summary.trimmed.append((str(item.path), why))
         self._progress(1, item.bytes)
 

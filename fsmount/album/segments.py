@@ -9,13 +9,16 @@ pictures behind it (MPF) and the colour transform (Adobe).
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 
 from PIL import Image
 
 SOI = b"\xff\xd8"
-_SOS = 0xDA
+_SOS, _EOI = 0xDA, 0xD9
+_ALONE = (0xD8, 0x01)  # markers without content
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _APP0, _APP1, _APP2, _APP14, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -55,6 +58,19 @@ def of_jpeg(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + length
 
 
+def behind(data: bytes) -> int:
+    """Bytes behind a JPEG's end mark: second pictures, videos of motion photos. Zeros are none."""
+    at = len(SOI)
+    while found := _MARKER.search(data, at):
+        marker, at = found[0][1], found.end()
+        if marker == _EOI:
+            return len(data[at:].rstrip(b"\0"))
+        if marker not in _ALONE:
+            # A scan's samples, behind its header, have no marker but restarts.
+            at += int.from_bytes(data[at : at + 2], "big")
+    return 0
+
+
 def _segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
 
@@ -68,14 +84,16 @@ def _kept(marker: int, content: bytes) -> bool:
 
 
 def head_of_jpeg(data: bytes, *, rgb_profile: bool) -> tuple[bytes, int, int]:
-    """The head for a JPEG, its orientation (1 to 8), and bytes of segments that are not in it.
+    """The head for a JPEG, its orientation (1 to 8), and bytes of the file that are not in it
+    (its pixels aside).
 
     Extended XMP and FlashPix are left out where they are so much (megabytes happen) that they
-    would outweigh the photo. The colour profile is left out unless it is one for RGB: frames are.
+    would outweigh the photo; what stands behind the picture always is. The colour profile is left
+    out unless it is one for RGB: frames are.
     """
     parts, orientation = [SOI], 1
     segments = [found for found in of_jpeg(data) if _kept(*found)]
-    left_out = 0
+    left_out = behind(data)
     for kind in _BULKY:
         bulk = sum(len(content) for _, content in segments if content.startswith(kind))
         if bulk > _MOST_BULK:

@@ -251,7 +251,10 @@ def _report(
         for key, words in (
             ("unfit", "photos do not decode and are kept as they are:"),
             ("coarse", "photos are below the floor of quality:"),
-            ("trimmed", "photos carry more metadata than is kept:"),
+            (
+                "trimmed",
+                "photos carry more than is kept (other pictures, a video, long histories):",
+            ),
             ("skipped", "files are in no album (--skip-others):"),
             ("problems", "left out:"),
         ):
