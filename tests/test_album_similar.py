@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
-from fsmount.album.similar import Look, groups, likeness, look
+from fsmount.album.similar import Grouping, Look, likeness, look
 from tests.photos import burst, exif, jpeg, scene
 
 
@@ -19,6 +20,13 @@ def seen(pixels: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]], gap_s: f
         assert made is not None
         found.append(made)
     return found
+
+
+def groups(looks: Sequence[Look | None], most: int) -> list[int]:
+    grouping = Grouping(most)
+    for one in looks:
+        grouping.add(one)
+    return grouping.sizes
 
 
 def test_a_burst_is_alike_and_unrelated_photos_are_not() -> None:

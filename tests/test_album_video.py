@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,33 @@ def test_grades_order_size_and_quality(codec: Codec) -> None:
         planes = canvas.cut(Decoder(codec, extradata).all(packets)[0], one.rect)
         found.append((len(packets[0]), quality.measure(one.planes[0], planes[0]).ssim))
     assert found[0] < found[1]
+
+
+def test_prores_is_what_ffmpeg_makes_with_the_same_qscale(tmp_path: Path) -> None:
+    """The format of the blog post is `ffmpeg -c:v prores_ks -qscale:v 16`."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    codec = CODECS["prores"]
+    like = video.template(codec, BOX)
+    made = [painted(photo(seed), codec) for seed in range(3)]
+    for grade in (4, 16, 40):
+        path = tmp_path / f"{grade}.mov"
+        with VideoWriter(path, like) as writer:
+            for one in made:
+                (packet,) = video.encode(codec, [one], grade, video.extradata_of(like))
+                writer.add(packet, True)
+        raw = b"".join(
+            plane.tobytes()
+            for one in made
+            for plane in (np.frombuffer(p, np.uint16) for p in video._frame(codec, one).planes)
+        )
+        theirs = tmp_path / f"theirs-{grade}.mov"
+        command = ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv422p10le"]
+        command += ["-s", f"{BOX}x{BOX}", "-r", "1", "-i", "-", "-c:v", "prores_ks"]
+        command += ["-qscale:v", str(grade), str(theirs)]
+        subprocess.run(command, input=raw, check=True)
+        ours = [one.size for one in video.samples(path)]
+        assert ours == [one.size for one in video.samples(theirs)]
 
 
 def test_a_group_is_smaller_and_decodes_from_its_start(codec: Codec, tmp_path: Path) -> None:

@@ -261,15 +261,15 @@ class _Builder:
     async def _groups(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         if not self._choices.bursts:
             return [[item] for item in items]
-        looks: list[similar.Look | None] = []
+        grouping = similar.Grouping(video.MOST_IN_GROUP)
 
-        async def remember(_: int, look: similar.Look | None) -> None:
-            looks.append(look)
+        async def add(_: int, look: similar.Look | None) -> None:
+            grouping.add(look)
 
-        await _in_order([functools.partial(self._look, item) for item in items], remember)
+        await _in_order([functools.partial(self._look, item) for item in items], add)
         found: list[Sequence[Item]] = []
         at = 0
-        for size in similar.groups(looks, video.MOST_IN_GROUP):
+        for size in grouping.sizes:
             found.append(items[at : at + size])
             at += size
         return found

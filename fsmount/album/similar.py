@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -78,15 +77,24 @@ def likeness(first: Thumbnail, second: Thumbnail) -> float:
     return best
 
 
-def groups(looks: Sequence[Look | None], most: int) -> list[int]:
-    """Sizes of runs of neighbours that look alike, at most `most` each; their sum is the count."""
-    sizes: list[int] = []
-    for before, here in zip([None, *looks], looks, strict=False):
-        if sizes and sizes[-1] < most and _alike(before, here):
-            sizes[-1] += 1
+class Grouping:
+    """Runs of neighbours that look alike, told one look after the other; only the last is kept.
+
+    `sizes`: of the runs, at most `most` each; their sum is the count of looks.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._before: Look | None = None
+        self.sizes: list[int] = []
+
+    def add(self, look: Look | None) -> None:
+        """The next photo; None: it has no look."""
+        if self.sizes and self.sizes[-1] < self._most and _alike(self._before, look):
+            self.sizes[-1] += 1
         else:
-            sizes.append(1)
-    return sizes
+            self.sizes.append(1)
+        self._before = look
 
 
 def _alike(first: Look | None, second: Look | None) -> bool:

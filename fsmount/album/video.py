@@ -162,6 +162,10 @@ def _set_up(context: Any, codec: Codec, box: int, grade: int, *, chained: bool) 
 def _frame(codec: Codec, canvas: Sequence[Samples]) -> Any:
     """Quarter steps of full range -> what the codec wants."""
     frame = _av().VideoFrame(canvas[0].shape[1], canvas[0].shape[0], codec.pixels)
+    if codec.name == "prores":
+        # It writes into each picture's header what the picture says, not the encoder's settings.
+        frame.colorspace = _BT601[codec.colour_range]
+        frame.color_primaries = _BT709_PRIMARIES
     for number, (plane, samples) in enumerate(zip(frame.planes, canvas, strict=True)):
         if codec.colour_range == _LIMITED:
             span, low = (_CHROMA_SPAN, 512) if number else (_LUMA_SPAN, 64)

@@ -249,9 +249,9 @@ def test_any_player_shows_the_video_and_exiftool_the_tags(albums: Path) -> None:
     if shutil.which("ffprobe") is None:
         pytest.skip("ffmpeg is not installed")
     out = albums / "out"
-    for path, codec, pixels in (
-        (out / "Italy.mp4", "av1", "yuv420p10le"),
-        (out / "prores" / "Italy.mov", "prores", "yuv422p10le"),
+    for path, codec, pixels, colours in (
+        (out / "Italy.mp4", "av1", "yuv420p10le", ("pc", "bt470bg")),
+        (out / "prores" / "Italy.mov", "prores", "yuv422p10le", ("tv", "smpte170m")),
     ):
         command = ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(path)]
         done = subprocess.run(command, capture_output=True, check=True)
@@ -260,6 +260,7 @@ def test_any_player_shows_the_video_and_exiftool_the_tags(albums: Path) -> None:
         assert (stream["width"], stream["height"]) == (256, 256)
         assert (stream["nb_frames"], float(stream["duration"])) == ("6", 6.0)
         assert stream["avg_frame_rate"] == "1/1"
+        assert (stream["color_range"], stream["color_space"]) == colours
     command = ["exiftool", "-a", "-s3", "-Model", str(out / "Italy.xml")]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout.split(b"\n").count(b"Canon EOS Test") >= 5
