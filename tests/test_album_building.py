@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trio
 from PIL import Image, ImageOps
 
 from fsmount.album import building, canvas, folders, jobs, reading, video
@@ -29,6 +32,8 @@ from fsmount.errors import Damaged, FsmountError
 from tests.photos import burst, camera, exif, folder, jpeg, scene
 
 BOX = 256
+KILLS = int(os.environ.get("FSMOUNT_KILLS", "12"))
+KILL_SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
 
 
 async def create(source: Path, output: Path, **choices: Any) -> tuple[Place, Summary]:
@@ -125,6 +130,17 @@ async def test_photos_come_out_upright_with_their_tags(tmp_path: Path, codec: st
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before
 
 
+def _heic(path: Path) -> bool:
+    """A photo as iPhones write them, where that can be read here."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    Image.fromarray(scene(5, 90, 70)).save(path, "HEIF", exif=exif(1)[6:])
+    return True
+
+
 async def test_every_kind_of_file_is_shown_or_kept(tmp_path: Path) -> None:
     source = folder(tmp_path / "mixed", 1)
     Image.fromarray(scene(1, 90, 70)).convert("L").save(source / "grey.png")
@@ -132,6 +148,7 @@ async def test_every_kind_of_file_is_shown_or_kept(tmp_path: Path) -> None:
     Image.fromarray(np.arange(6300, dtype=np.uint16).reshape(70, 90)).save(source / "deep.tif")
     Image.fromarray(scene(3, 900, 90)).save(source / "panorama.jpg")
     Image.fromarray(scene(4, 1, 1)).save(source / "one.jpg")
+    heic = _heic(source / "IMG_7.HEIC")
     strange = os.fsdecode(b"\xff\xfe \n<&>.jpg")
     (source / strange).write_bytes(camera(9))
     kept = {
@@ -155,7 +172,7 @@ async def test_every_kind_of_file_is_shown_or_kept(tmp_path: Path) -> None:
         b"panorama.jpg",
         b"one.jpg",
         os.fsencode(strange),
-    }
+    } | ({b"IMG_7.HEIC.jpg"} if heic else set())
     assert {Path(path).name for path, _ in summary.unfit} == set(kept) - {"IMG_0.mov"}
     assert {Path(path).name for path, _ in summary.problems} == {"link.jpg", "pipe"}
     found = await extract(place, tmp_path / "dest")
@@ -165,7 +182,7 @@ async def test_every_kind_of_file_is_shown_or_kept(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "dest" / "one.jpg").size == (1, 1)
     assert Image.open(tmp_path / "dest" / "panorama.jpg").size == (256, 26)
     found = await verify(place)
-    assert (found.files, found.problems, found.other_bytes) == (12, [], [])
+    assert (found.files, found.problems, found.other_bytes) == (12 + heic, [], [])
 
 
 async def test_others_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
@@ -200,6 +217,53 @@ async def test_without_exiftool_nothing_is_made_and_it_is_named(
     with pytest.raises(FsmountError, match="libimage-exiftool-perl"):
         await create(source, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+async def test_no_other_program_than_exiftool_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No ffmpeg, no ImageMagick: not even looked for."""
+    source = folder(tmp_path / "a", 2)
+    exiftool = shutil.which("exiftool")
+    assert exiftool is not None
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "exiftool").symlink_to(exiftool)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    programs = []
+    popen = subprocess.Popen.__init__
+
+    def noted(self: Any, command: Any, *args: Any, **more: Any) -> None:
+        programs.append(Path(command[0]).name)
+        popen(self, command, *args, **more)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", noted)
+    for codec in ("av1", "prores"):
+        place, summary = await create(source, tmp_path / codec, codec=codec)
+        assert len(summary.photos) == 2
+        assert (await extract(place, tmp_path / f"{codec} out")).files == 2
+    assert {name for name in programs if not name.startswith("python")} == {"exiftool"}
+    assert programs.count("exiftool") == 2  # one for each album, however many photos
+
+
+def peak_bytes(source: Path, output: Path, *more: str) -> int:
+    """The most memory that `album create` itself takes (not its workers)."""
+    code = "import resource, sys\nfrom fsmount.cli import main\ntry:\n    main(sys.argv[1:])\n"
+    code += "finally:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    command = [sys.executable, "-c", code, "album", "create", str(source), "-o", str(output)]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1]) << 10
+
+
+@pytest.mark.parametrize("more", [(), ("--bursts",)])
+def test_memory_does_not_grow_with_the_folder(tmp_path: Path, more: tuple[str, ...]) -> None:
+    source = tmp_path / "a"
+    folder(source, 4, width=90, height=70)
+    few = peak_bytes(source, tmp_path / "few", "--box", "1024", *more)
+    for number in range(4, 64):
+        shutil.copy(source / f"IMG_{number % 4}.JPG", source / f"IMG_{number}.JPG")
+    many = peak_bytes(source, tmp_path / "many", "--box", "1024", *more)
+    # 60 canvases would be 180 MB, 60 heads and descriptions 1 MB.
+    assert many - few < 20 << 20
 
 
 # -- another machine
@@ -326,6 +390,60 @@ async def test_unrelated_photos_are_never_larger_with_bursts(tmp_path: Path) -> 
     assert video_bytes(together) <= video_bytes(alone)
 
 
+def encoded(group: list[Path], **more: Any) -> list[jobs.Coded]:
+    """A group as workers code it."""
+    codec = video.CODECS["av1"]
+    extradata = video.extradata_of(video.template(codec, BOX))
+    settings = jobs.Settings("av1", codec.grade, BOX, 90, building.FLOOR, extradata)
+    answers = jobs.encode([str(path) for path in group], dataclasses.replace(settings, **more))
+    assert not any(isinstance(answer, str) for answer in answers)
+    return [answer for answer in answers if not isinstance(answer, str)]
+
+
+def test_a_group_that_is_larger_than_its_photos_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shots(tmp_path / "a", burst(7, 3, 400, 300))
+    paths = sorted((tmp_path / "a").iterdir())
+    assert [one.starts for one in encoded(paths)] == [True, False, False]
+    encode = video.encode
+
+    def padded(codec: Any, canvases: Any, *more: Any) -> list[bytes]:
+        found = encode(codec, canvases, *more)
+        # Of a size that groups cannot be kept for; what follows the packet is not decoded.
+        return found if len(canvases) == 1 else [one + b"\x7a\0" * 30_000 for one in found]
+
+    monkeypatch.setattr(video, "encode", padded)
+    assert [one.starts for one in encoded(paths)] == [True, True, True]
+
+
+def test_a_group_with_a_photo_below_the_floor_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shots(tmp_path / "a", burst(7, 3, 400, 300))
+    paths = sorted((tmp_path / "a").iterdir())
+    graded = jobs._graded
+
+    def spoilt(group: Any, settings: Any) -> Any:
+        found = graded(group, settings)
+        if len(group) > 1:
+            worse = dataclasses.replace(found[-1].quality, ssim=building.FLOOR - 0.001)
+            found[-1] = dataclasses.replace(found[-1], quality=worse)
+        return found
+
+    monkeypatch.setattr(jobs, "_graded", spoilt)
+    assert [one.starts for one in encoded(paths)] == [True, True, True]
+
+
+def test_unrelated_photos_told_to_be_a_group_are_never_larger(tmp_path: Path) -> None:
+    """Even where the detector errs."""
+    shots(tmp_path / "a", [scene(seed, 400, 300) for seed in range(6)])
+    paths = sorted((tmp_path / "a").iterdir())
+    together, alone = encoded(paths), [one for path in paths for one in encoded([path])]
+    assert sum(len(one.packet) for one in together) <= sum(len(one.packet) for one in alone)
+    assert min(one.quality.ssim for one in together) >= building.FLOOR
+
+
 # -- append
 
 
@@ -393,31 +511,57 @@ async def test_damage_anywhere_is_found_and_named(tmp_path: Path) -> None:
 # -- death
 
 
-def test_kill_9_leaves_the_old_album_or_none(tmp_path: Path) -> None:
-    source = folder(tmp_path / "a", 6)
+def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "fsmount", "album", "create", str(source), "--box", "256"]
-    place = Place(tmp_path / "out", "a")
-    for number, delay in enumerate((0.3, 0.8, 1.1, 1.4)):
-        process = subprocess.Popen(
-            [*command, "-o", str(place.folder), "--force"], stdout=subprocess.DEVNULL
-        )
-        time.sleep(delay)
+    return subprocess.Popen([*command, "-o", str(output), "--force"], stdout=subprocess.DEVNULL)
+
+
+async def state(place: Place) -> list[str] | None:
+    """Hashes of the photos of a whole album; None if there is none."""
+    if not place.xml.exists():
+        return None
+    assert (await verify(place)).problems == []
+    album = Album(place)
+    try:
+        return [entry.sha256 for entry in album.contents.photos]
+    finally:
+        album.close()
+
+
+def test_kill_9_at_any_moment_leaves_the_old_album_the_new_one_or_none(tmp_path: Path) -> None:
+    """Kills at moments all over a run, of a first album and of one that replaces another."""
+    old, new = folder(tmp_path / "old" / "a", 3), folder(tmp_path / "new" / "a", 5)
+    begun = time.monotonic()
+    whole = Place(tmp_path / "whole", "a")
+    assert start(new, whole.folder).wait() == 0
+    lasts = time.monotonic() - begun
+    wanted = trio.run(state, whole)
+    place = Place(tmp_path / "replaced", "a")
+    assert start(old, place.folder).wait() == 0
+    before = trio.run(state, place)
+    assert None not in (wanted, before)
+    assert wanted != before
+    random_moments = random.Random(KILL_SEED)
+    seen = set()
+    for number in range(KILLS):
+        # Most of what may go wrong is near the end.
+        part = (number + random_moments.random()) / KILLS
+        moment = lasts * (part if number % 2 else 0.7 + 0.4 * part)
+        fresh = Place(tmp_path / f"fresh {number}", "a")
+        found = fresh if number % 4 < 2 else place
+        process = start(new, found.folder)
+        time.sleep(moment)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if number < 2:
-            continue
-        if place.xml.exists():
-            main_ok("album", "verify", str(place.xml))
-    main_ok(*command[3:], "-o", str(place.folder), "--force")
-    before = place.xml.read_bytes()
-    process = subprocess.Popen(
-        [*command, "-o", str(place.folder), "--force"], stdout=subprocess.DEVNULL
-    )
-    time.sleep(0.9)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert place.xml.read_bytes() == before
-    main_ok("album", "verify", str(place.xml))
+        after = trio.run(state, found)
+        assert after in ((wanted, None) if found is fresh else (wanted, before)), moment
+        seen.add(after is None)
+        if found is place and after == wanted:
+            assert start(old, place.folder).wait() == 0
+    assert True in seen  # some were killed before their end
+    assert start(new, place.folder).wait() == 0
+    assert trio.run(state, place) == wanted
+    assert {path.name for path in place.folder.iterdir()} == {"a.xml", "a.mp4"}
 
 
 def main_ok(*arguments: str) -> None:
@@ -437,6 +581,24 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, di
     return ended.value.code, json.loads(out) if out.startswith("{") else {}, err
 
 
+def _said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit):
+        main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_what_is_left_out_is_said_loudly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folder(tmp_path / "a", 1)
+    (source / "notes.txt").write_text("notes")
+    (source / "motion.jpg").write_bytes(camera(3) + b"a video behind")
+    code, _, err = run(capsys, "album", "create", source, "-o", tmp_path / "out", "--skip-others")
+    assert code == 3
+    assert "1 files are in no album (--skip-others):\n  notes.txt: no photo" in err
+    assert "motion.jpg: 14 bytes beside the picture are left out" in err
+
+
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = folder(tmp_path / "in" / "Italy", 2)
     folder(source / "day 1", 1)
@@ -454,6 +616,10 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         Path("Italy/day 1.xml"),
     ]
     (italy, _) = found["albums"]
+    said = _said(capsys, "album", "create", source, "-o", out, "--box", "256", "--force", "-r")
+    assert f"{italy['ratio']} times smaller" in said
+    assert f"SSIM {italy['mean_ssim']}, worst {italy['worst_ssim']} ({italy['worst']})" in said
+    assert "This is a lossy copy: keep the photos." in said
     assert italy["photos"] == 2
     assert italy["ratio"] == round(italy["source_bytes"] / italy["stored_bytes"], 2)
     xml = out / "Italy.xml"

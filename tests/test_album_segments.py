@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_what_is_bulky_is_kept_unless_it_outweighs_the_photo(marker: int, kind: 
     "more",
     [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"comment": b"\xff\xd9 \xff\xda"}],
 )
-def test_what_stands_behind_the_picture_is_counted(more: dict[str, object]) -> None:
+def test_what_stands_behind_the_picture_is_counted(more: dict[str, Any]) -> None:
     data = jpeg(scene(3, 90, 70), exif=exif(1, thumbnail=jpeg(scene(4, 16, 12))), **more)
     assert behind(data) == behind(data + bytes(500)) == 0
     assert behind(data + b"a video") == 7
