@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import stat
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 import trio.testing
 
 from fsmount.album import reading
+from fsmount.album import tree as tree_module
 from fsmount.album.album import Album
 from fsmount.album.document import Entry
 from fsmount.album.tree import AlbumTree, source_of
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged
+from tests.encoding import open_files
 from tests.photos import folder
 from tests.test_album_building import create
 
@@ -80,6 +83,32 @@ async def test_many_readers_of_a_photo_wait_for_one(tmp_path: Path, served: list
             body = await tree.body(b"IMG_0.JPG")
             nursery.start_soon(body.pread, 0, body.size)
     assert served == [b"IMG_0.JPG"]
+
+
+@pytest.mark.parametrize(("albums", "photos"), [(2, 1000), (1000, 5)])
+async def test_many_albums_are_not_all_kept_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, albums: int, photos: int
+) -> None:
+    monkeypatch.setattr(tree_module, "_MOST_ALBUMS", albums)
+    monkeypatch.setattr(tree_module, "_MOST_PHOTOS", photos)
+    source, out = folder(tmp_path / "in" / "a", 2), tmp_path / "out"
+    await create(source, out)
+    for number in range(9):
+        for path in list(out.glob("a.*")):
+            (out / f"{number}{path.suffix}").write_bytes(path.read_bytes())
+    tree = AlbumTree(out, 1 << 24)
+    async with tree.running():
+        held = await tree.body(b"0/IMG_0.JPG")
+        for number in range(9):
+            assert len(await tree.children(b"%d" % number)) == 2
+            assert len(open_files(out)) <= 4
+        # The album has been let go of; what hangs on it is whole.
+        data = await held.pread(0, held.size)
+        assert data == await (await tree.body(b"0/IMG_0.JPG")).pread(0, held.size)
+        del held
+        gc.collect()
+        assert len(open_files(out)) <= 3
+    assert open_files(out) == []
 
 
 async def test_what_is_not_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 from fsmount.album import document
@@ -13,7 +14,8 @@ from fsmount.errors import NoAlbum
 
 
 class Album:
-    """One album; close it when done. What it says is what its files said when it was opened."""
+    """One album; close it when done, or let go of it. What it says is what its files said when it
+    was opened."""
 
     def __init__(self, place: Place) -> None:
         """Raises :class:`NoAlbum`, :class:`Damaged`, :class:`AlbumUnsupported`, OSError."""
@@ -22,18 +24,15 @@ class Album:
             self._xml = os.open(place.xml, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NoAlbum(place.xml) from None
+        self.close = weakref.finalize(self, os.close, self._xml)
         try:
             self.contents: Contents = document.read(place.xml, self._xml)
         except BaseException:
-            os.close(self._xml)
+            self.close()
             raise
         self.video = video_of(place, self.contents)
         self._at = {entry.shown: number for number, entry in enumerate(self.contents.photos)}
         self._others = {other.name: other for other in self.contents.others if other.kept}
-
-    def close(self) -> None:
-        """Let go of the files."""
-        os.close(self._xml)
 
     @property
     def settings(self) -> Settings:

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import stat
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from fsmount.errors import Damaged, FsmountError
 
 _log = logging.getLogger(__name__)
 
+# Albums kept open: a descriptor each, and 1.5 kB a photo. Others are read again when asked for.
+_MOST_ALBUMS, _MOST_PHOTOS = 256, 50_000
 # And one more, for readers who wait.
 _WORKERS = 1
 
@@ -94,7 +97,7 @@ class AlbumTree:
         self.source = source
         self._owner = os.getuid(), os.getgid()
         self._cache: Cache[tuple[Path, int], bytes] = Cache(cache_bytes)
-        self._albums: dict[Path, Album] = {}
+        self._albums: OrderedDict[Path, Album] = OrderedDict()
         self._workers = Workers(_WORKERS, preload=("fsmount.album.jobs", "av"))
         self._nursery: trio.Nursery | None = None
         self._last: tuple[Path, int] | None = None
@@ -123,10 +126,17 @@ class AlbumTree:
     # -- names
 
     def _album(self, xml: Path) -> Album:
-        """An album, opened once."""
+        """An album, kept open for a while; whoever uses it may hold on to it."""
         if xml not in self._albums:
             self._albums[xml] = Album(place_of(xml))
+        self._albums.move_to_end(xml)
+        while len(self._albums) > 1 and self._too_many():
+            self._albums.popitem(last=False)
         return self._albums[xml]
+
+    def _too_many(self) -> bool:
+        photos = sum(len(album.contents.photos) for album in self._albums.values())
+        return photos > _MOST_PHOTOS or len(self._albums) > _MOST_ALBUMS
 
     def _find(self, path: bytes) -> Path | tuple[Album, bytes]:
         """The folder of albums a path means, or the album and the name in it (b"": itself)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def append(album: Path, paths: tuple[Path, ...], skip_others: bool, as_json: boo
             found += [(str(inner), "left out: a folder") for inner in _folders_in(path)]
         else:
             items += folders.one(path, found)
-    doubles = {item.name for item in items if [one.name for one in items].count(item.name) > 1}
+    doubles = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     if doubles:
         names = ", ".join(sorted(map(os.fsdecode, doubles)))
         raise UsageError(f"several files are called {names}; an album has one of each name")
