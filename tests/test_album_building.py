@@ -564,10 +564,34 @@ def test_kill_9_at_any_moment_leaves_the_old_album_the_new_one_or_none(tmp_path:
     assert {path.name for path in place.folder.iterdir()} == {"a.xml", "a.mp4"}
 
 
-def main_ok(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    assert ended.value.code == 0
+def test_append_killed_at_any_moment_leaves_the_old_album_or_the_new_one(tmp_path: Path) -> None:
+    source, late = folder(tmp_path / "a", 3), tmp_path / "late"
+    late.mkdir()
+    for number in range(3):
+        (late / f"late {number}.jpg").write_bytes(camera(50 + number))
+    first, place = Place(tmp_path / "first", "a"), Place(tmp_path / "out", "a")
+    assert start(source, first.folder).wait() == 0
+    before = trio.run(state, first)
+    earlier = packets(first)
+    command = [sys.executable, "-m", "fsmount", "album", "append", str(place.xml), str(late)]
+    lasts, seen = 0.0, set()
+    for number in range(max(4, KILLS // 2) + 1):
+        shutil.rmtree(place.folder, ignore_errors=True)
+        shutil.copytree(first.folder, place.folder)
+        begun = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        if number:
+            time.sleep(lasts * (0.3 + 0.75 * number / max(4, KILLS // 2)))
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        lasts = lasts or time.monotonic() - begun
+        after = trio.run(state, place)
+        assert after is not None
+        assert before is not None
+        assert (after == before) or (after[:3] == before and len(after) == 6)
+        assert packets(place)[:3] == earlier
+        seen.add(len(after))
+    assert seen == {3, 6}
 
 
 # -- the command line
