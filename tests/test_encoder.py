@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -669,6 +670,35 @@ async def test_a_disk_that_stays_full_stops_nothing_for_good(root: Path, disk: F
     assert len(list((root / "packs").glob("*.zip"))) <= 2, "packs of failed commits are left"
     store.close()
     assert open_files(root) == []
+    await reopened(root, files)
+
+
+@pytest.mark.parametrize("call", ["inode", "folder_of", "find_object"])
+async def test_an_index_that_cannot_be_read_for_a_while_stops_nothing_for_good(
+    root: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    store = Store.open(root)
+    files = samples()
+    real = getattr(store.index, call)
+    failures = 0
+
+    def fail(*args: object) -> object:
+        nonlocal failures
+        if sys._getframe(1).f_code.co_filename != encoder.__file__ and call != "find_object":
+            return real(*args)
+        failures += 1
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with store.running(count=2):
+        for name, data in files.items():
+            put(store, name, data)
+        monkeypatch.setattr(store.index, call, fail)
+        with trio.fail_after(10):
+            while failures < 20:
+                await trio.sleep(0.001)
+        monkeypatch.setattr(store.index, call, real)
+        await settled(store, files)
+    store.close()
     await reopened(root, files)
 
 

@@ -203,15 +203,18 @@ class Encoder:
             if await self._one(workers, budget, ino, turn):
                 return
         except Exception as error:
-            inode = self._staged(ino)
-            if inode is not None and self._is_missing(inode):
-                # Nothing to wait for: a reader is told, the others go on.
-                _log.error("%r: its staged file is missing", self._index.path(ino))
-                self._active.pop(ino, None)
-                self._notify()
-                return
-            if inode is not None:
-                wait = self._failed(ino, error)
+            try:
+                inode = self._staged(ino)
+                if inode is not None and self._is_missing(inode):
+                    # Nothing to wait for: a reader is told, the others go on.
+                    _log.error("%r: its staged file is missing", self._index.path(ino))
+                    self._active.pop(ino, None)
+                    self._notify()
+                    return
+                if inode is not None:
+                    wait = self._failed(ino, error)
+            except OSError as again:
+                wait = self._failed(ino, again)
         finally:
             turn.mine.set()
             slots.release()
@@ -225,15 +228,28 @@ class Encoder:
         return _RETRY_SECONDS * min(self._failures[ino], _TRIES)
 
     async def _again(self, ino: int, wait: float) -> None:
-        """Queue a file that was under way, unless it is not there to be encoded any more."""
-        await trio.sleep(wait)
-        self._active.pop(ino, None)
-        if self._staged(ino):
-            self.queue(ino)
-        else:
-            # Its number may soon be another file's.
-            self._failures.pop(ino, None)
-        self._notify()
+        """Queue a file that was under way, unless it is not there to be encoded any more.
+
+        Raises nothing: it would end the encoding of all files, and the workers that render them.
+        """
+        while True:
+            await trio.sleep(wait)
+            spoilt = self._active.pop(ino, None)
+            try:
+                if self._staged(ino):
+                    self.queue(ino)
+                else:
+                    # Its number may soon be another file's.
+                    self._failures.pop(ino, None)
+            except Exception as error:
+                # The index cannot be read just now.
+                wait = self._failed(ino, error)
+                if spoilt is not None:
+                    self._active[ino] = spoilt
+                self._notify()
+            else:
+                self._notify()
+                return
 
     async def _one(self, workers: Workers, budget: int, ino: int, turn: _Turn) -> bool:
         """Whether the file's body has been appended and waits for its commit."""
@@ -430,7 +446,7 @@ class Encoder:
             else:
                 try:
                     await self._writer.settle()
-                except OSError as error:
+                except (OSError, FsmountError) as error:
                     _log.error("%s; staged files wait until the index is durable", error)
             for done in batch:
                 await self._again(done.job.ino, 0)

@@ -300,14 +300,14 @@ class Store:
             with trio.move_on_after(DURABLE_SECONDS):
                 await self._full.wait()
             self._full = trio.Event()
-            self._reserve.fill()
             touched, self._queued = self._queued | set(encoder.held()), set()
-            if not (touched or self.index.dirty or writer.has_discarded()):
-                continue
             try:
+                self._reserve.fill()
+                if not (touched or self.index.dirty or writer.has_discarded()):
+                    continue
                 await trio.to_thread.run_sync(self._fsync_staged, self._tokens(touched))
                 await writer.settle()
-            except OSError as error:
+            except (OSError, FsmountError) as error:
                 self._queued |= touched
                 _log.error("a durability point failed: %s", error)
 
