@@ -149,3 +149,19 @@ def test_an_error_while_data_is_looked_for_is_no_hole(
     monkeypatch.setattr(os, "lseek", fail)
     with pytest.raises(OSError):
         sum_up(tmp_path / "a")
+
+
+def test_a_read_that_stops_at_a_bad_page_is_not_summed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(random.Random(1).randbytes(2 * SEGMENT))
+    real = os.pread
+    whole = sum_up(path)
+
+    def short(fd: int, length: int, offset: int) -> bytes:
+        return real(fd, min(length, 4096), offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", short)
+        assert sum_up(path) == whole

@@ -96,6 +96,27 @@ async def test_create_lookup_read(vfs: Vfs, store: FakeStore) -> None:
     assert not store.held
 
 
+async def test_a_read_that_stops_at_a_bad_page_is_an_error_not_the_end(
+    vfs: Vfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ino = await put(vfs, b"a", b"x" * 10_000)
+    fh = await vfs.open(ino, os.O_RDONLY, USER)
+    real = os.pread
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        if offset >= 4096:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, min(length, 4096 - offset), offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        with raises(errno.EIO):
+            await vfs.read(fh, 0, 10_000)
+        assert await vfs.read(fh, 0, 4096) == b"x" * 4096
+    assert await vfs.read(fh, 0, 20_000) == b"x" * 10_000
+    await vfs.release(fh)
+
+
 async def test_missing_and_wrong_kinds(vfs: Vfs) -> None:
     ino = await put(vfs, b"file", b"x")
     folder = (await vfs.mkdir(ROOT, b"dir", 0o755, ROOT_USER)).ino

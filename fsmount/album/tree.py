@@ -85,9 +85,11 @@ class _Kept:
         return self._other.bytes
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`."""
-        with self._path.open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), length, offset)
+        """Up to `length` bytes at `offset`; fewer only at the end."""
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            # Unlike pread(2) this goes on after a short read, and so meets an error behind it.
+            return file.read(length)
 
 
 class AlbumTree:

@@ -121,12 +121,14 @@ class _File:
     """A file that is shown as it is, read where it lies."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+        self._file = path.open("rb")
         self.size = os.fstat(self._file.fileno()).st_size
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`."""
-        return os.pread(self._file.fileno(), length, offset)
+        """Up to `length` bytes at `offset`; fewer only at the end."""
+        self._file.seek(offset)
+        # Unlike pread(2) this goes on after a short read, and so meets an error behind it.
+        return self._file.read(length)
 
 
 @dataclass(frozen=True, slots=True)

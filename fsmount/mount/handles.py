@@ -25,6 +25,7 @@ import trio
 
 from fsmount.errors import Damaged
 from fsmount.mount.attributes import failure, now_ns, without_privileges
+from fsmount.store.disk import pread
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
 
@@ -59,7 +60,7 @@ class StagedFile:
 
     async def pread(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`; fewer only at the end."""
-        return os.pread(self.fd, length, offset)
+        return pread(self.fd, length, offset)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import Damaged
+from fsmount.store.disk import pread
 
 SEGMENT_BYTES = 1 << 20
 # Holes beyond this many bytes are not hashed as zeros for the hash of the whole file.
@@ -70,7 +71,7 @@ class Kept:
             return self._last[1]
         try:
             with self._path.open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), SEGMENT_BYTES, number * SEGMENT_BYTES)
+                data = pread(file.fileno(), SEGMENT_BYTES, number * SEGMENT_BYTES)
         except OSError as error:
             raise Damaged(self._path, reason=error) from error
         wanted = self._sums.get(number)
@@ -114,7 +115,7 @@ def sum_up(path: Path) -> tuple[dict[int, bytes], bytes, int]:
         holes = size - os.fstat(fd).st_blocks * 512
         exact = holes <= _MAX_HOLE_BYTES
         for number in _data_segments(fd, size):
-            data = os.pread(fd, SEGMENT_BYTES, number * SEGMENT_BYTES)
+            data = pread(fd, SEGMENT_BYTES, number * SEGMENT_BYTES)
             if exact:
                 _hash_zeros(whole, number * SEGMENT_BYTES - hashed)
                 whole.update(data)

@@ -13,6 +13,21 @@ from pathlib import Path
 _COPY_BYTES = 1 << 20
 
 
+def pread(fd: int, length: int, offset: int) -> bytes:
+    """`length` bytes at `offset`; fewer only at the end of the file.
+
+    Where the disk has an error behind the first pages, pread(2) says how far it came. That is not
+    the end, for which a reader would take it: the next call raises.
+    """
+    data = os.pread(fd, length, offset)
+    while 0 < len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
 class Disk:
     """Thin names over the calls; each raises :class:`OSError` as the kernel reports it."""
 

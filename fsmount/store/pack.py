@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import Damaged
-from fsmount.store.disk import Disk
+from fsmount.store.disk import Disk, pread
 
 SEAL_BYTES = 64 << 20
 # The classic end record counts members in 16 bits.
@@ -135,7 +135,7 @@ def read_entry(path: Path, offset: int, length: int) -> Entry:
     """One entry by its place; the ZIP checksum is verified. Raises :class:`Damaged`."""
     try:
         with path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), length, offset)
+            data = pread(file.fileno(), length, offset)
     except OSError as error:
         raise Damaged(path, reason=error) from error
     try:
