@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from fsmount.codec import delta, images, record
-from fsmount.codec.delta import Copy, Fill
+from fsmount.codec.delta import Copy, Fill, Layer, Layout
 from fsmount.codec.record import Record
 from fsmount.errors import Damaged, FsmountError, NotExact
 from fsmount.store import entries, jobs
@@ -20,7 +20,7 @@ from fsmount.store.disk import Disk
 from fsmount.store.entries import About
 from fsmount.store.pack import Entry, Pack
 from fsmount.store.planner import Plan
-from fsmount.store.reader import Place
+from fsmount.store.reader import Place, Reader
 from tests.encoding import BUDGET, Line, forget_caches
 from tests.frames import png, screens
 from tests.pngs import KINDS, build, make_rows, near_pngs, pngs
@@ -125,6 +125,26 @@ def test_needs_are_complete_when_the_caches_are_warm(line: Line) -> None:
     forget_caches()
     for number in line.files:
         assert line.render(number, budget=0) == line.files[number]
+
+
+def test_no_layer_is_decoded_twice_in_a_job(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    for frame in screens(10):
+        line.add(png(frame))
+    genuine, decoded = Reader.decode, []
+
+    def decode(self: Reader, entry: Entry, layout: Layout, nesting: int = 0) -> tuple[Layer, int]:
+        decoded.append(entry.object_id)
+        return genuine(self, entry, layout, nesting)
+
+    monkeypatch.setattr(Reader, "decode", decode)
+    most = 0
+    for number in line.files:
+        forget_caches()
+        decoded.clear()
+        assert line.render(number, budget=0) == line.files[number]
+        assert len(set(decoded)) == len(decoded)
+        most = max(most, len(decoded))
+    assert most > 2
 
 
 # -- plans that lie, references that are damaged

@@ -157,7 +157,7 @@ def relations(target: Place, reader: Reader) -> tuple[tuple[int, ...], tuple[int
 
     `reader` knows the places of all entries it may need. Raises :class:`Damaged`.
     """
-    reader.touched = set()
+    reader.begin()
     entry = read_entry(Path(target.pack), target.offset, target.length)
     rebuilt = _rebuild(entry, reader.record(entry), reader)
     return tuple(sorted(reader.touched)), tuple(sorted(rebuilt.below)), rebuilt.depth

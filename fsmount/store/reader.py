@@ -39,7 +39,8 @@ class Known:
 class Reader:
     """Entries, records and layers of the objects at hand, cached across jobs.
 
-    `touched` collects every object whose entry a result rests on, cached or not.
+    `touched` collects every object whose entry a result rests on, cached or not. Within one job no
+    layer is decoded twice, however little may be kept for the next.
     """
 
     records: Lru[tuple[str, int], Record] = Lru(8 << 20)
@@ -47,9 +48,14 @@ class Reader:
 
     def __init__(self, places: Sequence[Place], budget: int) -> None:
         self._places = {place.id: place for place in places}
-        self.touched: set[int] = set()
+        self.begin()
         if budget != Reader.layers.budget:
             Reader.layers = Lru(budget)
+
+    def begin(self) -> None:
+        """Another job: nothing is touched so far."""
+        self.touched: set[int] = set()
+        self._decoded: dict[int, Known] = {}
 
     def place(self, object_id: int) -> Place:
         self.touched.add(object_id)
@@ -89,7 +95,7 @@ class Reader:
         """An object's layer and what it rests on."""
         place = self.place(object_id)
         key = (place.pack, object_id)
-        found = self.layers.get(key)
+        found = self._decoded.get(object_id) or self.layers.get(key)
         if found is None:
             if nesting > _MAX_NESTING:
                 raise Damaged(f"object {object_id}", reason="residuals nest too deep")
@@ -102,6 +108,7 @@ class Reader:
             finally:
                 self.touched |= outer
             self.layers.put(key, found, layer.nbytes)
+        self._decoded[object_id] = found
         self.touched |= found.below
         return found
 
