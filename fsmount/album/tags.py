@@ -101,9 +101,3 @@ def is_well_formed(description: bytes) -> bool:
     except expat.ExpatError:
         return False
     return description.count(_END) == 1
-
-
-def extended(description: bytes, more: bytes) -> bytes:
-    """A description with more elements at its end."""
-    assert description.endswith(_END)
-    return description.removesuffix(_END) + more + b" " + _END

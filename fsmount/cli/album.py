@@ -349,13 +349,8 @@ def verify(album: Path, as_json: bool) -> int:
             as_json,
         )
         if not as_json:
-            _tell_other_bytes(found)
-        if found.problems:
-            if not as_json:
-                warn(f"{len(found.problems)} damaged:")
-                problems(found.problems)
-            return Damaged.exit_code
-        return 0
+            _tell(found, "damaged")
+        return Damaged.exit_code if found.problems else 0
 
     try:
         return _with_workers(work)
@@ -363,12 +358,16 @@ def verify(album: Path, as_json: bool) -> int:
         opened.close()
 
 
-def _tell_other_bytes(found: reading.Found) -> None:
+def _tell(found: reading.Found, trouble: str) -> None:
+    """What is not as it was when the album was made."""
     if found.other_bytes:
         warn(
             f"{len(found.other_bytes)} photos come out in other bytes than when the album was made,"
             " since the libraries of this machine differ; sizes are the same, nothing is damaged"
         )
+    if found.problems:
+        warn(f"{len(found.problems)} {trouble}:")
+        problems(found.problems)
 
 
 @album.command()
@@ -405,13 +404,8 @@ def extract(album: Path, dest: Path, force: bool, as_json: bool) -> int:
             as_json,
         )
         if not as_json:
-            _tell_other_bytes(found)
-        if found.problems:
-            if not as_json:
-                warn(f"{len(found.problems)} could not be written:")
-                problems(found.problems)
-            return FsmountError.exit_code
-        return 0
+            _tell(found, "could not be written")
+        return FsmountError.exit_code if found.problems else 0
 
     try:
         return _with_workers(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from typing import Any
 
 import click
 
@@ -77,43 +78,57 @@ def import_(
             importer = Importer(store, progress, delete=delete_source)
             for source, target in sources:
                 await importer.add(source, target)
-        summary = importer.summary
         raw = raw_pictures(store, importer.added)
         stats = store.stats()
-        emit(
-            {
-                "files": summary.files,
-                "bytes": summary.bytes,
-                "skipped": summary.skipped,
-                "problems": summary.problems,
-                "deleted": importer.deleted,
-                "raw": raw,
-                "stats": stats,
-            },
-            f"{summary.files} files imported ({size(summary.bytes)}), {summary.skipped} were there"
-            f" already; the store holds {size(stats['logical_bytes'])} in"
-            f" {size(stats['stored_bytes'])}"
-            + (f"; {importer.deleted} sources deleted" if delete_source else ""),
-            as_json,
-        )
-        if raw and not as_json:
-            warn(f"{len(raw)} pictures are kept as they are, since they cannot be re-created:")
-            reasons = Counter(why for _, why in raw).most_common()
-            listing([f"{count} x {why}" for why, count in reasons])
-            problems(raw)
-        if summary.problems and not as_json:
-            warn(f"{len(summary.problems)} left out:")
-            problems(summary.problems)
+        report(importer, raw, stats, deleting=delete_source, as_json=as_json)
         if waiting := stats["objects"]["staged"]:
             raise FsmountError(
                 f"{waiting} files are safe in the store, but could not be encoded. Is its disk"
                 " full? Make room and start the import again. FSMOUNT_LOG=FILE says more."
             )
-        if summary.problems or raw:
+        if importer.summary.problems or raw:
             return SOME_SKIPPED
         return 0
 
     return with_store(path, work, read_only=False, cache_bytes=cache_size)
+
+
+def report(
+    importer: Importer,
+    raw: list[tuple[str, str]],
+    stats: dict[str, Any],
+    *,
+    deleting: bool,
+    as_json: bool,
+) -> None:
+    """Say what came in, what went raw, and what was left out."""
+    summary = importer.summary
+    emit(
+        {
+            "files": summary.files,
+            "bytes": summary.bytes,
+            "skipped": summary.skipped,
+            "problems": summary.problems,
+            "deleted": importer.deleted,
+            "raw": raw,
+            "stats": stats,
+        },
+        f"{summary.files} files imported ({size(summary.bytes)}), {summary.skipped} were there"
+        f" already; the store holds {size(stats['logical_bytes'])} in"
+        f" {size(stats['stored_bytes'])}"
+        + (f"; {importer.deleted} sources deleted" if deleting else ""),
+        as_json,
+    )
+    if as_json:
+        return
+    if raw:
+        warn(f"{len(raw)} pictures are kept as they are, since they cannot be re-created:")
+        reasons = Counter(why for _, why in raw).most_common()
+        listing([f"{count} x {why}" for why, count in reasons])
+        problems(raw)
+    if summary.problems:
+        warn(f"{len(summary.problems)} left out:")
+        problems(summary.problems)
 
 
 def raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:

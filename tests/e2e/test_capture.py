@@ -49,14 +49,6 @@ def fake_tool(place: Path) -> str:
     return str(path)
 
 
-@pytest.fixture(name="mount")
-def _mount(tmp_path: Path) -> Iterator[Mount]:
-    made = Mount(tmp_path)
-    made.start()
-    yield made
-    made.clean()
-
-
 @pytest.mark.usefixtures("display")
 class TestShots:
     pytestmark = needs_screen

@@ -49,14 +49,6 @@ def display() -> Iterator[dict[str, str]]:
     server.wait(10)
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    made = Mount(tmp_path)
-    made.start()
-    yield made
-    made.clean()
-
-
 def shot(environment: dict[str, str], target: Path | None = None) -> bytes:
     """A screenshot of the virtual screen as maim writes it."""
     command = ["maim", "--hidecursor", *([str(target)] if target else [])]

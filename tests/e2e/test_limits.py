@@ -6,7 +6,6 @@ import errno
 import os
 import resource
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ pytestmark = [
     pytest.mark.mount,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    made = Mount(tmp_path)
-    made.start()
-    yield made
-    made.clean()
 
 
 def test_out_of_descriptors(mount: Mount) -> None:

@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +28,6 @@ pytestmark = [
     pytest.mark.mount,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    made = Mount(tmp_path)
-    made.start()
-    yield made
-    made.clean()
 
 
 @pytest.fixture
