@@ -7,6 +7,7 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyfuse3
 import pytest
@@ -154,3 +155,28 @@ def test_it_may_open_more_files_than_any_program(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(resource, "setrlimit", refuse)
     session._allow_many_files()
     assert set_to[-1] == (hard, hard)
+
+
+def test_pages_are_waited_for_without_a_descriptor_of_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that a starting worker inherits and closes would have it and us wait for each other."""
+    paths = [tmp_path / f"-{number}" for number in range(600)]
+    for path in paths:
+        path.write_bytes(b"x")
+    opened: list[object] = []
+    genuine = os.open
+
+    def note(path: object, *more: Any, **options: Any) -> int:
+        opened.append(path)
+        return genuine(path, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", note)
+    session._write_back(paths)
+    assert not caplog.records
+    assert not set(opened) & {*paths, *map(str, paths)}
+    session._write_back([tmp_path / "gone", paths[0]])
+    assert "gone" in caplog.text
+    monkeypatch.setenv("PATH", str(tmp_path))
+    session._write_back(paths)
+    assert "not waited for" in caplog.text
