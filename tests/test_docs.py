@@ -18,7 +18,10 @@ PAGE = (ROOT / "docs" / "commands.md").read_text()
 
 
 def commands(around: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name, command in around.commands.items():
+    context = click.Context(around)
+    for name in around.list_commands(context):
+        command = around.get_command(context, name)
+        assert command is not None
         yield before + name, command
         if isinstance(command, click.Group):
             yield from commands(command, f"{before}{name} ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
@@ -11,30 +12,46 @@ import apsw
 import click
 
 from fsmount import __version__
-from fsmount.cli.album import album
-from fsmount.cli.check import check
-from fsmount.cli.diff import diff
-from fsmount.cli.estimate import estimate_
-from fsmount.cli.export import export
-from fsmount.cli.importer import import_
-from fsmount.cli.init import init
-from fsmount.cli.ls import ls
-from fsmount.cli.mount import mount
-from fsmount.cli.repack import repack
-from fsmount.cli.runs import runs
-from fsmount.cli.stats import stats
-from fsmount.cli.umount import umount
-from fsmount.cli.verify import verify
 from fsmount.errors import Damaged, FsmountError
 
-_COMMANDS = (
-    *(init, mount, umount, estimate_, import_, export, verify, ls, runs, diff, stats, check),
-    *(repack, album),
-)
+# Where each command stands: module of this package, and name in it.
+_COMMANDS = {
+    "init": ("init", "init"),
+    "mount": ("mount", "mount"),
+    "umount": ("umount", "umount"),
+    "estimate": ("estimate", "estimate_"),
+    "import": ("importer", "import_"),
+    "export": ("export", "export"),
+    "verify": ("verify", "verify"),
+    "ls": ("ls", "ls"),
+    "runs": ("runs", "runs"),
+    "diff": ("diff", "diff"),
+    "stats": ("stats", "stats"),
+    "check": ("check", "check"),
+    "repack": ("repack", "repack"),
+    "album": ("album", "album"),
+}
 _INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Loads a command when it is asked for: all of them take as long as a short command does."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which people come to need them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or None if there is none of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"fsmount.cli.{module}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fsmount")
 def group() -> None:
     """Keep a folder of screenshots many times smaller, and see it as the same PNG files.
@@ -47,10 +64,6 @@ def group() -> None:
     Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
     FSMOUNT_LOG (a file that says what happens), NO_COLOR.
     """
-
-
-for _command in _COMMANDS:
-    group.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
