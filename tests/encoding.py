@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import trio
 
-from fsmount.codec.cache import Lru
+from fsmount.codec.lru import Lru
 from fsmount.store import jobs
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About

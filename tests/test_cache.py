@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from fsmount.codec.cache import Cache, Lru
+from fsmount.codec.cache import Cache
+from fsmount.codec.lru import Lru
 
 Make = Callable[[], Awaitable[tuple[str, int]]]
 

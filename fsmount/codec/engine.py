@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fsmount.codec import corrections
-from fsmount.codec.cache import Lru
+from fsmount.codec.lru import Lru
 
 __all__ = [
     "NATIVE",

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fsmount.codec import engine, filters, samples
-from fsmount.codec.cache import Lru
+from fsmount.codec.lru import Lru
 from fsmount.codec.samples import Frame, Layout, Rows
 from fsmount.errors import NotExact
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fsmount.codec import engine, jxl, png
-from fsmount.codec.cache import Lru
+from fsmount.codec.lru import Lru
 from fsmount.codec.samples import Frame, is_opaque
 from fsmount.errors import Damaged, NotExact
 from fsmount.legacy.runs import Run, Step

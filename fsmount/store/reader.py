@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fsmount.codec import delta, images, record
-from fsmount.codec.cache import Lru
 from fsmount.codec.delta import Layer, Layout
+from fsmount.codec.lru import Lru
 from fsmount.codec.record import Record
 from fsmount.errors import Damaged
 from fsmount.store.entries import NO_PAYLOAD, layout_of

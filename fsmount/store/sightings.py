@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmount.codec import delta, engine
-from fsmount.codec.cache import Lru
 from fsmount.codec.delta import TILE
+from fsmount.codec.lru import Lru
 from fsmount.codec.samples import Frame
 from fsmount.store.planner import Sighting
 
