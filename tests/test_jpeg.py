@@ -112,14 +112,14 @@ class _Library:
 def test_a_library_that_gives_other_bytes_is_noticed(
     monkeypatch: pytest.MonkeyPatch, answer: bytes | Exception
 ) -> None:
-    monkeypatch.setattr(jpeg, "_library", lambda: _Library(answer))
+    monkeypatch.setattr(jpeg, "imagecodecs", lambda part: _Library(answer))
     with pytest.raises(NotExact):
         jpeg.encode(camera(1))
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = jpeg.encode(camera(1))
-    monkeypatch.setattr(jpeg, "_library", lambda: None)
+    monkeypatch.setattr(jpeg, "imagecodecs", lambda part: None)
     assert not jpeg.available()
     with pytest.raises(NotExact):
         jpeg.encode(camera(1))

@@ -97,7 +97,7 @@ async def read(root: Path) -> dict[bytes, bytes | str]:
 
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that has not the extra."""
-    monkeypatch.setattr(jpeg, "_library", lambda: None)
+    monkeypatch.setattr(jpeg, "imagecodecs", lambda part: None)
 
 
 async def test_jpegs_come_back_and_are_smaller(root: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -24,6 +24,15 @@ def frames(draw: st.DrawFn) -> Frame:
     return image
 
 
+@pytest.fixture(params=["imagecodecs", "jxlpy"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds with either decoder."""
+    if request.param == "jxlpy":
+        monkeypatch.setattr(jxl, "imagecodecs", lambda part: None)
+    else:
+        pytest.importorskip("imagecodecs")
+
+
 def check(image: Frame, effort: int = 1) -> bytes:
     data = jxl.encode(image, effort)
     back = jxl.decode(data, image.shape[2])
@@ -34,7 +43,7 @@ def check(image: Frame, effort: int = 1) -> bytes:
     return data
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(frames(), st.sampled_from([1, 2, 3, 5, 7]))
 def test_round_trip(image: Frame, effort: int) -> None:
     check(image, effort)

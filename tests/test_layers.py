@@ -30,7 +30,7 @@ ONLY = {
     "pyfuse3": {"mount"},
     "pyfuse3_asyncio": {"mount"},
     "jxlpy": {"codec/jxl.py"},
-    "imagecodecs": {"codec/jpeg.py"},
+    "imagecodecs": {"codec/extra.py"},
     # fuse.py and app.py translate what the index raises, for the kernel and for people.
     "apsw": {"store/index/__init__.py", "store/index/database.py", "mount/fuse.py", "cli/app.py"},
     "sqlite3": set(),

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -24,6 +24,15 @@ frames = st.integers(1, 4).flatmap(
 )
 
 
+@pytest.fixture(params=["imagecodecs", "Pillow"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds with either library."""
+    if request.param == "Pillow":
+        monkeypatch.setattr(webp, "imagecodecs", lambda part: None)
+    else:
+        pytest.importorskip("imagecodecs")
+
+
 def check(image: Frame, effort: webp.Effort = webp.NORMAL) -> bytes:
     data = webp.encode(image, effort)
     back = webp.decode(data, image.shape[2])
@@ -34,7 +43,7 @@ def check(image: Frame, effort: webp.Effort = webp.NORMAL) -> bytes:
     return data
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(frames, st.sampled_from([webp.Effort(0, 50), webp.NORMAL, webp.Effort(6, 99)]))
 def test_round_trip(image: Frame, effort: webp.Effort) -> None:
     check(image, effort)
@@ -113,3 +122,17 @@ def test_hostile_bytes_raise_nothing_but_damaged() -> None:
         except Damaged:
             refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_either_library_reads_what_the_other_wrote(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("imagecodecs")
+    image = np.random.default_rng(channels).integers(0, 9, (70, 90, channels), np.uint8)
+    written = webp.encode(image)
+    monkeypatch.undo()
+    assert np.array_equal(webp.decode(written, channels), image)
+    other = webp.encode(image)
+    monkeypatch.setattr(webp, "imagecodecs", lambda part: None)
+    assert np.array_equal(webp.decode(other, channels), image)

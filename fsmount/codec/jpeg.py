@@ -1,5 +1,4 @@
-"""JPEG file <-> JPEG XL file that holds its every byte, through imagecodecs (the only module that
-imports it; it is an extra).
+"""JPEG file <-> JPEG XL file that holds its every byte, through imagecodecs (an extra).
 
 The JPEG's coefficients are coded again, better, and a box of the file says what else it takes to
 write the same JPEG (ISO/IEC 18181-2, JPEG bitstream reconstruction). Any viewer of JPEG XL shows
@@ -11,9 +10,7 @@ in (proof included), 0.14 s out, and 40 bytes of memory a pixel.
 
 from __future__ import annotations
 
-import functools
-from types import ModuleType
-
+from fsmount.codec.extra import imagecodecs
 from fsmount.errors import Damaged, NeedsExtra, NotExact
 
 EXTRA = "jpeg"
@@ -29,16 +26,6 @@ _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0x
 _WORTH = 0.98  # decoding takes its time: not for a few bytes
 
 
-@functools.cache
-def _library() -> ModuleType | None:
-    try:
-        import imagecodecs
-    except ImportError:
-        return None
-    # There are builds without parts.
-    return imagecodecs if imagecodecs.JPEGXL.available else None
-
-
 def is_jpeg(data: bytes) -> bool:
     """Whether a file begins as JPEG files do."""
     return data.startswith(_START)
@@ -46,7 +33,7 @@ def is_jpeg(data: bytes) -> bool:
 
 def available() -> bool:
     """Whether JPEGs can be transcoded here."""
-    return _library() is not None
+    return imagecodecs("JPEGXL") is not None
 
 
 def _pixels(data: bytes) -> int:
@@ -65,7 +52,7 @@ def _pixels(data: bytes) -> int:
 
 def encode(data: bytes) -> bytes:
     """The JPEG XL file of a JPEG, proved by decoding it; raises NotExact where it is no use."""
-    library = _library()
+    library = imagecodecs("JPEGXL")
     if library is None:
         raise NotExact(NO_FORM)
     if _pixels(data) > _MOST_PIXELS:
@@ -91,7 +78,7 @@ def decode(payload: bytes, what: str) -> bytes:
 
     Raises Damaged for what holds none, NeedsExtra where the library is not installed.
     """
-    library = _library()
+    library = imagecodecs("JPEGXL")
     if library is None:
         raise NeedsExtra(what, package="imagecodecs", extra=EXTRA)
     try:

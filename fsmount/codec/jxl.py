@@ -1,6 +1,7 @@
 """Frame <-> lossless JPEG XL, through jxlpy (the only module that imports it).
 
-jxlpy holds the GIL for a whole call, so this belongs into a worker process.
+jxlpy holds the GIL for a whole call, so this belongs into a worker process. Where imagecodecs is
+installed it decodes instead, and other threads run meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from jxlpy import JXLPyDecoder, JXLPyEncoder
 
+from fsmount.codec.extra import imagecodecs
 from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged
 
@@ -58,20 +60,24 @@ def decode(data: bytes, channels: int) -> Frame:
     Raises Damaged for anything else, before any memory is taken for a size the header only claims.
     """
     data = bytes(data)  # jxlpy takes nothing else, and keeps a bare pointer to it until close
+    library = imagecodecs("JPEGXL")
     try:
         decoder = JXLPyDecoder(data, num_threads=1)
         try:
             shape, dtype = _layout(decoder.get_info(), channels)
-            samples = decoder.get_frame()
+            if library is None:
+                samples = np.frombuffer(decoder.get_frame() or b"", dtype)
         finally:
             decoder.close()
+        if library is not None:
+            samples = library.jpegxl_decode(data, numthreads=1)
     except (MemoryError, Damaged):
         raise
     except Exception as error:
         raise Damaged("JPEG XL image", reason=str(error)) from error
-    if samples is None or len(samples) != np.prod(shape) * dtype.itemsize:
+    if samples.dtype != dtype or samples.size != np.prod(shape):
         raise Damaged("JPEG XL image", reason="its size is not the one in its header")
-    return np.frombuffer(samples, dtype).reshape(shape)
+    return samples.reshape(shape)
 
 
 def read(data: bytes) -> Frame:

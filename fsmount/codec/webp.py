@@ -1,4 +1,4 @@
-"""Frame <-> lossless WebP, through Pillow.
+"""Frame <-> lossless WebP, through imagecodecs where that is installed, else through Pillow.
 
 The bytes are a "simple" lossless file (RFC 9649, section 2.6): RIFF header and one ``VP8L`` chunk.
 Grey is stored as RGB with three equal channels: the format's subtract-green transform makes the
@@ -16,6 +16,7 @@ import numpy as np
 import PIL.WebPImagePlugin  # noqa: F401
 from PIL import Image
 
+from fsmount.codec.extra import imagecodecs
 from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged
 
@@ -63,6 +64,17 @@ def encode(image: Frame, effort: Effort = NORMAL) -> bytes:
         image = np.repeat(image, 3, axis=2)
     elif channels == 2:
         image = image[:, :, [0, 0, 0, 1]]
+    library = imagecodecs("WEBP")
+    if library is not None and image.shape[2] == 3 and max(image.shape) < MAX_SIDE:
+        data: bytes = library.webp_encode(
+            np.ascontiguousarray(image),
+            level=effort.quality,
+            lossless=True,
+            method=effort.method,
+            numthreads=1,
+        )
+        return data
+    # Only Pillow has `exact`, which keeps the colours of transparent pixels, and takes MAX_SIDE.
     out = io.BytesIO()
     Image.fromarray(image).save(
         out, "WEBP", lossless=True, exact=True, method=effort.method, quality=effort.quality
@@ -76,11 +88,14 @@ def decode(data: bytes, channels: int) -> Frame:
     Raises Damaged for anything else, before any memory is taken for a size the header only claims.
     """
     width, height = _size(data)
+    # libwebp leaves alpha out where the encoder saw it opaque everywhere.
+    alpha = channels in (2, 4)
+    library = imagecodecs("WEBP")
     try:
-        with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
-            # libwebp leaves alpha out where the encoder saw it opaque everywhere.
-            mode = "RGBA" if channels in (2, 4) else "RGB"
-            pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+        if library is not None:
+            pixels: Frame = library.webp_decode(data, hasalpha=alpha)
+        else:
+            pixels = _through_pillow(data, "RGBA" if alpha else "RGB")
     except MemoryError:
         raise
     except Exception as error:
@@ -92,6 +107,11 @@ def decode(data: bytes, channels: int) -> Frame:
     if channels == 2:
         return np.ascontiguousarray(pixels[:, :, [0, 3]])
     return np.ascontiguousarray(pixels)
+
+
+def _through_pillow(data: bytes, mode: str) -> Frame:
+    with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
+        return np.asarray(picture if picture.mode == mode else picture.convert(mode))
 
 
 def _size(data: bytes) -> tuple[int, int]:

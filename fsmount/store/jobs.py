@@ -143,6 +143,7 @@ class _Rebuilt:
 def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
     """Frame and recipe of an entry, from payloads alone."""
     layout = layout_of(found)
+    reader.prefetch(entry, layout)
     own, level = reader.decode(entry, layout)
     below = frozenset(reader.touched)
     others = {i: reader.known(i) for i in sorted(layout.copied())}

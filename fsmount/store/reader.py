@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +14,13 @@ from fsmount.codec import delta, images, record
 from fsmount.codec.delta import Layer, Layout
 from fsmount.codec.lru import Lru
 from fsmount.codec.record import Record
+from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged
 from fsmount.store.entries import NO_PAYLOAD, layout_of
 from fsmount.store.pack import Entry, read_entry
 
 _MAX_NESTING = 4
+_MOST_THREADS = 4
 
 
 class Place(NamedTuple):
@@ -34,6 +39,21 @@ class Known:
     layer: Layer
     below: frozenset[int]
     level: int
+
+
+class _Opened(NamedTuple):
+    """An entry and its layout, and the objects it took to read them."""
+
+    entry: Entry
+    layout: Layout
+    touched: frozenset[int]
+
+
+@functools.cache
+def _decoders() -> ThreadPoolExecutor | None:
+    """Threads that decode images; None where there is one core only."""
+    cores = len(os.sched_getaffinity(0))
+    return ThreadPoolExecutor(min(cores, _MOST_THREADS)) if cores > 1 else None
 
 
 class Reader:
@@ -56,6 +76,8 @@ class Reader:
         """Another job: nothing is touched so far."""
         self.touched: set[int] = set()
         self._decoded: dict[int, Known] = {}
+        self._opened: dict[int, _Opened] = {}
+        self._images: dict[int, Future[Frame]] = {}
 
     def place(self, object_id: int) -> Place:
         self.touched.add(object_id)
@@ -101,8 +123,7 @@ class Reader:
                 raise Damaged(f"object {object_id}", reason="residuals nest too deep")
             outer, self.touched = self.touched, set()
             try:
-                entry = self.entry(object_id)
-                layout = layout_of(self.record(entry))
+                entry, layout = self._open(object_id)
                 layer, level = self.decode(entry, layout, nesting)
                 found = Known(layer, frozenset(self.touched), level)
             finally:
@@ -112,10 +133,52 @@ class Reader:
         self.touched |= found.below
         return found
 
+    def _open(self, object_id: int) -> tuple[Entry, Layout]:
+        """An object's entry and layout, read once in a job."""
+        found = self._opened.get(object_id)
+        if found is None:
+            outer, self.touched = self.touched, set()
+            try:
+                entry = self.entry(object_id)
+                found = _Opened(entry, layout_of(self.record(entry)), frozenset(self.touched))
+            finally:
+                self.touched |= outer
+            self._opened[object_id] = found
+        self.touched |= found.touched
+        return found.entry, found.layout
+
+    def prefetch(self, entry: Entry, layout: Layout) -> None:
+        """Begin to decode, on several threads, all images that the frame of an entry takes."""
+        threads = _decoders()
+        if threads is None:
+            return
+        wanted = [(entry, layout)]
+        seen = {entry.object_id}
+        todo = layout.copied() | layout.predicting()
+        touched = self.touched.copy()
+        while todo:
+            object_id = todo.pop()
+            seen.add(object_id)
+            if (self.place(object_id).pack, object_id) not in self.layers:
+                wanted.append(self._open(object_id))
+                todo |= wanted[-1][1].predicting() - seen
+        # What rests on what is noted when it is used.
+        self.touched = touched
+        if len(wanted) < 2:
+            return
+        # The large ones first, so that none is left over at the end.
+        for each, its in sorted(wanted, key=lambda pair: -len(pair[0].payload)):
+            if each.suffix != NO_PAYLOAD:
+                decode = functools.partial(images.decode, each.suffix, each.payload)
+                self._images[each.object_id] = threads.submit(decode, its.shape[2])
+
     def decode(self, entry: Entry, layout: Layout, nesting: int = 0) -> tuple[Layer, int]:
         """The layer of an entry from its payload, and how many residuals it rests on."""
         image = None
-        if entry.suffix != NO_PAYLOAD:
+        ahead = self._images.pop(entry.object_id, None)
+        if ahead is not None:
+            image = ahead.result()
+        elif entry.suffix != NO_PAYLOAD:
             image = images.decode(entry.suffix, entry.payload, layout.shape[2])
         others = {i: self.known(i, nesting + 1) for i in sorted(layout.predicting())}
         layers = {i: known.layer for i, known in others.items()}
