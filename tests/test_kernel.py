@@ -100,9 +100,13 @@ def test_rows_and_tiles_that_do_not_fit_are_refused() -> None:
     for row, tile, pixels in ((0, 16, 256), (64, 4, 64), (60, 16, 256), (64, 16, 255)):
         with pytest.raises(ValueError, match="tiles"):
             kernel.paint_tiles(rows, row, tile, index, bytes(pixels))
+        with pytest.raises(ValueError, match="tiles"):
+            kernel.cut_tiles(rows, row, tile, index, bytearray(pixels))
     for wrong in (np.full(4, 1, np.int32), np.zeros(5, np.int32)):
         with pytest.raises(ValueError, match="tiles"):
             kernel.paint_tiles(rows, 64, 16, wrong, bytes(256))
+        with pytest.raises(ValueError, match="tiles"):
+            kernel.cut_tiles(rows, 64, 16, wrong, bytearray(256))
     with pytest.raises(ValueError, match="tiles"):
         kernel.hash_tiles(bytes(64), 64, 16, bytes(8))
     with pytest.raises(ValueError, match="tiles"):

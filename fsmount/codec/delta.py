@@ -258,17 +258,27 @@ def layer(layout: Layout, image: Frame | None, layers: Mapping[int, Layer]) -> L
     rows, columns = _kept(own)
     if image.shape != _own_shape(layout, rows, columns) or image.dtype != layout.dtype:
         raise Damaged("payload", reason=f"an image of {image.shape} does not fit its map")
-    pixels = split(image)[own[np.ix_(rows, columns)]]
+    pixels = _cut(image, index[np.ix_(rows, columns)])
     predicted = layout.predicted()
     if predicted.any():
         pixels[index[predicted]] += predictions(layout, layers)[predicted]
-        pixels *= _inside(layout.shape, own)
+        # What hangs over may have been predicted as a colour.
+        height, width, _ = layout.shape
+        pixels[index[-1][own[-1]], height - height // TILE * TILE or TILE :] = 0
+        pixels[index[:, -1][own[:, -1]], :, width - width // TILE * TILE or TILE :] = 0
     return Layer(layout.shape, pixels, index)
 
 
-def _inside(shape: tuple[int, int, int], own: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """1 for samples of own tiles that lie inside the frame, 0 for padding."""
-    return split(np.ones((*shape[:2], 1), np.uint8))[own].astype(np.uint8)
+def _cut(image: Frame, index: NDArray[np.int32]) -> Frame:
+    """The tiles of an image that have a number in `index`, in that order, padded with zeros."""
+    if not engine.NATIVE:
+        return split(image)[index >= 0]
+    tiles = np.zeros((np.count_nonzero(index >= 0), TILE, TILE, image.shape[2]), image.dtype)
+    numbers = np.ascontiguousarray(index)
+    engine.cut_tiles(
+        np.ascontiguousarray(image).data, *_row_and_tile(image), numbers.data, tiles.data
+    )
+    return tiles
 
 
 def predictions(layout: Layout, layers: Mapping[int, Layer]) -> Frame:

@@ -20,6 +20,7 @@ from fsmount.codec.lru import Lru
 __all__ = [
     "NATIVE",
     "apply_filters",
+    "cut_tiles",
     "differing_rows",
     "flat_tiles",
     "hash_tiles",
@@ -33,6 +34,7 @@ try:
     from fsmount.codec import _kernel
     from fsmount.codec._kernel import (
         apply_filters,
+        cut_tiles,
         differing_rows,
         flat_tiles,
         hash_tiles,

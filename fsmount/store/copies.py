@@ -15,7 +15,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fsmount.errors import Damaged
@@ -55,6 +55,9 @@ def rows_of(index: Index) -> Rows:
     )
 
 
+_FIELDS = [each.name for each in fields(Object)]
+
+
 def _text(value: Any) -> Any:
     """Bytes as text: hashes and names alike, one character a byte."""
     return value.decode("latin-1") if isinstance(value, bytes) else value
@@ -72,7 +75,7 @@ def dump(rows: Rows, identity: str) -> bytes:
     lines += [["name", *map(_text, row)] for row in rows.names]
     lines += [["xattr", *map(_text, row)] for row in rows.xattrs]
     for found in rows.objects:
-        values = list(astuple(found))
+        values = [getattr(found, name) for name in _FIELDS]
         values[6] = _text(found.sha256)
         lines.append(["object", *values])
     lines.append(["end"])

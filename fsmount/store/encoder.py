@@ -143,8 +143,11 @@ class Encoder:
 
     def pending(self) -> int:
         """Files that are queued or under way, less those that failed again and again."""
-        under_way = self._waiting | self._active.keys()
-        return sum(self._failures[ino] < _TRIES for ino in under_way)
+        given_up = sum(
+            count >= _TRIES and (ino in self._waiting or ino in self._active)
+            for ino, count in self._failures.items()
+        )
+        return len(self._waiting) + len(self._active) - given_up
 
     def held(self) -> list[int]:
         """Inodes that have a writer."""

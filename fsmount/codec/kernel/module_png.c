@@ -212,20 +212,26 @@ static bool grid_of(Py_ssize_t bytes, Py_ssize_t row, Py_ssize_t tile, Grid *gri
     return true;
 }
 
-PyObject *py_paint_tiles(PyObject *module, PyObject *args)
+const char cut_tiles_doc[] =
+    "cut_tiles(frame, row_bytes, tile_bytes, index, pixels)\n--\n\n"
+    "The way back: copy the tiles of a frame to where `index` says in `pixels`, which is writable\n"
+    "and stays as it is where a tile hangs over.";
+
+static PyObject *move_tiles(PyObject *args, bool paint)
 {
     Py_buffer frame, index, pixels;
     Py_ssize_t row, tile;
     Grid grid;
-    (void)module;
-    if (!PyArg_ParseTuple(args, "w*nny*y*:paint_tiles", &frame, &row, &tile, &index, &pixels))
+    const char *format = paint ? "w*nny*y*:paint_tiles" : "y*nny*w*:cut_tiles";
+    if (!PyArg_ParseTuple(args, format, &frame, &row, &tile, &index, &pixels))
         return NULL;
     bool fine = grid_of(frame.len, row, tile, &grid) && pixels.len % (tile * TILE_ROWS) == 0 &&
                 (size_t)index.len == grid_tiles(&grid) * sizeof(int32_t);
     if (fine) {
         size_t count = (size_t)(pixels.len / (tile * TILE_ROWS));
         Py_BEGIN_ALLOW_THREADS
-        fine = tiles_paint(&grid, frame.buf, index.buf, pixels.buf, count);
+        fine = (paint ? tiles_paint(&grid, frame.buf, index.buf, pixels.buf, count)
+                      : tiles_cut(&grid, frame.buf, index.buf, pixels.buf, count));
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&frame);
@@ -234,6 +240,18 @@ PyObject *py_paint_tiles(PyObject *module, PyObject *args)
     if (!fine)
         return PyErr_Format(PyExc_ValueError, "these tiles do not fit the frame");
     Py_RETURN_NONE;
+}
+
+PyObject *py_paint_tiles(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return move_tiles(args, true);
+}
+
+PyObject *py_cut_tiles(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return move_tiles(args, false);
 }
 
 const char hash_tiles_doc[] =

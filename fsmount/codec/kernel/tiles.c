@@ -42,6 +42,24 @@ bool tiles_paint(const Grid *grid, u8 *frame, const int32_t *index, const u8 *pi
     return true;
 }
 
+bool tiles_cut(const Grid *grid, const u8 *frame, const int32_t *index, u8 *pixels, size_t count)
+{
+    size_t columns = grid_columns(grid), tiles = grid_tiles(grid);
+    for (size_t i = 0; i < tiles; i++) {
+        int32_t wanted = index[i];
+        if (wanted < 0)
+            continue;
+        if ((size_t)wanted >= count)
+            return false;
+        Place place = place_of(grid, i / columns, i % columns);
+        const u8 *from = frame + place.at;
+        u8 *to = pixels + (size_t)wanted * TILE_ROWS * grid->tile;
+        for (size_t y = 0; y < place.rows; y++, from += grid->row, to += grid->tile)
+            memcpy(to, from, place.width);
+    }
+    return true;
+}
+
 static inline u64 mixed(u64 word, u64 key)
 {
     word ^= word >> 32;

@@ -25,6 +25,10 @@ static inline size_t grid_tiles(const Grid *grid)
  * negative. False: there is no such tile. */
 bool tiles_paint(const Grid *grid, u8 *frame, const int32_t *index, const u8 *pixels, size_t count);
 
+/* The way back: copies each place of the frame to tile `index` of the `count` in `pixels`, which are
+ * zeros beforehand. False: there is no such tile. */
+bool tiles_cut(const Grid *grid, const u8 *frame, const int32_t *index, u8 *pixels, size_t count);
+
 /* A 64-bit hash of each tile, in the machine's byte order; a key for each eight bytes of a tile. */
 void tiles_hash(const Grid *grid, const u8 *frame, const u8 *keys, u8 *hashes);
 
