@@ -150,27 +150,26 @@ class Reader:
     def prefetch(self, entry: Entry, layout: Layout) -> None:
         """Begin to decode, on several threads, all images that the frame of an entry takes."""
         threads = _decoders()
-        if threads is None:
+        wanted = layout.copied() | layout.predicting()
+        if threads is None or not wanted:
             return
-        wanted = [(entry, layout)]
         seen = {entry.object_id}
-        todo = layout.copied() | layout.predicting()
         touched = self.touched.copy()
-        while todo:
-            object_id = todo.pop()
-            seen.add(object_id)
-            if (self.place(object_id).pack, object_id) not in self.layers:
-                wanted.append(self._open(object_id))
-                todo |= wanted[-1][1].predicting() - seen
+        while True:
+            if entry.suffix != NO_PAYLOAD:
+                decode = functools.partial(images.decode, entry.suffix, entry.payload)
+                self._images[entry.object_id] = threads.submit(decode, layout.shape[2])
+            cold = [self.place(i) for i in wanted - seen]
+            cold = [place for place in cold if (place.pack, place.id) not in self.layers]
+            if not cold:
+                break
+            # The large ones first, so that none is left over at the end.
+            largest = max(cold, key=lambda place: place.length).id
+            seen.add(largest)
+            entry, layout = self._open(largest)
+            wanted |= layout.predicting()
         # What rests on what is noted when it is used.
         self.touched = touched
-        if len(wanted) < 2:
-            return
-        # The large ones first, so that none is left over at the end.
-        for each, its in sorted(wanted, key=lambda pair: -len(pair[0].payload)):
-            if each.suffix != NO_PAYLOAD:
-                decode = functools.partial(images.decode, each.suffix, each.payload)
-                self._images[each.object_id] = threads.submit(decode, its.shape[2])
 
     def decode(self, entry: Entry, layout: Layout, nesting: int = 0) -> tuple[Layer, int]:
         """The layer of an entry from its payload, and how many residuals it rests on."""
