@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -56,6 +59,16 @@ def test_screens_are_webp() -> None:
 def test_sixteen_bits_and_long_sides_are_jpeg_xl() -> None:
     assert check(np.zeros((40, 40, 3), np.uint16))[0] == ".jxl"
     assert check(np.zeros((1, 16384, 3), np.uint8))[0] == ".jxl"
+
+
+def test_noise_of_sixteen_bits_harms_no_process() -> None:
+    """Effort 1 of libjxl 0.10.1 writes behind its buffer here."""
+    program = (
+        "import numpy as np; from fsmount.codec import images; noise = np.random.default_rng(1);"
+        "[images.encode(noise.integers(0, 65536, (93, 180, channels), np.uint16))"
+        " for channels in (1, 1, 2, 2)]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("side", [1, 4, 8, 16, 32])
