@@ -33,8 +33,10 @@ class Staging:
     def create(self) -> int:
         """A new empty staged file; its token."""
         token = self._next
-        self._disk.close(self._disk.create(self.path(token)))
+        fd = self._disk.create(self.path(token))
+        # Before closing may fail: the file is there, and would stand in the way of the next.
         self._next += 1
+        self._disk.close(fd)
         return token
 
     def open(self, token: int, flags: int = os.O_RDWR) -> int:

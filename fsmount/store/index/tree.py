@@ -120,7 +120,8 @@ class Tree(Database):
             ino = self._db.last_insert_rowid()
             self._add_name(folder, name, ino)
             self._touch_folder(folder, now_ns, 1 if stat.S_ISDIR(mode) else 0)
-        return self.inode(ino)
+            # Inside: whoever gets an error takes the file's body away, so no row may be left.
+            return self.inode(ino)
 
     def _add_name(self, folder: int, name: bytes, ino: int) -> None:
         self._run("INSERT INTO dirents (folder, name, ino) VALUES (?,?,?)", (folder, name, ino))
@@ -136,7 +137,7 @@ class Tree(Database):
             self._add_name(folder, name, ino)
             self._change_links(ino, 1, now_ns)
             self._touch_folder(folder, now_ns)
-        return self.inode(ino)
+            return self.inode(ino)
 
     def unlink(self, folder: int, name: bytes, now_ns: int) -> Inode:
         """Take a name away (of a folder too: it then has nlink 0). The inode's row stays."""
@@ -148,7 +149,7 @@ class Tree(Database):
             self._run("DELETE FROM dirents WHERE folder = ? AND name = ?", (folder, name))
             self._change_links(found.ino, -2 if is_folder else -1, now_ns)
             self._touch_folder(folder, now_ns, -1 if is_folder else 0)
-        return self.inode(found.ino)
+            return self.inode(found.ino)
 
     def rename(
         self,
