@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import random
@@ -10,6 +11,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from fsmount.codec import record
 from fsmount.errors import WorkerDied
 from fsmount.store import config, encoder, jobs
 from fsmount.store import pack as packs
@@ -372,6 +375,102 @@ async def test_a_reference_that_rots_costs_only_the_files_that_show_it(root: Pat
         await settled(store, {b"1": frames[1], b"2": frames[2]})
     assert all(1 not in found.needs for found in store.index.all_objects())
     store.close()
+
+
+# -- answers that are wrong (`tests/crash/lies.py` has them at every stage)
+
+
+class Lying:
+    """Makes the answers of a job something else, as often as `times`."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        function: Callable[..., Any],
+        change: Callable[[Any], Any],
+        times: int = 1,
+    ) -> None:
+        self.left = times
+        whole = Inline.run
+
+        async def run(inline: Inline, asked: Callable[..., Any], *args: Any, **how: Any) -> Any:
+            answer = await whole(inline, asked, *args, **how)
+            if asked is function and self.left:
+                self.left -= 1
+                return change(answer)
+            return answer
+
+        monkeypatch.setattr(Inline, "run", run)
+
+
+async def test_the_answer_to_another_file_is_not_taken(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the file would silently become another one that is there already."""
+    known, new = (png(frame) for frame in screens(2))
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"a", known)
+        await store.drain()
+        other = jobs.look(str(root / "packs" / "00000001.zip"), ())
+        found = store.index.object(1)
+        lie = replace(other, sha256=found.sha256, size=found.size)
+        lying = Lying(monkeypatch, jobs.look, lambda _: lie)
+        put(store, b"b", new)
+        await settled(store, {b"a": known, b"b": new})
+    assert lying.left == 0
+    store.close()
+    await reopened(root, {b"a": known, b"b": new})
+
+
+@pytest.mark.parametrize("change", [{"needs": ()}, {"depth": 7}, {"proof": b""}, {"entry": None}])
+async def test_what_is_not_what_was_proved_does_not_count(
+    root: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    files = {b"%d" % number: png(frame) for number, frame in enumerate(screens(3))}
+
+    def lie(answer: jobs.Encoded) -> jobs.Encoded:
+        entry = replace(answer.entry, payload=answer.entry.payload[:-1])
+        return replace(answer, **({"entry": entry} if "entry" in change else change))
+
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"0", files[b"0"])
+        await store.drain()
+        lying = Lying(monkeypatch, jobs.encode, lie)
+        for name in (b"1", b"2"):
+            put(store, name, files[name])
+        await settled(store, files)
+    assert lying.left == 0
+    assert store.stats()["objects"]["raw"] == 0
+    store.close()
+    await reopened(root, files)
+
+
+async def test_a_file_that_never_gets_through_stops_no_other(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.05)
+    bad, *good = (png(frame) for frame in screens(4))
+    digest = hashlib.sha256(bad).digest()
+    store = Store.open(root)
+
+    def lie(answer: jobs.Encoded) -> jobs.Encoded:
+        found = record.unpack(answer.entry.record).arrays.get("sha256")
+        return replace(answer, proof=b"") if found == digest else answer
+
+    Lying(monkeypatch, jobs.encode, lie, times=1 << 30)
+    async with store.running(count=2):
+        ino = put(store, b"0", bad)
+        for number, data in enumerate(good, start=1):
+            put(store, b"%d" % number, data)
+        with trio.fail_after(20):
+            await store.drain()
+        assert [inode.ino for inode in store.index.staged_inodes()] == [ino]
+        await check(store, {b"0": bad, b"1": good[0], b"2": good[1], b"3": good[2]})
+    store.close()
+    monkeypatch.undo()
+    await reopened(root, {b"0": bad, b"3": good[2]})
 
 
 # -- large files

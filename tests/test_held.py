@@ -78,6 +78,20 @@ def test_a_number_used_again_is_not_mistaken(tmp_path: Path) -> None:
     assert replace(two, fd=one.fd)._mapped() is None
 
 
+def test_what_crossed_and_is_something_else_now_is_refused(tmp_path: Path) -> None:
+    here, found = picture(tmp_path)
+    height, width, channels = here.shape
+    wrong = [
+        replace(here, recipe=replace(found.recipe, tail=b"")),
+        replace(here, shape=(width, height, channels)),
+        replace(here, dtype="int8"),
+        replace(here, sha256=bytes(32)),
+    ]
+    for other in wrong:
+        with pytest.raises(NotExact, match="changed"):
+            other.get()
+
+
 def test_a_system_without_such_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
     here, found = picture(tmp_path)

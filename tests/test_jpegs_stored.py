@@ -159,7 +159,7 @@ async def test_equal_jpegs_share_an_object_and_are_coded_once(
     calls = []
     whole = jobs.transcode
 
-    def counted(path: str, sha256: bytes) -> bytes:
+    def counted(path: str, sha256: bytes) -> jobs.Transcoded:
         calls.append(path)
         return whole(path, sha256)
 

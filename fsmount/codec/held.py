@@ -6,7 +6,7 @@ process, and nothing is left when both have ended.
 
 The memory is sealed before anybody learns of it, and its name has the hash of the file, so that
 what is found under a number used again is not taken for it. Where it is gone, or cannot be had on
-this system, the file is taken apart once more.
+this system, the file is taken apart once more. What crosses besides has a hash of its own.
 """
 
 from __future__ import annotations
@@ -42,9 +42,12 @@ class Held:
     dtype: str
     by: int
     fd: int
+    proof: bytes
 
     def get(self) -> Picture:
         """The picture; its frame cannot be written to. Raises NotExact and OSError."""
+        if self.proof != _digest(self.sha256, self.recipe, self.shape, self.dtype):
+            raise NotExact("changed while it was encoded")
         if self.by == os.getpid() and self.sha256 in _held:
             return _held[self.sha256].picture
         frame = self._mapped()
@@ -106,7 +109,15 @@ def hold(path: str, sha256: bytes, picture: Picture) -> Held:
     height, width, channels = picture.frame.shape
     shape = (height, width, channels)
     dtype = picture.frame.dtype.name
-    return Held(path, sha256, picture.recipe, shape, dtype, os.getpid(), holding.fd)
+    recipe = picture.recipe
+    proof = _digest(sha256, recipe, shape, dtype)
+    return Held(path, sha256, recipe, shape, dtype, os.getpid(), holding.fd, proof)
+
+
+def _digest(sha256: bytes, recipe: Recipe, shape: tuple[int, int, int], dtype: str) -> bytes:
+    """A hash of all of a picture but its samples."""
+    parts = repr((sha256, recipe.header(), recipe.blobs(), shape, dtype))
+    return hashlib.sha256(parts.encode()).digest()
 
 
 def _bytes() -> int:

@@ -13,27 +13,31 @@ appended and not committed is given up (`_epoch` moves on) and encoded anew, int
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import logging
 import re
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
 
+from fsmount.codec import images
 from fsmount.codec.deflate import DeflateParams
 from fsmount.codec.png import MAX_FILE, NOT_A_PNG
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError, NotExact, WorkerDied
-from fsmount.store import entries, jobs
+from fsmount.store import entries, jobs, proving
 from fsmount.store.bodies import dump_sums, sum_up
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About
 from fsmount.store.index import Index, Inode, Object
-from fsmount.store.jobs import Encoded, Look, Order
+from fsmount.store.jobs import Encoded, Look, Order, Transcoded
 from fsmount.store.planner import Plan, Planner
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
@@ -68,12 +72,16 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A body whose object is appended (or was there before: `new` is None)."""
+    """A body whose object is appended (or was there before: `new` is None).
+
+    `check` reads the entry back, and raises where that is not what was proved.
+    """
 
     job: _Job
     object_id: int
     size: int
     new: Object | None
+    check: Callable[[], None] | None = None
     signatures: tuple[str, bytes] | None = None
     kept: Path | None = None
 
@@ -174,7 +182,7 @@ class Encoder:
         before = trio.Event()
         before.set()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._commit_for_ever)
+            nursery.start_soon(self._commit_for_ever, nursery)
             while True:
                 await slots.acquire()
                 ino = await self._next()
@@ -228,6 +236,10 @@ class Encoder:
         unforeseen = None if isinstance(error, OSError) else error
         _log.warning("encoding inode %d: %s; it stays staged", ino, error, exc_info=unforeseen)
         self._failures[ino] += 1
+        return self._wait(ino)
+
+    def _wait(self, ino: int) -> float:
+        """Seconds from a failure to the next try."""
         return _RETRY_SECONDS * min(self._failures[ino], _TRIES)
 
     async def _again(self, ino: int, wait: float) -> None:
@@ -265,16 +277,19 @@ class Encoder:
             await turn.before.wait()
             return await self._keep(job, path, NOT_A_PNG)
         seen = await self._look(workers, budget, inode, path)
+        same = await trio.to_thread.run_sync(proving.is_staged, path, seen.sha256, seen.size)
         transcoded = await self._transcode(workers, inode, path, seen)
         await turn.before.wait()
         if not self._unchanged(job):
             return False
+        if not same:
+            raise Damaged(path, reason="a worker says another hash")
         there = self._writer.find(seen.sha256, seen.size)
         if there is not None:
             self._add(_Done(job, there, seen.size, None))
             return True
         reason = seen.reason
-        if isinstance(transcoded, bytes):
+        if isinstance(transcoded, Transcoded):
             return self._jpeg(job, seen, transcoded)
         if transcoded is not None:
             reason = transcoded
@@ -323,7 +338,7 @@ class Encoder:
 
     async def _transcode(
         self, workers: Workers, inode: Inode, path: Path, seen: Look
-    ) -> bytes | str | None:
+    ) -> Transcoded | str | None:
         """A JPEG's smaller form, or the reason why it has none; None: it is no JPEG, or known.
 
         Several at once, before the file's turn: one does not need another.
@@ -368,7 +383,9 @@ class Encoder:
             layer=encoded.layer,
         )
         data = self._note(seen, plan, encoded, new.id)
-        self._add(_Done(job, new.id, seen.size, new, (geometry, data) if data else None))
+        check = self._check(proving.check_frame, new, about, encoded.proof)
+        signatures = (geometry, data) if data else None
+        self._add(_Done(job, new.id, seen.size, new, check, signatures))
         return True
 
     def _note(self, seen: Look, plan: Plan, encoded: Encoded, object_id: int) -> bytes:
@@ -379,10 +396,16 @@ class Encoder:
                 self._planner.forget(used)
         return self._planner.encoded(seen.seen, encoded.layout, object_id, anchor=encoded.anchor)
 
-    def _jpeg(self, job: _Job, seen: Look, payload: bytes) -> bool:
+    def _check(self, check: Callable[..., None], new: Object, *known: object) -> Callable[[], None]:
+        """What reads an appended entry back; `known` is what it is compared with."""
+        return partial(check, self._layout.pack(new.pack), new, *known)
+
+    def _jpeg(self, job: _Job, seen: Look, found: Transcoded) -> bool:
         about = self._about(job, seen.sha256, seen.size)
-        new = self._writer.append(entries.jpeg_entry(about, payload), about, kind=entries.JPEG)
-        self._add(_Done(job, new.id, seen.size, new))
+        entry = entries.jpeg_entry(about, found.payload)
+        new = self._writer.append(entry, about, kind=entries.JPEG)
+        check = self._check(proving.check_whole, new, about, found.proof, images.JXL)
+        self._add(_Done(job, new.id, seen.size, new, check))
         return True
 
     async def _raw(self, job: _Job, path: Path, seen: Look, reason: str) -> bool:
@@ -392,7 +415,8 @@ class Encoder:
         about = self._about(job, seen.sha256, seen.size)
         entry = entries.raw_entry(about, reason, payload)
         new = self._writer.append(entry, about, kind="raw", reason=reason)
-        self._add(_Done(job, new.id, seen.size, new))
+        check = self._check(proving.check_whole, new, about, seen.sha256)
+        self._add(_Done(job, new.id, seen.size, new, check))
         return True
 
     async def _keep(self, job: _Job, path: Path, reason: str) -> bool:
@@ -402,7 +426,9 @@ class Encoder:
         if not self._unchanged(job):
             return False
         about = self._about(job, sha256, size)
-        entry = entries.kept_entry(about, reason, dump_sums(sums))
+        listed = dump_sums(sums)
+        proof = hashlib.sha256(listed).digest()
+        entry = entries.kept_entry(about, reason, listed)
         kept = self._layout.kept(about.id)
         try:
             self._disk.link(path, kept)
@@ -411,7 +437,8 @@ class Encoder:
         except OSError:
             self._disk.unlink(kept)
             raise
-        self._add(_Done(job, new.id, size, new, kept=kept))
+        check = self._check(proving.check_whole, new, about, proof, entries.SUMS)
+        self._add(_Done(job, new.id, size, new, check, kept=kept))
         return True
 
     def _about(self, job: _Job, sha256: bytes, size: int) -> About:
@@ -432,7 +459,7 @@ class Encoder:
         self._batch.append(done)
         self._notify()
 
-    async def _commit_for_ever(self) -> None:
+    async def _commit_for_ever(self, nursery: trio.Nursery) -> None:
         while True:
             while not self._batch:
                 await self._changed.wait()
@@ -451,8 +478,12 @@ class Encoder:
                     await self._writer.settle()
                 except (OSError, FsmountError) as error:
                     _log.error("%s; staged files wait until the index is durable", error)
-            for done in batch:
-                await self._again(done.job.ino, 0)
+            for ino in (done.job.ino for done in batch):
+                if self._failures[ino]:
+                    # One that never gets through must not take the others with it each time.
+                    nursery.start_soon(self._again, ino, self._wait(ino))
+                else:
+                    await self._again(ino, 0)
 
     def _busy(self) -> bool:
         """Whether more files will join the batch soon."""
@@ -461,12 +492,32 @@ class Encoder:
     async def _commit(self, batch: list[_Done]) -> None:
         """Packs, rows and index of a batch; the staged files of rows that turned may go then."""
         turned: list[int] = []
+        await self._prove(batch)
         await self._writer.commit(lambda: self._turn(batch, turned))
         for token in turned:
             self._writer.discard(token)
         for done in batch:
             self._failures.pop(done.job.ino, None)
-            self._writer.committed(done.object_id)
+            self._writer.forget(done.object_id)
+
+    async def _prove(self, batch: list[_Done]) -> None:
+        """Read back all that was appended. Raises what a check does.
+
+        What is appended meanwhile joins the batch: the commit makes all that packs hold count.
+        """
+        wrong: Exception | None = None
+        for done in batch:
+            if done.check is not None:
+                try:
+                    await trio.to_thread.run_sync(done.check)
+                except Exception as error:
+                    self._failures[done.job.ino] += 1
+                    wrong = error
+            if done is batch[-1]:
+                batch += self._batch
+                self._batch = []
+        if wrong is not None:
+            raise wrong
 
     def _turn(self, batch: list[_Done], turned: list[int]) -> None:
         """Inside the transaction: objects, and rows from staged to encoded (their tokens)."""

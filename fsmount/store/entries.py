@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,14 @@ def picture_record(about: About, layout: Layout, recipe: Recipe) -> Record:
         arrays["prediction"] = layout.prediction.tobytes()
     arrays |= {n: blob for n, blob in zip(_PNG_ARRAYS, recipe.blobs(), strict=True) if blob}
     return Record(header, arrays)
+
+
+def entry_digest(
+    entry: bytes, about: About, kind: str, depth: int, layer: Sequence[int], needs: Sequence[int]
+) -> bytes:
+    """A hash of an entry's bytes and of all that the index says of its object."""
+    says = repr((about.header(kind), about.sha256, depth, tuple(layer), tuple(needs)))
+    return hashlib.sha256(hashlib.sha256(entry).digest() + says.encode()).digest()
 
 
 def jpeg_entry(about: About, payload: bytes) -> Entry:

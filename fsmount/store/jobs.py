@@ -25,7 +25,15 @@ from fsmount.codec.record import Record
 from fsmount.codec.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store import sightings
-from fsmount.store.entries import JPEG, NO_PAYLOAD, About, layout_of, picture_record, recipe_of
+from fsmount.store.entries import (
+    JPEG,
+    NO_PAYLOAD,
+    About,
+    entry_digest,
+    layout_of,
+    picture_record,
+    recipe_of,
+)
 from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.store.planner import Plan, Sighting
 from fsmount.store.reader import Known, Place, Reader
@@ -75,7 +83,7 @@ class Order:
 class Encoded:
     """A checked entry; `layer` and `needs` as in the index; `anchor` 0: stands alone.
 
-    `by`: the process that has its layers in memory now.
+    `by`: the process that has its layers in memory now; `proof`: hash of what was checked.
     """
 
     entry: Entry
@@ -87,6 +95,15 @@ class Encoded:
     anchor: int
     fell_back: bool
     by: int
+    proof: bytes
+
+
+@dataclass(frozen=True)
+class Transcoded:
+    """A JPEG as JPEG XL, from which it was made again; `proof`: the SHA-256 of that."""
+
+    payload: bytes
+    proof: bytes
 
 
 def _layer_bytes(budget: int) -> int:
@@ -118,7 +135,7 @@ def look_raw(path: str, reason: str) -> Look:
     return Look(hashlib.sha256(data).digest(), len(data), None, None, reason)
 
 
-def transcode(path: str, sha256: bytes) -> bytes:
+def transcode(path: str, sha256: bytes) -> Transcoded:
     """The JPEG XL file from which a staged JPEG can be made again, proved by doing so.
 
     Raises NotExact if there is none, or none that is smaller.
@@ -126,7 +143,8 @@ def transcode(path: str, sha256: bytes) -> bytes:
     data = Path(path).read_bytes()
     if hashlib.sha256(data).digest() != sha256:
         raise NotExact("changed while it was encoded")
-    return jpeg.encode(data)
+    payload = jpeg.encode(data)
+    return Transcoded(payload, hashlib.sha256(payload).digest())
 
 
 @dataclass(frozen=True)
@@ -200,6 +218,8 @@ def encode(order: Order, budget: int) -> Encoded:
     Raises :class:`NotExact` if not even the keyframe comes back exactly.
     """
     if isinstance(order.picture, Held):
+        if order.picture.sha256 != order.about.sha256:
+            raise NotExact("a picture of another file")
         order = replace(order, picture=order.picture.get())
     try:
         return _encode(order, budget, fell_back=False)
@@ -244,24 +264,34 @@ def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
         raise unknown_encoder(recipe.head, recipe.tail, idat)
     entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
     fresh = Reader(order.places, layer_bytes)
-    parsed, _ = parse_entry(build_entry(entry))
-    rebuilt = _rebuild(parsed, fresh.record(parsed), fresh)
-    picture = order.picture
+    data = build_entry(entry)
+    parsed, _ = parse_entry(data)
+    written = fresh.record(parsed)
+    rebuilt = _rebuild(parsed, written, fresh)
+    picture, kind = order.picture, "delta" if layout.sources else "key"
+    if not (
+        written.header.items() >= order.about.header(kind).items()
+        and written.arrays.get("sha256") == order.about.sha256
+    ):
+        raise Damaged(f"object {order.about.id}", reason="the record is of something else")
     if not delta.equal(rebuilt.frame, picture.frame) or rebuilt.recipe != picture.recipe:
         raise Damaged(f"object {order.about.id}", reason="the decoded frame differs")
     if order.pack:
         # The next frame takes tiles from it.
         Reader.layers.put((order.pack, order.about.id), rebuilt.own, rebuilt.own.layer.nbytes)
+    layer, needs = tuple(sorted(rebuilt.below)), tuple(sorted(fresh.touched))
+    proof = entry_digest(data, order.about, kind, rebuilt.depth, layer, needs)
     return Encoded(
         entry,
-        "delta" if layout.sources else "key",
+        kind,
         rebuilt.depth,
-        tuple(sorted(rebuilt.below)),
-        tuple(sorted(fresh.touched)),
+        layer,
+        needs,
         layout,
         anchor,
         fell_back,
         os.getpid(),
+        proof,
     )
 
 

@@ -209,7 +209,7 @@ class Repacker:
             self._writer.give_up()
             raise
         for new in moved:
-            self._writer.committed(new.id)
+            self._writer.forget(new.id)
         await self._writer.force()
         for number in emptied:
             self._disk.unlink(self._layout.pack(number))

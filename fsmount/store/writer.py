@@ -179,8 +179,8 @@ class Writer:
             return
         await trio.to_thread.run_sync(copies.update, self._layout, self._disk, wanted)
 
-    def committed(self, object_id: int) -> None:
-        """The object's row is there: it needs not be remembered here any more."""
+    def forget(self, object_id: int) -> None:
+        """The object's row is there, or never will be: it needs not be remembered here any more."""
         self._appended.pop(object_id, None)
 
     def give_up(self) -> None:

@@ -19,6 +19,7 @@ SAMPLES = {
     "power": ["--seeds", "1", "--operations", "60", "--states", "600"],
     "rot": ["--every", "900"],
     "repairs": ["--every", "40"],
+    "lies": ["--faults", "60"],
 }
 
 
