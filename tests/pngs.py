@@ -177,19 +177,24 @@ def make_rows(
     return tuple(rows)
 
 
-_CHUNKS = st.sampled_from(
-    [
-        chunk(b"gAMA", (45455).to_bytes(4, "big")),
-        chunk(b"pHYs", bytes(9)),
-        chunk(b"tEXt", b"Software\0a test"),
-        chunk(b"tIME", bytes(7)),
-        chunk(b"eXIf", b"II*\0"),
-        chunk(b"zzZz", b"IDAT"),
-        chunk(b"quUx", b""),
-        chunk(b"tRNS", b"\0\1")[:-1] + b"?",  # a checksum that is wrong
-    ]
-)
-_EXTRA = st.lists(_CHUNKS, max_size=3).map(b"".join)
+EXTRA = [
+    chunk(b"gAMA", (45455).to_bytes(4, "big")),
+    chunk(b"pHYs", bytes(9)),
+    chunk(b"tEXt", b"Software\0a test"),
+    chunk(b"tIME", bytes(7)),
+    chunk(b"eXIf", b"II*\0"),
+    chunk(b"zzZz", b"IDAT"),
+    chunk(b"quUx", b""),
+    chunk(b"tRNS", b"\0\1")[:-1] + b"?",  # a checksum that is wrong
+]
+"""Chunks that may stand before and behind the image data."""
+STYLES = ["noise", "flat", "bars", "opaque"]
+TYPES = [b"\0", b"\4", b"\1\2\3\4\0", b"\4\3", b"\2"]
+"""Filter types that rows have in turn."""
+WINDOWS = [15, 15, 15, 14, 10, 9]
+TRAILING = [b"", b"", b"\0", b"trailing", chunk(b"IDAT", b"late")[:9]]
+IDAT_TAILS = [b"", b"", b"", b"\0", b"extra"]
+_EXTRA = st.lists(st.sampled_from(EXTRA), max_size=3).map(b"".join)
 
 
 @st.composite
@@ -197,14 +202,14 @@ def plans(draw: st.DrawFn, max_side: int = 40) -> Plan:
     """Plans of files that can be re-created exactly."""
     width, height = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
     colour_type, bit_depth = draw(st.sampled_from(KINDS))
-    style = draw(st.sampled_from(["noise", "flat", "bars", "opaque"]))
+    style = draw(st.sampled_from(STYLES))
     source = random.Random(draw(st.integers(0, 1 << 32)))
     rows = make_rows(source, width, height, colour_type, bit_depth, style)
-    types = draw(st.sampled_from([b"\0", b"\4", b"\1\2\3\4\0", b"\4\3", b"\2"]))
+    types = draw(st.sampled_from(TYPES))
     head = draw(_EXTRA)
     if colour_type == 3:
         head = chunk(b"PLTE", source.randbytes(3 << bit_depth)) + head
-    window_bits = draw(st.sampled_from([15, 15, 15, 14, 10, 9]))
+    window_bits = draw(st.sampled_from(WINDOWS))
     cuts = draw(
         st.one_of(
             st.just([]),
@@ -228,8 +233,8 @@ def plans(draw: st.DrawFn, max_side: int = 40) -> Plan:
         head=head,
         tail=draw(_EXTRA)
         + draw(st.sampled_from([IEND, IEND, b""]))
-        + draw(st.sampled_from([b"", b"", b"\0", b"trailing", chunk(b"IDAT", b"late")[:9]])),
-        idat_tail=draw(st.sampled_from([b"", b"", b"", b"\0", b"extra"])),
+        + draw(st.sampled_from(TRAILING)),
+        idat_tail=draw(st.sampled_from(IDAT_TAILS)),
     )
 
 

@@ -1,0 +1,187 @@
+"""Lossless at length: made-up files through a store with its workers, and all read back.
+
+Each batch of files (:mod:`tests.picture_files`) goes into a store of its own, which is then opened
+anew, for reading; every file must come back byte for byte. It is counted what each kind of file
+became, and how frames were coded.
+
+``python -m tests.lossless [--files N] [--seed N] [--jobs N] [--batch N]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import trio
+
+from fsmount.codec.delta import Copy, Fill
+from fsmount.errors import FsmountError
+from fsmount.store import config
+from fsmount.store.check import check_relations
+from fsmount.store.disk import Disk
+from fsmount.store.entries import FRAMES, layout_of
+from fsmount.store.index import ROOT, Object
+from fsmount.store.reader import Place, Reader
+from fsmount.store.store import Store
+from tests.encoding import get, put
+from tests.picture_files import KINDS_OF_FILES, files
+
+_AT_ONCE = 4
+
+
+@dataclass
+class Result:
+    """What became of some files: counts of (kind of file, kind of object), of the ways in which
+    frames were coded, and of reasons for raw; and what was wrong."""
+
+    became: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ways: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, other: Result) -> None:
+        """Count those of another batch as well."""
+        self.became += other.became
+        self.ways += other.ways
+        self.reasons += other.reasons
+        self.wrong += other.wrong
+
+
+def batch(seed: int, number: int, count: int) -> Result:
+    """One batch: made, stored, read back."""
+    made = list(files(random.Random(f"{seed}/{number}"), count))
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as scratch:
+        root = Path(scratch) / "store"
+        config.make(root, Disk())
+        trio.run(_fill, root, made)
+        found = trio.run(_compare, root, made)
+    found.wrong = [f"--seed {seed}, batch {number} of {count}, {why}" for why in found.wrong]
+    return found
+
+
+async def _fill(root: Path, made: list[tuple[str, bytes]]) -> None:
+    store = Store.open(root)
+    try:
+        async with store.running(count=1):
+            for number, (_, data) in enumerate(made):
+                put(store, b"%07d.png" % number, data)
+                if number % 64 == 0:
+                    await trio.lowlevel.checkpoint()
+            await store.drain()
+    finally:
+        store.close()
+
+
+async def _compare(root: Path, made: list[tuple[str, bytes]]) -> Result:
+    result = Result()
+    store = Store.open(root, read_only=True)
+    try:
+        result.wrong += [
+            f"check: {what}: {why}" for what, why, _ in check_relations(store).findings
+        ]
+        slots = trio.CapacityLimiter(_AT_ONCE)
+        async with store.running(count=1), trio.open_nursery() as nursery:
+            for number, (kind, data) in enumerate(made):
+                nursery.start_soon(_one, store, number, kind, data, slots, result)
+        for found in store.index.all_objects():
+            result.ways.update(_ways(store, found))
+        result.reasons.update(store.stats()["raw_reasons"])
+    finally:
+        store.close()
+    return result
+
+
+async def _one(
+    store: Store,
+    number: int,
+    kind: str,
+    data: bytes,
+    slots: trio.CapacityLimiter,
+    result: Result,
+) -> None:
+    async with slots:
+        node = store.index.lookup(ROOT, b"%07d.png" % number)
+        if node is None or node.object_id is None:
+            result.wrong.append(f"file {number} ({kind}): not there, or not encoded")
+            return
+        result.became[kind, store.index.object(node.object_id).kind] += 1
+        try:
+            same = await get(store, node.ino) == data
+        except (FsmountError, OSError, AssertionError) as error:
+            result.wrong.append(f"file {number} ({kind}): {error}")
+        else:
+            if not same:
+                result.wrong.append(f"file {number} ({kind}): other bytes")
+
+
+def _ways(store: Store, found: Object) -> set[str]:
+    """In which ways a frame was coded."""
+    if found.kind not in FRAMES:
+        return set()
+    needed = (store.index.object(i) for i in {*found.needs, found.id})
+    places = [Place(o.id, str(store.layout.pack(o.pack)), o.offset, o.length) for o in needed]
+    reader = Reader(places, 0)
+    written = reader.record(reader.entry(found.id))
+    layout = layout_of(written)
+    used = {layout.source(slot) for slot in np.unique(layout.tiles).tolist() if slot}
+    moved = [isinstance(source, Copy) and bool(source.dx or source.dy) for source in used]
+    ways = {
+        "with copies": any(isinstance(source, Copy) for source in used),
+        "with moves": any(moved),
+        "with fills": any(isinstance(source, Fill) for source in used),
+        "with residuals": bool(layout.prediction.any()),
+        "without own pixels": not layout.own().any(),
+        "by corrections": "corrections" in written.arrays,
+    }
+    return {way for way, is_so in ways.items() if is_so}
+
+
+def report(result: Result, seconds: float) -> str:
+    """The figures, and what was wrong."""
+    total = sum(result.became.values())
+    lines = result.wrong[:20]
+    for kind in KINDS_OF_FILES:
+        counts = {one: result.became[kind, one] for one in ("key", "delta", "raw")}
+        told = ", ".join(f"{count:,} {one}" for one, count in counts.items())
+        lines.append(f"{kind}: {sum(counts.values()):,} files, {told}")
+    lines.append("objects " + ", ".join(f"{way}: {n:,}" for way, n in sorted(result.ways.items())))
+    reasons = ", ".join(f"{reason}: {n:,}" for reason, n in result.reasons.most_common())
+    lines.append(f"raw for {reasons}")
+    lines.append(f"{total:,} files in {seconds:.0f} s, {len(result.wrong)} differ")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=2000, help="files in one store")
+    given = parser.parse_args()
+    sizes = [given.batch] * (given.files // given.batch)
+    sizes += [given.files % given.batch] * bool(given.files % given.batch)
+    whole, begin, done = Result(), time.monotonic(), 0
+    with get_context("spawn").Pool(given.jobs) as pool:
+        work = [pool.apply_async(batch, (given.seed, n, size)) for n, size in enumerate(sizes)]
+        for size, answer in zip(sizes, work, strict=True):
+            whole.add(answer.get())
+            done += size
+            seconds = time.monotonic() - begin
+            told = f"{done:,} files, {seconds:.0f} s, {len(whole.wrong)} differ"
+            print(told, file=sys.stderr, flush=True)
+    print(report(whole, time.monotonic() - begin))
+    return 1 if whole.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
