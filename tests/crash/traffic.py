@@ -136,6 +136,10 @@ class _File(apsw.VFSFile):
     def __init__(self, name: Any, flags: list[int]) -> None:
         super().__init__(_UNIX, name, flags)
         self._path = _text(name)
+        # What SQLite's own VFS does besides with a journal or log that it may have created
+        # (os_unix.c, UNIXFILE_DIRSYNC): its first fsync forces the name, too.
+        log = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL
+        self._name_too = bool(flags[0] & apsw.SQLITE_OPEN_CREATE and flags[0] & log)
 
     def xWrite(self, data: Any, offset: int) -> None:  # noqa: N802
         def do() -> None:
@@ -148,6 +152,9 @@ class _File(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:  # noqa: N802
         _ear.ask("fsync", self._path, lambda: None)
+        if self._name_too:
+            self._name_too = False
+            _ear.ask("fsync_folder", str(Path(self._path).parent) + "/.", lambda: None)
 
 
 class _Vfs(apsw.VFS):
