@@ -70,7 +70,7 @@ def decode(data: bytes, channels: int) -> Frame:
         finally:
             decoder.close()
         if library is not None:
-            samples = library.jpegxl_decode(data, numthreads=1)
+            samples = library.jpegxl_decode(data, index=0, numthreads=1)
     except (MemoryError, Damaged):
         raise
     except Exception as error:
