@@ -28,7 +28,8 @@ class Rooms:
         self.staging = Staging(self.layout.staging, self.disk)
 
     def recover(self) -> Pack:
-        return recover(self.layout, self.index, self.staging, self.disk)
+        """The pack that new objects go to."""
+        return recover(self.layout, self.index, self.staging, self.disk).fresh
 
     def staged(self, name: bytes, data: bytes, *, size: int | None = None) -> int:
         token = self.staging.create()

@@ -157,6 +157,10 @@ class Encoder:
         )
         return len(self._waiting) + len(self._active) - given_up
 
+    def is_idle(self) -> bool:
+        """Whether nothing is queued or under way, so that no plan rests on an object."""
+        return not (self._waiting or self._active or self._batch)
+
     def held(self) -> list[int]:
         """Inodes that have a writer."""
         return list(self._held)
@@ -362,15 +366,16 @@ class Encoder:
             self._planner.load(geometry, self._index.signatures(geometry))
         plan = self._planner.plan(seen.seen)
         about = self._about(job, seen.sha256, seen.size)
-        # Sources, what their layers rest on, and the anchor.
-        places = self._writer.places(plan.objects())
-        order = Order(about, seen.picture, plan, places, self._writer.next_pack())
-        try:
-            encoded = await workers.run(jobs.encode, order, budget, by=self._by)
-        except OSError:
-            raise
-        except Exception as error:
-            raise _CannotEncodeError(_why(error, about.path)) from error
+        with self._writer.packs.reading():
+            # Sources, what their layers rest on, and the anchor.
+            places = self._writer.places(plan.objects())
+            order = Order(about, seen.picture, plan, places, self._writer.next_pack())
+            try:
+                encoded = await workers.run(jobs.encode, order, budget, by=self._by)
+            except OSError:
+                raise
+            except Exception as error:
+                raise _CannotEncodeError(_why(error, about.path)) from error
         self._by = encoded.by
         if not self._unchanged(job):
             return False

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from fsmount.errors import Damaged
 from fsmount.store.config import Layout
@@ -21,8 +22,25 @@ from fsmount.store.staging import Staging
 _log = logging.getLogger(__name__)
 
 
-def recover(layout: Layout, index: Index, staging: Staging, disk: Disk) -> Pack:
-    """Bring folder and index together; the pack that is open for appending."""
+class OpenPacks(NamedTuple):
+    """The packs that are open for appending: `fresh` for new objects, `again` for repack.
+
+    `newest`: the highest number a pack has.
+    """
+
+    fresh: Pack
+    again: Pack | None
+    newest: int
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self.fresh.close()
+        if self.again is not None:
+            self.again.close()
+
+
+def recover(layout: Layout, index: Index, staging: Staging, disk: Disk) -> OpenPacks:
+    """Bring folder and index together; the packs that are open for appending."""
     bin_ = _Bin(layout, disk, keep=not _is_current(layout, index))
     index.make_room()
     _purge_orphans(index)
@@ -30,9 +48,9 @@ def recover(layout: Layout, index: Index, staging: Staging, disk: Disk) -> Pack:
     index.force()
     _clean_staging(index, staging, bin_)
     _clean_raw(layout, index, bin_)
-    pack = _open_packs(layout, index, disk, bin_)
+    packs = _open_packs(layout, index, disk, bin_)
     _note_opening(layout, index, disk)
-    return pack
+    return packs
 
 
 class _Bin:
@@ -126,26 +144,35 @@ def _is_kept(index: Index, name: str) -> bool:
     return found is not None and found.is_kept and name == f"{found.id:08x}"
 
 
-def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> Pack:
+def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> OpenPacks:
     """Drop unfinished tails, finish packs that are no longer written, open the newest."""
-    packs = index.packs()
+    packs, repacked = index.packs(), index.repacked()
     for entry in os.scandir(layout.packs):
         if entry.name in layout.copies:
             continue
         stem = entry.name.removesuffix(".zip")
         if not stem.isdigit() or int(stem) not in packs:
             bin_.drop(layout.packs / entry.name)
-    newest = max(packs, default=1)
+    # Packs that repack alone has written, and the others: the newest of each is written on.
+    again = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
+    newest = {max(again, default=0), max(packs.keys() - again, default=0)}
+    opened: dict[bool, Pack] = {}
     for number, (length, sealed) in packs.items():
-        if not sealed:
-            bin_.drop_tail(layout.pack(number), length)
-        if not sealed and number != newest:
-            old = _reopen(layout, number, disk, length)
-            if old is not None:
-                seal(old, index)
-    length, sealed = packs.get(newest, (0, False))
-    pack = None if sealed else _reopen(layout, newest, disk, length)
-    return pack or Pack(layout.pack(newest + 1), newest + 1, disk, 0)
+        if sealed:
+            continue
+        bin_.drop_tail(layout.pack(number), length)
+        pack = _reopen(layout, number, disk, length)
+        if pack is None:
+            continue
+        if number in newest:
+            opened[number in again] = pack
+        else:
+            seal(pack, index)
+    last = max(packs, default=0)
+    if False not in opened:
+        last += 1
+        opened[False] = Pack(layout.pack(last), last, disk, 0)
+    return OpenPacks(opened[False], opened.get(True), last)
 
 
 def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:

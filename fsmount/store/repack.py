@@ -9,20 +9,24 @@ Steps, each a commit of its own, each leaving a whole store:
 1. Objects that no file shows and none that is shown needs lose their rows. Of those that no file
    shows, but some need, nothing but the pixels they coded is kept usable.
 2. Pack after pack, a batch of objects after the other: each entry is coded again in a worker,
-   which renders the file from it and compares its hash; the entry is appended to a new pack and
-   read back from there; the pack is forced to the disk, one transaction turns the rows to their new
-   places, the index is forced.
-3. A pack without objects loses its row with the batch, its file when that is durable.
+   which renders the file from it and compares its hash; the entry is appended to a pack that has
+   repacked entries alone and read back from there; the pack is forced to the disk, one transaction
+   turns the rows to their new places, the index is forced.
+3. A pack without objects loses its row with the batch, its file when that is durable and nobody
+   is reading what was found there before.
 
 Stopped or killed at any moment it has done as many batches as were committed: what is not is cut
 off, and packs without rows are removed, at the next start. The index notes how far `repack` has
 written each pack, so that it goes on where it was and does nothing twice.
+
+Readers and the encoder may be at work meanwhile, but for step 1: see :class:`Encoder.is_idle`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +51,11 @@ _log = logging.getLogger(__name__)
 _BATCH = 64
 # A pack that repack wrote is written again when more than this share of it is nobody's.
 _WASTE = 0.25
+
+
+def always() -> bool:
+    """For a repack that nothing stops."""
+    return True
 
 
 @dataclass
@@ -98,58 +107,78 @@ def due(index: Index) -> list[int]:
 
 
 class Repacker:
-    """See the module. Belongs to the task that owns the store, whose encoder must be idle."""
+    """See the module. Belongs to the task that owns the store; one at a time.
+
+    `fresh` writes new objects, `again` what is moved. No more than `at_once` objects are coded at a
+    time, and none is begun once `go_on` says no.
+    """
 
     def __init__(
         self,
         layout: Layout,
         index: Index,
         disk: Disk,
-        writer: Writer,
+        fresh: Writer,
+        again: Writer,
         workers: Workers,
         budget: int,
+        at_once: int,
+        go_on: Callable[[], bool] = always,
     ) -> None:
         self._layout = layout
         self._index = index
         self._disk = disk
-        self._writer = writer
+        self._fresh = fresh
+        self._again = again
         self._workers = workers
         self._budget = budget
+        self._slots = trio.Semaphore(at_once)
+        self._go_on = go_on
         self.summary = Summary()
 
     async def run(self, progress: Callable[[int], None]) -> Summary:
-        """Do all there is to do; `progress` is told of each object. Raises OSError on a full disk.
+        """Move all that is worth it; `progress` is told of each object. Raises OSError: disk full.
 
-        Whatever it raises, what was committed stays and the rest is as it was.
+        The encoder is idle all the time. Whatever it raises, what was committed stays and the rest
+        is as it was.
         """
-        await self._drop_unneeded()
         packs = due(self._index)
-        if packs:
-            self._writer.start_pack()
+        for writer in (self._fresh, self._again):
+            if any(map(writer.is_open, packs)):
+                await writer.seal()
         for number in packs:
-            await self._pack(number, progress)
-        if self._emptied():
-            await self._commit([])
+            await self.move(number, progress)
+        await self.drop_emptied()
         return self.summary
 
-    async def _drop_unneeded(self) -> None:
+    async def drop_unneeded(self) -> None:
+        """Forget objects that nothing needs. The encoder is idle, and plans afresh after it.
+
+        Up to the first await nothing else can change what is needed.
+        """
         dropped = self._index.unneeded_objects()
         if not dropped:
             return
         self._index.drop_objects([found.id for found in dropped])
-        await self._writer.force()
+        await self._again.force()
         for found in dropped:
             if found.is_kept:
                 self._disk.unlink(self._layout.kept(found.id))
         self.summary.dropped += len(dropped)
 
+    async def drop_emptied(self) -> None:
+        """Forget packs that hold no object."""
+        if self._emptied():
+            await self._commit([])
+
     def _emptied(self) -> list[int]:
         """Packs that hold no object, and to which none will come."""
         fill = self._index.pack_fill()
-        return [n for n in self._index.packs() if n not in fill and not self._writer.is_open(n)]
+        without = [number for number in self._index.packs() if number not in fill]
+        return [n for n in without if not (self._fresh.is_open(n) or self._again.is_open(n))]
 
-    async def _pack(self, number: int, progress: Callable[[int], None]) -> None:
-        """Move all objects out of a pack."""
+    async def move(self, number: int, progress: Callable[[int], None]) -> None:
+        """Move all objects out of a pack, which is sealed."""
         done = self._index.repacked().get(number, 0)
         objects = self._index.objects_in(number)
         for start in range(0, len(objects), _BATCH):
@@ -160,40 +189,47 @@ class Repacker:
                     again = found.offset >= done and not found.is_layer_only
                     nursery.start_soon(self._recode, found, again, entries, progress)
             await self._move([found for found in batch if found.id in entries], entries)
+            if not self._go_on():
+                return
 
     async def _recode(
         self, found: Object, again: bool, entries: dict[int, Entry], progress: Callable[[int], None]
     ) -> None:
         """Find the entry to write for an object, or why there is none."""
-        place = self._writer.place(found.id)
-        try:
-            if again:
-                needs = tuple(self._writer.place(i) for i in found.needs)
-                try:
-                    entry = await self._workers.run(
-                        recode, place, needs, found.sha256, self._budget
-                    )
-                except WorkerDied:
-                    entry = await trio.to_thread.run_sync(_read, place)
-            else:
-                entry = await trio.to_thread.run_sync(_read, place)
-        except OSError:
-            raise
-        except Exception as error:
-            unforeseen = None if isinstance(error, FsmountError) else error
-            _log.error("object %d stays: %s", found.id, error, exc_info=unforeseen)
-            self.summary.problems.append((found.id, str(error) or repr(error)))
-        else:
-            entries[found.id] = entry
-        progress(1)
+        async with self._slots:
+            if not self._go_on():
+                return
+            try:
+                entries[found.id] = await self._entry(found, again)
+            except OSError:
+                raise
+            except Exception as error:
+                unforeseen = None if isinstance(error, FsmountError) else error
+                _log.error("object %d stays: %s", found.id, error, exc_info=unforeseen)
+                self.summary.problems.append((found.id, str(error) or repr(error)))
+            progress(1)
+
+    async def _entry(self, found: Object, again: bool) -> Entry:
+        place = self._fresh.place(found.id)
+        if again:
+            needs = tuple(map(self._fresh.place, found.needs))
+            with suppress(WorkerDied):
+                return await self._workers.run(recode, place, needs, found.sha256, self._budget)
+        return await trio.to_thread.run_sync(_read, place)
 
     async def _move(self, batch: list[Object], entries: dict[int, Entry]) -> None:
         """Write the entries of a batch and commit."""
+        if not batch:
+            return
+        moved: list[Object] = []
         try:
-            moved = [self._writer.append_again(found, entries[found.id]) for found in batch]
+            for found in batch:
+                moved.append(self._again.append_again(found, entries[found.id]))
+                # A mount answers in between.
+                await trio.lowlevel.checkpoint()
             await trio.to_thread.run_sync(self._compare, moved, entries)
         except BaseException:
-            self._writer.give_up()
+            self._again.give_up()
             raise
         await self._commit(moved)
         self.summary.moved += len(moved)
@@ -204,15 +240,19 @@ class Repacker:
         """Objects get their new places; packs without objects go when that is durable."""
         emptied: list[int] = []
         try:
-            await self._writer.commit(lambda: self._turn(moved, emptied))
+            await self._again.commit(lambda: self._turn(moved, emptied))
         except BaseException:
-            self._writer.give_up()
+            self._again.give_up()
             raise
         for new in moved:
-            self._writer.forget(new.id)
-        await self._writer.force()
-        for number in emptied:
-            self._disk.unlink(self._layout.pack(number))
+            self._again.forget(new.id)
+        await self._again.force()
+        if emptied:
+            await self._again.packs.unread()
+            # The second copies may be reading from them.
+            async with self._again.packs.turn:
+                for number in emptied:
+                    self._disk.unlink(self._layout.pack(number))
 
     def _compare(self, moved: list[Object], entries: dict[int, Entry]) -> None:
         """Read back what was written; raises :class:`Damaged` if it is something else."""

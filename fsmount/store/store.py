@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -27,9 +27,10 @@ from fsmount.store.disk import Disk
 from fsmount.store.encoder import Encoder
 from fsmount.store.index import Index, Object
 from fsmount.store.pack import read_entry
+from fsmount.store.packs import Packs
 from fsmount.store.reader import Place
 from fsmount.store.recovery import recover
-from fsmount.store.repack import Repacker, Summary, due
+from fsmount.store.repack import Repacker, Summary, always, due
 from fsmount.store.reserve import Reserve
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
@@ -40,6 +41,7 @@ DEFAULT_CACHE_BYTES = 256 << 20
 # What was acknowledged without fsync survives a power cut after this long.
 DURABLE_SECONDS = 5.0
 Body = Rendered | Kept
+T = TypeVar("T")
 
 
 class Store:
@@ -65,15 +67,18 @@ class Store:
             if self.index.identity() != self.config.get("uuid"):
                 raise Damaged(self.layout.index, reason="it belongs to another store")
             self.staging = Staging(self.layout.staging, self.disk)
+            self._packs = Packs()
             self._encoder: Encoder | None = None
             self._writer: Writer | None = None
             if not read_only:
                 self._reserve = Reserve(self.layout.reserve, self.disk)
                 self._reserve.fill()
                 self.index.reserve = self._reserve
-                pack = recover(self.layout, self.index, self.staging, self.disk)
                 rooms = self.layout, self.index, self.staging, self.disk
-                self._writer = Writer(*rooms, pack)
+                opened = recover(*rooms)
+                self._packs.newest = opened.newest
+                self._writer = Writer(*rooms, self._packs, opened.fresh)
+                self._again = Writer(*rooms, self._packs, opened.again)
                 self._encoder = Encoder(*rooms, self._writer)
         except BaseException:
             if self.lock is not None:
@@ -124,6 +129,7 @@ class Store:
         """Close everything; what is still staged is encoded the next time."""
         try:
             if self._writer is not None:
+                self._again.close()
                 self._writer.finish()
         finally:
             self.index.close()
@@ -193,12 +199,19 @@ class Store:
         await encoder.drain()
         await self._ready.wait()
         assert self._workers is not None
-        assert self._writer is not None
-        rooms = self.layout, self.index, self.disk, self._writer
-        try:
-            return await Repacker(*rooms, self._workers, self._budget).run(progress)
-        finally:
+        repacker = self._repacker(self._workers, at_once=len(os.sched_getaffinity(0)))
+        if encoder.is_idle():
             encoder.start_afresh()
+            await repacker.drop_unneeded()
+        return await repacker.run(progress)
+
+    def _repacker(
+        self, workers: Workers, at_once: int, go_on: Callable[[], bool] = always
+    ) -> Repacker:
+        assert self._writer is not None
+        writers = self._writer, self._again
+        rooms = self.layout, self.index, self.disk
+        return Repacker(*rooms, *writers, workers, self._budget, at_once, go_on)
 
     # -- out
 
@@ -206,7 +219,7 @@ class Store:
         """The bytes of an object, hash checked; raises :class:`Damaged`."""
         found = self._object(object_id)
         if found.is_kept:
-            return await trio.to_thread.run_sync(self._kept, found)
+            return await self._read(found, self._kept)
         return Rendered(await self._rendered.get(object_id, lambda: self._render(found)))
 
     async def prefetch(self, ino: int) -> None:
@@ -226,19 +239,25 @@ class Store:
     def _place(self, found: Object) -> Place:
         return Place(found.id, str(self.layout.pack(found.pack)), found.offset, found.length)
 
-    async def _render(self, found: Object) -> tuple[bytes, int]:
+    async def _read(
+        self, found: Object, read: Callable[[Object, Place, tuple[Place, ...]], Awaitable[T]]
+    ) -> T:
+        """What `read` makes of an object, given the places of its entry and of those it needs."""
         while True:
-            target, *places = self._places(found.id)
-            try:
-                data = await self._render_from(found, target, tuple(places))
-            except Damaged:
-                if self._places(found.id) == [target, *places]:
-                    raise
-                # Repacked meanwhile: what we would have read has gone.
-                continue
-            if len(data) != found.size:
-                raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
-            return data, len(data)
+            with self._packs.reading():
+                target, *places = self._places(found.id)
+                try:
+                    return await read(found, target, tuple(places))
+                except Damaged:
+                    if self._places(found.id) == [target, *places]:
+                        raise
+                    # Repacked by another process: what we would have read has gone.
+
+    async def _render(self, found: Object) -> tuple[bytes, int]:
+        data = await self._read(found, self._render_from)
+        if len(data) != found.size:
+            raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
+        return data, len(data)
 
     def _places(self, object_id: int) -> list[Place]:
         """Where an object's entry lies, and those it needs."""
@@ -255,9 +274,9 @@ class Store:
             jobs.render, target, places, found.sha256, self._budget, urgent=True
         )
 
-    def _kept(self, found: Object) -> Kept:
-        place = self._place(found)
-        entry = read_entry(Path(place.pack), place.offset, place.length)
+    async def _kept(self, found: Object, place: Place, _: tuple[Place, ...]) -> Kept:
+        path = Path(place.pack)
+        entry = await trio.to_thread.run_sync(read_entry, path, place.offset, place.length)
         return Kept(self.layout.kept(found.id), found.size, load_sums(entry.payload))
 
     # -- life

@@ -3,6 +3,10 @@
 What is appended can be read at once, but counts only when it is committed: packs forced to the
 disk, then one transaction of the index, then the index forced. When a commit fails, everything
 appended and not committed is given up, and what comes next goes to a new pack.
+
+A store has two writers, each with an open pack of its own: one of new objects, one of entries that
+repack has written. So a pack that repack wrote has no others, and what one writer gives up is
+nothing of the other's. They commit in turn (:class:`Packs`).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from fsmount.store.disk import Disk
 from fsmount.store.entries import About
 from fsmount.store.index import Index, Object
 from fsmount.store.pack import Entry, Pack
+from fsmount.store.packs import Packs
 from fsmount.store.reader import Place
 from fsmount.store.staging import Staging
 
@@ -31,15 +36,21 @@ class Writer:
     """The pack that is open for appending, and what is not committed yet."""
 
     def __init__(
-        self, layout: Layout, index: Index, staging: Staging, disk: Disk, pack: Pack
+        self,
+        layout: Layout,
+        index: Index,
+        staging: Staging,
+        disk: Disk,
+        packs: Packs,
+        pack: Pack | None,
     ) -> None:
         self._layout = layout
         self._index = index
         self._staging = staging
         self._disk = disk
-        # None after a commit failed: what is appended next goes to a new pack.
-        self._pack: Pack | None = pack
-        self._pack_number = pack.number
+        self.packs = packs
+        # None before the first entry and after a commit failed: the next one goes to a new pack.
+        self._pack = pack
         self._full_packs: list[Pack] = []
         self._appended: dict[int, Object] = {}
         self._removable: list[int] = []
@@ -114,15 +125,18 @@ class Writer:
         self._appended[moved.id] = moved
         return moved
 
-    def start_pack(self) -> None:
-        """What comes next goes to a pack that has no other entries."""
-        if self._pack is not None and self._pack.length:
-            self._full_packs.append(self._pack)
+    async def seal(self) -> None:
+        """Finish the open pack before all of it is moved. Nothing waits for a commit."""
+        pack = self._pack
+        if pack is not None and pack.length:
+            self._full_packs.append(pack)
             self._pack = None
+            async with self.packs.turn:
+                await self._commit([pack], {pack: pack.length}, lambda: None)
 
     def is_open(self, number: int) -> bool:
-        """Whether more may come to a pack."""
-        return self._pack is not None and self._pack.number == number
+        """Whether more may come to a pack, or has come and is not committed."""
+        return any(pack.number == number for pack in self._packs())
 
     def _put(self, entry: Entry) -> tuple[int, int, int]:
         pack = self._writable_pack()
@@ -131,11 +145,11 @@ class Writer:
     def _writable_pack(self) -> Pack:
         """The pack for the next entry: a new one where the last is full or was given up."""
         if self._pack is None or self._pack.full:
-            number = self._pack_number + 1
+            number = self.packs.newest + 1
             fresh = Pack(self._layout.pack(number), number, self._disk, 0)
             if self._pack is not None:
                 self._full_packs.append(self._pack)
-            self._pack, self._pack_number = fresh, number
+            self._pack, self.packs.newest = fresh, number
         return self._pack
 
     def _packs(self) -> list[Pack]:
@@ -150,28 +164,38 @@ class Writer:
         docs/format.md says what a crash leaves after each step. Raises what the disk or the index
         raises: then nothing of it counts, and :meth:`give_up` is due.
         """
-        full, packs = list(self._full_packs), self._packs()
-        lengths = {pack.number: pack.length for pack in packs}
+        # Before the first await: what is appended from now on counts with the next commit.
+        full = list(self._full_packs)
+        lengths = {pack: pack.length for pack in self._packs()}
+        async with self.packs.turn:
+            await self._commit(full, lengths, rows)
+            if full:
+                await self._copy()
+
+    async def _commit(
+        self, full: list[Pack], lengths: dict[Pack, int], rows: Callable[[], None]
+    ) -> None:
         for pack in full:
             pack.write_directory()
-        for pack in packs:
+        for pack in lengths:
             await trio.to_thread.run_sync(pack.fsync)
         with self._index.transaction():
-            for number, length in lengths.items():
+            for pack, length in lengths.items():
                 if length:
-                    sealed = number in {pack.number for pack in full}
-                    self._index.set_pack(number, length, sealed=sealed)
+                    self._index.set_pack(pack.number, length, sealed=pack in full)
             rows()
         # From here on nothing may raise: the rows name what a commit that fails would drop.
         del self._full_packs[: len(full)]
         for pack in full:
             with suppress(OSError):
                 pack.close()
-        if full:
+
+    async def copy(self) -> None:
+        """Bring the second copies in ``packs/`` up to date. Failures are logged."""
+        async with self.packs.turn:
             await self._copy()
 
     async def _copy(self) -> None:
-        """Bring the second copies in ``packs/`` up to date."""
         try:
             wanted = copies.collect(self._index)
         except (OSError, Damaged) as error:
