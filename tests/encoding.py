@@ -99,7 +99,7 @@ class Inline:
     args: ClassVar[tuple[Any, ...]] = ()
     before: ClassVar[Callable[[Callable[..., Any]], Awaitable[None]]] = _at_once
 
-    def __init__(self, count: int, *, preload: Sequence[str] = ()) -> None:
+    def __init__(self, count: int, *, preload: Sequence[str] = (), **_: float) -> None:
         self.count = count
 
     async def __aenter__(self) -> Self:

@@ -14,12 +14,30 @@ def test_all_options() -> None:
         read_only=True, allow_other=True, uid=1000, gid=0, umask=0o022
     )
     assert parse_options("ro,rw") == MountOptions()
+    assert parse_options("repack") == MountOptions(repack_after_s=10)
+    assert parse_options("repack=300") == MountOptions(repack_after_s=300)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["nonsense", "uid=", "uid=-1", "uid=x", "umask=8", "umask=1777", "ro=1", "gid=4294967295"],
+    [
+        "nonsense",
+        "uid=",
+        "uid=-1",
+        "uid=x",
+        "umask=8",
+        "umask=1777",
+        "ro=1",
+        "gid=4294967295",
+        "repack=",
+        "repack=x",
+    ],
 )
 def test_bad_options_are_named(text: str) -> None:
     with pytest.raises(UsageError, match=text.split("=", maxsplit=1)[0]):
         parse_options(text)
+
+
+def test_what_may_not_write_is_not_repacked() -> None:
+    with pytest.raises(UsageError, match="repack"):
+        parse_options("ro,repack")

@@ -22,7 +22,12 @@ _ALBUMS = "albums"
 @click.command()
 @click.argument("paths", nargs=-1, metavar="SOURCE DIR")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
-@click.option("-o", "options", multiple=True, help="ro, allow_other, uid=N, gid=N, umask=NNN.")
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS].",
+)
 @cache_option
 def mount(
     paths: tuple[str, ...], foreground: bool, options: tuple[str, ...], cache_size: int
@@ -36,10 +41,16 @@ def mount(
     An album, or a folder of albums, is shown as the folder of photos it was, for reading only.
     Albums in the folder STORE/albums stand as folders beside the store's files.
 
+    With -o repack the store gets smaller by itself, as by fsmount repack, while no file has been
+    written or read for SECONDS (10 by default); on a laptop only on mains power. One process of low
+    priority codes pictures that have filled a pack (64 MiB), each once, and stops when a file is
+    used. Pictures may open more slowly after it.
+
     \b
     Examples:
       fsmount mount ~/shots.store ~/screenshots
       fsmount mount -o ro,allow_other /backup/shots.store /mnt
+      fsmount mount -o repack ~/shots.store ~/screenshots
       fsmount mount -o ro ~/screenshots.old /mnt
       fsmount mount /media/stick/2014-07-Italy.xml ~/italy
     """

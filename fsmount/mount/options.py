@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from fsmount.errors import UsageError
 from fsmount.store.store import DEFAULT_CACHE_BYTES
 
+# Less than the minute between two screenshots.
+REPACK_AFTER_S = 10
+
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """`uid`, `gid` and `umask` replace what the mount shows of owners and permissions.
 
-    `cache_bytes`: memory for rendered files and decoded layers.
+    `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`: the store is
+    repacked while no file has been written or read for so many seconds; None: never.
     """
 
     read_only: bool = False
@@ -20,6 +24,7 @@ class MountOptions:
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None
+    repack_after_s: int | None = None
     cache_bytes: int = DEFAULT_CACHE_BYTES
 
 
@@ -40,10 +45,17 @@ def parse_options(text: str) -> MountOptions:
             options = replace(options, gid=_number(word, value, 10))
         elif name == "umask":
             options = replace(options, umask=_number(word, value, 8))
+        elif word == "repack":
+            options = replace(options, repack_after_s=REPACK_AFTER_S)
+        elif name == "repack":
+            options = replace(options, repack_after_s=max(1, _number(word, value, 10)))
         else:
             raise UsageError(
-                f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=, umask="
+                f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
+                " umask=, repack[=SECONDS]"
             )
+    if options.read_only and options.repack_after_s is not None:
+        raise UsageError("the mount option 'repack' needs a mount that may write")
     return options
 
 

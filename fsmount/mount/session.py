@@ -18,15 +18,17 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pyfuse3
 import trio
 
-from fsmount.errors import FsmountError, NoFuse
+from fsmount.errors import FsmountError, NoFuse, UsageError
 from fsmount.mount.beside import FIRST, OperationsBeside
 from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, TIMEOUT_S, Operations, Overrides
+from fsmount.mount.idle import repack_when_idle
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint
 from fsmount.mount.options import MountOptions
 from fsmount.mount.readonly import ReadOnlyOperations, Tree
@@ -78,6 +80,8 @@ def _check(
 ) -> None:
     if open_tree is None:
         config.read(source)
+    elif options.repack_after_s is not None:
+        raise UsageError("the mount option 'repack' is for stores")
     check_fuse(options)
     check_mountpoint(mountpoint, source)
 
@@ -259,6 +263,9 @@ async def serve_store(
             nursery.start_soon(_in_background, "rendering ahead", vfs.run)
             nursery.start_soon(_in_background, "encoding", store.run)
             nursery.start_soon(_in_background, "starting a worker", store.warm)
+            if options.repack_after_s is not None:
+                repack = partial(repack_when_idle, store, options.repack_after_s)
+                nursery.start_soon(_in_background, "repacking", repack)
 
     def held() -> list[Path]:
         return [mountpoint / os.fsdecode(store.index.path(ino)) for ino in store.held()]

@@ -25,7 +25,7 @@ Readers and the encoder may be at work meanwhile, but for step 1: see :class:`En
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +110,7 @@ class Repacker:
     """See the module. Belongs to the task that owns the store; one at a time.
 
     `fresh` writes new objects, `again` what is moved. No more than `at_once` objects are coded at a
-    time, and none is begun once `go_on` says no.
+    time (none without `workers`), and none is begun once `go_on` says no.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Repacker:
         disk: Disk,
         fresh: Writer,
         again: Writer,
-        workers: Workers,
+        workers: Workers | None,
         budget: int,
         at_once: int,
         go_on: Callable[[], bool] = always,
@@ -147,16 +147,16 @@ class Repacker:
             if any(map(writer.is_open, packs)):
                 await writer.seal()
         for number in packs:
-            await self.move(number, progress)
+            await self.empty(number, progress)
         await self.drop_emptied()
         return self.summary
 
-    async def drop_unneeded(self) -> None:
-        """Forget objects that nothing needs. The encoder is idle, and plans afresh after it.
+    async def drop_unneeded(self, needed: Container[int] | None = None) -> None:
+        """Forget objects that nothing needs. The encoder is idle and plans afresh.
 
-        Up to the first await nothing else can change what is needed.
+        Up to the first await nothing else can change what is needed. `needed`: see the index.
         """
-        dropped = self._index.unneeded_objects()
+        dropped = self._index.unneeded_objects(needed)
         if not dropped:
             return
         self._index.drop_objects([found.id for found in dropped])
@@ -165,6 +165,8 @@ class Repacker:
             if found.is_kept:
                 self._disk.unlink(self._layout.kept(found.id))
         self.summary.dropped += len(dropped)
+        # A copy that still has them would have a repair look for them.
+        await self._again.copy()
 
     async def drop_emptied(self) -> None:
         """Forget packs that hold no object."""
@@ -177,7 +179,7 @@ class Repacker:
         without = [number for number in self._index.packs() if number not in fill]
         return [n for n in without if not (self._fresh.is_open(n) or self._again.is_open(n))]
 
-    async def move(self, number: int, progress: Callable[[int], None]) -> None:
+    async def empty(self, number: int, progress: Callable[[int], None]) -> None:
         """Move all objects out of a pack, which is sealed."""
         done = self._index.repacked().get(number, 0)
         objects = self._index.objects_in(number)
@@ -211,7 +213,7 @@ class Repacker:
 
     async def _entry(self, found: Object, again: bool) -> Entry:
         place = self._fresh.place(found.id)
-        if again:
+        if again and self._workers is not None:
             needs = tuple(map(self._fresh.place, found.needs))
             with suppress(WorkerDied):
                 return await self._workers.run(recode, place, needs, found.sha256, self._budget)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,7 @@ from fsmount.store.encoder import Encoder
 from fsmount.store.index import Index, Object
 from fsmount.store.pack import read_entry
 from fsmount.store.packs import Packs
+from fsmount.store.quiet import QuietRepack
 from fsmount.store.reader import Place
 from fsmount.store.recovery import recover
 from fsmount.store.repack import Repacker, Summary, always, due
@@ -88,6 +91,8 @@ class Store:
         self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
         self._layer_bytes = cache_bytes // 2
         self._queued: set[int] = set()
+        self._used = time.monotonic()
+        self._quiet: QuietRepack | None = None
         self._workers: Workers | None = None
         self._budget = 0
         self._ready = trio.Event()
@@ -140,10 +145,12 @@ class Store:
 
     def hold(self, ino: int) -> None:
         """A writer opened the file: it is not encoded before :meth:`unhold`."""
+        self._used = time.monotonic()
         self._writing().hold(ino)
 
     def unhold(self, ino: int) -> None:
         """A writer closed the file."""
+        self._used = time.monotonic()
         self._writing().unhold(ino)
 
     def held(self) -> list[int]:
@@ -152,6 +159,7 @@ class Store:
 
     def queue(self, ino: int) -> None:
         """The last writer of a staged file has gone: encode it in the background."""
+        self._used = time.monotonic()
         self._queued.add(ino)
         self._writing().queue(ino)
 
@@ -205,8 +213,23 @@ class Store:
             await repacker.drop_unneeded()
         return await repacker.run(progress)
 
+    async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
+        """Repack a part: until a file is written or read or `go_on` says no (False), or until
+        nothing is left (True). What :mod:`quiet` says; one at a time. Raises OSError."""
+        encoder = self._writing()
+        await self._ready.wait()
+        if self._quiet is None:
+            make = partial(self._repacker, at_once=1)
+            self._quiet = QuietRepack(self.layout, self.index, encoder, make)
+        used = self._used
+        return await self._quiet.work(lambda: self._used == used and go_on())
+
+    def unused_s(self) -> float:
+        """Seconds since a file was last written or read."""
+        return 0.0 if self.pending() else time.monotonic() - self._used
+
     def _repacker(
-        self, workers: Workers, at_once: int, go_on: Callable[[], bool] = always
+        self, workers: Workers | None, go_on: Callable[[], bool] = always, *, at_once: int
     ) -> Repacker:
         assert self._writer is not None
         writers = self._writer, self._again
@@ -217,6 +240,7 @@ class Store:
 
     async def body(self, object_id: int) -> Body:
         """The bytes of an object, hash checked; raises :class:`Damaged`."""
+        self._used = time.monotonic()
         found = self._object(object_id)
         if found.is_kept:
             return await self._read(found, self._kept)

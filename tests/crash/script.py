@@ -20,7 +20,7 @@ import trio
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.vfs import RENAME_EXCHANGE, Vfs
-from fsmount.store import encoder, pack, reserve
+from fsmount.store import encoder, pack, quiet, reserve
 from fsmount.store import store as store_module
 from fsmount.store.index import ROOT
 from fsmount.store.store import Store
@@ -117,11 +117,14 @@ def small_limits() -> None:
     encoder.KEEP_BYTES = LARGE
     encoder._BATCH_SECONDS = 0.0
     encoder._RETRY_SECONDS = 0.002
-    pack.SEAL_BYTES = 24_000
+    pack.SEAL_BYTES = 6_000
     reserve.RESERVE_BYTES = 4096
     store_module.DURABLE_SECONDS = 0.01
     _set(store_module, "known_answer", lambda: True)
     _set(store_module, "Workers", Inline)
+    _set(quiet, "Workers", Inline)
+    _set(quiet, "_LOOK_SECONDS", 0.0)
+    _set(quiet, "_FREE_PACKS", 0)
     _set(trio.to_thread, "run_sync", _inline)
 
 
@@ -272,7 +275,7 @@ class Script:
             (self._truncate, 4), (self._rename, 8), (self._exchange, 2), (self._unlink, 9),
             (self._unlink_open, 2), (self._mkdir, 4), (self._rmdir, 2), (self._symlink, 2),
             (self._link, 3), (self._chmod, 3), (self._xattr, 4), (self._fsync, 8),
-            (self._fsyncdir, 4), (self._drain, 7), (self._read, 5),
+            (self._fsyncdir, 4), (self._drain, 7), (self._read, 5), (self._repack, 14),
         ]  # fmt: skip
         doing = self._chance.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         await doing(number)
@@ -521,6 +524,17 @@ class Script:
     async def _drain(self, number: int) -> None:
         with trio.move_on_after(1):
             await self._store.drain()
+
+    async def _repack(self, number: int) -> None:
+        """As a mount does that is idle; at times beside what is encoded, and not to its end."""
+        left = self._chance.choice([1, 3, 1000, 1000])
+        if left > 3:
+            await self._drain(number)
+        go_on = itertools.repeat(True, left)
+        try:
+            await self._store.repack_quietly(lambda: next(go_on, False))
+        except (OSError, FsmountError, ExceptionGroup):
+            self.failed += 1
 
     async def _read(self, number: int) -> None:
         target = self._a_file()

@@ -12,10 +12,12 @@ from pathlib import Path
 from fsmount.mount.mountpoint import unmount
 from fsmount.mount.options import parse_options
 from fsmount.mount.session import serve
-from fsmount.store import config
+from fsmount.store import config, pack
 from fsmount.store.disk import Disk
 from fsmount.store.store import DEFAULT_CACHE_BYTES
 
+# Set to a number: packs of the serving process are full with so many bytes.
+SEAL_BYTES = "FSMOUNT_TEST_SEAL_BYTES"
 _ROOT = Path(__file__).parents[2]
 _DEVICE = Path("/dev/fuse")
 
@@ -96,6 +98,7 @@ def _answers(path: Path) -> bool:
 
 
 def main() -> None:
+    pack.SEAL_BYTES = int(os.environ.get(SEAL_BYTES, pack.SEAL_BYTES))
     store, mountpoint, options, cache_bytes = sys.argv[1:5]
     serve(
         Path(store),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from fsmount.errors import Damaged
 from fsmount.store.index.schema import OBJECT, PAGE, Object, object_of, pack_ids, unpack_ids
@@ -98,15 +98,36 @@ class Objects(Tree):
             yield from map(object_of, rows)
             last = rows[-1][0]
 
-    def unneeded_objects(self) -> list[Object]:
-        """Objects that no inode shows and no object that is shown is rendered from."""
+    def unneeded_objects(self, needed: Container[int] | None = None) -> list[Object]:
+        """Objects that no inode shows and no object that is shown is rendered from.
+
+        `needed`: what :meth:`needed_by_shown` has found, where that was asked before.
+        """
         unused = self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0")
         if not unused:
             return []
-        needed: set[int] = set()
-        for row in self._all("SELECT DISTINCT needs FROM objects WHERE uses > 0"):
-            needed.update(unpack_ids(row[0]))
+        if needed is None:
+            needed = set[int]().union(*self.needed_by_shown())
         return [found for found in map(object_of, unused) if found.id not in needed]
+
+    def needed_by_shown(self) -> Iterator[set[int]]:
+        """What objects that an inode shows are rendered from, of a page of objects at a time."""
+        last = 0
+        while rows := self._all(
+            "SELECT id, needs FROM objects WHERE id > ? AND uses > 0 ORDER BY id LIMIT ?",
+            last,
+            PAGE,
+        ):
+            yield {needed for row in rows for needed in unpack_ids(row[1])}
+            last = rows[-1][0]
+
+    def unused_bytes(self) -> int:
+        """What the objects take that no inode shows, be they needed or not."""
+        row = self._one(
+            "SELECT sum(max(length, CASE WHEN kind = 'raw' THEN size ELSE 0 END))"
+            " FROM objects WHERE uses <= 0"
+        )
+        return 0 if row is None or row[0] is None else int(row[0])
 
     def is_used(self, object_id: int) -> bool:
         """Whether an inode shows an object, be it there or not."""
