@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,29 @@ async def test_it_stops_after_one_picture_and_goes_on(root: Path) -> None:
     assert await quietly(root)
     assert state(root) == packs
     await whole(root, files)
+
+
+async def test_what_counts_as_use(root: Path) -> None:
+    files = pictures(1)
+    await fill(root, files)
+    with opened(root) as store:
+        async with store.running(count=1):
+            inode = store.index.lookup(ROOT, b"0-000.png")
+            assert inode is not None
+            await trio.sleep(0.1)
+            assert store.unused_s() >= 0.1
+            await get(store, inode.ino)
+            assert store.unused_s() < 0.1
+            uses = partial(store.hold, 9), store.need_room, partial(store.unhold, 9)
+            for use in uses:
+                await trio.sleep(0.1)
+                assert store.unused_s() >= 0.1
+                use()
+                assert store.unused_s() < 0.1
+            await trio.sleep(0.1)
+            put(store, b"new", noise(1))
+            assert store.unused_s() == 0
+            await store.drain()
 
 
 async def test_not_begun_where_it_may_not(root: Path) -> None:
@@ -230,6 +254,45 @@ async def test_a_pack_stays_while_somebody_reads_from_it(
             assert paths[0].exists()
             go.set()
     assert data == [files[b"0-000.png"]]
+    await whole(root, files)
+
+
+async def test_what_is_encoded_meanwhile_finds_what_it_was_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The entries it takes tiles from move, and their pack would go, before it has read them."""
+    files = pictures(17)
+    *_, last = files
+    await fill(root, {name: data for name, data in files.items() if name != last})
+    go = trio.Event()
+    paths: set[str] = set()
+
+    async def late(function: Callable[..., Any]) -> None:
+        if function is jobs.encode:
+            paths.update(place.pack for place in Inline.args[0].places)
+            await go.wait()
+            forget_caches()
+
+    with opened(root) as store:
+        async with store.running(count=1), trio.open_nursery() as nursery:
+            await store.repack_quietly(lambda: False)
+            assert store._quiet is not None
+            monkeypatch.setattr(Inline, "before", staticmethod(late))
+            ino = put(store, last, files[last])
+            with trio.move_on_after(30):
+                while not paths:
+                    await trio.sleep(0.01)
+            assert str(store.layout.pack(1)) in paths
+            nursery.start_soon(store._quiet.work, always)
+            with trio.move_on_after(30):
+                while 1 in store.index.packs():
+                    await trio.sleep(0.01)
+            go.set()
+            await store.drain()
+            found = store.index.inode(ino).object_id
+            assert found is not None
+            assert store.index.object(found).kind == "delta"
+    assert "coded whole" not in caplog.text
     await whole(root, files)
 
 

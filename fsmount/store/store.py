@@ -166,6 +166,7 @@ class Store:
     def need_room(self) -> None:
         """Files are about to grow. Raises OSError ENOSPC while the disk has no room for the
         reserve: what was given up for deleting must not be filled by somebody else."""
+        self._used = time.monotonic()
         if self._writer is not None and not self._reserve.fill():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
