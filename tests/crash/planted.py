@@ -16,6 +16,7 @@ from fsmount.store.bodies import SEGMENT_BYTES, Kept
 from fsmount.store.encoder import Encoder
 from fsmount.store.index import Index
 from fsmount.store.pack import Pack
+from fsmount.store.repack import Repacker
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 from tests.crash.traffic import WatchedDisk
@@ -80,6 +81,17 @@ def _staged_file_first() -> None:
     _set(Encoder, "_commit", commit)
 
 
+def _old_pack_first() -> None:
+    real = Repacker._turn
+
+    def turn(self: Repacker, moved: list[Any], emptied: list[int]) -> None:
+        real(self, moved, emptied)
+        for number in emptied:
+            self._disk.unlink(self._layout.pack(number))
+
+    _set(Repacker, "_turn", turn)
+
+
 def _no_cut() -> None:
     real = Pack._cut_back
 
@@ -141,6 +153,7 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "no-packs-folder-fsync": (_no_packs_folder_fsync, "power"),
     "index-before-packs": (_index_before_packs, "power"),
     "staged-file-first": (_staged_file_first, "points"),
+    "old-pack-first": (_old_pack_first, "power"),
     "no-cut": (_no_cut, "points"),
     "no-segment-sums": (_no_segment_sums, "rot"),
     "swallowed-error": (_swallowed_error, "errors"),
