@@ -16,6 +16,7 @@ import trio.testing
 from fsmount.codec import images
 from fsmount.store import config, encoder, jobs, pack, quiet, repack
 from fsmount.store import store as store_module
+from fsmount.store.entries import About, raw_entry
 from fsmount.store.index import ROOT, Object
 from fsmount.store.pack import Entry
 from fsmount.store.repack import always
@@ -294,6 +295,25 @@ async def test_what_is_encoded_meanwhile_finds_what_it_was_told(
             assert store.index.object(found).kind == "delta"
     assert "coded whole" not in caplog.text
     await whole(root, files)
+
+
+async def test_what_is_appended_while_a_commit_waits_for_its_turn_does_not_count(
+    root: Path,
+) -> None:
+    """It has not been read back yet."""
+    with opened(root) as store:
+        writer = store._writer
+        assert writer is not None
+        ends = []
+        async with trio.open_nursery() as nursery, store._packs.turn:
+            for number in (1, 2):
+                about = About(number, "a", 0, bytes(32), 1)
+                new = writer.append(raw_entry(about, "", b"x"), about, kind="raw")
+                ends.append(new.offset + new.length)
+                if number == 1:
+                    nursery.start_soon(writer.commit, lambda: None)
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+        assert store.index.packs() == {1: (ends[0], False)}
 
 
 async def test_what_nothing_needs_is_dropped(root: Path) -> None:
