@@ -163,6 +163,7 @@ def test_real_screenshots(tmp_path: Path) -> None:
     told = json.loads(well("estimate", source, "--json"))
     assert time.monotonic() - start < 60
     assert sorted(os.listdir(source)) == before
+    assert told["raw_reasons"] == {}
     assert told["recreated"] == told["sampled"] == told["pictures"]
     well("init", tmp_path / "store")
     well("import", f"{source}/", tmp_path / "store")

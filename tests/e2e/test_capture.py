@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import functools
 import os
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,21 @@ def test_what_the_folder_does_not_take_is_kept_and_goes_in_later(tmp_path: Path)
     assert len(os.listdir(folder)) >= 2
     assert os.listdir(spool) == []
     assert all((folder / name).read_text() == "picture" for name in os.listdir(folder))
+
+
+@pytest.mark.parametrize("folder", ["there", "not there"])
+def test_shots_of_one_second_are_all_kept(tmp_path: Path, folder: str) -> None:
+    shots, spool, tool = tmp_path / folder, tmp_path / "spool", tmp_path / "tool"
+    tool.write_text('#!/bin/sh\nprintf "$$" > "$1"\n')
+    tool.chmod(0o755)
+    if folder == "there":
+        shots.mkdir()
+    with ThreadPoolExecutor(3) as threads:
+        run = functools.partial(shoot, shots, spool, FSMOUNT_TOOL=str(tool))
+        done = [one.result().returncode for one in [threads.submit(run) for _ in range(3)]]
+    assert done == [0, 0, 0]
+    place = shots if folder == "there" else spool
+    assert len({path.read_text() for path in place.iterdir()}) == 3
 
 
 @pytest.mark.mount
