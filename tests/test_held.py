@@ -78,6 +78,20 @@ def test_a_number_used_again_is_not_mistaken(tmp_path: Path) -> None:
     assert replace(two, fd=one.fd)._mapped() is None
 
 
+def test_memory_that_is_still_being_filled_is_not_taken(tmp_path: Path) -> None:
+    """A second file of the same bytes was looked at, and its memory got the first one's number."""
+    here, found = picture(tmp_path)
+    filling = os.memfd_create(held._name(here.sha256), os.MFD_ALLOW_SEALING)
+    os.write(filling, bytes(found.frame.nbytes // 2))
+    second = replace(here, fd=filling)
+    held._held.clear()
+    try:
+        assert second._mapped() is None
+        assert same(second.get(), found)
+    finally:
+        os.close(filling)
+
+
 def test_what_crossed_and_is_something_else_now_is_refused(tmp_path: Path) -> None:
     here, found = picture(tmp_path)
     height, width, channels = here.shape

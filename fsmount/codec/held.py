@@ -68,6 +68,9 @@ class Held:
         try:
             if os.readlink(f"/proc/self/fd/{fd}") != f"/memfd:{_name(self.sha256)} (deleted)":
                 return None
+            # Of two files of the same bytes the second may be on its way to where the first was.
+            if fcntl.fcntl(fd, fcntl.F_GET_SEALS) != _seals():
+                return None
             flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
             memory = mmap.mmap(fd, 0, flags=flags, prot=mmap.PROT_READ)
         finally:
@@ -128,6 +131,11 @@ def _name(sha256: bytes) -> str:
     return f"fsmount-{sha256.hex()}"
 
 
+def _seals() -> int:
+    """Nothing may change in the memory any more. (A function: not every system has the names.)"""
+    return fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
 def _memory(name: str, frame: Frame) -> int:
     """A descriptor of sealed memory that holds a frame, -1 where there is none to be had."""
     if not hasattr(os, "memfd_create"):
@@ -138,8 +146,7 @@ def _memory(name: str, frame: Frame) -> int:
         view = np.ascontiguousarray(frame).data.cast("B")
         while view:
             view = view[os.write(fd, view) :]
-        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _seals())
     except OSError:
         if fd >= 0:
             os.close(fd)
