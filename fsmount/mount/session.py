@@ -47,6 +47,9 @@ _SYNC_AT_ONCE = 256
 # After `umount` of the same store the process that served it takes a moment to end.
 _LOCK_WAIT_S = 3.0
 # What the kernel allows a process at most.
+# A mount that answers is announced when its first worker is up, so that the first picture opens
+# like any other; but not later than this, since all else is there.
+_WARM_S = 1.0
 _MOST_FILES = Path("/proc/sys/fs/nr_open")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -258,11 +261,23 @@ async def serve_store(
     own = Operations(vfs, _overrides(options), timeout_s)
     operations = own if beside is None else _with_tree(own, vfs, store, beside, options)
 
+    started = trio.Event()
+
+    async def start_worker() -> None:
+        try:
+            await store.warm()
+        finally:
+            started.set()
+
+    async def warm() -> None:
+        with trio.move_on_after(_WARM_S):
+            await started.wait()
+
     async def behind() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_in_background, "rendering ahead", vfs.run)
             nursery.start_soon(_in_background, "encoding", store.run)
-            nursery.start_soon(_in_background, "starting a worker", store.warm)
+            nursery.start_soon(_in_background, "starting a worker", start_worker)
             if options.repack_after_s is not None:
                 repack = partial(repack_when_idle, store, options.repack_after_s)
                 nursery.start_soon(_in_background, "repacking", repack)
@@ -271,7 +286,7 @@ async def serve_store(
         return [mountpoint / os.fsdecode(store.index.path(ino)) for ino in store.held()]
 
     try:
-        await _answer(operations, store.path, mountpoint, options, ready, behind, held)
+        await _answer(operations, store.path, mountpoint, options, ready, behind, held, warm)
     finally:
         vfs.close()
 
@@ -313,8 +328,12 @@ async def _answer(
     ready: Callable[[], None],
     behind: Callable[[], Awaitable[None]],
     held: Callable[[], list[Path]],
+    warm: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
 ) -> None:
-    """Mount, and answer until unmounted; `behind` runs meanwhile, `held` names files written to."""
+    """Mount, and answer until unmounted; `behind` runs meanwhile, `held` names files written to.
+
+    That it is `ready` is said when it answers and `warm` has returned.
+    """
     try:
         pyfuse3.init(operations, str(mountpoint), _fuse_options(source, options))
     except RuntimeError as error:
@@ -324,7 +343,7 @@ async def _answer(
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signals, held)
             nursery.start_soon(behind)
-            nursery.start_soon(_announce, mountpoint, ready)
+            nursery.start_soon(_announce, mountpoint, warm, ready)
             await pyfuse3.main()
             clean = True
             nursery.cancel_scope.cancel()
@@ -352,8 +371,11 @@ async def _in_background(work: str, task: Callable[[], Awaitable[None]]) -> None
         _log.exception("%s ended; the files stay as they are until the next mount", work)
 
 
-async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
+async def _announce(
+    mountpoint: Path, warm: Callable[[], Awaitable[None]], ready: Callable[[], None]
+) -> None:
     await trio.to_thread.run_sync(os.statvfs, mountpoint, abandon_on_cancel=True)
+    await warm()
     _log.info("%s is mounted", mountpoint)
     ready()
 
