@@ -49,6 +49,9 @@ _TARGET_BYTES = 4095
 _BATCH = 24  # entries: what one page holds
 # Files rendered ahead of a reader that goes by name: each on a core of its own.
 _AHEAD = 2
+# Pictures read in one direction before that is done. Of those opened at random two are neighbours
+# now and then, and what was rendered in vain held up the next for 100 ms.
+_STEADY = 3
 _DOTS = 2  # readdir cookies of "." and ".." come before those of the index
 _SPECIAL = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
 
@@ -73,7 +76,8 @@ class Vfs:
         self._lookups: dict[int, int] = {}
         # Inodes without a name that somebody still uses; those of an earlier mount are gone.
         self._nameless: set[int] = set()
-        # The neighbours of the file read last: in which direction a reader of one goes.
+        # The neighbours of the file read last: how many files a reader of one of them has read in
+        # one direction then, less than 0 for backwards.
         self._expected: dict[int, int] = {}
         self._wanted, self._requests = trio.open_memory_channel[int](_AHEAD)
 
@@ -453,16 +457,17 @@ class Vfs:
             self._render_ahead(handle.entry.ino)
 
     def _render_ahead(self, ino: int) -> None:
-        """If `ino` was read after a neighbour of it, ask for the files farther on."""
+        """If `ino` was read after its neighbours on one side, ask for those on the other."""
         place = self._index.folder_of(ino)
-        step = self._expected.get(ino, 0)
+        run = self._expected.get(ino, 0)
         self._expected = {}
         if place is None:
             return
         after = self._index.next_names(*place, _AHEAD)
         before = self._index.previous_names(*place, _AHEAD)
-        self._expected = {ino: -1 for _, ino in before[:1]} | {ino: 1 for _, ino in after[:1]}
-        wanted = after if step > 0 else before if step < 0 else []
+        back, on = min(run, -1) - 1, max(run, 1) + 1
+        self._expected = {ino: back for _, ino in before[:1]} | {ino: on for _, ino in after[:1]}
+        wanted = after if run >= _STEADY else before if run <= -_STEADY else []
         for _, follower in wanted:
             try:
                 self._wanted.send_nowait(follower)
