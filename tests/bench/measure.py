@@ -58,10 +58,11 @@ def _written() -> int:
 
 def memory(pid: int) -> tuple[int, int]:
     """Bytes of memory now of a process, and of those it started (shared pages in proportion)."""
-    return _share(pid), sum(sum(memory(child)) for child in _children(pid))
+    return _share(pid), sum(sum(memory(child)) for child in children(pid))
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not ended."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
         files = [Path(f"/proc/{pid}/task/{task}/children") for task in tasks]

@@ -1,6 +1,7 @@
 """Hours on a real mount: a writer, a reader, a renamer, a deleter and a killer at once.
 
-Every second memory, descriptors and threads of the daemon and the slowest stat and read are noted.
+Every ten seconds memory, descriptors and threads of the daemon, its workers and their memory, the
+time that a stat took and the slowest read since are noted.
 Files whose fsync or close had been answered must be there, with their bytes, after each kill -9
 and at the end; a store that is whole then, and figures that do not grow, is what it is for.
 
@@ -22,6 +23,7 @@ import trio
 
 from fsmount.store.check import check_contents, check_relations
 from fsmount.store.store import Store
+from tests.bench.measure import children, memory
 from tests.e2e.mounts import Mount
 from tests.frames import png, screens
 
@@ -38,6 +40,7 @@ class World:
         self.counts: dict[str, int] = {}
         self.wrong: list[str] = []
         self.slowest = 0.0
+        self.slowest_of_all = 0.0
         self.stop = threading.Event()
         self.pause = threading.Event()
         self._next = 0
@@ -122,15 +125,13 @@ class World:
                 self.wrong.append(f"{name}: {error}")
 
 
-def figures(pid: int) -> tuple[int, int, int]:
-    """Resident MB, descriptors and threads of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    lines = (line.partition(":\t") for line in status.splitlines())
-    numbers = {key: value.removesuffix("kB") for key, _, value in lines}
+def figures(pid: int) -> str:
+    """What a daemon takes: memory (shared pages in proportion), descriptors, threads, workers."""
+    own, theirs = memory(pid)
+    descriptors, threads = (len(os.listdir(f"/proc/{pid}/{kind}")) for kind in ("fd", "task"))
     return (
-        int(numbers["VmRSS"]) >> 10,
-        len(os.listdir(f"/proc/{pid}/fd")),
-        int(numbers["Threads"]),
+        f"{own >> 20} MB, {descriptors} descriptors, {threads} threads,"
+        f" {len(children(pid))} workers of {theirs >> 20} MB"
     )
 
 
@@ -160,7 +161,8 @@ def soak(folder: Path, minutes: float, kill_every: float) -> int:
     findings = _findings(mount.store)
     for line in (*world.wrong[:20], *findings[:20]):
         print(line)
-    print(f"{world.counts} operations, {kills} kills, slowest read {world.slowest:.2f} s,"
+    print(f"{world.counts} operations, {kills} kills, slowest read"
+          f" {max(world.slowest, world.slowest_of_all):.2f} s,"
           f" {len(world.files)} files, {len(world.wrong) + len(findings)} failed")  # fmt: skip
     return 1 if world.wrong or findings else 0
 
@@ -174,8 +176,9 @@ def _watch(mount: Mount, world: World, until: float) -> None:
         wait = time.monotonic() - begin
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
-            memory, descriptors, threads = figures(mount.pid)
-            print(f"{memory} MB, {descriptors} descriptors, {threads} threads, stat {wait:.3f} s,"
+            slowest, world.slowest = world.slowest, 0.0
+            world.slowest_of_all = max(world.slowest_of_all, slowest)
+            print(f"{figures(mount.pid)}, stat {wait:.3f} s, slowest read {slowest:.2f} s,"
                   f" {len(world.files)} files", flush=True)  # fmt: skip
 
 
