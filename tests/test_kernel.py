@@ -109,8 +109,9 @@ def test_rows_and_tiles_that_do_not_fit_are_refused() -> None:
             kernel.cut_tiles(rows, 64, 16, wrong, bytearray(256))
     with pytest.raises(ValueError, match="tiles"):
         kernel.hash_tiles(bytes(64), 64, 16, bytes(8))
-    with pytest.raises(ValueError, match="tiles"):
-        kernel.flat_tiles(bytes(64), 63, 16)
+    for size, row, tile in ((64, 63, 16), (50, 10, 48), (64, 64, 24)):
+        with pytest.raises(ValueError, match="tiles"):
+            kernel.flat_tiles(bytes(size), row, tile)
     for size, row, channels, sample in (
         (15 * 48, 48, 3, 1),
         (16 * 45, 45, 3, 1),

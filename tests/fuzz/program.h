@@ -109,7 +109,7 @@ static u8 *exact(const void *bytes, size_t size)
 }
 
 /* What the program builds, in a block of exactly its size. */
-static u8 *build(Program *program, u32 *size)
+static inline u8 *build(Program *program, u32 *size)
 {
     u8 *room = malloc(MOST_RAW);
     *size = build_into(program, room, MOST_RAW);
@@ -119,7 +119,7 @@ static u8 *build(Program *program, u32 *size)
 }
 
 /* Changes `bytes` in up to five places. */
-static void edit(Program *program, u8 *bytes, u32 size)
+static inline void edit(Program *program, u8 *bytes, u32 size)
 {
     u32 edits = size ? take(program) % 6 : 0;
     while (edits--) {

@@ -297,7 +297,7 @@ PyObject *py_flat_tiles(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*nn:flat_tiles", &frame, &row, &tile))
         return NULL;
     PyObject *out = NULL;
-    if (!grid_of(frame.len, row, tile, &grid))
+    if (!grid_of(frame.len, row, tile, &grid) || tile % TILE_ROWS || row % (tile / TILE_ROWS))
         PyErr_SetString(PyExc_ValueError, "these tiles do not fit the frame");
     else
         out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)grid_tiles(&grid));
