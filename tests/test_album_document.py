@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -168,6 +171,41 @@ def test_exiftools_words_stay_readable_by_exiftool(tmp_path: Path) -> None:
     lines = done.stdout.split("\n")
     assert lines.count("Canon EOS Test") == 4
     assert lines.count("0 256 2048 1535") == 4
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie that nobody has asked for."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_exiftool_does_not_outlive_a_killed_process(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from fsmount.album.tags import ExifTool\n"
+        "with ExifTool() as tool:\n"
+        "    print(tool._process.pid, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        assert is_alive(pid)
+        process.kill()
+    end = time.monotonic() + 20
+    while is_alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_description_that_would_spoil_the_file_is_noticed() -> None:

@@ -27,9 +27,9 @@ class ExifTool:
             raise FsmountError(
                 "exiftool is not installed; on Debian it is the package libimage-exiftool-perl"
             )
-        self._links = tempfile.TemporaryDirectory(prefix="fsmount-")
+        self._links: tempfile.TemporaryDirectory[str] | None = None
         self._process = subprocess.Popen(
-            [program, "-stay_open", "True", "-@", "-"],
+            [*_dying_with_us(), program, "-stay_open", "True", "-@", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -47,7 +47,8 @@ class ExifTool:
             pass  # it has died; whoever needed it was told
         self._process.stdout.close()
         self._process.wait()
-        self._links.cleanup()
+        if self._links is not None:
+            self._links.cleanup()
 
     def describe(self, path: Path) -> bytes:
         """The ``rdf:Description`` of a file, whole; an empty one if exiftool has none to give."""
@@ -55,6 +56,7 @@ class ExifTool:
         name = os.fsencode(path.absolute())
         if b"\n" in name or b"\r" in name:
             # The list of files has one a line.
+            self._links = self._links or tempfile.TemporaryDirectory(prefix="fsmount-")
             link = Path(self._links.name, "photo")
             link.unlink(missing_ok=True)
             link.symlink_to(path.absolute())
@@ -77,6 +79,13 @@ class ExifTool:
                 raise OSError("no answer")
             lines.append(line)
         return b"".join(lines)
+
+
+def _dying_with_us() -> list[str]:
+    """What a command begins with whose process must not outlive this one, even killed: exiftool
+    goes on waiting for requests when there is nobody to write any."""
+    program = shutil.which("setpriv")
+    return [program, "--pdeathsig", "KILL"] if program else []
 
 
 def _empty(path: Path) -> bytes:
