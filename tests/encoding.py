@@ -22,6 +22,7 @@ from fsmount.store.pack import Pack
 from fsmount.store.planner import Plan, Planner
 from fsmount.store.reader import Place, Reader
 from fsmount.store.store import Store
+from tests.frames import FlakyDisk
 
 BUDGET = 32 << 20
 
@@ -160,6 +161,18 @@ def left_behind(store: Path, copy: Path) -> Path:
     """What a killed process leaves: a copy of a store that is in use."""
     shutil.copytree(store, copy, ignore=shutil.ignore_patterns("*-shm", "lock"))
     return copy
+
+
+def deaths(disk: FlakyDisk, root: Path, scratch: Path) -> list[Path]:
+    """What a process would leave of a store that died before each call from now on; grows."""
+    copies: list[Path] = []
+
+    def copy(call: str, what: object) -> int:
+        copies.append(left_behind(root, scratch / f"dead{len(copies)}"))
+        return 0
+
+    disk.hook = copy
+    return copies
 
 
 def open_files(folder: Path) -> list[str]:

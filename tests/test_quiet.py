@@ -22,7 +22,7 @@ from fsmount.store.pack import Entry
 from fsmount.store.repack import always
 from fsmount.store.store import Store
 from fsmount.store.writer import Writer
-from tests.encoding import Inline, forget_caches, get, left_behind, put
+from tests.encoding import Inline, deaths, forget_caches, get, put
 from tests.frames import FlakyDisk, png, screens
 from tests.test_repack import _poor, delete, facts, fill, opened, whole
 
@@ -391,15 +391,9 @@ async def test_death_at_any_system_call_loses_nothing(
         await delete(root, b"noise%d" % number)
         del files[b"noise%d" % number]
     disk = FlakyDisk()
-    copies: list[Path] = []
-
-    def copy(call: str, what: object) -> int:
-        copies.append(left_behind(root, tmp_path / f"dead{len(copies)}"))
-        return 0
-
     with opened(root, disk) as store:
         async with store.running(count=1):
-            disk.hook = copy
+            copies = deaths(disk, root, tmp_path)
             assert await store.repack_quietly(always)
             disk.hook = lambda call, what: 0
     assert len(copies) > 20

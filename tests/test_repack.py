@@ -22,7 +22,7 @@ from fsmount.store.check import check_contents, check_relations
 from fsmount.store.index import ROOT
 from fsmount.store.repack import Summary
 from fsmount.store.store import Store
-from tests.encoding import Inline, forget_caches, get, left_behind, open_files, put
+from tests.encoding import Inline, deaths, forget_caches, get, open_files, put
 from tests.frames import FlakyDisk, png, screens
 from tests.test_pack import unzipped
 
@@ -255,15 +255,9 @@ async def test_death_at_any_system_call_loses_nothing(
     await delete(root, b"05.png", b"note")
     del files[b"05.png"], files[b"note"]
     disk = FlakyDisk()
-    copies: list[Path] = []
-
-    def copy(call: str, what: object) -> int:
-        copies.append(left_behind(root, tmp_path / f"dead{len(copies)}"))
-        return 0
-
     with opened(root, disk) as store:
         async with store.running(count=1):
-            disk.hook = copy
+            copies = deaths(disk, root, tmp_path)
             await store.repack(lambda count: None)
             disk.hook = lambda call, what: 0
     calls = {call for call, _ in disk.calls}

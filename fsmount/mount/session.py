@@ -46,10 +46,10 @@ _WRITE_BACK_S = 30
 _SYNC_AT_ONCE = 256
 # After `umount` of the same store the process that served it takes a moment to end.
 _LOCK_WAIT_S = 3.0
-# What the kernel allows a process at most.
 # A mount that answers is announced when its first worker is up, so that the first picture opens
 # like any other; but not later than this, since all else is there.
 _WARM_S = 1.0
+# What the kernel allows a process at most.
 _MOST_FILES = Path("/proc/sys/fs/nr_open")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
