@@ -19,6 +19,7 @@ from fsmount.legacy.archive import Archive, LegacyTree
 from fsmount.legacy.names import instant
 from fsmount.legacy.pictures import Made
 from fsmount.legacy.runs import is_legacy, scan
+from fsmount.legacy.writing import difference
 from tests.encoding import Inline
 from tests.legacies import convert, minutes, samples, save
 
@@ -283,6 +284,17 @@ async def test_sixteen_bits(tmp_path: Path) -> None:
         result = found[stems[at]].data
         assert result is not None
         assert np.array_equal(png.read(result)[0], frames[at])
+
+
+def test_a_difference_of_sixteen_bits_is_not_written(tmp_path: Path) -> None:
+    """libjxl 0.10.1 can harm the process with one at effort 1."""
+    for dtype in (np.uint8, np.uint16):
+        frames = np.zeros((2, 30, 40, 3), dtype)
+        frames[1, 3] = 7
+        paths = [str(tmp_path / f"{dtype.__name__}{number}.png") for number in range(2)]
+        for path, frame in zip(paths, frames, strict=True):
+            Path(path).write_bytes(png.canonical(frame))
+        assert (difference(*paths) is None) == (dtype is np.uint16)
 
 
 # -- folders
