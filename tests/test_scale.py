@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 
 from fsmount.mount.vfs import Vfs
+from fsmount.store import copies
 from fsmount.store.check import check_relations
 from fsmount.store.index import ROOT, Index
 from fsmount.store.store import Store
@@ -153,3 +154,10 @@ async def test_a_listing_asks_no_file_for_its_label(store: Store) -> None:
     shown = await vfs.lookup(ROOT, b"one.png")
     with pytest.raises(OSError, match="not supported"):
         await vfs.getxattr(shown.ino, b"security.selinux")
+
+
+def test_the_copy_of_the_rows_is_made_without_holding_them(store: Store) -> None:
+    used, wanted = peak(lambda: copies.collect(store.index))
+    assert used - len(wanted.names) < FEW_BYTES
+    rows = copies.load(wanted.names, store.index.identity())
+    assert len(rows.objects) == FILES + 1

@@ -17,7 +17,7 @@ import trio
 from numpy.typing import NDArray
 
 from fsmount.errors import Damaged, NeedsExtra
-from fsmount.store.copies import load
+from fsmount.store.copies import read
 from fsmount.store.index import Inode, Object
 from fsmount.store.pack import read_entry, scan
 from fsmount.store.store import Store
@@ -217,7 +217,8 @@ def _copies(store: Store) -> Iterator[tuple[str, str]]:
     path = store.layout.names_copy
     if path.exists():
         try:
-            load(path.read_bytes(), store.index.identity())
+            for _ in read(path.read_bytes(), store.index.identity()):
+                pass
         except (OSError, Damaged) as error:
             yield f"packs/{path.name}", str(error)
     path = store.layout.second_entries

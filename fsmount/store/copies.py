@@ -1,21 +1,22 @@
 """Second copies, in ``packs/``: the rows of the index, and the objects many pictures hang on.
 
-``names.gz`` is written anew, under another name and renamed, when a pack is sealed and at a clean
-end; ``second.entries`` has entries as packs have them, one after the other, and only grows. Both
-are read by repair alone (`docs/format.md` has them to the byte). A failure to write them is logged
-and costs nothing now.
+``names.gz`` is written anew, under another name and renamed; ``second.entries`` has entries as
+packs have them, one after the other, and only grows. Both are read by repair alone
+(`docs/format.md` has them to the byte). When they are renewed is :mod:`copier`'s business.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import logging
 import os
 import zlib
-from collections import Counter
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from fsmount.errors import Damaged
@@ -43,19 +44,10 @@ class Rows:
     objects: list[Object] = field(default_factory=list)
 
 
-def rows_of(index: Index) -> Rows:
-    """All rows of an index but those of packs and signatures."""
-    return Rows(
-        index.opened(),
-        index.next_object_id(),
-        list(index.inodes()),
-        list(index.names()),
-        index.all_xattrs(),
-        list(index.all_objects()),
-    )
-
-
+# Lines that are compressed at a time.
+_AT_ONCE = 1000
 _FIELDS = [each.name for each in fields(Object)]
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _text(value: Any) -> Any:
@@ -67,39 +59,101 @@ def _bytes(value: Any) -> Any:
     return value.encode("latin-1") if isinstance(value, str) else value
 
 
-def dump(rows: Rows, identity: str) -> bytes:
-    """The bytes of ``names.gz``."""
-    head = {"format": 1, "uuid": identity, "opened": rows.opened, "next_object": rows.next_object}
-    lines: list[Any] = [head]
-    lines += [["inode", *map(_text, node)] for node in rows.inodes]
-    lines += [["name", *map(_text, row)] for row in rows.names]
-    lines += [["xattr", *map(_text, row)] for row in rows.xattrs]
-    for found in rows.objects:
+@dataclass(frozen=True)
+class Copies:
+    """What the copies are to say: the bytes of one, and the objects the other must have."""
+
+    names: bytes
+    many: tuple[int, ...]
+
+
+def collect(index: Index) -> Copies:
+    """What the copies should be as the index is now. Raises OSError, :class:`Damaged`.
+
+    Nothing is kept of a row: of a million files the bytes take 60 MB, and the counts four.
+    """
+    needed = array("I", bytes(4 * index.next_object_id()))
+    out = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=out, mtime=0) as packed:
+        some: list[str] = []
+        for line in _lines(index, needed):
+            some.append(_json(line))
+            if len(some) == _AT_ONCE:
+                packed.write("\n".join((*some, "")).encode())
+                some.clear()
+        packed.write("\n".join(some).encode())
+    return Copies(out.getvalue(), tuple(i for i, count in enumerate(needed) if count >= MANY))
+
+
+def collect_beside(path: str) -> Copies:
+    """:func:`collect`, in another process than the one that has the index open at `path`."""
+    index = Index(Path(path), Disk(), read_only=True)
+    try:
+        with index.snapshot():
+            return collect(index)
+    finally:
+        index.close()
+
+
+def _lines(index: Index, needed: array[int]) -> Iterator[Any]:
+    """The lines of ``names.gz``; `needed` counts for each object how many others need it."""
+    yield {
+        "format": 1,
+        "uuid": index.identity(),
+        "opened": index.opened(),
+        "next_object": index.next_object_id(),
+    }
+    for node in index.inodes():
+        yield ["inode", *map(_text, node)]
+    for row in index.names():
+        yield ["name", *map(_text, row)]
+    for xattr in index.all_xattrs():
+        yield ["xattr", *map(_text, xattr)]
+    for found in index.all_objects():
+        for number in found.needs:
+            if number != found.id and number < len(needed):
+                needed[number] += 1
         values = [getattr(found, name) for name in _FIELDS]
         values[6] = _text(found.sha256)
-        lines.append(["object", *values])
-    lines.append(["end"])
-    text = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
-    return gzip.compress(text.encode(), 6, mtime=0)
+        yield ["object", *values]
+    yield ["end"]
+
+
+def read(data: bytes, identity: str) -> Iterator[tuple[str, list[Any]]]:
+    """The lines of ``names.gz``, the head as ("head", [it]); raises :class:`Damaged` where they
+    end too soon or make no sense, and for those of another store."""
+    try:
+        last: tuple[str, list[Any]] = "", []
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as lines:
+            head = json.loads(lines.readline())
+            if head["format"] != 1 or head["uuid"] != identity:
+                raise Damaged("names.gz", reason="of another store")
+            yield "head", [head]
+            for line in lines:
+                kind, *values = json.loads(line)
+                last = kind, values
+                yield last
+        if last != ("end", []):
+            raise Damaged("names.gz", reason="cut off")
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zlib.error) as error:
+        raise Damaged("names.gz", reason=error) from error
 
 
 def load(data: bytes, identity: str) -> Rows:
-    """The inverse of :func:`dump`; raises :class:`Damaged`, also for that of another store."""
+    """The rows in ``names.gz``; raises :class:`Damaged`."""
+    rows = Rows()
     try:
-        lines = [json.loads(line) for line in gzip.decompress(data).split(b"\n")]
-        head = lines[0]
-        if head["format"] != 1 or head["uuid"] != identity or lines[-1] != ["end"]:
-            raise Damaged("names.gz", reason="of another store, or cut off")
-        rows = Rows(int(head["opened"]), int(head["next_object"]))
-        for kind, *values in lines[1:-1]:
+        for kind, values in read(data, identity):
             _take(rows, kind, values)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise Damaged("names.gz", reason=error) from error
     return rows
 
 
 def _take(rows: Rows, kind: str, values: list[Any]) -> None:
-    if kind == "inode":
+    if kind == "head":
+        rows.opened, rows.next_object = int(values[0]["opened"]), int(values[0]["next_object"])
+    elif kind == "inode":
         values[-1] = _bytes(values[-1])
         rows.inodes.append(Inode(*values))
     elif kind == "name":
@@ -121,34 +175,15 @@ def read_rows(layout: Layout, identity: str) -> Rows | None:
         return None
 
 
-@dataclass(frozen=True)
-class Copies:
-    """What the copies are to say: the bytes of one, and the objects the other must have."""
-
-    names: bytes
-    many: tuple[Object, ...]
-
-
-def collect(index: Index) -> Copies:
-    """What the copies should be as the index is now. Raises OSError, :class:`Damaged`."""
-    rows = rows_of(index)
-    needed = Counter(i for found in rows.objects for i in found.needs if i != found.id)
-    many = tuple(found for found in rows.objects if needed[found.id] >= MANY)
-    return Copies(dump(rows, index.identity()), many)
+def update(layout: Layout, disk: Disk, names: bytes, many: Sequence[Object]) -> None:
+    """Bring the copies up to date; touches no index. Raises OSError."""
+    _second_entries(layout, disk, many)
+    path = layout.names_copy
+    if not (path.exists() and path.read_bytes() == names):
+        disk.write_file(path, names)
 
 
-def update(layout: Layout, disk: Disk, wanted: Copies) -> None:
-    """Bring the copies up to date; touches no index. Failures are logged."""
-    try:
-        _second_entries(layout, disk, wanted.many)
-        path = layout.names_copy
-        if not (path.exists() and path.read_bytes() == wanted.names):
-            disk.write_file(path, wanted.names)
-    except OSError as error:
-        _log.warning("the copy of the index is not renewed: %s", error)
-
-
-def _second_entries(layout: Layout, disk: Disk, many: tuple[Object, ...]) -> None:
+def _second_entries(layout: Layout, disk: Disk, many: Sequence[Object]) -> None:
     path = layout.second_entries
     end, there = 0, set[tuple[int, int]]()
     for at, length, entry in scan(path) if path.exists() else ():

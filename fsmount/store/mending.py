@@ -17,6 +17,8 @@ async def mend(store: Store, repairs: Repairs, progress: Callable[[int], None]) 
         bad = hopeless(store.layout, store.index, report.unreadable)
         cut(store.layout, store.index, store.disk, bad, repairs)
         report = await _check(store, progress)
+    # They may be what was damaged.
+    store.renew_copies()
     return report
 
 

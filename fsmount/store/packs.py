@@ -11,12 +11,14 @@ import trio
 class Packs:
     """The packs of an open store as a whole. Belongs to the trio task.
 
-    `newest`: the highest number a pack has; `turn`: held by the writer that commits.
+    `newest`: the highest number a pack has; `turn`: held by the writer that commits; `copies_due`:
+    set when what the second copies say should be renewed soon.
     """
 
     def __init__(self, newest: int = 0) -> None:
         self.newest = newest
         self.turn = trio.Lock()
+        self.copies_due = trio.Event()
         self._readers: set[trio.Event] = set()
 
     @contextmanager

@@ -166,7 +166,7 @@ class Repacker:
                 self._disk.unlink(self._layout.kept(found.id))
         self.summary.dropped += len(dropped)
         # A copy that still has them would have a repair look for them.
-        await self._again.copy()
+        self._again.packs.copies_due.set()
 
     async def drop_emptied(self) -> None:
         """Forget packs that hold no object."""

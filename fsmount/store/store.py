@@ -25,6 +25,7 @@ from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError, ReadOnly, WorkerDied
 from fsmount.store import config, jobs
 from fsmount.store.bodies import Kept, Rendered, load_sums
+from fsmount.store.copier import Copier
 from fsmount.store.disk import Disk
 from fsmount.store.encoder import Encoder
 from fsmount.store.index import Index, Object
@@ -82,6 +83,7 @@ class Store:
                 self._packs.newest = opened.newest
                 self._writer = Writer(*rooms, self._packs, opened.fresh)
                 self._again = Writer(*rooms, self._packs, opened.again)
+                self._copier = Copier(self.layout, self.index, self.disk, self._packs)
                 self._encoder = Encoder(*rooms, self._writer)
         except BaseException:
             if self.lock is not None:
@@ -135,7 +137,8 @@ class Store:
         try:
             if self._writer is not None:
                 self._again.close()
-                self._writer.finish()
+                self._writer.close()
+                self._copier.finish()
         finally:
             self.index.close()
             if self.lock is not None:
@@ -197,6 +200,10 @@ class Store:
         """Make everything the index holds survive a power cut."""
         if self._writer is not None:
             await self._writer.force()
+
+    def renew_copies(self) -> None:
+        """Write the second copies anew soon, at the end at the latest."""
+        self._packs.copies_due.set()
 
     def repack_size(self) -> int:
         """Objects that :meth:`repack` would look at."""
@@ -321,6 +328,7 @@ class Store:
             if self._encoder is not None and self._writer is not None:
                 nursery.start_soon(self._durable_for_ever, self._encoder, self._writer)
                 nursery.start_soon(self._encoder.run, workers, count, self._budget)
+                nursery.start_soon(self._copier.run, workers)
             await trio.sleep_forever()
 
     async def warm(self) -> None:

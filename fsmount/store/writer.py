@@ -18,8 +18,6 @@ from dataclasses import replace
 
 import trio
 
-from fsmount.errors import Damaged
-from fsmount.store import copies
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About
@@ -170,7 +168,7 @@ class Writer:
         async with self.packs.turn:
             await self._commit(full, lengths, rows)
             if full:
-                await self._copy()
+                self.packs.copies_due.set()
 
     async def _commit(
         self, full: list[Pack], lengths: dict[Pack, int], rows: Callable[[], None]
@@ -189,19 +187,6 @@ class Writer:
         for pack in full:
             with suppress(OSError):
                 pack.close()
-
-    async def copy(self) -> None:
-        """Bring the second copies in ``packs/`` up to date. Failures are logged."""
-        async with self.packs.turn:
-            await self._copy()
-
-    async def _copy(self) -> None:
-        try:
-            wanted = copies.collect(self._index)
-        except (OSError, Damaged) as error:
-            _log.warning("the copy of the index is not renewed: %s", error)
-            return
-        await trio.to_thread.run_sync(copies.update, self._layout, self._disk, wanted)
 
     def forget(self, object_id: int) -> None:
         """The object's row is there, or never will be: it needs not be remembered here any more."""
@@ -243,14 +228,6 @@ class Writer:
                 going.pop()
         finally:
             self._removable += going
-
-    def finish(self) -> None:
-        """A clean end: packs closed, second copies up to date."""
-        self.close()
-        try:
-            copies.update(self._layout, self._disk, copies.collect(self._index))
-        except (OSError, Damaged) as error:
-            _log.warning("the copy of the index is not renewed: %s", error)
 
     def close(self) -> None:
         """Leave open packs readable by any unzip. Uncommitted entries are cut off."""

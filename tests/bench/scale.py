@@ -5,7 +5,8 @@
 The store is synthetic (:mod:`tests.bench.synthetic`); `--store` keeps it there, or takes one that
 is there. `ls -l` goes in turn over folders of the store and of a filesystem that does nothing
 (:mod:`tests.bench.nothing`): the ratio is that of the medians. Memory of the daemon is what it has
-more after `find` has shown every file to the kernel.
+more after `find` has shown every file to the kernel. The first `umount` comes after that, the
+second after one file was written, when the copy of the index is made anew.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from statistics import median
 from fsmount.mount.mountpoint import unmount
 from fsmount.store.config import Layout
 from tests.bench import synthetic
-from tests.bench.measure import machine, memory, processor_ns, timed
+from tests.bench.measure import Watch, machine, memory, processor_ns, timed
 from tests.bench.ours import fsmount
 
 _LISTINGS = 9
@@ -118,6 +119,17 @@ def finding(folder: Path, pid: int, files: int) -> dict[str, float]:
     }
 
 
+def ending(store: Path, folder: Path) -> dict[str, float]:
+    """A clean end after one new file: seconds, and most memory of the daemon meanwhile."""
+    fsmount("mount", store, folder)
+    pid = int(os.getxattr(folder, "user.fsmount.pid"))
+    (folder / "new.txt").write_text("new")
+    with Watch(pid) as watch:
+        took = timed(lambda: unmount(folder))
+    copy = Layout(store).names_copy.stat().st_size
+    return {"umount_changed_s": took, "umount_changed_bytes": watch.peak[0], "names_gz_bytes": copy}
+
+
 def commands(store: Path) -> dict[str, float]:
     """Processor seconds and largest memory of commands that look at the index."""
     found: dict[str, float] = {}
@@ -158,7 +170,7 @@ def measure(store: Path, scratch: Path, files: int, per_folder: int) -> dict[str
         found |= finding(ours, pid, files)
         end = time.perf_counter()
     found["umount_s"] = time.perf_counter() - end
-    return {**found, **commands(store)}
+    return {**found, **ending(store, ours), **commands(store)}
 
 
 def main() -> None:

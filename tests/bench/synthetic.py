@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import stat
 import tempfile
 import time
@@ -53,6 +54,9 @@ def fill(path: Path, files: int, folder: int = FOLDER, *, shared: bool = False) 
         with index.transaction():
             _fill_folder(index, picture, source, start, min(folder, files - start), shared)
     index.close()
+    store = Store.open(path)
+    store.renew_copies()
+    store.close()
 
 
 async def _with_one_picture(path: Path, picture: Path) -> None:
@@ -88,6 +92,7 @@ def _fill_folder(
                 picture,
                 id=number,
                 kind="delta",
+                sha256=hashlib.sha256(name).digest(),
                 depth=1,
                 needs=_spread(number, NEEDS),
                 layer=_spread(number, _LAYER),

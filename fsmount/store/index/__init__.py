@@ -64,9 +64,21 @@ class Index(Audit):
         return 0 if row is None else int(row[0])
 
     def set_opened(self, count: int) -> None:
-        """Note an opening."""
+        """Note an opening, which is not a change."""
+        changed = self.changed
         with self.transaction():
             self._run("UPDATE meta SET value = ? WHERE key = 'opened'", (count,))
+        self.changed = changed
+
+    def copied(self) -> int:
+        """The opening at whose end the second copies were last left as they should be."""
+        row = self._one("SELECT value FROM meta WHERE key = 'copied'")
+        return 0 if row is None else int(row[0])
+
+    def set_copied(self) -> None:
+        """Note that the second copies say what the index does, at the end of this opening."""
+        with self.transaction():
+            self._run("INSERT OR REPLACE INTO meta VALUES ('copied', ?)", (self.opened(),))
 
     # -- figures
 

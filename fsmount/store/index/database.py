@@ -61,12 +61,17 @@ def register_vfs() -> None:
 
 
 class Database:
-    """A file. Raises :class:`Damaged` where SQLite finds damage, OSError on a full disk."""
+    """A file. Raises :class:`Damaged` where SQLite finds damage, OSError on a full disk.
+
+    `dirty`: there are commits that a power cut may take back; `changed`: there have been commits
+    since it was opened; `suspect`: a failed fsync.
+    """
 
     def __init__(self, path: Path, disk: Disk, *, read_only: bool = False) -> None:
         self.file = path
         self.read_only = read_only
         self.dirty = False
+        self.changed = False
         self.suspect = False
         self.reserve: Reserve | None = None
         self._disk = disk
@@ -126,7 +131,7 @@ class Database:
             if self._db.in_transaction:
                 self._run("ROLLBACK")
             raise
-        self.dirty = True
+        self.dirty = self.changed = True
 
     def make_room(self) -> None:
         """On a full disk: let the next commits go where the log has been, so that it need not grow.
