@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fsmount.codec import engine
+from fsmount.store import config, encoder
+from fsmount.store import store as store_module
+from tests.encoding import Inline, forget_caches
+from tests.frames import FlakyDisk
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("default"), max_examples=5000)
@@ -23,3 +29,36 @@ def both_engines(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "NATIVE", request.param)
         yield
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store without worker processes and long waits."""
+    forget_caches()
+
+    async def at_once(_: Callable[..., Any]) -> None:
+        return
+
+    monkeypatch.setattr(Inline, "before", staticmethod(at_once))
+    monkeypatch.setattr(store_module, "Workers", Inline)
+    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.01)
+
+
+@pytest.fixture
+def disk() -> FlakyDisk:
+    """A disk that fails when told to."""
+    return FlakyDisk()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder of a new store."""
+    config.make(tmp_path / "store", FlakyDisk())
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files over 5,000 bytes are large."""
+    monkeypatch.setattr(encoder, "KEEP_BYTES", 5000)

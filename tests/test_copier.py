@@ -10,26 +10,16 @@ from typing import Any
 import pytest
 import trio
 
-from fsmount.store import config, copier, copies, encoder, pack
-from fsmount.store import store as store_module
+from fsmount.store import config, copier, copies, pack
 from fsmount.store.config import Layout
-from fsmount.store.disk import Disk
 from fsmount.store.store import Store
-from tests.encoding import Inline, put
+from tests.encoding import put
 from tests.frames import png, screens
 
 
-@pytest.fixture(name="root")
-def root_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copier, "_REST", 0.0)
-    config.make(tmp_path / "store", Disk())
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "Workers", Inline)
 
 
 def names(root: Path) -> set[bytes]:

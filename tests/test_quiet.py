@@ -14,8 +14,7 @@ import trio
 import trio.testing
 
 from fsmount.codec import images
-from fsmount.store import config, encoder, jobs, pack, quiet, repack
-from fsmount.store import store as store_module
+from fsmount.store import encoder, jobs, pack, quiet, repack
 from fsmount.store.entries import About, raw_entry
 from fsmount.store.index import ROOT, Object
 from fsmount.store.pack import Entry
@@ -30,21 +29,13 @@ SEAL = 12_000
 
 
 @pytest.fixture(autouse=True)
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No worker processes, poor codes at ingest, small packs, a look each time."""
-    forget_caches()
-    monkeypatch.setattr(store_module, "Workers", Inline)
+def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poor codes at ingest, small packs, a look each time."""
     monkeypatch.setattr(quiet, "Workers", Inline)
     monkeypatch.setattr(quiet, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.0)
     monkeypatch.setattr(images, "encode", _poor)
     monkeypatch.setattr(pack, "SEAL_BYTES", SEAL)
-
-
-@pytest.fixture(name="root")
-def root_folder(tmp_path: Path) -> Path:
-    config.make(tmp_path / "store", FlakyDisk())
-    return tmp_path / "store"
 
 
 def pictures(count: int, seed: int = 0) -> dict[bytes, bytes]:

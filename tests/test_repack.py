@@ -16,8 +16,7 @@ from fsmount.codec import images, webp
 from fsmount.codec.samples import Frame
 from fsmount.codec.webp import Effort
 from fsmount.errors import ReadOnly, WorkerDied
-from fsmount.store import config, encoder, repack
-from fsmount.store import store as store_module
+from fsmount.store import encoder, repack
 from fsmount.store.check import check_contents, check_relations
 from fsmount.store.index import ROOT
 from fsmount.store.repack import Summary
@@ -33,19 +32,10 @@ def _poor(image: Frame) -> tuple[str, bytes]:
 
 
 @pytest.fixture(autouse=True)
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No worker processes, poor codes at ingest, files over 100,000 bytes are large."""
-    forget_caches()
-    monkeypatch.setattr(store_module, "Workers", Inline)
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poor codes at ingest, files over 100,000 bytes are large."""
     monkeypatch.setattr(encoder, "KEEP_BYTES", 100_000)
     monkeypatch.setattr(images, "encode", _poor)
-
-
-@pytest.fixture(name="root")
-def root_folder(tmp_path: Path) -> Path:
-    config.make(tmp_path / "store", FlakyDisk())
-    return tmp_path / "store"
 
 
 def pictures(count: int = 6) -> dict[bytes, bytes]:

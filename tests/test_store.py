@@ -30,11 +30,6 @@ def root_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "store"
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "Workers", Inline)
-
-
 async def test_with_worker_processes(root: Path) -> None:
     files = {b"%d.png" % number: png(frame) for number, frame in enumerate(screens(6))}
     files[b"note"] = NOTE
