@@ -1,9 +1,11 @@
-"""How long `stat` and a file's first bytes take while the daemon is busy encoding, and its memory.
+"""How long `stat` and a file's bytes take, also while the daemon is busy encoding; its memory.
 
     python -m tests.bench.latency [FOLDER_OF_PNGS]
 
 Prints distributions in milliseconds, not verdicts: machines differ and are shared. `lookup` asks
-for names that do not exist, which the kernel never answers by itself.
+for names that do not exist, which the kernel never answers by itself. A file is opened *again*
+when the kernel has its pages: what that costs on the disk, and on the smallest filesystem that
+pyfuse3 can serve (:mod:`tests.bench.nothing`), stands beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from tests.bench import nothing
 from tests.bench.measure import Watch, quantiles, timed
 from tests.corpus import root
 from tests.e2e.mounts import Mount
@@ -63,15 +66,37 @@ def main() -> None:
             mount.start()
             with Watch(mount.pid) as reading:
                 first = [timed(partial(_first_byte, name)) for name in names]
-                again = [timed(name.read_bytes) for name in names]
+                for name in names:
+                    name.read_bytes()
             print(row("first byte, cold, in order", first))
-            print(row("whole file, again", again))
+            warm(files[-1], names[-1], Path(scratch))
             for what, peak in (("encoding", watch.peak), ("reading all", reading.peak)):
                 shown = f"daemon {peak[0] >> 20} MiB, workers {peak[1] >> 20} MiB"
                 print(f"peak memory {what}: {shown}")
             mount.stop()
         finally:
             mount.clean()
+
+
+def warm(on_disk: Path, in_mount: Path, scratch: Path) -> None:
+    """One file that the kernel has, read as a whole in turn from three filesystems."""
+    (scratch / "nothing").mkdir()
+    with nothing.mounted(scratch / "nothing", 1, 1, on_disk.stat().st_size):
+        (made_up,) = (scratch / "nothing").glob("*/*")
+        files = {"the disk": on_disk, "nothing": made_up, "fsmount": in_mount}
+        buffer = bytearray(on_disk.stat().st_size)
+        times: dict[str, list[float]] = {where: [] for where in files}
+        for _ in range(_COUNT):
+            for where, file in files.items():
+                times[where].append(timed(partial(_read, file, buffer)))
+    for where, seconds in times.items():
+        print(row(f"whole file again, from {where}", seconds))
+
+
+def _read(path: Path, buffer: bytearray) -> None:
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
 
 
 def _first_byte(path: Path) -> bytes:

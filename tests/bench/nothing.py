@@ -1,9 +1,10 @@
-"""The smallest filesystem pyfuse3 can serve: what any listing costs before a store comes into it.
+"""The smallest filesystem pyfuse3 can serve: what requests cost before a store comes into it.
 
-    python -m tests.bench.nothing DIR --files 1000000 --folder 25000
+    python -m tests.bench.nothing DIR --files 1000000 --folder 25000 --size 100000
 
-Names are those of :mod:`tests.bench.synthetic`; attributes are made up and files have no contents.
-Prints "ready" when it answers, and ends when it is unmounted.
+Names are those of :mod:`tests.bench.synthetic`; attributes are made up and files are all zeros,
+kept by the kernel once they were read. Prints "ready" when it answers, and ends when it is
+unmounted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from __future__ import annotations
 import argparse
 import errno
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyfuse3
@@ -19,14 +24,19 @@ import trio
 from tests.bench.synthetic import FILES, FOLDER, names
 
 TIMEOUT_S = 86_400.0
+SIZE = 100_000
 _FILE, _DIR = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 
 
 class Nothing(pyfuse3.Operations):
     """Folders 2, 3, … in the root, each with the same names; numbers give everything else."""
 
-    def __init__(self, files: int, folder: int) -> None:
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, files: int, folder: int, size: int) -> None:
         super().__init__()
+        self._size = size
         self._folders = [f"{start:08}".encode() for start in range(0, files, folder)]
         self._names = list(names(folder))
         self._places = {name: place for place, name in enumerate(self._names)}
@@ -37,7 +47,7 @@ class Nothing(pyfuse3.Operations):
         entry.st_ino = ino
         entry.st_mode = _DIR if ino <= 1 + len(self._folders) else _FILE
         entry.st_nlink = 1
-        entry.st_size = 100_000
+        entry.st_size = self._size
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = 1_700_000_000_000_000_000
         entry.entry_timeout = entry.attr_timeout = TIMEOUT_S
         return entry
@@ -75,6 +85,35 @@ class Nothing(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, listed[place], entry, place + 1):
                 return
 
+    async def open(
+        self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileInfo:
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
+
+    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        return bytes(max(0, min(size, self._size - off)))
+
+    async def flush(self, fh: pyfuse3.FileHandleT) -> None:
+        return
+
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        return
+
+
+@contextmanager
+def mounted(folder: Path, files: int, per_folder: int, size: int = SIZE) -> Iterator[int]:
+    """It, on `folder`, by a process of its own: the number of that."""
+    sizes = ["--files", str(files), "--folder", str(per_folder), "--size", str(size)]
+    command = [sys.executable, "-m", __name__, str(folder), *sizes]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    try:
+        yield process.pid
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        process.wait()
+
 
 async def _serve() -> None:
     async with trio.open_nursery() as nursery:
@@ -87,8 +126,9 @@ def main() -> None:
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("--files", type=int, default=FILES)
     parser.add_argument("--folder", type=int, default=FOLDER)
+    parser.add_argument("--size", type=int, default=SIZE)
     chosen = parser.parse_args()
-    operations = Nothing(chosen.files, chosen.folder)
+    operations = Nothing(chosen.files, chosen.folder, chosen.size)
     pyfuse3.init(operations, str(chosen.mountpoint), {"fsname=nothing", "default_permissions"})
     try:
         trio.run(_serve)

@@ -16,7 +16,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from statistics import median
 
 from fsmount.mount.mountpoint import unmount
 from fsmount.store.config import Layout
-from tests.bench import synthetic
+from tests.bench import nothing, synthetic
 from tests.bench.measure import Watch, machine, memory, processor_ns, timed
 from tests.bench.ours import fsmount
 
@@ -42,21 +41,6 @@ def mounted(store: Path, folder: Path) -> Iterator[int]:
         yield int(os.getxattr(folder, "user.fsmount.pid"))
     finally:
         unmount(folder)
-
-
-@contextmanager
-def nothing(folder: Path, files: int, per_folder: int) -> Iterator[int]:
-    """The filesystem that does nothing on `folder`; its process."""
-    sizes = ["--files", str(files), "--folder", str(per_folder)]
-    command = [sys.executable, "-m", "tests.bench.nothing", str(folder), *sizes]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    try:
-        yield process.pid
-    finally:
-        subprocess.run(["umount", folder], check=True)
-        process.wait()
 
 
 def run(*command: str | Path) -> float:
@@ -164,7 +148,7 @@ def measure(store: Path, scratch: Path, files: int, per_folder: int) -> dict[str
     index = Layout(store).index.stat().st_size
     found: dict[str, object] = {**machine(), "files": files, "index_bytes_per_file": index / files}
     found |= mounting(store, ours)
-    with mounted(store, ours) as pid, nothing(theirs, files, per_folder) as other:
+    with mounted(store, ours) as pid, nothing.mounted(theirs, files, per_folder) as other:
         found |= listing((ours, pid), (theirs, other))
     with mounted(store, ours) as pid:
         found |= finding(ours, pid, files)
