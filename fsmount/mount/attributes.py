@@ -1,4 +1,4 @@
-"""The plain values that cross the mount's rooms: attributes, changes to them, the caller."""
+"""What crosses the mount's rooms: attributes, changes to them, the caller, bodies to read from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 NAME_BYTES = 255
 """Longest name of an entry, in bytes."""
 
 _TIME_LIMIT_NS = (1 << 63) - 1
+
+
+class Bytes(Protocol):
+    """A body to read from: a staged file, or a rendered one."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+
+    async def pread(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`; fewer only at the end."""
 
 
 class Attributes(NamedTuple):

@@ -19,12 +19,11 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import trio
 
 from fsmount.errors import Damaged
-from fsmount.mount.attributes import failure, now_ns, without_privileges
+from fsmount.mount.attributes import Bytes, failure, now_ns, without_privileges
 from fsmount.store.disk import pread
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
@@ -33,17 +32,6 @@ _log = logging.getLogger(__name__)
 
 _SLICE_BYTES = 1 << 20
 _SIZE_LIMIT = (1 << 63) - 1
-
-
-class Bytes(Protocol):
-    """A body to read from: a staged file or a rendered one."""
-
-    @property
-    def size(self) -> int:
-        """Bytes in it."""
-
-    async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`; fewer only at the end."""
 
 
 class StagedFile:

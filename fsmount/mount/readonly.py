@@ -31,24 +31,13 @@ from pyfuse3 import (
 )
 
 import fsmount
-from fsmount.mount.attributes import NAME_BYTES, Attributes, failure
+from fsmount.mount.attributes import NAME_BYTES, Attributes, Bytes, failure
 from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, Overrides, answers, entry_of
 
 _ROOT = pyfuse3.ROOT_INODE
 _VIRTUAL = b"user.fsmount."
 # What stat shows in a listing where nobody knows the size yet; the kernel asks again at once.
 _UNKNOWN = 0
-
-
-class Bytes(Protocol):
-    """A body to read from (:class:`fsmount.store.bodies.Rendered` is one)."""
-
-    @property
-    def size(self) -> int:
-        """Bytes in it."""
-
-    async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`; fewer only at the end."""
 
 
 class Node(Protocol):
