@@ -183,10 +183,11 @@ class _World:
                 if entry.object_id >= self._next_object:
                     later[entry.object_id] = place, number, entry
         self._follow(seen, places, packs)
-        for number, length in lengths.items():
-            known = [o.offset + o.length for o in self._objects.values() if o.pack == number]
-            # Sealed: what is damaged inside is not to be appended to.
-            self._packs[number] = max([length, *known]), True
+        for known in self._objects.values():
+            if known.pack in lengths:
+                lengths[known.pack] = max(lengths[known.pack], known.offset + known.length)
+        # Sealed: what is damaged inside is not to be appended to.
+        self._packs.update((number, (length, True)) for number, length in lengths.items())
         reader = Reader(list(places.values()), _LAYER_BYTES)
         for object_id in sorted(later):
             found = self._read(*later[object_id], reader)
