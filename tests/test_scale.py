@@ -158,6 +158,7 @@ async def test_a_listing_asks_no_file_for_its_label(store: Store) -> None:
 
 def test_the_copy_of_the_rows_is_made_without_holding_them(store: Store) -> None:
     used, wanted = peak(lambda: copies.collect(store.index))
-    assert used - len(wanted.names) < FEW_BYTES
+    # The bytes are there twice when the parts are joined.
+    assert used - 2 * len(wanted.names) < FEW_BYTES
     rows = copies.load(wanted.names, store.index.identity())
     assert len(rows.objects) == FILES + 1

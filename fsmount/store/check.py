@@ -17,7 +17,7 @@ import trio
 from numpy.typing import NDArray
 
 from fsmount.errors import Damaged, NeedsExtra
-from fsmount.store.copies import read
+from fsmount.store import copies
 from fsmount.store.index import Inode, Object
 from fsmount.store.pack import read_entry, scan
 from fsmount.store.store import Store
@@ -80,11 +80,20 @@ def _relations(store: Store) -> tuple[Report, dict[int, tuple[int, bool]]]:
     """The findings, and the packs there were."""
     report = Report()
     problems = store.index.integrity()
-    if problems:
-        report.findings.append(("index.sqlite", "; ".join(problems[:3]), []))
-        report.readable = False
-        return report, {}
+    if not problems:
+        try:
+            return _readable(store, report)
+        except Damaged as error:
+            problems = [str(error)]
+    report.findings.append(("index.sqlite", "; ".join(problems[:3]), []))
+    report.readable = False
+    return report, {}
+
+
+def _readable(store: Store, report: Report) -> tuple[Report, dict[int, tuple[int, bool]]]:
+    """As :func:`_relations`; raises :class:`Damaged` where rows cannot be read."""
     with store.index.snapshot():
+        difference = copies.disagreement(store.layout, store.index)
         ids = np.fromiter(store.index.object_ids(), np.int64)
         report.objects = len(ids)
         findings = [
@@ -99,6 +108,8 @@ def _relations(store: Store) -> tuple[Report, dict[int, tuple[int, bool]]]:
         packs = store.index.packs()
     for (what, why, _), files in zip(findings, names, strict=True):
         report.findings.append((what, why, files))
+    if difference:
+        report.findings.append(("index.sqlite", difference, []))
     # Outside the snapshot: a mount beside us may have encoded a file since.
     for what, why in _staged(store, staged):
         report.findings.append((what, why, []))
@@ -217,7 +228,7 @@ def _copies(store: Store) -> Iterator[tuple[str, str]]:
     path = store.layout.names_copy
     if path.exists():
         try:
-            for _ in read(path.read_bytes(), store.index.identity()):
+            for _ in copies.read(path.read_bytes(), store.index.identity()):
                 pass
         except (OSError, Damaged) as error:
             yield f"packs/{path.name}", str(error)

@@ -9,6 +9,7 @@ clean end.
 from __future__ import annotations
 
 import logging
+import zlib
 
 import trio
 
@@ -69,10 +70,12 @@ class Copier:
     def finish(self) -> None:
         """A clean end: the copies say what the index does. Failures are logged."""
         try:
-            if self._is_due():
-                wanted = copies.collect(self._index)
-                copies.update(self._layout, self._disk, wanted.names, self._many(wanted))
-            self._index.set_copied()
+            if not self._is_due():
+                self._index.set_copied()
+                return
+            wanted = copies.collect(self._index)
+            copies.update(self._layout, self._disk, wanted.names, self._many(wanted))
+            self._index.set_copied(zlib.crc32(wanted.names))
         except (OSError, Damaged) as error:
             _log.warning(_FAILED, error)
 

@@ -94,6 +94,9 @@ def _unreadable(layout: Layout, disk: Disk, identity: str) -> str:
         problems = index.integrity()
         if not problems and index.identity() != identity:
             problems = ["it belongs to another store"]
+        if not problems:
+            difference = copies.disagreement(layout, index)
+            problems = [difference] if difference else []
         return "; ".join(problems[:3])
     except (FsmountError, OSError) as error:
         return str(error)

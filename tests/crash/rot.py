@@ -1,4 +1,5 @@
-"""Bit rot: every bit of a small store is flipped, every file cut at every boundary and deleted.
+"""Bit rot: every bit of a small store is flipped, every file cut at every boundary and deleted, and
+every page of the index stands in the place of every other.
 
 Whatever is damaged: names and attributes are right or opening fails with a reason; each file gives
 its bytes or an error; nothing crashes or hangs; and `check --full` notices whatever a read does
@@ -15,13 +16,16 @@ import contextlib
 import os
 import random
 import resource
+import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 from multiprocessing import get_context
 from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
 
 import trio
 
@@ -40,6 +44,8 @@ from tests.encoding import forget_caches, put
 from tests.frames import png, screens
 
 _SECONDS = 20
+_INDEX, _PAGE = "index.sqlite", 4096
+_PAGES = ("swapped", "twice")
 _MEMORY = 4 << 30
 # Said of the whole store: a file of it that cannot be read, or that is not there.
 Facts = dict[bytes, tuple[object, ...]]
@@ -75,13 +81,21 @@ def make_reference(root: Path) -> None:
 
 
 def _facts(store: Store) -> Facts:
-    """Names and attributes."""
-    out: Facts = {}
+    """Names and attributes, and what the root lists to a reader that takes little at a time."""
+    out: Facts = {b"": tuple(_listed(store))}
     for path, node in store.index.walk():
         xattrs = sorted(store.index.xattrs(node.ino).items())
         out[path] = (node.mode, node.uid, node.gid, node.nlink, node.size, node.mtime_ns,
                      node.target, *xattrs)  # fmt: skip
     return out
+
+
+def _listed(store: Store) -> Iterator[bytes]:
+    after = 0
+    while rows := store.index.children(ROOT, after, 3):
+        for after, name, node in rows:
+            yield name
+            yield b"%d" % node.ino
 
 
 async def _bodies(store: Store) -> dict[bytes, bytes | None]:
@@ -172,35 +186,69 @@ def remember_renders() -> None:
     vars(jobs)["render"] = render
 
 
-def damages(root: Path) -> Iterator[tuple[str, int, int]]:
-    """(file, byte, bit), bit -1: cut there, -2: the file is deleted."""
+class Damage(NamedTuple):
+    """What is done to a file at a byte. `how`: "flip" the bit `other`, "cut" there, the file is
+    "gone", pages are "swapped" with those at `other`, or stand in the place of those, too
+    ("twice")."""
+
+    name: str
+    how: str
+    at: int = 0
+    other: int = 0
+
+
+def damages(root: Path) -> Iterator[Damage]:
+    """All of them."""
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.parent.name != "staging":
             name = str(path.relative_to(root))
-            for at in range(path.stat().st_size):
+            size = path.stat().st_size
+            for at in range(size):
                 for bit in range(8):
-                    yield name, at, bit
-            for at in range(0, path.stat().st_size, 16):
-                yield name, at, -1
-            yield name, 0, -2
+                    yield Damage(name, "flip", at, bit)
+            for at in range(0, size, 16):
+                yield Damage(name, "cut", at)
+            yield Damage(name, "gone")
+    # The checksum of a page does not cover its place.
+    size = (root / _INDEX).stat().st_size
+    for at, other in permutations(range(0, size, _PAGE), 2):
+        yield Damage(_INDEX, "twice", at, other)
+        if at < other:
+            yield Damage(_INDEX, "swapped", at, other)
 
 
-def apply(path: Path, at: int, bit: int) -> None:
+def apply(path: Path, damage: Damage) -> None:
     """Damage a file."""
-    if bit == -2:
+    _, how, at, other = damage
+    if how == "gone":
         path.unlink()
-    elif bit == -1:
+    elif how == "cut":
         os.truncate(path, at)
     else:
         with path.open("r+b", buffering=0) as file:
-            byte = os.pread(file.fileno(), 1, at)[0]
-            os.pwrite(file.fileno(), bytes([byte ^ 1 << bit]), at)
+            fd = file.fileno()
+            if how == "flip":
+                os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1 << other]), at)
+                return
+            page, replaced = os.pread(fd, _PAGE, at), os.pread(fd, _PAGE, other)
+            os.pwrite(fd, page, other)
+            if how == "swapped":
+                os.pwrite(fd, replaced, at)
+
+
+class _HangError(BaseException):
+    """It took too long; goes through whatever catches errors."""
+
+
+def _hangs(number: int, frame: FrameType | None) -> None:
+    raise _HangError
 
 
 def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
     """(cases, what was wrong) of one share of all damages."""
     quiet()
     small_limits()
+    signal.signal(signal.SIGALRM, _hangs)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(dir=fast()) as scratch:
@@ -208,17 +256,21 @@ def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
         make_reference(root)
         files = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
         cases = list(damages(root))
+        # Not every n-th of these: they are few.
+        pages = [damage for damage in cases if damage.how in _PAGES]
+        cases = [damage for damage in cases if damage.how not in _PAGES]
         chosen = random.Random(every).sample(cases, len(cases) // every) if every > 1 else cases
-        chosen = chosen[share::shares]
+        chosen = (chosen + pages)[share::shares]
 
         async def work() -> None:
             whole = await look(root)
             assert None not in whole.bodies.values()
             remember_renders()
-            for number, (name, at, bit) in enumerate(chosen):
-                why = await _case(root, files, (name, at, bit), whole, writer=number % 50 == 0)
+            for number, damage in enumerate(chosen):
+                writer = number % 50 == 0 or damage.how in _PAGES
+                why = await _case(root, files, damage, whole, writer=writer)
                 if why:
-                    wrong.append(f"{name} byte {at} bit {bit}: {why}")
+                    wrong.append(f"{damage}: {why}")
 
         trio.run(work)
     return len(chosen), wrong
@@ -227,30 +279,31 @@ def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
 async def _case(
     root: Path,
     files: dict[Path, bytes],
-    case: tuple[str, int, int],
+    damage: Damage,
     whole: Reference,
     *,
     writer: bool,
 ) -> str:
-    name, at, bit = case
-    path = root / name
-    apply(path, at, bit)
-    begin = time.monotonic()
+    path = root / damage.name
+    apply(path, damage)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
     try:
         why = await verdict(root, whole)
         if not why and writer:
             why = await _recovers(root, whole)
     except Exception as error:
         why = f"raised {error!r}"
-    if time.monotonic() - begin > _SECONDS:
-        why = why or "took too long"
+    except _HangError:
+        why = "hangs"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     if writer:
         for inner in [p for p in root.rglob("*") if p.is_file() and p not in files]:
             inner.unlink()
         for file, data in files.items():
             file.write_bytes(data)
-    elif bit >= 0:
-        apply(path, at, bit)
+    elif damage.how == "flip":
+        apply(path, damage)
     else:
         path.write_bytes(files[path])
     return why

@@ -19,6 +19,7 @@ from typing import Any
 
 import apsw
 
+from fsmount.store.index import kinds
 from fsmount.store.index.audit import Audit
 from fsmount.store.index.database import VFS, address, register_vfs
 from fsmount.store.index.schema import INODE, ROOT, Inode, Object, schema
@@ -55,12 +56,12 @@ class Index(Audit):
 
     def identity(self) -> str:
         """The uuid of the store the index belongs to."""
-        row = self._one("SELECT value FROM meta WHERE key = 'uuid'")
+        row = self._one("SELECT value FROM meta WHERE key = 'uuid'", of=kinds.TEXT)
         return "" if row is None else str(row[0])
 
     def opened(self) -> int:
         """How often the store had been opened for writing when this index was last written."""
-        row = self._one("SELECT value FROM meta WHERE key = 'opened'")
+        row = self._one("SELECT value FROM meta WHERE key = 'opened'", of=kinds.NUMBER)
         return 0 if row is None else int(row[0])
 
     def set_opened(self, count: int) -> None:
@@ -72,13 +73,23 @@ class Index(Audit):
 
     def copied(self) -> int:
         """The opening at whose end the second copies were last left as they should be."""
-        row = self._one("SELECT value FROM meta WHERE key = 'copied'")
+        row = self._one("SELECT value FROM meta WHERE key = 'copied'", of=kinds.NUMBER)
         return 0 if row is None else int(row[0])
 
-    def set_copied(self) -> None:
-        """Note that the second copies say what the index does, at the end of this opening."""
+    def copy_sum(self) -> int | None:
+        """The CRC-32 of ``names.gz`` as it was left then."""
+        row = self._one("SELECT value FROM meta WHERE key = 'copy'", of=kinds.NUMBER)
+        return None if row is None else int(row[0])
+
+    def set_copied(self, copy_sum: int | None = None) -> None:
+        """Note that the second copies say what the index does, at the end of this opening.
+
+        `copy_sum`: of ``names.gz`` if that was written.
+        """
+        values = {"copied": self.opened()} | ({} if copy_sum is None else {"copy": copy_sum})
         with self.transaction():
-            self._run("INSERT OR REPLACE INTO meta VALUES ('copied', ?)", (self.opened(),))
+            for row in values.items():
+                self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
 
     # -- figures
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fsmount.store.index import kinds
 from fsmount.store.index.objects import Objects
-from fsmount.store.index.schema import I_INODE, INODE, IS_FOLDER, PAGE, ROOT, Inode, Object
+from fsmount.store.index.schema import I_INODE, INODE, IS_FOLDER, ROOT, Inode, Object
 
 
 class Audit(Objects):
@@ -71,10 +72,9 @@ class Audit(Objects):
 
     def object_ids(self) -> Iterator[int]:
         """The id of every object."""
-        last = 0
-        while rows := self._all("SELECT id FROM objects WHERE id > ? LIMIT ?", last, PAGE):
-            yield from (row[0] for row in rows)
-            last = rows[-1][0]
+        statement = "SELECT id FROM objects WHERE id > ? ORDER BY id LIMIT ?"
+        for (number,) in self._pages(statement, of=kinds.NUMBER):
+            yield number
 
     def shown(self, ids: set[int]) -> Iterator[tuple[int, bytes]]:
         """(object, path) of all names of files that show one of `ids`."""
@@ -82,7 +82,7 @@ class Audit(Objects):
             if inode.object_id not in ids:
                 continue
             for folder, name in self._all(
-                "SELECT folder, name FROM dirents WHERE ino = ?", inode.ino
+                "SELECT folder, name FROM dirents WHERE ino = ?", inode.ino, of=kinds.NUMBER_BLOB
             ):
                 above = self.path(folder)
                 yield inode.object_id, above + b"/" * bool(above) + name
@@ -92,7 +92,8 @@ class Audit(Objects):
         rows = self._all(
             "SELECT d.name FROM dirents d LEFT JOIN inodes i ON i.ino = d.ino"
             " LEFT JOIN inodes f ON f.ino = d.folder"
-            f" WHERE i.ino IS NULL OR f.ino IS NULL OR NOT {IS_FOLDER % 'f'}"
+            f" WHERE i.ino IS NULL OR f.ino IS NULL OR NOT {IS_FOLDER % 'f'}",
+            of=kinds.BLOB,
         )
         return [row[0] for row in rows]
 
@@ -125,6 +126,7 @@ class Audit(Objects):
         rows = self._all(
             f"SELECT o.size, {I_INODE} FROM inodes i LEFT JOIN objects o ON o.id = i.object"
             " WHERE (i.mode & 61440) = 32768 AND ((i.staged IS NULL) = (i.object IS NULL)"
-            " OR (i.object IS NOT NULL AND o.size IS NOT i.size))"
+            " OR (i.object IS NOT NULL AND o.size IS NOT i.size))",
+            of=kinds.SIZED_INODE,
         )
         return [(Inode._make(row[1:]), row[0]) for row in rows]

@@ -16,6 +16,8 @@ import apsw.sqlite_extra
 
 from fsmount.errors import Damaged
 from fsmount.store.disk import Disk
+from fsmount.store.index.kinds import Kind
+from fsmount.store.index.schema import PAGE
 from fsmount.store.reserve import Reserve
 
 VFS = "cksmvfs"
@@ -201,13 +203,43 @@ class Database:
         with translated(self.file):
             return self._db.execute(sql, values)
 
-    def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
-        with translated(self.file):
-            return self._db.execute(sql, values).fetchone()
+    # The checksum of a page does not cover its place. Where one stands in another's (a write that
+    # went astray), SQLite gives rows that are of another table, or were not asked for.
 
-    def _all(self, sql: str, *values: Any) -> list[Any]:
+    def _one(self, sql: str, *values: Any, of: Kind | None = None) -> tuple[Any, ...] | None:
+        """The first row, or None; raises :class:`Damaged` if it is none `of` these."""
         with translated(self.file):
-            return self._db.execute(sql, values).fetchall()
+            row = self._db.execute(sql, values).fetchone()
+        if row is not None:
+            self._check([row], of)
+        return row
+
+    def _all(self, sql: str, *values: Any, of: Kind | None = None) -> list[Any]:
+        """All rows; raises :class:`Damaged` if one is none `of` these."""
+        with translated(self.file):
+            rows = self._db.execute(sql, values).fetchall()
+        self._check(rows, of)
+        return rows
+
+    def _check(self, rows: list[Any], of: Kind | None) -> None:
+        if of is not None and not {tuple(map(type, row)) for row in rows} <= of:
+            raise Damaged(self.file, reason="rows of another table")
+
+    def _pages(self, sql: str, *values: Any, of: Kind, after: Any = 0) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query that is read a page at a time. It ends with what comes before them
+        and how many to read: ``… key > ? ORDER BY key LIMIT ?``; the key is the first column."""
+        while rows := self._all(sql, *values, after, PAGE, of=of):
+            yield from self._ascending(rows, after)
+            after = rows[-1][0]
+
+    def _ascending(self, rows: list[Any], after: Any) -> list[Any]:
+        """`rows` if their first columns ascend from above `after`; else reading on from the last
+        might never end. Raises :class:`Damaged`."""
+        for key, *_ in rows:
+            if key <= after:
+                raise Damaged(self.file, reason="rows are out of order")
+            after = key
+        return rows
 
     def bytes(self) -> int:
         """Size of the database, its journal aside."""

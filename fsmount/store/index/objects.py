@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 
 from fsmount.errors import Damaged
+from fsmount.store.index import kinds
 from fsmount.store.index.schema import OBJECT, PAGE, Object, object_of, pack_ids, unpack_ids
 from fsmount.store.index.tree import Tree
 
@@ -82,7 +83,7 @@ class Objects(Tree):
 
     def known_object(self, object_id: int) -> Object | None:
         """The row of an object, or None."""
-        row = self._one(f"SELECT {OBJECT} FROM objects WHERE id = ?", object_id)
+        row = self._one(f"SELECT {OBJECT} FROM objects WHERE id = ?", object_id, of=kinds.OBJECT)
         return None if row is None else object_of(row)
 
     def objects(self, ids: Sequence[int]) -> list[Object]:
@@ -91,19 +92,16 @@ class Objects(Tree):
 
     def all_objects(self) -> Iterator[Object]:
         """Every object, by id, read a page at a time."""
-        last = 0
-        while rows := self._all(
-            f"SELECT {OBJECT} FROM objects WHERE id > ? ORDER BY id LIMIT ?", last, PAGE
-        ):
-            yield from map(object_of, rows)
-            last = rows[-1][0]
+        statement = f"SELECT {OBJECT} FROM objects WHERE id > ? ORDER BY id LIMIT ?"
+        rows = self._pages(statement, of=kinds.OBJECT)
+        return map(object_of, rows)
 
     def unneeded_objects(self, needed: Container[int] | None = None) -> list[Object]:
         """Objects that no inode shows and no object that is shown is rendered from.
 
         `needed`: what :meth:`needed_by_shown` has found, where that was asked before.
         """
-        unused = self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0")
+        unused = self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0", of=kinds.OBJECT)
         if not unused:
             return []
         if needed is None:
@@ -117,8 +115,9 @@ class Objects(Tree):
             "SELECT id, needs FROM objects WHERE id > ? AND uses > 0 ORDER BY id LIMIT ?",
             last,
             PAGE,
+            of=kinds.NUMBER_BLOB,
         ):
-            yield {needed for row in rows for needed in unpack_ids(row[1])}
+            yield {n for _, needs in self._ascending(rows, last) for n in unpack_ids(needs)}
             last = rows[-1][0]
 
     def unused_bytes(self) -> int:
@@ -144,7 +143,7 @@ class Objects(Tree):
             for object_id in dropped:
                 self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
                 self._run("DELETE FROM objects WHERE id = ?", (object_id,))
-            for row in self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0"):
+            for row in self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0", of=kinds.OBJECT):
                 found = object_of(row)
                 if gone.intersection(found.needs):
                     self._run(
@@ -161,7 +160,8 @@ class Objects(Tree):
 
     def objects_in(self, pack: int) -> list[Object]:
         """The objects of a pack as they lie in it."""
-        rows = self._all(f"SELECT {OBJECT} FROM objects WHERE pack = ? ORDER BY offset", pack)
+        statement = f"SELECT {OBJECT} FROM objects WHERE pack = ? ORDER BY offset"
+        rows = self._all(statement, pack, of=kinds.OBJECT)
         return [object_of(row) for row in rows]
 
     def find_object(self, sha256: bytes, size: int) -> int | None:
@@ -171,24 +171,26 @@ class Objects(Tree):
             sha256[:8],
             sha256,
             size,
+            of=kinds.NUMBER,
         )
         return None if row is None else int(row[0])
 
     def next_object_id(self) -> int:
         """The id that no object has or had."""
-        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'objects'")
+        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'objects'", of=kinds.NUMBER)
         return 1 if row is None else int(row[0]) + 1
 
     def names_of(self, object_id: int) -> list[bytes]:
         """Paths of all files that show an object."""
-        rows = self._all("SELECT ino FROM inodes WHERE object = ? AND nlink > 0", object_id)
+        statement = "SELECT ino FROM inodes WHERE object = ? AND nlink > 0"
+        rows = self._all(statement, object_id, of=kinds.NUMBER)
         return [self.path(row[0]) for row in rows]
 
     # -- packs
 
     def packs(self) -> dict[int, tuple[int, bool]]:
         """id -> (committed length in bytes, sealed)."""
-        rows = self._all("SELECT id, length, sealed FROM packs ORDER BY id")
+        rows = self._all("SELECT id, length, sealed FROM packs ORDER BY id", of=kinds.THREE_NUMBERS)
         return {row[0]: (row[1], bool(row[2])) for row in rows}
 
     def set_pack(self, pack: int, length: int, sealed: bool) -> None:
@@ -211,7 +213,8 @@ class Objects(Tree):
 
     def repacked(self) -> dict[int, int]:
         """How many bytes from its start of each pack `repack` has written; the rest is ingest's."""
-        rows = self._all("SELECT key, value FROM meta WHERE key GLOB ?", _REPACKED + "*")
+        statement = "SELECT key, value FROM meta WHERE key GLOB ?"
+        rows = self._all(statement, _REPACKED + "*", of=kinds.TEXT_NUMBER)
         return {int(key.removeprefix(_REPACKED)): int(value) for key, value in rows}
 
     def set_repacked(self, pack: int, length: int) -> None:
@@ -237,5 +240,7 @@ class Objects(Tree):
     def signatures(self, geometry: str) -> list[tuple[int, bytes]]:
         """(object, data) of one geometry, oldest first."""
         return self._all(
-            "SELECT object, data FROM signatures WHERE geometry = ? ORDER BY object", geometry
+            "SELECT object, data FROM signatures WHERE geometry = ? ORDER BY object",
+            geometry,
+            of=kinds.NUMBER_BLOB,
         )

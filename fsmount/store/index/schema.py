@@ -16,7 +16,8 @@ def schema() -> list[str]:
     """The canonical description of every table; a row's invariants stand beside it."""
     return [
         # uuid: of the store the index belongs to; opened: how often it was opened for writing;
-        # repacked:N: bytes from the start of pack N that `repack` wrote, so need no second look.
+        # repacked:N: bytes from the start of pack N that `repack` wrote, so need no second look;
+        # copied: the opening at whose end names.gz said what the index did, copy: its CRC-32.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
         # One row per file, folder, link or special file; root is 1. mode has the type bits.
         # Regular files: exactly one of staged (token of a file in staging/) and object (objects.id)

@@ -6,8 +6,9 @@ import stat
 from collections.abc import Iterator
 
 from fsmount.errors import Damaged, NoSuchInode
+from fsmount.store.index import kinds
 from fsmount.store.index.database import Database
-from fsmount.store.index.schema import COLUMNS, I_INODE, INODE, PAGE, ROOT, Inode
+from fsmount.store.index.schema import COLUMNS, I_INODE, INODE, ROOT, Inode
 
 # Folders in a path: PATH_MAX allows no more than 2048.
 _DEEPEST = 4096
@@ -20,7 +21,7 @@ class Tree(Database):
 
     def inode(self, ino: int) -> Inode:
         """The row of `ino`; raises :class:`NoSuchInode`."""
-        row = self._one(f"SELECT {INODE} FROM inodes WHERE ino = ?", ino)
+        row = self._one(f"SELECT {INODE} FROM inodes WHERE ino = ?", ino, of=kinds.INODE)
         if row is None:
             raise NoSuchInode(ino)
         return Inode(*row)
@@ -32,6 +33,7 @@ class Tree(Database):
             " WHERE d.folder = ? AND d.name = ?",
             folder,
             name,
+            of=kinds.INODE,
         )
         return None if row is None else Inode(*row)
 
@@ -45,8 +47,9 @@ class Tree(Database):
             folder,
             after,
             limit,
+            of=kinds.CHILD,
         )
-        return [(row[0], row[1], Inode._make(row[2:])) for row in rows]
+        return [(row[0], row[1], Inode._make(row[2:])) for row in self._ascending(rows, after)]
 
     def next_names(self, folder: int, name: bytes, limit: int = 1) -> list[tuple[bytes, int]]:
         """The entries that follow `name` in name order: (name, ino)."""
@@ -55,6 +58,7 @@ class Tree(Database):
             folder,
             name,
             limit,
+            of=kinds.BLOB_NUMBER,
         )
 
     def previous_names(self, folder: int, name: bytes, limit: int = 1) -> list[tuple[bytes, int]]:
@@ -65,6 +69,7 @@ class Tree(Database):
             folder,
             name,
             limit,
+            of=kinds.BLOB_NUMBER,
         )
 
     def is_empty(self, folder: int) -> bool:
@@ -73,7 +78,9 @@ class Tree(Database):
 
     def folder_of(self, ino: int) -> tuple[int, bytes] | None:
         """One place where `ino` is named: (folder, name)."""
-        row = self._one("SELECT folder, name FROM dirents WHERE ino = ? LIMIT 1", ino)
+        row = self._one(
+            "SELECT folder, name FROM dirents WHERE ino = ? LIMIT 1", ino, of=kinds.NUMBER_BLOB
+        )
         return None if row is None else (row[0], row[1])
 
     def path(self, ino: int) -> bytes:
@@ -203,47 +210,39 @@ class Tree(Database):
 
     def orphans(self) -> list[Inode]:
         """Inodes that were unlinked while open when the last process ended."""
-        rows = self._all(f"SELECT {INODE} FROM inodes WHERE nlink = 0")
+        rows = self._all(f"SELECT {INODE} FROM inodes WHERE nlink = 0", of=kinds.INODE)
         return [Inode(*row) for row in rows]
 
     def staged_inodes(self) -> list[Inode]:
         """All inodes with a staged file."""
-        rows = self._all(f"SELECT {INODE} FROM inodes WHERE staged IS NOT NULL")
+        rows = self._all(f"SELECT {INODE} FROM inodes WHERE staged IS NOT NULL", of=kinds.INODE)
         return [Inode(*row) for row in rows]
 
     def inodes(self) -> Iterator[Inode]:
         """Every inode, by number, read a page at a time."""
-        last = 0
-        while rows := self._all(
-            f"SELECT {INODE} FROM inodes WHERE ino > ? ORDER BY ino LIMIT ?", last, PAGE
-        ):
-            yield from map(Inode._make, rows)
-            last = rows[-1][0]
+        statement = f"SELECT {INODE} FROM inodes WHERE ino > ? ORDER BY ino LIMIT ?"
+        rows = self._pages(statement, of=kinds.INODE)
+        return map(Inode._make, rows)
 
     def names(self) -> Iterator[tuple[int, bytes, int]]:
         """Every entry, in the order they were made, read a page at a time: (folder, name, ino)."""
-        last = 0
-        while rows := self._all(
-            "SELECT cookie, folder, name, ino FROM dirents WHERE cookie > ?"
-            " ORDER BY cookie LIMIT ?",
-            last,
-            PAGE,
+        for _, *row in self._pages(
+            "SELECT cookie, folder, name, ino FROM dirents"
+            " WHERE cookie > ? ORDER BY cookie LIMIT ?",
+            of=kinds.NAME,
         ):
-            yield from (row[1:] for row in rows)
-            last = rows[-1][0]
+            yield row[0], row[1], row[2]
 
     def by_name(self, folder: int) -> Iterator[tuple[bytes, Inode]]:
         """Entries of a folder in name order, read a page at a time."""
-        name = b""
-        while rows := self._all(
+        for name, *inode in self._pages(
             f"SELECT d.name, {I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
             " WHERE d.folder = ? AND d.name > ? ORDER BY d.name LIMIT ?",
             folder,
-            name,
-            PAGE,
+            of=kinds.NAMED_INODE,
+            after=b"",
         ):
-            for name, *inode in rows:
-                yield name, Inode._make(inode)
+            yield name, Inode._make(inode)
 
     def walk(self, folder: int = ROOT, path: bytes = b"") -> Iterator[tuple[bytes, Inode]]:
         """Every entry below `folder`, names in order: (path, inode); folders before contents."""
@@ -256,6 +255,8 @@ class Tree(Database):
                 opened.pop()
                 continue
             name, entry = found
+            if len(opened) > _DEEPEST:
+                raise Damaged(self.file, reason=f"the folders in {path[:200]!r} form a circle")
             here = path + b"/" + name if path else name
             yield here, entry
             if stat.S_ISDIR(entry.mode):
@@ -265,15 +266,19 @@ class Tree(Database):
 
     def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """All stored extended attributes of an inode."""
-        return dict(self._all("SELECT name, value FROM xattrs WHERE ino = ?", ino))
+        return dict(
+            self._all("SELECT name, value FROM xattrs WHERE ino = ?", ino, of=kinds.TWO_BLOBS)
+        )
 
     def all_xattrs(self) -> list[tuple[int, bytes, bytes]]:
         """Every stored extended attribute: (ino, name, value)."""
-        return self._all("SELECT ino, name, value FROM xattrs ORDER BY ino, name")
+        return self._all("SELECT ino, name, value FROM xattrs ORDER BY ino, name", of=kinds.XATTR)
 
     def get_xattr(self, ino: int, name: bytes) -> bytes | None:
         """One attribute's value, or None."""
-        row = self._one("SELECT value FROM xattrs WHERE ino = ? AND name = ?", ino, name)
+        row = self._one(
+            "SELECT value FROM xattrs WHERE ino = ? AND name = ?", ino, name, of=kinds.BLOB
+        )
         return None if row is None else row[0]
 
     def set_xattr(self, ino: int, name: bytes, value: bytes) -> None:

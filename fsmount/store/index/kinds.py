@@ -1,0 +1,34 @@
+"""The types that the values of a row may have.
+
+SQLite gives whatever a record holds. The checksum of a page does not cover its place, so where one
+stands in another's (a write that went astray), rows are of another table: that shows by the types.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from types import NoneType
+
+Kind = frozenset[tuple[type, ...]]
+
+
+_Column = type | tuple[type, ...]
+
+
+def _kind(*columns: _Column) -> Kind:
+    """Rows whose columns have these types, each or one of several."""
+    return frozenset(product(*(each if isinstance(each, tuple) else (each,) for each in columns)))
+
+
+_INODE: tuple[_Column, ...] = (*[int] * 10, (int, NoneType), (int, NoneType), (bytes, NoneType))
+
+INODE = _kind(*_INODE)
+CHILD = _kind(int, bytes, *_INODE)
+NAMED_INODE = _kind(bytes, *_INODE)
+SIZED_INODE = _kind((int, NoneType), *_INODE)
+OBJECT = _kind(int, str, *[int] * 4, bytes, int, bytes, bytes, (str, NoneType), int)
+NAME = _kind(int, int, bytes, int)
+XATTR = _kind(int, bytes, bytes)
+NUMBER, TEXT, BLOB = _kind(int), _kind(str), _kind(bytes)
+NUMBER_BLOB, BLOB_NUMBER, TWO_BLOBS = _kind(int, bytes), _kind(bytes, int), _kind(bytes, bytes)
+TEXT_NUMBER, THREE_NUMBERS = _kind(str, int), _kind(int, int, int)
