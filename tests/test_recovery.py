@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fsmount.errors import Damaged
 from fsmount.store import config
 from fsmount.store.index import ROOT, Index, Object
 from fsmount.store.pack import Entry, Pack, scan
@@ -107,6 +108,7 @@ def test_nothing_is_removed_before_the_index_is_durable(rooms: Rooms) -> None:
 
 
 def test_large_files_that_were_not_committed_go(rooms: Rooms) -> None:
+    rooms.index.set_pack(1, 1, True)
     rooms.index.add_object(
         Object(7, "raw", 1, 0, 1, 2, bytes(32), 0),
     )
@@ -114,6 +116,36 @@ def test_large_files_that_were_not_committed_go(rooms: Rooms) -> None:
         rooms.layout.kept(number).write_bytes(b"x")
     rooms.recover().close()
     assert os.listdir(rooms.layout.raw) == ["00000007"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        # As if the page with these rows were another's.
+        "DELETE FROM packs",
+        "UPDATE packs SET length = 1",
+        "DELETE FROM objects",
+        "DELETE FROM inodes WHERE ino != 1",
+    ],
+)
+def test_nothing_goes_on_the_word_of_an_index_that_lacks_rows(rooms: Rooms, statement: str) -> None:
+    pack = rooms.pack(1, 2)
+    rooms.index.set_pack(1, pack.length, False)
+    pack.append(Entry("000000ff.bin", b"never", b"committed"))
+    pack.close()
+    rooms.index.add_object(Object(7, "raw", 1, 0, pack.length // 3, 1 << 30, bytes(32), 0))
+    rooms.layout.kept(7).write_bytes(b"x")
+    shown = rooms.index.inode(rooms.staged(b"shown", b"x"))
+    assert shown.staged is not None
+    assert rooms.index.encode(shown.ino, shown.staged, 7, 1 << 30)
+    rooms.staged(b"staged", b"y")
+    rooms.index._run(statement)
+    files = [path for path in rooms.layout.index.parent.rglob("*/*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    assert len(before) == 4
+    with pytest.raises(Damaged, match=r"it does not know|packs it knows"):
+        rooms.recover()
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_an_unfinished_tail_is_dropped(rooms: Rooms) -> None:

@@ -137,13 +137,20 @@ def disagreement(layout: Layout, index: Index) -> str:
     return ""
 
 
+def is_current(layout: Layout, index: Index) -> bool:
+    """Whether ``names.gz`` is what a clean end has left, after which nothing was written."""
+    path = layout.names_copy
+    return (
+        index.copied() == index.opened()
+        and path.exists()
+        and zlib.crc32(path.read_bytes()) == index.copy_sum()
+    )
+
+
 def _last_lines(layout: Layout, index: Index) -> Iterator[bytes]:
-    """The lines of the copy if it was written at the last end, a clean one; else none."""
-    if index.copied() != index.opened() or not layout.names_copy.exists():
-        return
-    data = layout.names_copy.read_bytes()
-    if zlib.crc32(data) == index.copy_sum():
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as lines:
+    """The lines of the copy if it is current, else none."""
+    if is_current(layout, index):
+        with gzip.GzipFile(fileobj=io.BytesIO(layout.names_copy.read_bytes())) as lines:
             yield from (line.rstrip(b"\n") for line in lines)
 
 

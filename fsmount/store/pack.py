@@ -154,6 +154,13 @@ def _members(data: bytes, limit: int) -> Iterator[Member]:
         yield member
 
 
+def has_directory(path: Path, at: int) -> bool:
+    """Whether the central directory begins there."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(at)
+        return file.read(len(_CENTRAL_MAGIC)) in (_CENTRAL_MAGIC, _END_MAGIC)
+
+
 def scan(path: Path) -> Iterator[tuple[int, int, Entry]]:
     """All whole entries: (offset, length, entry). What is damaged is skipped, to the next header
     behind which a whole entry stands; so whatever follows damage is found."""

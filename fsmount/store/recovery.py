@@ -16,7 +16,7 @@ from fsmount.errors import Damaged
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index
-from fsmount.store.pack import Pack
+from fsmount.store.pack import Pack, has_directory
 from fsmount.store.staging import Staging
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class OpenPacks(NamedTuple):
 
 def recover(layout: Layout, index: Index, staging: Staging, disk: Disk) -> OpenPacks:
     """Bring folder and index together; the packs that are open for appending."""
-    bin_ = _Bin(layout, disk, keep=not _is_current(layout, index))
+    bin_ = _Bin(layout, index, disk, keep=not _is_current(layout, index))
     index.make_room()
     _purge_orphans(index)
     # Files go only when the rows that say so would survive a power cut.
@@ -55,15 +55,29 @@ def recover(layout: Layout, index: Index, staging: Staging, disk: Disk) -> OpenP
 
 class _Bin:
     """Where files go that the index does not know: away, or aside where it may be the index that
-    is wrong (an old copy of it, or one without its journal)."""
+    is wrong (an old copy of it, or one without its journal).
 
-    def __init__(self, layout: Layout, disk: Disk, *, keep: bool) -> None:
+    Raises :class:`Damaged` where it contradicts itself: then rows may be missing, and nothing goes.
+    """
+
+    def __init__(self, layout: Layout, index: Index, disk: Disk, *, keep: bool) -> None:
         self._layout = layout
+        self._index = index
         self._disk = disk
         self._keep = keep
+        self._asked = False
+
+    def _ask(self) -> None:
+        """Once, and only if there is something to drop: it takes a look at all rows."""
+        if not self._asked:
+            why = self._index.contradiction()
+            if why:
+                raise Damaged(self._layout.index, reason=why)
+            self._asked = True
 
     def drop(self, path: Path) -> None:
         """Delete a file, or move it to ``lost/``."""
+        self._ask()
         if self._keep:
             self._disk.rename(path, self._aside(path))
         else:
@@ -71,8 +85,11 @@ class _Bin:
 
     def drop_tail(self, path: Path, length: int) -> None:
         """A pack is about to be cut to `length` bytes: keep a copy of it in ``lost/``."""
-        if self._keep and path.exists() and path.stat().st_size > length:
-            self._disk.write_file(self._aside(path), path.read_bytes())
+        if path.exists() and path.stat().st_size > length:
+            if not has_directory(path, length):
+                self._ask()
+            if self._keep:
+                self._disk.write_file(self._aside(path), path.read_bytes())
 
     def _aside(self, path: Path) -> Path:
         if not self._layout.lost.exists():

@@ -94,14 +94,19 @@ def _unreadable(layout: Layout, disk: Disk, identity: str) -> str:
         problems = index.integrity()
         if not problems and index.identity() != identity:
             problems = ["it belongs to another store"]
-        if not problems:
-            difference = copies.disagreement(layout, index)
-            problems = [difference] if difference else []
-        return "; ".join(problems[:3])
+        return "; ".join(problems[:3]) or _wrong_rows(layout, index)
     except (FsmountError, OSError) as error:
         return str(error)
     finally:
         index.close()
+
+
+def _wrong_rows(layout: Layout, index: Index) -> str:
+    """Why the rows are wrong, or ""; raises :class:`Damaged` if some cannot be read."""
+    # These are not in the copy.
+    for read in (index.packs, index.repacked, index.staged_inodes, index.orphans):
+        read()
+    return index.contradiction() or copies.disagreement(layout, index)
 
 
 def _logs(path: Path) -> list[Path]:

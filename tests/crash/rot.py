@@ -93,9 +93,10 @@ def _facts(store: Store) -> Facts:
 def _listed(store: Store) -> Iterator[bytes]:
     after = 0
     while rows := store.index.children(ROOT, after, 3):
-        for after, name, node in rows:
+        for _, name, node in rows:
             yield name
             yield b"%d" % node.ino
+        after = rows[-1][0]
 
 
 async def _bodies(store: Store) -> dict[bytes, bytes | None]:

@@ -8,6 +8,24 @@ from fsmount.store.index import kinds
 from fsmount.store.index.objects import Objects
 from fsmount.store.index.schema import I_INODE, INODE, IS_FOLDER, ROOT, Inode, Object
 
+_CONTRADICTIONS = {
+    "objects lie outside of the packs it knows": (
+        "SELECT 1 FROM objects o LEFT JOIN packs p ON p.id = o.pack"
+        " WHERE p.id IS NULL OR o.offset + o.length > p.length"
+    ),
+    "files show objects it does not know": (
+        "SELECT 1 FROM inodes i LEFT JOIN objects o ON o.id = i.object"
+        " WHERE i.object IS NOT NULL AND o.id IS NULL"
+    ),
+    "names show files it does not know": (
+        "SELECT 1 FROM dirents d LEFT JOIN inodes i ON i.ino = d.ino WHERE i.ino IS NULL"
+    ),
+    "it does not list all staged files": (
+        "SELECT 1 FROM inodes NOT INDEXED WHERE staged IS NOT NULL AND ino NOT IN"
+        " (SELECT ino FROM inodes INDEXED BY inodes_staged WHERE staged IS NOT NULL)"
+    ),
+}
+
 
 class Audit(Objects):
     """All rows against each other."""
@@ -96,6 +114,16 @@ class Audit(Objects):
             of=kinds.BLOB,
         )
         return [row[0] for row in rows]
+
+    def contradiction(self) -> str:
+        """Why files must not go for not being in the index, or "": rows of it are missing.
+
+        So it is where a page stands in another's place. Goes through all rows.
+        """
+        for why, query in _CONTRADICTIONS.items():
+            if self._one(query + " LIMIT 1") is not None:
+                return why
+        return ""
 
     def wrong_links(self) -> list[tuple[int, int, int]]:
         """Inodes whose link count is not what the names say: (ino, nlink, what it should be)."""

@@ -211,12 +211,20 @@ class Tree(Database):
     def orphans(self) -> list[Inode]:
         """Inodes that were unlinked while open when the last process ended."""
         rows = self._all(f"SELECT {INODE} FROM inodes WHERE nlink = 0", of=kinds.INODE)
-        return [Inode(*row) for row in rows]
+        return [self._as_its_row(Inode(*row)) for row in rows]
 
     def staged_inodes(self) -> list[Inode]:
         """All inodes with a staged file."""
         rows = self._all(f"SELECT {INODE} FROM inodes WHERE staged IS NOT NULL", of=kinds.INODE)
-        return [Inode(*row) for row in rows]
+        return [self._as_its_row(Inode(*row)) for row in rows]
+
+    def _as_its_row(self, found: Inode) -> Inode:
+        """`found` by an index of some of the rows, if its row says the same: an orphan is about to
+        be removed. Raises :class:`Damaged`."""
+        row = self._one(f"SELECT {INODE} FROM inodes WHERE ino = ?", found.ino)
+        if row != found:
+            raise Damaged(self.file, reason=f"inode {found.ino} is not what an index has of it")
+        return found
 
     def inodes(self) -> Iterator[Inode]:
         """Every inode, by number, read a page at a time."""
