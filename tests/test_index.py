@@ -7,7 +7,7 @@ import random
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -596,3 +596,55 @@ def test_ids_of_early_stores_are_read(ids: set[int]) -> None:
 
 def test_ids_of_near_objects_take_little() -> None:
     assert len(pack_ids(range(1_000_000, 1_002_200, 100))) <= 24
+
+
+def test_rows_of_another_table_are_damage(index: Index) -> None:
+    """What SQLite would give for a page in the place of another: the values of other columns."""
+    file(index, b"a")
+    file(index, b"b")
+    with index.transaction():
+        index._run("UPDATE inodes SET mode = x'00' WHERE ino != 1")
+        index._run("UPDATE dirents SET ino = x'00' WHERE name = ?", (b"b",))
+    reads: list[Callable[[], object]] = [
+        lambda: index.inode(2),
+        lambda: index.lookup(ROOT, b"a"),
+        lambda: index.children(ROOT),
+        lambda: list(index.by_name(ROOT)),
+        lambda: list(index.inodes()),
+        lambda: list(index.names()),
+    ]
+    for read in reads:
+        with pytest.raises(Damaged, match="rows of another table"):
+            read()
+
+
+def test_rows_out_of_order_are_damage(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing that began anew with each page would never end."""
+    first = [(1, b"a", *index.inode(ROOT)), (2, b"b", *index.inode(ROOT))]
+    monkeypatch.setattr(Index, "_all", lambda *args, **kwargs: first)
+    assert [name for _, name, _ in index.children(ROOT)] == [b"a", b"b"]
+    for after in (1, 2):
+        with pytest.raises(Damaged, match="out of order"):
+            index.children(ROOT, after)
+    with pytest.raises(Damaged, match="out of order"):
+        list(index.names())
+
+
+def test_an_index_of_orphans_that_names_others_is_damage(index: Index) -> None:
+    """An orphan is removed for good."""
+    made = file(index, b"a")
+    with pytest.raises(Damaged, match="inode 2"):
+        index._as_its_row(made._replace(nlink=0))
+    assert index._as_its_row(made) == made
+
+
+def test_folders_in_a_circle_are_damage(index: Index) -> None:
+    upper = folder(index, b"upper")
+    lower = folder(index, b"lower", upper.ino)
+    move = "UPDATE dirents SET folder = ? WHERE ino = ?"
+    with index.transaction():
+        index._run(move, (lower.ino, upper.ino))
+    with pytest.raises(Damaged, match="circle"):
+        list(index.walk(upper.ino))
+    with pytest.raises(Damaged, match="circle"):
+        index.path(upper.ino)

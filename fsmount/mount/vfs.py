@@ -249,8 +249,13 @@ class Vfs:
         return node
 
     def _is_inside(self, folder: int, top: int) -> bool:
-        """Whether `folder` is `top` or lies below it."""
+        """Whether `folder` is `top` or lies below it. Raises OSError ELOOP where they form a circle,
+        which only damage does."""
+        above = set[int]()
         while folder != top:
+            if folder in above:
+                raise failure(errno.ELOOP)
+            above.add(folder)
             place = None if folder == ROOT else self._index.folder_of(folder)
             if place is None:
                 return False
