@@ -249,8 +249,8 @@ class Vfs:
         return node
 
     def _is_inside(self, folder: int, top: int) -> bool:
-        """Whether `folder` is `top` or lies below it. Raises OSError ELOOP where they form a circle,
-        which only damage does."""
+        """Whether `folder` is `top` or lies below it. Raises OSError ELOOP where damage has made
+        a circle of them."""
         above = set[int]()
         while folder != top:
             if folder in above:
