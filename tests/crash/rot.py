@@ -1,5 +1,5 @@
 """Bit rot: every bit of a small store is flipped, every file cut at every boundary and deleted, and
-every page of the index stands in the place of every other.
+every page of the index stands in the place of every other: then a repair must give everything back.
 
 Whatever is damaged: names and attributes are right or opening fails with a reason; each file gives
 its bytes or an error; nothing crashes or hangs; and `check --full` notices whatever a read does
@@ -34,7 +34,9 @@ from fsmount.store import config, encoder, jobs
 from fsmount.store.check import check_contents, check_relations
 from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT
+from fsmount.store.mending import mend
 from fsmount.store.reader import Place
+from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from fsmount.store.tree import slices
 from tests.crash.planted import BUGS, plant
@@ -165,6 +167,21 @@ async def _recovers(root: Path, whole: Reference) -> str:
     return await verdict(root, whole)
 
 
+async def _repaired(root: Path, whole: Reference) -> str:
+    """A repair of an index whose copy is whole gives everything back."""
+    repairs = Repairs()
+    rebuild_index(root, Disk(), repairs)
+    store = Store.open(root)
+    try:
+        async with store.running(count=1):
+            report = await mend(store, repairs, lambda count: None)
+    finally:
+        store.close()
+    if repairs.lost or report.findings:
+        return f"a repair loses {repairs.lost}, leaves {report.findings[:2]}"
+    return "" if await look(root) == whole else "a repair gives something else"
+
+
 def remember_renders() -> None:
     """A render of the same entries gives the same: do it once."""
     known: dict[bytes, bytes] = {}
@@ -292,6 +309,10 @@ async def _case(
         why = await verdict(root, whole)
         if not why and writer:
             why = await _recovers(root, whole)
+        if not why and damage.how in _PAGES:
+            _restore(root, files)
+            apply(path, damage)
+            why = await _repaired(root, whole)
     except Exception as error:
         why = f"raised {error!r}"
     except _HangError:
@@ -299,15 +320,19 @@ async def _case(
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     if writer:
-        for inner in [p for p in root.rglob("*") if p.is_file() and p not in files]:
-            inner.unlink()
-        for file, data in files.items():
-            file.write_bytes(data)
+        _restore(root, files)
     elif damage.how == "flip":
         apply(path, damage)
     else:
         path.write_bytes(files[path])
     return why
+
+
+def _restore(root: Path, files: dict[Path, bytes]) -> None:
+    for path in [p for p in root.rglob("*") if p.is_file() and p not in files]:
+        path.unlink()
+    for path, data in files.items():
+        path.write_bytes(data)
 
 
 def main() -> int:
