@@ -12,6 +12,8 @@ import trio
 
 from fsmount.store import config, copier, copies, pack
 from fsmount.store.config import Layout
+from fsmount.store.disk import Disk
+from fsmount.store.index import Index
 from fsmount.store.store import Store
 from tests.encoding import put
 from tests.frames import png, screens
@@ -110,11 +112,33 @@ def test_what_was_left_out_at_a_kill_is_made_up_for(root: Path, killed: int) -> 
     assert names(root) == {b"one", b"two"}
 
 
-def test_a_copy_that_was_deleted_comes_back(root: Path) -> None:
+def test_a_copy_that_was_deleted_or_damaged_comes_back(root: Path) -> None:
     a_file_more(root, b"one")
+    good = Layout(root).names_copy.read_bytes()
     Layout(root).names_copy.unlink()
     Store.open(root).close()
     assert names(root) == {b"one"}
+    Layout(root).names_copy.write_bytes(good[:-1])
+    Store.open(root).close()
+    assert names(root) == {b"one"}
+
+
+@pytest.mark.usefixtures("inline")
+async def test_a_copy_made_while_nothing_changed_is_the_one_to_compare_with(root: Path) -> None:
+    """A repair makes it, for one."""
+    a_file_more(root, b"one")
+    before = written(root)
+    store = Store.open(root)
+    async with store.running(count=1):
+        store.renew_copies()
+        await until(lambda: written(root) != before)
+    store.close()
+    index = Index(Layout(root).index, Disk())
+    assert copies.is_as_left(Layout(root), index)
+    with index.transaction():
+        index._run("UPDATE inodes SET uid = 7 WHERE ino != 1")
+    assert copies.disagreement(Layout(root), index).startswith("its copy says something else")
+    index.close()
 
 
 @pytest.mark.usefixtures("inline")

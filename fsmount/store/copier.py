@@ -86,5 +86,5 @@ class Copier:
             or self._failed
             or self._packs.copies_due.is_set()
             or self._index.copied() != self._index.opened() - 1
-            or not self._layout.names_copy.exists()
+            or not copies.is_as_left(self._layout, self._index)
         )

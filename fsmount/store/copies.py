@@ -1,7 +1,7 @@
 """Second copies, in ``packs/``: the rows of the index, and the objects many pictures hang on.
 
 ``names.gz`` is written anew, under another name and renamed; ``second.entries`` has entries as
-packs have them, one after the other, and only grows. Both are read by repair alone
+packs have them, one after the other, and only grows. Both are read by repair and `check` alone
 (`docs/format.md` has them to the byte). When they are renewed is :mod:`copier`'s business.
 """
 
@@ -137,19 +137,15 @@ def disagreement(layout: Layout, index: Index) -> str:
     return ""
 
 
-def is_current(layout: Layout, index: Index) -> bool:
-    """Whether ``names.gz`` is what a clean end has left, after which nothing was written."""
+def is_as_left(layout: Layout, index: Index) -> bool:
+    """Whether ``names.gz`` is the one that the last clean end which wrote it has left."""
     path = layout.names_copy
-    return (
-        index.copied() == index.opened()
-        and path.exists()
-        and zlib.crc32(path.read_bytes()) == index.copy_sum()
-    )
+    return path.exists() and zlib.crc32(path.read_bytes()) == index.copy_sum()
 
 
 def _last_lines(layout: Layout, index: Index) -> Iterator[bytes]:
-    """The lines of the copy if it is current, else none."""
-    if is_current(layout, index):
+    """The lines of the copy if nothing was written since the clean end that it is of, else none."""
+    if index.copied() == index.opened() and is_as_left(layout, index):
         with gzip.GzipFile(fileobj=io.BytesIO(layout.names_copy.read_bytes())) as lines:
             yield from (line.rstrip(b"\n") for line in lines)
 
