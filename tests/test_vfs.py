@@ -839,10 +839,9 @@ async def test_folders_in_a_circle_hold_up_nothing(vfs: Vfs) -> None:
     """Only damage of the index makes them."""
     upper = (await vfs.mkdir(ROOT, b"upper", 0o755, ROOT_USER)).ino
     lower = (await vfs.mkdir(upper, b"lower", 0o755, ROOT_USER)).ino
-    other = (await vfs.mkdir(ROOT, b"other", 0o755, ROOT_USER)).ino
+    await vfs.mkdir(ROOT, b"other", 0o755, ROOT_USER)
     index = vfs._index
     with index.transaction():
         index._run("UPDATE dirents SET folder = ? WHERE ino = ?", (lower, upper))
-    assert other
     with raises(errno.ELOOP):
         await vfs.rename(ROOT, b"other", lower, b"other")

@@ -103,7 +103,7 @@ def _unreadable(layout: Layout, disk: Disk, identity: str) -> str:
 
 def _wrong_rows(layout: Layout, index: Index) -> str:
     """Why the rows are wrong, or ""; raises :class:`Damaged` if some cannot be read."""
-    # These are not in the copy.
+    # These are not in the copy, or found by an index of their own.
     for read in (index.packs, index.repacked, index.staged_inodes, index.orphans):
         read()
     return index.contradiction() or copies.disagreement(layout, index)

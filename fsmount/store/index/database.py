@@ -203,11 +203,8 @@ class Database:
         with translated(self.file):
             return self._db.execute(sql, values)
 
-    # The checksum of a page does not cover its place. Where one stands in another's (a write that
-    # went astray), SQLite gives rows that are of another table, or were not asked for.
-
     def _one(self, sql: str, *values: Any, of: Kind | None = None) -> tuple[Any, ...] | None:
-        """The first row, or None; raises :class:`Damaged` if it is none `of` these."""
+        """The first row, or None; raises :class:`Damaged` if it is none `of` these kinds."""
         with translated(self.file):
             row = self._db.execute(sql, values).fetchone()
         if row is not None:
@@ -215,7 +212,7 @@ class Database:
         return row
 
     def _all(self, sql: str, *values: Any, of: Kind | None = None) -> list[Any]:
-        """All rows; raises :class:`Damaged` if one is none `of` these."""
+        """All rows; raises :class:`Damaged` if one is none `of` these kinds."""
         with translated(self.file):
             rows = self._db.execute(sql, values).fetchall()
         self._check(rows, of)
@@ -233,8 +230,8 @@ class Database:
             after = rows[-1][0]
 
     def _ascending(self, rows: list[Any], after: Any) -> list[Any]:
-        """`rows` if their first columns ascend from above `after`; else reading on from the last
-        might never end. Raises :class:`Damaged`."""
+        """`rows` if their first columns ascend from above `after`. Raises :class:`Damaged`: a page
+        in another's place (see :mod:`kinds`) may give what was not asked for, and for ever."""
         for key, *_ in rows:
             if key <= after:
                 raise Damaged(self.file, reason="rows are out of order")
