@@ -127,11 +127,16 @@ def test_a_copy_that_was_deleted_or_damaged_comes_back(root: Path) -> None:
 async def test_a_copy_made_while_nothing_changed_is_the_one_to_compare_with(root: Path) -> None:
     """A repair makes it, for one."""
     a_file_more(root, b"one")
+    store = Store.open(root)
+    async with store.running(count=1):
+        await store.drain()
+    store.close()
     before = written(root)
     store = Store.open(root)
     async with store.running(count=1):
         store.renew_copies()
         await until(lambda: written(root) != before and not store._copier._failed)
+    assert not store.index.changed
     store.close()
     index = Index(Layout(root).index, Disk())
     assert copies.is_as_left(Layout(root), index)
