@@ -10,10 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+import pytest
 import trio
 
 from fsmount.codec.lru import Lru
 from fsmount.store import jobs
+from fsmount.store.copier import Copier
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About
 from fsmount.store.index import ROOT
@@ -165,8 +167,19 @@ def left_behind(store: Path, copy: Path) -> Path:
     return copy
 
 
-def deaths(disk: FlakyDisk, root: Path, scratch: Path) -> list[Path]:
-    """What a process would leave of a store that died before each call from now on; grows."""
+def deaths(
+    disk: FlakyDisk, root: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[Path]:
+    """What a process would leave of a store that died before each call from now on; grows.
+
+    The copies of the index are not renewed meanwhile: a thread does that beside all else, and
+    nothing may change while a dead store is taken down.
+    """
+
+    async def renew(self: Copier, workers: object) -> None:
+        return
+
+    monkeypatch.setattr(Copier, "_renew", renew)
     copies: list[Path] = []
 
     def copy(call: str, what: object) -> int:

@@ -384,7 +384,7 @@ async def test_death_at_any_system_call_loses_nothing(
     disk = FlakyDisk()
     with opened(root, disk) as store:
         async with store.running(count=1):
-            copies = deaths(disk, root, tmp_path)
+            copies = deaths(disk, root, tmp_path, monkeypatch)
             assert await store.repack_quietly(always)
             disk.hook = lambda call, what: 0
     assert len(copies) > 20

@@ -247,7 +247,7 @@ async def test_death_at_any_system_call_loses_nothing(
     disk = FlakyDisk()
     with opened(root, disk) as store:
         async with store.running(count=1):
-            copies = deaths(disk, root, tmp_path)
+            copies = deaths(disk, root, tmp_path, monkeypatch)
             await store.repack(lambda count: None)
             disk.hook = lambda call, what: 0
     calls = {call for call, _ in disk.calls}
