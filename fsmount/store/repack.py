@@ -25,23 +25,22 @@ Readers and the encoder may be at work meanwhile, but for step 1: see :class:`En
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import trio
 
 from fsmount.codec import images
 from fsmount.codec.workers import Workers
-from fsmount.errors import Damaged, FsmountError, WorkerDied
-from fsmount.store import jobs
+from fsmount.errors import FsmountError, WorkerDied
+from fsmount.store import jobs, mover
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.entries import FRAMES, NO_PAYLOAD, layout_of
 from fsmount.store.index import Index, Object
-from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
+from fsmount.store.pack import Entry, build_entry, parse_entry
 from fsmount.store.reader import Place, Reader
 from fsmount.store.writer import Writer
 
@@ -130,6 +129,7 @@ class Repacker:
         self._disk = disk
         self._fresh = fresh
         self._again = again
+        self._mover = mover.Mover(layout, index, again)
         self._workers = workers
         self._budget = budget
         self._slots = trio.Semaphore(at_once)
@@ -171,7 +171,7 @@ class Repacker:
     async def drop_emptied(self) -> None:
         """Forget packs that hold no object."""
         if self._emptied():
-            await self._commit([])
+            await self._move([], {})
 
     def _emptied(self) -> list[int]:
         """Packs that hold no object, and to which none will come."""
@@ -190,7 +190,9 @@ class Repacker:
                 for found in batch:
                     again = found.offset >= done and not found.is_layer_only
                     nursery.start_soon(self._recode, found, again, entries, progress)
-            await self._move([found for found in batch if found.id in entries], entries)
+            whole = [found for found in batch if found.id in entries]
+            if whole:
+                await self._move(whole, entries)
             if not self._go_on():
                 return
 
@@ -217,67 +219,27 @@ class Repacker:
             needs = tuple(map(self._fresh.place, found.needs))
             with suppress(WorkerDied):
                 return await self._workers.run(recode, place, needs, found.sha256, self._budget)
-        return await trio.to_thread.run_sync(_read, place)
+        return await trio.to_thread.run_sync(mover.read, place)
 
     async def _move(self, batch: list[Object], entries: dict[int, Entry]) -> None:
-        """Write the entries of a batch and commit."""
-        if not batch:
-            return
-        moved: list[Object] = []
-        try:
-            for found in batch:
-                moved.append(self._again.append_again(found, entries[found.id]))
-                # A mount answers in between.
-                await trio.lowlevel.checkpoint()
-            await trio.to_thread.run_sync(self._compare, moved, entries)
-        except BaseException:
-            self._again.give_up()
-            raise
-        await self._commit(moved)
+        """Write the entries of a batch and commit; packs without objects go then."""
+        emptied: list[int] = []
+        moved = await self._mover.relocate(batch, entries, lambda moved: self._turn(moved, emptied))
         self.summary.moved += len(moved)
         pairs = zip(batch, moved, strict=True)
         self.summary.smaller += sum(new.length < old.length for old, new in pairs)
-
-    async def _commit(self, moved: list[Object]) -> None:
-        """Objects get their new places; packs without objects go when that is durable."""
-        emptied: list[int] = []
-        try:
-            await self._again.commit(lambda: self._turn(moved, emptied))
-        except BaseException:
-            self._again.give_up()
-            raise
-        for new in moved:
-            self._again.forget(new.id)
-        await self._again.force()
         if emptied:
-            await self._again.packs.unread()
-            # The second copies may be reading from them.
-            async with self._again.packs.turn:
+            async with self._mover.left():
                 for number in emptied:
                     self._disk.unlink(self._layout.pack(number))
 
-    def _compare(self, moved: list[Object], entries: dict[int, Entry]) -> None:
-        """Read back what was written; raises :class:`Damaged` if it is something else."""
-        for new in moved:
-            path = self._layout.pack(new.pack)
-            if read_entry(path, new.offset, new.length) != entries[new.id]:
-                raise Damaged(path, reason="it does not hold what was written")
-
-    def _turn(self, moved: list[Object], emptied: list[int]) -> None:
-        """Inside the transaction: rows of objects and packs; what is emptied goes to `emptied`."""
+    def _turn(self, moved: Sequence[Object], emptied: list[int]) -> None:
+        """Inside the transaction: rows of packs; what is emptied goes to `emptied`."""
         ends: dict[int, int] = {}
         for new in moved:
-            self._index.move_object(new)
             ends[new.pack] = max(ends.get(new.pack, 0), new.offset + new.length)
         for number, end in ends.items():
             self._index.set_repacked(number, end)
         emptied += self._emptied()
         for number in emptied:
             self._index.drop_pack(number)
-
-
-def _read(place: Place) -> Entry:
-    entry = read_entry(Path(place.pack), place.offset, place.length)
-    if entry.object_id != place.id:
-        raise Damaged(place.pack, reason=f"entry {entry.name} instead of object {place.id}")
-    return entry
