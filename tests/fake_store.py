@@ -74,7 +74,7 @@ class FakeStore:
         self.queued.append(ino)
         self._work.set()
 
-    def need_room(self) -> None:
+    async def need_room(self) -> None:
         pass
 
     def discard(self, token: int) -> None:

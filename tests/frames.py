@@ -121,3 +121,7 @@ class FlakyDisk(Disk):
     def unlink(self, path: Path) -> None:
         self._ask("unlink", path)
         super().unlink(path)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        self._ask("ftruncate", fd)
+        super().ftruncate(fd, size)

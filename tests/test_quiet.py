@@ -119,11 +119,17 @@ async def test_what_counts_as_use(root: Path) -> None:
             assert store.unused_s() >= 0.1
             await get(store, inode.ino)
             assert store.unused_s() < 0.1
-            uses = partial(store.hold, 9), store.need_room, partial(store.unhold, 9)
-            for use in uses:
+
+            async def write() -> None:
+                await store.need_room()
+
+            async def hold(use: Callable[[int], None]) -> None:
+                use(9)
+
+            for use in (partial(hold, store.hold), write, partial(hold, store.unhold)):
                 await trio.sleep(0.1)
                 assert store.unused_s() >= 0.1
-                use()
+                await use()
                 assert store.unused_s() < 0.1
             await trio.sleep(0.1)
             put(store, b"new", noise(1))

@@ -48,3 +48,47 @@ def test_a_full_disk_gets_none_and_is_asked_again(tmp_path: Path) -> None:
     assert not (tmp_path / "reserve").exists()
     assert Reserve(tmp_path / "reserve", Disk()).fill()
     assert (tmp_path / "reserve").exists()
+
+
+def test_it_grows_to_the_largest_entry_where_there_is_plenty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "reserve"
+    reserve = Reserve(path, Disk())
+    reserve.want(RESERVE_BYTES // 2)
+    assert reserve.fill()
+    assert path.stat().st_size == RESERVE_BYTES
+    reserve.want(5 * RESERVE_BYTES)
+    reserve.want(3 * RESERVE_BYTES)
+    with_free(monkeypatch, tmp_path, 24 * RESERVE_BYTES - 1)
+    assert reserve.fill()
+    assert path.stat().st_size == RESERVE_BYTES
+    with_free(monkeypatch, tmp_path, 24 * RESERVE_BYTES)
+    assert reserve.fill()
+    assert path.stat().st_blocks * 512 >= 6 * RESERVE_BYTES
+    # Also after it was given up, and for the next process.
+    path.unlink()
+    with_free(monkeypatch, tmp_path, 2 * RESERVE_BYTES)
+    assert reserve.fill()
+    assert path.stat().st_size == RESERVE_BYTES
+    with_free(monkeypatch, tmp_path, 30 * RESERVE_BYTES)
+    assert reserve.fill()
+    path.unlink()
+    assert reserve.fill()
+    assert path.stat().st_size == 6 * RESERVE_BYTES
+    assert Reserve(path, Disk()).fill()
+    assert path.stat().st_size == 6 * RESERVE_BYTES
+
+
+def test_where_it_cannot_grow_it_stays(tmp_path: Path) -> None:
+    assert Reserve(tmp_path / "reserve", Disk()).fill()
+    reserve = Reserve(tmp_path / "reserve", FullDisk())
+    reserve.want(3 * RESERVE_BYTES)
+    assert reserve.fill()
+    assert (tmp_path / "reserve").stat().st_size == RESERVE_BYTES
+
+
+def test_one_that_a_death_left_empty_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "reserve").touch()
+    assert Reserve(tmp_path / "reserve", Disk()).fill()
+    assert (tmp_path / "reserve").stat().st_size == RESERVE_BYTES

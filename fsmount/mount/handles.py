@@ -296,7 +296,7 @@ class OpenFiles:
             raise failure(errno.EFBIG)
         entry = handle.entry
         async with entry.lock:
-            self._store.need_room()
+            await self._store.need_room()
             staged = await self._staged(entry)
             self._touch(entry, handle.uid)
             return self._store.disk.pwrite(staged.fd, data, offset)

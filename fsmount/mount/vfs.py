@@ -264,7 +264,7 @@ class Vfs:
 
     # -- new entries
 
-    def _make(
+    async def _make(
         self,
         folder: int,
         name: bytes,
@@ -274,13 +274,13 @@ class Vfs:
         rdev: int = 0,
         target: bytes | None = None,
     ) -> Inode:
+        await self._store.need_room()
         place = self._place(folder, name)
         gid = caller.gid
         if place.mode & stat.S_ISGID:
             gid = place.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
-        self._store.need_room()
         staged = self._store.staging.create() if stat.S_ISREG(mode) else None
         try:
             return self._index.create(
@@ -309,7 +309,7 @@ class Vfs:
         node = self._find(folder, name)
         if node is None:
             mode = stat.S_IFREG | (stat.S_IMODE(mode) & ~caller.umask)
-            node = self._make(folder, name, mode, caller)
+            node = await self._make(folder, name, mode, caller)
             try:
                 # Nothing is there to be cut off, and a cut would take set-group-id away.
                 fh = await self._files.open(node, flags & ~os.O_TRUNC, caller.uid)
@@ -329,7 +329,7 @@ class Vfs:
         if stat.S_IFMT(mode) not in _SPECIAL:
             raise failure(errno.EINVAL)
         mode &= ~caller.umask
-        node = self._make(folder, name, mode, caller, rdev=rdev)
+        node = await self._make(folder, name, mode, caller, rdev=rdev)
         if node.staged is not None:
             self._store.queue(node.ino)
         return self._introduce(node)
@@ -337,14 +337,14 @@ class Vfs:
     async def mkdir(self, folder: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """A new folder."""
         mode = stat.S_IFDIR | (stat.S_IMODE(mode) & ~caller.umask)
-        return self._introduce(self._make(folder, name, mode, caller))
+        return self._introduce(await self._make(folder, name, mode, caller))
 
     async def symlink(self, folder: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
         """A new symbolic link."""
         if len(target) > _TARGET_BYTES:
             raise failure(errno.ENAMETOOLONG)
         mode = stat.S_IFLNK | 0o777
-        return self._introduce(self._make(folder, name, mode, caller, target=target))
+        return self._introduce(await self._make(folder, name, mode, caller, target=target))
 
     async def link(self, ino: int, folder: int, name: bytes) -> Attributes:
         """One more name for a file. Raises OSError EPERM for a folder, EMLINK, EEXIST."""

@@ -18,8 +18,8 @@ import heapq
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +111,9 @@ class Encoder:
         self._held: Counter[int] = Counter()
         self._failures: Counter[int] = Counter()
         self._batch: list[_Done] = []
+        self._committing = trio.Lock()
+        self._going = trio.Event()
+        self._going.set()
         self._transcoding = trio.Semaphore(_TRANSCODING)
         self._hints: dict[int, DeflateParams] = {}
         self._last_hint: DeflateParams | None = None
@@ -173,6 +176,18 @@ class Encoder:
     def start_afresh(self) -> None:
         """Plan from what the index has from here on: objects may have been dropped."""
         self._planner = Planner()
+
+    @asynccontextmanager
+    async def halted(self) -> AsyncIterator[None]:
+        """In the block nothing is encoded or committed, and no plan rests on an object: what was
+        under way begins anew after it."""
+        async with self._committing:
+            self._give_up([])
+            self._going = trio.Event()
+            try:
+                yield
+            finally:
+                self._going.set()
 
     def _notify(self) -> None:
         self._changed.set()
@@ -272,6 +287,7 @@ class Encoder:
 
     async def _one(self, workers: Workers, budget: int, ino: int, turn: _Turn) -> bool:
         """Whether the file's body has been appended and waits for its commit."""
+        await self._going.wait()
         inode = self._staged(ino)
         if inode is None or inode.staged is None:
             return False
@@ -471,24 +487,34 @@ class Encoder:
             with trio.move_on_after(_BATCH_SECONDS):
                 while len(self._batch) < _BATCH and self._busy():
                     await self._changed.wait()
-            batch, self._batch = self._batch, []
-            try:
-                await self._commit(batch)
-            except Exception:
-                _log.exception("a commit failed; its %d files stay staged", len(batch))
-                self._give_up(batch)
+            async with self._committing:
+                batch, failed = await self._commit_all()
+            if failed:
                 await trio.sleep(_RETRY_SECONDS)
-            else:
-                try:
-                    await self._writer.settle()
-                except (OSError, FsmountError) as error:
-                    _log.error("%s; staged files wait until the index is durable", error)
             for ino in (done.job.ino for done in batch):
                 if self._failures[ino]:
                     # One that never gets through must not take the others with it each time.
                     nursery.start_soon(self._again, ino, self._wait(ino))
                 else:
                     await self._again(ino, 0)
+
+    async def _commit_all(self) -> tuple[list[_Done], bool]:
+        """Commit what is appended: what was, or was given up, and whether the commit failed."""
+        void = [done for done in self._batch if done.job.epoch != self._epoch]
+        batch = [done for done in self._batch if done.job.epoch == self._epoch]
+        self._batch = []
+        try:
+            if batch:
+                await self._commit(batch)
+        except Exception:
+            _log.exception("a commit failed; its %d files stay staged", len(batch))
+            self._give_up(batch)
+            return batch + void, True
+        try:
+            await self._writer.settle()
+        except (OSError, FsmountError) as error:
+            _log.error("%s; staged files wait until the index is durable", error)
+        return batch + void, False
 
     def _busy(self) -> bool:
         """Whether more files will join the batch soon."""
@@ -552,13 +578,14 @@ class Encoder:
         return True
 
     def _give_up(self, batch: list[_Done]) -> None:
-        """Forget what was appended and not committed, and write to a new pack from here on."""
+        """Forget what was appended and not committed, and write to a new pack from here on.
+
+        What waits in the next batch is void from now on, and begun anew when its turn comes.
+        """
         self._epoch += 1
-        batch.extend(self._batch)
-        self._batch = []
         self._planner = Planner()
         self._writer.give_up()
-        for done in batch:
+        for done in batch + self._batch:
             if done.kept is not None:
                 with suppress(OSError):
                     self._disk.unlink(done.kept)

@@ -12,11 +12,13 @@ class Packs:
     """The packs of an open store as a whole. Belongs to the trio task.
 
     `newest`: the highest number a pack has; `turn`: held by the writer that commits; `copies_due`:
-    set when what the second copies say should be renewed soon.
+    set when what the second copies say should be renewed soon; `largest`: bytes of the largest
+    entry that was written.
     """
 
     def __init__(self, newest: int = 0) -> None:
         self.newest = newest
+        self.largest = 0
         self.turn = trio.Lock()
         self.copies_due = trio.Event()
         self._readers: set[trio.Event] = set()

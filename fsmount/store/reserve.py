@@ -8,6 +8,8 @@ from pathlib import Path
 from fsmount.store.disk import Disk
 
 RESERVE_BYTES = 1 << 20
+# With so many times as much free the reserve is made as large as it should be.
+_PLENTY = 4
 
 
 class Reserve:
@@ -16,31 +18,62 @@ class Reserve:
     def __init__(self, path: Path, disk: Disk) -> None:
         self._path = path
         self._disk = disk
+        self._wanted = max(RESERVE_BYTES, self._size())
+
+    def want(self, size: int) -> None:
+        """An entry of `size` bytes may have to be moved: the reserve is to have room for it."""
+        steps = -(-(size + RESERVE_BYTES // 2) // RESERVE_BYTES)
+        self._wanted = max(self._wanted, steps * RESERVE_BYTES)
 
     def fill(self) -> bool:
-        """Allocate it where it is missing, if the disk has room; whether it is there."""
-        if self._path.exists():
+        """Allocate it where it is missing, if the disk has room; whether it is there.
+
+        It gets no larger than :data:`RESERVE_BYTES` unless there is plenty of room.
+        """
+        size = self._size()
+        plenty = size < self._wanted and self.free() >= _PLENTY * self._wanted
+        if size and not plenty:
             return True
+        return self._allocate(self._wanted if plenty else RESERVE_BYTES) or size > 0
+
+    def _allocate(self, size: int) -> bool:
         try:
-            fd = self._disk.create(self._path)
+            there = not self.is_spent
+            fd = self._disk.open(self._path, os.O_RDWR) if there else self._disk.create(self._path)
         except OSError:
             return False
         try:
-            self._disk.allocate(fd, RESERVE_BYTES)
+            self._disk.allocate(fd, size)
         except OSError:
-            self._disk.unlink(self._path)
+            if not there:
+                self._disk.unlink(self._path)
             return False
         finally:
             self._disk.close(fd)
         return True
 
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def spend_if_full(self) -> bool:
         """Give the space back to a disk that has hardly any left; whether it is such a disk."""
-        found = os.statvfs(self._path.parent)
-        full = found.f_bavail * found.f_frsize < RESERVE_BYTES
-        if full:
+        if self.is_low:
             self._disk.unlink(self._path)
-        return full
+            return True
+        return False
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the disk has hardly any space left, the reserve aside."""
+        return self.free() < RESERVE_BYTES
+
+    def free(self) -> int:
+        """Bytes that the disk has for us."""
+        found = os.statvfs(self._path.parent)
+        return found.f_bavail * found.f_frsize
 
     @property
     def is_spent(self) -> bool:

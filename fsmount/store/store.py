@@ -36,6 +36,7 @@ from fsmount.store.reader import Place
 from fsmount.store.recovery import recover
 from fsmount.store.repack import Repacker, Summary, always, due
 from fsmount.store.reserve import Reserve
+from fsmount.store.room import ENOUGH_BYTES, Room, Shrinker
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 
@@ -74,6 +75,8 @@ class Store:
             self._packs = Packs()
             self._encoder: Encoder | None = None
             self._writer: Writer | None = None
+            # Held by whoever moves entries of committed objects.
+            self._repacking = trio.Lock()
             if not read_only:
                 self._reserve = Reserve(self.layout.reserve, self.disk)
                 self._reserve.fill()
@@ -85,6 +88,15 @@ class Store:
                 self._again = Writer(*rooms, self._packs, opened.again)
                 self._copier = Copier(self.layout, self.index, self.disk, self._packs)
                 self._encoder = Encoder(*rooms, self._writer)
+                self._room = Room(
+                    self.index,
+                    self._reserve,
+                    self._encoder,
+                    self._again,
+                    self._repacking,
+                    lambda: self._repacker(None, at_once=1),
+                    self._shrinker,
+                )
         except BaseException:
             if self.lock is not None:
                 self.lock.release()
@@ -166,12 +178,23 @@ class Store:
         self._queued.add(ino)
         self._writing().queue(ino)
 
-    def need_room(self) -> None:
-        """Files are about to grow. Raises OSError ENOSPC while the disk has no room for the
-        reserve: what was given up for deleting must not be filled by somebody else."""
+    async def need_room(self) -> None:
+        """Files are about to grow: on a full disk the room of those that were deleted comes first.
+
+        Raises OSError ENOSPC while the disk has no room for the reserve: what was given up for
+        deleting must not be filled by somebody else.
+        """
         self._used = time.monotonic()
-        if self._writer is not None and not self._reserve.fill():
+        if self._writer is None or (self._reserve.fill() and not self._reserve.is_low):
+            return
+        await self._room.make()
+        if not self._reserve.fill():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def make_room(self, enough: int = ENOUGH_BYTES) -> None:
+        """Room back as on a full disk, until `enough` bytes are free."""
+        self._writing()
+        await self._room.make(enough)
 
     def discard(self, token: int) -> None:
         """A staged file that no row names any more: it goes when that is durable."""
@@ -216,10 +239,11 @@ class Store:
         await self._ready.wait()
         assert self._workers is not None
         repacker = self._repacker(self._workers, at_once=len(os.sched_getaffinity(0)))
-        if encoder.is_idle():
-            encoder.start_afresh()
-            await repacker.drop_unneeded()
-        return await repacker.run(progress)
+        async with self._repacking:
+            if encoder.is_idle():
+                encoder.start_afresh()
+                await repacker.drop_unneeded()
+            return await repacker.run(progress)
 
     async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
         """Repack a part: until a file is written or read or `go_on` says no (False), or until
@@ -230,7 +254,8 @@ class Store:
             make = partial(self._repacker, at_once=1)
             self._quiet = QuietRepack(self.layout, self.index, encoder, make)
         used = self._used
-        return await self._quiet.work(lambda: self._used == used and go_on())
+        async with self._repacking:
+            return await self._quiet.work(lambda: self._used == used and go_on())
 
     def unused_s(self) -> float:
         """Seconds since a file was last written or read."""
@@ -243,6 +268,11 @@ class Store:
         writers = self._writer, self._again
         rooms = self.layout, self.index, self.disk
         return Repacker(*rooms, *writers, workers, self._budget, at_once, go_on)
+
+    def _shrinker(self) -> Shrinker:
+        rooms = self.layout, self.index, self.staging, self.disk
+        writer = Writer(*rooms, self._packs, None)
+        return Shrinker(self.layout, self.index, self.disk, writer, self._reserve)
 
     # -- out
 
@@ -329,6 +359,7 @@ class Store:
                 nursery.start_soon(self._durable_for_ever, self._encoder, self._writer)
                 nursery.start_soon(self._encoder.run, workers, count, self._budget)
                 nursery.start_soon(self._copier.run, workers)
+                nursery.start_soon(self._room_for_ever)
             await trio.sleep_forever()
 
     async def warm(self) -> None:
@@ -354,6 +385,7 @@ class Store:
             self._full = trio.Event()
             touched, self._queued = self._queued | set(encoder.held()), set()
             try:
+                self._reserve.want(self._packs.largest)
                 self._reserve.fill()
                 if not (touched or self.index.dirty or writer.has_discarded()):
                     continue
@@ -362,6 +394,14 @@ class Store:
             except (OSError, FsmountError) as error:
                 self._queued |= touched
                 _log.error("a durability point failed: %s", error)
+
+    async def _room_for_ever(self) -> None:
+        """What is deleted from a full disk gives its room back also if nobody writes."""
+        while True:
+            await trio.sleep(DURABLE_SECONDS)
+            with suppress(OSError):
+                if self._reserve.is_low or self._reserve.is_spent:
+                    await self._room.make()
 
     def _tokens(self, inodes: set[int]) -> list[int]:
         tokens = []

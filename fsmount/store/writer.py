@@ -123,14 +123,17 @@ class Writer:
         self._appended[moved.id] = moved
         return moved
 
+    def take(self, pack: Pack) -> None:
+        """A pack that is not sealed, to be finished with the next commit."""
+        self._full_packs.append(pack)
+
     async def seal(self) -> None:
-        """Finish the open pack before all of it is moved. Nothing waits for a commit."""
-        pack = self._pack
-        if pack is not None and pack.length:
-            self._full_packs.append(pack)
+        """Finish the open pack, and what was taken. Nothing else waits for a commit."""
+        if self._pack is not None and self._pack.length:
+            self._full_packs.append(self._pack)
             self._pack = None
-            async with self.packs.turn:
-                await self._commit([pack], {pack: pack.length}, lambda: None)
+        if self._full_packs:
+            await self.commit(lambda: None)
 
     def is_open(self, number: int) -> bool:
         """Whether more may come to a pack, or has come and is not committed."""
@@ -138,7 +141,9 @@ class Writer:
 
     def _put(self, entry: Entry) -> tuple[int, int, int]:
         pack = self._writable_pack()
-        return pack.number, *pack.append(entry)
+        offset, length = pack.append(entry)
+        self.packs.largest = max(self.packs.largest, length)
+        return pack.number, offset, length
 
     def _writable_pack(self) -> Pack:
         """The pack for the next entry: a new one where the last is full or was given up."""

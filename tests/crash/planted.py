@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from fsmount.mount.handles import OpenFiles
-from fsmount.store import copies
+from fsmount.store import copies, room
 from fsmount.store.bodies import SEGMENT_BYTES, Kept
 from fsmount.store.encoder import Encoder
 from fsmount.store.index import Index
 from fsmount.store.index.database import Database
+from fsmount.store.mover import Mover
 from fsmount.store.pack import Pack
 from fsmount.store.repack import Repacker
+from fsmount.store.room import Shrinker
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 from tests.crash.traffic import WatchedDisk
@@ -94,6 +96,23 @@ def _old_pack_first() -> None:
     _set(Repacker, "_turn", turn)
 
 
+def _cut_first() -> None:
+    shrink, real = Shrinker._move, Mover.relocate
+
+    async def move(self: Shrinker, number: int, batch: Any, end: int) -> None:
+        async def early(mover: Mover, batch: Any, entries: Any, rows: Any) -> Any:
+            def turn(moved: Any) -> None:
+                rows(moved)
+                room._cut(self._disk, self._layout.pack(number), end)
+
+            return await real(mover, batch, entries, turn)
+
+        _set(Mover, "relocate", early)
+        await shrink(self, number, batch, end)
+
+    _set(Shrinker, "_move", move)
+
+
 def _no_cut() -> None:
     real = Pack._cut_back
 
@@ -165,6 +184,7 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "index-before-packs": (_index_before_packs, "power"),
     "staged-file-first": (_staged_file_first, "points"),
     "old-pack-first": (_old_pack_first, "power"),
+    "cut-first": (_cut_first, "power"),
     "no-cut": (_no_cut, "points"),
     "no-segment-sums": (_no_segment_sums, "rot"),
     "rows-of-any-kind": (_rows_of_any_kind, "rot"),

@@ -20,7 +20,7 @@ import trio
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.vfs import RENAME_EXCHANGE, Vfs
-from fsmount.store import copier, copies, encoder, pack, quiet, reserve
+from fsmount.store import copier, copies, encoder, pack, quiet, reserve, room
 from fsmount.store import store as store_module
 from fsmount.store.index import ROOT
 from fsmount.store.store import Store
@@ -30,6 +30,7 @@ from tests.frames import png, screens
 T = TypeVar("T")
 USER = Caller(0, 0, 0o022)
 LARGE = 20_000
+_ALL = 1 << 60
 
 
 class Seen(NamedTuple):
@@ -126,6 +127,8 @@ def small_limits() -> None:
     _set(quiet, "Workers", Inline)
     _set(quiet, "_LOOK_SECONDS", 0.0)
     _set(quiet, "_FREE_PACKS", 0)
+    _set(room, "_FIRST_BYTES", 1500)
+    _set(room, "_MORE_BYTES", 0)
     _set(trio.to_thread, "run_sync", _inline)
 
 
@@ -278,7 +281,8 @@ class Script:
             (self._truncate, 4), (self._rename, 8), (self._exchange, 2), (self._unlink, 9),
             (self._unlink_open, 2), (self._mkdir, 4), (self._rmdir, 2), (self._symlink, 2),
             (self._link, 3), (self._chmod, 3), (self._xattr, 4), (self._fsync, 8),
-            (self._fsyncdir, 4), (self._drain, 7), (self._read, 5), (self._repack, 14),
+            (self._fsyncdir, 4), (self._drain, 7), (self._read, 5), (self._repack, 11),
+            (self._room, 5),
         ]  # fmt: skip
         doing = self._chance.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         await doing(number)
@@ -538,6 +542,10 @@ class Script:
             await self._store.repack_quietly(lambda: next(go_on, False))
         except (OSError, FsmountError, ExceptionGroup):
             self.failed += 1
+
+    async def _room(self, number: int) -> None:
+        """As on a disk that is full."""
+        await self._store.make_room(_ALL)
 
     async def _read(self, number: int) -> None:
         target = self._a_file()

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,57 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
         for name, data in written.items():
             assert (mount.path / name).read_bytes() == data
         mount.stop()
+    finally:
+        mount.clean()
+
+
+def staged(mount: Mount) -> int:
+    return int(os.getxattr(mount.path, "user.fsmount.staged"))
+
+
+def test_what_is_deleted_from_a_full_disk_makes_room_for_more(small_disk: Path) -> None:
+    """At once, though most of the files are encoded, and again after a crash."""
+    chance = random.Random(2)
+    mount = Mount(small_disk)
+    mount.start()
+    written: dict[str, bytes] = {}
+
+    def write(name: str, size: int) -> None:
+        data = chance.randbytes(size)
+        (mount.path / name).write_bytes(data)
+        written[name] = data
+
+    try:
+        for turn in range(4):
+            with contextlib.suppress(OSError):
+                for number in range(2000):
+                    write(f"{turn}.{number}.bin", chance.randrange(1000, 40_000))
+                    while staged(mount) > 20:
+                        time.sleep(0.01)
+            for path in list(mount.path.iterdir()):
+                if path.name not in written:
+                    path.unlink()
+            assert staged(mount) < len(written) // 4
+            gone = 0
+            for name in list(written)[::2]:
+                (mount.path / name).unlink()
+                gone += len(written.pop(name))
+            assert gone > 1 << 20
+            write(f"{turn}.large.bin", gone // 4)
+            for number in range(10):
+                write(f"{turn}.again.{number}.bin", gone // 40)
+            if turn == 1:
+                mount.crash()
+                mount.clear()
+                mount.start()
+            if turn == 2:
+                mount.stop()
+                mount.start()
+            for name, data in written.items():
+                assert (mount.path / name).read_bytes() == data
+        mount.stop()
+        command = [sys.executable, "-m", "fsmount", "check", "--full", str(mount.store)]
+        subprocess.run(command, check=True)
     finally:
         mount.clean()
 

@@ -66,7 +66,7 @@ class Database:
     """A file. Raises :class:`Damaged` where SQLite finds damage, OSError on a full disk.
 
     `dirty`: there are commits that a power cut may take back; `changed`: there have been commits
-    since it was opened; `suspect`: a failed fsync.
+    since it was opened; `suspect`: a failed fsync; `let_go`: how many bodies files have let go.
     """
 
     def __init__(self, path: Path, disk: Disk, *, read_only: bool = False) -> None:
@@ -75,6 +75,7 @@ class Database:
         self.dirty = False
         self.changed = False
         self.suspect = False
+        self.let_go = 0
         self.reserve: Reserve | None = None
         self._disk = disk
         self._log: int | None = None

@@ -52,6 +52,7 @@ class Objects(Tree):
 
     def _use(self, object_id: int | None, change: int) -> None:
         if object_id is not None:
+            self.let_go += change < 0
             self._run("UPDATE objects SET uses = uses + ? WHERE id = ?", (change, object_id))
 
     def add_object(self, new: Object) -> None:
