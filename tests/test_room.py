@@ -131,6 +131,18 @@ async def test_an_entry_that_has_no_room_stays_and_others_go(
     await whole(root, noise(2, 4) | large)
 
 
+async def test_repack_on_a_full_disk_makes_room_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = await half(root)
+    disk = TightDisk(root, packed(root) + SIZE + MORE)
+    has_free(monkeypatch, lambda: disk.size - packed(root))
+    summary = await run(root, disk)
+    assert (summary.dropped, summary.moved) == (12, 12)
+    assert packed(root) < 13 * (SIZE + MORE)
+    await whole(root, files)
+
+
 async def test_it_ends_when_there_is_enough(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = await half(root)
     full = packed(root)

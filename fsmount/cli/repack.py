@@ -23,8 +23,8 @@ def repack(store: Path, cache_size: int, as_json: bool) -> int:
 
     Takes up to seconds a picture, uses all cores, and may be stopped at any time: what is done
     stays done, and the next run goes on. Every file is rebuilt from its new form and compared
-    before the old one goes. Needs free space for a pack or two (64 MiB each), and a store that is
-    not mounted for writing.
+    before the old one goes. Needs free space for a pack or two (64 MiB each), which it takes from
+    deleted files first where the disk is full, and a store that is not mounted for writing.
 
     \b
     Example:

@@ -50,7 +50,8 @@ class Room:
     """See the module. Belongs to the task that owns the store.
 
     `repacking` is held by whoever moves entries of committed objects, `again` a writer of such.
-    `repacker` makes what forgets objects, and `shrinker` what cuts packs.
+    `repacker` makes what forgets objects, and `shrinker` what cuts packs. `dropped`: how many
+    objects it has forgotten.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Room:
         # When no more could be done: the free bytes with which there could, what was nobody's
         # then, and how many bodies had been let go when that was last looked at.
         self._wanted = self._left = self._seen = 0
+        self.dropped = 0
 
     async def make(self, enough: int = ENOUGH_BYTES) -> None:
         """Give back what nothing needs until `enough` bytes are free, or as far as it can be.
@@ -120,7 +122,9 @@ class Room:
         for some in self._index.needed_by_shown():
             needed |= some
             await trio.lowlevel.checkpoint()
-        await self._repacker().drop_unneeded(needed)
+        repacker = self._repacker()
+        await repacker.drop_unneeded(needed)
+        self.dropped += repacker.summary.dropped
         # No pack is open now: of this one, too, the end may go.
         self._again.give_up()
         shrinker = self._shrinker()

@@ -233,8 +233,12 @@ class Store:
         return sum(len(self.index.objects_in(number)) for number in due(self.index))
 
     async def repack(self, progress: Callable[[int], None]) -> Summary:
-        """Space back, smaller entries; what is staged is encoded first. The store is running."""
+        """Space back, smaller entries; what is staged is encoded first. The store is running.
+
+        Raises OSError on a full disk of which not enough could be given back beforehand.
+        """
         encoder = self._writing()
+        await self._room.make()
         await encoder.drain()
         await self._ready.wait()
         assert self._workers is not None
@@ -243,6 +247,7 @@ class Store:
             if encoder.is_idle():
                 encoder.start_afresh()
                 await repacker.drop_unneeded()
+            repacker.summary.dropped += self._room.dropped
             return await repacker.run(progress)
 
     async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
