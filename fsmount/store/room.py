@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -49,7 +49,8 @@ _MORE_BYTES = 256 << 10
 class Room:
     """See the module. Belongs to the task that owns the store.
 
-    `repacking` is held by whoever moves entries of committed objects, `again` a writer of such.
+    `repacking` is held by whoever moves entries of committed objects, `again` a writer of such;
+    `sound` raises :class:`Damaged` if the index cannot be the reason for removing anything.
     `repacker` makes what forgets objects, and `shrinker` what cuts packs. `dropped`: how many
     objects it has forgotten.
     """
@@ -61,6 +62,7 @@ class Room:
         encoder: Encoder,
         again: Writer,
         repacking: trio.Lock,
+        sound: Callable[[], Awaitable[None]],
         repacker: Callable[[], Repacker],
         shrinker: Callable[[], Shrinker],
     ) -> None:
@@ -69,6 +71,7 @@ class Room:
         self._encoder = encoder
         self._again = again
         self._repacking = repacking
+        self._sound = sound
         self._repacker = repacker
         self._shrinker = shrinker
         # When no more could be done: the free bytes with which there could, what was nobody's
@@ -94,6 +97,7 @@ class Room:
             return
         # Unless it ends well.
         self._wanted = free + _MORE_BYTES
+        await self._sound()
         async with self._encoder.halted():
             all_done = await self._give_back(enough)
         free = self._reserve.free()

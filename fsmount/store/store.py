@@ -37,6 +37,7 @@ from fsmount.store.recovery import recover
 from fsmount.store.repack import Repacker, Summary, always, due
 from fsmount.store.reserve import Reserve
 from fsmount.store.room import ENOUGH_BYTES, Room, Shrinker
+from fsmount.store.soundness import Soundness
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 
@@ -88,12 +89,14 @@ class Store:
                 self._again = Writer(*rooms, self._packs, opened.again)
                 self._copier = Copier(self.layout, self.index, self.disk, self._packs)
                 self._encoder = Encoder(*rooms, self._writer)
+                self._soundness = Soundness(self.index)
                 self._room = Room(
                     self.index,
                     self._reserve,
                     self._encoder,
                     self._again,
                     self._repacking,
+                    self._sound,
                     lambda: self._repacker(None, at_once=1),
                     self._shrinker,
                 )
@@ -240,7 +243,7 @@ class Store:
         encoder = self._writing()
         await self._room.make()
         await encoder.drain()
-        await self._ready.wait()
+        await self._sound()
         assert self._workers is not None
         repacker = self._repacker(self._workers, at_once=len(os.sched_getaffinity(0)))
         async with self._repacking:
@@ -254,13 +257,19 @@ class Store:
         """Repack a part: until a file is written or read or `go_on` says no (False), or until
         nothing is left (True). What :mod:`quiet` says; one at a time. Raises OSError."""
         encoder = self._writing()
-        await self._ready.wait()
+        await self._sound()
         if self._quiet is None:
             make = partial(self._repacker, at_once=1)
             self._quiet = QuietRepack(self.layout, self.index, encoder, make)
         used = self._used
         async with self._repacking:
             return await self._quiet.work(lambda: self._used == used and go_on())
+
+    async def _sound(self) -> None:
+        """Raises :class:`Damaged` if the index cannot be the reason for removing anything."""
+        await self._ready.wait()
+        assert self._workers is not None
+        await self._soundness.ask(self._workers)
 
     def unused_s(self) -> float:
         """Seconds since a file was last written or read."""

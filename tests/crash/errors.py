@@ -172,7 +172,7 @@ def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--operations", type=int, default=60)
+    parser.add_argument("--operations", type=int, default=80)
     parser.add_argument("--every", type=int, default=1, help="every n-th case only")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--plant", default="", choices=["", *BUGS])

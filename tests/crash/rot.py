@@ -31,7 +31,7 @@ import trio
 
 from fsmount.errors import FsmountError
 from fsmount.store import config, encoder, jobs
-from fsmount.store.check import check_contents, check_relations
+from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT
 from fsmount.store.mending import mend
@@ -167,19 +167,42 @@ async def _recovers(root: Path, whole: Reference) -> str:
     return await verdict(root, whole)
 
 
+async def _repacked(root: Path, whole: Reference) -> str:
+    """What a repack moves and drops costs no file: a repair gives back what there was before it.
+
+    The copy of the index may be of the damaged one then, so attributes may be gone, and files
+    that are in packs only have second names.
+    """
+    with contextlib.suppress(FsmountError, OSError, ExceptionGroup):
+        store = Store.open(root)
+        try:
+            async with store.running(count=1):
+                await store.repack(lambda count: None)
+        finally:
+            store.close()
+    await _repair(root)
+    bodies = (await look(root)).bodies
+    lost = [path for path, data in whole.bodies.items() if bodies.get(path) != data]
+    return f"a repack costs {lost}" if lost else ""
+
+
 async def _repaired(root: Path, whole: Reference) -> str:
     """A repair of an index whose copy is whole gives everything back."""
+    repairs, report = await _repair(root)
+    if repairs.lost or report.findings:
+        return f"a repair loses {repairs.lost}, leaves {report.findings[:2]}"
+    return "" if await look(root) == whole else "a repair gives something else"
+
+
+async def _repair(root: Path) -> tuple[Repairs, Report]:
     repairs = Repairs()
     rebuild_index(root, Disk(), repairs)
     store = Store.open(root)
     try:
         async with store.running(count=1):
-            report = await mend(store, repairs, lambda count: None)
+            return repairs, await mend(store, repairs, lambda count: None)
     finally:
         store.close()
-    if repairs.lost or report.findings:
-        return f"a repair loses {repairs.lost}, leaves {report.findings[:2]}"
-    return "" if await look(root) == whole else "a repair gives something else"
 
 
 def remember_renders() -> None:
@@ -313,6 +336,10 @@ async def _case(
             _restore(root, files)
             apply(path, damage)
             why = await _repaired(root, whole)
+        if not why and damage.how in _PAGES:
+            _restore(root, files)
+            apply(path, damage)
+            why = await _repacked(root, whole)
     except Exception as error:
         why = f"raised {error!r}"
     except _HangError:

@@ -13,6 +13,10 @@ _CONTRADICTIONS = {
         "SELECT 1 FROM objects o LEFT JOIN packs p ON p.id = o.pack"
         " WHERE p.id IS NULL OR o.offset + o.length > p.length"
     ),
+    "files show objects it counts as used less": (
+        "SELECT 1 FROM (SELECT object, count(*) AS shown FROM inodes WHERE object IS NOT NULL"
+        " GROUP BY object) s JOIN objects o ON o.id = s.object WHERE o.uses < s.shown"
+    ),
     "files show objects it does not know": (
         "SELECT 1 FROM inodes i LEFT JOIN objects o ON o.id = i.object"
         " WHERE i.object IS NOT NULL AND o.id IS NULL"
