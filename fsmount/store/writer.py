@@ -132,8 +132,10 @@ class Writer:
         if self._pack is not None and self._pack.length:
             self._full_packs.append(self._pack)
             self._pack = None
-        if self._full_packs:
-            await self.commit(lambda: None)
+        full = list(self._full_packs)
+        if full:
+            async with self.packs.turn:
+                await self._commit(full, {pack: pack.length for pack in full}, lambda: None)
 
     def is_open(self, number: int) -> bool:
         """Whether more may come to a pack, or has come and is not committed."""
