@@ -20,6 +20,7 @@ from fsmount.store.index import ROOT
 from fsmount.store.repack import Repacker
 from fsmount.store.reserve import RESERVE_BYTES, Reserve
 from fsmount.store.store import Store
+from fsmount.store.writer import Writer
 from tests.encoding import Inline, deaths, get, put
 from tests.frames import FlakyDisk, png, screens
 from tests.test_repack import delete, facts, fill, opened, packed, run, whole
@@ -372,3 +373,32 @@ def test_a_new_store_has_nothing_to_give(root: Path) -> None:
 
     with opened(root) as store:
         trio.run(fresh, store)
+
+
+async def test_nothing_is_encoded_while_the_encoder_is_halted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a file is on its way: also where it has just been let through."""
+    appended: list[int] = []
+    append = Writer.append
+
+    def note(self: Writer, entry: Any, about: Any, **more: Any) -> Any:
+        appended.append(about.id)
+        return append(self, entry, about, **more)
+
+    monkeypatch.setattr(Writer, "append", note)
+    files = noise(*range(60), size=200)
+    with opened(root) as store:
+        async with store.running(count=1):
+            encoder = store._writing()
+            for number, (name, data) in enumerate(files.items()):
+                put(store, name, data)
+                for _ in range(number % 6):
+                    await trio.lowlevel.checkpoint()
+                async with encoder.halted():
+                    before = len(appended)
+                    await trio.sleep(0.02)
+                    assert len(appended) == before
+            await store.drain()
+    assert len(appended) >= len(files)
+    await whole(root, files)

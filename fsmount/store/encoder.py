@@ -287,7 +287,9 @@ class Encoder:
 
     async def _one(self, workers: Workers, budget: int, ino: int, turn: _Turn) -> bool:
         """Whether the file's body has been appended and waits for its commit."""
-        await self._going.wait()
+        # No await between this and the note of the epoch: what is halted then must not go on.
+        while not self._going.is_set():
+            await self._going.wait()
         inode = self._staged(ino)
         if inode is None or inode.staged is None:
             return False
