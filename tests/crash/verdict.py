@@ -18,7 +18,7 @@ from fsmount.store.check import check_relations
 from fsmount.store.disk import Disk
 from fsmount.store.index import Inode, Object
 from fsmount.store.pack import read_entry
-from fsmount.store.reader import Place
+from fsmount.store.reader import Place, Reader
 from fsmount.store.store import Store
 from tests.crash.script import Seen, Tree, differences
 from tests.encoding import forget_caches
@@ -161,6 +161,12 @@ class Rendering:
             raise known
         return known
 
+    def layer(self, store: Store, found: Object) -> None:
+        """Decode what is left of an object that no file shows: the pixels it coded itself."""
+        places = [_place(store, store.index.object(i)) for i in found.layer if i != found.id]
+        forget_caches()
+        Reader([_place(store, found), *places], 0).layer(found.id)
+
 
 def _entry(place: Place) -> bytes:
     try:
@@ -203,7 +209,10 @@ def whole(store: Store, rendering: Rendering, *, power: bool = False) -> str:
         return f"check: {findings[0]}"
     for found in store.index.all_objects():
         try:
-            rendering.object(store, found)
+            if found.is_layer_only:
+                rendering.layer(store, found)
+            else:
+                rendering.object(store, found)
         except (FsmountError, OSError) as error:
             return f"check --full: {error}"
     return _left_over(store, power=power)
