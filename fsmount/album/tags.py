@@ -83,9 +83,16 @@ class ExifTool:
 
 def _dying_with_us() -> list[str]:
     """What a command begins with whose process must not outlive this one, even killed: exiftool
-    goes on waiting for requests when there is nobody to write any."""
+    goes on waiting for requests when there is nobody to write any.
+
+    The shell is for the moment before the death signal is set: who was killed in it is no longer
+    the parent.
+    """
     program = shutil.which("setpriv")
-    return [program, "--pdeathsig", "KILL"] if program else []
+    if program is None:
+        return []
+    check = '[ "$PPID" = "$0" ] && exec "$@"'
+    return [program, "--pdeathsig", "KILL", "sh", "-c", check, str(os.getpid())]
 
 
 def _empty(path: Path) -> bytes:
