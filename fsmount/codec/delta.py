@@ -13,7 +13,7 @@ be coded as residual: its samples minus those of the slot in `prediction`, modul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import shake_128
 
@@ -92,14 +92,14 @@ class Layout:
 
     def copied(self) -> set[int]:
         """Objects whose pixels the frame shows."""
-        return self._objects(np.unique(self.tiles[self.tiles != OWN]))
+        return self._objects(slots(self.tiles))
 
     def predicting(self) -> set[int]:
         """Objects that residual tiles are predicted from."""
-        return self._objects(np.unique(self.prediction[self.predicted()]))
+        return self._objects(slots(self.prediction[self.predicted()]))
 
-    def _objects(self, slots: NDArray[np.uint8]) -> set[int]:
-        found = (self.source(int(slot)) for slot in slots)
+    def _objects(self, used: Iterable[int]) -> set[int]:
+        found = (self.source(slot) for slot in used)
         return {source.object for source in found if isinstance(source, Copy)}
 
 
@@ -124,6 +124,12 @@ class Layer:
 def tile_grid(shape: Sequence[int]) -> tuple[int, int]:
     """Tile rows and tile columns of a frame of (height, width, ...)."""
     return -(-shape[0] // TILE), -(-shape[1] // TILE)
+
+
+def slots(tiles: Tiles) -> list[int]:
+    """The slots in a map other than the object's own, ascending."""
+    used: list[int] = np.flatnonzero(np.bincount(tiles.ravel(), minlength=1)).tolist()
+    return [slot for slot in used if slot != OWN]
 
 
 def split(frame: Frame) -> Frame:
@@ -212,6 +218,18 @@ def _kept(own: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
 
 
+def _numbered(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The number of each tile among those in `mask`, row by row; -1 for the others."""
+    index = np.full(mask.shape, -1, np.int32)
+    index[mask] = np.arange(np.count_nonzero(mask), dtype=np.int32)
+    return index
+
+
+def cut(frame: Frame, mask: NDArray[np.bool_]) -> Frame:
+    """The tiles in `mask`, row by row: (n, TILE, TILE, channels), padded with zeros."""
+    return _cut(frame, _numbered(mask))
+
+
 def own_image(frame: Frame, layout: Layout, layers: Mapping[int, Layer]) -> Frame | None:
     """The pixels to code, (height, width, channels); None where the object codes nothing.
 
@@ -221,15 +239,20 @@ def own_image(frame: Frame, layout: Layout, layers: Mapping[int, Layer]) -> Fram
     if not own.any():
         return None
     rows, columns = _kept(own)
-    # Only what is kept is copied.
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    tiles = split(frame[top * TILE : bottom * TILE])[np.ix_(rows - top, columns)]
-    kept = np.ix_(rows, columns)
+    index = _numbered(own)
+    pixels = _cut(frame, index)
     predicted = layout.predicted()
     if predicted.any():
-        tiles[predicted[kept]] -= predictions(layout, layers)[predicted]
-    tiles[~own[kept]] = 0
-    return join(tiles, _own_shape(layout, rows, columns))
+        pixels[index[predicted]] -= predictions(layout, layers)
+    shape = _own_shape(layout, rows, columns)
+    kept = index[np.ix_(rows, columns)]
+    image = np.zeros(shape, layout.dtype)
+    if engine.NATIVE:
+        _put(image, kept, pixels)
+        return image
+    tiles = split(image)
+    tiles[kept >= 0] = pixels
+    return join(tiles, shape)
 
 
 def _own_shape(
@@ -247,8 +270,7 @@ def layer(layout: Layout, image: Frame | None, layers: Mapping[int, Layer]) -> L
     Raises :class:`Damaged` where image, map and predictions do not fit together.
     """
     own = layout.own()
-    index = np.full(own.shape, -1, np.int32)
-    index[own] = np.arange(np.count_nonzero(own), dtype=np.int32)
+    index = _numbered(own)
     if image is None:
         if own.any():
             raise Damaged("payload", reason="own tiles without an image")
@@ -261,7 +283,7 @@ def layer(layout: Layout, image: Frame | None, layers: Mapping[int, Layer]) -> L
     pixels = _cut(image, index[np.ix_(rows, columns)])
     predicted = layout.predicted()
     if predicted.any():
-        pixels[index[predicted]] += predictions(layout, layers)[predicted]
+        pixels[index[predicted]] += predictions(layout, layers)
         # What hangs over may have been predicted as a colour.
         height, width, _ = layout.shape
         pixels[index[-1][own[-1]], height - height // TILE * TILE or TILE :] = 0
@@ -281,61 +303,6 @@ def _cut(image: Frame, index: NDArray[np.int32]) -> Frame:
     return tiles
 
 
-def predictions(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
-    """What residual tiles are predicted as; zeros elsewhere."""
-    out = np.zeros((*layout.tiles.shape, TILE, TILE, layout.shape[2]), layout.dtype)
-    _paint(out, np.where(layout.own(), layout.prediction, 0).astype(np.uint8), layout, layers)
-    return out
-
-
-def copies(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
-    """The tiles that are copies or fills, (tile rows, tile columns, ..); zeros elsewhere."""
-    out = np.zeros((*layout.tiles.shape, TILE, TILE, layout.shape[2]), layout.dtype)
-    _paint(out, layout.tiles, layout, layers)
-    return out
-
-
-def compose(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
-    """The frame: own tiles, copies from `layers` (by object id) and fills.
-
-    Raises :class:`Damaged` if a copied tile is one that its object never coded.
-    """
-    if engine.NATIVE:
-        return _compose_native(layout, own, layers)
-    out = copies(layout, layers)
-    mask = layout.own()
-    if mask.any():
-        out[mask] = own.pixels[own.index[mask]]
-    return join(out, layout.shape)
-
-
-def _compose_native(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
-    """As :func:`compose`: tiles that stand where they stood go from layer to frame in one copy."""
-    # Every tile is its own or has a slot, and a slot that cannot be painted is an error.
-    frame = np.empty(layout.shape, layout.dtype)
-    mask = layout.own()
-    _put(frame, np.where(mask, own.index, -1), own.pixels)
-    rest = layout.tiles.copy()
-    for slot in np.unique(rest[rest != OWN]).tolist():
-        source = layout.source(slot)
-        found = layers.get(source.object) if isinstance(source, Copy) else None
-        if source != Copy(getattr(source, "object", 0)) or found is None:
-            continue
-        if found.shape != layout.shape or found.pixels.dtype != layout.dtype:
-            continue
-        index = np.where(rest == slot, found.index, -1)
-        if np.count_nonzero(index >= 0) == np.count_nonzero(rest == slot):
-            _put(frame, index, found.pixels)
-            rest[rest == slot] = OWN
-    if rest.any():
-        # Memory that is not written to costs nothing.
-        out = np.zeros((*rest.shape, TILE, TILE, layout.shape[2]), layout.dtype)
-        _paint(out, rest, layout, layers)
-        numbers = np.arange(rest.size, dtype=np.int32).reshape(rest.shape)
-        _put(frame, np.where(rest == OWN, -1, numbers), out)
-    return frame
-
-
 def _put(frame: Frame, index: NDArray[np.int32], pixels: Frame) -> None:
     """Copy tile `index` of `pixels` to each place in a frame; nothing where it is -1."""
     engine.paint_tiles(
@@ -346,35 +313,81 @@ def _put(frame: Frame, index: NDArray[np.int32], pixels: Frame) -> None:
     )
 
 
-def _paint(out: Frame, slots: Tiles, layout: Layout, layers: Mapping[int, Layer]) -> None:
-    """Fill the tiles of `out` whose slot is not 0."""
-    for slot in np.unique(slots[slots != OWN]).tolist():
-        mask = slots == slot
-        source = layout.source(slot)
-        if isinstance(source, Fill):
-            if len(source.colour) != layout.shape[2]:
-                raise Damaged("map", reason="a fill with the wrong number of channels")
-            if not all(0 <= sample <= np.iinfo(layout.dtype).max for sample in source.colour):
-                raise Damaged("map", reason="a fill with samples out of range")
-            out[mask] = np.array(source.colour, layout.dtype)
-            continue
-        found = layers.get(source.object)
-        if found is None:
-            raise Damaged("map", reason=f"object {source.object} is not at hand")
-        if found.shape[2] != layout.shape[2] or found.pixels.dtype != layout.dtype:
-            raise Damaged("map", reason=f"object {source.object} has other samples")
-        if source.dx or source.dy or found.shape != layout.shape:
-            out[mask] = _moved(source, found, layout, mask)
-            continue
-        wanted = found.index[mask]
-        if (wanted < 0).any():
-            raise Damaged("map", reason=f"object {source.object} never coded a tile copied from it")
-        out[mask] = found.pixels[wanted]
+def predictions(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
+    """What the residual tiles are predicted as, row by row: (n, TILE, TILE, channels)."""
+    predicted = layout.predicted()
+    index = _numbered(predicted)
+    out = np.zeros((np.count_nonzero(predicted), TILE, TILE, layout.shape[2]), layout.dtype)
+    for slot in slots(layout.prediction[predicted]):
+        mask = predicted & (layout.prediction == slot)
+        pixels, numbers = _shown(slot, mask, layout, layers)
+        out[index[mask]] = pixels[numbers]
+    return out
 
 
-def _moved(
-    source: Copy, found: Layer, layout: Layout, mask: NDArray[np.bool_]
-) -> NDArray[np.generic]:
+def copies(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
+    """The tiles that are copies or fills, (tile rows, tile columns, ..); zeros elsewhere."""
+    out = np.zeros((*layout.tiles.shape, TILE, TILE, layout.shape[2]), layout.dtype)
+    for slot in slots(layout.tiles):
+        mask = layout.tiles == slot
+        pixels, numbers = _shown(slot, mask, layout, layers)
+        out[mask] = pixels[numbers]
+    return out
+
+
+def compose(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
+    """The frame: own tiles, copies from `layers` (by object id) and fills.
+
+    Raises :class:`Damaged` if a copied tile is one that its object never coded.
+    """
+    mask = layout.own()
+    if not engine.NATIVE:
+        out = copies(layout, layers)
+        out[mask] = own.pixels[own.index[mask]]
+        return join(out, layout.shape)
+    # Every tile is its own or has a slot, and a slot that shows nothing is an error.
+    frame = np.empty(layout.shape, layout.dtype)
+    _put(frame, np.where(mask, own.index, -1), own.pixels)
+    for slot in slots(layout.tiles):
+        mask = layout.tiles == slot
+        pixels, numbers = _shown(slot, mask, layout, layers)
+        index = np.full(mask.shape, -1, np.int32)
+        index[mask] = numbers
+        _put(frame, index, pixels)
+    return frame
+
+
+def _shown(
+    slot: int, mask: NDArray[np.bool_], layout: Layout, layers: Mapping[int, Layer]
+) -> tuple[Frame, NDArray[np.integer]]:
+    """What a slot shows at the tiles in `mask`: tiles, and the number among them for each place.
+
+    Raises :class:`Damaged`.
+    """
+    source = layout.source(slot)
+    if isinstance(source, Fill):
+        if len(source.colour) != layout.shape[2]:
+            raise Damaged("map", reason="a fill with the wrong number of channels")
+        if not all(0 <= sample <= np.iinfo(layout.dtype).max for sample in source.colour):
+            raise Damaged("map", reason="a fill with samples out of range")
+        tile = np.empty((1, TILE, TILE, layout.shape[2]), layout.dtype)
+        tile[:] = source.colour
+        return tile, np.zeros(np.count_nonzero(mask), np.int32)
+    found = layers.get(source.object)
+    if found is None:
+        raise Damaged("map", reason=f"object {source.object} is not at hand")
+    if found.shape[2] != layout.shape[2] or found.pixels.dtype != layout.dtype:
+        raise Damaged("map", reason=f"object {source.object} has other samples")
+    if source.dx or source.dy or found.shape != layout.shape:
+        moved = _moved(source, found, layout, mask)
+        return moved, np.arange(len(moved), dtype=np.int32)
+    wanted = found.index[mask]
+    if (wanted < 0).any():
+        raise Damaged("map", reason=f"object {source.object} never coded a tile copied from it")
+    return found.pixels, wanted
+
+
+def _moved(source: Copy, found: Layer, layout: Layout, mask: NDArray[np.bool_]) -> Frame:
     """The tiles in `mask` as a copy that is not tile on tile: (n, TILE, TILE, channels).
 
     Each is put together from the up to four tiles of the other object's layer it lies on.

@@ -297,7 +297,7 @@ def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
 
 def _used_sources(layout: Layout) -> tuple[Source, ...]:
     """Sources without those that neither a tile nor a prediction uses."""
-    used = set(np.unique(layout.tiles).tolist()) | set(np.unique(layout.prediction).tolist())
+    used = {*delta.slots(layout.tiles), *delta.slots(layout.prediction)}
     kept = [source if i in used else None for i, source in enumerate(layout.sources, start=1)]
     while kept and kept[-1] is None:
         kept.pop()
@@ -350,13 +350,13 @@ def _worthwhile(layout: Layout, plan: Plan, frame: Frame, reader: Reader) -> del
         return guess
     candidate = replace(layout, prediction=guess)
     layers = {i: reader.layer(i) for i in candidate.predicting()}
-    for slot in np.unique(guess[guess != 0]).tolist():
+    for slot in delta.slots(guess):
         source = candidate.source(slot)
         if isinstance(source, Copy):
             guess[(guess == slot) & (layers[source.object].index < 0)] = 0
     guessed = guess != 0
-    tiles = np.ascontiguousarray(delta.split(frame))[guessed]
-    predicted = delta.predictions(replace(layout, prediction=guess), layers)[guessed]
+    tiles = delta.cut(frame, guessed)
+    predicted = delta.predictions(replace(layout, prediction=guess), layers)
     keep = _roughness(tiles - predicted) < _RESIDUAL_LOOKS_BETTER * _roughness(tiles)
     guess[guessed] = np.where(keep, guess[guessed], 0)
     return guess

@@ -137,51 +137,64 @@ static inline void copy_match(u8 *to, u32 length, u32 distance)
     }
 }
 
-static InflateResult write_match(Output *output, u32 length, u32 distance)
+/* A match at `to`, of which `all` bytes are written and up to `end` may be. */
+static inline InflateResult write_match(u8 *to, const u8 *end, size_t all, u32 length, u32 distance)
 {
-    if (distance > output->position)
+    if (distance > all)
         return INFLATE_DAMAGED;
-    u32 left = output->size - output->position;
-    u8 *to = output->out + output->position;
-    if (left >= LONGEST_MATCH + COPY_STEP) {
+    if (end - to >= LONGEST_MATCH + COPY_STEP) {
         copy_match(to, length, distance);
-    } else {
-        if (length > left)
-            return INFLATE_TOO_MUCH;
-        for (u32 i = 0; i < length; i++)
-            to[i] = to[(ptrdiff_t)i - (ptrdiff_t)distance];
+        return INFLATED;
     }
-    output->position += length;
+    if (length > (size_t)(end - to))
+        return INFLATE_TOO_MUCH;
+    for (u32 i = 0; i < length; i++)
+        to[i] = to[(ptrdiff_t)i - (ptrdiff_t)distance];
     return INFLATED;
 }
 
+/* To the end of a block. Where the output goes on is a variable here: for all that compilers know
+ * any byte that is written may be part of `output`. */
 static InflateResult write_symbols(Output *output, const Code *literals, const Code *distances)
 {
     Reader reader = output->reader;
+    u8 *to = output->out + output->position, *end = output->out + output->size;
     InflateResult result = INFLATED;
     while (result == INFLATED) {
         refill(&reader);
         u32 symbol = get_symbol(&reader, literals);
         if (symbol < END_OF_BLOCK) {
-            if (output->position == output->size)
+            if (to == end) {
                 result = INFLATE_TOO_MUCH;
-            else
-                output->out[output->position++] = (u8)symbol;
-            continue;
+                break;
+            }
+            *to++ = (u8)symbol;
+            if (end - to < 2)
+                continue;
+            /* Three codes of literals fit into what a refill gives, a match behind two does not. */
+            symbol = get_symbol(&reader, literals);
+            if (symbol < END_OF_BLOCK) {
+                *to++ = (u8)symbol;
+                symbol = get_symbol(&reader, literals);
+                if (symbol < END_OF_BLOCK) {
+                    *to++ = (u8)symbol;
+                    continue;
+                }
+            }
+            refill(&reader);
         }
         if (symbol == END_OF_BLOCK)
             break;
-        if (symbol >= LITERAL_CODES)
+        u32 distance, length = read_match(&reader, distances, symbol, &distance);
+        if (!length)
             return INFLATE_DAMAGED;
-        u32 code = symbol - 257;
-        u32 length = LENGTH_FIRST[code] + get(&reader, LENGTH_EXTRA[code]);
-        code = get_symbol(&reader, distances);
-        if (code >= DISTANCE_CODES)
-            return INFLATE_DAMAGED;
-        u32 distance = DISTANCE_FIRST[code] + get(&reader, DISTANCE_EXTRA[code]);
-        result = overrun(&reader) ? INFLATE_TRUNCATED : write_match(output, length, distance);
+        result = overrun(&reader) ? INFLATE_TRUNCATED
+                                  : write_match(to, end, (size_t)(to - output->out), length, distance);
+        if (result == INFLATED)
+            to += length;
     }
     output->reader = reader;
+    output->position = (u32)(to - output->out);
     return overrun(&reader) ? INFLATE_TRUNCATED : result;
 }
 
