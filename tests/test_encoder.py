@@ -56,6 +56,37 @@ async def test_files_of_all_kinds_are_encoded(root: Path) -> None:
     await reopened(root, files)
 
 
+async def test_one_process_is_left_to_encoding_while_pictures_come(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = 0
+    seen: list[int] = []
+
+    async def before(function: Callable[..., Any]) -> None:
+        nonlocal looking
+        if function is jobs.look:
+            looking += 1
+            seen.append(looking)
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+            looking -= 1
+
+    monkeypatch.setattr(Inline, "before", staticmethod(before))
+    pictures = {b"%02d" % i: png(frame) for i, frame in enumerate(screens(18, height=64))}
+    notes = {b"note %02d" % i: b"%d" % i for i in range(18)}
+    store = Store.open(root)
+    async with store.running(count=2):
+        for files in (pictures, notes):
+            for name, data in files.items():
+                put(store, name, data)
+            await settled(store, files)
+    store.close()
+    assert len(seen) == 36
+    assert max(seen[:8]) > 1  # a few say little of those to come
+    assert seen[14:18] == [1] * 4
+    assert max(seen[22:]) > 1  # these need no encoding
+
+
 async def test_frames_are_encoded_in_order_of_folder_and_name(root: Path) -> None:
     store = Store.open(root)
     names = [b"c", b".a.AbCdEf", b"b", b"d"]

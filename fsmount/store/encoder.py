@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -53,7 +54,10 @@ _RETRY_SECONDS = 5.0
 # JPEGs that are transcoded at once: one of 16 megapixels takes 700 MB of memory.
 _TRANSCODING = 2
 # Files under way for each process: while one is encoded others are looked at.
-_AHEAD = 2
+_AHEAD = 3
+# After so many pictures in a row one process is left to encoding: a look costs a fifth more where
+# the process did not look at the picture before. Files that need no encoding are for all.
+_STREAK = 4
 # After this many failures a file is still tried now and then, but nobody waits for it.
 _TRIES = 3
 _SIGNATURES_KEPT = 512
@@ -119,6 +123,10 @@ class Encoder:
         self._last_hint: DeflateParams | None = None
         # The process that encoded last has the layers that the next frame needs.
         self._by: int | None = None
+        self._count = 1
+        self._looks = trio.CapacityLimiter(math.inf)
+        # Pictures since the last file that was none.
+        self._streak = 0
         self._changed = trio.Event()
         for inode in index.staged_inodes():
             self.queue(inode.ino)
@@ -200,6 +208,7 @@ class Encoder:
         slots = trio.Semaphore(_AHEAD * count + 1)
         before = trio.Event()
         before.set()
+        self._count = count
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._commit_for_ever, nursery)
             while True:
@@ -302,6 +311,7 @@ class Encoder:
         same = await trio.to_thread.run_sync(proving.is_staged, path, seen.sha256, seen.size)
         transcoded = await self._transcode(workers, inode, path, seen)
         await turn.before.wait()
+        self._streak = self._streak + 1 if seen.picture is not None else 0
         if not self._unchanged(job):
             return False
         if not same:
@@ -346,8 +356,11 @@ class Encoder:
         folder = place[0] if place else 0
         known = (self._hints.get(folder), self._last_hint)
         hints = tuple(dict.fromkeys(hint for hint in known if hint is not None))
+        one_encodes = self._count > 1 and self._streak >= _STREAK
+        self._looks.total_tokens = self._count - 1 if one_encodes else math.inf
         try:
-            seen = await workers.run(jobs.look, str(path), hints, budget)
+            async with self._looks:
+                seen = await workers.run(jobs.look, str(path), hints, budget)
         except OSError:
             raise
         except Exception as error:
