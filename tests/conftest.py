@@ -11,9 +11,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fsmount.codec import engine
+from fsmount.mount.vfs import Vfs
 from fsmount.store import config, encoder
 from fsmount.store import store as store_module
+from tests.calls import mount
 from tests.encoding import Inline, forget_caches
+from tests.fake_store import FakeStore
 from tests.frames import FlakyDisk
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -62,3 +65,17 @@ def root(tmp_path: Path) -> Path:
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files over 5,000 bytes are large."""
     monkeypatch.setattr(encoder, "KEEP_BYTES", 5000)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FakeStore]:
+    """A store for the tests of the mount."""
+    made = FakeStore(tmp_path / "store")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def vfs(store: FakeStore) -> Vfs:
+    """Its tree."""
+    return mount(store)

@@ -1,4 +1,4 @@
-"""The tree without a kernel: names, lookup counts, bodies, times, durability."""
+"""The tree without a kernel: names, lookup counts, attributes."""
 
 from __future__ import annotations
 
@@ -7,77 +7,16 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import cast
 
 import pytest
-import trio
-import trio.testing
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fsmount.errors import Damaged, FsmountError
+from fsmount.errors import FsmountError
 from fsmount.mount import vfs as vfs_module
-from fsmount.mount.attributes import Attributes, Caller, Changes
+from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE, Vfs
-from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT
-from fsmount.store.store import Store
+from tests.calls import ROOT_USER, USER, get, listing, put, raises
 from tests.fake_store import FakeStore
-
-ROOT_USER = Caller(0, 0, 0o022)
-USER = Caller(1000, 100, 0o022)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FakeStore]:
-    made = FakeStore(tmp_path / "store")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def vfs(store: FakeStore) -> Vfs:
-    return mount(store)
-
-
-def mount(store: FakeStore) -> Vfs:
-    return Vfs(cast(Store, store))
-
-
-async def put(vfs: Vfs, name: bytes, data: bytes, folder: int = ROOT) -> int:
-    """A closed file with these bytes; its inode number. Leaves one lookup."""
-    fh, shown = await vfs.create(folder, name, 0o644, os.O_WRONLY, ROOT_USER)
-    await vfs.write(fh, 0, data)
-    await vfs.flush(fh)
-    await vfs.release(fh)
-    return shown.ino
-
-
-async def get(vfs: Vfs, ino: int) -> bytes:
-    fh = await vfs.open(ino, os.O_RDONLY, ROOT_USER)
-    data = await vfs.read(fh, 0, 1 << 24)
-    await vfs.release(fh)
-    return data
-
-
-async def listing(vfs: Vfs, folder: int = ROOT) -> dict[bytes, Attributes]:
-    fh = await vfs.opendir(folder)
-    found: dict[bytes, Attributes] = {}
-    after = 0
-    while entries := list(await vfs.readdir(fh, after)):
-        for cookie, name, shown in entries:
-            assert name not in found
-            after = cookie
-            found[name] = shown
-    await vfs.releasedir(fh)
-    return found
-
-
-def raises(code: int) -> pytest.RaisesExc[OSError]:
-    return pytest.raises(OSError, check=lambda error: error.errno == code)
-
 
 # -- names
 
@@ -260,6 +199,18 @@ async def test_rename_onto_another_name_of_itself_does_nothing(vfs: Vfs) -> None
     assert (await vfs.getattr(ino)).nlink == 2
 
 
+async def test_folders_in_a_circle_hold_up_nothing(vfs: Vfs) -> None:
+    """Only damage of the index makes them."""
+    upper = (await vfs.mkdir(ROOT, b"upper", 0o755, ROOT_USER)).ino
+    lower = (await vfs.mkdir(upper, b"lower", 0o755, ROOT_USER)).ino
+    await vfs.mkdir(ROOT, b"other", 0o755, ROOT_USER)
+    index = vfs._index
+    with index.transaction():
+        index._run("UPDATE dirents SET folder = ? WHERE ino = ?", (lower, upper))
+    with raises(errno.ELOOP):
+        await vfs.rename(ROOT, b"other", lower, b"other")
+
+
 # -- how long an inode lives
 
 
@@ -319,206 +270,6 @@ async def test_the_end_of_the_mount_removes_orphans(vfs: Vfs, store: FakeStore) 
     assert store.index.orphans() == []
     assert store.staging.tokens() == []
     assert store.held == set()
-
-
-# -- bodies
-
-
-async def test_reading_an_encoded_file_renders_once(vfs: Vfs, store: FakeStore) -> None:
-    ino = await put(vfs, b"a", bytes(range(256)) * 10)
-    number = store.encode(ino)
-    fh = await vfs.open(ino, os.O_RDONLY, USER)
-    assert (await vfs.getattr(ino)).size == 2560
-    assert (await listing(vfs))[b"a"].size == 2560
-    assert store.renders == []
-    async with trio.open_nursery() as nursery:
-        for offset in range(0, 2560, 100):
-            nursery.start_soon(vfs.read, fh, offset, 100)
-    assert store.renders == [number]
-
-
-async def test_damage_is_an_error_for_readers_and_writers(vfs: Vfs, store: FakeStore) -> None:
-    ino = await put(vfs, b"a", b"precious")
-    store.encode(ino)
-    store.damaged = True
-    fh = await vfs.open(ino, os.O_RDWR, USER)
-    with pytest.raises(Damaged):
-        await vfs.read(fh, 0, 1)
-    with pytest.raises(Damaged):
-        await vfs.write(fh, 0, b"x")
-    store.damaged = False
-    assert await vfs.read(fh, 0, 99) == b"precious"
-    assert store.staging.tokens() == []
-
-
-async def test_a_write_copies_an_encoded_body_up(vfs: Vfs, store: FakeStore) -> None:
-    data = os.urandom(3_000_000)
-    ino = await put(vfs, b"a", data)
-    store.encode(ino)
-    fh = await vfs.open(ino, os.O_RDWR, USER)
-    reader = await vfs.open(ino, os.O_RDONLY, USER)
-    assert store.index.inode(ino).staged is None
-    await vfs.write(fh, 1_000_000, b"changed")
-    expected = data[:1_000_000] + b"changed" + data[1_000_007:]
-    assert await vfs.read(reader, 0, 1 << 24) == expected
-    await vfs.release(fh)
-    await vfs.release(reader)
-    store.encode(ino)
-    assert await get(vfs, ino) == expected
-
-
-async def test_truncating_to_nothing_needs_no_copy(vfs: Vfs, store: FakeStore) -> None:
-    ino = await put(vfs, b"a", b"old")
-    store.encode(ino)
-    store.renders.clear()
-    fh = await vfs.open(ino, os.O_WRONLY | os.O_TRUNC, USER)
-    assert (await vfs.getattr(ino)).size == 0
-    await vfs.write(fh, 0, b"n")
-    await vfs.release(fh)
-    assert await get(vfs, ino) == b"n"
-    assert store.renders == []
-
-
-@pytest.mark.parametrize("size", [0, 2, 4, 9])
-async def test_truncate(vfs: Vfs, store: FakeStore, size: int) -> None:
-    ino = await put(vfs, b"a", b"1234")
-    store.encode(ino)
-    shown = await vfs.setattr(ino, Changes(size=size), ROOT_USER)
-    assert shown.size == size
-    assert await get(vfs, ino) == b"1234"[:size].ljust(size, b"\0")
-    assert store.queued.count(ino) == 2
-
-
-async def test_truncate_to_huge_sizes(vfs: Vfs) -> None:
-    ino = await put(vfs, b"a", b"1234")
-    try:
-        shown = await vfs.setattr(ino, Changes(size=10**15), ROOT_USER)
-        assert shown.size == 10**15
-        assert shown.blocks < 10_000
-    except OSError as error:
-        assert error.errno == errno.EFBIG
-    with raises(errno.EFBIG):
-        await vfs.setattr(ino, Changes(size=1 << 63), ROOT_USER)
-    with raises(errno.EINVAL):
-        await vfs.setattr(ino, Changes(size=-1), ROOT_USER)
-
-
-async def test_each_handle_keeps_its_access_mode(vfs: Vfs) -> None:
-    ino = await put(vfs, b"a", b"1234")
-    reader = await vfs.open(ino, os.O_RDONLY, USER)
-    both = await vfs.open(ino, os.O_RDWR, USER)
-    writer = await vfs.open(ino, os.O_WRONLY, USER)
-    await vfs.write(both, 0, b"A")
-    await vfs.write(writer, 1, b"B")
-    with raises(errno.EBADF):
-        await vfs.write(reader, 0, b"x")
-    with raises(errno.EBADF):
-        await vfs.read(writer, 0, 1)
-    assert await vfs.read(reader, 0, 9) == b"AB34"
-
-
-async def test_a_reader_outlives_the_encoding_of_what_it_reads(vfs: Vfs, store: FakeStore) -> None:
-    ino = await put(vfs, b"a", b"1234")
-    reader = await vfs.open(ino, os.O_RDONLY, USER)
-    store.encode(ino)
-    assert await vfs.read(reader, 0, 9) == b"1234"
-    writer = await vfs.open(ino, os.O_WRONLY, USER)
-    await vfs.write(writer, 4, b"5")
-    assert await vfs.read(reader, 0, 9) == b"12345"
-
-
-async def test_a_writer_holds_the_inode(vfs: Vfs, store: FakeStore) -> None:
-    ino = await put(vfs, b"a", b"1234")
-    store.queued.clear()
-    one = await vfs.open(ino, os.O_WRONLY, USER)
-    two = await vfs.open(ino, os.O_RDWR, USER)
-    assert store.held == {ino}
-    await vfs.setattr(ino, Changes(size=1), ROOT_USER)
-    await vfs.release(one)
-    assert store.held == {ino}
-    assert store.queued == []
-    await vfs.release(two)
-    assert store.held == set()
-    assert store.queued == [ino]
-
-
-async def test_concurrent_first_writes_copy_once(vfs: Vfs, store: FakeStore) -> None:
-    ino = await put(vfs, b"a", b"." * 100)
-    store.encode(ino)
-    handles = [await vfs.open(ino, os.O_RDWR, USER) for _ in range(10)]
-    async with trio.open_nursery() as nursery:
-        for place, fh in enumerate(handles):
-            nursery.start_soon(vfs.write, fh, place, b"%d" % place)
-    assert await vfs.read(handles[0], 0, 200) == b"0123456789" + b"." * 90
-    assert len(store.staging.tokens()) == 1
-
-
-async def test_a_failed_copy_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    class FullDisk(Disk):
-        full = False
-
-        def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-            if self.full:
-                raise OSError(errno.ENOSPC, "full")
-            return super().pwrite(fd, data, offset)
-
-    disk = FullDisk()
-    store = FakeStore(tmp_path / "store", disk=disk)
-    vfs = mount(store)
-    ino = await put(vfs, b"a", b"precious")
-    store.encode(ino)
-    disk.full = True
-    fh = await vfs.open(ino, os.O_RDWR, USER)
-    with raises(errno.ENOSPC):
-        await vfs.write(fh, 0, b"x")
-    assert store.staging.tokens() == []
-    await vfs.release(fh)
-    assert await get(vfs, ino) == b"precious"
-    store.close()
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("write"), st.integers(0, 3000), st.binary(max_size=400)),
-            st.tuples(st.just("cut"), st.integers(0, 3000), st.just(b"")),
-            st.tuples(st.just("encode"), st.just(0), st.just(b"")),
-            st.tuples(st.just("reopen"), st.just(0), st.just(b"")),
-        ),
-        max_size=25,
-    )
-)
-def test_a_body_is_what_was_written(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, bytes]]
-) -> None:
-    trio.run(_follow, tmp_path_factory.mktemp("fs") / "store", steps)
-
-
-async def _follow(path: Path, steps: list[tuple[str, int, bytes]]) -> None:
-    store = FakeStore(path)
-    vfs = mount(store)
-    ino = await put(vfs, b"a", b"")
-    fh = await vfs.open(ino, os.O_RDWR, USER)
-    model = bytearray()
-    for verb, number, data in steps:
-        if verb == "write" and data:
-            await vfs.write(fh, number, data)
-            model.extend(b"\0" * (number - len(model)))
-            model[number : number + len(data)] = data
-        elif verb == "cut":
-            await vfs.setattr(ino, Changes(size=number), ROOT_USER)
-            model = model[:number].ljust(number, b"\0")
-        elif verb == "reopen":
-            await vfs.release(fh)
-            fh = await vfs.open(ino, os.O_RDWR, USER)
-        elif verb == "encode":
-            await vfs.release(fh)
-            store.encode_queued()
-            fh = await vfs.open(ino, os.O_RDWR, USER)
-        assert await vfs.read(fh, 0, 1 << 20) == bytes(model)
-        assert (await vfs.getattr(ino)).size == len(model)
-    store.close()
 
 
 # -- attributes
@@ -672,176 +423,3 @@ async def test_virtual_xattrs(vfs: Vfs, store: FakeStore) -> None:
     folder = await vfs.mkdir(ROOT, b"d", 0o755, USER)
     with raises(errno.ENODATA):
         await vfs.getxattr(folder.ino, b"user.fsmount.kind")
-
-
-# -- durability
-
-
-async def test_close_and_crash_keep_what_was_written(tmp_path: Path) -> None:
-    store = FakeStore(tmp_path / "store")
-    vfs = mount(store)
-    closed = await put(vfs, b"closed", b"12345")
-    await vfs.setattr(closed, Changes(mtime_ns=42), USER)
-    fh, shown = await vfs.create(ROOT, b"open", 0o644, os.O_WRONLY, USER)
-    await vfs.write(fh, 0, b"123")
-    store.close()  # the daemon dies here: no flush, no release
-    again = FakeStore(tmp_path / "store")
-    after = mount(again)
-    assert await get(after, (await after.lookup(ROOT, b"open")).ino) == b"123"
-    assert again.index.inode(shown.ino).size == 3
-    found = await after.lookup(ROOT, b"closed")
-    assert (found.size, found.mtime_ns) == (5, 42)
-    again.close()
-
-
-class BadFsync(Disk):
-    """The first fsync fails; as on Linux, the second reports success."""
-
-    failures = 0
-
-    def fsync(self, fd: int) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise OSError(errno.EIO, "lost")
-
-
-async def test_a_failed_fsync_is_never_followed_by_a_good_one(tmp_path: Path) -> None:
-    disk = BadFsync()
-    store = FakeStore(tmp_path / "store", disk=disk)
-    vfs = mount(store)
-    fh, shown = await vfs.create(ROOT, b"a", 0o644, os.O_WRONLY, USER)
-    await vfs.write(fh, 0, b"x")
-    disk.failures = 1
-    for _ in range(2):
-        with raises(errno.EIO):
-            await vfs.fsync(fh)
-    await vfs.release(fh)
-    fh = await vfs.open(shown.ino, os.O_RDONLY, USER)
-    with raises(errno.EIO):
-        await vfs.fsync(fh)
-    store.close()
-
-
-async def test_fsync_forces_file_then_folder_then_index(tmp_path: Path) -> None:
-    calls: list[str] = []
-
-    class Recorder(Disk):
-        def fsync(self, fd: int) -> None:
-            calls.append(Path(f"/proc/self/fd/{fd}").readlink().name)
-
-    store = FakeStore(tmp_path / "store", disk=Recorder())
-    vfs = mount(store)
-    fh, shown = await vfs.create(ROOT, b"a", 0o644, os.O_WRONLY, USER)
-    await vfs.write(fh, 0, b"x")
-    calls.clear()
-    await vfs.fsync(fh)
-    token = store.index.inode(shown.ino).staged
-    assert calls == [str(token), "staging", "index.sqlite-wal"]
-    assert store.index.inode(shown.ino).size == 1
-    folder = await vfs.opendir(ROOT)
-    await vfs.fsyncdir(folder)
-    assert calls[3:] == ["index.sqlite-wal"]
-    store.close()
-
-
-async def test_read_only_refuses_every_change(tmp_path: Path) -> None:
-    path = tmp_path / "store"
-    first = FakeStore(path)
-    ino = await put(mount(first), b"a", b"x")
-    first.close()
-    store = FakeStore(path, read_only=True)
-    vfs = mount(store)
-    assert await get(vfs, ino) == b"x"
-    changes = [
-        lambda: vfs.create(ROOT, b"b", 0o644, os.O_WRONLY, USER),
-        lambda: vfs.open(ino, os.O_RDWR, USER),
-        lambda: vfs.open(ino, os.O_TRUNC, USER),
-        lambda: vfs.mkdir(ROOT, b"b", 0o755, USER),
-        lambda: vfs.mknod(ROOT, b"b", stat.S_IFIFO, 0, USER),
-        lambda: vfs.symlink(ROOT, b"b", b"t", USER),
-        lambda: vfs.link(ino, ROOT, b"b"),
-        lambda: vfs.unlink(ROOT, b"a"),
-        lambda: vfs.rmdir(ROOT, b"a"),
-        lambda: vfs.rename(ROOT, b"a", ROOT, b"b"),
-        lambda: vfs.setattr(ino, Changes(mode=0), USER),
-        lambda: vfs.setxattr(ino, b"user.a", b""),
-        lambda: vfs.removexattr(ino, b"user.a"),
-    ]
-    for change in changes:
-        with raises(errno.EROFS):
-            await change()  # type: ignore[no-untyped-call]
-    vfs.close()
-    store.close()
-
-
-# -- rendering ahead
-
-
-async def test_reading_by_name_renders_the_next_files_ahead(
-    vfs: Vfs, store: FakeStore, nursery: trio.Nursery
-) -> None:
-    # Made out of order: what counts is the name.
-    inos = {name: await put(vfs, name, name) for name in (b"3", b"1", b"2", b"5", b"4", b"6")}
-    nursery.start_soon(vfs.run)
-    for name in (b"1", b"2"):
-        await get(vfs, inos[name])
-        await trio.testing.wait_all_tasks_blocked()
-        assert store.prefetched == []
-    await get(vfs, inos[b"3"])
-    await trio.testing.wait_all_tasks_blocked()
-    assert sorted(store.prefetched) == sorted([inos[b"4"], inos[b"5"]])
-    for name in (b"6", b"1", b"2", b"1", b"2"):
-        await get(vfs, inos[name])
-        await trio.testing.wait_all_tasks_blocked()
-    assert sorted(store.prefetched) == sorted([inos[b"4"], inos[b"5"]])
-
-
-async def test_reading_backwards_renders_the_files_before_ahead(
-    vfs: Vfs, store: FakeStore, nursery: trio.Nursery
-) -> None:
-    inos = {name: await put(vfs, name, name) for name in (b"1", b"2", b"3", b"4", b"5")}
-    nursery.start_soon(vfs.run)
-    for name in (b"5", b"4", b"3"):
-        assert store.prefetched == []
-        await get(vfs, inos[name])
-        await trio.testing.wait_all_tasks_blocked()
-    assert sorted(store.prefetched) == sorted([inos[b"2"], inos[b"1"]])
-    await get(vfs, inos[b"2"])
-    await trio.testing.wait_all_tasks_blocked()
-    assert store.prefetched[2:] == [inos[b"1"]]
-    # Turned round: what follows again.
-    for name in (b"3", b"4"):
-        assert store.prefetched[3:] == []
-        await get(vfs, inos[name])
-        await trio.testing.wait_all_tasks_blocked()
-    assert store.prefetched[3:] == [inos[b"5"]]
-
-
-async def test_a_quota_is_a_full_disk(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write beyond the quota fails for who wrote it; what was there stays."""
-    fh, made = await vfs.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
-    await vfs.write(fh, 0, b"first")
-
-    def refuse(self: Disk, fd: int, data: bytes, offset: int) -> int:
-        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Disk, "pwrite", refuse)
-        with pytest.raises(OSError, check=lambda error: error.errno == errno.EDQUOT):
-            await vfs.write(fh, 5, b" second")
-    assert await vfs.read(fh, 0, 100) == b"first"
-    await vfs.write(fh, 5, b" second")
-    await vfs.release(fh)
-    assert (await vfs.getattr(made.ino)).size == 12
-
-
-async def test_folders_in_a_circle_hold_up_nothing(vfs: Vfs) -> None:
-    """Only damage of the index makes them."""
-    upper = (await vfs.mkdir(ROOT, b"upper", 0o755, ROOT_USER)).ino
-    lower = (await vfs.mkdir(upper, b"lower", 0o755, ROOT_USER)).ino
-    await vfs.mkdir(ROOT, b"other", 0o755, ROOT_USER)
-    index = vfs._index
-    with index.transaction():
-        index._run("UPDATE dirents SET folder = ? WHERE ino = ?", (lower, upper))
-    with raises(errno.ELOOP):
-        await vfs.rename(ROOT, b"other", lower, b"other")
