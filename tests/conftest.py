@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from tests.calls import mount
 from tests.encoding import Inline, forget_caches
 from tests.fake_store import FakeStore
 from tests.frames import FlakyDisk
+
+# A shell that starts the tests in the background has SIGINT ignored, and so what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("default"), max_examples=5000)

@@ -68,13 +68,14 @@ def test_a_lie_is_found_out(files: list[Path], tmp_path: Path) -> None:
 
 def test_costs_are_those_of_the_action() -> None:
     cost = spend(_busy)
-    assert 0.1 < cost.cpu_s < 2
+    assert 0.5 < cost.cpu_s < 5
     assert cost.peak_bytes > 50 << 20
 
 
 def _busy() -> None:
     held = bytearray(b"x") * (50 << 20)
-    end = time.process_time() + 0.2
+    # Long enough that its memory is looked at also where others keep the processors busy.
+    end = time.process_time() + 0.6
     while time.process_time() < end:
         held[0] ^= 1
 

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from fsmount.cli import main
 from fsmount.cli.app import group
 from fsmount.store.config import Lock
+from fsmount.store.encoder import Encoder
 from fsmount.store.store import Store
 from tests.encoding import forget_caches, put
 from tests.frames import png, screens
@@ -538,7 +540,11 @@ def test_files_that_stay_staged(
     async def give_up(store: Store) -> None:
         return
 
+    async def rest(*_: object) -> None:
+        await trio.sleep_forever()
+
     monkeypatch.setattr(Store, "drain", give_up)
+    monkeypatch.setattr(Encoder, "run", rest)
     done = cli("import", source, root)
     assert done.code == 1
     assert "could not be encoded" in done.err

@@ -515,7 +515,14 @@ class Script:
             return
         node = target[2]
         fh = await self._step(lambda: self._vfs.open(node.ino, os.O_RDWR, USER), lambda: None)
+        at, data = len(node.data), self._chance.randbytes(self._chance.choice([0, 0, 1, 600]))
         try:
+            if data:
+                await self._step(
+                    lambda: self._vfs.write(fh, at, data),
+                    lambda: _write(node, at, data),
+                    (node, at, data),
+                )
             await self._step(lambda: self._vfs.fsync(fh), lambda: None)
             self.forced(node)
         finally:

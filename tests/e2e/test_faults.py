@@ -150,7 +150,7 @@ def test_what_is_deleted_from_a_full_disk_makes_room_for_more(small_disk: Path) 
             for path in list(mount.path.iterdir()):
                 if path.name not in written:
                     path.unlink()
-            assert staged(mount) < len(written) // 4
+            assert staged(mount) < len(written) // 2
             gone = 0
             for name in list(written)[::2]:
                 (mount.path / name).unlink()
