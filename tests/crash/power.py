@@ -43,6 +43,7 @@ class Cut:
     first_step: int
     last_step: int
     durable: dict[int, bytes]
+    loose: dict[int, list[slice]]
 
 
 class Recording(Tap):
@@ -61,7 +62,8 @@ class Recording(Tap):
         script = self._script
         last = len(script.history)  # the step under way may be there, too
         durable = dict(script.durable)
-        self.cuts.append(Cut(len(self.calls), script.durable_step, last, durable))
+        loose = {number: list(spots) for number, spots in script.loose.items()}
+        self.cuts.append(Cut(len(self.calls), script.durable_step, last, durable, loose))
         return result
 
 
@@ -291,13 +293,26 @@ def _matches(found: Tree, encoded: set[bytes], script: Script, step: int, cut: C
         return differences(found, wanted)
     for path, seen in found.items():
         expected = wanted[path]
-        exact = path in encoded or cut.durable.get(numbers[path]) == expected.data
-        # A staged file that was not forced may have lost bytes, and its time then.
-        if not exact:
+        number = numbers[path]
+        forced = cut.durable.get(number) == expected.data
+        loose = cut.loose.get(number, [])
+        if forced and not _keeps(expected.data, seen.data, loose):
+            return f"{path!r} has lost bytes that were forced"
+        # A staged file that was not forced may have lost bytes, and its time then; what is written
+        # to it later may be there before the rest of that step.
+        if not (path in encoded or (forced and not loose)):
             expected = expected._replace(data=seen.data, mtime=None)
         if not agrees({path: seen}, {path: expected}):
             return differences({path: seen}, {path: expected})
     return ""
+
+
+def _keeps(wanted: bytes, found: bytes, loose: list[slice]) -> bool:
+    """Whether `found` is as `wanted`, or longer, but in the loose places."""
+    known = bytearray(found[: len(wanted)])
+    for spot in loose:
+        known[spot] = wanted[spot]
+    return known == wanted
 
 
 def main() -> int:

@@ -157,6 +157,8 @@ class Script:
         # What a power cut may not take: the tree of this step, and the bytes of these nodes.
         self.durable_step = 0
         self.durable: dict[int, bytes] = {}
+        # Where these have been written to since, acknowledged or not.
+        self.loose: dict[int, list[slice]] = {}
         self.failed = 0
         self.steps = 0
         self._moment = 1_600_000_000_000_000_000
@@ -195,6 +197,9 @@ class Script:
         undo = _memory(self._root)
         change()
         self.then = freeze(self._root)
+        if written is not None:
+            node, at, data = written
+            self.loose.setdefault(node.number, []).append(slice(at, at + len(data)))
         try:
             result = await call()
         except (OSError, FsmountError) as error:
@@ -579,6 +584,7 @@ class Script:
         self.durable_step = len(self.history) - 1
         if node is not None:
             self.durable[node.number] = node.data
+            self.loose.pop(node.number, None)
 
 
 class _StepFailed(Exception):
