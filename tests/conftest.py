@@ -15,6 +15,7 @@ from fsmount.codec import engine
 from fsmount.mount.vfs import Vfs
 from fsmount.store import config, encoder
 from fsmount.store import store as store_module
+from fsmount.store.index import Index
 from tests.calls import mount
 from tests.encoding import Inline, forget_caches
 from tests.fake_store import FakeStore
@@ -83,3 +84,13 @@ def store(tmp_path: Path) -> Iterator[FakeStore]:
 def vfs(store: FakeStore) -> Vfs:
     """Its tree."""
     return mount(store)
+
+
+@pytest.fixture
+def index(tmp_path: Path, disk: FlakyDisk) -> Iterator[Index]:
+    """A new index; it is sound at the end."""
+    Index.make(tmp_path / "index.sqlite", identity="x", uid=5, gid=6, now_ns=100)
+    opened = Index(tmp_path / "index.sqlite", disk)
+    yield opened
+    assert opened.integrity() == []
+    opened.close()

@@ -1,81 +1,27 @@
-"""Albums made of folders: what comes out, what is kept, what is said."""
+"""Albums made of folders: what comes out, what is kept, what is added."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import trio
 from PIL import Image, ImageOps
 
-from fsmount.album import building, canvas, folders, jobs, reading, video
+from fsmount.album import jobs, video
 from fsmount.album.album import Album
-from fsmount.album.building import Choices, Summary
-from fsmount.album.files import Place, place_of
 from fsmount.album.quality import measure
-from fsmount.cli import main
-from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError
-from tests.photos import burst, camera, exif, folder, jpeg, scene
-
-BOX = 256
-KILLS = int(os.environ.get("FSMOUNT_KILLS", "12"))
-KILL_SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
-
-
-async def create(source: Path, output: Path, **choices: Any) -> tuple[Place, Summary]:
-    place = Place(output, source.name)
-    async with Workers(2, memory_limit=None) as workers:
-        found: list[tuple[str, str]] = []
-        items = folders.scan(source, found)
-        settings = Choices(**{"box": BOX, **choices})
-        summary = await building.create(place, items, settings, workers, lambda *_: None)
-        summary.problems += found
-    return place, summary
-
-
-async def add(place: Place, source: Path) -> Summary:
-    async with Workers(2, memory_limit=None) as workers:
-        items = folders.scan(source, [])
-        return await building.append(place, items, False, workers, lambda *_: None)
-
-
-async def extract(place: Place, dest: Path) -> reading.Found:
-    album = Album(place)
-    async with Workers(2, memory_limit=None) as workers:
-        extractor = reading.Extractor(album, dest, workers, lambda *_: None)
-        await extractor.extract(force=False)
-    album.close()
-    return extractor.found
-
-
-async def verify(place: Place) -> reading.Found:
-    album = Album(place)
-    async with Workers(2, memory_limit=None) as workers:
-        verifier = reading.Verifier(album, workers, lambda *_: None)
-        await verifier.verify()
-    album.close()
-    return verifier.found
-
-
-def packets(place: Place) -> list[bytes]:
-    album = Album(place)
-    found = [packet for packet, _ in building.packets_of(album)]
-    album.close()
-    return found
+from tests.albums import BOX, add, create, extract, packets, single, verify
+from tests.photos import camera, exif, folder, scene
 
 
 def tags(path: Path) -> dict[str, Any]:
@@ -305,7 +251,7 @@ async def test_the_size_holds_with_other_decoders_and_encoders(tmp_path: Path) -
 async def test_the_size_holds_with_a_library_that_needs_more_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place, (entry,) = await _one(tmp_path)
+    place, (entry,) = await single(tmp_path)
     album = Album(place)
     save = Image.Image.save
 
@@ -319,129 +265,6 @@ async def test_the_size_holds_with_a_library_that_needs_more_bytes(
     assert len(data) == entry.served_bytes
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (256, 192)
-
-
-async def _one(tmp_path: Path, **choices: Any) -> tuple[Place, list[Any]]:
-    place, summary = await create(folder(tmp_path / "a", 1), tmp_path / "out", **choices)
-    return place, summary.photos
-
-
-# -- quality
-
-
-async def test_below_the_floor_it_is_coded_better(tmp_path: Path) -> None:
-    _, (plain,) = await _one(tmp_path, floor=0.0, grade=50)
-    shutil.rmtree(tmp_path / "a")
-    floor = (plain.ssim + 1) / 2
-    _, (better,) = await _one(tmp_path, floor=floor, grade=50)
-    assert plain.grade == 50
-    assert better.grade < 50
-    assert better.ssim >= floor > plain.ssim
-
-
-async def test_what_no_grade_brings_above_the_floor_is_said(tmp_path: Path) -> None:
-    place, summary = await create(folder(tmp_path / "a", 1), tmp_path / "out", floor=1.0)
-    assert [Path(path).name for path, _ in summary.coarse] == ["IMG_0.JPG"]
-    assert summary.photos[0].grade == video.CODECS["av1"].finest
-    assert (await verify(place)).files == 1
-
-
-async def test_the_recorded_quality_is_that_of_the_file(tmp_path: Path) -> None:
-    place, (entry,) = await _one(tmp_path)
-    album = Album(place)
-    frames = video.Decoder(album.settings.kind, album.settings.extradata).all(packets(place))
-    album.close()
-    with Image.open(tmp_path / "a" / "IMG_0.JPG") as image:
-        wanted = image.resize((256, 192), Image.Resampling.BICUBIC).convert("YCbCr").split()[0]
-    found = measure(np.asarray(wanted), canvas.cut(frames[0], entry.rect)[0])
-    assert (found.ssim, found.psnr) == (entry.ssim, entry.psnr)
-
-
-# -- photos that look alike
-
-
-def shots(path: Path, pixels: list[Any]) -> Path:
-    path.mkdir()
-    for number, one in enumerate(pixels):
-        taken = f"2014:07:05 12:00:{number:02d}"
-        (path / f"{number:02d}.jpg").write_bytes(jpeg(one, exif=exif(1, taken=taken)))
-    return path
-
-
-def video_bytes(place: Place) -> int:
-    return sum(map(len, packets(place)))
-
-
-async def test_bursts_are_smaller_at_the_same_floor(tmp_path: Path) -> None:
-    source = shots(tmp_path / "burst", burst(7, 12, 400, 300))
-    alone, _ = await create(source, tmp_path / "alone")
-    together, summary = await create(source, tmp_path / "together", bursts=True)
-    assert [entry.key for entry in summary.photos] == [0] * 8 + [8] * 4
-    assert all(entry.ssim >= building.FLOOR for entry in summary.photos)
-    assert video_bytes(alone) > 1.5 * video_bytes(together)
-    assert (await verify(together)).files == 12
-
-
-async def test_unrelated_photos_are_never_larger_with_bursts(tmp_path: Path) -> None:
-    source = shots(tmp_path / "walk", [scene(seed, 400, 300) for seed in range(16)])
-    alone, _ = await create(source, tmp_path / "alone")
-    together, summary = await create(source, tmp_path / "together", bursts=True)
-    assert [entry.key for entry in summary.photos] == list(range(16))
-    assert video_bytes(together) <= video_bytes(alone)
-
-
-def encoded(group: list[Path], **more: Any) -> list[jobs.Coded]:
-    """A group as workers code it."""
-    codec = video.CODECS["av1"]
-    extradata = video.extradata_of(video.template(codec, BOX))
-    settings = jobs.Settings("av1", codec.grade, BOX, 90, building.FLOOR, extradata)
-    answers = jobs.encode([str(path) for path in group], dataclasses.replace(settings, **more))
-    assert not any(isinstance(answer, str) for answer in answers)
-    return [answer for answer in answers if not isinstance(answer, str)]
-
-
-def test_a_group_that_is_larger_than_its_photos_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shots(tmp_path / "a", burst(7, 3, 400, 300))
-    paths = sorted((tmp_path / "a").iterdir())
-    assert [one.starts for one in encoded(paths)] == [True, False, False]
-    encode = video.encode
-
-    def padded(codec: Any, canvases: Any, *more: Any) -> list[bytes]:
-        found = encode(codec, canvases, *more)
-        # Of a size that groups cannot be kept for; what follows the packet is not decoded.
-        return found if len(canvases) == 1 else [one + b"\x7a\0" * 30_000 for one in found]
-
-    monkeypatch.setattr(video, "encode", padded)
-    assert [one.starts for one in encoded(paths)] == [True, True, True]
-
-
-def test_a_group_with_a_photo_below_the_floor_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shots(tmp_path / "a", burst(7, 3, 400, 300))
-    paths = sorted((tmp_path / "a").iterdir())
-    graded = jobs._graded
-
-    def spoilt(group: Any, settings: Any) -> Any:
-        found = graded(group, settings)
-        if len(group) > 1:
-            worse = dataclasses.replace(found[-1].quality, ssim=building.FLOOR - 0.001)
-            found[-1] = dataclasses.replace(found[-1], quality=worse)
-        return found
-
-    monkeypatch.setattr(jobs, "_graded", spoilt)
-    assert [one.starts for one in encoded(paths)] == [True, True, True]
-
-
-def test_unrelated_photos_told_to_be_a_group_are_never_larger(tmp_path: Path) -> None:
-    """Even where the detector errs."""
-    shots(tmp_path / "a", [scene(seed, 400, 300) for seed in range(6)])
-    paths = sorted((tmp_path / "a").iterdir())
-    together, alone = encoded(paths), [one for path in paths for one in encoded([path])]
-    assert sum(len(one.packet) for one in together) <= sum(len(one.packet) for one in alone)
-    assert min(one.quality.ssim for one in together) >= building.FLOOR
 
 
 # -- append
@@ -473,7 +296,7 @@ async def test_append_keeps_every_packet_and_skips_what_is_there(tmp_path: Path)
 
 
 async def test_append_to_a_damaged_video_changes_nothing(tmp_path: Path) -> None:
-    place, (entry,) = await _one(tmp_path)
+    place, (entry,) = await single(tmp_path)
     path = place.folder / "a.mp4"
     data = bytearray(path.read_bytes())
     data[entry.offset + 50] ^= 1
@@ -482,226 +305,3 @@ async def test_append_to_a_damaged_video_changes_nothing(tmp_path: Path) -> None
         await add(place, folder(tmp_path / "b", 2))
     assert path.read_bytes() == data
     assert not place.work.exists()
-
-
-# -- damage
-
-
-async def test_damage_anywhere_is_found_and_named(tmp_path: Path) -> None:
-    source = folder(tmp_path / "a", 2)
-    (source / "notes.txt").write_text("notes")
-    place, summary = await create(source, tmp_path / "out")
-    path = place.folder / "a.mp4"
-    whole = path.read_bytes()
-    data = bytearray(whole)
-    data[summary.photos[1].offset + 50] ^= 1
-    path.write_bytes(data)
-    assert [name for name, _ in (await verify(place)).problems] == ["IMG_1.JPG"]
-    path.write_bytes(whole[:-200])
-    assert str(path) in [name for name, _ in (await verify(place)).problems]
-    path.write_bytes(whole)
-    (place.files / "notes.txt").write_text("other")
-    assert [name for name, _ in (await verify(place)).problems] == ["notes.txt"]
-    (place.files / "notes.txt").unlink()
-    assert [name for name, _ in (await verify(place)).problems] == ["notes.txt"]
-    path.unlink()
-    assert len((await verify(place)).problems) == 4
-
-
-# -- death
-
-
-def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "fsmount", "album", "create", str(source), "--box", "256"]
-    return subprocess.Popen([*command, "-o", str(output), "--force"], stdout=subprocess.DEVNULL)
-
-
-async def state(place: Place) -> list[str] | None:
-    """Hashes of the photos of a whole album; None if there is none."""
-    if not place.xml.exists():
-        return None
-    assert (await verify(place)).problems == []
-    album = Album(place)
-    try:
-        return [entry.sha256 for entry in album.contents.photos]
-    finally:
-        album.close()
-
-
-def test_kill_9_at_any_moment_leaves_the_old_album_the_new_one_or_none(tmp_path: Path) -> None:
-    """Kills at moments all over a run, of a first album and of one that replaces another."""
-    old, new = folder(tmp_path / "old" / "a", 3), folder(tmp_path / "new" / "a", 5)
-    begun = time.monotonic()
-    whole = Place(tmp_path / "whole", "a")
-    assert start(new, whole.folder).wait() == 0
-    lasts = time.monotonic() - begun
-    wanted = trio.run(state, whole)
-    place = Place(tmp_path / "replaced", "a")
-    assert start(old, place.folder).wait() == 0
-    before = trio.run(state, place)
-    assert None not in (wanted, before)
-    assert wanted != before
-    random_moments = random.Random(KILL_SEED)
-    seen = set()
-    for number in range(KILLS):
-        # Most of what may go wrong is near the end.
-        part = (number + random_moments.random()) / KILLS
-        moment = lasts * (part if number % 2 else 0.7 + 0.4 * part)
-        fresh = Place(tmp_path / f"fresh {number}", "a")
-        found = fresh if number % 4 < 2 else place
-        process = start(new, found.folder)
-        time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        after = trio.run(state, found)
-        assert after in ((wanted, None) if found is fresh else (wanted, before)), moment
-        seen.add(after is None)
-        if found is place and after == wanted:
-            assert start(old, place.folder).wait() == 0
-    assert True in seen  # some were killed before their end
-    assert start(new, place.folder).wait() == 0
-    assert trio.run(state, place) == wanted
-    assert {path.name for path in place.folder.iterdir()} == {"a.xml", "a.mp4"}
-
-
-def test_append_killed_at_any_moment_leaves_the_old_album_or_the_new_one(tmp_path: Path) -> None:
-    source, late = folder(tmp_path / "a", 3), tmp_path / "late"
-    late.mkdir()
-    for number in range(3):
-        (late / f"late {number}.jpg").write_bytes(camera(50 + number))
-    first, place = Place(tmp_path / "first", "a"), Place(tmp_path / "out", "a")
-    assert start(source, first.folder).wait() == 0
-    before = trio.run(state, first)
-    earlier = packets(first)
-    command = [sys.executable, "-m", "fsmount", "album", "append", str(place.xml), str(late)]
-    lasts, seen = 0.0, set()
-    for number in range(max(4, KILLS // 2) + 1):
-        shutil.rmtree(place.folder, ignore_errors=True)
-        shutil.copytree(first.folder, place.folder)
-        begun = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        if number:
-            time.sleep(lasts * (0.3 + 0.75 * number / max(4, KILLS // 2)))
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        lasts = lasts or time.monotonic() - begun
-        after = trio.run(state, place)
-        assert after is not None
-        assert before is not None
-        assert (after == before) or (after[:3] == before and len(after) == 6)
-        assert packets(place)[:3] == earlier
-        seen.add(len(after))
-    assert seen == {3, 6}
-
-
-# -- the command line
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any], str]:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, json.loads(out) if out.startswith("{") else {}, err
-
-
-def _said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    with pytest.raises(SystemExit):
-        main([str(argument) for argument in arguments])
-    return capsys.readouterr().out
-
-
-def test_what_is_left_out_is_said_loudly(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = folder(tmp_path / "a", 1)
-    (source / "notes.txt").write_text("notes")
-    (source / "motion.jpg").write_bytes(camera(3) + b"a video behind")
-    code, _, err = run(capsys, "album", "create", source, "-o", tmp_path / "out", "--skip-others")
-    assert code == 3
-    assert "1 files are in no album (--skip-others):\n  notes.txt: no photo" in err
-    assert "motion.jpg: 14 bytes beside the picture are left out" in err
-
-
-def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = folder(tmp_path / "in" / "Italy", 2)
-    folder(source / "day 1", 1)
-    out = tmp_path / "out"
-    arguments = ["album", "create", source, "-o", out, "--box", "256x256", "--json"]
-    code, found, _ = run(capsys, *arguments)
-    assert code == 3
-    assert found["problems"] == [[str(source / "day 1"), "left out: a folder (-r)"]]
-    code, _, err = run(capsys, *arguments)
-    assert (code, "--force" in err) == (2, True)
-    code, found, _ = run(capsys, *arguments, "-r", "--force")
-    assert code == 0
-    assert [Path(one["album"]).relative_to(out) for one in found["albums"]] == [
-        Path("Italy.xml"),
-        Path("Italy/day 1.xml"),
-    ]
-    (italy, _) = found["albums"]
-    said = _said(capsys, "album", "create", source, "-o", out, "--box", "256", "--force", "-r")
-    assert f"{italy['ratio']} times smaller" in said
-    assert f"SSIM {italy['mean_ssim']}, worst {italy['worst_ssim']} ({italy['worst']})" in said
-    assert "This is a lossy copy: keep the photos." in said
-    assert italy["photos"] == 2
-    assert italy["ratio"] == round(italy["source_bytes"] / italy["stored_bytes"], 2)
-    xml = out / "Italy.xml"
-    code, found, _ = run(capsys, "album", "info", "--photos", "--json", xml)
-    assert (code, [one["name"] for one in found["list"]]) == (0, ["IMG_0.JPG", "IMG_1.JPG"])
-    code, found, _ = run(capsys, "album", "append", xml, source / "day 1", "--json")
-    # A file of this name and another time is there.
-    assert (code, len(found["problems"])) == (3, 1)
-    code, found, _ = run(capsys, "album", "extract", xml, tmp_path / "dest", "--json")
-    assert (code, found["files"]) == (0, 2)
-    code, found, _ = run(capsys, "album", "verify", xml, "--json")
-    assert (code, found["whole"]) == (0, 2)
-    data = bytearray((out / "Italy.mp4").read_bytes())
-    data[500] ^= 255
-    (out / "Italy.mp4").write_bytes(data)
-    code, found, _ = run(capsys, "album", "verify", xml, "--json")
-    assert (code, len(found["problems"])) == (20, 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["create", "{in}", "-o", "{in}"], 2, "among the photos"),
-        (["create", "{in}", "-o", "{in}/inside", "-r"], 2, "among the photos"),
-        (["create", "{in}", "-o", "{out}", "--box", "63"], 2, "even number"),
-        (["create", "{in}", "-o", "{out}", "--qscale", "16"], 2, "--qscale goes with"),
-        (["create", "{in}", "-o", "{out}", "--codec", "prores", "--crf", "9"], 2, "--crf with"),
-        (["create", "{in}/IMG_0.JPG", "-o", "{out}"], 2, "no folder"),
-        (["create", "{in}/none", "-o", "{out}"], 1, "No such file"),
-        (["create", "{in}", "{in}/../in", "-o", "{out}"], 2, "two folders"),
-        (["verify", "{in}/none.xml"], 10, "no photo album"),
-        (["info", "{in}/IMG_0.JPG"], 10, "no photo album"),
-        (["append", "{in}/none.xml", "{in}"], 10, "no photo album"),
-    ],
-)
-def test_what_is_refused(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    code: int,
-    says: str,
-) -> None:
-    source = folder(tmp_path / "in", 1)
-    places = {"in": source, "out": tmp_path / "out"}
-    found, _, err = run(capsys, "album", *(one.format(**places) for one in arguments))
-    assert (found, says in err) == (code, True), err
-    assert [path.name for path in source.iterdir()] == ["IMG_0.JPG"]
-
-
-def test_there_is_no_way_to_delete_sources() -> None:
-    from fsmount.cli.album import album
-
-    for command in album.commands.values():
-        for parameter in command.params:
-            assert not {"--delete", "--remove", "--move", "--remove-source-files"} & {
-                *parameter.opts
-            }
-
-
-def test_names_lead_to_the_album(tmp_path: Path) -> None:
-    assert place_of(tmp_path / "2014-07 a.b").xml == tmp_path / "2014-07 a.b.xml"

@@ -201,6 +201,7 @@ def test_exiftool_does_not_outlive_a_killed_process(tmp_path: Path) -> None:
         ) as process:
             assert process.stdout is not None
             pids.append(int(process.stdout.readline()))
+            assert is_alive(pids[-1])
             process.kill()
     end = time.monotonic() + 20
     while any(map(is_alive, pids)):

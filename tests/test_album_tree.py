@@ -16,9 +16,9 @@ from fsmount.album.document import Entry
 from fsmount.album.tree import AlbumTree, source_of
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged
+from tests.albums import create
 from tests.encoding import open_files
 from tests.photos import folder
-from tests.test_album_building import create
 
 
 @pytest.fixture(name="served")

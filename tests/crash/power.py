@@ -309,6 +309,8 @@ def _matches(found: Tree, encoded: set[bytes], script: Script, step: int, cut: C
 
 def _keeps(wanted: bytes, found: bytes, loose: list[slice]) -> bool:
     """Whether `found` is as `wanted`, or longer, but in the loose places."""
+    if len(found) < len(wanted):
+        return False
     known = bytearray(found[: len(wanted)])
     for spot in loose:
         known[spot] = wanted[spot]

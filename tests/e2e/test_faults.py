@@ -145,12 +145,12 @@ def test_what_is_deleted_from_a_full_disk_makes_room_for_more(small_disk: Path) 
             with contextlib.suppress(OSError):
                 for number in range(2000):
                     write(f"{turn}.{number}.bin", chance.randrange(1000, 40_000))
-                    while staged(mount) > 20:
+                    while staged(mount) > 10:
                         time.sleep(0.01)
             for path in list(mount.path.iterdir()):
                 if path.name not in written:
                     path.unlink()
-            assert staged(mount) < len(written) // 2
+            assert staged(mount) < len(written) // 4
             gone = 0
             for name in list(written)[::2]:
                 (mount.path / name).unlink()

@@ -1,0 +1,51 @@
+"""Commands as processes, and how they ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> dict[str, Any]:
+        """Its result; stdout is one object and nothing else, stderr is empty."""
+        assert self.err == ""
+        assert self.out.count("\n") == 1
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        assert found["version"] == 1
+        return found
+
+    def sentence(self) -> str:
+        """Its error: one line on stderr, nothing on stdout."""
+        assert self.out == ""
+        assert self.err.startswith("fsmount: "), self.err
+        assert self.err.count("\n") == 1, self.err
+        return self.err.removeprefix("fsmount: ").strip()
+
+
+Cli = Callable[..., Done]
+
+
+def process(*arguments: object, **variables: str) -> Done:
+    """A command as a process of its own."""
+    command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        command, capture_output=True, timeout=100, check=False, env=environment, cwd="/"
+    )
+    err = done.stderr.decode(errors="surrogateescape")
+    assert "Traceback" not in err, err
+    return Done(done.returncode, done.stdout.decode(errors="surrogateescape"), err)

@@ -1,0 +1,151 @@
+"""What commands take from around them: variables, the log, the terminal, signals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsmount.store.config import Lock
+from fsmount.store.store import Store
+from tests.cli.commands import Cli, process
+from tests.frames import png, screens
+from tests.trees import make_pictures
+
+
+def test_the_store_from_the_environment(
+    cli: Cli, root: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSMOUNT_STORE", str(root))
+    assert cli("import", f"{source}/").code == 0
+    assert cli("import", source, source / "00.png").code == 0
+    assert cli("verify", f"{source}/").code == 1
+    assert cli("ls").out.count("\n") == 4
+    assert cli("ls", "in").out.count("\n") == 3
+    assert cli("ls", root, "in") == cli("ls", "in")
+    assert cli("export", tmp_path / "out").code == 0
+    assert cli("export", tmp_path / "some", "in/01.png", "in/02.png").code == 0
+    assert sorted(path.name for path in (tmp_path / "some/in").iterdir()) == ["01.png", "02.png"]
+    assert cli("stats", "--json").json()["files"] == 6
+    assert cli("check").code == 0
+    other = tmp_path / "other"
+    assert cli("init", other).code == 0
+    assert cli("ls", other).out == ""
+    assert cli("stats", other, "--json").json()["files"] == 0
+    assert cli("import", source, other).code == 0
+    assert cli("verify", source, other).code == 0
+    assert cli("export", other, tmp_path / "out2").code == 0
+    done = cli("mount", tmp_path / "nowhere")
+    assert done.code in (12, 13)
+    monkeypatch.setenv("FSMOUNT_STORE", str(tmp_path / "fresh"))
+    assert cli("init").code == 0
+    assert cli("stats").code == 0
+    monkeypatch.setenv("FSMOUNT_STORE", str(tmp_path / "gone"))
+    assert cli("ls").code == 10
+
+
+def test_cache_size_from_the_environment(
+    cli: Cli, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    open_store = Store.open
+
+    def note(path: Path, **options: Any) -> Store:
+        sizes.append(options["cache_bytes"])
+        return open_store(path, **options)
+
+    monkeypatch.setattr(Store, "open", note)
+    monkeypatch.setenv("FSMOUNT_CACHE_SIZE", "3M")
+    cli("verify", source, root)
+    cli("verify", source, root, "--cache-size", "5K")
+    assert sizes == [3 << 20, 5 << 10]
+    monkeypatch.setenv("FSMOUNT_CACHE_SIZE", "plenty")
+    done = cli("verify", source, root)
+    assert done.code == 2
+    assert "'plenty' is no size" in done.err
+
+
+def test_the_log(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSMOUNT_LOG", str(tmp_path / "log"))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(png(screens(1)[0]))
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr("fsmount.store.jobs.encode", fail)
+    done = cli("import", tmp_path / "in", root)
+    assert done.code == 3
+    assert "internal error" in done.err
+    assert "Traceback" not in done.err
+    assert "a bug of ours" in (tmp_path / "log").read_text()
+
+
+def on_a_terminal(*arguments: object, **variables: str) -> str:
+    """What a command writes to the terminal it is started from."""
+    try:
+        controller, terminal = pty.openpty()
+    except OSError:
+        pytest.skip("no terminals here (/dev/pts is not mounted)")
+    command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", **variables}
+    environment = {name: value for name, value in environment.items() if value}
+    seen = b""
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment) as run:
+        os.close(terminal)
+        while select.select([controller], [], [], 60)[0]:
+            try:
+                data = os.read(controller, 65536)
+            except OSError:  # the last writer has gone
+                break
+            seen += data
+    os.close(controller)
+    assert run.returncode == 0
+    return seen.decode()
+
+
+def test_progress_and_no_color(root: Path, source: Path) -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*m")
+    seen = on_a_terminal("import", source, root, NO_COLOR="")
+    assert "importing" in seen
+    assert "3/3 files" in seen
+    assert colour.search(seen)
+    plain = on_a_terminal("verify", source, root, NO_COLOR="1")
+    assert "comparing" in plain
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", plain)
+    assert "importing" not in process("import", source, root).err
+
+
+def test_interrupted(root: Path, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "in", 30)
+    command = [sys.executable, "-m", "fsmount", "import", str(tmp_path / "in"), str(root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
+        while not list((root / "staging").iterdir()):
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        assert run.stderr is not None
+        assert run.stderr.read() == b""
+    assert run.returncode == 130
+    Lock(root / "lock").release()
+    assert process("import", tmp_path / "in", root).code == 0
+    assert process("verify", tmp_path / "in", root).out == "30/30 identical\n"
+
+
+def test_interrupted_while_modules_load(tmp_path: Path) -> None:
+    (tmp_path / "apsw.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "fsmount", "--version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")

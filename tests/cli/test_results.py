@@ -1,0 +1,327 @@
+"""What commands give, where all is well and where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsmount.cli.app import group
+from fsmount.store.store import Store
+from tests.cli.commands import Cli, Done, process
+from tests.encoding import forget_caches, put
+from tests.trees import facts, make_tree
+
+COMMANDS = list(group.commands)
+
+
+# Help and usage
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(cli: Cli, name: str) -> None:
+    done = cli(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert re.search(rf"Examples?:\n +fsmount {name} ", done.out)
+    assert cli(name, "-h") == done
+
+
+def test_help_of_all(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.out
+    assert re.fullmatch(r"fsmount, version \d+\.\d+\.\d+\n", cli("--version").out)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["frobnicate"],
+        ["init"],
+        ["mount"],
+        ["mount", "one"],
+        ["mount", "one", "two", "three"],
+        ["mount", "one", "two", "-o", "sparkling"],
+        ["mount", "one", "two", "-o", "umask=9"],
+        ["umount"],
+        ["import"],
+        ["import", "one"],
+        ["export", "one"],
+        ["verify", "one"],
+        ["ls"],
+        ["ls", "one", "two", "three"],
+        ["stats"],
+        ["stats", "--shiny", "one"],
+        ["check", "one", "two"],
+        *(["verify", "one", "two", f"--cache-size={bad}"] for bad in ("lots", "-1", "1e999", "")),
+    ],
+)
+def test_usage(cli: Cli, root: Path, arguments: list[str]) -> None:
+    done = cli(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err
+
+
+def test_a_path_that_is_missing_names_the_help(cli: Cli, root: Path) -> None:
+    assert "fsmount export --help" in cli("export", root).sentence()
+
+
+@pytest.mark.parametrize("text", ["0", "64M", "64m", "1.5G", "512MiB", "100KB", "7"])
+def test_sizes(cli: Cli, root: Path, source: Path, text: str) -> None:
+    assert cli("verify", source, root, "--cache-size", text).code == 1
+
+
+# Results
+
+
+def test_init(cli: Cli, tmp_path: Path) -> None:
+    made = cli("init", tmp_path / "deep" / "new", "--json").json()
+    assert made["format"] == 1
+    assert made["store"] == str(tmp_path / "deep" / "new")
+    assert cli("stats", tmp_path / "deep" / "new").code == 0
+    for taken in (tmp_path / "deep" / "new", tmp_path):
+        again = cli("init", taken)
+        assert again.code == 2
+        assert "Choose a new path" in again.sentence()
+
+
+def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    (source / "note").write_text("no picture")
+    done = cli("import", source, root, "--json").json()
+    assert (done["files"], done["skipped"], done["problems"], done["raw"]) == (4, 0, [], [])
+    assert done["bytes"] == sum(path.stat().st_size for path in source.iterdir())
+    assert done["stats"]["objects"] == {"key": 1, "delta": 2, "jpeg": 0, "raw": 1, "staged": 0}
+    words = cli("import", source, root)
+    assert words.code == 0
+    assert words.out.startswith("0 files imported (0 bytes), 4 were there already; the store ")
+
+    assert cli("verify", source, root) == Done(0, "4/4 identical\n", "")
+    assert cli("verify", source, root, "--json").json() == {
+        "version": 1,
+        "identical": 4,
+        "files": 4,
+        "problems": [],
+    }
+    done = cli("export", root, tmp_path / "out", "in/note", "--json").json()
+    assert done == {"version": 1, "files": 1, "bytes": 10, "skipped": 0, "problems": []}
+    done = cli("export", root, tmp_path / "out", "--json").json()
+    assert (done["files"], done["skipped"]) == (3, 1)
+    assert facts(tmp_path / "out" / "in") == facts(source)
+    words = cli("export", root, tmp_path / "out")
+    assert (words.code, words.out) == (0, "0 files exported (0 bytes), 4 were there already\n")
+
+    found = cli("stats", root, "--json").json()
+    assert (found["files"], found["frames"], found["max_depth"]) == (4, 3, 1)
+    assert found["raw_reasons"] == {"not a PNG": 1}
+    words = cli("stats", root)
+    assert "1 keyframes, 2 deltas, 1 raw, 0 not encoded yet" in words.out
+    assert "raw: 1 x not a PNG" in words.out
+    found = cli("check", root, "--json").json()
+    assert found == {"version": 1, "objects": 4, "full": False, "findings": [], "unchecked": []}
+    assert cli("check", root, "--full").out == "4 objects rebuilt and compared: no damage found\n"
+
+
+def test_ls(cli: Cli, root: Path, tmp_path: Path) -> None:
+    source = make_tree(tmp_path / "in")
+    cli("import", f"{source}/", root)
+    store = Store.open(root)
+    put(store, b"staged", b"waits")
+    store.close()
+    done = process("ls", root)
+    assert (done.code, done.err) == (0, "")
+    assert b"caf\xe9.txt\n" in os.fsencode(done.out)
+    lines = [json.loads(line) for line in cli("ls", "--json", root).out.splitlines()]
+    rows = {line["name"]: line for line in lines}
+    names = sorted([*os.listdir(os.fsencode(source)), b"staged"])
+    assert [os.fsencode(line["name"]) for line in lines] == names
+    assert {line["version"] for line in lines} == {1}
+    kinds = {name: row["kind"] for name, row in rows.items()}
+    assert kinds["desk"] == "folder"
+    assert kinds["dangling"] == "link"
+    assert kinds["pipe"] == "special"
+    assert kinds["zero"] == "raw"
+    assert rows["staged"]["kind"] == "staged"
+    assert rows["staged"]["stored_bytes"] == 5
+    assert rows["again.png"]["mtime_ns"] == (source / "again.png").stat().st_mtime_ns
+    deep = [
+        json.loads(line) for line in cli("ls", root, "/desk/2024 June/", "--json").out.splitlines()
+    ]
+    assert [(row["name"], row["kind"], row["depth"]) for row in deep] == [
+        ("00.png", "key", 0),
+        ("01.png", "delta", 1),
+        ("02.png", "delta", 1),
+    ]
+    assert len(deep[0]["sha256"]) == 64
+    assert cli("ls", root, "zero").out.split()[-1] == "zero"
+    missing = cli("ls", root, "desk/nothing")
+    assert missing.code == 1
+    assert "there is no 'desk/nothing' in" in missing.sentence()
+
+
+def test_ls_into_a_pipe_that_is_closed(cli: Cli, root: Path, tmp_path: Path) -> None:
+    for number in range(3000):
+        (tmp_path / "in" / f"{number}").parent.mkdir(exist_ok=True)
+    store = Store.open(root)
+    with store.index.transaction():
+        for number in range(3000):
+            store.index.create(1, b"%d" % number, mode=0o10600, uid=0, gid=0, now_ns=1)
+    store.close()
+    command = [sys.executable, "-m", "fsmount", "ls", str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stderr is not None
+        run.stdout.readline()
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 1
+    closed = f"{sys.executable} -m fsmount stats '{root}' | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", closed], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_names_that_are_not_utf8(root: Path, source: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    done = process("init", odd)
+    assert (done.code, done.err) == (0, "")
+    assert str(odd) in done.out
+    broken = (source / "00.png").read_bytes()[:-20]
+    (source / os.fsdecode(b"\xff.png")).write_bytes(broken)
+    done = process("import", f"{source}/", odd)
+    assert done.code == 3
+    assert "1 pictures are kept as they are" in done.err
+    assert ".png: " in done.err
+    assert process("stats", odd, "--json").json()["files"] == 4
+    assert process("verify", f"{source}/", odd).out == "4/4 identical\n"
+
+
+# Results that are not all well
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_some_were_left_out(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    (source / "broken.png").write_bytes((source / "00.png").read_bytes()[:-20])
+    done = cli("import", source, root)
+    assert done.code == 3
+    assert done.out.startswith("4 files imported")
+    assert "1 pictures are kept as they are, since they cannot be re-created:" in done.err
+    assert "  in/broken.png: " in done.err
+    # Not a PNG at all, but called one: that is worth a word, too.
+    (source / "empty.PNG").touch()
+    (source / "text").write_text("of no interest")
+    done = cli("import", source, root)
+    assert done.code == 3
+    assert "  1 x not a PNG\n  in/empty.PNG: not a PNG\n" in done.err
+    (source / "note").write_text("1")
+    (source / "00.png").unlink()
+    (source / "00.png").mkdir()
+    done = cli("import", source, root, "--json")
+    assert done.code == 3
+    assert done.json()["problems"] == [
+        [str(source / "00.png"), "the store has a file of this name"]
+    ]
+
+
+def test_verify_lists_differences(cli: Cli, root: Path, source: Path) -> None:
+    cli("import", f"{source}/", root)
+    (source / "00.png").unlink()
+    (source / "01.png").write_bytes(b"other")
+    (source / "new").write_bytes(b"new")
+    done = cli("verify", f"{source}/", root)
+    assert (done.code, done.out) == (1, "1/4 identical\n")
+    assert done.err.splitlines()[0] == "3 differ:"
+    assert {line.rpartition(": ")[2] for line in done.err.splitlines()[1:]} == {
+        "only in the store",
+        "other bytes in the store",
+        "not in the store",
+    }
+    found = cli("verify", f"{source}/", root, "--json")
+    assert found.code == 1
+    assert len(found.json()["problems"]) == 3
+
+
+def test_verify_without_the_slash(cli: Cli, root: Path, source: Path) -> None:
+    """What went in with a slash at its end lies in the root, and is meant without one, too."""
+    cli("import", f"{source}/", root)
+    assert cli("verify", source, root).out == cli("verify", f"{source}/", root).out
+    assert cli("verify", source, root).code == 0
+    (source / "new").write_bytes(b"new")
+    assert cli("verify", source, root).code == 1
+
+
+def test_long_lists_are_cut(cli: Cli, root: Path, source: Path) -> None:
+    for number in range(30):
+        (source / f"{number}").touch()
+    done = cli("verify", source, root)
+    assert done.err.count("\n") == 22
+    assert done.err.endswith("more (--json lists all)\n")
+    assert len(cli("verify", source, root, "--json").json()["problems"]) == 33
+
+
+def test_damage(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    cli("import", source, root)
+    store = Store.open(root, read_only=True)
+    key = store.index.object(1)
+    store.close()
+    flip(root / "packs" / "00000001.zip", key.offset + key.length - 1)
+    forget_caches()
+    assert cli("check", root).code == 0
+    done = cli("check", root, "--full")
+    assert done.code == 20
+    assert done.out == "3 objects rebuilt and compared: 3 findings\n"
+    assert "cannot be read: in/00.png" in done.err
+    found = cli("check", root, "--full", "--json")
+    assert found.code == 20
+    assert {name for item in found.json()["findings"] for name in item["files"]} == {
+        "in/00.png",
+        "in/01.png",
+        "in/02.png",
+    }
+    done = cli("export", root, tmp_path / "out")
+    assert done.code == 3
+    assert "3 problems:" in done.err
+    assert cli("verify", source, root).code == 1
+    (root / "packs" / "00000001.zip").unlink()
+    assert "00000001.zip: the pack is missing" in cli("check", root).err
+
+
+# Repair
+
+
+def test_repair_tells_what_it_did(cli: Cli, root: Path, source: Path) -> None:
+    assert cli("import", source, root).code == 0
+    assert cli("check", "--repair", root).code == 0
+    (root / "index.sqlite").unlink()
+    assert cli("check", root).code == 20
+    done = cli("check", "--repair", "--json", root)
+    assert done.code == 21
+    found = done.json()
+    assert found["rebuilt"]
+    assert (found["lost"], found["renamed"], found["left"]) == ([], [], [])
+    assert cli("verify", f"{source}", root).code == 0
+    pack = root / "packs" / "00000001.zip"
+    os.truncate(pack, pack.stat().st_size // 2)
+    done = cli("check", "--repair", root)
+    assert done.code == 22
+    assert "lost: in/" in done.out + done.err
+    assert cli("check", "--full", root).code == 0
+    assert cli("check", "--repair", root).code == 0
+
+
+def test_repair_needs_a_store_for_itself(cli: Cli, root: Path, tmp_path: Path) -> None:
+    assert cli("check", "--repair", tmp_path / "none").code == 10
+    store = Store.open(root)
+    try:
+        assert cli("check", "--repair", root).code == 11
+    finally:
+        store.close()
