@@ -290,7 +290,7 @@ async def test_failures_are_not_held_against_the_next_file_of_that_number(
         engine = store._encoder
         assert engine is not None
         with trio.fail_after(10):
-            while engine._active or engine._waiting:
+            while engine.queue.count():
                 await trio.sleep(0.001)
         assert put(store, b"b", NOTE) == ino
         assert store.pending() == 1

@@ -14,11 +14,8 @@ appended and not committed is given up (`_epoch` moves on) and encoded anew, int
 from __future__ import annotations
 
 import hashlib
-import heapq
 import logging
 import math
-import re
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +37,7 @@ from fsmount.store.entries import About
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.jobs import Encoded, Look, Order, Transcoded
 from fsmount.store.planner import Plan, Planner
+from fsmount.store.queue import Queue, final_name
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 
@@ -58,11 +56,7 @@ _AHEAD = 3
 # After so many pictures in a row one process is left to encoding: a look costs a fifth more where
 # the process did not look at the picture before. Files that need no encoding are for all.
 _STREAK = 4
-# After this many failures a file is still tried now and then, but nobody waits for it.
-_TRIES = 3
 _SIGNATURES_KEPT = 512
-# rsync writes .name.XXXXXX and renames at the end.
-_RSYNC_NAME = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +89,7 @@ class _CannotEncodeError(Exception):
 
 
 class Encoder:
-    """The queue of staged files, and each one's way to the writer."""
+    """Each staged file's way from the queue to the writer."""
 
     def __init__(
         self, layout: Layout, index: Index, staging: Staging, disk: Disk, writer: Writer
@@ -105,15 +99,10 @@ class Encoder:
         self._staging = staging
         self._disk = disk
         self._writer = writer
+        self.queue = Queue(index)
         self._planner = Planner()
         self._next_id = index.next_object_id()
         self._epoch = 0
-        self._queue: list[tuple[int, bytes, int]] = []
-        self._waiting: set[int] = set()
-        # Under way, and whether a writer has spoilt it since it was taken.
-        self._active: dict[int, bool] = {}
-        self._held: Counter[int] = Counter()
-        self._failures: Counter[int] = Counter()
         self._batch: list[_Done] = []
         self._committing = trio.Lock()
         self._going = trio.Event()
@@ -127,59 +116,12 @@ class Encoder:
         self._looks = trio.CapacityLimiter(math.inf)
         # Pictures since the last file that was none.
         self._streak = 0
-        self._changed = trio.Event()
         for inode in index.staged_inodes():
-            self.queue(inode.ino)
-
-    # -- the queue
-
-    def queue(self, ino: int) -> None:
-        """A staged file is complete for now: encode it when its turn comes."""
-        if ino in self._waiting or self._held[ino]:
-            return
-        if ino in self._active:
-            self._active[ino] = True
-            return
-        place = self._index.folder_of(ino)
-        if place is None:
-            return
-        found = _RSYNC_NAME.fullmatch(place[1])
-        heapq.heappush(self._queue, (place[0], found[1] if found else place[1], ino))
-        self._waiting.add(ino)
-        self._notify()
-
-    def hold(self, ino: int) -> None:
-        """A writer opened the file: encode it later, and drop what is being encoded."""
-        self._held[ino] += 1
-        if ino in self._active:
-            self._active[ino] = True
-
-    def unhold(self, ino: int) -> None:
-        """One writer less."""
-        self._held[ino] -= 1
-        if self._held[ino] <= 0:
-            del self._held[ino]
-
-    def pending(self) -> int:
-        """Files that are queued or under way, less those that failed again and again."""
-        given_up = sum(
-            count >= _TRIES and (ino in self._waiting or ino in self._active)
-            for ino, count in self._failures.items()
-        )
-        return len(self._waiting) + len(self._active) - given_up
+            self.queue.put(inode.ino)
 
     def is_idle(self) -> bool:
         """Whether nothing is queued or under way, so that no plan rests on an object."""
-        return not (self._waiting or self._active or self._batch)
-
-    def held(self) -> list[int]:
-        """Inodes that have a writer."""
-        return list(self._held)
-
-    async def drain(self) -> None:
-        """Wait until nothing is pending."""
-        while self.pending():
-            await self._changed.wait()
+        return not (self.queue.count() or self._batch)
 
     def start_afresh(self) -> None:
         """Plan from what the index has from here on: objects may have been dropped."""
@@ -197,10 +139,6 @@ class Encoder:
             finally:
                 self._going.set()
 
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
     # -- the route
 
     async def run(self, workers: Workers, count: int, budget: int) -> None:
@@ -213,19 +151,11 @@ class Encoder:
             nursery.start_soon(self._commit_for_ever, nursery)
             while True:
                 await slots.acquire()
-                ino = await self._next()
+                ino = await self.queue.take()
                 mine = trio.Event()
-                self._active[ino] = False
                 turn = _Turn(before, mine)
                 nursery.start_soon(self._guarded, nursery, workers, budget, ino, turn, slots)
                 before = mine
-
-    async def _next(self) -> int:
-        while not self._queue:
-            await self._changed.wait()
-        ino = heapq.heappop(self._queue)[2]
-        self._waiting.discard(ino)
-        return ino
 
     async def _guarded(
         self,
@@ -247,8 +177,8 @@ class Encoder:
                 if inode is not None and self._is_missing(inode):
                     # Nothing to wait for: a reader is told, the others go on.
                     _log.error("%r: its staged file is missing", self._index.path(ino))
-                    self._active.pop(ino, None)
-                    self._notify()
+                    self.queue.leave(ino)
+                    self.queue.notify()
                     return
                 if inode is not None:
                     wait = self._failed(ino, error)
@@ -263,12 +193,12 @@ class Encoder:
         """Note a failure; seconds until the next try."""
         unforeseen = None if isinstance(error, OSError) else error
         _log.warning("encoding inode %d: %s; it stays staged", ino, error, exc_info=unforeseen)
-        self._failures[ino] += 1
+        self.queue.failed(ino)
         return self._wait(ino)
 
     def _wait(self, ino: int) -> float:
         """Seconds from a failure to the next try."""
-        return _RETRY_SECONDS * min(self._failures[ino], _TRIES)
+        return _RETRY_SECONDS * self.queue.failures(ino)
 
     async def _again(self, ino: int, wait: float) -> None:
         """Queue a file that was under way, unless it is not there to be encoded any more.
@@ -277,21 +207,20 @@ class Encoder:
         """
         while True:
             await trio.sleep(wait)
-            spoilt = self._active.pop(ino, None)
+            spoilt = self.queue.leave(ino)
             try:
                 if self._staged(ino):
-                    self.queue(ino)
+                    self.queue.put(ino)
                 else:
                     # Its number may soon be another file's.
-                    self._failures.pop(ino, None)
+                    self.queue.forgive(ino)
             except Exception as error:
                 # The index cannot be read just now.
                 wait = self._failed(ino, error)
-                if spoilt is not None:
-                    self._active[ino] = spoilt
-                self._notify()
+                self.queue.back(ino, spoilt)
+                self.queue.notify()
             else:
-                self._notify()
+                self.queue.notify()
                 return
 
     async def _one(self, workers: Workers, budget: int, ino: int, turn: _Turn) -> bool:
@@ -339,7 +268,7 @@ class Encoder:
             inode = self._index.inode(ino)
         except FsmountError:
             return None
-        if inode.staged is None or not inode.nlink or self._held[ino]:
+        if inode.staged is None or not inode.nlink or self.queue.is_held(ino):
             return None
         return inode
 
@@ -349,7 +278,7 @@ class Encoder:
     def _unchanged(self, job: _Job) -> bool:
         inode = self._staged(job.ino)
         same = inode is not None and inode.staged == job.token
-        return same and not self._active.get(job.ino, True) and self._epoch == job.epoch
+        return same and self.queue.is_whole(job.ino) and self._epoch == job.epoch
 
     async def _look(self, workers: Workers, budget: int, inode: Inode, path: Path) -> Look:
         place = self._index.folder_of(inode.ino)
@@ -485,29 +414,28 @@ class Encoder:
 
     def _name(self, ino: int) -> str:
         folder, _, name = self._index.path(ino).rpartition(b"/")
-        found = _RSYNC_NAME.fullmatch(name)
-        path = folder + b"/" * bool(folder) + (found[1] if found else name)
+        path = folder + b"/" * bool(folder) + final_name(name)
         return path.decode("utf-8", "surrogateescape")
 
     # -- the commit
 
     def _add(self, done: _Done) -> None:
         self._batch.append(done)
-        self._notify()
+        self.queue.notify()
 
     async def _commit_for_ever(self, nursery: trio.Nursery) -> None:
         while True:
             while not self._batch:
-                await self._changed.wait()
+                await self.queue.change()
             with trio.move_on_after(_BATCH_SECONDS):
                 while len(self._batch) < _BATCH and self._busy():
-                    await self._changed.wait()
+                    await self.queue.change()
             async with self._committing:
                 batch, failed = await self._commit_all()
             if failed:
                 await trio.sleep(_RETRY_SECONDS)
             for ino in (done.job.ino for done in batch):
-                if self._failures[ino]:
+                if self.queue.failures(ino):
                     # One that never gets through must not take the others with it each time.
                     nursery.start_soon(self._again, ino, self._wait(ino))
                 else:
@@ -533,7 +461,7 @@ class Encoder:
 
     def _busy(self) -> bool:
         """Whether more files will join the batch soon."""
-        return len(self._waiting) + len(self._active) > len(self._batch)
+        return self.queue.count() > len(self._batch)
 
     async def _commit(self, batch: list[_Done]) -> None:
         """Packs, rows and index of a batch; the staged files of rows that turned may go then."""
@@ -543,7 +471,7 @@ class Encoder:
         for token in turned:
             self._writer.discard(token)
         for done in batch:
-            self._failures.pop(done.job.ino, None)
+            self.queue.forgive(done.job.ino)
             self._writer.forget(done.object_id)
 
     async def _prove(self, batch: list[_Done]) -> None:
@@ -557,7 +485,7 @@ class Encoder:
                 try:
                     await trio.to_thread.run_sync(done.check)
                 except Exception as error:
-                    self._failures[done.job.ino] += 1
+                    self.queue.failed(done.job.ino)
                     wrong = error
             if done is batch[-1]:
                 batch += self._batch

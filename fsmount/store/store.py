@@ -164,22 +164,22 @@ class Store:
     def hold(self, ino: int) -> None:
         """A writer opened the file: it is not encoded before :meth:`unhold`."""
         self._used = time.monotonic()
-        self._writing().hold(ino)
+        self._writing().queue.hold(ino)
 
     def unhold(self, ino: int) -> None:
         """A writer closed the file."""
         self._used = time.monotonic()
-        self._writing().unhold(ino)
+        self._writing().queue.unhold(ino)
 
     def held(self) -> list[int]:
         """Inodes that have a writer."""
-        return [] if self._encoder is None else self._encoder.held()
+        return [] if self._encoder is None else self._encoder.queue.held()
 
     def queue(self, ino: int) -> None:
         """The last writer of a staged file has gone: encode it in the background."""
         self._used = time.monotonic()
         self._queued.add(ino)
-        self._writing().queue(ino)
+        self._writing().queue.put(ino)
 
     async def need_room(self) -> None:
         """Files are about to grow: on a full disk the room of those that were deleted comes first.
@@ -210,12 +210,12 @@ class Store:
 
     def pending(self) -> int:
         """Files staged and not yet encoded, open ones aside."""
-        return 0 if self._encoder is None else self._encoder.pending()
+        return 0 if self._encoder is None else self._encoder.queue.pending()
 
     async def drain(self) -> None:
         """Wait until nothing is pending."""
         if self._encoder is not None:
-            await self._encoder.drain()
+            await self._encoder.queue.drain()
 
     def _writing(self) -> Encoder:
         if self._encoder is None:
@@ -242,7 +242,7 @@ class Store:
         """
         encoder = self._writing()
         await self._room.make()
-        await encoder.drain()
+        await encoder.queue.drain()
         await self._sound()
         assert self._workers is not None
         repacker = self._repacker(self._workers, at_once=len(os.sched_getaffinity(0)))
@@ -397,7 +397,7 @@ class Store:
             with trio.move_on_after(DURABLE_SECONDS):
                 await self._full.wait()
             self._full = trio.Event()
-            touched, self._queued = self._queued | set(encoder.held()), set()
+            touched, self._queued = self._queued | set(encoder.queue.held()), set()
             try:
                 self._reserve.want(self._packs.largest)
                 self._reserve.fill()
