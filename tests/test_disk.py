@@ -99,14 +99,38 @@ def test_write_file_that_fails_leaves_the_old_file(tmp_path: Path, call: str) ->
     assert path.read_bytes() == b"new"
 
 
-def test_copy_ends_at_the_size_or_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsmount.store.disk._COPY_BYTES", 4)
+@pytest.mark.parametrize(
+    ("parts", "size"),
+    [
+        ([], 0),
+        ([(0, b"0123456789")], 10),
+        ([(0, b"0123456789")], 1 << 20),
+        ([(1 << 20, b"behind a hole")], (1 << 20) + 13),
+        ([(5, b"a"), (3 << 20, b"b" * 9000)], 9 << 20),
+        ([], 5 << 20),
+    ],
+)
+def test_a_copy_has_the_bytes_and_the_holes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[tuple[int, bytes]], size: int
+) -> None:
+    monkeypatch.setattr("fsmount.store.disk._COPY_BYTES", 4096)
     disk = Disk()
-    (tmp_path / "a").write_bytes(b"0123456789")
-    source = disk.open(tmp_path / "a", os.O_RDONLY)
-    for size, wanted in ((0, b""), (6, b"012345"), (10, b"0123456789"), (99, b"0123456789")):
-        target = disk.create(tmp_path / f"copy{size}")
-        disk.copy(source, target, size)
-        disk.close(target)
-        assert (tmp_path / f"copy{size}").read_bytes() == wanted
+    source, target = disk.create(tmp_path / "a"), disk.create(tmp_path / "b")
+    for offset, data in parts:
+        disk.pwrite(source, data, offset)
+    disk.ftruncate(source, size)
+    assert disk.copy(source, target) == size
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+    assert os.fstat(target).st_blocks <= os.fstat(source).st_blocks
     disk.close(source)
+    disk.close(target)
+
+
+def test_a_file_that_shrinks_while_it_is_copied_is_an_error(tmp_path: Path) -> None:
+    disk = Disk()
+    source, target = disk.create(tmp_path / "a"), disk.create(tmp_path / "b")
+    disk.pwrite(source, b"0123456789", 0)
+    with pytest.raises(OSError):
+        disk.copy(source, target, lambda fd, length, offset: b"")
+    disk.close(source)
+    disk.close(target)

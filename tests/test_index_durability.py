@@ -7,7 +7,6 @@ import shutil
 import threading
 from pathlib import Path
 
-import apsw
 import pytest
 
 from fsmount.store.disk import Disk
@@ -93,35 +92,95 @@ def test_after_a_failed_fsync_nothing_is_believed_until_a_rewrite(
     with pytest.raises(OSError):
         index.force()
     assert len(disk.calls) == calls, "a failed fsync was asked again"
+    disk.calls.clear()
     index.rewrite()
     assert not index.suspect
+    forced = [call for call, _ in disk.calls if call in ("pwrite", "fsync")]
+    assert forced == ["pwrite", "fsync"], "the log is not written again before it is forced"
     index.force()
     assert not index.dirty
-    database = tmp_path / "copy"
-    shutil.copy(tmp_path / "index.sqlite", database)
+    database = tmp_path / "copy" / "index.sqlite"
+    shutil.copytree(tmp_path, database.parent, ignore=shutil.ignore_patterns("copy", "*-shm"))
     alone = Index(database, Disk())
-    assert alone.lookup(ROOT, b"a") is not None, "the rewrite left it in the log"
+    assert alone.lookup(ROOT, b"a") is not None
     alone.close()
 
 
-def test_a_rewrite_that_a_reader_blocks_heals_nothing(
-    index: Index, disk: FlakyDisk, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+def test_a_rewrite_that_fails_heals_nothing(index: Index, disk: FlakyDisk, call: str) -> None:
     file(index, b"a")
     disk.fail_once("fsync")
     with pytest.raises(OSError):
         index.force()
-    reader = apsw.Connection(str(tmp_path / "index.sqlite"), vfs="cksmvfs")
-    reader.execute("BEGIN")
-    reader.execute("SELECT count(*) FROM meta").fetchall()
-    file(index, b"b")
-    index._db.set_busy_timeout(1)
+    disk.fail_once(call)
     with pytest.raises(OSError):
         index.rewrite()
     assert index.suspect
-    reader.close()
     index.rewrite()
     assert not index.suspect
+
+
+def grow(index: Index, names: str) -> None:
+    """Commits until the log is longer than the index folds it at."""
+    with index.transaction():
+        for number in range(16_000):
+            file(index, b"%s-%d-%s" % (names.encode(), number, b"x" * 200))
+
+
+def test_the_log_is_folded_only_when_the_disk_has_it(
+    index: Index, disk: FlakyDisk, tmp_path: Path
+) -> None:
+    file(index, b"a")
+    size = (tmp_path / "index.sqlite").stat().st_size
+    disk.hook = lambda call, what: 5 if call == "fsync" else 0
+    grow(index, "first")
+    assert (tmp_path / "index.sqlite").stat().st_size == size, "folded a log that may be lost"
+    assert index.suspect
+    disk.hook = lambda call, what: 0
+    disk.calls.clear()
+    file(index, b"b")
+    assert [call for call, _ in disk.calls if call in ("pwrite", "fsync")][-2:] == [
+        "pwrite",
+        "fsync",
+    ]
+    assert (tmp_path / "index.sqlite").stat().st_size > size
+    assert not index.suspect
+
+
+def test_a_log_of_another_process_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    Index.make(path, identity="x", uid=0, gid=0, now_ns=0)
+    first = Index(path, Disk())
+    file(first, b"a")
+    disk = FlakyDisk()
+    second = Index(path, disk)
+    assert [call for call, _ in disk.calls] == ["pwrite", "fsync"]
+    assert not second.suspect
+    bad = FlakyDisk()
+    bad.hook = lambda call, what: 5 if call == "fsync" else 0
+    third = Index(path, bad)
+    assert third.suspect
+    with pytest.raises(OSError):
+        third.force()
+    for opened in (third, second, first):
+        opened.close()
+
+
+def test_an_end_on_a_bad_disk_leaves_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    Index.make(path, identity="x", uid=0, gid=0, now_ns=0)
+    disk = FlakyDisk()
+    first = Index(path, disk)
+    made = file(first, b"a")
+    size = path.stat().st_size
+    disk.hook = lambda call, what: 5 if call == "fsync" else 0
+    first.close()
+    assert path.stat().st_size == size
+    assert path.with_name("index.sqlite-wal").stat().st_size
+    second = Index(path, Disk())
+    assert second.lookup(ROOT, b"a") == made
+    second.close()
+    assert not path.with_name("index.sqlite-wal").exists()
 
 
 def test_deleting_on_a_full_disk_does_not_make_the_log_longer(

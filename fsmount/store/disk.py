@@ -7,7 +7,9 @@ forces to the disk goes through :meth:`Disk.fsync` here all the same.
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _COPY_BYTES = 1 << 20
@@ -26,6 +28,20 @@ def pread(fd: int, length: int, offset: int) -> bytes:
             break
         data += more
     return data
+
+
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the parts of a file's first `size` bytes that are no holes (lseek(2))."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, at
 
 
 class Disk:
@@ -104,11 +120,39 @@ class Disk:
         self.rename(scratch, path)
         self.fsync_folder(path.parent)
 
-    def copy(self, source: int, target: int, size: int) -> None:
-        """Copy `size` bytes from the start of one open file to the start of another."""
+    def read_cached(self, fd: int, length: int, offset: int) -> bytes:
+        """`length` bytes at `offset` out of the kernel's memory, without asking the disk.
+
+        Raises OSError EAGAIN where the kernel would have to read, EOPNOTSUPP where this
+        filesystem cannot tell (preadv2(2), RWF_NOWAIT).
+        """
+        data = bytearray()
+        while len(data) < length:
+            part = bytearray(length - len(data))
+            count = os.preadv(fd, [part], offset + len(data), os.RWF_NOWAIT)
+            if not count:
+                break
+            data += part[:count]
+        return bytes(data)
+
+    def write_again(self, fd: int) -> None:
+        """Write the bytes that a file has once more, in their places."""
         offset = 0
-        while offset < size:
-            data = os.pread(source, min(_COPY_BYTES, size - offset), offset)
-            if not data:
-                return
-            offset += self.pwrite(target, data, offset)
+        while data := pread(fd, _COPY_BYTES, offset):
+            offset += self.pwrite(fd, data, offset)
+
+    def copy(self, source: int, target: int, read: Callable[[int, int, int], bytes] = pread) -> int:
+        """Copy one open file to the start of another, empty one; holes stay holes. Its size.
+
+        `read(fd, length, offset)` gives the bytes.
+        """
+        size = os.fstat(source).st_size
+        for start, end in data_ranges(source, size):
+            offset = start
+            while offset < end:
+                data = read(source, min(_COPY_BYTES, end - offset), offset)
+                if not data:
+                    raise OSError(errno.EIO, "the file became shorter while it was copied")
+                offset += self.pwrite(target, data, offset)
+        self.ftruncate(target, size)
+        return size

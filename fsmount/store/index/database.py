@@ -21,6 +21,8 @@ from fsmount.store.index.schema import PAGE
 from fsmount.store.reserve import Reserve
 
 VFS = "cksmvfs"
+# As SQLite's own default for folding the log.
+_FOLD_PAGES = 1000
 
 
 def address(path: Path, read_only: bool) -> str:
@@ -66,7 +68,12 @@ class Database:
     """A file. Raises :class:`Damaged` where SQLite finds damage, OSError on a full disk.
 
     `dirty`: there are commits that a power cut may take back; `changed`: there have been commits
-    since it was opened; `suspect`: a failed fsync; `let_go`: how many bodies files have let go.
+    since it was opened; `suspect`: the disk may lack bytes of the log although the next fsync
+    succeeds, since one has failed; `let_go`: how many bodies files have let go.
+
+    SQLite folds the log into the database file in place. A power cut in the middle of that leaves
+    a damaged file unless the disk has the log. So SQLite never does it by itself here, only
+    :meth:`_fold`, which forces the log first and writes it again where an fsync has failed.
     """
 
     def __init__(self, path: Path, disk: Disk, *, read_only: bool = False) -> None:
@@ -79,6 +86,7 @@ class Database:
         self.reserve: Reserve | None = None
         self._disk = disk
         self._log: int | None = None
+        self._log_pages = 0
         self._forcing = threading.Lock()
         self._depth = 0
         register_vfs()
@@ -91,15 +99,41 @@ class Database:
             if not read_only:
                 self._db.pragma("journal_mode", "wal")
                 self._db.pragma("synchronous", 1)
+                # In place of SQLite's own folding.
+                self._db.set_wal_hook(self._note_log)
             self._db.pragma("cache_size", -8192)
             self._all("SELECT count(*) FROM meta")
+        if not read_only and self._log_bytes():
+            # Another process wrote this log. It cannot tell us whether an fsync has failed.
+            self.suspect = True
+            with suppress(OSError):
+                self.rewrite()
 
     def close(self) -> None:
-        """Close; the write-ahead log is folded into the database where this is the last user."""
+        """Close; the write-ahead log is folded into the database where this is the last user.
+
+        Raises nothing: where that fails, the log stays for the next opening.
+        """
+        if not self.read_only and not self._fold("TRUNCATE"):
+            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         if self._log is not None:
             os.close(self._log)
             self._log = None
         self._db.close()
+
+    def _note_log(self, _: apsw.Connection, name: str, pages: int) -> int:
+        """SQLite has committed: the log has so many pages now."""
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _log_path(self) -> Path:
+        return self.file.with_name(self.file.name + "-wal")
+
+    def _log_bytes(self) -> int:
+        try:
+            return self._log_path().stat().st_size
+        except FileNotFoundError:
+            return 0
 
     # -- transactions and durability
 
@@ -135,6 +169,8 @@ class Database:
                 self._run("ROLLBACK")
             raise
         self.dirty = self.changed = True
+        if self._log_pages >= _FOLD_PAGES:
+            self._fold()
 
     def make_room(self) -> None:
         """On a full disk: let the next commits go where the log has been, so that it need not grow.
@@ -143,8 +179,25 @@ class Database:
         """
         if self.reserve is not None and self.reserve.spend_if_full():
             # A reader, or a database that had to grow, keeps the log as it is.
-            with suppress(OSError):
-                self._all("PRAGMA wal_checkpoint(PASSIVE)")
+            self._fold()
+
+    def _fold(self, how: str = "PASSIVE") -> bool:
+        """Force the log, then write what it has to the database file; whether that went well.
+
+        `how`: TRUNCATE waits for readers and leaves an empty log (sqlite.org/pragma.html).
+        """
+        try:
+            if self.suspect:
+                self.rewrite()
+            else:
+                self.force()
+            self._all(f"PRAGMA wal_checkpoint({how})")
+        except (OSError, Damaged):
+            # SQLite forces the log, too; it does not say whether that is what has failed.
+            self.dirty = self.suspect = True
+            return False
+        self._log_pages = 0
+        return True
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -169,35 +222,41 @@ class Database:
         if self.suspect:
             raise OSError(errno.EIO, "an earlier fsync of the index failed", str(self.file))
         self.dirty = False
-        log = self._log
+        log = self._open_log()
         if log is None:
-            path = self.file.with_name(self.file.name + "-wal")
-            try:
-                log = self._disk.open(path, os.O_RDWR)
-            except FileNotFoundError:
-                return
-            except OSError:
-                self.dirty = True
-                raise
-            self._log = log
+            return
         try:
             self._disk.fsync(log)
         except OSError:
             self.dirty = self.suspect = True
             raise
 
-    def rewrite(self) -> None:
-        """Write everything in the log to the database file and force that: heals a failed fsync.
+    def _open_log(self) -> int | None:
+        """A descriptor on the log, if there is one. Raises OSError."""
+        if self._log is None:
+            try:
+                self._log = self._disk.open(self._log_path(), os.O_RDWR)
+            except FileNotFoundError:
+                return None
+            except OSError:
+                self.dirty = True
+                raise
+        return self._log
 
-        Raises OSError if that fails or a reader stands in the way; the index is suspect then still.
+    def rewrite(self) -> None:
+        """Write all bytes of the log once more and force them: heals a failed fsync.
+
+        The kernel may have marked pages clean that the disk has not got; a write makes them dirty
+        again. If it has dropped them, their checksums tell (cksumvfs).
+        Raises OSError if that fails; the index is still suspect then. Caller is the task that
+        commits: a commit between reading and writing would be undone.
         """
-        try:
-            busy = self._all("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
-        except apsw.Error as error:
-            raise OSError(errno.EIO, str(error), str(self.file)) from error
-        if busy:
-            raise OSError(errno.EBUSY, "the index has a reader", str(self.file))
-        self.suspect = False
+        with self._forcing:
+            log = self._open_log()
+            if log is not None:
+                self._disk.write_again(log)
+                self._disk.fsync(log)
+            self.suspect = self.dirty = False
 
     def _run(self, sql: str, values: tuple[Any, ...] = ()) -> apsw.Cursor:
         """Execute; what SQLite raises becomes OSError or :class:`Damaged`."""
