@@ -220,20 +220,20 @@ async def test_staged_files_are_forced_before_the_index(
                 await trio.sleep(0.001)
     before = names[: names.index("index.sqlite-wal")]
     assert set(before) == {*token.values(), "staging"}
-    assert before[-1] == "staging"
     store.close()
 
 
 @pytest.mark.usefixtures("inline")
-async def test_a_durability_point_that_fails_is_tried_again(
-    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("failing", ["file", "names"])
+async def test_a_durability_point_asks_no_file_again_that_has_failed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
 ) -> None:
     monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
     disk = FlakyDisk()
     store = Store.open(root, disk=disk)
-    ino = put(store, b"a", NOTE)
-    token = str(store.index.inode(ino).staged)
-    fail = ["staging"]
+    bad, good = put(store, b"bad", NOTE), put(store, b"good", NOTE)
+    tokens = {ino: store.index.inode(ino).staged or 0 for ino in (bad, good)}
+    fail = [str(tokens[bad]) if failing == "file" else "staging"]
     names = synced(disk, fail)
     # Nothing is encoded meanwhile.
     encoding = store._encoder
@@ -242,13 +242,51 @@ async def test_a_durability_point_that_fails_is_tried_again(
     with caplog.at_level(logging.ERROR):
         async with store.running(count=1):
             with trio.fail_after(10):
-                while names.count("staging") < 2:
-                    await trio.sleep(0.001)
-                assert names.count(token) == names.count("staging")
-                assert "index.sqlite-wal" not in names, "names forced before the bytes they show"
-                fail.clear()
+                while names.count("index.sqlite-wal") < 3:
+                    # So that the next point has something to do.
+                    store.queue(bad)
+                    store.queue(good)
+                    store.index.update(good, mtime_ns=names.count("index.sqlite-wal"))
+                    await trio.sleep(0.01)
+    assert names.count(str(tokens[bad])) == 1
+    assert names.count("staging") == 1
+    assert store.staging.has_failed(tokens[bad])
+    assert store.staging.has_failed(tokens[good]) == (failing == "names")
+    assert "b'bad' may have lost bytes" in caplog.text
+    fail.clear()
+    with pytest.raises(OSError):
+        store.staging.force_by_name(tokens[bad])
+    assert names.count(str(tokens[bad])) == 1
+    store.close()
+
+
+@pytest.mark.usefixtures("inline")
+async def test_a_durability_point_that_cannot_open_a_file_is_tried_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    disk = FlakyDisk()
+    store = Store.open(root, disk=disk)
+    token = store.index.inode(put(store, b"a", NOTE)).staged
+    names = synced(disk, [])
+    encoding = store._encoder
+    assert encoding is not None
+    monkeypatch.setattr(encoding, "run", lambda *_: trio.sleep_forever())
+    tries = [0]
+
+    def refuse(path: Path, flags: int) -> int:
+        tries[0] += 1
+        if tries[0] < 3:
+            raise OSError(errno.EMFILE, "told to")
+        return os.open(path, flags)
+
+    with caplog.at_level(logging.ERROR):
+        async with store.running(count=1):
+            with trio.fail_after(10):
+                monkeypatch.setattr(disk, "open", refuse)
                 while "index.sqlite-wal" not in names:
                     await trio.sleep(0.001)
+    assert names[:2] == [str(token), "staging"], "rows forced before the bytes they show"
     assert "durability" in caplog.text
     store.close()
 

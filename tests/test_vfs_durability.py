@@ -59,6 +59,33 @@ async def test_a_failed_fsync_is_never_followed_by_a_good_one(tmp_path: Path) ->
     store.close()
 
 
+async def test_a_body_that_is_replaced_leaves_the_failed_fsync_behind(tmp_path: Path) -> None:
+    disk = BadFsync()
+    store = FakeStore(tmp_path / "store", disk=disk)
+    vfs = mount(store)
+    ino = await put(vfs, b"a", b"old bytes")
+    fh = await vfs.open(ino, os.O_RDWR, USER)
+    disk.failures = 1
+    with raises(errno.EIO):
+        await vfs.fsync(fh)
+    failed = store.index.inode(ino).staged
+    # Written over, but not as a whole: what the disk has not got may be in the rest.
+    await vfs.write(fh, 0, b"new")
+    await vfs.setattr(ino, Changes(size=5), USER)
+    with raises(errno.EIO):
+        await vfs.fsync(fh)
+    other = await vfs.open(ino, os.O_WRONLY | os.O_TRUNC, USER)
+    await vfs.write(other, 0, b"whole")
+    for each in (other, fh):
+        await vfs.fsync(each)
+    assert store.index.inode(ino).staged != failed
+    assert await vfs.read(fh, 0, 100) == b"whole"
+    await vfs.release(other)
+    await vfs.release(fh)
+    assert store.staging.tokens() == [store.index.inode(ino).staged]
+    store.close()
+
+
 async def test_fsync_forces_file_then_folder_then_index(tmp_path: Path) -> None:
     calls: list[str] = []
 

@@ -92,9 +92,6 @@ class OpenFiles:
         self._entries: dict[int, OpenInode] = {}
         self._handles: dict[int, Handle] = {}
         self._next = 1
-        # Staged files whose fsync failed once, with its errno. The kernel may have dropped the
-        # dirty pages and would report success the second time, even on a new descriptor.
-        self._failed: dict[int, int] = {}
 
     # -- handles
 
@@ -232,10 +229,11 @@ class OpenFiles:
     async def _staged(self, entry: OpenInode, keep: int = _SIZE_LIMIT) -> StagedFile:
         """The staged file to change. The lock and a hold are held.
 
-        An encoded body is copied into a new one first, its first `keep` bytes at most.
+        An encoded body is copied into a new one first, its first `keep` bytes at most. A body
+        that is replaced as a whole leaves a file whose fsync failed behind.
         """
         node = self._store.index.inode(entry.ino)
-        if node.staged is None:
+        if node.staged is None or (not keep and self._store.staging.has_failed(node.staged)):
             await self._copy_up(entry, node, keep)
         elif entry.staged is None or entry.staged.token != node.staged:
             self._attach(entry)
@@ -258,6 +256,8 @@ class OpenFiles:
                 disk.close(fd)
             staging.remove(token)
             raise
+        if node.staged is not None:
+            self._store.discard(node.staged)
         self._detach(entry)
         entry.staged = StagedFile(token, fd)
 
@@ -337,25 +337,18 @@ class OpenFiles:
         self.persist(self.handle(fh).entry.ino)
 
     async def fsync(self, fh: int) -> None:
-        """What was written survives a power cut. Raises OSError for ever after a failure."""
+        """What was written survives a power cut.
+
+        Raises OSError; after a failure each time, until the bytes are in another file.
+        """
         entry = self.handle(fh).entry
         async with entry.lock:
             self.persist(entry.ino)
             staged = entry.staged
             if staged and self._store.index.inode(entry.ino).staged == staged.token:
-                await self._fsync_staged(staged)
+                force = self._store.staging.force
+                await trio.to_thread.run_sync(force, staged.token, staged.fd)
         await self._store.durable()
-
-    async def _fsync_staged(self, staged: StagedFile) -> None:
-        failed = self._failed.get(staged.token)
-        if failed is not None:
-            raise failure(failed)
-        try:
-            await trio.to_thread.run_sync(self._store.disk.fsync, staged.fd)
-            await trio.to_thread.run_sync(self._store.staging.fsync_folder)
-        except OSError as error:
-            self._failed[staged.token] = error.errno or errno.EIO
-            raise
 
     # -- attributes
 

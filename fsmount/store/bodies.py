@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import struct
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import Damaged
-from fsmount.store.disk import pread
+from fsmount.store.disk import data_ranges, pread
 
 SEGMENT_BYTES = 1 << 20
 # Holes beyond this many bytes are not hashed as zeros for the hash of the whole file.
@@ -89,17 +88,9 @@ def _digest(data: bytes) -> bytes:
 
 def _data_segments(fd: int, size: int) -> Iterator[int]:
     """Numbers of the segments that are not wholly a hole, in order."""
-    at = 0
     last = -1
-    while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            return
-        at = os.lseek(fd, start, os.SEEK_HOLE)
-        for number in range(max(last + 1, start // SEGMENT_BYTES), -(-at // SEGMENT_BYTES)):
+    for start, end in data_ranges(fd, size):
+        for number in range(max(last + 1, start // SEGMENT_BYTES), -(-end // SEGMENT_BYTES)):
             yield number
             last = number
 

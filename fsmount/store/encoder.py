@@ -13,9 +13,11 @@ appended and not committed is given up (`_epoch` moves on) and encoded anew, int
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -57,6 +59,8 @@ _AHEAD = 3
 # the process did not look at the picture before. Files that need no encoding are for all.
 _STREAK = 4
 _SIGNATURES_KEPT = 512
+# What link(2) says on filesystems without hard links (EPERM: exFAT, FAT), or of too many.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +237,9 @@ class Encoder:
             return False
         job = _Job(ino, inode.staged, self._epoch)
         path = self._staging.path(inode.staged)
+        if self._staging.has_failed(inode.staged):
+            await self._rescue(job)
+            return False
         if await trio.to_thread.run_sync(_is_large, path):
             await turn.before.wait()
             return await self._keep(job, path, NOT_A_PNG)
@@ -278,7 +285,28 @@ class Encoder:
     def _unchanged(self, job: _Job) -> bool:
         inode = self._staged(job.ino)
         same = inode is not None and inode.staged == job.token
-        return same and self.queue.is_whole(job.ino) and self._epoch == job.epoch
+        safe = not self._staging.has_failed(job.token)
+        return same and safe and self.queue.is_whole(job.ino) and self._epoch == job.epoch
+
+    async def _rescue(self, job: _Job) -> None:
+        """Give a file whose fsync failed another staged file, or set its bytes aside if the kernel
+        has not got them any more: what the disk has instead must not be taken for the file."""
+        fresh = await trio.to_thread.run_sync(self._staging.rescue, job.token)
+        inode = self._staged(job.ino)
+        if inode is None or inode.staged != job.token or not self.queue.is_whole(job.ino):
+            if fresh is not None:
+                self._staging.remove(fresh)
+        elif fresh is None:
+            place = self._staging.set_aside(job.token)
+            what = self._index.path(job.ino)
+            _log.critical("%r is lost: the disk did not take it; what it has is in %s", what, place)
+        else:
+            try:
+                self._index.stage(job.ino, fresh, self._staging.size(fresh))
+            except BaseException:
+                self._staging.remove(fresh)
+                raise
+            self._writer.discard(job.token)
 
     async def _look(self, workers: Workers, budget: int, inode: Inode, path: Path) -> Look:
         place = self._index.folder_of(inode.ino)
@@ -387,7 +415,7 @@ class Encoder:
     async def _keep(self, job: _Job, path: Path, reason: str) -> bool:
         """A large file becomes a file in raw/ without being copied."""
         sums, sha256, size = await trio.to_thread.run_sync(sum_up, path)
-        await trio.to_thread.run_sync(_fsync_path, self._disk, path)
+        await trio.to_thread.run_sync(self._staging.force_by_name, job.token)
         if not self._unchanged(job):
             return False
         about = self._about(job, sha256, size)
@@ -396,15 +424,29 @@ class Encoder:
         entry = entries.kept_entry(about, reason, listed)
         kept = self._layout.kept(about.id)
         try:
-            self._disk.link(path, kept)
+            await self._name_again(path, kept, sums)
+            if not self._unchanged(job):
+                self._disk.unlink(kept)
+                return False
             self._disk.fsync_folder(self._layout.raw)
             new = self._writer.append(entry, about, kind="raw", reason=reason)
-        except OSError:
+        except (OSError, FsmountError):
             self._disk.unlink(kept)
             raise
         check = self._check(proving.check_whole, new, about, proof, entries.SUMS)
         self._add(_Done(job, new.id, size, new, check, kept=kept))
         return True
+
+    async def _name_again(self, path: Path, kept: Path, sums: dict[int, bytes]) -> None:
+        """A second name for a file; a copy with these `sums` where there are no hard links."""
+        try:
+            self._disk.link(path, kept)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            found = await trio.to_thread.run_sync(_copy, self._disk, path, kept)
+            if found != sums:
+                raise Damaged(kept, reason="the copy has other bytes") from None
 
     def _about(self, job: _Job, sha256: bytes, size: int) -> About:
         """What is written of a file, with a new object id."""
@@ -561,9 +603,16 @@ def _is_large(path: Path) -> bool:
         return file.read(len(_PNG_MAGIC)) != _PNG_MAGIC
 
 
-def _fsync_path(disk: Disk, path: Path) -> None:
-    fd = disk.open(path, 0)
+def _copy(disk: Disk, source: Path, target: Path) -> dict[int, bytes]:
+    """A copy of a file, forced to the disk; the sums of what was written."""
+    reading = disk.open(source, os.O_RDONLY)
     try:
-        disk.fsync(fd)
+        writing = disk.create(target)
+        try:
+            disk.copy(reading, writing)
+            disk.fsync(writing)
+        finally:
+            disk.close(writing)
     finally:
-        disk.close(fd)
+        disk.close(reading)
+    return sum_up(target)[0]

@@ -403,7 +403,7 @@ class Store:
                 self._reserve.fill()
                 if not (touched or self.index.dirty or writer.has_discarded()):
                     continue
-                await trio.to_thread.run_sync(self._fsync_staged, self._tokens(touched))
+                await trio.to_thread.run_sync(self._force_staged, self._tokens(touched))
                 await writer.settle()
             except (OSError, FsmountError) as error:
                 self._queued |= touched
@@ -417,28 +417,32 @@ class Store:
                 if self._reserve.is_low or self._reserve.is_spent:
                     await self._room.make()
 
-    def _tokens(self, inodes: set[int]) -> list[int]:
-        tokens = []
+    def _tokens(self, inodes: set[int]) -> dict[int, bytes]:
+        """The staged files of inodes, and the paths of these."""
+        tokens = {}
         for ino in inodes:
             try:
                 token = self.index.inode(ino).staged
             except FsmountError:
                 continue
             if token is not None:
-                tokens.append(token)
+                tokens[token] = self.index.path(ino)
         return tokens
 
-    def _fsync_staged(self, tokens: list[int]) -> None:
-        for token in tokens:
-            try:
-                fd = self.staging.open(token, os.O_RDWR)
-            except FileNotFoundError:
+    def _force_staged(self, tokens: dict[int, bytes]) -> None:
+        """Force staged files; one that fails keeps no other from it. Raises OSError where a file
+        cannot be opened. Runs in a thread."""
+        for token, path in tokens.items():
+            if self.staging.has_failed(token):
                 continue
             try:
-                self.disk.fsync(fd)
-            finally:
-                self.disk.close(fd)
-        self.staging.fsync_folder()
+                self.staging.force_by_name(token)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if not self.staging.has_failed(token):
+                    raise
+                _log.error("%r may have lost bytes: forcing it to the disk failed: %s", path, error)
 
     # -- figures
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fsmount.mount.handles import OpenFiles
 from fsmount.store import copies, room
 from fsmount.store.bodies import SEGMENT_BYTES, Kept
 from fsmount.store.encoder import Encoder
@@ -38,10 +37,15 @@ def _no_index_fsync() -> None:
 
 
 def _no_staged_fsync() -> None:
-    async def nothing(self: OpenFiles, staged: object) -> None:
-        return
+    _set(Staging, "force", lambda self, token, fd: None)
 
-    _set(OpenFiles, "_fsync_staged", nothing)
+
+def _failed_fsync_believed() -> None:
+    _set(Staging, "_note_failure", lambda self, tokens, error: None)
+
+
+def _log_not_written_again() -> None:
+    _set(WatchedDisk, "write_again", lambda self, fd: None)
 
 
 def _no_staging_folder_fsync() -> None:
@@ -179,6 +183,8 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "no-pack-fsync": (_no_pack_fsync, "power"),
     "no-index-fsync": (_no_index_fsync, "power"),
     "no-staged-fsync": (_no_staged_fsync, "power"),
+    "failed-fsync-believed": (_failed_fsync_believed, "power"),
+    "log-not-written-again": (_log_not_written_again, "power"),
     "no-staging-folder-fsync": (_no_staging_folder_fsync, "power"),
     "no-packs-folder-fsync": (_no_packs_folder_fsync, "power"),
     "index-before-packs": (_index_before_packs, "power"),

@@ -3,7 +3,9 @@
 A script runs once and every call that changes the store is recorded (SQLite's, too). Then states
 are made that a disk could show after a cut at any call: what was forced is there; of the writes to
 a file since its last fsync any subset, any of them torn at sectors; of the changes of a folder's
-names since its last fsync a beginning, or any subset. Each state must open without help, be whole,
+names since its last fsync a beginning, or any subset. In every other script some fsyncs of files
+fail, too: what was to be forced by them never reaches the disk, though later fsyncs of the same
+file succeed. Each state must open without help, be whole,
 and have the tree of some step not older than the last acknowledged fsync; files that were fsynced
 must have their bytes, and everything encoded must be exact.
 
@@ -13,14 +15,17 @@ must have their bytes, and everything encoded must be exact.
 from __future__ import annotations
 
 import argparse
+import errno
 import random
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
+
+import apsw
 
 from fsmount.errors import FsmountError
 from fsmount.store import config
@@ -33,6 +38,7 @@ from tests.crash.verdict import Chunks, Rendering, tree_of, whole
 
 T = TypeVar("T")
 _SECTOR = 512
+_FAILING = 0.1
 
 
 @dataclass
@@ -47,9 +53,14 @@ class Cut:
 
 
 class Recording(Tap):
-    """Notes each call when it has been made, and what the script had been promised."""
+    """Notes each call when it has been made, and what the script had been promised.
 
-    def __init__(self, root: Path, script: Script) -> None:
+    `failing`: the share of fsyncs that fail once and lose what they were to force.
+    """
+
+    def __init__(self, root: Path, script: Script, failing: float) -> None:
+        self._failing = failing
+        self._chance = random.Random(1)
         self.start = Chunks()
         self.before = self.start.files(root)
         self.calls: list[Call] = []
@@ -57,14 +68,20 @@ class Recording(Tap):
         self._script = script
 
     def call(self, call: Call, do: Callable[[], T]) -> T:
+        if call.name == "fsync" and self._chance.random() < self._failing:
+            self._note(replace(call, name="lost"))
+            raise apsw.IOError("told to fail") if call.sqlite else OSError(errno.EIO, "told to")
         result = do()
+        self._note(call)
+        return result
+
+    def _note(self, call: Call) -> None:
         self.calls.append(call)
         script = self._script
         last = len(script.history)  # the step under way may be there, too
         durable = dict(script.durable)
         loose = {number: list(spots) for number, spots in script.loose.items()}
         self.cuts.append(Cut(len(self.calls), script.durable_step, last, durable, loose))
-        return result
 
 
 @dataclass
@@ -160,6 +177,8 @@ class Platter:
             self._file(call.path).pending.append(call)
         elif call.name == "fsync":
             self._file(call.path).force()
+        elif call.name == "lost":
+            self._file(call.path).pending.clear()
         elif call.name == "fsync_folder":
             self._force_names(call.path)
         elif call.name == "rename":
@@ -237,7 +256,9 @@ def explore(seed: int, operations: int, states: int) -> tuple[int, int, list[str
         with tapped(root, Tap()) as plain:
             config.make(root, plain)
         script = Script(seed, operations)
-        tap = Recording(root, script)
+        live = Rendering()
+        script.look = lambda store: tree_of(store, live)
+        tap = Recording(root, script, 0.0 if seed % 2 else _FAILING)
         run_script(root, tap, script)
         return len(tap.calls), states, _judge_some(Path(scratch) / "after", tap, script, states)
 

@@ -528,7 +528,11 @@ class Script:
                     lambda: _write(node, at, data),
                     (node, at, data),
                 )
-            await self._step(lambda: self._vfs.fsync(fh), lambda: None)
+            try:
+                await self._step(lambda: self._vfs.fsync(fh), lambda: None)
+            except _StepFailed:
+                # As programs do that know no better: what the second call says is believed.
+                await self._step(lambda: self._vfs.fsync(fh), lambda: None)
             self.forced(node)
         finally:
             await self._release(fh)

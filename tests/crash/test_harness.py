@@ -16,7 +16,7 @@ from tests.crash.planted import BUGS
 SAMPLES = {
     "points": ["--seeds", "1", "--operations", "40", "--every", "50", "--again", "5"],
     "errors": ["--operations", "25", "--every", "167"],
-    "power": ["--seeds", "1", "--operations", "60", "--states", "600"],
+    "power": ["--seeds", "2", "--operations", "60", "--states", "1200"],
     "rot": ["--every", "900"],
     "repairs": ["--every", "40"],
     "lies": ["--faults", "60"],
