@@ -23,6 +23,7 @@ from fsmount.codec import jpeg
 from fsmount.codec.png import NOT_A_PNG
 from fsmount.errors import FsmountError
 from fsmount.store.importing import Importer
+from fsmount.store.jobs import LARGER
 from fsmount.store.store import Store
 from fsmount.store.tree import measure, source_of, target_of
 
@@ -138,7 +139,8 @@ def raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
     for ino in inodes:
         object_id = store.index.inode(ino).object_id
         body = None if object_id is None else store.index.object(object_id)
-        if body is None or body.kind != "raw":
+        # One that would be larger when encoded is no reason to warn.
+        if body is None or body.kind != "raw" or body.reason == LARGER:
             continue
         path = os.fsdecode(store.index.path(ino))
         if body.reason not in no_png or path.lower().endswith(".png"):

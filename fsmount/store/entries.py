@@ -18,7 +18,7 @@ from fsmount.codec.delta import Copy, Fill, Layout, Source
 from fsmount.codec.png import Recipe
 from fsmount.codec.record import Record
 from fsmount.errors import Damaged
-from fsmount.store.pack import Entry
+from fsmount.store.pack import Entry, build_entry
 
 NO_PAYLOAD = ".nil"
 SUMS = ".sums"
@@ -87,6 +87,11 @@ def jpeg_entry(about: About, payload: bytes) -> Entry:
 def raw_entry(about: About, reason: str, payload: bytes) -> Entry:
     """An entry that keeps a file verbatim."""
     return Entry(f"{about.id:08x}{_raw_suffix(about.path)}", _raw_record(about, reason), payload)
+
+
+def raw_length(about: About, reason: str) -> int:
+    """Bytes of the entry that keeps a file verbatim."""
+    return len(build_entry(raw_entry(about, reason, b""))) + about.size
 
 
 def kept_entry(about: About, reason: str, sums: bytes) -> Entry:

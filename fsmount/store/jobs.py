@@ -32,6 +32,7 @@ from fsmount.store.entries import (
     entry_digest,
     layout_of,
     picture_record,
+    raw_length,
     recipe_of,
 )
 from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
@@ -48,6 +49,10 @@ _RESIDUAL_LOOKS_BETTER = 0.7
 # the second encodings cost 5 ms a frame and saved 1.4 %, with this bound 0.7 ms and 0.8 %.
 _BIG_IMAGE = 3 << 16
 _FEW = 0.03
+LARGER = "larger when encoded"
+"""The reason of a picture whose entry would be larger than its file."""
+# Bytes that an entry may be larger than that of the verbatim file, which can help no other picture.
+_MOST_LARGER = 2048
 
 
 @dataclass(frozen=True)
@@ -256,15 +261,10 @@ def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
         suffix, payload = image
     layout = replace(layout, sources=_used_sources(layout))
     stored, anchor = _record(order, layout, reader)
-    corrected = isinstance(order.picture.recipe.params, Corrections)
-    if corrected and len(stored) + len(payload) >= order.about.size:
-        # The stream of a small or much squeezed picture may be mostly corrections.
-        recipe = order.picture.recipe
-        idat = recipe.split if isinstance(recipe.split, int) else recipe.split[0]
-        raise unknown_encoder(recipe.head, recipe.tail, idat)
     entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
-    fresh = Reader(order.places, layer_bytes)
     data = build_entry(entry)
+    _check_size(len(data), order)
+    fresh = Reader(order.places, layer_bytes)
     parsed, _ = parse_entry(data)
     written = fresh.record(parsed)
     rebuilt = _rebuild(parsed, written, fresh)
@@ -293,6 +293,22 @@ def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
         os.getpid(),
         proof,
     )
+
+
+def _check_size(length: int, order: Order) -> None:
+    """Raise :class:`NotExact` if an entry of `length` bytes is too large for its file.
+
+    A picture that is kept raw can help no other one, so an entry may be larger than a raw one by
+    512 bytes and a quarter of the file, together 2 KB at most. One with a correction record may
+    not: it would be mostly corrections.
+    """
+    size, recipe = order.about.size, order.picture.recipe
+    corrected = isinstance(recipe.params, Corrections)
+    if corrected and length >= size:
+        idat = recipe.split if isinstance(recipe.split, int) else recipe.split[0]
+        raise unknown_encoder(recipe.head, recipe.tail, idat)
+    if length > raw_length(order.about, LARGER) + min(512 + size // 4, _MOST_LARGER):
+        raise NotExact(LARGER)
 
 
 def _used_sources(layout: Layout) -> tuple[Source, ...]:
