@@ -246,9 +246,11 @@ def test_a_byte_of_a_payload_and_all_that_hang_on_it(
     key = objects[0]
     back = flip(first_pack(root), key.offset + key.length // 2)
     assert check(root).findings == []
-    found = check(root, full=True).findings
-    assert {name for _, _, files in found for name in files} == {f"desk/{n}" for n in NAMES}
-    assert {what for what, _, _ in found} == {f"object {o.id}" for o in objects}
+    report = check(root, full=True)
+    ((what, _, files),) = report.findings
+    assert (what, set(files)) == (f"object {key.id}", {f"desk/{n}" for n in NAMES})
+    assert report.unreadable == {found.id for found in objects}
+    assert (report.damaged, report.hit) == ({key.id}, set(files))
     back()
     assert check(root, full=True).findings == []
     last = objects[-1]
@@ -272,14 +274,39 @@ def test_a_byte_of_a_header(root: Path, where: str) -> None:
 
 
 def test_whatever_a_damaged_object_raises(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(store: Store, object_id: int) -> None:
-        if object_id == 3:
+    real = Store.body
+    store = Store.open(root, read_only=True)
+    bad = next(found for found in store.index.all_objects() if found.uses and not found.needs)
+    store.close()
+
+    async def fail(store: Store, object_id: int) -> object:
+        if object_id == bad.id:
             raise OverflowError
+        return await real(store, object_id)
 
     monkeypatch.setattr(Store, "body", fail)
-    assert ("object 3", "OverflowError()") in [
-        (what, why) for what, why, _ in check(root, full=True).findings
+    assert [(what, why) for what, why, _ in check(root, full=True).findings] == [
+        (f"object {bad.id}", "OverflowError()")
     ]
+
+
+def test_each_damaged_entry_is_told_once_those_that_most_files_need_first(
+    real: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(os.fsdecode(real))
+    monkeypatch.setattr(store_module, "Workers", Inline)
+    store = Store.open(root, read_only=True)
+    objects = list(store.index.all_objects())
+    store.close()
+    few, many = objects[-1], objects[0]
+    backs = [flip(first_pack(root), each.offset + each.length - 1) for each in (few, many)]
+    report = check(root, full=True)
+    for back in backs:
+        back()
+    assert [what for what, _, _ in report.findings] == [f"object {o.id}" for o in (many, few)]
+    assert [len(files) for _, _, files in report.findings] == [len(NAMES), 1]
+    assert report.damaged == {few.id, many.id}
+    assert report.hit == {f"desk/{name}" for name in NAMES}
 
 
 def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

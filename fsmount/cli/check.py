@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fsmount.cli.common import store_argument, with_store
-from fsmount.cli.output import SOME_SKIPPED, emit, json_option, listing, meter, warn
+from fsmount.cli.output import SOME_SKIPPED, counted, emit, json_option, listing, meter, warn
 from fsmount.errors import Damaged, NotRepairable, Repaired
 from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.config import Layout, Lock, is_store
@@ -27,7 +27,8 @@ def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
     """Look for damage. Nothing is changed without --repair. Works beside a mount.
 
     Without --full: index, packs and staged files against each other. With --full every object is
-    rebuilt as a reader would get it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
+    rebuilt as a reader would get it; a damaged entry is one finding, with the names of all files
+    that need it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
     be rebuilt because a package is not installed.
 
     --repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
@@ -89,8 +90,8 @@ def _repair(path: Path, as_json: bool) -> int:
 def _told(repairs: Repairs, left: list[str]) -> str:
     index = "the index was made anew; " if repairs.rebuilt else ""
     return (
-        f"{index}{len(repairs.healed)} objects healed, {len(repairs.lost)} files lost,"
-        f" {len(left)} findings left"
+        f"{index}{counted(len(repairs.healed), 'object')} healed,"
+        f" {counted(len(repairs.lost), 'file')} lost, {counted(len(left), 'finding')} left"
     )
 
 
@@ -103,14 +104,22 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
             "objects": report.objects,
             "full": full,
             "findings": findings,
+            "damaged_entries": len(report.damaged),
+            "files_hit": len(report.hit),
             "unchecked": unchecked,
         },
-        f"{report.objects} objects {how}: "
-        + (f"{len(findings)} findings" if findings else "no damage found"),
+        f"{counted(report.objects, 'object')} {how}: "
+        + (counted(len(findings), "finding") if findings else "no damage found"),
         as_json,
     )
     if as_json:
         return
+    if report.damaged:
+        many = len(report.damaged) > 1
+        entries, verb = ("entries", "need them") if many else ("entry", "need it")
+        if len(report.hit) == 1:
+            verb = verb.replace("need", "needs")
+        warn(f"{len(report.damaged)} damaged {entries}; {counted(len(report.hit), 'file')} {verb}")
     for what, why, files in report.findings:
         warn(f"{what}: {why}")
         listing([f"  cannot be read: {name}" for name in files])
@@ -119,5 +128,6 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
 
 def _print_unchecked(report: Report) -> None:
     if report.unchecked:
-        warn(f"{len(report.unchecked)} objects could not be rebuilt here, and are not damaged:")
+        objects = counted(len(report.unchecked), "object")
+        warn(f"{objects} could not be rebuilt here; that is no damage:")
         listing([f"  {why}: {', '.join(files)}" for why, files in report.unchecked])

@@ -50,6 +50,11 @@ def listing(lines: Sequence[str], most: int = 20) -> None:
         warn(f"  … and {len(lines) - most} more (--json lists all)")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and a regular noun: "1 file", "2 files"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size(count: float) -> str:
     """Bytes for people, in powers of 1000 as disks and `ls --si` count."""
     for unit in ("bytes", "kB", "MB", "GB"):

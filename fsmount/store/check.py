@@ -32,7 +32,8 @@ class Report:
 
     `readable`: whether the index can be read at all; if not, nothing else was looked at.
     `unreadable`: objects whose bytes could not be had. `unchecked`: (reason, objects), which are no
-    findings: what it takes to render them is not installed.
+    findings: what it takes to render them is not installed. `damaged`: objects that cannot be
+    read for damage of their own, and `hit`: names of the files that need these.
     """
 
     objects: int = 0
@@ -40,10 +41,14 @@ class Report:
     readable: bool = True
     unreadable: set[int] = field(default_factory=set)
     unchecked: list[tuple[str, list[str]]] = field(default_factory=list)
+    damaged: set[int] = field(default_factory=set)
+    hit: set[str] = field(default_factory=set)
 
 
 # What, why, and the objects that cannot be read for it.
 Finding = tuple[str, str, Iterable[int]]
+# The same of one object.
+Root = tuple[str, str, list[int]]
 
 
 def _names_on(store: Store, findings: Iterable[Finding], *, through: bool) -> list[list[str]]:
@@ -203,24 +208,46 @@ def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[tuple[str, str]]:
 async def check_contents(store: Store, report: Report, progress: Callable[[int], None]) -> None:
     """Render every object that a file shows and compare hashes; the store is running.
 
-    Of others, which files may need pixels of, the entries are looked at.
+    Of others, which files may need pixels of, the entries are looked at. A damaged entry is one
+    finding, however many objects need it.
     """
     report.findings += [(what, why, []) for what, why in _copies(store)]
     slots = trio.Semaphore(_AT_ONCE)
-    findings: list[Finding] = []
-    unchecked: list[Finding] = []
+    faults = _Faults()
     async with trio.open_nursery() as nursery:
         for found in store.index.all_objects():
             await slots.acquire()
-            nursery.start_soon(_check_object, store, found, findings, unchecked, slots)
+            nursery.start_soon(_check_object, store, found, faults, slots)
             progress(1)
-    names = _names_on(store, findings, through=False)
-    for (what, why, _), files in zip(findings, names, strict=True):
-        report.findings.append((what, why, files))
-    report.unreadable.update(found for _, _, objects in findings for found in objects)
-    names = _names_on(store, unchecked, through=False)
-    for (_, why, _), files in zip(unchecked, names, strict=True):
+    report.unreadable.update(faults.found)
+    # Objects that cannot be read for another's damage are told with that one.
+    roots = faults.roots()
+    report.damaged.update(found for _, _, (found,) in roots)
+    names = _names_on(store, roots, through=True)
+    report.hit.update(*names)
+    told = [(what, why, files) for (what, why, _), files in zip(roots, names, strict=True)]
+    report.findings += sorted(told, key=lambda finding: -len(finding[2]))
+    names = _names_on(store, faults.unchecked, through=False)
+    for (_, why, _), files in zip(faults.unchecked, names, strict=True):
         report.unchecked.append((why, files))
+
+
+@dataclass
+class _Faults:
+    """What is wrong with objects. `entries`: those whose own entry is damaged. `unchecked`: what it
+    takes to render them is not installed."""
+
+    found: dict[int, tuple[Object, str]] = field(default_factory=dict)
+    entries: set[int] = field(default_factory=set)
+    unchecked: list[Finding] = field(default_factory=list)
+
+    def roots(self) -> list[Root]:
+        """The objects that cannot be read for damage of their own."""
+        return [
+            (f"object {number}", why, [number])
+            for number, (found, why) in sorted(self.found.items())
+            if number in self.entries or not (set(found.needs) - {number}) & self.found.keys()
+        ]
 
 
 def _copies(store: Store) -> Iterator[tuple[str, str]]:
@@ -240,14 +267,16 @@ def _copies(store: Store) -> Iterator[tuple[str, str]]:
 
 
 async def _check_object(
-    store: Store,
-    found: Object,
-    findings: list[Finding],
-    unchecked: list[Finding],
-    slots: trio.Semaphore,
+    store: Store, found: Object, faults: _Faults, slots: trio.Semaphore
 ) -> None:
     try:
-        await _read_entry(store, found)
+        try:
+            await _read_entry(store, found)
+        except (Damaged, OSError) as error:
+            if not _dropped(store, found):
+                faults.found[found.id] = found, str(error)
+                faults.entries.add(found.id)
+            return
         if not found.uses:
             return
         body = await store.body(found.id)
@@ -259,13 +288,12 @@ async def _check_object(
             raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")
     except NeedsExtra as error:
         # Its entry is whole, and that is all that can be told here.
-        unchecked.append((f"object {found.id}", str(error), [found.id]))
+        faults.unchecked.append((f"object {found.id}", str(error), [found.id]))
     except Exception as error:
         if _dropped(store, found):
             return
         # Whatever a damaged record makes our code raise is damage of this object.
-        why = str(error) or repr(error)
-        findings.append((f"object {found.id}", why, [found.id]))
+        faults.found[found.id] = found, str(error) or repr(error)
     finally:
         slots.release()
 

@@ -124,7 +124,15 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
     assert "1 keyframes, 2 deltas, 1 raw, 0 not encoded yet" in words.out
     assert "raw: 1 x not a PNG" in words.out
     found = cli("check", root, "--json").json()
-    assert found == {"version": 1, "objects": 4, "full": False, "findings": [], "unchecked": []}
+    assert found == {
+        "version": 1,
+        "objects": 4,
+        "full": False,
+        "findings": [],
+        "damaged_entries": 0,
+        "files_hit": 0,
+        "unchecked": [],
+    }
     assert cli("check", root, "--full").out == "4 objects rebuilt and compared: no damage found\n"
 
 
@@ -278,10 +286,12 @@ def test_damage(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
     assert cli("check", root).code == 0
     done = cli("check", root, "--full")
     assert done.code == 20
-    assert done.out == "3 objects rebuilt and compared: 3 findings\n"
+    assert done.out == "3 objects rebuilt and compared: 1 finding\n"
+    assert done.err.startswith("1 damaged entry; 3 files need it\n")
     assert "cannot be read: in/00.png" in done.err
     found = cli("check", root, "--full", "--json")
     assert found.code == 20
+    assert (found.json()["damaged_entries"], found.json()["files_hit"]) == (1, 3)
     assert {name for item in found.json()["findings"] for name in item["files"]} == {
         "in/00.png",
         "in/01.png",
