@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import subprocess
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -292,3 +293,35 @@ def test_a_scan_goes_on_behind_damage(tmp_path: Path) -> None:
     assert [one.object_id for _, _, one in scan(path)] == [1, 3]
     path.write_bytes(data[: offset + 5])
     assert [one.object_id for _, _, one in scan(path)] == [1]
+
+
+def test_headers_are_found_across_the_windows_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = Pack(tmp_path / "00000001.zip", 1, Disk(), 0)
+    made = [Entry(f"{n:08x}.bin", b"r" * n, b"PK\x03\x04" * 3 + bytes(n)) for n in range(1, 30)]
+    places = [pack.append(one) for one in made]
+    pack.close()
+    damaged = bytearray(pack.path.read_bytes())
+    damaged[places[4][0]] ^= 1
+    pack.path.write_bytes(damaged)
+    wanted = [(*p, one) for p, one in zip(places, made, strict=True) if one is not made[4]]
+    for size in (7, 64, 100, 1 << 20):
+        monkeypatch.setattr(packs, "_WINDOW_BYTES", size)
+        assert list(scan(pack.path)) == wanted
+
+
+def test_a_scan_holds_one_entry_at_a_time(tmp_path: Path) -> None:
+    peaks = []
+    for count in (4, 40):
+        pack = Pack(tmp_path / f"{count}.zip", 1, Disk(), 0)
+        for number in range(count):
+            pack.append(Entry(f"{number:08x}.bin", b"r", bytes(1 << 20)))
+        pack.close()
+        tracemalloc.start()
+        assert sum(1 for _ in scan(pack.path)) == count
+        again = Pack(pack.path, 1, Disk(), pack.length)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        again.close()
+    assert peaks[1] < 1.5 * peaks[0]

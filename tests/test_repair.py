@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,33 @@ def test_damage_of_the_copies_is_found_and_mended(root: Path) -> None:
     shutil.rmtree(root / "packs")
     with pytest.raises(OSError):
         repair(root)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_the_memory_of_a_rebuilt_index_does_not_grow_with_the_packs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: bool
+) -> None:
+    peaks = []
+    for size in (30_000, 600_000):
+        root = make_store(tmp_path / f"{size}", monkeypatch)
+        store = Store.open(root)
+
+        async def fill(store: Store = store, size: int = size) -> None:
+            async with store.running(count=1):
+                for number in range(40):
+                    put(store, b"%d.bin" % number, os.urandom(size))
+                await store.drain()
+
+        trio.run(fill)
+        store.close()
+        (root / "index.sqlite").write_bytes(b"")
+        if not copy:
+            (root / "packs" / "names.gz").unlink()
+        repairs = Repairs()
+        tracemalloc.start()
+        rebuild_index(root, Disk(), repairs)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (len(repairs.renamed), repairs.lost) == (0 if copy else 40, [])
+    # One entry more or less, of 24 MB in all.
+    assert peaks[1] < peaks[0] + 4 * 600_000

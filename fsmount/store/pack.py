@@ -13,7 +13,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fsmount.errors import Damaged
@@ -22,6 +22,8 @@ from fsmount.store.disk import Disk, pread
 SEAL_BYTES = 64 << 20
 # The classic end record counts members in 16 bits.
 MAX_MEMBERS = 60_000
+# Read at a time to look for a header.
+_WINDOW_BYTES = 1 << 20
 _EXTRA_ID = 0x4D46
 _INLINE, _BEFORE = 0, 1
 _MAX_INLINE = 60_000
@@ -147,11 +149,49 @@ def read_entry(path: Path, offset: int, length: int) -> Entry:
     return entry
 
 
-def _members(data: bytes, limit: int) -> Iterator[Member]:
+def _members(data: bytes) -> Iterator[Member]:
     at = 0
-    while at < limit:
+    while at < len(data):
         member, _, _, at = _parse_member(data, at)
         yield member
+
+
+def _stored_members(fd: int, end: int) -> Iterator[Member]:
+    """The members up to `end`, read one at a time. Raises :class:`Damaged`."""
+    at = 0
+    while at < end:
+        behind, _ = _member_end(fd, at, end)
+        member, *_ = _parse_member(pread(fd, behind - at, at), 0)
+        yield replace(member, offset=at)
+        at = behind
+
+
+def _member_end(fd: int, at: int, limit: int) -> tuple[int, bool]:
+    """Where the member at `at` ends by its header, and whether it is a record of its own.
+
+    Raises :class:`Damaged` if that is behind `limit`.
+    """
+    header = pread(fd, _LOCAL.size, at)
+    if len(header) < _LOCAL.size or not header.startswith(_LOCAL_MAGIC):
+        raise Damaged("entry", reason="not a local header")
+    *_, size, name_size, extra_size = _LOCAL.unpack(header)
+    end = at + _LOCAL.size + name_size + extra_size + size
+    if end > limit:
+        raise Damaged("entry", reason="cut off")
+    return end, pread(fd, name_size, at + _LOCAL.size).endswith(b".rec")
+
+
+def _find_header(fd: int, at: int) -> int:
+    """The next place from `at` on that has the signature of a local header, -1 if there is none."""
+    while window := pread(fd, _WINDOW_BYTES, at):
+        found = window.find(_LOCAL_MAGIC)
+        if found >= 0:
+            return at + found
+        if len(window) < _WINDOW_BYTES:
+            break
+        # The signature may lie across the edge.
+        at += len(window) - len(_LOCAL_MAGIC) + 1
+    return -1
 
 
 def has_directory(path: Path, at: int) -> bool:
@@ -163,17 +203,23 @@ def has_directory(path: Path, at: int) -> bool:
 
 def scan(path: Path) -> Iterator[tuple[int, int, Entry]]:
     """All whole entries: (offset, length, entry). What is damaged is skipped, to the next header
-    behind which a whole entry stands; so whatever follows damage is found."""
-    data = path.read_bytes()
-    at = data.find(_LOCAL_MAGIC)
-    while at >= 0:
-        try:
-            entry, end = parse_entry(data, at)
-        except Damaged:
-            at = data.find(_LOCAL_MAGIC, at + 1)
-            continue
-        yield at, end - at, entry
-        at = data.find(_LOCAL_MAGIC, end)
+    behind which a whole entry stands; so whatever follows damage is found. One entry at a time is
+    in memory. Raises OSError."""
+    with path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        size = os.fstat(fd).st_size
+        at = _find_header(fd, 0)
+        while at >= 0:
+            try:
+                end, is_record = _member_end(fd, at, size)
+                if is_record:
+                    end, _ = _member_end(fd, end, size)
+                entry, length = parse_entry(pread(fd, end - at, at))
+            except Damaged:
+                at = _find_header(fd, at + 1)
+                continue
+            yield at, length, entry
+            at = _find_header(fd, at + length)
 
 
 class Pack:
@@ -204,7 +250,10 @@ class Pack:
         present = os.fstat(self._fd).st_size
         if present < self.length:
             raise Damaged(self.path, reason=f"{present} bytes of {self.length} are left")
-        members = list(_members(self.path.read_bytes(), self.length)) if self.length else []
+        try:
+            members = list(_stored_members(self._fd, self.length))
+        except OSError as error:
+            raise Damaged(self.path, reason=error) from error
         if present > self.length:
             self._disk.ftruncate(self._fd, self.length)
         return members
@@ -226,10 +275,8 @@ class Pack:
         except OSError:
             self._disk.ftruncate(self._fd, offset)
             raise
-        for member in _members(data, len(data)):
-            self._members.append(
-                Member(member.name, member.crc, member.size, offset + member.offset)
-            )
+        for member in _members(data):
+            self._members.append(replace(member, offset=offset + member.offset))
         self.length += len(data)
         return offset, len(data)
 

@@ -89,7 +89,20 @@ class _Bin:
             if not has_directory(path, length):
                 self._ask()
             if self._keep:
-                self._disk.write_file(self._aside(path), path.read_bytes())
+                self._copy(path, self._aside(path))
+
+    def _copy(self, path: Path, place: Path) -> None:
+        source = self._disk.open(path, os.O_RDONLY)
+        try:
+            target = self._disk.create(place)
+            try:
+                self._disk.copy(source, target)
+                self._disk.fsync(target)
+            finally:
+                self._disk.close(target)
+        finally:
+            self._disk.close(source)
+        self._disk.fsync_folder(place.parent)
 
     def _aside(self, path: Path) -> Path:
         if not self._layout.lost.exists():

@@ -174,7 +174,8 @@ class _World:
 
     def add_entries(self) -> None:
         """Objects of the packs that the copy does not know, with the names they had at first."""
-        later: dict[int, tuple[Place, int, Entry]] = {}
+        # Entries are read again when their turn comes: all of them do not fit into memory.
+        later: dict[int, tuple[Place, int]] = {}
         places: dict[int, Place] = {}
         packs: dict[int, int] = {}
         seen: set[tuple[int, int, int, int]] = set()
@@ -189,7 +190,7 @@ class _World:
                 seen.add((entry.object_id, number, offset, size))
                 # What the copy's index had given up is below its next number, and not in it.
                 if entry.object_id >= self._next_object:
-                    later[entry.object_id] = place, number, entry
+                    later[entry.object_id] = place, number
         self._follow(seen, places, packs)
         for known in self._objects.values():
             if known.pack in lengths:
@@ -218,8 +219,9 @@ class _World:
                     found, pack=packs[found.id], offset=place.offset, length=place.length
                 )
 
-    def _read(self, place: Place, number: int, entry: Entry, reader: Reader) -> _Found | None:
+    def _read(self, place: Place, number: int, reader: Reader) -> _Found | None:
         try:
+            entry = reader.entry(place.id)
             known = reader.record(entry)
             header = known.header
             return _Found(
