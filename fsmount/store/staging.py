@@ -1,11 +1,31 @@
-"""Files written and not yet encoded: verbatim bytes, one file each, named by a number (token)."""
+"""Files written and not yet encoded: verbatim bytes, one file each, named by a number (token).
+
+The upper half of a token says which writer made it: a number that is chosen at random at each
+opening of the store for writing. So a staged file that no row names can be told from one that
+another writer has made, which may have acknowledged it.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from fsmount.store.disk import Disk
+
+_WRITER_BITS = 31
+_COUNT_BITS = 32
+
+
+def new_writer() -> int:
+    """A number for an opening that no other has had."""
+    return 1 + secrets.randbelow((1 << _WRITER_BITS) - 1)
+
+
+def writer_of(token: int) -> int:
+    """Which writer made a staged file; 0: an earlier build."""
+    return token >> _COUNT_BITS
 
 
 class Staging:
@@ -14,7 +34,7 @@ class Staging:
     def __init__(self, folder: Path, disk: Disk) -> None:
         self.folder = folder
         self._disk = disk
-        self._next = max(self.tokens(), default=0) + 1
+        self.begin(0)
 
     def tokens(self) -> list[int]:
         """All tokens that have a file now."""
@@ -22,9 +42,10 @@ class Staging:
             return []
         return [int(entry.name) for entry in os.scandir(self.folder) if entry.name.isdigit()]
 
-    def reserve(self, token: int) -> None:
-        """Never hand out `token` or a smaller one again (the index may know it)."""
-        self._next = max(self._next, token + 1)
+    def begin(self, writer: int, known: Iterable[int] = ()) -> None:
+        """Hand out tokens of `writer` from here on, none of which has a file or is `known`."""
+        used = [token for token in (*self.tokens(), *known) if writer_of(token) == writer]
+        self._next = max(used, default=writer << _COUNT_BITS) + 1
 
     def path(self, token: int) -> Path:
         """Where the bytes of `token` lie."""

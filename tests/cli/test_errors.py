@@ -89,7 +89,7 @@ def test_locked(root: Path, source: Path, tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from fsmount.store.config import Lock\n"
+            "import sys; from pathlib import Path; from fsmount.store.lock import Lock\n"
             "lock = Lock(Path(sys.argv[1])); print(flush=True); sys.stdin.read()",
             root / "lock",
         ],

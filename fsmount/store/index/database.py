@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class Database:
 
     `dirty`: there are commits that a power cut may take back; `changed`: there have been commits
     since it was opened; `suspect`: a failed fsync; `let_go`: how many bodies files have let go.
+    `owned` raises OSError once the store is another process's; it is asked before each change, and
+    after it, before anybody is told that it is done.
     """
 
     def __init__(self, path: Path, disk: Disk, *, read_only: bool = False) -> None:
@@ -77,6 +79,7 @@ class Database:
         self.suspect = False
         self.let_go = 0
         self.reserve: Reserve | None = None
+        self.owned: Callable[[], None] = lambda: None
         self._disk = disk
         self._log: int | None = None
         self._forcing = threading.Lock()
@@ -95,7 +98,14 @@ class Database:
             self._all("SELECT count(*) FROM meta")
 
     def close(self) -> None:
-        """Close; the write-ahead log is folded into the database where this is the last user."""
+        """Close; the write-ahead log is folded into the database where this is the last user.
+
+        In a store of another process both files stay as that one has them.
+        """
+        try:
+            self.owned()
+        except OSError:
+            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         if self._log is not None:
             os.close(self._log)
             self._log = None
@@ -116,6 +126,7 @@ class Database:
             finally:
                 self._depth -= 1
             return
+        self.owned()
         if deletes:
             self.make_room()
         self._run("BEGIN IMMEDIATE")
@@ -135,6 +146,7 @@ class Database:
                 self._run("ROLLBACK")
             raise
         self.dirty = self.changed = True
+        self.owned()
 
     def make_room(self) -> None:
         """On a full disk: let the next commits go where the log has been, so that it need not grow.
@@ -164,6 +176,7 @@ class Database:
         # One at a time: the kernel reports a failure to one of those who ask, not to all.
         with self._forcing:
             self._force()
+        self.owned()
 
     def _force(self) -> None:
         if self.suspect:
@@ -191,6 +204,7 @@ class Database:
 
         Raises OSError if that fails or a reader stands in the way; the index is suspect then still.
         """
+        self.owned()
         try:
             busy = self._all("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
         except apsw.Error as error:
