@@ -311,6 +311,8 @@ def test_of_two_that_open_at_once_one_gives_up(root: Path, monkeypatch: pytest.M
     with raises(errno.EIO):
         Store.open(root)
     assert others[0].is_ours()
+    assert open_files(root) == [str(root / "lock")], "that of the other one"
+    assert (root / "index.sqlite-wal").exists(), "its log is not folded"
     others[0].release()
     Store.open(root).close()
 
@@ -392,10 +394,9 @@ def test_an_idle_writer_notices(
         assert not ownership.is_lost
     (root / "lock").write_bytes(b"")
     other = Lock(root / "lock")
-    while not ownership.is_lost:
-        assert ownership._heart.is_alive()
+    ownership._heart.join()
+    assert ownership.is_lost
     ownership.release()
-    assert not ownership._heart.is_alive()
     assert other.is_ours()
     other.release()
     assert "taken this store over" in caplog.text

@@ -110,6 +110,9 @@ class Store:
                 # Two that found the lock free at once: one of them has it.
                 self._ownership.ask()
         except BaseException:
+            # Now, and not when it is collected: the log of a store that was taken is not folded.
+            if "index" in vars(self):
+                self.index.close()
             if self._ownership is not None:
                 self._ownership.release()
             raise
