@@ -276,7 +276,7 @@ async def test_what_the_other_index_does_not_know_is_kept(root: Path) -> None:
 
 @pytest.mark.parametrize("unproved", [False, True])
 async def test_a_writer_that_may_live_loses_nothing(
-    root: Path, unproved: bool, monkeypatch: pytest.MonkeyPatch
+    root: Path, disk: FlakyDisk, unproved: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--force-lock: also what looks as if a crash had left it."""
     store = Store.open(root)
@@ -289,7 +289,9 @@ async def test_a_writer_that_may_live_loses_nothing(
         monkeypatch.setattr(lock, "_sleep", lambda _: None)
     else:
         (root / "lock").write_bytes(b"")
-    other = Store.open(root, force_lock=True)
+    other = Store.open(root, force_lock=True, disk=disk)
+    # What the first one has mapped of it is not to come back over what the second one needs.
+    assert (("unlink", root / "index.sqlite-shm") in disk.calls) == unproved
     lost = [path.read_bytes() for path in (root / "lost").glob("staging-*")]
     assert lost == [b"accepted"] * unproved
     assert other.staging.tokens() == []

@@ -35,6 +35,11 @@ class Layout:
         return self.root / "index.sqlite"
 
     @property
+    def index_shared(self) -> Path:
+        """Memory that SQLite's connections share, made from the log; made anew if it is gone."""
+        return self.root / "index.sqlite-shm"
+
+    @property
     def packs(self) -> Path:
         """Folder of packs."""
         return self.root / "packs"

@@ -75,7 +75,7 @@ class Store:
             self._ownership = Ownership(Lock(self.layout.lock, lock_wait_s, force=force_lock))
             self.disk = OwnedDisk(self.disk, self._ownership)
         try:
-            self.index = Index(self.layout.index, self.disk, read_only=read_only)
+            self.index = self._open_index()
             if self.index.identity() != self.config.get("uuid"):
                 raise Damaged(self.layout.index, reason="it belongs to another store")
             self.staging = Staging(self.layout.staging, self.disk)
@@ -153,6 +153,13 @@ class Store:
             lock_wait_s=lock_wait_s,
             force_lock=force_lock,
         )
+
+    def _open_index(self) -> Index:
+        if self._ownership is not None and self._ownership.unproved:
+            # The holder before may have this file mapped through FUSE or a network: what it changed
+            # there comes back when it ends, over what we have in it. We take another one.
+            self.disk.unlink(self.layout.index_shared)
+        return Index(self.layout.index, self.disk, read_only=self.read_only)
 
     def close(self) -> None:
         """Close everything; what is still staged is encoded the next time.
