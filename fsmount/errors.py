@@ -65,6 +65,13 @@ class StoreLocked(FsmountError):
     exit_code = 11
 
 
+class LockUnclear(FsmountError):
+    """{detail} was not closed by {holder}, last alive at {alive}, and from here nobody can tell
+    whether that still runs. If it does not, or if this is a copy of a store: --force-lock."""
+
+    exit_code = 11
+
+
 class BadMountpoint(FsmountError):
     """{detail}: {reason}"""
 

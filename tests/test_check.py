@@ -342,3 +342,21 @@ def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.Mon
     assert trio.run(run).findings == []
     assert done
     writer.close()
+
+
+def test_staged_files_of_another_writer_without_a_row(root: Path) -> None:
+    """Those of the last writer are what a mount beside us makes, or what a crash has left."""
+    store = Store.open(root)
+    store.staging.create()
+    last = store.index.writer()
+    others = []
+    for writer in (0, last + 1):
+        store.staging.begin(writer)
+        others.append(store.staging.create())
+    store.close()
+    report = check(root)
+    assert [what for what, _, _ in report.findings] == [f"staging/{token}" for token in others]
+    assert all("lost/" in why for _, why, _ in report.findings)
+    Store.open(root).close()
+    assert check(root).findings == []
+    assert len(list((root / "lost").iterdir())) == 2

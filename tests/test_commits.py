@@ -200,7 +200,7 @@ async def test_a_disk_that_stays_full_stops_nothing_for_good(root: Path, disk: F
         for name, data in files.items():
             token = store.staging._next
             (store.staging.folder / str(token)).write_bytes(data)
-            store.staging.reserve(token)
+            store.staging._next += 1
             made = store.index.create(
                 ROOT, name, mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=len(data)
             )

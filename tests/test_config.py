@@ -6,13 +6,11 @@ import errno
 import json
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from fsmount.errors import FormatUnsupported, NoStore, StoreExists, StoreLocked
+from fsmount.errors import FormatUnsupported, NoStore, StoreExists
 from fsmount.store import config
 from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT, Index
@@ -91,32 +89,3 @@ def test_paths() -> None:
     layout = config.Layout(Path("/s"))
     assert layout.pack(12) == Path("/s/packs/00000012.zip")
     assert layout.kept(255) == Path("/s/raw/000000ff")
-
-
-_HOLDER = """
-import sys, pathlib
-from fsmount.store.config import Lock
-lock = Lock(pathlib.Path(sys.argv[1]))
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_one_process_holds_the_lock(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, tmp_path / "lock"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(StoreLocked, match=f"process {holder.pid}"):
-            config.Lock(tmp_path / "lock")
-        holder.kill()
-    lock = config.Lock(tmp_path / "lock")
-    assert (tmp_path / "lock").read_text() == f"process {os.getpid()}\n"
-    with pytest.raises(StoreLocked):
-        config.Lock(tmp_path / "lock")
-    lock.release()
-    config.Lock(tmp_path / "lock").release()

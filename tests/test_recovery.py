@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from fsmount.store import config
 from fsmount.store.index import ROOT, Index, Object
 from fsmount.store.pack import Entry, Pack, scan
 from fsmount.store.recovery import recover, seal
-from fsmount.store.staging import Staging
+from fsmount.store.staging import Staging, writer_of
 from tests.frames import FlakyDisk
 from tests.test_pack import unzipped
 
@@ -248,3 +249,75 @@ def test_nothing_is_kept_aside_after_a_plain_crash(rooms: Rooms) -> None:
     rooms.recover().close()
     assert not rooms.layout.lost.exists()
     assert rooms.staging.tokens() == []
+
+
+def test_staged_files_of_another_writer_are_kept(rooms: Rooms) -> None:
+    """The index is current, and does not know them: they may have been acknowledged."""
+    rooms.recover().close()
+    mine = rooms.staging.create()
+    last = rooms.index.writer()
+    assert writer_of(mine) == last
+    others = {writer: b"of %d" % writer for writer in (0, last + 1, max(1, last - 1))}
+    for writer, data in others.items():
+        rooms.staging.begin(writer)
+        rooms.staging.path(rooms.staging.create()).write_bytes(data)
+    ino = rooms.staged(b"known", b"of another, with a row")
+    rooms.recover().close()
+    assert rooms.staging.tokens() == [rooms.index.inode(ino).staged], "what has a row is served"
+    lost = list(rooms.layout.lost.iterdir())
+    assert sorted(path.read_bytes() for path in lost) == sorted(others.values())
+    assert all(path.name.startswith("staging-") for path in lost)
+    assert str(mine) not in "".join(path.name for path in lost), "this one a crash left"
+    assert rooms.index.writer() != last
+    rooms.recover().close()
+    assert list(rooms.layout.lost.iterdir()) == lost
+
+
+def test_a_store_of_an_earlier_build(rooms: Rooms) -> None:
+    """Its index names no writer, and its tokens none."""
+    ino = rooms.staged(b"a", b"with a row")
+    token = rooms.index.inode(ino).staged
+    left = rooms.staging.create()
+    assert (token, left, rooms.index.writer()) == (1, 2, 0)
+    rooms.recover().close()
+    assert rooms.staging.tokens() == [1]
+    assert not rooms.layout.lost.exists()
+    assert writer_of(rooms.staging.create()) == rooms.index.writer() > 0
+
+
+def test_what_a_writer_did_last_may_not_have_come_here_yet(rooms: Rooms) -> None:
+    """If nobody could tell that it has ended, nothing is removed that the index does not know."""
+    rooms.recover().close()
+    rooms.staging.path(rooms.staging.create()).write_bytes(b"staged")
+    rooms.layout.kept(7).write_bytes(b"large")
+    pack = rooms.pack(1, 2)
+    rooms.index.set_pack(1, pack.length, False)
+    pack.append(Entry("000000ff.bin", b"later", b"commit"))
+    pack.close()
+    second = rooms.pack(2, 1)
+    second.close()
+    kept = {b"staged", b"large", pack.path.read_bytes(), second.path.read_bytes()}
+    recover(rooms.layout, rooms.index, rooms.staging, rooms.disk, unproved=True).close()
+    assert {path.read_bytes() for path in rooms.layout.lost.iterdir()} == kept
+
+
+def test_on_a_full_disk_the_writer_before_is_named_still(rooms: Rooms) -> None:
+    rooms.recover().close()
+    before = rooms.index.writer()
+    token = rooms.staging.create()
+    genuine = rooms.index.set_opened
+
+    def full(count: int, writer: int = 0) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    rooms.index.set_opened = full  # type: ignore[method-assign]
+    ino = rooms.staged(b"a", b"x")
+    known = rooms.index.inode(ino).staged
+    assert known is not None
+    rooms.staging.remove(known)
+    rooms.recover().close()
+    rooms.index.set_opened = genuine  # type: ignore[method-assign]
+    assert rooms.index.writer() == before
+    again = rooms.staging.create()
+    assert writer_of(again) == before
+    assert again > known > token

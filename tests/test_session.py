@@ -17,6 +17,7 @@ from fsmount.mount import session
 from fsmount.mount.options import MountOptions
 from fsmount.store import config
 from fsmount.store.disk import Disk
+from fsmount.store.lock import Lock
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def test_errors_before_the_mount_reach_the_caller(
     with pytest.raises(NoStore) as missing:
         start(tmp_path, place, MountOptions())
     assert missing.value.exit_code == 10
-    lock = config.Lock(store / "lock")
+    lock = Lock(store / "lock")
     with pytest.raises(StoreLocked) as locked:
         start(store, place, MountOptions())
     lock.release()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.store.disk import Disk
-from fsmount.store.staging import Staging
+from fsmount.store.staging import Staging, new_writer, writer_of
 from tests.frames import FlakyDisk
 
 
@@ -43,12 +43,27 @@ def test_tokens_are_never_used_twice(tmp_path: Path) -> None:
     assert again.create() > kept
 
 
-def test_reserved_tokens_are_not_handed_out(tmp_path: Path) -> None:
+def test_known_tokens_are_not_handed_out(tmp_path: Path) -> None:
     staging = Staging(tmp_path, Disk())
-    staging.reserve(41)
+    staging.begin(0, {41, 7, 3 << 32})
     assert staging.create() == 42
-    staging.reserve(7)
-    assert staging.create() == 43
+    staging.begin(3, {41, 7, 3 << 32, (5 << 32) + 9})
+    assert staging.create() == (3 << 32) + 1
+    staging.begin(5, {41})
+    assert staging.create() == (5 << 32) + 1
+
+
+def test_tokens_say_who_made_them(tmp_path: Path) -> None:
+    staging = Staging(tmp_path, Disk())
+    writers = {new_writer() for _ in range(50)}
+    assert len(writers) == 50
+    for writer in writers:
+        staging.begin(writer)
+        token = staging.create()
+        assert writer_of(token) == writer
+        # What an index can hold.
+        assert 0 < token < 1 << 63
+    assert writer_of(17) == 0
 
 
 def test_other_names_are_let_alone(tmp_path: Path) -> None:

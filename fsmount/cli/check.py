@@ -7,13 +7,15 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import store_argument, with_store
+from fsmount.cli.common import force_lock_option, store_argument, with_store
 from fsmount.cli.output import SOME_SKIPPED, counted, emit, json_option, listing, meter, warn
-from fsmount.errors import Damaged, NotRepairable, Repaired
+from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
 from fsmount.store.check import Report, check_contents, check_relations
-from fsmount.store.config import Layout, Lock, is_store
+from fsmount.store.config import Layout, is_store
 from fsmount.store.disk import Disk
+from fsmount.store.lock import Lock
 from fsmount.store.mending import mend
+from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 
@@ -22,8 +24,9 @@ from fsmount.store.store import Store
 @store_argument
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
 @click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
+@force_lock_option
 @json_option
-def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
+def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool) -> int:
     """Look for damage. Nothing is changed without --repair. Works beside a mount.
 
     Without --full: index, packs and staged files against each other. With --full every object is
@@ -42,7 +45,9 @@ def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
       fsmount check ~/shots.store --repair
     """
     if repair:
-        return _repair(store, as_json)
+        return _repair(store, force_lock, as_json)
+    if force_lock:
+        raise UsageError("--force-lock is for --repair; to look takes no lock")
 
     async def work(opened: Store) -> int:
         report = check_relations(opened)
@@ -57,14 +62,14 @@ def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
     return with_store(store, work)
 
 
-def _repair(path: Path, as_json: bool) -> int:
+def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
     repairs = Repairs()
-    lock = Lock(Layout(path).lock) if is_store(path) else None
-    if lock is not None:
+    if is_store(path):
+        ownership = Ownership(Lock(Layout(path).lock, force=force_lock))
         try:
-            rebuild_index(path, Disk(), repairs)
+            rebuild_index(path, OwnedDisk(Disk(), ownership), repairs)
         finally:
-            lock.release()
+            ownership.release()
 
     async def work(opened: Store) -> int:
         with meter("repairing", 0, 0) as progress:

@@ -48,6 +48,12 @@ cache_option = click.option(
     envvar="FSMOUNT_CACHE_SIZE",
     help="Memory for decoded pictures, for example 512M. Default 256M.",
 )
+force_lock_option = click.option(
+    "--force-lock",
+    is_flag=True,
+    help="Take the store from a process on another host or in another container that has ended"
+    " without closing it. Watches for its heartbeat first (25 s).",
+)
 
 
 def split_store(paths: Sequence[str], where: int, fewest: int = 1) -> tuple[Path, list[str]]:
@@ -101,6 +107,7 @@ def with_store(
     *,
     read_only: bool = True,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    force_lock: bool = False,
 ) -> int:
     """Open a store and run `work` with its workers and background encoding: the exit code."""
 
@@ -109,7 +116,9 @@ def with_store(
         raise MountNotStore(path, source=mounted.source)
 
     async def run() -> int:
-        store = Store.open(path, read_only=read_only, cache_bytes=cache_bytes)
+        store = Store.open(
+            path, read_only=read_only, cache_bytes=cache_bytes, force_lock=force_lock
+        )
         try:
             async with store.running():
                 return await work(store)

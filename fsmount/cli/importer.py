@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common import cache_option, check_apart, split_store, with_store
+from fsmount.cli.common import (
+    cache_option,
+    check_apart,
+    force_lock_option,
+    split_store,
+    with_store,
+)
 from fsmount.cli.output import (
     SOME_SKIPPED,
     emit,
@@ -36,10 +42,16 @@ from fsmount.store.tree import measure, source_of, target_of
     help="Delete each file once it was read back from the store and compared.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what there is to import, and change nothing.")
+@force_lock_option
 @cache_option
 @json_option
 def import_(
-    paths: tuple[str, ...], delete_source: bool, dry_run: bool, cache_size: int, as_json: bool
+    paths: tuple[str, ...],
+    delete_source: bool,
+    dry_run: bool,
+    force_lock: bool,
+    cache_size: int,
+    as_json: bool,
 ) -> int:
     """Copy files and folders into a store, without a mount, with all cores.
 
@@ -91,7 +103,7 @@ def import_(
             return SOME_SKIPPED
         return 0
 
-    return with_store(path, work, read_only=False, cache_bytes=cache_size)
+    return with_store(path, work, read_only=False, cache_bytes=cache_size, force_lock=force_lock)
 
 
 def report(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fsmount.album.tree import AlbumTree, source_of
-from fsmount.cli.common import cache_option, split_store
+from fsmount.cli.common import cache_option, force_lock_option, split_store
 from fsmount.errors import UsageError
 from fsmount.legacy.archive import LegacyTree
 from fsmount.legacy.runs import is_legacy
@@ -28,9 +28,14 @@ _ALBUMS = "albums"
     multiple=True,
     help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS].",
 )
+@force_lock_option
 @cache_option
 def mount(
-    paths: tuple[str, ...], foreground: bool, options: tuple[str, ...], cache_size: int
+    paths: tuple[str, ...],
+    foreground: bool,
+    options: tuple[str, ...],
+    force_lock: bool,
+    cache_size: int,
 ) -> None:
     """Show the files of a store in a folder. Returns when the folder answers.
 
@@ -58,7 +63,10 @@ def mount(
     store, places = split_store(paths, 0) if album is None else (album, list(paths[1:]))
     if len(places) != 1:
         raise UsageError("name one store and one folder: fsmount mount STORE DIR")
-    chosen = dataclasses.replace(parse_options(",".join(options)), cache_bytes=cache_size)
+    chosen = parse_options(",".join(options))
+    if force_lock and chosen.read_only:
+        raise UsageError("--force-lock is for a mount that may write; -o ro takes no lock")
+    chosen = dataclasses.replace(chosen, cache_bytes=cache_size, force_lock=force_lock)
     start = serve if foreground else serve_in_background
     start(store, Path(places[0]), chosen, open_tree=_opener(store), beside=_beside(store))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import cache_option, store_argument, with_store
+from fsmount.cli.common import cache_option, force_lock_option, store_argument, with_store
 from fsmount.cli.output import emit, json_option, meter, problems, size, warn
 from fsmount.errors import Damaged, DiskFull
 from fsmount.store.store import Store
@@ -16,9 +16,10 @@ from fsmount.store.tree import NO_SPACE
 
 @click.command()
 @store_argument
+@force_lock_option
 @cache_option
 @json_option
-def repack(store: Path, cache_size: int, as_json: bool) -> int:
+def repack(store: Path, force_lock: bool, cache_size: int, as_json: bool) -> int:
     """Make a store smaller: drop what deleted files left, code pictures again with more effort.
 
     Takes up to seconds a picture, uses all cores, and may be stopped at any time: what is done
@@ -64,4 +65,4 @@ def repack(store: Path, cache_size: int, as_json: bool) -> int:
             problems(left)
         return Damaged.exit_code if left else 0
 
-    return with_store(store, work, read_only=False, cache_bytes=cache_size)
+    return with_store(store, work, read_only=False, cache_bytes=cache_size, force_lock=force_lock)

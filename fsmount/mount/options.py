@@ -17,6 +17,7 @@ class MountOptions:
 
     `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`: the store is
     repacked while no file has been written or read for so many seconds; None: never.
+    `force_lock`: see the store's lock. It is no word after ``-o``: in /etc/fstab it would stay.
     """
 
     read_only: bool = False
@@ -26,6 +27,7 @@ class MountOptions:
     umask: int | None = None
     repack_after_s: int | None = None
     cache_bytes: int = DEFAULT_CACHE_BYTES
+    force_lock: bool = False
 
 
 def parse_options(text: str) -> MountOptions:

@@ -233,6 +233,7 @@ async def _serve(
         read_only=options.read_only,
         cache_bytes=options.cache_bytes,
         lock_wait_s=_LOCK_WAIT_S,
+        force_lock=options.force_lock,
     )
     try:
         if beside is None:

@@ -20,6 +20,7 @@ from fsmount.errors import Damaged, NeedsExtra
 from fsmount.store import copies
 from fsmount.store.index import Inode, Object
 from fsmount.store.pack import read_entry, scan
+from fsmount.store.staging import writer_of
 from fsmount.store.store import Store
 from fsmount.store.tree import SLICE
 
@@ -116,7 +117,7 @@ def _readable(store: Store, report: Report) -> tuple[Report, dict[int, tuple[int
     if difference:
         report.findings.append(("index.sqlite", difference, []))
     # Outside the snapshot: a mount beside us may have encoded a file since.
-    for what, why in _staged(store, staged):
+    for what, why in (*_staged(store, staged), *_unknown(store)):
         report.findings.append((what, why, []))
     return report, packs
 
@@ -203,6 +204,21 @@ def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[tuple[str, str]]:
             now = {found.staged for found in store.index.staged_inodes()}
             if inode.staged in now:
                 yield _name(store, inode.ino), f"its staged file {inode.staged} is missing"
+
+
+def _unknown(store: Store) -> Iterator[tuple[str, str]]:
+    """Every staged file has a row, those of the last writer aside: a mount beside us makes and
+    removes some, and the next start removes what it leaves at a crash."""
+    # Before the rows: a file that goes meanwhile had one.
+    tokens = store.staging.tokens()
+    known = {inode.staged for inode in store.index.staged_inodes()}
+    for token in sorted(set(tokens) - known):
+        if writer_of(token) != store.index.writer() and store.staging.path(token).exists():
+            yield (
+                f"staging/{token}",
+                "another writer made it, and no file is known for it; it may be the only copy."
+                " The next mount moves it to lost/",
+            )
 
 
 async def check_contents(store: Store, report: Report, progress: Callable[[int], None]) -> None:

@@ -1,8 +1,7 @@
-"""The store's folder: where things lie, its format, and the lock that keeps it to one writer."""
+"""The store's folder: where things lie, and its format."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsmount.errors import FormatUnsupported, NoStore, StoreExists, StoreLocked
+from fsmount.errors import FormatUnsupported, NoStore, StoreExists
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index
 
 FORMAT = 1
 _CONFIG = "fsmount.json"
-_LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,11 @@ class Layout:
     def index(self) -> Path:
         """The SQLite database."""
         return self.root / "index.sqlite"
+
+    @property
+    def index_shared(self) -> Path:
+        """Memory that SQLite's connections share, made from the log; made anew if it is gone."""
+        return self.root / "index.sqlite-shm"
 
     @property
     def packs(self) -> Path:
@@ -136,35 +139,3 @@ def read(root: Path) -> dict[str, Any]:
 def is_store(path: Path) -> bool:
     """Whether there is a store at `path`, in whatever format and state."""
     return Layout(path).config.is_file()
-
-
-class Lock:
-    """Held by the one process that may write; the kernel drops it when the process ends."""
-
-    def __init__(self, path: Path, wait_s: float = 0.0) -> None:
-        """Take the lock, waiting at most `wait_s`; raises :class:`StoreLocked`."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        end = time.monotonic() + wait_s
-        while not self._take():
-            if time.monotonic() >= end:
-                holder = os.pread(self._fd, 100, 0).decode(errors="replace").strip() or "unknown"
-                os.close(self._fd)
-                raise StoreLocked(path.parent, holder=holder)
-            time.sleep(_LOCK_POLL_S)
-        self.note()
-
-    def _take(self) -> bool:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def note(self) -> None:
-        """Write who holds the lock; again after a fork, which keeps it."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"process {os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        """Let another process write."""
-        os.close(self._fd)

@@ -17,7 +17,7 @@ from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.pack import Pack, has_directory
-from fsmount.store.staging import Staging
+from fsmount.store.staging import Staging, new_writer, writer_of
 
 _log = logging.getLogger(__name__)
 
@@ -39,17 +39,25 @@ class OpenPacks(NamedTuple):
             self.again.close()
 
 
-def recover(layout: Layout, index: Index, staging: Staging, disk: Disk) -> OpenPacks:
-    """Bring folder and index together; the packs that are open for appending."""
-    bin_ = _Bin(layout, index, disk, keep=not _is_current(layout, index))
+def recover(
+    layout: Layout, index: Index, staging: Staging, disk: Disk, *, unproved: bool = False
+) -> OpenPacks:
+    """Bring folder and index together; the packs that are open for appending.
+
+    `unproved`: nobody could tell that the writer before has ended, so what it has done last may
+    not have come here yet.
+    """
+    bin_ = _Bin(layout, index, disk, keep=unproved or not _is_current(layout, index))
     index.make_room()
     _purge_orphans(index)
     # Files go only when the rows that say so would survive a power cut.
     index.force()
-    _clean_staging(index, staging, bin_)
+    known = _clean_staging(index, staging, bin_)
     _clean_raw(layout, index, bin_)
     packs = _open_packs(layout, index, disk, bin_)
     _note_opening(layout, index, disk)
+    # From the index: on a full disk the writer before is named there still.
+    staging.begin(index.writer(), known)
     return packs
 
 
@@ -77,11 +85,16 @@ class _Bin:
 
     def drop(self, path: Path) -> None:
         """Delete a file, or move it to ``lost/``."""
-        self._ask()
         if self._keep:
-            self._disk.rename(path, self._aside(path))
+            self.put_aside(path)
         else:
+            self._ask()
             self._disk.unlink(path)
+
+    def put_aside(self, path: Path) -> None:
+        """Move a file to ``lost/``."""
+        self._ask()
+        self._disk.rename(path, self._aside(path))
 
     def drop_tail(self, path: Path, length: int) -> None:
         """A pack is about to be cut to `length` bytes: keep a copy of it in ``lost/``."""
@@ -124,7 +137,7 @@ def _is_current(layout: Layout, index: Index) -> bool:
 def _note_opening(layout: Layout, index: Index, disk: Disk) -> None:
     """Count one opening, in the index first. A full disk must not keep a store from opening."""
     try:
-        index.set_opened(index.opened() + 1)
+        index.set_opened(index.opened() + 1, new_writer())
         index.force()
         disk.write_file(layout.opened, f"{index.opened()}\n".encode())
     except OSError as error:
@@ -137,8 +150,12 @@ def _purge_orphans(index: Index) -> None:
         index.purge(orphan.ino)
 
 
-def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> None:
-    """Rows of staged files show what was written; staged files without a row go."""
+def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> set[int]:
+    """Rows of staged files show what was written: their tokens.
+
+    A staged file without a row goes if the last writer made it: it was not acknowledged, or is
+    encoded. Of another writer that cannot be told; its file is kept.
+    """
     known: set[int] = set()
     for inode in index.staged_inodes():
         assert inode.staged is not None
@@ -153,9 +170,11 @@ def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> None:
         if found.st_size != inode.size:
             index.update(inode.ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
     for token in staging.tokens():
-        if token not in known:
+        if token not in known and writer_of(token) == index.writer():
             bin_.drop(staging.path(token))
-    staging.reserve(max(known, default=0))
+        elif token not in known:
+            bin_.put_aside(staging.path(token))
+    return known
 
 
 def _clean_raw(layout: Layout, index: Index, bin_: _Bin) -> None:

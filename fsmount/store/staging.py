@@ -1,6 +1,10 @@
 """Files written and not yet encoded: verbatim bytes, one file each, named by a number (token).
 
-:class:`Staging` is also the one place that knows which of them an fsync has failed for. After a
+The upper half of a token says which writer made it: a number that is chosen at random at each
+opening of the store for writing. So a staged file that no row names can be told from one that
+another writer has made, which may have acknowledged it.
+
+:class:`Staging` is also the one place that knows which files an fsync has failed for. After a
 failed fsync(2) Linux marks the pages clean, so that the next call reports success although the
 disk has not got them (fsync(2), NOTES; "Can applications recover from fsync failures?", USENIX
 ATC 2020). Mount, encoder and durability points therefore all force staged files here: a failed
@@ -11,15 +15,29 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from fsmount.store.disk import Disk
 
 # What read_cached() raises where the kernel has not got a page, or cannot tell.
 _NOT_CACHED = (errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_WRITER_BITS = 31
+_COUNT_BITS = 32
+
+
+def new_writer() -> int:
+    """A number for an opening that no other has had."""
+    return 1 + secrets.randbelow((1 << _WRITER_BITS) - 1)
+
+
+def writer_of(token: int) -> int:
+    """Which writer made a staged file; 0: an earlier build."""
+    return token >> _COUNT_BITS
 
 
 class Staging:
@@ -32,15 +50,14 @@ class Staging:
         self.folder = folder
         self._disk = disk
         self._lock = threading.Lock()
-        present = self.tokens()
-        self._next = max(present, default=0) + 1
         # Tokens whose names the folder may not have on the disk yet.
-        self._unforced = set(present)
+        self._unforced = set(self.tokens())
         # Token -> errno of the fsync that failed.
         self._failed: dict[int, int] = {}
         # One fsync of a file at a time: the kernel reports a failure to one of those who ask.
         self._forcing: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._forcing_names = threading.Lock()
+        self.begin(0)
 
     def tokens(self) -> list[int]:
         """All tokens that have a file now."""
@@ -48,10 +65,11 @@ class Staging:
             return []
         return [int(entry.name) for entry in os.scandir(self.folder) if entry.name.isdigit()]
 
-    def reserve(self, token: int) -> None:
-        """Never hand out `token` or a smaller one again (the index may know it)."""
+    def begin(self, writer: int, known: Iterable[int] = ()) -> None:
+        """Hand out tokens of `writer` from here on, none of which has a file or is `known`."""
+        used = [token for token in (*self.tokens(), *known) if writer_of(token) == writer]
         with self._lock:
-            self._next = max(self._next, token + 1)
+            self._next = max(used, default=writer << _COUNT_BITS) + 1
 
     def path(self, token: int) -> Path:
         """Where the bytes of `token` lie."""

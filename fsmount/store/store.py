@@ -29,6 +29,8 @@ from fsmount.store.copier import Copier
 from fsmount.store.disk import Disk
 from fsmount.store.encoder import Encoder
 from fsmount.store.index import Index, Object
+from fsmount.store.lock import Lock
+from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.pack import read_entry
 from fsmount.store.packs import Packs
 from fsmount.store.quiet import QuietRepack
@@ -61,15 +63,19 @@ class Store:
         cache_bytes: int,
         disk: Disk | None = None,
         lock_wait_s: float = 0.0,
+        force_lock: bool = False,
     ) -> None:
         self.path = path
         self.read_only = read_only
         self.disk = disk or Disk()
         self.config = config.read(path)
         self.layout = config.Layout(path)
-        self.lock = None if read_only else config.Lock(self.layout.lock, lock_wait_s)
+        self._ownership: Ownership | None = None
+        if not read_only:
+            self._ownership = Ownership(Lock(self.layout.lock, lock_wait_s, force=force_lock))
+            self.disk = OwnedDisk(self.disk, self._ownership)
         try:
-            self.index = Index(self.layout.index, self.disk, read_only=read_only)
+            self.index = self._open_index()
             if self.index.identity() != self.config.get("uuid"):
                 raise Damaged(self.layout.index, reason="it belongs to another store")
             self.staging = Staging(self.layout.staging, self.disk)
@@ -78,12 +84,13 @@ class Store:
             self._writer: Writer | None = None
             # Held by whoever moves entries of committed objects.
             self._repacking = trio.Lock()
-            if not read_only:
+            if self._ownership is not None:
+                self._ownership.watch(self.index)
                 self._reserve = Reserve(self.layout.reserve, self.disk)
                 self._reserve.fill()
                 self.index.reserve = self._reserve
                 rooms = self.layout, self.index, self.staging, self.disk
-                opened = recover(*rooms)
+                opened = recover(*rooms, unproved=self._ownership.unproved)
                 self._packs.newest = opened.newest
                 self._writer = Writer(*rooms, self._packs, opened.fresh)
                 self._again = Writer(*rooms, self._packs, opened.again)
@@ -100,9 +107,14 @@ class Store:
                     lambda: self._repacker(None, at_once=1),
                     self._shrinker,
                 )
+                # Two that found the lock free at once: one of them has it.
+                self._ownership.ask()
         except BaseException:
-            if self.lock is not None:
-                self.lock.release()
+            # Now, and not when it is collected: the log of a store that was taken is not folded.
+            if "index" in vars(self):
+                self.index.close()
+            if self._ownership is not None:
+                self._ownership.release()
             raise
         # Half for finished files here, half for decoded layers in the workers.
         self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
@@ -113,17 +125,9 @@ class Store:
         self._workers: Workers | None = None
         self._budget = 0
         self._ready = trio.Event()
+        self._lost = trio.Event()
         self._full = trio.Event()
-        if not engine.NATIVE:
-            _log.warning(
-                "the native deflate kernel is not built here (no C compiler at installation):"
-                " everything works, some three to ten times slower"
-            )
-        if not known_answer():
-            _log.warning(
-                "this system's zlib is not the classic one: new PNGs will mostly stay raw, and"
-                " files encoded elsewhere may answer with an error instead of their bytes"
-            )
+        _warn()
 
     @classmethod
     def open(
@@ -134,10 +138,12 @@ class Store:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         disk: Disk | None = None,
         lock_wait_s: float = 0.0,
+        force_lock: bool = False,
     ) -> Store:
-        """Open a store; raises NoStore, FormatUnsupported, StoreLocked, Damaged.
+        """Open a store; raises NoStore, FormatUnsupported, StoreLocked, LockUnclear, Damaged.
 
-        `lock_wait_s`: how long to wait for a process that is about to end.
+        `lock_wait_s`: how long to wait for a process that is about to end. `force_lock`: see
+        :class:`Lock`.
         """
         return cls(
             path,
@@ -145,19 +151,49 @@ class Store:
             cache_bytes=cache_bytes,
             disk=disk,
             lock_wait_s=lock_wait_s,
+            force_lock=force_lock,
         )
 
+    def _open_index(self) -> Index:
+        if self._ownership is not None and self._ownership.unproved:
+            # The holder before may have this file mapped through FUSE or a network: what it changed
+            # there comes back when it ends, over what we have in it. We take another one.
+            self.disk.unlink(self.layout.index_shared)
+        return Index(self.layout.index, self.disk, read_only=self.read_only)
+
     def close(self) -> None:
-        """Close everything; what is still staged is encoded the next time."""
+        """Close everything; what is still staged is encoded the next time.
+
+        A store that another process has taken over is left as it is.
+        """
         try:
             if self._writer is not None:
-                self._again.close()
-                self._writer.close()
-                self._copier.finish()
+                self._finish(self._writer)
         finally:
             self.index.close()
-            if self.lock is not None:
-                self.lock.release()
+            if self._ownership is not None:
+                self._ownership.release()
+
+    def _finish(self, writer: Writer) -> None:
+        try:
+            self._owned()
+        except OSError as error:
+            _log.error("packs and copies are left as they are: %s", error)
+            self._again.abandon()
+            writer.abandon()
+            return
+        self._again.close()
+        writer.close()
+        self._copier.finish()
+
+    def _owned(self) -> None:
+        """Raises OSError EIO if another process has taken the store over."""
+        if self._ownership is not None:
+            self._ownership.ask()
+
+    @property
+    def _is_lost(self) -> bool:
+        return self._ownership is not None and self._ownership.is_lost
 
     # -- in
 
@@ -188,6 +224,7 @@ class Store:
         deleting must not be filled by somebody else.
         """
         self._used = time.monotonic()
+        self._owned()
         if self._writer is None or (self._reserve.fill() and not self._reserve.is_low):
             return
         await self._room.make()
@@ -209,13 +246,21 @@ class Store:
             self._full.set()
 
     def pending(self) -> int:
-        """Files staged and not yet encoded, open ones aside."""
-        return 0 if self._encoder is None else self._encoder.queue.pending()
+        """Files staged and not yet encoded, open ones aside; 0 once nothing is encoded any more."""
+        if self._encoder is None or self._is_lost:
+            return 0
+        return self._encoder.queue.pending()
 
     async def drain(self) -> None:
-        """Wait until nothing is pending."""
-        if self._encoder is not None:
+        """Wait until nothing is pending. Raises OSError EIO if another takes the store over."""
+        if self._encoder is None:
+            return
+        self._owned()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
             await self._encoder.queue.drain()
+            nursery.cancel_scope.cancel()
+        self._owned()
 
     def _writing(self) -> Encoder:
         if self._encoder is None:
@@ -242,7 +287,7 @@ class Store:
         """
         encoder = self._writing()
         await self._room.make()
-        await encoder.queue.drain()
+        await self.drain()
         await self._sound()
         assert self._workers is not None
         repacker = self._repacker(self._workers, at_once=len(os.sched_getaffinity(0)))
@@ -257,6 +302,7 @@ class Store:
         """Repack a part: until a file is written or read or `go_on` says no (False), or until
         nothing is left (True). What :mod:`quiet` says; one at a time. Raises OSError."""
         encoder = self._writing()
+        self._owned()
         await self._sound()
         if self._quiet is None:
             make = partial(self._repacker, at_once=1)
@@ -370,11 +416,27 @@ class Store:
             self._workers = workers
             self._ready.set()
             if self._encoder is not None and self._writer is not None:
-                nursery.start_soon(self._durable_for_ever, self._encoder, self._writer)
-                nursery.start_soon(self._encoder.run, workers, count, self._budget)
-                nursery.start_soon(self._copier.run, workers)
-                nursery.start_soon(self._room_for_ever)
+                nursery.start_soon(self._write, self._encoder, self._writer, workers, count)
             await trio.sleep_forever()
+
+    async def _write(self, encoder: Encoder, writer: Writer, workers: Workers, count: int) -> None:
+        """What changes the store beside programs, until another process takes it over."""
+        assert self._ownership is not None
+        trio_token = trio.lowlevel.current_trio_token()
+
+        def tell() -> None:
+            with suppress(trio.RunFinishedError):
+                trio_token.run_sync_soon(self._lost.set)
+
+        self._ownership.when_lost = tell
+        if self._is_lost:
+            self._lost.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
+            nursery.start_soon(self._durable_for_ever, encoder, writer)
+            nursery.start_soon(encoder.run, workers, count, self._budget)
+            nursery.start_soon(self._copier.run, workers)
+            nursery.start_soon(self._room_for_ever)
 
     async def warm(self) -> None:
         """Start a worker, so that the first reader need not wait for a process to start."""
@@ -473,3 +535,22 @@ class Store:
             "packs": len(self.index.packs()),
             "deflate": "kernel" if engine.NATIVE else "zlib",
         }
+
+
+async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _warn() -> None:
+    """Say what makes this installation slow, or of no use for other stores."""
+    if not engine.NATIVE:
+        _log.warning(
+            "the native deflate kernel is not built here (no C compiler at installation):"
+            " everything works, some three to ten times slower"
+        )
+    if not known_answer():
+        _log.warning(
+            "this system's zlib is not the classic one: new PNGs will mostly stay raw, and"
+            " files encoded elsewhere may answer with an error instead of their bytes"
+        )

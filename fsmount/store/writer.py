@@ -236,6 +236,11 @@ class Writer:
         finally:
             self._removable += going
 
+    def abandon(self) -> None:
+        """Close the packs and leave them as they are: the store is another process's."""
+        for pack in self._packs():
+            pack.close()
+
     def close(self) -> None:
         """Leave open packs readable by any unzip. Uncommitted entries are cut off."""
         committed = self._index.packs()

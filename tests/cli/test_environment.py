@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fsmount.store.config import Lock
+from fsmount.store.lock import Lock
 from fsmount.store.store import Store
 from tests.cli.commands import Cli, process
 from tests.frames import png, screens

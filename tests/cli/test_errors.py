@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import trio
 
 from fsmount.store.encoder import Encoder
+from fsmount.store.lock import Lock
 from fsmount.store.store import Store
 from tests.cli.commands import Cli, process
 
@@ -89,7 +91,7 @@ def test_locked(root: Path, source: Path, tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from fsmount.store.config import Lock\n"
+            "import sys; from pathlib import Path; from fsmount.store.lock import Lock\n"
             "lock = Lock(Path(sys.argv[1])); print(flush=True); sys.stdin.read()",
             root / "lock",
         ],
@@ -106,6 +108,56 @@ def test_locked(root: Path, source: Path, tmp_path: Path) -> None:
             assert process(name, *each(root, source, tmp_path)[name]).code == 0
         assert process("verify", source, root).code == 1
     assert process("import", source, root).code == 0
+
+
+def _elsewhere(root: Path) -> bytes:
+    """The store was last written by another host, which has not closed it."""
+    lock = Lock(root / "lock")
+    line = (root / "lock").read_bytes()
+    lock.release()
+    for key in (b'"host": "', b'"boot": "'):
+        line = line.replace(key, key + b"other-")
+    (root / "lock").write_bytes(line)
+    return line
+
+
+@pytest.mark.parametrize("name", ["import", "repack", "check", "mount"])
+def test_locked_by_another_host(
+    cli: Cli, root: Path, source: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsmount.mount.session.check_fuse", lambda options: None)
+    monkeypatch.setattr("fsmount.store.lock._sleep", lambda seconds: None)
+    monkeypatch.setenv("FSMOUNT_LOG", str(tmp_path / "log"))
+    place = tmp_path / "place"
+    place.mkdir()
+    arguments: dict[str, list[object]] = {
+        "import": [source, root],
+        "repack": [root],
+        "check": [root, "--repair"],
+        "mount": ["-f", root, place],
+    }
+    line = _elsewhere(root)
+    done = cli(name, *arguments[name])
+    assert done.code == 11
+    told = done.sentence()
+    assert f"on other-{socket.gethostname()}, last alive at 20" in told
+    assert "--force-lock" in told
+    assert (root / "lock").read_bytes() == line
+    if name == "mount":
+        # As far as it gets without a kernel.
+        def refuse(*_: object) -> None:
+            raise RuntimeError("no")
+
+        monkeypatch.setattr("pyfuse3.init", refuse)
+        assert cli(name, "--force-lock", *arguments[name]).code == 13
+    else:
+        assert cli(name, "--force-lock", *arguments[name]).code == 0
+    assert (root / "lock").read_bytes() == b""
+
+
+def test_force_where_no_lock_is_taken(cli: Cli, root: Path, tmp_path: Path) -> None:
+    assert cli("check", "--force-lock", root).code == 2
+    assert cli("mount", "--force-lock", "-o", "ro", root, tmp_path).code == 2
 
 
 def test_mountpoints_that_cannot_be_used(

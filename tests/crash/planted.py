@@ -7,17 +7,21 @@ Name one with `--plant`; `tests/crash/test_harness.py` shows that each is caught
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fsmount.store import copies, room
 from fsmount.store.bodies import SEGMENT_BYTES, Kept
+from fsmount.store.disk import Disk
 from fsmount.store.encoder import Encoder
 from fsmount.store.index import Index
 from fsmount.store.index.database import Database
 from fsmount.store.mover import Mover
+from fsmount.store.ownership import Ownership
 from fsmount.store.pack import Pack
+from fsmount.store.recovery import _Bin
 from fsmount.store.repack import Repacker
 from fsmount.store.room import Shrinker
 from fsmount.store.staging import Staging
@@ -45,7 +49,7 @@ def _failed_fsync_believed() -> None:
 
 
 def _log_not_written_again() -> None:
-    _set(WatchedDisk, "write_again", lambda self, fd: None)
+    _set(Disk, "write_again", lambda self, fd: None)
 
 
 def _no_staging_folder_fsync() -> None:
@@ -174,6 +178,44 @@ def _copy_not_compared() -> None:
     _set(copies, "disagreement", lambda layout, index: "")
 
 
+def _nobody_asks() -> None:
+    _set(Ownership, "ask", lambda self: None)
+
+
+def _asked_only_before() -> None:
+    real = Database.transaction
+
+    @contextmanager
+    def transaction(self: Database, *, deletes: bool = False) -> Iterator[None]:
+        outermost, asked = not self._depth, self.owned
+        with suppress(_Late), real(self, deletes=deletes):
+            yield
+            if outermost:
+                _set(self, "owned", _late)
+        _set(self, "owned", asked)
+
+    _set(Database, "transaction", transaction)
+
+
+class _Late(Exception):
+    """In place of the answer to the second question."""
+
+
+def _late() -> None:
+    raise _Late
+
+
+def _unknown_staged_removed() -> None:
+    _set(_Bin, "put_aside", lambda self, path: self._disk.unlink(path))
+
+
+def _lost_log_folded() -> None:
+    def close(self: Database) -> None:
+        self._db.close()
+
+    _set(Database, "close", close)
+
+
 def _set(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
@@ -197,6 +239,10 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "copy-not-compared": (_copy_not_compared, "rot"),
     "swallowed-error": (_swallowed_error, "errors"),
     "no-read-back": (_no_read_back, "lies"),
+    "nobody-asks": (_nobody_asks, "takeover"),
+    "asked-only-before": (_asked_only_before, "takeover"),
+    "unknown-staged-removed": (_unknown_staged_removed, "takeover"),
+    "lost-log-folded": (_lost_log_folded, "takeover"),
 }
 
 

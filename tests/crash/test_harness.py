@@ -20,11 +20,13 @@ SAMPLES = {
     "rot": ["--every", "900"],
     "repairs": ["--every", "40"],
     "lies": ["--faults", "60"],
+    "takeover": ["--operations", "40", "--every", "29"],
 }
 # Where one sample may miss a bug; the last option given counts.
 FURTHER = {
     "power": [["--first", str(first)] for first in range(1, 9)],
     "errors": [["--every", str(every)] for every in (61, 29, 13, 7)],
+    "takeover": [["--every", str(every)] for every in (23, 11, 7, 5)],
 }
 
 

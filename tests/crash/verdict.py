@@ -198,10 +198,11 @@ def tree_of(store: Store, rendering: Rendering, missing: bytes | None = None) ->
     return out
 
 
-def whole(store: Store, rendering: Rendering, *, power: bool = False) -> str:
+def whole(store: Store, rendering: Rendering, *, power: bool = False, lost: bool = False) -> str:
     """What is wrong with an open store that has just been recovered, its files aside.
 
-    After a power cut (`power`) staged files that were never forced may be missing.
+    After a power cut (`power`) staged files that were never forced may be missing. `lost`: files
+    may have been put aside.
     """
     report = check_relations(store)
     findings = [f for f in report.findings if not (power and "its staged file" in f[1])]
@@ -215,10 +216,10 @@ def whole(store: Store, rendering: Rendering, *, power: bool = False) -> str:
                 rendering.object(store, found)
         except (FsmountError, OSError) as error:
             return f"check --full: {error}"
-    return _left_over(store, power=power)
+    return _left_over(store, power=power, lost=lost)
 
 
-def _left_over(store: Store, *, power: bool) -> str:
+def _left_over(store: Store, *, power: bool, lost: bool) -> str:
     """Space of the unfinished that was not given back."""
     layout, index = store.layout, store.index
     named = {node.staged for node in index.staged_inodes()}
@@ -236,7 +237,7 @@ def _left_over(store: Store, *, power: bool) -> str:
         length, sealed = packs.get(number, (0, False))
         if not sealed and size != length:
             return f"pack {name} has {size} bytes, {length} count"
-    if layout.lost.exists():
+    if layout.lost.exists() and not lost:
         return f"lost/ has {os.listdir(layout.lost)}"
     if index.orphans():
         return "orphans are left"

@@ -64,11 +64,17 @@ class Index(Audit):
         row = self._one("SELECT value FROM meta WHERE key = 'opened'", of=kinds.NUMBER)
         return 0 if row is None else int(row[0])
 
-    def set_opened(self, count: int) -> None:
-        """Note an opening, which is not a change."""
+    def writer(self) -> int:
+        """Who opened the store for writing last; 0: not known, or an earlier build. See staging."""
+        row = self._one("SELECT value FROM meta WHERE key = 'writer'", of=kinds.NUMBER)
+        return 0 if row is None else int(row[0])
+
+    def set_opened(self, count: int, writer: int = 0) -> None:
+        """Note an opening, which is not a change, and the writer; 0: it is not known."""
         changed = self.changed
         with self.transaction():
             self._run("UPDATE meta SET value = ? WHERE key = 'opened'", (count,))
+            self._run("INSERT OR REPLACE INTO meta VALUES ('writer', ?)", (writer,))
         self.changed = changed
 
     def copied(self) -> int:

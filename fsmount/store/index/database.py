@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class Database:
     `dirty`: there are commits that a power cut may take back; `changed`: there have been commits
     since it was opened; `suspect`: the disk may lack bytes of the log although the next fsync
     succeeds, since one has failed; `let_go`: how many bodies files have let go.
+    `owned` raises OSError once the store is another process's; it is asked before each change, and
+    after it, before anybody is told that it is done.
 
     SQLite folds the log into the database file in place. A power cut in the middle of that leaves
     a damaged file unless the disk has the log. So SQLite never does it by itself here, only
@@ -84,6 +86,7 @@ class Database:
         self.suspect = False
         self.let_go = 0
         self.reserve: Reserve | None = None
+        self.owned: Callable[[], None] = lambda: None
         self._disk = disk
         self._log: int | None = None
         self._log_pages = 0
@@ -112,7 +115,8 @@ class Database:
     def close(self) -> None:
         """Close; the write-ahead log is folded into the database where this is the last user.
 
-        Raises nothing: where that fails, the log stays for the next opening.
+        Raises nothing: where that fails, or in a store of another process, both files stay as
+        they are.
         """
         if not self.read_only and not self._fold("TRUNCATE"):
             self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -150,6 +154,7 @@ class Database:
             finally:
                 self._depth -= 1
             return
+        self.owned()
         if deletes:
             self.make_room()
         self._run("BEGIN IMMEDIATE")
@@ -171,6 +176,7 @@ class Database:
         self.dirty = self.changed = True
         if self._log_pages >= _FOLD_PAGES:
             self._fold()
+        self.owned()
 
     def make_room(self) -> None:
         """On a full disk: let the next commits go where the log has been, so that it need not grow.
@@ -187,6 +193,7 @@ class Database:
         `how`: TRUNCATE waits for readers and leaves an empty log (sqlite.org/pragma.html).
         """
         try:
+            self.owned()
             if self.suspect:
                 self.rewrite()
             else:
@@ -217,6 +224,7 @@ class Database:
         # One at a time: the kernel reports a failure to one of those who ask, not to all.
         with self._forcing:
             self._force()
+        self.owned()
 
     def _force(self) -> None:
         if self.suspect:
@@ -251,6 +259,7 @@ class Database:
         Raises OSError if that fails; the index is still suspect then. Caller is the task that
         commits: a commit between reading and writing would be undone.
         """
+        self.owned()
         with self._forcing:
             log = self._open_log()
             if log is not None:

@@ -17,6 +17,7 @@ def schema() -> list[str]:
     return [
         # uuid: of the store the index belongs to; opened: how often it was opened for writing;
         # repacked:N: bytes from the start of pack N that `repack` wrote, so need no second look;
+        # writer: a random number of the process that opened it so last, part of its tokens;
         # copied: the opening at whose end names.gz said what the index did, copy: its CRC-32.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
         # One row per file, folder, link or special file; root is 1. mode has the type bits.

@@ -1,0 +1,414 @@
+"""A second writer takes the store over in the middle of the script.
+
+Nothing keeps it out: flock is not shared, and it has found the lock file empty at the same moment.
+Both have a SQLite without locks and without shared memory, as two hosts have. It takes over just
+before the n-th time that the first writer asks whether the store is still its own, for every n.
+(What the first one removes or overwrites between a question and the call behind it cannot be
+prevented.) The ways:
+
+- *visit*: it opens the store and closes it.
+- *work*: it opens the store, encodes what is staged, adds files, and closes it.
+- *stay*: as *work*, but it closes the store after the first writer has.
+- *die*: as *stay*, but nobody closes the store: both are killed.
+- *between*: as *visit*, but between a question and the transaction behind it, which the first
+  writer then commits: it asks once more before it acknowledges.
+- *late*: it opens the store with ``--force-lock``, and finds the index as it was at its last
+  fsync: what the first writer did since has not come there yet.
+
+The second writer must find the tree as before or as after the step under way. After that the first
+one must acknowledge no change. At the end the store must be whole, with the tree that the second
+one left; in the way *late* with all bytes that were acknowledged, in the tree or in ``lost/``.
+
+``python -m tests.crash.takeover [--every N] [--operations N]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import functools
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+import trio
+
+from fsmount.errors import FsmountError
+from fsmount.store import config, copies, lock
+from fsmount.store.index.database import Database
+from fsmount.store.ownership import Ownership
+from fsmount.store.store import Store
+from tests.crash import traffic
+from tests.crash.errors import remember_images
+from tests.crash.planted import BUGS, plant
+from tests.crash.points import fast, quiet
+from tests.crash.script import Node, Script, Spoilt, Tree, differences, small_limits
+from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
+from tests.crash.verdict import Chunks, Rendering, tree_of, whole
+from tests.encoding import NOTE, forget_caches, put
+from tests.frames import png, screens
+
+T = TypeVar("T")
+WAYS = ("visit", "work", "stay", "die", "between", "late")
+_LOG = "index.sqlite-wal"
+
+
+class Forced(Tap):
+    """Remembers the index's log as it was at its last fsync."""
+
+    def __init__(self, root: Path) -> None:
+        self._log = root / _LOG
+        self.data = b""
+
+    def call(self, call: Call, do: Callable[[], T]) -> T:
+        result = do()
+        if call.name == "fsync" and call.path == _LOG and self._log.exists():
+            self.data = self._log.read_bytes()
+        return result
+
+
+class FirstWriter(Script):
+    """The script; after the takeover each step must fail, or change nothing."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        super().__init__(seed, count)
+        # The step under way at the takeover (0: there was none yet), the trees before and after it.
+        self.taken_at: int | None = None
+        self.around: tuple[Tree, Tree] = ({}, {})
+        self.late: list[str] = []
+        # What the second writer must have found if the step under way was acknowledged after all.
+        self.acknowledged: Tree | None = None
+
+    async def _operation(self, number: int) -> None:
+        try:
+            await super()._operation(number)
+        except (OSError, FsmountError):
+            # What is no step of a program: waiting for the encoder, making room.
+            if self.taken_at is None:
+                raise
+
+    async def _read(self, number: int) -> None:
+        try:
+            await super()._read(number)
+        except Spoilt:
+            # A change that was under way may be there, though it was not acknowledged.
+            if self.around[0] == self.around[1]:
+                raise
+
+    def _failed_step(
+        self,
+        error: Exception,
+        undo: Callable[[], None],
+        written: tuple[Node, int, bytes] | None,
+    ) -> None:
+        if self.taken_at is None:
+            super()._failed_step(error, undo, written)
+            return
+        undo()
+        self.now = self.then = self.history[-1][0]
+
+    def _note(self) -> None:
+        changed = self.now != self.history[-1][0]
+        if self.taken_at is not None and self.steps == self.taken_at:
+            self.acknowledged = self.now
+        elif self.taken_at is not None and changed:
+            self.late.append(differences(self.now, self.history[-1][0]))
+        super()._note()
+
+    def forced(self, node: Node | None) -> None:
+        if self.taken_at is not None and self.steps > self.taken_at:
+            self.late.append("an fsync")
+        super().forced(node)
+
+
+class Takeover:
+    """Does it at the `at`-th question of the first writer; `at` 0: never."""
+
+    def __init__(self, root: Path, script: FirstWriter, tap: Forced, at: int, way: str) -> None:
+        self.root = root
+        self.asked = 0
+        self.wrong = ""
+        self.store: Store | None = None
+        # What the second writer left, or None: it took nothing over.
+        self.tree: Tree | None = None
+        self._script = script
+        self._tap = tap
+        self._at = at
+        self._way = way
+        self._first: Ownership | None = None
+        self._index: Database | None = None
+        self._begun = 0
+        self._rendering = Rendering()
+
+    def ask(self, ownership: Ownership) -> None:
+        """The first writer is about to ask."""
+        self._first = self._first or ownership
+        if ownership is not self._first:
+            return
+        self.asked += 1
+        if self._way != "between" and self.asked == self._at:
+            self._take_beside()
+
+    def run(self, index: Database, sql: str) -> None:
+        """The first writer has asked, and is about to run this."""
+        self._index = self._index or index
+        if index is not self._index or sql != "BEGIN IMMEDIATE":
+            return
+        self._begun += 1
+        if self._way == "between" and self._begun == self._at:
+            self._take_beside()
+
+    def _take_beside(self) -> None:
+        other = threading.Thread(target=self._take)
+        other.start()
+        other.join()
+
+    def _take(self) -> None:
+        try:
+            self._taken()
+        except Exception as error:
+            self.wrong = f"the second writer: {error!r}"
+
+    def _taken(self) -> None:
+        self._script.taken_at = self._script.steps
+        self._script.around = self._script.now, self._script.then
+        late = self._way == "late"
+        self._show_lock(late)
+        if late:
+            log = self.root / _LOG
+            if log.exists():
+                # The first writer has this file open, and goes on with it.
+                log.rename(self.root.parent / "log of the first")
+                log.write_bytes(self._tap.data)
+        forget_caches()
+        disk = WatchedDisk(self.root, Tap())
+        self.store = Store.open(self.root, disk=disk, force_lock=late)
+        found = tree_of(self.store, self._rendering)
+        wrong = [differences(found, tree) for tree in self._script.around]
+        if all(wrong) and not late:
+            self.wrong = "; ".join(wrong)
+        if self._way in ("work", "stay", "die"):
+            trio.run(self._work, self.store)
+        self.tree = tree_of(self.store, self._rendering)
+        if self._way not in ("stay", "die"):
+            self.close()
+        forget_caches()
+
+    def _show_lock(self, late: bool) -> None:
+        """Make the second writer find an empty lock, or a holder that it knows nothing of."""
+        path = self.root / "lock"
+        data = path.read_bytes().replace(b'"boot": "', b'"boot": "another ')
+        path.write_bytes(data if late else b"")
+
+    async def _work(self, store: Store) -> None:
+        collect = copies.collect_beside
+        _set(copies, "collect_beside", _collector(store))
+        try:
+            async with store.running(count=1):
+                for number, frame in enumerate(screens(3, seed=99, height=48, width=64)):
+                    put(store, b"second-%d.png" % number, png(frame))
+                put(store, b"second.txt", NOTE)
+                await store.drain()
+                put(store, b"second-staged.txt", NOTE)
+        finally:
+            _set(copies, "collect_beside", collect)
+
+    def close(self) -> None:
+        """The second writer ends."""
+        if self.store is not None:
+            self.store.close()
+            self.store = None
+
+
+def _collector(store: Store) -> Callable[[str], copies.Copies]:
+    return lambda _: copies.collect(store.index)
+
+
+def one(seed: int, operations: int, at: int, way: str) -> tuple[int, str]:
+    """(questions asked, what was wrong) of one run; `at` 0: nobody takes over."""
+    with tempfile.TemporaryDirectory(dir=fast()) as scratch:
+        root = Path(scratch) / "store"
+        with tapped(root, Tap()) as disk:
+            config.make(root, disk)
+        script = FirstWriter(seed, operations)
+        rendering = Rendering()
+        script.look = lambda store: tree_of(store, rendering)
+        tap = Forced(root)
+        with tapped(root, tap) as disk:
+            takeover = Takeover(root, script, tap, at, way)
+            with _watched(takeover):
+                wrong = _run(root, disk, script, takeover, way)
+            with suppress(OSError, FsmountError, apsw.Error):
+                takeover.close()
+            return takeover.asked, wrong
+
+
+@contextmanager
+def _watched(takeover: Takeover) -> Iterator[None]:
+    asks, runs = Ownership.ask, Database._run
+
+    def ask(self: Ownership) -> None:
+        takeover.ask(self)
+        asks(self)
+
+    def run(self: Database, sql: str, values: tuple[Any, ...] = ()) -> apsw.Cursor:
+        takeover.run(self, sql)
+        return runs(self, sql, values)
+
+    _set(Ownership, "ask", ask)
+    _set(Database, "_run", run)
+    try:
+        yield
+    finally:
+        _set(Ownership, "ask", asks)
+        _set(Database, "_run", runs)
+
+
+def _set(owner: object, name: str, value: object) -> None:
+    setattr(owner, name, value)
+
+
+def _run(root: Path, disk: WatchedDisk, script: FirstWriter, takeover: Takeover, way: str) -> str:
+    place = root
+    store: Store | None = None
+    try:
+        store = trio.run(_first, root, disk, script)
+        if way == "die" and takeover.tree is not None:
+            chunks = Chunks()
+            place = root.parent / "left"
+            chunks.put_files(chunks.contents(chunks.files(root)), place)
+    except Spoilt as error:
+        return str(error)
+    except Exception as error:
+        return f"raised {error!r}"
+    finally:
+        if store is not None:
+            with suppress(OSError, FsmountError, apsw.Error):
+                store.close()
+    if place == root:
+        takeover.close()
+    if script.late:
+        return f"acknowledged after the takeover: {script.late[0]}"
+    return takeover.wrong or _judge(place, script, takeover, way)
+
+
+async def _first(root: Path, disk: WatchedDisk, script: FirstWriter) -> Store | None:
+    """The first writer, up to its end; it is not closed yet."""
+    try:
+        store = Store.open(root, disk=disk)
+    except OSError:
+        # Taken over while it opened.
+        return None
+    try:
+        async with store.running(count=1):
+            await script.run(store)
+    except BaseException:
+        with suppress(OSError, FsmountError, apsw.Error):
+            store.close()
+        raise
+    return store
+
+
+def _judge(root: Path, script: FirstWriter, takeover: Takeover, way: str) -> str:
+    rendering = Rendering()
+    with tapped(root, Tap()) as disk:
+        try:
+            store = Store.open(root, disk=disk)
+        except (FsmountError, OSError) as error:
+            return f"does not open: {error}"
+        try:
+            found = tree_of(store, rendering)
+            if takeover.tree is None:
+                return differences(found, script.now) or whole(store, rendering)
+            if differences(found, takeover.tree):
+                return f"the second's: {differences(found, takeover.tree)}"
+            if way == "late":
+                return _kept(root, found, script) or whole(store, rendering, lost=True)
+            if script.acknowledged is not None and differences(
+                *(_without_second(tree) for tree in (found, script.acknowledged))
+            ):
+                return "a step that the second has not found was acknowledged"
+            return whole(store, rendering)
+        except (FsmountError, OSError) as error:
+            return f"cannot be read: {error}"
+        finally:
+            store.close()
+
+
+def _without_second(tree: Tree) -> Tree:
+    return {path: seen for path, seen in tree.items() if not path.startswith(b"second")}
+
+
+def _kept(root: Path, found: Tree, script: FirstWriter) -> str:
+    """Whether all acknowledged bytes are there: those before the step under way, or after it."""
+    there = {seen.data for seen in found.values()}
+    there |= {path.read_bytes() for path in (root / "lost").glob("*")}
+    missing = [
+        [p for p, seen in tree.items() if stat.S_ISREG(seen.mode) and seen.data not in there]
+        for tree in script.around
+    ]
+    return f"the bytes of {missing[0][0]!r} are gone" if all(missing) else ""
+
+
+@functools.cache
+def _prepare() -> None:
+    quiet()
+    _set(traffic, "_UNIX", "unix-none")
+    listen()
+    small_limits()
+    remember_images()
+    _set(fcntl, "flock", lambda fd, how: None)
+    _set(lock, "_sleep", lambda seconds: None)
+    # No heartbeat asks in between: each run is the same.
+    _set(lock, "BEAT_S", 1e6)
+
+
+def some(seed: int, operations: int, cases: list[tuple[int, str]]) -> list[str]:
+    """What was wrong in these cases."""
+    _prepare()
+    wrong = []
+    for at, way in cases:
+        _, why = one(seed, operations, at, way)
+        if why:
+            wrong.append(f"question {at}, {way}: {why}")
+    return wrong
+
+
+def count(seed: int, operations: int) -> int:
+    """Questions of a run that nobody disturbs; raises AssertionError if it does not end well."""
+    _prepare()
+    asked, why = one(seed, operations, 0, "visit")
+    assert not why, why
+    return asked
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--operations", type=int, default=80)
+    parser.add_argument("--every", type=int, default=1, help="every n-th case only")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--plant", default="", choices=["", *BUGS])
+    given = parser.parse_args()
+    with get_context("spawn").Pool(given.jobs, initializer=plant, initargs=(given.plant,)) as pool:
+        asked = pool.apply(count, (given.seed, given.operations))
+        cases = [(at, way) for at in range(1, asked + 1) for way in WAYS][:: given.every]
+        shares = [cases[i :: given.jobs * 8] for i in range(given.jobs * 8)]
+        work = [(given.seed, given.operations, share) for share in shares]
+        wrong = [line for lines in pool.starmap(some, work, chunksize=1) for line in lines]
+    for line in wrong[:20]:
+        print(line)
+    print(f"{asked} questions, {len(cases)} takeovers, {len(wrong)} failed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
