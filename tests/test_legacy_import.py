@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,15 +18,17 @@ from PIL import Image
 
 from fsmount.codec import jxl
 from fsmount.codec.samples import Frame
+from fsmount.codec.workers import Workers
 from fsmount.legacy import archive, pictures
 from fsmount.legacy.order import Placed, in_order
 from fsmount.legacy.pictures import Made
 from fsmount.legacy.runs import Run
+from fsmount.store.exporting import Exporter
 from fsmount.store.importing import Importer
 from fsmount.store.store import Store
 from tests.encoding import Inline, get
-from tests.legacies import BERLIN, convert, convert_all, desk, folder_of, minutes, save
-from tests.trees import import_into, make_store
+from tests.legacies import BERLIN, convert, convert_all, desk, folder_of, minutes, samples, save
+from tests.trees import export_from, import_into, make_store
 
 NOT_DIFFERENCE = "kept: it is not the difference of the pictures in the store"
 
@@ -35,6 +38,18 @@ def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(archive, "Workers", Inline)
     forget()
     return make_store(tmp_path / "store", monkeypatch)
+
+
+@contextmanager
+def in_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is in a time zone."""
+    try:
+        with monkeypatch.context() as changed:
+            changed.setenv("TZ", zone)
+            time.tzset()
+            yield
+    finally:
+        time.tzset()
 
 
 def forget() -> None:
@@ -295,6 +310,59 @@ async def test_what_an_earlier_version_took_for_certain_is_named(
     assert sorted(whys(importer)) == [f"{stem}.jxl" for stem in stems[2:]]
 
 
+# -- and back
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_what_is_exported_as_differences_comes_back_whole(
+    seed: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of all kinds in one folder: what they leave open stays a PNG."""
+    chance = random.Random(seed)
+    when = datetime(2024, 3, 31, 1, tzinfo=UTC)
+    stems: list[str] = []
+    while len(stems) < 24:
+        when += timedelta(minutes=chance.choice((1, 7, 30, 30, 3000)))
+        local = when.astimezone(timezone(timedelta(hours=chance.choice((0, 1, 2)))))
+        naive = when.replace(tzinfo=None)
+        forms = (local.isoformat(), local.isoformat(), naive.isoformat(), f"{naive:%Y%m%dT%H%M%S}")
+        stems += chance.sample(forms, chance.choice((1, 1, 1, 2)))
+    stems = list(dict.fromkeys([*stems, "2024-04-01"]))
+    source, legacy, back = tmp_path / "in", tmp_path / "legacy", tmp_path / "back"
+    frames = folder_of(source, desk(len(stems), seed), stems)
+    odd = source / f"{chance.choice(stems)}.png"
+    odd.rename(odd.with_suffix(".PNG"))
+    photo = np.random.default_rng(seed).integers(0, 255, (200, 240, 4), np.uint8)
+    (source / f"{chance.choice(stems)}.jxl").write_bytes(jxl.encode(photo, 3))
+    await brought(root, source, delete=False)
+    with in_zone(BERLIN, monkeypatch):
+        await export_differences(root, legacy)
+    assert list(legacy.glob("*.jxl"))
+    other = make_store(tmp_path / "other", monkeypatch)
+    with in_zone("UTC", monkeypatch):
+        importer = await brought(other, legacy)
+    assert importer.summary.problems == []
+    assert os.listdir(legacy) == []
+    await export_from(other, back)
+    assert sorted(os.listdir(back)) == sorted(os.listdir(source))
+    for stem, frame in frames.items():
+        name = odd.with_suffix(".PNG").name if stem == odd.stem else f"{stem}.png"
+        assert np.array_equal(samples(back / name), frame)
+
+
+async def export_differences(root: Path, folder: Path) -> None:
+    store = Store.open(root, read_only=True)
+    try:
+        async with store.running(count=1):
+            folder.mkdir()
+            exporter = Exporter(store, folder, lambda files, size: None, force=False)
+            await exporter.export(b"")
+            async with Inline(1) as workers:
+                await exporter.to_differences(cast(Workers, workers))
+    finally:
+        store.close()
+
+
 # -- time zones
 
 
@@ -309,12 +377,9 @@ async def test_pixels_and_times_are_the_same_in_every_zone(
     convert(source)
     times = {path.stem: path.stat().st_mtime_ns for path in source.iterdir()}
     for zone in zones:
-        monkeypatch.setenv("TZ", zone)
-        time.tzset()
-        importer = await brought(root, source, delete=zone == zones[1])
+        with in_zone(zone, monkeypatch):
+            importer = await brought(root, source, delete=zone == zones[1])
         assert importer.summary.problems == []
-    monkeypatch.delenv("TZ")
-    time.tzset()
     assert os.listdir(source) == []
     shown = await stored(root)
     assert sorted(shown) == stems
