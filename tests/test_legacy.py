@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,11 @@ from fsmount.codec.deflate import DeflateParams
 from fsmount.codec.samples import Frame
 from fsmount.legacy import archive, pictures
 from fsmount.legacy.archive import Archive, LegacyTree
-from fsmount.legacy.names import instant
 from fsmount.legacy.pictures import Made
-from fsmount.legacy.runs import is_legacy, scan
+from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.writing import difference
 from tests.encoding import Inline
-from tests.legacies import convert, minutes, samples, save
+from tests.legacies import BERLIN, convert, convert_all, desk, folder_of, minutes, samples, save
 
 
 @pytest.fixture(autouse=True)
@@ -29,30 +30,6 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "Workers", Inline)
     pictures._states.clear()
     pictures._genuine.clear()
-
-
-def desk(count: int, seed: int = 1) -> list[Frame]:
-    """A desktop of few colours: text is typed, and a clock ticks."""
-    source = np.random.default_rng(seed)
-    palette = source.integers(0, 256, (12, 4), np.uint8)
-    palette[:, 3] = 255
-    ground = palette[source.integers(0, 3, (50, 60))].repeat(4, 0).repeat(4, 1)
-    out = []
-    for at in range(count):
-        ground = ground.copy()
-        ground[8 + at % 20 * 9 :][:8, 20:180] = palette[source.integers(3, 12, (8, 160))]
-        ground[:12, 200:] = palette[source.integers(3, 12, (12, 40))]
-        out.append(ground)
-    return out
-
-
-def folder_of(place: Path, frames: list[Frame], stems: list[str] | None = None) -> dict[str, Frame]:
-    """A folder of PNGs; name -> frame."""
-    place.mkdir(parents=True, exist_ok=True)
-    names = stems or list(minutes(len(frames)))
-    for stem, frame in zip(names, frames, strict=True):
-        save(place, stem, frame)
-    return dict(zip(names, frames, strict=True))
 
 
 async def made(place: Path) -> dict[str, Made]:
@@ -73,44 +50,6 @@ def pixels(result: Made) -> Frame:
 
 def missing(found: dict[str, Made]) -> list[str]:
     return sorted(stem for stem, result in found.items() if result.data is None)
-
-
-# -- names
-
-
-@pytest.mark.parametrize(
-    "stem",
-    [
-        "2024-06-06T17:40:00+00:00",
-        "2024-06-06T17:40:00Z",
-        "2024-06-06T19:40:00+02:00",
-        "2024-06-06T12:10:00-0530",
-        "2024-06-06T17:40:00.0+00",
-        "2024-06-06T17:40:00,000000000+00:00",
-        "20240606T174000Z",
-        "2024-06-06T17:40Z",
-        "2024-06-06 17-40-00+00:00",
-    ],
-)
-def test_names_of_one_instant(stem: str) -> None:
-    assert instant(stem) == 1_717_695_600 * 10**9
-
-
-def test_fractions_count_and_local_time_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert instant("2024-06-06T17:40:00.25Z") == 1_717_695_600_250_000_000
-    assert instant("2024-06-06T17:40:00,123456789Z") == 1_717_695_600_123_456_789
-    monkeypatch.setenv("TZ", "Etc/GMT-3")
-    time.tzset()
-    try:
-        assert instant("2024-06-06T20:40:00") == 1_717_695_600 * 10**9
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@pytest.mark.parametrize("stem", ["", "shot", "2024-06-06", "2024-13-06T17:40:00", "12024-06-06T1"])
-def test_names_without_a_time(stem: str) -> None:
-    assert instant(stem) is None
 
 
 # -- pictures
@@ -268,6 +207,23 @@ async def test_palette_pictures(tmp_path: Path) -> None:
         assert shown.getpalette() == Image.open(tmp_path / f"{stems[0]}.png").getpalette()
 
 
+async def test_small_pictures_come_back_from_what_is_written(tmp_path: Path) -> None:
+    """All samples may differ: then a difference may look more like a picture than the picture."""
+    source = np.random.default_rng(1)
+    noise = source.integers(0, 256, (20, 30, 3), np.uint8)
+    frames = [noise, noise + np.uint8(9), noise, np.full_like(noise, 3), noise[::-1].copy()]
+    stems = list(minutes(5))
+    by_stem = folder_of(tmp_path, frames, stems)
+    for before, late in pairwise(stems):
+        data = difference(str(tmp_path / f"{before}.png"), str(tmp_path / f"{late}.png"))
+        if data is not None:
+            (tmp_path / f"{late}.jxl").write_bytes(data)
+    for path in tmp_path.glob("*.jxl"):
+        path.with_suffix(".png").unlink()
+    for stem, result in (await made(tmp_path)).items():
+        assert np.array_equal(pixels(result), by_stem[stem])
+
+
 async def test_sixteen_bits(tmp_path: Path) -> None:
     source = np.random.default_rng(5)
     frames = [source.integers(0, 65536, (30, 40, 3), np.uint16)]
@@ -297,6 +253,129 @@ def test_a_difference_of_sixteen_bits_is_not_written(tmp_path: Path) -> None:
         assert (difference(*paths) is None) == (dtype is np.uint16)
 
 
+# -- order
+
+SPRING = [f"2024-03-31T0{m // 60}:{m % 60:02}:00" for m in range(90, 210, 10)]
+# The second pass through the hour that comes twice, between the pictures of the first.
+AUTUMN = [f"2024-10-27T02:{m:02}:00" for m in range(0, 60, 5)]
+# Berlin, summer and winter: digits would mix the two hours.
+AUTUMN_ZONED = [
+    f"2024-10-27T02:{m:02}:00+0{hours}:00" for hours in (2, 1) for m in range(0, 60, 10)
+]
+JOURNEY = [
+    *(f"2024-06-06T2{h}:00:00.5+02:00" for h in range(4)),
+    *(f"2024-06-06T{h}:00:00.25Z" for h in (22, 23)),
+    *(f"2024-06-06T{h}:10:00-08:00" for h in range(16, 22)),
+]
+FRACTIONS = [f"2024-06-06T10:00:00.{part:06}" for part in range(1, 25, 2)]
+
+
+@pytest.mark.parametrize("zone", ["UTC", BERLIN, "PST8PDT,M3.2.0,M11.1.0"])
+@pytest.mark.parametrize("stems", [SPRING, AUTUMN, AUTUMN_ZONED, JOURNEY, FRACTIONS])
+async def test_pixels_do_not_depend_on_the_time_zone(
+    stems: list[str], zone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = folder_of(tmp_path, desk(12), stems)
+    assert len(convert(tmp_path)) == 11
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        found = await made(tmp_path)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert missing(found) == []
+    assert all(np.array_equal(pixels(found[stem]), frames[stem]) for stem in stems[1:])
+
+
+@pytest.mark.parametrize("ahead", [-9, 0, 2, 14])
+async def test_of_a_mixed_folder_comes_what_is_certain(ahead: int, tmp_path: Path) -> None:
+    """Names with a zone from the seventh on; those before were taken so many hours ahead of UTC."""
+    start = datetime(2024, 6, 6, tzinfo=UTC)
+    when = [start + timedelta(hours=10 * at) for at in range(12)]
+    local = [one.astimezone(timezone(timedelta(hours=ahead))) for one in when]
+    stems = [one.replace(tzinfo=None).isoformat() for one in local[:6]]
+    stems += [one.isoformat() for one in when[6:]]
+    frames = folder_of(tmp_path, desk(12), stems)
+    convert_all([tmp_path / f"{stem}.png" for stem in stems])
+    found = await made(tmp_path)
+    lost = missing(found)
+    assert lost
+    assert stems[5] in lost
+    assert stems[2] not in lost
+    assert "only one of the two names a time zone" in found[lost[0]].reason
+    for stem in set(found) - set(lost):
+        assert np.array_equal(pixels(found[stem]), frames[stem])
+
+
+async def test_two_names_of_one_time_leave_open_what_is_behind(tmp_path: Path) -> None:
+    stems = ["2024-06-06T10:00:00Z", "2024-06-06T12:01:00+02:00", "2024-06-06T10:01:00Z"]
+    stems += ["2024-06-06T10:02:00Z", "2024-06-06T10:03:00Z", "2024-06-06T10:04:00Z"]
+    frames = desk(4) + [np.roll(frame, 3, 0) for frame in desk(2, 9)]
+    by_stem = folder_of(tmp_path, frames, stems)
+    convert(tmp_path, limit=60_000)
+    assert (tmp_path / f"{stems[4]}.png").exists()
+    found = await made(tmp_path)
+    assert missing(found) == sorted(stems[1:4])
+    assert "tell the same time" in found[stems[1]].reason
+    assert np.array_equal(pixels(found[stems[5]]), by_stem[stems[5]])
+
+
+async def test_a_picture_of_its_own_needs_no_place(tmp_path: Path) -> None:
+    stems = list(minutes(4))
+    folder_of(tmp_path, desk(3), stems[:3])
+    convert(tmp_path)
+    photo = np.random.default_rng(3).integers(0, 255, (200, 240, 4), np.uint8)
+    (tmp_path / "20240606T000100Z.jxl").write_bytes(jxl.encode(photo, 3))
+    found = await made(tmp_path)
+    assert found["20240606T000100Z"].itself
+    assert missing(found) == sorted([*stems[1:3], "20240606T000100Z"])
+
+
+# -- a PNG and a `.jxl` of one stem
+
+
+async def test_a_conversion_that_was_stopped_before_it_deleted_the_png(tmp_path: Path) -> None:
+    stems = list(minutes(4))
+    frames = folder_of(tmp_path, desk(4), stems)
+    convert(tmp_path)
+    for count in (3, 30):
+        save(tmp_path, stems[2], frames[stems[2]])
+        found = await made(tmp_path)
+        assert sorted(found) == [stems[1], stems[3]]
+        for stem, result in found.items():
+            assert np.array_equal(pixels(result), frames[stem])
+        # Half a file says nothing.
+        twin = tmp_path / f"{stems[2]}.jxl"
+        twin.write_bytes(twin.read_bytes()[:count])
+
+
+async def test_a_jxl_of_the_same_picture_as_the_png_beside_it(tmp_path: Path) -> None:
+    stems = list(minutes(4))
+    frames = folder_of(tmp_path, desk(4), stems)
+    convert(tmp_path)
+    save(tmp_path, stems[2], frames[stems[2]])
+    (tmp_path / f"{stems[2]}.jxl").write_bytes(jxl.encode(frames[stems[2]], 1))
+    found = await made(tmp_path)
+    assert np.array_equal(pixels(found[stems[3]]), frames[stems[3]])
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_two_pictures_of_one_stem_leave_open_what_is_behind(
+    first: bool, tmp_path: Path
+) -> None:
+    stems = list(minutes(4))
+    folder_of(tmp_path, desk(4), stems)
+    convert(tmp_path)
+    save(tmp_path, stems[2], desk(4, 7)[2])
+    if first:
+        # Nothing says what the `.jxl` is without a picture before it.
+        (tmp_path / f"{stems[0]}.png").unlink()
+        (tmp_path / f"{stems[1]}.jxl").unlink()
+    found = await made(tmp_path)
+    assert f"{stems[2]}.png and {stems[2]}.jxl are different" in found[stems[3]].reason
+
+
 # -- folders
 
 
@@ -309,26 +388,6 @@ def test_what_is_a_legacy_folder(tmp_path: Path) -> None:
     folder_of(deep / "2024" / "06", desk(3))
     convert(deep / "2024" / "06")
     assert is_legacy(deep)
-
-
-def test_a_conversion_that_was_stopped_before_it_deleted_the_png(tmp_path: Path) -> None:
-    frames = desk(4)
-    stems = list(minutes(4))
-    folder_of(tmp_path, frames, stems)
-    convert(tmp_path)
-    save(tmp_path, stems[2], frames[2])
-    found = scan(tmp_path)
-    assert [len(run) for run in found.runs] == [2, 2]
-    assert stems[2].encode() + b".jxl" not in found.places
-
-
-def test_two_names_of_one_instant_go_by_name(tmp_path: Path) -> None:
-    stems = ["2024-06-06T10:00:00Z", "2024-06-06T12:01:00+02:00", "2024-06-06T10:01:00Z"]
-    folder_of(tmp_path, desk(3), stems)
-    convert(tmp_path)
-    found = scan(tmp_path)
-    assert [step.name[:-4].decode() for step in found.runs[0]] == [stems[0], stems[2], stems[1]]
-    assert found.ties == [stems[1].encode() + b".jxl"]
 
 
 async def test_the_tree_of_a_mixed_folder(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def export(
 
     With --legacy a picture that differs little from the one before it in time is written as
     `<same stem>.jxl`, their difference (the form of "Losslessly Compressing 25000 Images"). Its
-    pixels come back from that, but not the bytes of its PNG.
+    pixels come back from that, but not the bytes of its PNG. A picture stays a PNG where the times
+    in the names would leave open what it is the difference to.
 
     \b
     Examples:

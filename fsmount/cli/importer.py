@@ -60,9 +60,13 @@ def import_(
     that was stopped is simply started again. Pictures that a folder keeps as differences (`.jxl` of
     the script of "Losslessly Compressing 25000 Images") come in as whole PNGs.
 
+    Differences are in the order of the times in their names: by the digits where names have no time
+    zone, by the instant where they have one. Where that leaves open what a difference belongs to,
+    it is named and left out.
+
     Sources are only read, unless --delete-source is given. Then files go that were read back from
-    the store and compared; folders stay, and a run of differences stays whole if one of its
-    pictures could not be had.
+    the store and compared. Folders stay. A run of differences goes only if the pictures in the
+    store give every one of its differences; else all of it stays.
 
     \b
     Examples:

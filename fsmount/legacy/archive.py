@@ -13,7 +13,7 @@ from pathlib import Path
 from fsmount.codec.cache import Cache
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged
-from fsmount.legacy.pictures import Context, Made, make, sample_of
+from fsmount.legacy.pictures import Context, Made, gives, make, sample_of
 from fsmount.legacy.runs import Scan, Step, scan, shown
 
 DEFAULT_CACHE_BYTES = 256 << 20
@@ -55,9 +55,11 @@ class Archive:
         """The difference of this name, None if no run has it."""
         found = self.scan(folder)
         place = found.places.get(name)
-        if place is None or not name.endswith(b".jxl"):
+        if place is None:
             return None
-        return found.runs[place[0]][place[1]]
+        step = found.runs[place[0]][place[1]]
+        # A twin has the place of its PNG.
+        return step if step.is_difference and step.name == name else None
 
     def place(self, folder: Path, name: bytes) -> tuple[bytes, int] | None:
         """The run a file is part of, by the name of its first file, and its place in it.
@@ -82,6 +84,11 @@ class Archive:
         elif made.itself:
             self.known[run[-1]] = -1
         return made
+
+    async def gives(self, before: bytes, after: bytes, step: Step) -> bool:
+        """See :func:`fsmount.legacy.pictures.gives`."""
+        assert self._workers is not None
+        return await self._workers.run(gives, before, after, step.path)
 
     async def _work(self, found: Scan, number: int, place: int) -> tuple[Made, int]:
         assert self._workers is not None

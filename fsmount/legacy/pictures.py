@@ -123,24 +123,25 @@ def _state(run: Run, context: Context) -> _State:
 
 def _advance(state: _State, step: Step, context: Context, at: int) -> _State:
     """One step further; `at`: its place among the folder's differences."""
-    if not step.is_difference:
-        try:
-            return _State(read_png(Path(step.path)), "", Made())
-        except (Damaged, NotExact, OSError) as error:
-            name = _name(step)
-            return _State(None, f"it hangs on {name}, which cannot be read ({_why(error)})", Made())
     name = _name(step)
+    if not step.is_difference:
+        return _begin(state, step, name)
     try:
         data = Path(step.path).read_bytes()
         decoded = jxl.read(data)
     except (Damaged, OSError) as error:
         return _cut(f"damaged ({_why(error)})", f"it hangs on {name}, which is damaged")
-    before, own = _aligned(state.picture, decoded)
-    if _stands_alone(before, own):
+    before, own = _aligned(None if step.unsure else state.picture, decoded)
+    if stands_alone(before.frame if before else None, own):
         mostly = 2 * int(np.count_nonzero(own)) > own.size
         if not mostly and _is_odd(step, data, decoded, context, at):
             return _damaged(name)
         return _State(state.picture, state.cut, Made(itself=True), doubt=True)
+    if step.unsure:
+        return _cut(
+            f"it is not certain which picture it hangs on ({step.unsure})",
+            f"it hangs on {name}, whose place in the folder is not certain",
+        )
     if state.picture is None:
         return _State(None, state.cut, Made(reason=state.cut))
     if before is None:
@@ -157,6 +158,32 @@ def _advance(state: _State, step: Step, context: Context, at: int) -> _State:
             f"it hangs on {name}, before which a picture is missing",
         )
     return _State(Picture(frame, before.head, before.palette), "", Made())
+
+
+def _begin(state: _State, step: Step, name: str) -> _State:
+    """On to a file that is no difference. `state`: the run up to it."""
+    if step.unsure:
+        return _State(None, f"the place of {name} in the folder is not certain", Made())
+    try:
+        picture = read_png(Path(step.path))
+    except (Damaged, NotExact, OSError) as error:
+        return _State(None, f"it hangs on {name}, which cannot be read ({_why(error)})", Made())
+    if step.twin is not None and not _agree(state.picture, picture, step.twin):
+        other = _name(step.twin)
+        return _State(None, f"{name} and {other} are different pictures of one name", Made())
+    return _State(picture, "", Made())
+
+
+def _agree(before: Picture | None, picture: Picture, twin: Step) -> bool:
+    """Whether a PNG shows what the `.jxl` of its stem stands for, as far as that stands for any."""
+    try:
+        decoded = jxl.read(Path(twin.path).read_bytes())
+    except (Damaged, OSError):
+        return True
+    if np.array_equal(decoded, picture.frame) or np.count_nonzero(decoded) >= MOST_DIFFERING:
+        return True
+    start, own = _aligned(before, decoded)
+    return start is not None and np.array_equal(start.frame + own, picture.frame)
 
 
 def _damaged(name: str) -> _State:
@@ -245,14 +272,14 @@ def _aligned(picture: Picture | None, own: Frame) -> tuple[Picture | None, Frame
     return None, own
 
 
-def _stands_alone(before: Picture | None, own: Frame) -> bool:
-    """Whether the samples of a `.jxl` are a picture and no difference."""
+def stands_alone(before: Frame | None, own: Frame) -> bool:
+    """Whether the samples of a `.jxl` are taken for a picture and no difference to `before`."""
     differing = int(np.count_nonzero(own))
     if differing >= MOST_DIFFERING:
         return True
     # Of a small picture all samples may differ: which of both looks like a picture?
     mostly = 2 * differing > own.size
-    return mostly and before is not None and _rough(own) < _rough(before.frame + own)
+    return mostly and before is not None and _rough(own) < _rough(before + own)
 
 
 def _rough(frame: Frame) -> int:
@@ -333,9 +360,28 @@ def sample_of(runs: Sequence[Run], number: int) -> tuple[Step, Step] | None:
     """A PNG and the difference behind it without a gap, from the run nearest to number `number`."""
     for at in sorted(range(len(runs)), key=lambda other: abs(other - number)):
         run = runs[at]
-        if at != number and len(run) > 1 and not run[0].is_difference and not run[1].after_gap:
+        if at != number and len(run) > 1 and _is_sample(run[0], run[1]):
             return run[0], run[1]
     return None
+
+
+def _is_sample(first: Step, second: Step) -> bool:
+    link = not first.is_difference and second.is_difference
+    return link and not (second.after_gap or second.unsure)
+
+
+def gives(before: bytes, after: bytes, path: str) -> bool:
+    """Whether the difference between two PNGs has the very samples of the `.jxl` at `path`."""
+    try:
+        first, second = read_picture(before), read_picture(after)
+        decoded = jxl.read(Path(path).read_bytes())
+    except (Damaged, NotExact, OSError):
+        return False
+    start, own = _aligned(first, decoded)
+    if start is None or start.frame.dtype != second.frame.dtype:
+        return False
+    alike = start.frame.shape == second.frame.shape
+    return alike and np.array_equal(second.frame - start.frame, own)
 
 
 def same_picture(data: bytes, other: bytes) -> bool:

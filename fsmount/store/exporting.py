@@ -11,14 +11,14 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import trio
 
 from fsmount.codec.workers import Workers
 from fsmount.errors import DiskFull, FsmountError
-from fsmount.legacy.writing import difference, in_order
+from fsmount.legacy.runs import pairs
+from fsmount.legacy.writing import difference
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import NO_SPACE, Progress, Summary, find, same, slices
@@ -79,15 +79,18 @@ class Exporter:
     async def to_differences(self, workers: Workers) -> None:
         """Put `.jxl` files in the place of PNGs, the folder having been empty before.
 
-        In each folder all differences are made before the first PNG goes.
+        A picture stays a PNG where its name, or that of the one before it, leaves open what hangs
+        on what. In each folder all differences are made before the first PNG goes, and PNGs go in
+        their order: the one a difference hangs on is there until the difference stands alone.
         """
         for folder in sorted(self._folders):
-            pngs = [path for path in folder.iterdir() if path.suffix == ".png" and _plain(path)]
+            wanted = pairs(folder)
             made: list[Path] = []
             async with trio.open_nursery() as nursery:
-                for before, path in pairwise(in_order(pngs)):
+                for before, path in wanted:
                     nursery.start_soon(self._to_difference, workers, before, path, made)
-            for path in made:
+            order = {path: at for at, (_, path) in enumerate(wanted)}
+            for path in sorted(made, key=order.__getitem__):
                 path.unlink()
 
     async def _to_difference(
@@ -186,7 +189,3 @@ class Exporter:
         if not stat.S_ISLNK(inode.mode):
             target.chmod(stat.S_IMODE(inode.mode))
         os.utime(target, ns=(inode.atime_ns, inode.mtime_ns), follow_symlinks=False)
-
-
-def _plain(path: Path) -> bool:
-    return stat.S_ISREG(path.lstat().st_mode)

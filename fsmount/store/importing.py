@@ -7,8 +7,10 @@ may be killed at any moment and started again.
 A picture that a legacy folder keeps as a difference comes in as a whole PNG (`fsmount.legacy`).
 
 A source is deleted when its file has been encoded, its commit forced to the disk, read back from
-the store and compared. A run of differences goes as a whole, its last picture first: whatever is
-left after a kill can still be made from what is left.
+the store and compared. Of a difference that proves too little, since its picture was made from it:
+the difference between that picture and the one before it, both as the store has them, must also
+have the very samples of the `.jxl`. A run of differences goes as a whole, its last picture first:
+whatever is left after a kill can still be made from what is left.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +27,7 @@ import trio
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.pictures import same_picture
-from fsmount.legacy.runs import shown
+from fsmount.legacy.runs import Run, Step, shown
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import (
@@ -116,9 +118,12 @@ class Importer:
     async def _item(self, item: Item) -> Inode | None:
         """What stands in the store for a source, now or already; None: it cannot be had."""
         data = None
-        if self._is_difference(item):
+        step = self._step(item)
+        if step is not None:
             there = find(self._store, _as_png(item).target)
-            if there is not None and there.mtime_ns == item.info.st_mtime_ns:
+            known = there is not None and there.mtime_ns == item.info.st_mtime_ns
+            # An earlier version may have taken it for another picture.
+            if there is not None and known and not step.unsure:
                 return self._skip(item, there)
             made = await self._archive.make(item.source.parent, os.fsencode(item.source.name))
             data = made.data
@@ -150,11 +155,12 @@ class Importer:
         self._progress(1, item.info.st_size)
         return there
 
-    def _is_difference(self, item: Item) -> bool:
+    def _step(self, item: Item) -> Step | None:
+        """The difference that a source is."""
         name = os.fsencode(item.source.name)
-        return stat.S_ISREG(item.info.st_mode) and (
-            name.endswith(b".jxl") and self._archive.step(item.source.parent, name) is not None
-        )
+        if not stat.S_ISREG(item.info.st_mode) or not name.endswith(b".jxl"):
+            return None
+        return self._archive.step(item.source.parent, name)
 
     def _folder(self, item: Item, there: Inode | None) -> Inode:
         if there is not None:
@@ -302,7 +308,8 @@ class Importer:
     ) -> None:
         """Delete the files of a run if every picture of it is in the store."""
         found = self._archive.scan(folder)
-        names = [step.name for step in found.runs[found.places[first][0]]]
+        run = found.runs[found.places[first][0]]
+        names = list(_names(run))
         taken = {os.fsencode(item.source.name) for item, _ in parts}
         if left := [name for name in names if name not in taken]:
             if not final:
@@ -311,22 +318,56 @@ class Importer:
             why = f"kept, since {os.fsdecode(left[0])} of its run is not in the store"
             self.summary.problems += [(str(item.source), why) for item, _ in parts]
             return
-        parts.sort(key=lambda part: names.index(os.fsencode(part[0].source.name)))
+        order = {name: at for at, name in enumerate(names)}
+        parts.sort(key=lambda part: order[os.fsencode(part[0].source.name)])
         # All are compared before the first goes: making a picture needs those before it.
-        equal = [await self._is_stored(item, ino) for item, ino in parts]
-        if all(equal):
-            for item, _ in reversed(parts):
-                self._unlink(item)
+        kept = [item for item, ino in parts if not await self._is_stored(item, ino)]
+        if not kept:
+            kept = await self._not_proved(run, parts)
+        # The last goes first, and a twin before its PNG.
+        sources = [item for item, _ in parts]
+        while sources and not kept:
+            if not self._unlink(sources[-1]):
+                kept = sources[-1:]
+            del sources[-1]
+        if kept:
+            why = f"kept, since {kept[0].source.name} of its run is kept"
+            others = [item for item in sources if item not in kept]
+            self.summary.problems += [(str(item.source), why) for item in others]
 
-    def _unlink(self, item: Item) -> None:
+    async def _not_proved(self, run: Run, parts: list[tuple[Item, int]]) -> list[Item]:
+        """The first difference of a run that the pictures in the store do not give, listed.
+
+        The store is known to show the same as each file of the run.
+        """
+        taken = {os.fsencode(item.source.name): (item, ino) for item, ino in parts}
+        before = b""
+        for step in run:
+            item, ino = taken[step.name]
+            if self._archive.known.get(step, 0) < 0 or (step.unsure and not step.is_difference):
+                continue  # nothing hangs on it
+            try:
+                after = b"".join([part async for part in slices(self._store, ino)])
+                alike = not step.is_difference or await self._archive.gives(before, after, step)
+                reason = None if alike else "it is not the difference of the pictures in the store"
+            except (FsmountError, OSError) as error:
+                reason = str(error)
+            if reason is not None:
+                self.summary.problems.append((str(item.source), f"kept: {reason}"))
+                return [item]
+            before = after
+        return []
+
+    def _unlink(self, item: Item) -> bool:
         try:
             if _stamp(item.source.lstat()) != _stamp(item.info):
                 raise OSError(errno.EBUSY, "kept, since it changed meanwhile")
             item.source.unlink()
         except OSError as error:
             self.summary.problems.append((str(item.source), error.strerror or str(error)))
-        else:
-            self.deleted += 1
+            return False
+        self.deleted += 1
+        return True
 
     async def _is_stored(self, item: Item, ino: int) -> bool:
         """Read a file back from the store and compare it; what keeps it from going is listed."""
@@ -353,7 +394,7 @@ class Importer:
             return None if same(inode, item.source, item.info) else "the store has another"
         if inode.object_id is None:
             return "it is not encoded yet"
-        if self._is_difference(item):
+        if self._step(item) is not None:
             made = await self._archive.make(item.source.parent, os.fsencode(item.source.name))
             if made.data is not None:
                 shown_there = await self._shows(inode, made.data)
@@ -365,6 +406,14 @@ class Importer:
                 if file.read(len(data)) != data:
                     return "the store has other bytes"
             return "it is longer than in the store" if file.read(1) else None
+
+
+def _names(run: Run) -> Iterator[bytes]:
+    """The files of a run in order, a twin behind its PNG."""
+    for step in run:
+        yield step.name
+        if step.twin is not None:
+            yield step.twin.name
 
 
 def _as_png(item: Item) -> Item:

@@ -14,7 +14,7 @@ from PIL import Image
 from tests import corpus
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import fsmount, mountpoint, well  # noqa: F401
-from tests.legacies import convert, samples
+from tests.legacies import BERLIN, convert, convert_all, desk, folder_of, samples
 
 pytestmark = [
     pytest.mark.mount,
@@ -128,3 +128,65 @@ def test_damage_is_named_by_an_import(originals: Path, legacy: Path, tmp_path: P
     well("export", store, out)
     all_stems = {path.stem for path in originals.iterdir()}
     assert {path.stem for path in out.iterdir()} == all_stems - set(lost)
+
+
+ZONES = ("UTC", BERLIN, "PST8PDT,M3.2.0,M11.1.0")
+TIMES = {
+    "the hour that is skipped": [
+        f"2024-03-{day}T0{m // 60}:{m % 60:02}:00" for day in (10, 31) for m in range(90, 190, 10)
+    ],
+    "the hour that comes twice": [
+        f"2024-10-27T02:{m:02}:00+0{hours}:00" for hours in (2, 1) for m in range(0, 60, 6)
+    ],
+    "its digits alone": [f"2024-10-27T02:{m:02}:{s:02}.5" for m in range(10) for s in (7, 31)],
+}
+
+
+@pytest.mark.parametrize("stems", TIMES.values(), ids=TIMES.keys())
+def test_the_time_zone_of_a_command_changes_no_pixel(
+    stems: list[str], tmp_path: Path, place: Path
+) -> None:
+    """Written in one zone, looked at, imported, verified and estimated in others."""
+    frames = folder_of(tmp_path / "originals", desk(len(stems)), stems)
+    first, out = tmp_path / "first", tmp_path / "out"
+    well("init", first)
+    well("import", f"{tmp_path}/originals/", first)
+    for number, zone in enumerate(ZONES):
+        legacy, other = tmp_path / f"legacy{number}", ZONES[number - 1]
+        well("export", "--legacy", first, legacy, TZ=zone)
+        assert len(list(legacy.glob("*.jxl"))) == len(stems) - 1
+        well("mount", legacy, place, "-o", "ro", TZ=other)
+        shown = {path.stem: samples(path) for path in place.iterdir()}
+        well("umount", place)
+        assert sorted(shown) == sorted(frames)
+        assert all(np.array_equal(shown[stem], frames[stem]) for stem in stems)
+        assert json.loads(well("estimate", legacy, "--json", TZ=other))["problems"] == []
+        well("verify", f"{legacy}/", first, TZ=other)
+        store = tmp_path / f"store{number}"
+        well("init", store)
+        well("import", "--delete-source", f"{legacy}/", store, TZ=other)
+        assert os.listdir(legacy) == []
+
+        shutil.rmtree(out, ignore_errors=True)
+        well("export", store, out, TZ=zone)
+        assert all(np.array_equal(samples(out / f"{s}.png"), frames[s]) for s in stems)
+    assert len({well("runs", tmp_path / f"store{n}", TZ=zone) for n, zone in enumerate(ZONES)}) == 1
+
+
+def test_a_mixed_folder_names_what_is_not_certain(tmp_path: Path, place: Path) -> None:
+    stems = [f"2024-06-0{day}T10:00:00" for day in range(1, 6)]
+    stems += [f"2024-06-0{day}T12:00:00+00:00" for day in range(5, 9)]
+    frames = folder_of(tmp_path / "old", desk(9), stems)
+    convert_all([tmp_path / "old" / f"{stem}.png" for stem in stems])
+    well("mount", tmp_path / "old", place, "-o", "ro")
+    with pytest.raises(OSError, match="Input/output error"):
+        (place / f"{stems[4]}.png").read_bytes()
+    assert np.array_equal(samples(place / f"{stems[3]}.png"), frames[stems[3]])
+    well("umount", place)
+    store = tmp_path / "store"
+    well("init", store)
+    before = sorted(os.listdir(tmp_path / "old"))
+    done = fsmount("import", "--delete-source", f"{tmp_path}/old/", store)
+    assert done.returncode == 3
+    assert f"{stems[4]}.jxl and {stems[5]}.jxl are less than a day apart" in done.stderr
+    assert sorted(os.listdir(tmp_path / "old")) == before
