@@ -105,7 +105,7 @@ def test_after_a_failed_fsync_nothing_is_believed_until_a_rewrite(
 
 
 def test_a_rewrite_that_a_reader_blocks_heals_nothing(
-    index: Index, disk: FlakyDisk, tmp_path: Path
+    index: Index, disk: FlakyDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file(index, b"a")
     disk.fail_once("fsync")
@@ -115,9 +115,19 @@ def test_a_rewrite_that_a_reader_blocks_heals_nothing(
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM meta").fetchall()
     file(index, b"b")
-    index._db.set_busy_timeout(1)
+    waits: list[object] = []
+    ask = index._all
+
+    def note(sql: str, *values: object) -> list[object]:
+        if "checkpoint" in sql:
+            waits.append(index._db.pragma("busy_timeout"))
+        return ask(sql, *values)
+
+    monkeypatch.setattr(index, "_all", note)
     with pytest.raises(OSError):
         index.rewrite()
+    assert waits == [0], "nobody is answered while it waits for the reader"
+    assert index._db.pragma("busy_timeout") > 0
     assert index.suspect
     reader.close()
     index.rewrite()

@@ -144,14 +144,20 @@ class Lock:
     def __init__(self, path: Path, wait_s: float = 0.0) -> None:
         """Take the lock, waiting at most `wait_s`; raises :class:`StoreLocked`."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._wait(path, wait_s)
+            self.note()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _wait(self, path: Path, wait_s: float) -> None:
         end = time.monotonic() + wait_s
         while not self._take():
             if time.monotonic() >= end:
                 holder = os.pread(self._fd, 100, 0).decode(errors="replace").strip() or "unknown"
-                os.close(self._fd)
                 raise StoreLocked(path.parent, holder=holder)
             time.sleep(_LOCK_POLL_S)
-        self.note()
 
     def _take(self) -> bool:
         try:

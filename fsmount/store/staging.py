@@ -20,7 +20,8 @@ class Staging:
         """All tokens that have a file now."""
         if not self.folder.is_dir():
             return []
-        return [int(entry.name) for entry in os.scandir(self.folder) if entry.name.isdigit()]
+        with os.scandir(self.folder) as entries:
+            return [int(entry.name) for entry in entries if entry.name.isdigit()]
 
     def reserve(self, token: int) -> None:
         """Never hand out `token` or a smaller one again (the index may know it)."""

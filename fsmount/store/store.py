@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,9 +67,13 @@ class Store:
         self.disk = disk or Disk()
         self.config = config.read(path)
         self.layout = config.Layout(path)
-        self.lock = None if read_only else config.Lock(self.layout.lock, lock_wait_s)
-        try:
+        # What is open must not stay so when one of these steps fails.
+        with ExitStack() as undo:
+            self.lock = None if read_only else config.Lock(self.layout.lock, lock_wait_s)
+            if self.lock is not None:
+                undo.callback(self.lock.release)
             self.index = Index(self.layout.index, self.disk, read_only=read_only)
+            undo.callback(self.index.close)
             if self.index.identity() != self.config.get("uuid"):
                 raise Damaged(self.layout.index, reason="it belongs to another store")
             self.staging = Staging(self.layout.staging, self.disk)
@@ -84,6 +88,7 @@ class Store:
                 self.index.reserve = self._reserve
                 rooms = self.layout, self.index, self.staging, self.disk
                 opened = recover(*rooms)
+                undo.callback(opened.close)
                 self._packs.newest = opened.newest
                 self._writer = Writer(*rooms, self._packs, opened.fresh)
                 self._again = Writer(*rooms, self._packs, opened.again)
@@ -100,10 +105,7 @@ class Store:
                     lambda: self._repacker(None, at_once=1),
                     self._shrinker,
                 )
-        except BaseException:
-            if self.lock is not None:
-                self.lock.release()
-            raise
+            undo.pop_all()
         # Half for finished files here, half for decoded layers in the workers.
         self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
         self._layer_bytes = cache_bytes // 2
@@ -149,15 +151,15 @@ class Store:
 
     def close(self) -> None:
         """Close everything; what is still staged is encoded the next time."""
-        try:
-            if self._writer is not None:
-                self._again.close()
-                self._writer.close()
-                self._copier.finish()
-        finally:
-            self.index.close()
+        with ExitStack() as last:
             if self.lock is not None:
-                self.lock.release()
+                last.callback(self.lock.release)
+            last.callback(self.index.close)
+            if self._writer is not None:
+                with ExitStack() as writers:
+                    writers.callback(self._writer.close)
+                    writers.callback(self._again.close)
+                self._copier.finish()
 
     # -- in
 

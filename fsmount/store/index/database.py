@@ -21,6 +21,8 @@ from fsmount.store.index.schema import PAGE
 from fsmount.store.reserve import Reserve
 
 VFS = "cksmvfs"
+# How long a statement waits for another process that has the database locked.
+_BUSY_MS = 10_000
 
 
 def address(path: Path, read_only: bool) -> str:
@@ -86,19 +88,28 @@ class Database:
         flags |= apsw.SQLITE_OPEN_URI
         with translated(path):
             self._db = apsw.Connection(address(path, read_only), vfs=VFS, flags=flags)
-            self._db.set_busy_timeout(10_000)
-            self._db.pragma("trusted_schema", False)
-            if not read_only:
-                self._db.pragma("journal_mode", "wal")
-                self._db.pragma("synchronous", 1)
-            self._db.pragma("cache_size", -8192)
-            self._all("SELECT count(*) FROM meta")
+            try:
+                self._set_up(read_only=read_only)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _set_up(self, *, read_only: bool) -> None:
+        self._db.set_busy_timeout(_BUSY_MS)
+        self._db.pragma("trusted_schema", False)
+        if not read_only:
+            self._db.pragma("journal_mode", "wal")
+            self._db.pragma("synchronous", 1)
+        self._db.pragma("cache_size", -8192)
+        self._all("SELECT count(*) FROM meta")
 
     def close(self) -> None:
         """Close; the write-ahead log is folded into the database where this is the last user."""
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
+        # A thread may be forcing the log.
+        with self._forcing:
+            log, self._log = self._log, None
+            if log is not None:
+                os.close(log)
         self._db.close()
 
     # -- transactions and durability
@@ -190,11 +201,15 @@ class Database:
         """Write everything in the log to the database file and force that: heals a failed fsync.
 
         Raises OSError if that fails or a reader stands in the way; the index is suspect then still.
+        It does not wait for a reader: nobody else would be answered meanwhile.
         """
+        self._db.set_busy_timeout(0)
         try:
             busy = self._all("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
         except apsw.Error as error:
             raise OSError(errno.EIO, str(error), str(self.file)) from error
+        finally:
+            self._db.set_busy_timeout(_BUSY_MS)
         if busy:
             raise OSError(errno.EBUSY, "the index has a reader", str(self.file))
         self.suspect = False
