@@ -18,10 +18,11 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import trio
@@ -40,6 +41,7 @@ from fsmount.store.index import Index, Inode, Object
 from fsmount.store.jobs import Encoded, Look, Order, Transcoded
 from fsmount.store.planner import Plan, Planner
 from fsmount.store.queue import Queue, final_name
+from fsmount.store.sequencer import Place, Sequencer
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 
@@ -120,6 +122,8 @@ class Encoder:
         self._looks = trio.CapacityLimiter(math.inf)
         # Pictures since the last file that was none.
         self._streak = 0
+        # Files under way that have failed and wait for their next try.
+        self._resting: set[int] = set()
         for inode in index.staged_inodes():
             self.queue.put(inode.ino)
 
@@ -136,9 +140,9 @@ class Encoder:
         """In the block nothing is encoded or committed, and no plan rests on an object: what was
         under way begins anew after it."""
         async with self._committing:
-            self._give_up([])
             self._going = trio.Event()
             try:
+                await self._give_up([])
                 yield
             finally:
                 self._going.set()
@@ -148,18 +152,15 @@ class Encoder:
     async def run(self, workers: Workers, count: int, budget: int) -> None:
         """Encode for ever; `count` files at once, `budget` bytes of layers in each worker."""
         slots = trio.Semaphore(_AHEAD * count + 1)
-        before = trio.Event()
-        before.set()
+        places = Sequencer()
         self._count = count
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._commit_for_ever, nursery)
             while True:
                 await slots.acquire()
                 ino = await self.queue.take()
-                mine = trio.Event()
-                turn = _Turn(before, mine)
-                nursery.start_soon(self._guarded, nursery, workers, budget, ino, turn, slots)
-                before = mine
+                place = places.place()
+                nursery.start_soon(self._guarded, nursery, workers, budget, ino, place, slots)
 
     async def _guarded(
         self,
@@ -167,13 +168,13 @@ class Encoder:
         workers: Workers,
         budget: int,
         ino: int,
-        turn: _Turn,
+        place: Place,
         slots: trio.Semaphore,
     ) -> None:
         """One file's way; whatever goes wrong leaves it staged and tries again later."""
-        wait = 0.0
+        failed = False
         try:
-            if await self._one(workers, budget, ino, turn):
+            if await self._one(workers, budget, ino, place):
                 return
         except Exception as error:
             try:
@@ -185,32 +186,51 @@ class Encoder:
                     self.queue.notify()
                     return
                 if inode is not None:
-                    wait = self._failed(ino, error)
+                    self._failed(ino, error)
+                    failed = True
             except OSError as again:
-                wait = self._failed(ino, again)
+                self._failed(ino, again)
+                failed = True
         finally:
-            turn.mine.set()
+            place.leave()
             slots.release()
-        nursery.start_soon(self._again, ino, wait)
+        # No await since the slot was released: what is queued now may get it.
+        left = [ino] if failed else self._requeue([ino])
+        if left:
+            nursery.start_soon(self._later, left)
 
-    def _failed(self, ino: int, error: Exception) -> float:
-        """Note a failure; seconds until the next try."""
+    def _failed(self, ino: int, error: Exception) -> None:
+        """Note a failure."""
         unforeseen = None if isinstance(error, OSError) else error
         _log.warning("encoding inode %d: %s; it stays staged", ino, error, exc_info=unforeseen)
         self.queue.failed(ino)
-        return self._wait(ino)
 
-    def _wait(self, ino: int) -> float:
-        """Seconds from a failure to the next try."""
-        return _RETRY_SECONDS * self.queue.failures(ino)
+    def _again(self, nursery: trio.Nursery, inos: Iterable[int]) -> None:
+        """Queue files that were under way: those that have failed after a while. Does not await."""
+        failures = self.queue.failures
+        for count, group in groupby(sorted(inos, key=failures), failures):
+            some = list(group)
+            left = some if count else self._requeue(some)
+            if left:
+                nursery.start_soon(self._later, left)
 
-    async def _again(self, ino: int, wait: float) -> None:
-        """Queue a file that was under way, unless it is not there to be encoded any more.
+    async def _later(self, inos: list[int]) -> None:
+        """Queue files that have failed, after a while."""
+        while inos:
+            self._resting.update(inos)
+            await trio.sleep(_RETRY_SECONDS * max(map(self.queue.failures, inos)))
+            self._resting.difference_update(inos)
+            inos = self._requeue(inos)
 
-        Raises nothing: it would end the encoding of all files, and the workers that render them.
+    def _requeue(self, inos: Iterable[int]) -> list[int]:
+        """Queue files that were under way, unless they are not there to be encoded any more.
+
+        Returns those of which the index cannot be read just now; they have failed once more. Does
+        not await, so that the first does not overtake those before it. Raises nothing: it would
+        end the encoding of all files, and the workers that render them.
         """
-        while True:
-            await trio.sleep(wait)
+        left = []
+        for ino in inos:
             spoilt = self.queue.leave(ino)
             try:
                 if self._staged(ino):
@@ -219,15 +239,13 @@ class Encoder:
                     # Its number may soon be another file's.
                     self.queue.forgive(ino)
             except Exception as error:
-                # The index cannot be read just now.
-                wait = self._failed(ino, error)
+                self._failed(ino, error)
                 self.queue.back(ino, spoilt)
-                self.queue.notify()
-            else:
-                self.queue.notify()
-                return
+                left.append(ino)
+        self.queue.notify()
+        return left
 
-    async def _one(self, workers: Workers, budget: int, ino: int, turn: _Turn) -> bool:
+    async def _one(self, workers: Workers, budget: int, ino: int, place: Place) -> bool:
         """Whether the file's body has been appended and waits for its commit."""
         # No await between this and the note of the epoch: what is halted then must not go on.
         while not self._going.is_set():
@@ -241,12 +259,12 @@ class Encoder:
             await self._rescue(job)
             return False
         if await trio.to_thread.run_sync(_is_large, path):
-            await turn.before.wait()
+            await place.enter()
             return await self._keep(job, path, NOT_A_PNG)
         seen = await self._look(workers, budget, inode, path)
         same = await trio.to_thread.run_sync(proving.is_staged, path, seen.sha256, seen.size)
         transcoded = await self._transcode(workers, inode, path, seen)
-        await turn.before.wait()
+        await place.enter()
         self._streak = self._streak + 1 if seen.picture is not None else 0
         if not self._unchanged(job):
             return False
@@ -418,6 +436,11 @@ class Encoder:
         await trio.to_thread.run_sync(self._staging.force_by_name, job.token)
         if not self._unchanged(job):
             return False
+        # Vast sparse files have no hash.
+        there = self._writer.find(sha256, size) if sha256 else None
+        if there is not None:
+            self._add(_Done(job, there, size, None))
+            return True
         about = self._about(job, sha256, size)
         listed = dump_sums(sums)
         proof = hashlib.sha256(listed).digest()
@@ -473,18 +496,12 @@ class Encoder:
                 while len(self._batch) < _BATCH and self._busy():
                     await self.queue.change()
             async with self._committing:
-                batch, failed = await self._commit_all()
-            if failed:
-                await trio.sleep(_RETRY_SECONDS)
-            for ino in (done.job.ino for done in batch):
-                if self.queue.failures(ino):
-                    # One that never gets through must not take the others with it each time.
-                    nursery.start_soon(self._again, ino, self._wait(ino))
-                else:
-                    await self._again(ino, 0)
+                batch = await self._commit_all()
+            # No sleep here: what fails must not keep the others from their commits.
+            self._again(nursery, [done.job.ino for done in batch])
 
-    async def _commit_all(self) -> tuple[list[_Done], bool]:
-        """Commit what is appended: what was, or was given up, and whether the commit failed."""
+    async def _commit_all(self) -> list[_Done]:
+        """Commit what is appended; returns that, and what was given up."""
         void = [done for done in self._batch if done.job.epoch != self._epoch]
         batch = [done for done in self._batch if done.job.epoch == self._epoch]
         self._batch = []
@@ -493,23 +510,29 @@ class Encoder:
                 await self._commit(batch)
         except Exception:
             _log.exception("a commit failed; its %d files stay staged", len(batch))
-            self._give_up(batch)
-            return batch + void, True
+            await self._give_up(batch)
+            return batch + void
         try:
             await self._writer.settle()
         except (OSError, FsmountError) as error:
             _log.error("%s; staged files wait until the index is durable", error)
-        return batch + void, False
+        return batch + void
 
     def _busy(self) -> bool:
         """Whether more files will join the batch soon."""
-        return self.queue.count() > len(self._batch)
+        return self.queue.count() - len(self._resting) > len(self._batch)
 
     async def _commit(self, batch: list[_Done]) -> None:
         """Packs, rows and index of a batch; the staged files of rows that turned may go then."""
         turned: list[int] = []
         await self._prove(batch)
-        await self._writer.commit(lambda: self._turn(batch, turned))
+        try:
+            await self._writer.commit(lambda: self._turn(batch, turned))
+        except Exception:
+            # Else a disk that stays broken would be written to again and again.
+            for done in batch:
+                self.queue.failed(done.job.ino)
+            raise
         for token in turned:
             self._writer.discard(token)
         for done in batch:
@@ -562,26 +585,19 @@ class Encoder:
             return False
         return True
 
-    def _give_up(self, batch: list[_Done]) -> None:
+    async def _give_up(self, batch: list[_Done]) -> None:
         """Forget what was appended and not committed, and write to a new pack from here on.
 
-        What waits in the next batch is void from now on, and begun anew when its turn comes.
+        What waits in the next batch is void from now on, and begun anew when its turn comes. The
+        caller holds `_committing`. Up to the first await all of it is void already.
         """
         self._epoch += 1
         self._planner = Planner()
-        self._writer.give_up()
         for done in batch + self._batch:
             if done.kept is not None:
                 with suppress(OSError):
                     self._disk.unlink(done.kept)
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A file's place in the order: what it waits for, and what it sets when it is through."""
-
-    before: trio.Event
-    mine: trio.Event
+        await self._writer.give_up()
 
 
 def _why(error: Exception, path: object) -> str:

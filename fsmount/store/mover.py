@@ -44,7 +44,7 @@ class Mover:
             await trio.to_thread.run_sync(self._compare, moved, entries)
             await self._writer.commit(lambda: self._turn(moved, rows))
         except BaseException:
-            self._writer.give_up()
+            await self._writer.give_up()
             raise
         for new in moved:
             self._writer.forget(new.id)

@@ -9,6 +9,7 @@ it.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -231,18 +232,20 @@ class Pack:
         self.number = number
         self.length = length
         self._disk = disk
+        # None once it is closed: the number may be another file's then.
+        self._open_fd: int | None
         if path.exists():
-            self._fd = disk.open(path, os.O_RDWR)
+            self._open_fd = disk.open(path, os.O_RDWR)
         elif length:
             raise Damaged(path, reason="the pack is missing")
         else:
-            self._fd = disk.create(path)
+            self._open_fd = disk.create(path)
         self._has_directory = False
         try:
             disk.fsync_folder(path.parent)
             self._members = self._cut_back()
         except BaseException:
-            disk.close(self._fd)
+            self.close()
             raise
 
     def _cut_back(self) -> list[Member]:
@@ -257,6 +260,18 @@ class Pack:
         if present > self.length:
             self._disk.ftruncate(self._fd, self.length)
         return members
+
+    @property
+    def _fd(self) -> int:
+        """The descriptor; raises OSError EBADF when the pack is closed."""
+        if self._open_fd is None:
+            raise OSError(errno.EBADF, "the pack is closed", str(self.path))
+        return self._open_fd
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed: it takes no more."""
+        return self._open_fd is None
 
     @property
     def full(self) -> bool:
@@ -282,6 +297,7 @@ class Pack:
 
     def write_directory(self) -> None:
         """Put a central directory behind the entries, so that any unzip opens the file."""
+        fd = self._fd
         if self._has_directory or not self._members:
             return
         directory = b"".join(
@@ -310,9 +326,9 @@ class Pack:
         count = len(self._members)
         end = _END.pack(_END_MAGIC, 0, 0, count, count, len(directory), self.length, 0)
         try:
-            self._disk.pwrite(self._fd, directory + end, self.length)
+            self._disk.pwrite(fd, directory + end, self.length)
         except OSError:
-            self._disk.ftruncate(self._fd, self.length)
+            self._disk.ftruncate(fd, self.length)
             raise
         self._has_directory = True
 
@@ -328,5 +344,7 @@ class Pack:
         self._disk.fsync(self._fd)
 
     def close(self) -> None:
-        """Close the descriptor."""
-        self._disk.close(self._fd)
+        """Close the descriptor; may be called twice. Raises OSError, closed all the same."""
+        fd, self._open_fd = self._open_fd, None
+        if fd is not None:
+            self._disk.close(fd)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +35,11 @@ class OpenPacks(NamedTuple):
 
     def close(self) -> None:
         """Close the descriptors."""
-        self.fresh.close()
-        if self.again is not None:
-            self.again.close()
+        try:
+            self.fresh.close()
+        finally:
+            if self.again is not None:
+                self.again.close()
 
 
 def recover(
@@ -55,9 +58,13 @@ def recover(
     known = _clean_staging(index, staging, bin_)
     _clean_raw(layout, index, bin_)
     packs = _open_packs(layout, index, disk, bin_)
-    _note_opening(layout, index, disk)
-    # From the index: on a full disk the writer before is named there still.
-    staging.begin(index.writer(), known)
+    try:
+        _note_opening(layout, index, disk)
+        # From the index: on a full disk the writer before is named there still.
+        staging.begin(index.writer(), known)
+    except BaseException:
+        packs.close()
+        raise
     return packs
 
 
@@ -179,9 +186,10 @@ def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> set[int]:
 
 def _clean_raw(layout: Layout, index: Index, bin_: _Bin) -> None:
     """Large files whose object was never committed go; their staged name is still there."""
-    for entry in os.scandir(layout.raw):
-        if not _is_kept(index, entry.name):
-            bin_.drop(layout.raw / entry.name)
+    with os.scandir(layout.raw) as entries:
+        for entry in entries:
+            if not _is_kept(index, entry.name):
+                bin_.drop(layout.raw / entry.name)
 
 
 def _is_kept(index: Index, name: str) -> bool:
@@ -196,31 +204,35 @@ def _is_kept(index: Index, name: str) -> bool:
 def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> OpenPacks:
     """Drop unfinished tails, finish packs that are no longer written, open the newest."""
     packs, repacked = index.packs(), index.repacked()
-    for entry in os.scandir(layout.packs):
-        if entry.name in layout.copies:
-            continue
-        stem = entry.name.removesuffix(".zip")
-        if not stem.isdigit() or int(stem) not in packs:
-            bin_.drop(layout.packs / entry.name)
+    with os.scandir(layout.packs) as entries:
+        for entry in entries:
+            if entry.name in layout.copies:
+                continue
+            stem = entry.name.removesuffix(".zip")
+            if not stem.isdigit() or int(stem) not in packs:
+                bin_.drop(layout.packs / entry.name)
     # Packs that repack alone has written, and the others: the newest of each is written on.
     again = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
     newest = {max(again, default=0), max(packs.keys() - again, default=0)}
     opened: dict[bool, Pack] = {}
-    for number, (length, sealed) in packs.items():
-        if sealed:
-            continue
-        bin_.drop_tail(layout.pack(number), length)
-        pack = _reopen(layout, number, disk, length)
-        if pack is None:
-            continue
-        if number in newest:
-            opened[number in again] = pack
-        else:
-            seal(pack, index)
-    last = max(packs, default=0)
-    if False not in opened:
-        last += 1
-        opened[False] = Pack(layout.pack(last), last, disk, 0)
+    with ExitStack() as undo:
+        for number, (length, sealed) in packs.items():
+            if sealed:
+                continue
+            bin_.drop_tail(layout.pack(number), length)
+            pack = _reopen(layout, number, disk, length)
+            if pack is None:
+                continue
+            if number in newest:
+                opened[number in again] = pack
+                undo.callback(pack.close)
+            else:
+                seal(pack, index)
+        last = max(packs, default=0)
+        if False not in opened:
+            last += 1
+            opened[False] = Pack(layout.pack(last), last, disk, 0)
+        undo.pop_all()
     return OpenPacks(opened[False], opened.get(True), last)
 
 
@@ -234,8 +246,13 @@ def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None
 
 
 def seal(pack: Pack, index: Index) -> None:
-    """Finish a pack: central directory, durable, closed, and the index says so."""
-    pack.write_directory()
-    pack.fsync()
-    pack.close()
+    """Finish a pack: central directory, durable, closed, and the index says so.
+
+    Closed in any case.
+    """
+    try:
+        pack.write_directory()
+        pack.fsync()
+    finally:
+        pack.close()
     index.set_pack(pack.number, pack.length, sealed=True)

@@ -139,8 +139,9 @@ class Repacker:
     async def run(self, progress: Callable[[int], None]) -> Summary:
         """Move all that is worth it; `progress` is told of each object. Raises OSError: disk full.
 
-        The encoder is idle all the time. Whatever it raises, what was committed stays and the rest
-        is as it was.
+        The encoder may be at work: a pack with entries that are not committed yet stays open, and
+        is there for the next time. Whatever it raises, what was committed stays and the rest is as
+        it was.
         """
         packs = due(self._index)
         for writer in (self._fresh, self._again):
@@ -180,7 +181,7 @@ class Repacker:
         return [n for n in without if not (self._fresh.is_open(n) or self._again.is_open(n))]
 
     async def empty(self, number: int, progress: Callable[[int], None]) -> None:
-        """Move all objects out of a pack, which is sealed."""
+        """Move all objects out of a pack to which nothing is appended any more."""
         done = self._index.repacked().get(number, 0)
         objects = self._index.objects_in(number)
         for start in range(0, len(objects), _BATCH):

@@ -130,7 +130,7 @@ class Room:
         await repacker.drop_unneeded(needed)
         self.dropped += repacker.summary.dropped
         # No pack is open now: of this one, too, the end may go.
-        self._again.give_up()
+        await self._again.give_up()
         shrinker = self._shrinker()
         all_done = True
         try:

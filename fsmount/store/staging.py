@@ -63,7 +63,8 @@ class Staging:
         """All tokens that have a file now."""
         if not self.folder.is_dir():
             return []
-        return [int(entry.name) for entry in os.scandir(self.folder) if entry.name.isdigit()]
+        with os.scandir(self.folder) as entries:
+            return [int(entry.name) for entry in entries if entry.name.isdigit()]
 
     def begin(self, writer: int, known: Iterable[int] = ()) -> None:
         """Hand out tokens of `writer` from here on, none of which has a file or is `known`."""

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,11 +71,16 @@ class Store:
         self.config = config.read(path)
         self.layout = config.Layout(path)
         self._ownership: Ownership | None = None
-        if not read_only:
-            self._ownership = Ownership(Lock(self.layout.lock, lock_wait_s, force=force_lock))
-            self.disk = OwnedDisk(self.disk, self._ownership)
-        try:
+        # What is open must not stay so when one of these steps fails. The index is closed before
+        # the lock is let go: the log of a store that was taken is not folded.
+        with ExitStack() as undo:
+            if not read_only:
+                lock = Lock(self.layout.lock, lock_wait_s, force=force_lock)
+                self._ownership = Ownership(lock)
+                undo.callback(self._ownership.release)
+                self.disk = OwnedDisk(self.disk, self._ownership)
             self.index = self._open_index()
+            undo.callback(self.index.close)
             if self.index.identity() != self.config.get("uuid"):
                 raise Damaged(self.layout.index, reason="it belongs to another store")
             self.staging = Staging(self.layout.staging, self.disk)
@@ -91,6 +96,7 @@ class Store:
                 self.index.reserve = self._reserve
                 rooms = self.layout, self.index, self.staging, self.disk
                 opened = recover(*rooms, unproved=self._ownership.unproved)
+                undo.callback(opened.close)
                 self._packs.newest = opened.newest
                 self._writer = Writer(*rooms, self._packs, opened.fresh)
                 self._again = Writer(*rooms, self._packs, opened.again)
@@ -109,13 +115,7 @@ class Store:
                 )
                 # Two that found the lock free at once: one of them has it.
                 self._ownership.ask()
-        except BaseException:
-            # Now, and not when it is collected: the log of a store that was taken is not folded.
-            if "index" in vars(self):
-                self.index.close()
-            if self._ownership is not None:
-                self._ownership.release()
-            raise
+            undo.pop_all()
         # Half for finished files here, half for decoded layers in the workers.
         self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
         self._layer_bytes = cache_bytes // 2
@@ -166,13 +166,12 @@ class Store:
 
         A store that another process has taken over is left as it is.
         """
-        try:
+        with ExitStack() as last:
+            if self._ownership is not None:
+                last.callback(self._ownership.release)
+            last.callback(self.index.close)
             if self._writer is not None:
                 self._finish(self._writer)
-        finally:
-            self.index.close()
-            if self._ownership is not None:
-                self._ownership.release()
 
     def _finish(self, writer: Writer) -> None:
         try:
@@ -182,8 +181,9 @@ class Store:
             self._again.abandon()
             writer.abandon()
             return
-        self._again.close()
-        writer.close()
+        with ExitStack() as writers:
+            writers.callback(writer.close)
+            writers.callback(self._again.close)
         self._copier.finish()
 
     def _owned(self) -> None:

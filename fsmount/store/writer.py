@@ -50,6 +50,8 @@ class Writer:
         # None before the first entry and after a commit failed: the next one goes to a new pack.
         self._pack = pack
         self._full_packs: list[Pack] = []
+        # Given up, and to be closed by whoever holds the lock `Packs.turn`.
+        self._given_up: list[Pack] = []
         self._appended: dict[int, Object] = {}
         self._removable: list[int] = []
 
@@ -128,14 +130,27 @@ class Writer:
         self._full_packs.append(pack)
 
     async def seal(self) -> None:
-        """Finish the open pack, and what was taken. Nothing else waits for a commit."""
+        """Finish the open pack, and what was taken; what comes next goes to a new pack.
+
+        Entries may wait for a commit meanwhile. A pack that has such is finished by that commit,
+        and :meth:`is_open` until then. Raises what the disk or the index raises: the packs are
+        given up then, and the next start finishes them.
+        """
         if self._pack is not None and self._pack.length:
             self._full_packs.append(self._pack)
             self._pack = None
-        full = list(self._full_packs)
-        if full:
-            async with self.packs.turn:
-                await self._commit(full, {pack: pack.length for pack in full}, lambda: None)
+        async with self.packs.turn:
+            # Looked up under the lock: whoever had it may have finished some of them.
+            waiting = {new.pack for new in self._appended.values()}
+            full = [pack for pack in self._full_packs if pack.number not in waiting]
+            if not full:
+                return
+            try:
+                await self._commit({pack: pack.length for pack in full}, full, lambda: None)
+            except BaseException:
+                # A failed fsync must not be repeated on the same file.
+                self._drop(full)
+                raise
 
     def is_open(self, number: int) -> bool:
         """Whether more may come to a pack, or has come and is not committed."""
@@ -170,16 +185,21 @@ class Writer:
         raises: then nothing of it counts, and :meth:`give_up` is due.
         """
         # Before the first await: what is appended from now on counts with the next commit.
-        full = list(self._full_packs)
-        lengths = {pack: pack.length for pack in self._packs()}
+        noted = {pack: pack.length for pack in self._packs()}
         async with self.packs.turn:
-            await self._commit(full, lengths, rows)
+            # Looked up under the lock: whoever had it may have finished some of them.
+            lengths = {pack: noted[pack] for pack in self._packs() if pack in noted}
+            # One that got full meanwhile has entries that do not count yet.
+            full = [pack for pack in self._full_packs if pack.length == lengths.get(pack)]
+            await self._commit(lengths, full, rows)
             if full:
                 self.packs.copies_due.set()
 
     async def _commit(
-        self, full: list[Pack], lengths: dict[Pack, int], rows: Callable[[], None]
+        self, lengths: dict[Pack, int], full: list[Pack], rows: Callable[[], None]
     ) -> None:
+        """Force packs, of which `full` are finished, and commit. The caller holds `Packs.turn`:
+        nobody else closes one of them."""
         for pack in full:
             pack.write_directory()
         for pack in lengths:
@@ -190,7 +210,7 @@ class Writer:
                     self._index.set_pack(pack.number, length, sealed=pack in full)
             rows()
         # From here on nothing may raise: the rows name what a commit that fails would drop.
-        del self._full_packs[: len(full)]
+        self._full_packs = [pack for pack in self._full_packs if pack not in full]
         for pack in full:
             with suppress(OSError):
                 pack.close()
@@ -199,15 +219,33 @@ class Writer:
         """The object's row is there, or never will be: it needs not be remembered here any more."""
         self._appended.pop(object_id, None)
 
-    def give_up(self) -> None:
-        """Forget what was appended and not committed, and write to a new pack from here on."""
+    async def give_up(self) -> None:
+        """Forget what was appended and not committed, and write to a new pack from here on.
+
+        No commit of this writer is under way; :meth:`seal` may be. Cancelled, it leaves packs open
+        until it is called again, or :meth:`close`.
+        """
         self._appended.clear()
-        try:
-            self.close()
-        except Exception:
-            _log.exception("not all of it could be cut back; the next start does it")
-        # At once: what is appended from now on must not go where nothing commits it.
+        # Before the first await: nothing commits what these packs might still get.
+        self._leave_packs()
+        async with self.packs.turn:
+            try:
+                self._close_given_up()
+            except Exception:
+                _log.exception("not all of it could be cut back; the next start does it")
+
+    def _leave_packs(self) -> None:
+        self._given_up += self._packs()
         self._full_packs, self._pack = [], None
+
+    def _drop(self, packs: list[Pack]) -> None:
+        """Close packs that could not be finished. The caller holds `Packs.turn`."""
+        self._full_packs = [pack for pack in self._full_packs if pack not in packs]
+        self._given_up += [pack for pack in packs if pack not in self._given_up]
+        try:
+            self._close_given_up()
+        except Exception:
+            _log.exception("the next start finishes them")
 
     # -- durability
 
@@ -242,16 +280,31 @@ class Writer:
             pack.close()
 
     def close(self) -> None:
-        """Leave open packs readable by any unzip. Uncommitted entries are cut off."""
-        committed = self._index.packs()
-        for pack in self._packs():
-            length = committed.get(pack.number, (0, False))[0]
-            try:
-                _finish(pack, length)
-                if not length:
-                    self._disk.unlink(pack.path)
-            except OSError as error:
-                _log.error("%s: %s; the next start cuts it back", pack.path, error)
+        """Leave open packs readable by any unzip. Uncommitted entries are cut off.
+
+        Nothing else is under way with this writer.
+        """
+        self._leave_packs()
+        self._close_given_up()
+
+    def _close_given_up(self) -> None:
+        """Cut packs to what is committed and close them. A pack that was finished is left alone."""
+        packs = [pack for pack in self._given_up if not pack.is_closed]
+        self._given_up = []
+        try:
+            committed = self._index.packs()
+            for pack in packs:
+                length = committed.get(pack.number, (0, False))[0]
+                try:
+                    _finish(pack, length)
+                    if not length:
+                        self._disk.unlink(pack.path)
+                except OSError as error:
+                    _log.error("%s: %s; the next start cuts it back", pack.path, error)
+        finally:
+            for pack in packs:
+                with suppress(OSError):
+                    pack.close()
 
 
 def _finish(pack: Pack, length: int) -> None:

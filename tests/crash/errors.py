@@ -27,6 +27,7 @@ from fsmount.codec.samples import Frame
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.store import Store
+from tests.crash.alarms import alarms
 from tests.crash.planted import BUGS, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import Script, Spoilt, small_limits
@@ -163,8 +164,10 @@ def count(seed: int, operations: int) -> int:
     quiet()
     listen()
     small_limits()
-    calls, why = one(seed, operations, 0, "EIO", False)
+    with alarms() as errors:
+        calls, why = one(seed, operations, 0, "EIO", False)
     assert not why, why
+    assert not errors, errors
     return calls
 
 

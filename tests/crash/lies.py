@@ -243,13 +243,13 @@ def one(site: str, at: int, forever: bool, seed: int) -> tuple[str, str, int]:
     tried: list[int] = []
     failed, give_up = Encoder._failed, Encoder._give_up
 
-    def note(self: Encoder, ino: int, error: Exception) -> float:
+    def note(self: Encoder, ino: int, error: Exception) -> None:
         tried.append(ino)
-        return failed(self, ino, error)
+        failed(self, ino, error)
 
-    def note_all(self: Encoder, batch: list[Any]) -> None:
+    async def note_all(self: Encoder, batch: list[Any]) -> None:
         tried.extend(done.job.ino for done in batch)
-        give_up(self, batch)
+        await give_up(self, batch)
 
     rendering = Rendering()
     with tempfile.TemporaryDirectory() as scratch:

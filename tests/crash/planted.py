@@ -216,6 +216,26 @@ def _lost_log_folded() -> None:
     _set(Database, "close", close)
 
 
+def _packs_listed_before_the_lock() -> None:
+    async def seal(self: Writer) -> None:
+        if self._pack is not None and self._pack.length:
+            self._full_packs.append(self._pack)
+            self._pack = None
+        full = list(self._full_packs)
+        if full:
+            async with self.packs.turn:
+                await self._commit({pack: pack.length for pack in full}, full, lambda: None)
+
+    async def commit(self: Writer, rows: Callable[[], None]) -> None:
+        full = list(self._full_packs)
+        lengths = {pack: pack.length for pack in self._packs()}
+        async with self.packs.turn:
+            await self._commit(lengths, full, rows)
+
+    _set(Writer, "seal", seal)
+    _set(Writer, "commit", commit)
+
+
 def _set(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
@@ -237,6 +257,7 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "no-segment-sums": (_no_segment_sums, "rot"),
     "rows-of-any-kind": (_rows_of_any_kind, "rot"),
     "copy-not-compared": (_copy_not_compared, "rot"),
+    "packs-listed-before-the-lock": (_packs_listed_before_the_lock, "points"),
     "swallowed-error": (_swallowed_error, "errors"),
     "no-read-back": (_no_read_back, "lies"),
     "nobody-asks": (_nobody_asks, "takeover"),

@@ -25,6 +25,7 @@ import trio
 
 from fsmount.store import config
 from fsmount.store.store import Store
+from tests.crash.alarms import alarms
 from tests.crash.planted import BUGS, plant
 from tests.crash.script import Script, Tree, small_limits
 from tests.crash.traffic import Call, Tap, listen, tapped
@@ -125,8 +126,13 @@ def explore(seed: int, operations: int, every: int, again: int) -> tuple[int, in
         script = Script(seed, operations)
         chunks = Chunks()
         first = Noting(root, chunks, lambda: (script.now, script.then))
-        run_script(root, first, script)
-        return _judge_all(folder, first, chunks, every, again)
+        with alarms() as errors:
+            run_script(root, first, script)
+        wrong = [f"while the script ran: {error}" for error in errors]
+        if script.failed:
+            wrong.append(f"{script.failed} operations failed on a disk that did not")
+        points, states, found = _judge_all(folder, first, chunks, every, again)
+        return points, states, wrong + found
 
 
 def _judge_all(

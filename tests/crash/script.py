@@ -288,7 +288,7 @@ class Script:
             (self._unlink_open, 2), (self._mkdir, 4), (self._rmdir, 2), (self._symlink, 2),
             (self._link, 3), (self._chmod, 3), (self._xattr, 4), (self._fsync, 8),
             (self._fsyncdir, 4), (self._drain, 7), (self._read, 5), (self._repack, 11),
-            (self._room, 5),
+            (self._room, 5), (self._repack_all, 6),
         ]  # fmt: skip
         doing = self._chance.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         await doing(number)
@@ -559,6 +559,42 @@ class Script:
             await self._store.repack_quietly(lambda: next(go_on, False))
         except (OSError, FsmountError, ExceptionGroup):
             self.failed += 1
+
+    async def _repack_all(self, number: int) -> None:
+        """The command: with nothing else under way, or beside files that come as it begins.
+
+        By then it has waited for the encoder, so that it finishes packs while others commit.
+        """
+        store, sound = self._store, self._store._sound
+        count, wait = self._chance.choice([0, 1, 3, 6]), self._chance.randrange(12)
+
+        async def busy() -> None:
+            await sound()
+            # Making room asks, too, and no file can be written meanwhile.
+            if not store._repacking.locked():
+                for at in range(count):
+                    await self._write_new(self._root, b"%d-%d" % (number, at), self._body(at))
+                await self._until_appended()
+                for _ in range(wait):
+                    await trio.lowlevel.checkpoint()
+
+        _set(store, "_sound", busy)
+        try:
+            with trio.move_on_after(20):
+                await store.repack(lambda _: None)
+        except (OSError, FsmountError, ExceptionGroup):
+            self.failed += 1
+        finally:
+            _set(store, "_sound", sound)
+
+    async def _until_appended(self) -> None:
+        """Until an entry waits for its commit, or nothing is under way."""
+        writer = self._store._writer
+        assert writer is not None
+        for _ in range(500):
+            if writer._appended or not self._store.pending():
+                return
+            await trio.lowlevel.checkpoint()
 
     async def _room(self, number: int) -> None:
         """As on a disk that is full."""

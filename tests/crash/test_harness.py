@@ -24,6 +24,14 @@ SAMPLES = {
 }
 # Where one sample may miss a bug; the last option given counts.
 FURTHER = {
+    "points": [
+        [],
+        # Only the script itself, which must end without an error.
+        *(
+            ["--first", str(n), "--operations", "150", "--every", "2000"]
+            for n in (6, 2, 1, 5, 3, 4)
+        ),
+    ],
     "power": [["--first", str(first)] for first in range(1, 9)],
     "errors": [["--every", str(every)] for every in (61, 29, 13, 7)],
     "takeover": [["--every", str(every)] for every in (23, 11, 7, 5)],

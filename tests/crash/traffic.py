@@ -46,6 +46,11 @@ class Tap:
         return do()
 
 
+class Misused(BaseException):
+    """A descriptor was used that is not open: its number may be another file's. Nothing of the
+    store catches this."""
+
+
 class WatchedDisk(Disk):
     """A disk whose calls go through a tap; nothing is really forced, which makes it fast."""
 
@@ -70,7 +75,9 @@ class WatchedDisk(Disk):
         return fd
 
     def close(self, fd: int) -> None:
-        name = self._open.pop(fd, "?")
+        if fd not in self._open:
+            raise Misused(f"close of {fd}")
+        name = self._open.pop(fd)
         Disk.close(self, fd)
         self.tap.call(Call("close", name), lambda: None)
 
@@ -80,6 +87,8 @@ class WatchedDisk(Disk):
 
     def _where(self, fd: int) -> str:
         """The file's name now: it may have been renamed since it was opened."""
+        if fd not in self._open:
+            raise Misused(f"use of {fd}")
         return os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), self.root)
 
     def ftruncate(self, fd: int, size: int) -> None:

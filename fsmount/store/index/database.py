@@ -23,6 +23,8 @@ from fsmount.store.reserve import Reserve
 VFS = "cksmvfs"
 # As SQLite's own default for folding the log.
 _FOLD_PAGES = 1000
+# How long a statement waits for another process that has the database locked.
+_BUSY_MS = 10_000
 
 
 def address(path: Path, read_only: bool) -> str:
@@ -97,15 +99,22 @@ class Database:
         flags |= apsw.SQLITE_OPEN_URI
         with translated(path):
             self._db = apsw.Connection(address(path, read_only), vfs=VFS, flags=flags)
-            self._db.set_busy_timeout(10_000)
-            self._db.pragma("trusted_schema", False)
-            if not read_only:
-                self._db.pragma("journal_mode", "wal")
-                self._db.pragma("synchronous", 1)
-                # In place of SQLite's own folding.
-                self._db.set_wal_hook(self._note_log)
-            self._db.pragma("cache_size", -8192)
-            self._all("SELECT count(*) FROM meta")
+            try:
+                self._set_up(read_only=read_only)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _set_up(self, *, read_only: bool) -> None:
+        self._db.set_busy_timeout(_BUSY_MS)
+        self._db.pragma("trusted_schema", False)
+        if not read_only:
+            self._db.pragma("journal_mode", "wal")
+            self._db.pragma("synchronous", 1)
+            # In place of SQLite's own folding.
+            self._db.set_wal_hook(self._note_log)
+        self._db.pragma("cache_size", -8192)
+        self._all("SELECT count(*) FROM meta")
         if not read_only and self._log_bytes():
             # Another process wrote this log. It cannot tell us whether an fsync has failed.
             self.suspect = True
@@ -120,9 +129,11 @@ class Database:
         """
         if not self.read_only and not self._fold("TRUNCATE"):
             self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
+        # A thread may be forcing the log.
+        with self._forcing:
+            log, self._log = self._log, None
+            if log is not None:
+                os.close(log)
         self._db.close()
 
     def _note_log(self, _: apsw.Connection, name: str, pages: int) -> int:
@@ -183,7 +194,7 @@ class Database:
 
         The reserve alone would be used up one day, and then nothing could be deleted any more.
         """
-        if self.reserve is not None and self.reserve.spend_if_full():
+        if self.reserve is not None and self.reserve.is_due():
             # A reader, or a database that had to grow, keeps the log as it is.
             self._fold()
 
