@@ -11,7 +11,7 @@ from fsmount.cli.common import store_argument, with_store
 from fsmount.cli.output import SOME_SKIPPED, emit, json_option, listing, meter, warn
 from fsmount.errors import Damaged, NotRepairable, Repaired
 from fsmount.store.check import Report, check_contents, check_relations
-from fsmount.store.config import Layout, Lock, is_store
+from fsmount.store.config import Layout, Lock, enter, is_store, writing
 from fsmount.store.disk import Disk
 from fsmount.store.mending import mend
 from fsmount.store.repair import Repairs, rebuild_index
@@ -29,6 +29,9 @@ def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
     Without --full: index, packs and staged files against each other. With --full every object is
     rebuilt as a reader would get it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
     be rebuilt because a package is not installed.
+
+    What other programs put into the folders of the store, and folders that a copy has left out
+    because they were empty, are told as notices. They are no damage and change no exit code.
 
     --repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
     gives entries that are kept twice their bytes back, and removes the names of files that are
@@ -58,12 +61,9 @@ def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
 
 def _repair(path: Path, as_json: bool) -> int:
     repairs = Repairs()
-    lock = Lock(Layout(path).lock) if is_store(path) else None
-    if lock is not None:
-        try:
-            rebuild_index(path, Disk(), repairs)
-        finally:
-            lock.release()
+    if is_store(path):
+        with writing(path):
+            _rebuild(path, repairs)
 
     async def work(opened: Store) -> int:
         with meter("repairing", 0, 0) as progress:
@@ -72,7 +72,7 @@ def _repair(path: Path, as_json: bool) -> int:
         done = bool(repairs.rebuilt or repairs.healed or repairs.renamed)
         code = NotRepairable if repairs.lost or left else Repaired
         emit(
-            {**asdict(repairs), "left": left},
+            {**asdict(repairs), "left": left, "notices": _notices(report)},
             "nothing to repair" if not (done or repairs.lost or left) else _told(repairs, left),
             as_json,
         )
@@ -81,9 +81,23 @@ def _repair(path: Path, as_json: bool) -> int:
             listing([f"  lost: {name}" for name in repairs.lost])
             listing([f"  still damaged: {what}" for what in left])
             _print_unchecked(report)
+            _print_notices(report)
         return code.exit_code if done or repairs.lost or left else 0
 
     return with_store(path, work, read_only=False)
+
+
+def _rebuild(path: Path, repairs: Repairs) -> None:
+    """The first step of a repair, which needs no index that can be read."""
+    folder = enter(path)
+    try:
+        lock = Lock(Layout(folder.path).lock)
+        try:
+            rebuild_index(folder.path, Disk(), repairs)
+        finally:
+            lock.release()
+    finally:
+        folder.close()
 
 
 def _told(repairs: Repairs, left: list[str]) -> str:
@@ -104,6 +118,7 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
             "full": full,
             "findings": findings,
             "unchecked": unchecked,
+            "notices": _notices(report),
         },
         f"{report.objects} objects {how}: "
         + (f"{len(findings)} findings" if findings else "no damage found"),
@@ -115,9 +130,18 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
         warn(f"{what}: {why}")
         listing([f"  cannot be read: {name}" for name in files])
     _print_unchecked(report)
+    _print_notices(report)
 
 
 def _print_unchecked(report: Report) -> None:
     if report.unchecked:
         warn(f"{len(report.unchecked)} objects could not be rebuilt here, and are not damaged:")
         listing([f"  {why}: {', '.join(files)}" for why, files in report.unchecked])
+
+
+def _notices(report: Report) -> list[dict[str, str]]:
+    return [{"what": what, "why": why} for what, why in report.notices]
+
+
+def _print_notices(report: Report) -> None:
+    listing([f"notice: {what}: {why}" for what, why in report.notices])

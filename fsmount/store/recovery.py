@@ -7,12 +7,12 @@ which step cleans up after which crash.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from fsmount.errors import Damaged
+from fsmount.store import contents
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index
@@ -147,7 +147,7 @@ def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> None:
 
 def _clean_raw(layout: Layout, index: Index, bin_: _Bin) -> None:
     """Large files whose object was never committed go; their staged name is still there."""
-    for entry in os.scandir(layout.raw):
+    for entry in contents.own(layout.raw, contents.RAW):
         if not _is_kept(index, entry.name):
             bin_.drop(layout.raw / entry.name)
 
@@ -164,7 +164,7 @@ def _is_kept(index: Index, name: str) -> bool:
 def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> OpenPacks:
     """Drop unfinished tails, finish packs that are no longer written, open the newest."""
     packs, repacked = index.packs(), index.repacked()
-    for entry in os.scandir(layout.packs):
+    for entry in contents.own(layout.packs, contents.PACKS):
         if entry.name in layout.copies:
             continue
         stem = entry.name.removesuffix(".zip")

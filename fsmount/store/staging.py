@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fsmount.store import contents
 from fsmount.store.disk import Disk
 
 
@@ -18,9 +19,7 @@ class Staging:
 
     def tokens(self) -> list[int]:
         """All tokens that have a file now."""
-        if not self.folder.is_dir():
-            return []
-        return [int(entry.name) for entry in os.scandir(self.folder) if entry.name.isdigit()]
+        return [int(entry.name) for entry in contents.own(self.folder, contents.STAGED)]
 
     def reserve(self, token: int) -> None:
         """Never hand out `token` or a smaller one again (the index may know it)."""

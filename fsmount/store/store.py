@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from fsmount.codec.cache import Cache
 from fsmount.codec.deflate import known_answer
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError, ReadOnly, WorkerDied
-from fsmount.store import config, jobs
+from fsmount.store import config, contents, jobs
 from fsmount.store.bodies import Kept, Rendered, load_sums
 from fsmount.store.copier import Copier
 from fsmount.store.disk import Disk
@@ -65,10 +65,14 @@ class Store:
         self.path = path
         self.read_only = read_only
         self.disk = disk or Disk()
-        self.config = config.read(path)
-        self.layout = config.Layout(path)
-        self.lock = None if read_only else config.Lock(self.layout.lock, lock_wait_s)
+        # All files are reached through it: by its name another store may be found later.
+        self._folder = config.enter(path)
+        self.layout = config.Layout(self._folder.path)
+        self.lock = None
         try:
+            self.config = config.read(self.layout.root)
+            if not read_only:
+                self.lock = config.Lock(self.layout.lock, lock_wait_s)
             self.index = Index(self.layout.index, self.disk, read_only=read_only)
             if self.index.identity() != self.config.get("uuid"):
                 raise Damaged(self.layout.index, reason="it belongs to another store")
@@ -79,6 +83,7 @@ class Store:
             # Held by whoever moves entries of committed objects.
             self._repacking = trio.Lock()
             if not read_only:
+                contents.make_folders(self.layout, self.index, self.disk)
                 self._reserve = Reserve(self.layout.reserve, self.disk)
                 self._reserve.fill()
                 self.index.reserve = self._reserve
@@ -103,6 +108,7 @@ class Store:
         except BaseException:
             if self.lock is not None:
                 self.lock.release()
+            self._folder.close()
             raise
         # Half for finished files here, half for decoded layers in the workers.
         self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
@@ -135,17 +141,18 @@ class Store:
         disk: Disk | None = None,
         lock_wait_s: float = 0.0,
     ) -> Store:
-        """Open a store; raises NoStore, FormatUnsupported, StoreLocked, Damaged.
+        """Open a store; raises NoStore, FormatUnsupported, StoreLocked, NotWritable, Damaged.
 
         `lock_wait_s`: how long to wait for a process that is about to end.
         """
-        return cls(
-            path,
-            read_only=read_only,
-            cache_bytes=cache_bytes,
-            disk=disk,
-            lock_wait_s=lock_wait_s,
-        )
+        with nullcontext() if read_only else config.writing(path):
+            return cls(
+                path,
+                read_only=read_only,
+                cache_bytes=cache_bytes,
+                disk=disk,
+                lock_wait_s=lock_wait_s,
+            )
 
     def close(self) -> None:
         """Close everything; what is still staged is encoded the next time."""
@@ -158,6 +165,7 @@ class Store:
             self.index.close()
             if self.lock is not None:
                 self.lock.release()
+            self._folder.close()
 
     # -- in
 
@@ -447,8 +455,8 @@ class Store:
         totals = self.index.totals()
         kinds = {kind: totals["kinds"].get(kind, 0) for kind in ("key", "delta", "jpeg", "raw")}
         stored = self.index.bytes()
-        for folder in (self.layout.packs, self.layout.staging, self.layout.raw):
-            for entry in os.scandir(folder):
+        for folder, form in contents.forms(self.layout):
+            for entry in contents.own(folder, form):
                 # A staged file may go while we look, where a mount encodes beside us.
                 with suppress(FileNotFoundError):
                     found = entry.stat()

@@ -15,6 +15,7 @@ import apsw
 import apsw.sqlite_extra
 
 from fsmount.errors import Damaged
+from fsmount.folder import readable
 from fsmount.store.disk import Disk
 from fsmount.store.index.kinds import Kind
 from fsmount.store.index.schema import PAGE
@@ -53,6 +54,8 @@ def translated(path: Path) -> Iterator[None]:
             raise Damaged(path, reason="a page has a wrong checksum") from error
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError, apsw.SQLError) as error:
+        if path.exists() and not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from error
         # No such table: somebody emptied the file.
         raise Damaged(path, reason=error) from error
 
@@ -93,13 +96,43 @@ class Database:
                 self._db.pragma("synchronous", 1)
             self._db.pragma("cache_size", -8192)
             self._all("SELECT count(*) FROM meta")
+        self._check_opened()
+
+    def _check_opened(self) -> None:
+        """Raise OSError, and close, if SQLite may not write what is to be written, or if it may
+        have opened files of another folder."""
+        if self._is_moved():
+            code, text = errno.ESTALE, "the folder was moved while the index was opened"
+        elif not self.read_only and self._db.readonly("main"):
+            code, text = errno.EACCES, os.strerror(errno.EACCES)
+        else:
+            return
+        self._leave_log()
+        self._db.close()
+        raise OSError(code, text, str(self.file))
 
     def close(self) -> None:
         """Close; the write-ahead log is folded into the database where this is the last user."""
         if self._log is not None:
             os.close(self._log)
             self._log = None
+        if self._is_moved():
+            self._leave_log()
         self._db.close()
+
+    def _is_moved(self) -> bool:
+        """Whether the name by which SQLite has opened the database leads to another folder now.
+
+        It keeps the files that it has open. But it removes its log by that name when it closes.
+        """
+        try:
+            return not self.file.parent.samefile(Path(self._db.filename).parent)
+        except OSError:
+            return True
+
+    def _leave_log(self) -> None:
+        """The log stays where it is at the end: the next one who opens the database folds it."""
+        self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     # -- transactions and durability
 
@@ -249,5 +282,5 @@ class Database:
         try:
             rows = self._all("PRAGMA integrity_check")
         except (Damaged, OSError) as error:
-            return [str(error)]
+            return [readable(str(error))]
         return [str(row[0]) for row in rows if row[0] != "ok"]

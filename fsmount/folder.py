@@ -1,0 +1,86 @@
+"""A folder that is reached by a descriptor, whatever its name is by now.
+
+A program keeps a store open for weeks, and somebody renames the store's folder meanwhile. A path
+that the program took before would then mean nothing, or another store. A path below
+``/proc/self/fd/N`` means the folder behind descriptor N for as long as that is open.
+
+Worker processes inherit the descriptors of all folders under the same numbers
+(:mod:`fsmount.codec.workers`), so that such a path means the same in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from pathlib import Path
+
+_DESCRIPTORS = "/proc/self/fd"
+_NUMBER = re.compile(rf"{_DESCRIPTORS}/(\d+)")
+# Above stdin, stdout and stderr, which a child process replaces.
+_LOWEST = 3
+
+
+class Folder:
+    """An open folder. `path` leads to it for as long as it is open.
+
+    `given` is the name that it was opened by.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the folder; raises OSError."""
+        self.given = path
+        found = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.number = fcntl.fcntl(found, fcntl.F_DUPFD_CLOEXEC, _LOWEST)
+        finally:
+            os.close(found)
+        self.path = Path(_DESCRIPTORS, str(self.number))
+        self._is_open = True
+        try:
+            self._first = self._last = os.readlink(self.path)
+        except OSError as error:
+            os.close(self.number)
+            text = "fsmount needs /proc, which is not mounted here"
+            raise OSError(errno.ENOSYS, text, str(path)) from error
+        _folders[self.number] = self
+
+    @property
+    def name(self) -> str:
+        """The name to show: the one it was opened by, or the present one if it was moved."""
+        if self._is_open:
+            self._last = os.readlink(self.path)
+        return str(self.given) if self._last == self._first else self._last
+
+    def close(self) -> None:
+        """Close it. Messages that name `path` are still readable, until the number is reused."""
+        self._last = os.readlink(self.path)
+        self._is_open = False
+        os.close(self.number)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `path` leads to it."""
+        return self._is_open
+
+
+# By the number of the descriptor: the folder that has it, or had it last.
+_folders: dict[int, Folder] = {}
+
+
+def open_numbers() -> list[int]:
+    """The descriptors of all folders that are open."""
+    return [number for number, folder in _folders.items() if folder.is_open]
+
+
+def readable(text: str) -> str:
+    """A message with the names of folders in place of the paths that lead to them."""
+    if _DESCRIPTORS not in text:
+        return text
+    return _NUMBER.sub(_name, text)
+
+
+def _name(match: re.Match[str]) -> str:
+    folder = _folders.get(int(match[1]))
+    return match[0] if folder is None else folder.name
