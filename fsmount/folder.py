@@ -39,7 +39,7 @@ class Folder:
         self.path = Path(_DESCRIPTORS, str(self.number))
         self._is_open = True
         try:
-            self._first = self._last = os.readlink(self.path)
+            self._first = self._last = self._now()
         except OSError as error:
             os.close(self.number)
             text = "fsmount needs /proc, which is not mounted here"
@@ -50,14 +50,17 @@ class Folder:
     def name(self) -> str:
         """The name to show: the one it was opened by, or the present one if it was moved."""
         if self._is_open:
-            self._last = os.readlink(self.path)
+            self._last = self._now()
         return str(self.given) if self._last == self._first else self._last
 
     def close(self) -> None:
         """Close it. Messages that name `path` are still readable, until the number is reused."""
-        self._last = os.readlink(self.path)
+        self._last = self._now()
         self._is_open = False
         os.close(self.number)
+
+    def _now(self) -> str:
+        return os.readlink(f"{_DESCRIPTORS}/{self.number}")
 
     @property
     def is_open(self) -> bool:

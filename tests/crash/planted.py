@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fsmount.folder import Folder
 from fsmount.mount.handles import OpenFiles
 from fsmount.store import copies, room
 from fsmount.store.bodies import SEGMENT_BYTES, Kept
@@ -170,6 +171,16 @@ def _copy_not_compared() -> None:
     _set(copies, "disagreement", lambda layout, index: "")
 
 
+def _by_name() -> None:
+    real = Folder.__init__
+
+    def init(self: Folder, path: Path) -> None:
+        real(self, path)
+        self.path = path.absolute()
+
+    _set(Folder, "__init__", init)
+
+
 def _set(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
@@ -190,6 +201,7 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "rows-of-any-kind": (_rows_of_any_kind, "rot"),
     "copy-not-compared": (_copy_not_compared, "rot"),
     "swallowed-error": (_swallowed_error, "errors"),
+    "by-name": (_by_name, "points"),
     "no-read-back": (_no_read_back, "lies"),
 }
 

@@ -30,7 +30,8 @@ def address(path: Path, read_only: bool) -> str:
     Reading beside a writer takes a file of shared memory. Where the folder cannot be written
     there is no writer, and SQLite must be told so.
     """
-    uri = f"file:{quote(os.fsencode(path.absolute()))}"
+    # SQLite would resolve it, too, and a VFS of apsw cannot.
+    uri = f"file:{quote(os.fsencode(path.parent.resolve() / path.name))}"
     log = path.with_name(path.name + "-wal")
     no_log = not log.exists() or not log.stat().st_size
     if read_only and no_log and not os.access(path.parent, os.W_OK):
