@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import re
 from pathlib import Path
 
 _DESCRIPTORS = "/proc/self/fd"
 _NUMBER = re.compile(rf"{_DESCRIPTORS}/(\d+)")
-# Above stdin, stdout and stderr, which a child process replaces.
+# Numbers for descriptors of folders, in turn: a path that is used too late should lead nowhere, and
+# not to the next store. Above stdin, stdout and stderr, which a child process replaces.
+_numbers = itertools.cycle(range(100, 1000))
 _LOWEST = 3
 
 
@@ -33,7 +36,7 @@ class Folder:
         self.given = path
         found = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self.number = fcntl.fcntl(found, fcntl.F_DUPFD_CLOEXEC, _LOWEST)
+            self.number = _duplicate(found)
         finally:
             os.close(found)
         self.path = Path(_DESCRIPTORS, str(self.number))
@@ -66,6 +69,14 @@ class Folder:
     def is_open(self) -> bool:
         """Whether `path` leads to it."""
         return self._is_open
+
+
+def _duplicate(number: int) -> int:
+    try:
+        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, next(_numbers))
+    except OSError:
+        # The process may have fewer descriptors.
+        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _LOWEST)
 
 
 # By the number of the descriptor: the folder that has it, or had it last.

@@ -25,13 +25,12 @@ VFS = "cksmvfs"
 
 
 def address(path: Path, read_only: bool) -> str:
-    """The URI of the database file.
+    """The URI of a database file: an absolute path without links.
 
     Reading beside a writer takes a file of shared memory. Where the folder cannot be written
     there is no writer, and SQLite must be told so.
     """
-    # SQLite would resolve it, too, and a VFS of apsw cannot.
-    uri = f"file:{quote(os.fsencode(path.parent.resolve() / path.name))}"
+    uri = f"file:{quote(os.fsencode(path))}"
     log = path.with_name(path.name + "-wal")
     no_log = not log.exists() or not log.stat().st_size
     if read_only and no_log and not os.access(path.parent, os.W_OK):
@@ -88,8 +87,12 @@ class Database:
         register_vfs()
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         flags |= apsw.SQLITE_OPEN_URI
+        # What SQLite would take, too.
+        self._place = path.parent.resolve()
         with translated(path):
-            self._db = apsw.Connection(address(path, read_only), vfs=VFS, flags=flags)
+            self._db = apsw.Connection(
+                address(self._place / path.name, read_only), vfs=VFS, flags=flags
+            )
             self._db.set_busy_timeout(10_000)
             self._db.pragma("trusted_schema", False)
             if not read_only:
@@ -127,7 +130,7 @@ class Database:
         It keeps the files that it has open. But it removes its log by that name when it closes.
         """
         try:
-            return not self.file.parent.samefile(Path(self._db.filename).parent)
+            return not self.file.parent.samefile(self._place)
         except OSError:
             return True
 
