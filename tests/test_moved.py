@@ -80,6 +80,7 @@ async def test_what_is_written_before_and_after_is_in_the_store_that_was_moved(r
         await settled(store, files)
     store.close()
     assert files_of(root) == new
+    assert (moved / "index.sqlite-wal").stat().st_size == 0
     await whole(moved, files)
     await whole(root, {})
 

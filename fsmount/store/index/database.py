@@ -122,6 +122,7 @@ class Database:
             self._log = None
         if self._is_moved():
             self._leave_log()
+            self._empty_log()
         self._db.close()
 
     def _is_moved(self) -> bool:
@@ -135,8 +136,14 @@ class Database:
             return True
 
     def _leave_log(self) -> None:
-        """The log stays where it is at the end: the next one who opens the database folds it."""
+        """Keep SQLite from folding and removing a log when it closes."""
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+    def _empty_log(self) -> None:
+        """Fold the log, which takes no name; where that fails the next user does it."""
+        self._db.set_busy_timeout(0)
+        with suppress(apsw.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # -- transactions and durability
 
