@@ -61,7 +61,7 @@ class Packs:
         self.damage = []  # a line for each place in a pack that cannot be read
         # Others may have put something of their own there.
         paths = sorted(path for path in folder.glob("[0-9]*.zip") if path.is_file())
-        paths = [path for path in paths if re.fullmatch("[0-9]{8,}", path.stem)]
+        paths = [path for path in paths if re.fullmatch("[0-9]{8}|[1-9][0-9]{8,}", path.stem)]
         for path in paths:
             if path.stat().st_size:
                 with path.open("rb") as file:

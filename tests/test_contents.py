@@ -166,6 +166,18 @@ async def test_repair_leaves_it_alone(root: Path, files: dict[bytes, bytes], dam
     assert report.findings == []
 
 
+async def test_unpack_leaves_it_out(root: Path, files: dict[bytes, bytes], tmp_path: Path) -> None:
+    await fill(root, files)
+    litter(root)
+    script = Path(__file__).parents[1] / "contrib" / "unpack.py"
+    for number, source in enumerate((root, root / "packs")):
+        out = tmp_path / f"out{number}"
+        command = [sys.executable, str(script), str(source), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert {os.fsencode(path.name): path.read_bytes() for path in out.iterdir()} == files
+
+
 async def test_repair_finds_staged_files_among_others(root: Path) -> None:
     store = Store.open(root)
     put(store, b"a", b"staged")
