@@ -59,7 +59,9 @@ class Packs:
         self.entries = {}  # id -> (suffix, stored record, payload, CRC-32 of the payload)
         self.places = {}  # (name of the pack, offset) -> the same
         self.damage = []  # a line for each place in a pack that cannot be read
-        paths = sorted(folder.glob("*.zip"))
+        # Others may have put something of their own there.
+        paths = sorted(path for path in folder.glob("[0-9]*.zip") if path.is_file())
+        paths = [path for path in paths if re.fullmatch("[0-9]{8}|[1-9][0-9]{8,}", path.stem)]
         for path in paths:
             if path.stat().st_size:
                 with path.open("rb") as file:

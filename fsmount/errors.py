@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno as _errno
 
+from fsmount.folder import readable
+
 
 class FsmountError(Exception):
     """{detail}"""
@@ -22,11 +24,20 @@ class FsmountError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders by pickle, which calls the class with positional arguments.
-        return _rebuild, (type(self), self.detail, self.fields)
+        # The other process may not know the folder that a path leads to by its descriptor.
+        fields = {name: _told(value) for name, value in self.fields.items()}
+        return _rebuild, (type(self), _told(self.detail), fields)
 
     def __str__(self) -> str:
         template = " ".join((type(self).__doc__ or "{detail}").split())
-        return template.format(detail=self.detail, **self.fields)
+        return readable(template.format(detail=self.detail, **self.fields))
+
+
+def _told(value: object) -> object:
+    """The value, or its text where that names a folder by its descriptor."""
+    text = str(value)
+    shown = readable(text)
+    return value if shown == text else shown
 
 
 def _rebuild(kind: type[FsmountError], detail: object, fields: dict[str, object]) -> FsmountError:
@@ -56,6 +67,16 @@ class StoreExists(FsmountError):
     """{detail} already holds a store, or is a folder that is not empty. Choose a new path."""
 
     exit_code = 2
+
+
+class NotWritable(FsmountError):
+    """{detail} cannot be written: {reason}"""
+
+    errno = _errno.EROFS
+
+
+class OnlyReadable(NotWritable):
+    """{detail} cannot be written ({reason}). To see its files without changing them: use -o ro"""
 
 
 class StoreLocked(FsmountError):

@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from fsmount.store import encoder, jobs
 from fsmount.store import pack as packs
+from fsmount.store.config import Layout
 from fsmount.store.index import ROOT
 from fsmount.store.store import Store
 from tests.encoding import (
@@ -53,9 +54,9 @@ async def test_packs_are_sealed_when_they_are_full(
     assert list(table) == [1, 2, 3, 4, 5]
     assert [sealed for _, sealed in table.values()] == [True] * 4 + [False]
     for number in range(1, 5):
-        assert len(unzipped(store.layout.pack(number))) == 3
+        assert len(unzipped(Layout(root).pack(number))) == 3
     store.close()
-    assert len(unzipped(store.layout.pack(5))) == 2
+    assert len(unzipped(Layout(root).pack(5))) == 2
     assert open_files(root) == []
     await reopened(root, files)
 
@@ -120,7 +121,7 @@ async def test_a_pack_that_could_not_be_forced_is_not_written_to_again(
         put(store, b"b", NOTE * 2)
         await settled(store, files)
     assert [found.pack for found in store.index.all_objects()] == [1, 2]
-    assert len(unzipped(store.layout.pack(1))) == 1
+    assert len(unzipped(Layout(root).pack(1))) == 1
     store.close()
     assert open_files(root) == []
     await reopened(root, files)

@@ -81,7 +81,7 @@ async def test_one_renewal_after_the_other(root: Path, monkeypatch: pytest.Monke
         store.renew_copies()
         await until(lambda: len(made) == 2)
     store.close()
-    assert made == [str(Layout(root).index)] * 2
+    assert made == [str(store.layout.index)] * 2
 
 
 def test_a_clean_end_writes_only_what_has_changed(root: Path) -> None:

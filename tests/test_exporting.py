@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import DiskFull, FsmountError
+from fsmount.store.config import Layout
 from fsmount.store.exporting import Exporter
 from fsmount.store.store import Store
 from fsmount.store.tree import find
@@ -49,7 +50,7 @@ async def damage(root: Path, path: bytes) -> None:
     inode = find(store, path)
     assert inode is not None and inode.object_id is not None
     found = store.index.object(inode.object_id)
-    pack = store.layout.pack(found.pack)
+    pack = Layout(root).pack(found.pack)
     store.close()
     data = bytearray(pack.read_bytes())
     data[found.offset + found.length - 1] ^= 1
@@ -205,6 +206,8 @@ async def test_a_write_that_is_cut_short_is_no_success(
     real = os.open
 
     def to_a_full_disk(path: Path, flags: int, mode: int = 0o777) -> int:
+        if not flags & os.O_CREAT:
+            return real(path, flags, mode)
         os.close(real(path, flags, mode))
         return real("/dev/full", os.O_WRONLY)
 

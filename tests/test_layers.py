@@ -13,14 +13,15 @@ import fsmount
 PACKAGE = Path(fsmount.__file__).parent
 # A room may import itself and what is named here.
 ROOMS = {
-    "errors": set(),
-    "codec": {"errors"},
+    "folder": set(),
+    "errors": {"folder"},
+    "codec": {"errors", "folder"},
     "legacy": {"codec", "errors"},
-    "store": {"legacy", "codec", "errors"},
-    "mount": {"store", "codec", "errors"},
+    "store": {"legacy", "codec", "errors", "folder"},
+    "mount": {"store", "codec", "errors", "folder"},
     # Beside the store: it shares its workers and caches, never its files.
     "album": {"codec", "errors"},
-    "cli": {"mount", "album", "store", "legacy", "codec", "errors"},
+    "cli": {"mount", "album", "store", "legacy", "codec", "errors", "folder"},
     # The package itself holds the version, for everybody.
     "__init__": set(),
     "__main__": {"cli"},

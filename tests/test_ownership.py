@@ -291,7 +291,7 @@ async def test_a_writer_that_may_live_loses_nothing(
         (root / "lock").write_bytes(b"")
     other = Store.open(root, force_lock=True, disk=disk)
     # What the first one has mapped of it is not to come back over what the second one needs.
-    assert (("unlink", root / "index.sqlite-shm") in disk.calls) == unproved
+    assert (("unlink", other.layout.index_shared) in disk.calls) == unproved
     lost = [path.read_bytes() for path in (root / "lost").glob("staging-*")]
     assert lost == [b"accepted"] * unproved
     assert other.staging.tokens() == []

@@ -18,6 +18,7 @@ from fsmount.codec.webp import Effort
 from fsmount.errors import ReadOnly, WorkerDied
 from fsmount.store import encoder, repack
 from fsmount.store.check import check_contents, check_relations
+from fsmount.store.config import Layout
 from fsmount.store.index import ROOT
 from fsmount.store.repack import Summary
 from fsmount.store.store import Store
@@ -93,7 +94,7 @@ async def whole(root: Path, files: dict[bytes, bytes]) -> None:
             report = check_relations(store)
             await check_contents(store, report, lambda count: None)
             assert report.findings == []
-        known = {store.layout.pack(number) for number in store.index.packs()}
+        known = {Layout(root).pack(number) for number in store.index.packs()}
     left = {path for path in (root / "packs").glob("*.zip") if path.stat().st_size}
     assert left == known
     for path in known:
@@ -313,7 +314,7 @@ async def test_a_damaged_object_stays_where_it_is(root: Path) -> None:
         assert inode is not None
         assert inode.object_id is not None
         found = store.index.object(inode.object_id)
-        path = store.layout.pack(found.pack)
+        path = Layout(root).pack(found.pack)
     data = bytearray(path.read_bytes())
     data[found.offset + found.length - 3] ^= 1
     path.write_bytes(data)

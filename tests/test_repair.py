@@ -282,7 +282,7 @@ def test_damage_of_the_copies_is_found_and_mended(root: Path) -> None:
     assert repairs == Repairs()
     assert repair(root)[1].findings == []
     shutil.rmtree(root / "packs")
-    with pytest.raises(OSError):
+    with pytest.raises(Damaged, match="the folder is missing"):
         repair(root)
 
 

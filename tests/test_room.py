@@ -16,6 +16,7 @@ import trio.testing
 from fsmount.errors import ReadOnly
 from fsmount.store import jobs, pack, room
 from fsmount.store import store as store_module
+from fsmount.store.config import Layout
 from fsmount.store.index import ROOT
 from fsmount.store.repack import Repacker
 from fsmount.store.reserve import RESERVE_BYTES, Reserve
@@ -174,7 +175,7 @@ async def test_a_damaged_entry_keeps_its_pack_only(root: Path) -> None:
         assert inode is not None
         assert inode.object_id is not None
         found = store.index.object(inode.object_id)
-        path = store.layout.pack(found.pack)
+        path = Layout(root).pack(found.pack)
     data = bytearray(path.read_bytes())
     data[found.offset + found.length - 5] ^= 1
     path.write_bytes(data)
@@ -222,7 +223,7 @@ async def test_a_pack_is_not_cut_while_somebody_reads_from_it(
             assert paths[0].stat().st_size >= size
             go.set()
     assert data == [files[b"03.png"]]
-    assert paths[0].stat().st_size < size - 2 * SIZE + MORE
+    assert Layout(root).pack(number).stat().st_size < size - 2 * SIZE + MORE
     await whole(root, files)
 
 

@@ -13,6 +13,7 @@ import click
 
 from fsmount import __version__
 from fsmount.errors import Damaged, FsmountError
+from fsmount.folder import readable
 
 # Where each command stands: module of this package, and name in it.
 _COMMANDS = {
@@ -109,7 +110,7 @@ def _report(error: BaseException) -> int:
         click.echo(f"fsmount: {error}", err=True)
         return error.exit_code
     if isinstance(error, OSError) and error.errno is not None:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        where = "" if error.filename is None else f"{readable(os.fsdecode(error.filename))}: "
         click.echo(f"fsmount: {where}{error.strerror}", err=True)
         return 1
     raise error

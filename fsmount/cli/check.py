@@ -11,7 +11,7 @@ from fsmount.cli.common import force_lock_option, store_argument, with_store
 from fsmount.cli.output import SOME_SKIPPED, counted, emit, json_option, listing, meter, warn
 from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
 from fsmount.store.check import Report, check_contents, check_relations
-from fsmount.store.config import Layout, is_store
+from fsmount.store.config import Layout, enter, is_store, writing
 from fsmount.store.disk import Disk
 from fsmount.store.lock import Lock
 from fsmount.store.mending import mend
@@ -33,6 +33,9 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
     rebuilt as a reader would get it; a damaged entry is one finding, with the names of all files
     that need it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
     be rebuilt because a package is not installed.
+
+    What other programs put into the folders of the store, and folders that a copy has left out
+    because they were empty, are told as notices. They are no damage and change no exit code.
 
     --repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
     gives entries that are kept twice their bytes back, and removes the names of files that are
@@ -65,11 +68,8 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
 def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
     repairs = Repairs()
     if is_store(path):
-        ownership = Ownership(Lock(Layout(path).lock, force=force_lock))
-        try:
-            rebuild_index(path, OwnedDisk(Disk(), ownership), repairs)
-        finally:
-            ownership.release()
+        with writing(path):
+            _rebuild(path, repairs, force_lock=force_lock)
 
     async def work(opened: Store) -> int:
         with meter("repairing", 0, 0) as progress:
@@ -78,7 +78,7 @@ def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
         done = bool(repairs.rebuilt or repairs.healed or repairs.renamed)
         code = NotRepairable if repairs.lost or left else Repaired
         emit(
-            {**asdict(repairs), "left": left},
+            {**asdict(repairs), "left": left, "notices": _notices(report)},
             "nothing to repair" if not (done or repairs.lost or left) else _told(repairs, left),
             as_json,
         )
@@ -87,9 +87,23 @@ def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
             listing([f"  lost: {name}" for name in repairs.lost])
             listing([f"  still damaged: {what}" for what in left])
             _print_unchecked(report)
+            _print_notices(report)
         return code.exit_code if done or repairs.lost or left else 0
 
     return with_store(path, work, read_only=False)
+
+
+def _rebuild(path: Path, repairs: Repairs, *, force_lock: bool) -> None:
+    """The first step of a repair, which needs no index that can be read."""
+    folder = enter(path)
+    try:
+        ownership = Ownership(Lock(Layout(folder.path).lock, force=force_lock))
+        try:
+            rebuild_index(folder.path, OwnedDisk(Disk(), ownership), repairs)
+        finally:
+            ownership.release()
+    finally:
+        folder.close()
 
 
 def _told(repairs: Repairs, left: list[str]) -> str:
@@ -112,6 +126,7 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
             "damaged_entries": len(report.damaged),
             "files_hit": len(report.hit),
             "unchecked": unchecked,
+            "notices": _notices(report),
         },
         f"{counted(report.objects, 'object')} {how}: "
         + (counted(len(findings), "finding") if findings else "no damage found"),
@@ -129,6 +144,7 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
         warn(f"{what}: {why}")
         listing([f"  cannot be read: {name}" for name in files])
     _print_unchecked(report)
+    _print_notices(report)
 
 
 def _print_unchecked(report: Report) -> None:
@@ -136,3 +152,11 @@ def _print_unchecked(report: Report) -> None:
         objects = counted(len(report.unchecked), "object")
         warn(f"{objects} could not be rebuilt here; that is no damage:")
         listing([f"  {why}: {', '.join(files)}" for why, files in report.unchecked])
+
+
+def _notices(report: Report) -> list[dict[str, str]]:
+    return [{"what": what, "why": why} for what, why in report.notices]
+
+
+def _print_notices(report: Report) -> None:
+    listing([f"notice: {what}: {why}" for what, why in report.notices])

@@ -51,6 +51,7 @@ from fsmount.codec.worker_process import (
     unpack,
 )
 from fsmount.errors import WorkerDied
+from fsmount.folder import open_numbers
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
@@ -347,7 +348,9 @@ class Workers:
 
 
 def _launch(code: str, fd: int) -> subprocess.Popen[bytes]:
-    """A Python that runs `code` and inherits `fd`. OSError if there is no room for a process.
+    """A Python that runs `code` and inherits `fd` and all folders that are open.
+
+    OSError if there is no room for a process.
 
     Not to be called in a helper thread: the kernel sends the child its death signal when the thread
     that started it ends.
@@ -357,7 +360,8 @@ def _launch(code: str, fd: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         # Nothing a library prints may get between what this process writes.
         stdout=subprocess.DEVNULL,
-        pass_fds=[fd],
+        # Jobs get paths that lead through the descriptors of folders.
+        pass_fds=[fd, *open_numbers()],
         # Keeps the terminal's Ctrl-C away while the child does not ignore it yet.
         start_new_session=True,
         env={**os.environ, **ENVIRONMENT, "PYTHONPATH": _import_path()},

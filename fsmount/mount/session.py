@@ -25,7 +25,8 @@ from typing import Any, NoReturn
 import pyfuse3
 import trio
 
-from fsmount.errors import FsmountError, NoFuse, UsageError
+from fsmount.errors import FsmountError, NoFuse, NotWritable, OnlyReadable, UsageError
+from fsmount.folder import Folder, readable
 from fsmount.mount.beside import FIRST, OperationsBeside
 from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, TIMEOUT_S, Operations, Overrides
 from fsmount.mount.idle import repack_when_idle
@@ -137,8 +138,9 @@ def _become_daemon(
         if os.fork():
             os._exit(0)
         os.umask(0o077)
-        # Into a folder that is only shown nothing is written.
-        usual = os.devnull if open_tree is not None else str(source / "mount.log")
+        # Into a folder that is only shown nothing is written. The log of a store stays in it
+        # where that is moved.
+        usual = os.devnull if open_tree is not None else str(Folder(source).path / "mount.log")
         _detach_streams(log_to(os.environ.get("FSMOUNT_LOG") or usual))
         os.chdir("/")
 
@@ -154,7 +156,7 @@ def _become_daemon(
         _report(sender, error)
     except BaseException as error:
         _log.critical("the mount ended", exc_info=error)
-        _report(sender, FsmountError(f"the mount ended: {error!r}"))
+        _report(sender, FsmountError(readable(f"the mount ended: {error!r}")))
     finally:
         logging.shutdown()
         os._exit(code)
@@ -177,10 +179,17 @@ def log_to(path: str | None) -> int:
     root = logging.getLogger()
     handler: logging.StreamHandler[Any]
     handler = logging.StreamHandler() if path is None else _file_handler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     return int(handler.stream.fileno())
+
+
+class _Formatter(logging.Formatter):
+    """Names folders as people know them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return readable(super().format(record))
 
 
 def _file_handler(path: str) -> logging.StreamHandler[Any]:
@@ -228,18 +237,21 @@ async def _serve(
     if open_tree is not None:
         await serve_tree(open_tree(source, options), mountpoint, options, ready)
         return
-    store = Store.open(
-        source,
-        read_only=options.read_only,
-        cache_bytes=options.cache_bytes,
-        lock_wait_s=_LOCK_WAIT_S,
-        force_lock=options.force_lock,
-    )
+    try:
+        store = Store.open(
+            source,
+            read_only=options.read_only,
+            cache_bytes=options.cache_bytes,
+            lock_wait_s=_LOCK_WAIT_S,
+            force_lock=options.force_lock,
+        )
+    except NotWritable as error:
+        raise OnlyReadable(error.detail, **error.fields) from error
     try:
         if beside is None:
             await serve_store(store, mountpoint, options, ready)
         else:
-            tree = beside(source, options)
+            tree = beside(store.layout.root, options)
             async with tree.running():
                 await serve_store(store, mountpoint, options, ready, tree)
     finally:

@@ -207,7 +207,7 @@ class Vfs:
 
     async def statfs(self) -> os.statvfs_result:
         """The disk behind the store."""
-        return os.statvfs(self._store.staging.folder)
+        return os.statvfs(self._store.layout.root)
 
     # -- checks
 

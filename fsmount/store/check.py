@@ -17,7 +17,8 @@ import trio
 from numpy.typing import NDArray
 
 from fsmount.errors import Damaged, NeedsExtra
-from fsmount.store import copies
+from fsmount.folder import readable
+from fsmount.store import contents, copies
 from fsmount.store.index import Inode, Object
 from fsmount.store.pack import read_entry, scan
 from fsmount.store.staging import writer_of
@@ -34,7 +35,8 @@ class Report:
     `readable`: whether the index can be read at all; if not, nothing else was looked at.
     `unreadable`: objects whose bytes could not be had. `unchecked`: (reason, objects), which are no
     findings: what it takes to render them is not installed. `damaged`: objects that cannot be
-    read for damage of their own, and `hit`: names of the files that need these.
+    read for damage of their own, and `hit`: names of the files that need these. `notices`: (what,
+    why) of the folders, which is no damage either.
     """
 
     objects: int = 0
@@ -44,6 +46,7 @@ class Report:
     unchecked: list[tuple[str, list[str]]] = field(default_factory=list)
     damaged: set[int] = field(default_factory=set)
     hit: set[str] = field(default_factory=set)
+    notices: list[tuple[str, str]] = field(default_factory=list)
 
 
 # What, why, and the objects that cannot be read for it.
@@ -78,6 +81,7 @@ def check_relations(store: Store) -> Report:
     while True:
         report, packs = _relations(store)
         if not report.readable or not report.findings or store.index.packs() == packs:
+            report.notices += contents.notices(store.layout)
             return report
         # A repack beside us removed a pack while we looked.
 
@@ -274,7 +278,7 @@ def _copies(store: Store) -> Iterator[tuple[str, str]]:
             for _ in copies.read(path.read_bytes(), store.index.identity()):
                 pass
         except (OSError, Damaged) as error:
-            yield f"packs/{path.name}", str(error)
+            yield f"packs/{path.name}", readable(str(error))
     path = store.layout.second_entries
     if path.exists():
         whole = sum(length for _, length, _ in scan(path))
@@ -309,7 +313,7 @@ async def _check_object(
         if _dropped(store, found):
             return
         # Whatever a damaged record makes our code raise is damage of this object.
-        faults.found[found.id] = found, str(error) or repr(error)
+        faults.found[found.id] = found, readable(str(error) or repr(error))
     finally:
         slots.release()
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsmount.errors import FormatUnsupported, NoStore, StoreExists
+from fsmount.errors import FormatUnsupported, NoStore, NotWritable, StoreExists
+from fsmount.folder import Folder
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index
 
 FORMAT = 1
 _CONFIG = "fsmount.json"
+# What the system says where nothing may be written.
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,11 @@ class Layout:
     def raw(self) -> Path:
         """Folder of large files kept verbatim, named by object id."""
         return self.root / "raw"
+
+    @property
+    def folders(self) -> tuple[Path, Path, Path]:
+        """All folders that a store has."""
+        return self.packs, self.staging, self.raw
 
     @property
     def lock(self) -> Path:
@@ -104,7 +115,7 @@ def make(root: Path, disk: Disk) -> None:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise StoreExists(root)
     disk.mkdir(root, parents=True)
-    for folder in (layout.packs, layout.staging, layout.raw):
+    for folder in layout.folders:
         disk.mkdir(folder)
     identity = str(uuid.uuid4())
     now_ns = time.time_ns()
@@ -119,6 +130,26 @@ def make(root: Path, disk: Disk) -> None:
     disk.write_file(layout.opened, b"0\n")
     # Last, so that a folder with a config file is a whole store.
     disk.write_file(layout.config, json.dumps(config, indent=2).encode() + b"\n")
+
+
+def enter(root: Path) -> Folder:
+    """The folder of a store, open; raises :class:`NoStore`, OSError."""
+    try:
+        return Folder(root)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NoStore(root) from error
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Where the system refuses to write inside the block, :class:`NotWritable` is raised."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        raise NotWritable(root, reason=f"{where}{error.strerror}") from error
 
 
 def read(root: Path) -> dict[str, Any]:

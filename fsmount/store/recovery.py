@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fsmount.errors import Damaged
+from fsmount.store import contents
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index
@@ -186,10 +187,9 @@ def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> set[int]:
 
 def _clean_raw(layout: Layout, index: Index, bin_: _Bin) -> None:
     """Large files whose object was never committed go; their staged name is still there."""
-    with os.scandir(layout.raw) as entries:
-        for entry in entries:
-            if not _is_kept(index, entry.name):
-                bin_.drop(layout.raw / entry.name)
+    for entry in contents.own(layout.raw, contents.RAW):
+        if not _is_kept(index, entry.name):
+            bin_.drop(layout.raw / entry.name)
 
 
 def _is_kept(index: Index, name: str) -> bool:
@@ -204,13 +204,12 @@ def _is_kept(index: Index, name: str) -> bool:
 def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> OpenPacks:
     """Drop unfinished tails, finish packs that are no longer written, open the newest."""
     packs, repacked = index.packs(), index.repacked()
-    with os.scandir(layout.packs) as entries:
-        for entry in entries:
-            if entry.name in layout.copies:
-                continue
-            stem = entry.name.removesuffix(".zip")
-            if not stem.isdigit() or int(stem) not in packs:
-                bin_.drop(layout.packs / entry.name)
+    for entry in contents.own(layout.packs, contents.PACKS):
+        if entry.name in layout.copies:
+            continue
+        stem = entry.name.removesuffix(".zip")
+        if not stem.isdigit() or int(stem) not in packs:
+            bin_.drop(layout.packs / entry.name)
     # Packs that repack alone has written, and the others: the newest of each is written on.
     again = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
     newest = {max(again, default=0), max(packs.keys() - again, default=0)}

@@ -35,6 +35,7 @@ import trio
 from fsmount.codec import images
 from fsmount.codec.workers import Workers
 from fsmount.errors import FsmountError, WorkerDied
+from fsmount.folder import readable
 from fsmount.store import jobs, mover
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
@@ -211,7 +212,7 @@ class Repacker:
             except Exception as error:
                 unforeseen = None if isinstance(error, FsmountError) else error
                 _log.error("object %d stays: %s", found.id, error, exc_info=unforeseen)
-                self.summary.problems.append((found.id, str(error) or repr(error)))
+                self.summary.problems.append((found.id, readable(str(error) or repr(error))))
             progress(1)
 
     async def _entry(self, found: Object, again: bool) -> Entry:

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from fsmount.codec import record
 from fsmount.errors import Damaged, FsmountError
-from fsmount.store import config, copies, jobs
+from fsmount.folder import readable
+from fsmount.store import config, contents, copies, jobs
 from fsmount.store.bodies import Kept, load_sums
 from fsmount.store.config import Layout
 from fsmount.store.copies import Rows
@@ -62,6 +63,9 @@ def rebuild_index(root: Path, disk: Disk, repairs: Repairs) -> None:
     why = _unreadable(layout, disk, identity)
     if not why:
         return
+    if not layout.packs.is_dir():
+        # Perhaps a disk that is not there. An index made without packs would know no file.
+        raise Damaged(layout.packs, reason=contents.MISSING)
     repairs.rebuilt = why
     rows = copies.read_rows(layout, identity) or Rows()
     world = _World(layout, rows, repairs)
@@ -89,14 +93,14 @@ def _unreadable(layout: Layout, disk: Disk, identity: str) -> str:
     try:
         index = Index(layout.index, disk)
     except (FsmountError, OSError) as error:
-        return str(error)
+        return readable(str(error))
     try:
         problems = index.integrity()
         if not problems and index.identity() != identity:
             problems = ["it belongs to another store"]
         return "; ".join(problems[:3]) or _wrong_rows(layout, index)
     except (FsmountError, OSError) as error:
-        return str(error)
+        return readable(str(error))
     finally:
         index.close()
 
@@ -237,7 +241,7 @@ class _World:
             )
         except (FsmountError, KeyError, ValueError, TypeError) as error:
             _log.error("object %d: %s", place.id, error)
-            self._repairs.lost.append(f"object {place.id}: {error}")
+            self._repairs.lost.append(readable(f"object {place.id}: {error}"))
             return None
 
     def _add(self, found: _Found, reader: Reader) -> None:
@@ -251,7 +255,7 @@ class _World:
             elif kept:
                 self._check_kept(found)
         except (FsmountError, OSError, ValueError) as error:
-            self._repairs.lost.append(f"{os.fsdecode(found.path)}: {error}")
+            self._repairs.lost.append(f"{os.fsdecode(found.path)}: {readable(str(error))}")
             return
         object_id = found.place.id
         self._objects[object_id] = Object(
@@ -298,14 +302,15 @@ class _World:
     def add_staged(self) -> None:
         """Staged files the copy does not know keep their bytes under a name of their own."""
         known = {node.staged for node in self._inodes.values()}
-        for path in sorted(self._layout.staging.iterdir()):
-            if path.name.isdigit() and int(path.name) not in known:
-                info = path.stat()
-                target = _FOUND + b"/staged-" + path.name.encode()
+        staged = contents.own(self._layout.staging, contents.STAGED)
+        for entry in sorted(staged, key=lambda entry: entry.name):
+            if int(entry.name) not in known:
+                info = entry.stat()
+                target = _FOUND + b"/staged-" + entry.name.encode()
                 self._put(
                     target,
                     0o100644,
-                    staged=int(path.name),
+                    staged=int(entry.name),
                     size=info.st_size,
                     mtime_ns=info.st_mtime_ns,
                 )
@@ -404,9 +409,9 @@ def _folder(ino: int, mode: int) -> Inode:
 
 
 def _pack_files(layout: Layout) -> Iterator[tuple[int, Path]]:
-    for path in sorted(layout.packs.glob("*.zip")):
-        if path.stem.isdigit():
-            yield int(path.stem), path
+    for name in sorted(entry.name for entry in contents.own(layout.packs, contents.PACKS)):
+        if name.endswith(".zip"):
+            yield int(name.removesuffix(".zip")), layout.packs / name
 
 
 # -- entries and files

@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from fsmount.store import contents
 from fsmount.store.disk import Disk
 
 # What read_cached() raises where the kernel has not got a page, or cannot tell.
@@ -61,10 +62,7 @@ class Staging:
 
     def tokens(self) -> list[int]:
         """All tokens that have a file now."""
-        if not self.folder.is_dir():
-            return []
-        with os.scandir(self.folder) as entries:
-            return [int(entry.name) for entry in entries if entry.name.isdigit()]
+        return [int(entry.name) for entry in contents.own(self.folder, contents.STAGED)]
 
     def begin(self, writer: int, known: Iterable[int] = ()) -> None:
         """Hand out tokens of `writer` from here on, none of which has a file or is `known`."""

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from fsmount.codec.cache import Cache
 from fsmount.codec.deflate import known_answer
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError, ReadOnly, WorkerDied
-from fsmount.store import config, jobs
+from fsmount.store import config, contents, jobs
 from fsmount.store.bodies import Kept, Rendered, load_sums
 from fsmount.store.copier import Copier
 from fsmount.store.disk import Disk
@@ -68,12 +68,15 @@ class Store:
         self.path = path
         self.read_only = read_only
         self.disk = disk or Disk()
-        self.config = config.read(path)
-        self.layout = config.Layout(path)
         self._ownership: Ownership | None = None
         # What is open must not stay so when one of these steps fails. The index is closed before
         # the lock is let go: the log of a store that was taken is not folded.
         with ExitStack() as undo:
+            # All files are reached through it: by its name another store may be found later.
+            self._folder = config.enter(path)
+            undo.callback(self._folder.close)
+            self.layout = config.Layout(self._folder.path)
+            self.config = config.read(self.layout.root)
             if not read_only:
                 lock = Lock(self.layout.lock, lock_wait_s, force=force_lock)
                 self._ownership = Ownership(lock)
@@ -90,31 +93,7 @@ class Store:
             # Held by whoever moves entries of committed objects.
             self._repacking = trio.Lock()
             if self._ownership is not None:
-                self._ownership.watch(self.index)
-                self._reserve = Reserve(self.layout.reserve, self.disk)
-                self._reserve.fill()
-                self.index.reserve = self._reserve
-                rooms = self.layout, self.index, self.staging, self.disk
-                opened = recover(*rooms, unproved=self._ownership.unproved)
-                undo.callback(opened.close)
-                self._packs.newest = opened.newest
-                self._writer = Writer(*rooms, self._packs, opened.fresh)
-                self._again = Writer(*rooms, self._packs, opened.again)
-                self._copier = Copier(self.layout, self.index, self.disk, self._packs)
-                self._encoder = Encoder(*rooms, self._writer)
-                self._soundness = Soundness(self.index)
-                self._room = Room(
-                    self.index,
-                    self._reserve,
-                    self._encoder,
-                    self._again,
-                    self._repacking,
-                    self._sound,
-                    lambda: self._repacker(None, at_once=1),
-                    self._shrinker,
-                )
-                # Two that found the lock free at once: one of them has it.
-                self._ownership.ask()
+                self._open_for_writing(self._ownership, undo)
             undo.pop_all()
         # Half for finished files here, half for decoded layers in the workers.
         self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
@@ -129,6 +108,35 @@ class Store:
         self._full = trio.Event()
         _warn()
 
+    def _open_for_writing(self, ownership: Ownership, undo: ExitStack) -> None:
+        """Recover, and make what writes. What stays open is closed by `undo`."""
+        ownership.watch(self.index)
+        contents.make_folders(self.layout, self.index, self.disk)
+        self._reserve = Reserve(self.layout.reserve, self.disk)
+        self._reserve.fill()
+        self.index.reserve = self._reserve
+        rooms = self.layout, self.index, self.staging, self.disk
+        opened = recover(*rooms, unproved=ownership.unproved)
+        undo.callback(opened.close)
+        self._packs.newest = opened.newest
+        self._writer = Writer(*rooms, self._packs, opened.fresh)
+        self._again = Writer(*rooms, self._packs, opened.again)
+        self._copier = Copier(self.layout, self.index, self.disk, self._packs)
+        self._encoder = Encoder(*rooms, self._writer)
+        self._soundness = Soundness(self.index)
+        self._room = Room(
+            self.index,
+            self._reserve,
+            self._encoder,
+            self._again,
+            self._repacking,
+            self._sound,
+            lambda: self._repacker(None, at_once=1),
+            self._shrinker,
+        )
+        # Two that found the lock free at once: one of them has it.
+        ownership.ask()
+
     @classmethod
     def open(
         cls,
@@ -140,19 +148,22 @@ class Store:
         lock_wait_s: float = 0.0,
         force_lock: bool = False,
     ) -> Store:
-        """Open a store; raises NoStore, FormatUnsupported, StoreLocked, LockUnclear, Damaged.
+        """Open a store.
+
+        Raises NoStore, FormatUnsupported, StoreLocked, LockUnclear, NotWritable, Damaged.
 
         `lock_wait_s`: how long to wait for a process that is about to end. `force_lock`: see
         :class:`Lock`.
         """
-        return cls(
-            path,
-            read_only=read_only,
-            cache_bytes=cache_bytes,
-            disk=disk,
-            lock_wait_s=lock_wait_s,
-            force_lock=force_lock,
-        )
+        with nullcontext() if read_only else config.writing(path):
+            return cls(
+                path,
+                read_only=read_only,
+                cache_bytes=cache_bytes,
+                disk=disk,
+                lock_wait_s=lock_wait_s,
+                force_lock=force_lock,
+            )
 
     def _open_index(self) -> Index:
         if self._ownership is not None and self._ownership.unproved:
@@ -167,6 +178,7 @@ class Store:
         A store that another process has taken over is left as it is.
         """
         with ExitStack() as last:
+            last.callback(self._folder.close)
             if self._ownership is not None:
                 last.callback(self._ownership.release)
             last.callback(self.index.close)
@@ -513,8 +525,8 @@ class Store:
         totals = self.index.totals()
         kinds = {kind: totals["kinds"].get(kind, 0) for kind in ("key", "delta", "jpeg", "raw")}
         stored = self.index.bytes()
-        for folder in (self.layout.packs, self.layout.staging, self.layout.raw):
-            for entry in os.scandir(folder):
+        for folder, form in contents.forms(self.layout):
+            for entry in contents.own(folder, form):
                 # A staged file may go while we look, where a mount encodes beside us.
                 with suppress(FileNotFoundError):
                     found = entry.stat()

@@ -132,6 +132,7 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
         "damaged_entries": 0,
         "files_hit": 0,
         "unchecked": [],
+        "notices": [],
     }
     assert cli("check", root, "--full").out == "4 objects rebuilt and compared: no damage found\n"
 

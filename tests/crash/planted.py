@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fsmount.folder import Folder
 from fsmount.store import copies, room
 from fsmount.store.bodies import SEGMENT_BYTES, Kept
 from fsmount.store.disk import Disk
@@ -236,6 +237,16 @@ def _packs_listed_before_the_lock() -> None:
     _set(Writer, "commit", commit)
 
 
+def _by_name() -> None:
+    real = Folder.__init__
+
+    def init(self: Folder, path: Path) -> None:
+        real(self, path)
+        self.path = path.absolute()
+
+    _set(Folder, "__init__", init)
+
+
 def _set(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
@@ -259,6 +270,7 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "copy-not-compared": (_copy_not_compared, "rot"),
     "packs-listed-before-the-lock": (_packs_listed_before_the_lock, "points"),
     "swallowed-error": (_swallowed_error, "errors"),
+    "by-name": (_by_name, "points"),
     "no-read-back": (_no_read_back, "lies"),
     "nobody-asks": (_nobody_asks, "takeover"),
     "asked-only-before": (_asked_only_before, "takeover"),

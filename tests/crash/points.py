@@ -3,7 +3,8 @@
 A script of 200 operations runs once; at each call (of `store/disk.py` and of SQLite) the folder is
 noted: that is what another process would find if this one died here. Each such state is opened:
 it must recover without help, have the right files, be whole, and have no space of the unfinished.
-Recovery's own calls are points, too.
+Recovery's own calls are points, too. In the middle of the script the folder is renamed and another
+store made under its old name; with every second seed it gets its name back later.
 
 ``python -m tests.crash.points [--seeds N] [--operations N] [--every N] [--again N]``
 """
@@ -26,6 +27,7 @@ import trio
 from fsmount.store import config
 from fsmount.store.store import Store
 from tests.crash.alarms import alarms
+from tests.crash.moving import Moving
 from tests.crash.planted import BUGS, plant
 from tests.crash.script import Script, Tree, small_limits
 from tests.crash.traffic import Call, Tap, listen, tapped
@@ -93,11 +95,11 @@ class Noting(Tap):
             os.ftruncate(fd, size)
 
 
-def run_script(root: Path, tap: Tap, script: Script) -> None:
+def run_script(root: Path, tap: Tap, script: Script, follow: Path | None = None) -> None:
     """The script on a store at `root`, which is made before; everything goes through `tap`."""
 
     async def work() -> None:
-        with tapped(root, tap) as disk:
+        with tapped(root, tap, follow) as disk:
             store = Store.open(root, disk=disk)
             try:
                 async with store.running(count=1):
@@ -125,10 +127,15 @@ def explore(seed: int, operations: int, every: int, again: int) -> tuple[int, in
             config.make(root, disk)
         script = Script(seed, operations)
         chunks = Chunks()
-        first = Noting(root, chunks, lambda: (script.now, script.then))
+        moving = Moving(root)
+        script.events[operations // 3] = moving.away
+        if seed % 2:
+            script.events[2 * operations // 3] = moving.back
+        first = Noting(moving.path, chunks, lambda: (script.now, script.then))
         with alarms() as errors:
-            run_script(root, first, script)
-        wrong = [f"while the script ran: {error}" for error in errors]
+            run_script(root, first, script, moving.path)
+        changed = moving.close()
+        wrong = [changed] * bool(changed) + [f"while the script ran: {error}" for error in errors]
         if script.failed:
             wrong.append(f"{script.failed} operations failed on a disk that did not")
         points, states, found = _judge_all(folder, first, chunks, every, again)

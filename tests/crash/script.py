@@ -161,6 +161,8 @@ class Script:
         self.loose: dict[int, list[slice]] = {}
         self.failed = 0
         self.steps = 0
+        # What happens to the folder before the n-th operation.
+        self.events: dict[int, Callable[[], None]] = {}
         self._moment = 1_600_000_000_000_000_000
 
     async def run(self, store: Store) -> None:
@@ -172,6 +174,7 @@ class Script:
         _set(soundness, "contradiction_beside", lambda _: store.index.contradiction())
         try:
             for number in range(self._count):
+                self.events.get(number, lambda: None)()
                 try:
                     await self._operation(number)
                 except _StepFailed:

@@ -9,6 +9,7 @@ shared memory, so connections are exclusive here, which changes no write and no 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,8 +52,16 @@ class Misused(BaseException):
     store catches this."""
 
 
+def _plain(path: Path) -> str:
+    """A path that does not lead through a descriptor."""
+    return re.sub(r"^/proc/self/fd/[0-9]+", lambda found: os.readlink(found[0]), str(path))
+
+
 class WatchedDisk(Disk):
-    """A disk whose calls go through a tap; nothing is really forced, which makes it fast."""
+    """A disk whose calls go through a tap; nothing is really forced, which makes it fast.
+
+    The folder may be moved meanwhile. What is done to files outside of it is not watched.
+    """
 
     def __init__(self, root: Path, tap: Tap) -> None:
         self.root = root
@@ -60,17 +69,21 @@ class WatchedDisk(Disk):
         self._open: dict[int, str] = {}
 
     def _name(self, path: Path) -> str:
-        return os.path.relpath(path, self.root)
+        """The file's name in the folder, or one that begins with ``..``."""
+        return os.path.relpath(_plain(path), _plain(self.root))
+
+    def _ask(self, call: Call, do: Callable[[], T]) -> T:
+        return do() if call.path.startswith("..") else self.tap.call(call, do)
 
     def create(self, path: Path) -> int:
         name = self._name(path)
-        fd = self.tap.call(Call("create", name), lambda: Disk.create(self, path))
+        fd = self._ask(Call("create", name), lambda: Disk.create(self, path))
         self._open[fd] = name
         return fd
 
     def open(self, path: Path, flags: int) -> int:
         name = self._name(path)
-        fd = self.tap.call(Call("open", name), lambda: Disk.open(self, path, flags))
+        fd = self._ask(Call("open", name), lambda: Disk.open(self, path, flags))
         self._open[fd] = name
         return fd
 
@@ -79,53 +92,53 @@ class WatchedDisk(Disk):
             raise Misused(f"close of {fd}")
         name = self._open.pop(fd)
         Disk.close(self, fd)
-        self.tap.call(Call("close", name), lambda: None)
+        self._ask(Call("close", name), lambda: None)
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         call = Call("pwrite", self._where(fd), offset=offset, data=bytes(data))
-        return self.tap.call(call, lambda: Disk.pwrite(self, fd, data, offset))
+        return self._ask(call, lambda: Disk.pwrite(self, fd, data, offset))
 
     def _where(self, fd: int) -> str:
         """The file's name now: it may have been renamed since it was opened."""
         if fd not in self._open:
             raise Misused(f"use of {fd}")
-        return os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), self.root)
+        return os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), _plain(self.root))
 
     def ftruncate(self, fd: int, size: int) -> None:
         call = Call("ftruncate", self._where(fd), size=size)
-        self.tap.call(call, lambda: Disk.ftruncate(self, fd, size))
+        self._ask(call, lambda: Disk.ftruncate(self, fd, size))
 
     def allocate(self, fd: int, size: int) -> None:
         call = Call("allocate", self._where(fd), size=size)
-        self.tap.call(call, lambda: Disk.ftruncate(self, fd, size))
+        self._ask(call, lambda: Disk.ftruncate(self, fd, size))
 
     def fsync(self, fd: int) -> None:
-        self.tap.call(Call("fsync", self._where(fd)), lambda: None)
+        self._ask(Call("fsync", self._where(fd)), lambda: None)
 
     def read_cached(self, fd: int, length: int, offset: int) -> bytes:
         # A tmpfs cannot say what is in memory, where all of it is.
         return pread(fd, length, offset)
 
     def fsync_folder(self, path: Path) -> None:
-        self.tap.call(Call("fsync_folder", self._name(path)), lambda: None)
+        self._ask(Call("fsync_folder", self._name(path)), lambda: None)
 
     def rename(self, old: Path, new: Path) -> None:
         call = Call("rename", self._name(old), self._name(new))
-        self.tap.call(call, lambda: Disk.rename(self, old, new))
+        self._ask(call, lambda: Disk.rename(self, old, new))
 
     def link(self, old: Path, new: Path) -> None:
         call = Call("link", self._name(old), self._name(new))
-        self.tap.call(call, lambda: Disk.link(self, old, new))
+        self._ask(call, lambda: Disk.link(self, old, new))
 
     def unlink(self, path: Path) -> None:
-        self.tap.call(Call("unlink", self._name(path)), lambda: Disk.unlink(self, path))
+        self._ask(Call("unlink", self._name(path)), lambda: Disk.unlink(self, path))
 
     def mkdir(self, path: Path, *, parents: bool = False) -> None:
         call = Call("mkdir", self._name(path))
-        self.tap.call(call, lambda: Disk.mkdir(self, path, parents=parents))
+        self._ask(call, lambda: Disk.mkdir(self, path, parents=parents))
 
     def chmod(self, path: Path, mode: int) -> None:
-        self.tap.call(Call("chmod", self._name(path)), lambda: Disk.chmod(self, path, mode))
+        self._ask(Call("chmod", self._name(path)), lambda: Disk.chmod(self, path, mode))
 
 
 class _Ear:
@@ -206,10 +219,23 @@ def listen() -> None:
 
 
 @contextmanager
-def tapped(root: Path, tap: Tap) -> Iterator[WatchedDisk]:
-    """A disk for the store at `root`; its index goes through the same tap."""
+def tapped(root: Path, tap: Tap, follow: Path | None = None) -> Iterator[WatchedDisk]:
+    """A disk for the store at `root`; its index goes through the same tap.
+
+    `follow`: a path to the store that stays right where it is moved.
+    """
     _ear.root, _ear.tap = str(root), tap
     try:
-        yield WatchedDisk(root, tap)
+        yield WatchedDisk(follow or root, tap)
     finally:
         _ear.root = ""
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What SQLite does inside is another store's."""
+    root, _ear.root = _ear.root, ""
+    try:
+        yield
+    finally:
+        _ear.root = root

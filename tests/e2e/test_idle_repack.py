@@ -13,6 +13,7 @@ import trio
 
 from fsmount.mount.power import on_mains
 from fsmount.store.check import check_contents, check_relations
+from fsmount.store.config import Layout
 from fsmount.store.store import Store
 from tests.e2e.mounts import SEAL_BYTES, Mount, missing
 from tests.frames import png, screens
@@ -83,7 +84,7 @@ def check(root: Path) -> None:
     store = Store.open(root)
     try:
         trio.run(work, store)
-        known = {store.layout.pack(number) for number in store.index.packs()}
+        known = {Layout(root).pack(number) for number in store.index.packs()}
         assert {path for path in (root / "packs").glob("*.zip") if path.stat().st_size} == known
     finally:
         store.close()

@@ -41,7 +41,7 @@ class Index(Audit):
         register_vfs()
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         flags |= apsw.SQLITE_OPEN_URI
-        db = apsw.Connection(address(path, False), vfs=VFS, flags=flags)
+        db = apsw.Connection(address(path.resolve(), False), vfs=VFS, flags=flags)
         db.reserve_bytes("main", _CHECKSUM_BYTES)
         db.pragma("journal_mode", "wal")
         with db:

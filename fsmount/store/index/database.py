@@ -15,6 +15,7 @@ import apsw
 import apsw.sqlite_extra
 
 from fsmount.errors import Damaged
+from fsmount.folder import readable
 from fsmount.store.disk import Disk
 from fsmount.store.index.kinds import Kind
 from fsmount.store.index.schema import PAGE
@@ -28,12 +29,12 @@ _BUSY_MS = 10_000
 
 
 def address(path: Path, read_only: bool) -> str:
-    """The URI of the database file.
+    """The URI of a database file: an absolute path without links.
 
     Reading beside a writer takes a file of shared memory. Where the folder cannot be written
     there is no writer, and SQLite must be told so.
     """
-    uri = f"file:{quote(os.fsencode(path.absolute()))}"
+    uri = f"file:{quote(os.fsencode(path))}"
     log = path.with_name(path.name + "-wal")
     no_log = not log.exists() or not log.stat().st_size
     if read_only and no_log and not os.access(path.parent, os.W_OK):
@@ -57,6 +58,8 @@ def translated(path: Path) -> Iterator[None]:
             raise Damaged(path, reason="a page has a wrong checksum") from error
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError, apsw.SQLError) as error:
+        if path.exists() and not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from error
         # No such table: somebody emptied the file.
         raise Damaged(path, reason=error) from error
 
@@ -97,11 +100,17 @@ class Database:
         register_vfs()
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         flags |= apsw.SQLITE_OPEN_URI
+        # What SQLite would take, too.
+        self._place = path.parent.resolve()
         with translated(path):
-            self._db = apsw.Connection(address(path, read_only), vfs=VFS, flags=flags)
+            self._db = apsw.Connection(
+                address(self._place / path.name, read_only), vfs=VFS, flags=flags
+            )
             try:
                 self._set_up(read_only=read_only)
+                self._check_opened()
             except BaseException:
+                self._leave_log()
                 self._db.close()
                 raise
 
@@ -121,20 +130,48 @@ class Database:
             with suppress(OSError):
                 self.rewrite()
 
+    def _check_opened(self) -> None:
+        """Raise OSError if SQLite may not write what is to be written, or if it may have opened
+        files of another folder."""
+        if self._is_moved():
+            code, text = errno.ESTALE, "the folder was moved while the index was opened"
+        elif not self.read_only and self._db.readonly("main"):
+            code, text = errno.EACCES, os.strerror(errno.EACCES)
+        else:
+            return
+        raise OSError(code, text, str(self.file))
+
     def close(self) -> None:
         """Close; the write-ahead log is folded into the database where this is the last user.
 
         Raises nothing: where that fails, or in a store of another process, both files stay as
         they are.
         """
-        if not self.read_only and not self._fold("TRUNCATE"):
-            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        # Readers fold it when they have ended.
+        self._db.set_busy_timeout(0)
+        folded = self.read_only or self._fold("TRUNCATE")
+        if not folded or self._is_moved():
+            self._leave_log()
         # A thread may be forcing the log.
         with self._forcing:
             log, self._log = self._log, None
             if log is not None:
                 os.close(log)
         self._db.close()
+
+    def _is_moved(self) -> bool:
+        """Whether the name by which SQLite has opened the database leads to another folder now.
+
+        It keeps the files that it has open. But it removes its log by that name when it closes.
+        """
+        try:
+            return not self.file.parent.samefile(self._place)
+        except OSError:
+            return True
+
+    def _leave_log(self) -> None:
+        """Keep SQLite from folding and removing a log when it closes."""
+        self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     def _note_log(self, _: apsw.Connection, name: str, pages: int) -> int:
         """SQLite has committed: the log has so many pages now."""
@@ -328,5 +365,5 @@ class Database:
         try:
             rows = self._all("PRAGMA integrity_check")
         except (Damaged, OSError) as error:
-            return [str(error)]
+            return [readable(str(error))]
         return [str(row[0]) for row in rows if row[0] != "ok"]

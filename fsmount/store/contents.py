@@ -1,0 +1,90 @@
+"""What lies in the folders of a store: files of our own, and what other programs put there.
+
+A name tells which it is. A NAS makes ``@eaDir``, a disk has ``lost+found``, a desktop leaves
+``.DS_Store``, a sync tool its temporary files. Those are never opened, moved or removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsmount.errors import Damaged
+from fsmount.store.config import Layout
+from fsmount.store.disk import Disk
+from fsmount.store.index import Index
+
+_EMPTY = "the folder is missing; if it was empty, the next start for writing makes it"
+MISSING = (
+    "the folder is missing, and files of the store belong in it. Bring it back, or make an empty"
+    " one to go on without them"
+)
+# Packs and their second copies, as :class:`Layout` names them.
+PACKS = re.compile(
+    r"(?:[0-9]{8}|[1-9][0-9]{8,})\.zip|names\.gz(?:\.new)?|second\.entries", re.ASCII
+)
+# Tokens of staged files.
+STAGED = re.compile(r"[1-9][0-9]*", re.ASCII)
+# Object ids of large files.
+RAW = re.compile(r"[0-9a-f]{8}", re.ASCII)
+
+
+def own(folder: Path, form: re.Pattern[str]) -> Iterator[os.DirEntry[str]]:
+    """Our own files: those with a name of this form. None where the folder is missing.
+
+    Raises OSError.
+    """
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if _is_own(entry, form))
+
+
+def _is_own(entry: os.DirEntry[str], form: re.Pattern[str]) -> bool:
+    return form.fullmatch(entry.name) is not None and entry.is_file()
+
+
+def forms(layout: Layout) -> Iterator[tuple[Path, re.Pattern[str]]]:
+    """Each folder, and the form of the names that we give in it."""
+    yield from zip(layout.folders, (PACKS, STAGED, RAW), strict=True)
+
+
+def make_folders(layout: Layout, index: Index, disk: Disk) -> None:
+    """Make the folders that are missing: what copies a store may leave empty ones out.
+
+    Raises :class:`Damaged` if the index knows files in one of them: perhaps a disk is not there,
+    and everything would look lost. Raises OSError, also where one of them cannot be written.
+    """
+    missing = [folder for folder in layout.folders if not folder.is_dir()]
+    for folder in missing:
+        if _has_files(folder, layout, index):
+            raise Damaged(folder, reason=MISSING)
+        disk.mkdir(folder)
+    if missing:
+        disk.fsync_folder(layout.root)
+    for folder in layout.folders:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def _has_files(folder: Path, layout: Layout, index: Index) -> bool:
+    """Whether the index knows files in this folder."""
+    if folder == layout.packs:
+        return any(length for length, _ in index.packs().values())
+    if folder == layout.staging:
+        return bool(index.staged_inodes())
+    return any(found.is_kept for found in index.all_objects())
+
+
+def notices(layout: Layout) -> Iterator[tuple[str, str]]:
+    """What is to be told about the folders and is no damage: (what, why). Raises OSError."""
+    for folder, form in forms(layout):
+        if not folder.is_dir():
+            yield folder.name, _EMPTY
+            continue
+        with os.scandir(folder) as entries:
+            foreign = sorted(entry.name for entry in entries if not _is_own(entry, form))
+        for name in foreign:
+            yield f"{folder.name}/{name}", "not made by fsmount; it is left alone"
