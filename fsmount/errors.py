@@ -99,6 +99,13 @@ class BadMountpoint(FsmountError):
     exit_code = 12
 
 
+class StillHeld(FsmountError):
+    """{detail} is unmounted here, but its filesystem is still {how}. Process {server} goes on
+    serving it, encodes what is left, and ends when it is unmounted there, too."""
+
+    exit_code = 14
+
+
 class NoFuse(FsmountError):
     """FUSE cannot be used here: {detail}"""
 

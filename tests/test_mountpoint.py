@@ -10,6 +10,7 @@ import pytest
 
 from fsmount.errors import BadMountpoint, NoFuse
 from fsmount.mount import mountpoint as room
+from fsmount.mount import unmount as unmounting
 from fsmount.mount.options import MountOptions
 
 TABLE = """\
@@ -74,7 +75,7 @@ def test_a_stale_mount_says_what_to_do(
         raise OSError(107, "Transport endpoint is not connected")
 
     monkeypatch.setattr(Path, "stat", stale)
-    assert "fusermount3 -u" in reason(place, tmp_path / "store")
+    assert f"fsmount umount '{place}'" in reason(place, tmp_path / "store")
 
 
 def test_unmount_refuses_what_is_not_ours(
@@ -84,9 +85,9 @@ def test_unmount_refuses_what_is_not_ours(
     other.mkdir()
     use_table(monkeypatch, tmp_path, place, str(other))
     with pytest.raises(BadMountpoint, match="nothing is mounted"):
-        room.unmount(tmp_path)
+        unmounting.unmount(tmp_path)
     with pytest.raises(BadMountpoint, match="not a mount of fsmount"):
-        room.unmount(other)
+        unmounting.unmount(other)
 
 
 def test_fuse_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

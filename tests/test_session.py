@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from fsmount.mount.options import MountOptions
 from fsmount.store import config
 from fsmount.store.disk import Disk
 from fsmount.store.lock import Lock
+from tests.names import ODD_NAMES
 
 
 @pytest.fixture(autouse=True)
@@ -129,15 +131,14 @@ def test_the_log_can_be_sent_elsewhere(
     assert not (store / "mount.log").exists()
 
 
-def test_a_comma_in_the_path_is_no_mount_option() -> None:
-    chosen = session._fuse_options(Path("/a,b\\c"), MountOptions(read_only=True, allow_other=True))
-    assert chosen == {
-        "default_permissions",
-        "fsname=/a\\,b\\\\c",
-        "subtype=fsmount",
-        "ro",
-        "allow_other",
-    }
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_path_is_one_mount_option_in_ascii(name: bytes) -> None:
+    path = Path(os.fsdecode(b"/" + name))
+    chosen = session._fuse_options(path, MountOptions(read_only=True, allow_other=True))
+    (option,) = chosen - {"default_permissions", "subtype=fsmount", "ro", "allow_other"}
+    assert re.fullmatch(r"fsname=([A-Za-z0-9/._-]|\\[0-3][0-7]{2})*", option)
+    plain = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), option.encode("ascii"))
+    assert plain == b"fsname=/" + name
 
 
 def test_it_may_open_more_files_than_any_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from fsmount.codec.worker_process import LEFT_TO_PARENT
 from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError, WorkerDied
 from tests import worker_jobs as jobs
@@ -183,9 +184,33 @@ async def test_signals_are_left_to_the_parent() -> None:
     async with workers() as some:
         (pid,) = await started(some)
         assert all(await some.run(jobs.ignored))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        assert await some.run(jobs.blocked) == set()
+        for number in LEFT_TO_PARENT:
             os.kill(pid, number)
         assert await some.run(os.getpid) == pid
+
+
+async def test_signals_to_a_worker_that_starts() -> None:
+    """They are held back from before it runs, until it ignores them."""
+    async with workers() as some, trio.open_nursery() as nursery:
+        nursery.start_soon(some.warm)
+        await wait_all_tasks_blocked()
+        (pid,) = some.pids()
+        for number in LEFT_TO_PARENT:
+            os.kill(pid, number)
+        assert await some.run(os.getpid) == pid
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(LEFT_TO_PARENT)
+
+
+def test_a_worker_without_a_stderr(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = f"exec '{sys.executable}' script.py 2>&-"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0
+    assert len(done.stdout.split()) == 2
 
 
 async def test_environment_and_nice() -> None:
@@ -379,6 +404,7 @@ async def test_urgent_jobs_go_first(tmp_path: Path) -> None:
 # No `if __name__ == "__main__"`: the script must not run again in a worker.
 SCRIPT = """
 import os, signal, sys, trio
+from fsmount.codec.worker_process import LEFT_TO_PARENT
 from fsmount.codec.workers import Workers
 
 async def main():

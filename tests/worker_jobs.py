@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fsmount.codec.worker_process import LEFT_TO_PARENT
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -77,10 +79,11 @@ def settings(variable: str) -> tuple[str | None, int]:
 
 
 def ignored() -> list[bool]:
-    return [
-        signal.getsignal(number) == signal.SIG_IGN
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    ]
+    return [signal.getsignal(number) == signal.SIG_IGN for number in LEFT_TO_PARENT]
+
+
+def blocked() -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 def pid() -> int:

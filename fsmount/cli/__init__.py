@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from fsmount.cli import streams
+
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; also when interrupted while modules load."""
+    streams.prepare()
     try:
         from fsmount.cli import app
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ import apsw
 import click
 
 from fsmount import __version__
+from fsmount.cli import streams
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
 
@@ -60,7 +61,9 @@ def group() -> None:
     \b
     Exit codes: 0 ok, 1 error, 2 usage, 3 some files skipped or kept raw with a warning,
     10 no store there, 11 store locked, 12 mountpoint unusable, 13 FUSE not available,
-    20 damage found, 30 format not supported.
+    14 unmounted but still in use elsewhere, 20 damage found, 30 format not supported.
+    A command whose output cannot be written (a closed stdout, a full disk) does its work and ends
+    with 1 instead of 0.
 
     Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
     FSMOUNT_LOG (a file that says what happens), NO_COLOR.
@@ -83,13 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except BaseException as error:
         code = _report(error)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads our results (as in `fsmount ls | head`); the end must not try again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    unwritten = streams.finish()
+    if unwritten is not None:
+        told = _report(unwritten)
+        code = code or told
+    sys.exit(code)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -109,6 +111,9 @@ def _report(error: BaseException) -> int:
     if isinstance(error, FsmountError):
         click.echo(f"fsmount: {error}", err=True)
         return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        # Nobody reads our results any more, as in `fsmount ls | head`.
+        return 1
     if isinstance(error, OSError) and error.errno is not None:
         where = "" if error.filename is None else f"{readable(os.fsdecode(error.filename))}: "
         click.echo(f"fsmount: {where}{error.strerror}", err=True)

@@ -86,12 +86,20 @@ def start_log() -> None:
 @contextmanager
 def reading(path: Path) -> Iterator[Store]:
     """A store open for looking at its index."""
+    _refuse_mount(path)
     start_log()
     store = Store.open(path, read_only=True)
     try:
         yield store
     finally:
         store.close()
+
+
+def _refuse_mount(path: Path) -> None:
+    """Raise :class:`MountNotStore` if a store is mounted there."""
+    mounted = None if config.is_store(path) or not path.is_dir() else mounted_at(path)
+    if mounted is not None and mounted.fstype == FSTYPE:
+        raise MountNotStore(path, source=mounted.source)
 
 
 def check_apart(inner: Path, outer: Path) -> None:
@@ -110,10 +118,7 @@ def with_store(
     force_lock: bool = False,
 ) -> int:
     """Open a store and run `work` with its workers and background encoding: the exit code."""
-
-    mounted = None if config.is_store(path) or not path.is_dir() else mounted_at(path)
-    if mounted is not None and mounted.fstype == FSTYPE:
-        raise MountNotStore(path, source=mounted.source)
+    _refuse_mount(path)
 
     async def run() -> int:
         store = Store.open(

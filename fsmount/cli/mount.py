@@ -51,6 +51,10 @@ def mount(
     priority codes pictures that have filled a pack (64 MiB), each once, and stops when a file is
     used. Pictures may open more slowly after it.
 
+    SIGTERM, SIGINT, SIGHUP and SIGQUIT end a mount as fsmount umount --now does, and interrupting
+    this command before it returns leaves DIR unmounted. A mount whose process was killed stays, and
+    every access to it fails: an empty folder would look as if all files had been deleted.
+
     \b
     Examples:
       fsmount mount ~/shots.store ~/screenshots

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.output import countdown
-from fsmount.mount.mountpoint import unmount
+from fsmount.cli.output import countdown, warn
+from fsmount.mount.unmount import unmount
 
 
 @click.command()
@@ -19,9 +19,13 @@ def umount(folder: Path, now: bool) -> None:
     Plain `umount DIR` is safe too: what is not encoded by then is kept as it was written, and is
     encoded when the store is mounted again.
 
+    A mount whose process has died is given free, also while programs are in it. Root can unmount
+    what a user has mounted. Exit code 14: DIR is unmounted, but its files are still in use, since
+    they are mounted elsewhere, too (a bind mount, another mount namespace); the message says where.
+
     \b
     Example:
       fsmount umount ~/screenshots
     """
     with countdown("encoding") as left:
-        unmount(folder, drain=not now, progress=left)
+        unmount(folder, drain=not now, progress=left, tell=warn)

@@ -40,6 +40,23 @@ ENVIRONMENT |= dict.fromkeys(
 # time of the first picture that a worker renders.
 ENVIRONMENT |= {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
+# Signals that programs define for themselves, timers and the like: by default they kill whoever
+# does not know them. Not every system has all.
+_NAMES = ("USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "XFSZ", "PIPE", "STKFLT")
+_REAL_TIME = range(getattr(signal, "SIGRTMIN", 0), getattr(signal, "SIGRTMAX", -1) + 1)
+IGNORED: tuple[int, ...] = (
+    *(getattr(signal, f"SIG{name}") for name in _NAMES if hasattr(signal, f"SIG{name}")),
+    *_REAL_TIME,
+)
+# What a worker leaves to its parent to decide.
+LEFT_TO_PARENT: tuple[int, ...] = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    *IGNORED,
+)
+
 COUNT = struct.Struct("<I")
 _PR_SET_PDEATHSIG = 1
 
@@ -80,10 +97,13 @@ def serve(
     `parent` is the process to die with, `memory_limit` a bound on the address space in bytes,
     `preload` names modules to import before the worker says it is ready.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in LEFT_TO_PARENT:
         signal.signal(number, signal.SIG_IGN)
+    # The parent held them back, so that none could come before.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
     _die_with(parent)
-    faulthandler.enable()
+    if sys.stderr is not None:  # closed
+        faulthandler.enable()
     if memory_limit is not None:
         _limit_memory(memory_limit)
     if nice:

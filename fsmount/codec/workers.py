@@ -9,9 +9,9 @@ process, the resource tracker. So a function must stand in a module that can be 
 ``__main__`` is not.
 
 **Death.** A worker dies with the parent (see :mod:`fsmount.codec.worker_process`) and ignores
-SIGINT, SIGTERM and SIGHUP: the parent decides. One that dies or runs over its time is replaced,
-and the job tried once more. One whose caller is cancelled is killed, so that no answer can reach
-the wrong caller.
+signals that would end it (LEFT_TO_PARENT): the parent decides. One that dies or runs over its time
+is replaced, and the job tried once more. One whose caller is cancelled is killed, so that no answer
+can reach the wrong caller.
 
 **Places.** `count` jobs run at a time, first come, first served, urgent ones (a reader waits)
 before all others. One more place is for urgent jobs alone: however long the background jobs take,
@@ -45,6 +45,7 @@ import fsmount
 from fsmount.codec.worker_process import (
     COUNT,
     ENVIRONMENT,
+    LEFT_TO_PARENT,
     Answer,
     pack,
     sizes_layout,
@@ -355,17 +356,21 @@ def _launch(code: str, fd: int) -> subprocess.Popen[bytes]:
     Not to be called in a helper thread: the kernel sends the child its death signal when the thread
     that started it ends.
     """
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", code],
-        stdin=subprocess.DEVNULL,
-        # Nothing a library prints may get between what this process writes.
-        stdout=subprocess.DEVNULL,
-        # Jobs get paths that lead through the descriptors of folders.
-        pass_fds=[fd, *open_numbers()],
-        # Keeps the terminal's Ctrl-C away while the child does not ignore it yet.
-        start_new_session=True,
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": _import_path()},
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.DEVNULL,
+            # Nothing a library prints may get between what this process writes.
+            stdout=subprocess.DEVNULL,
+            # Jobs get paths that lead through the descriptors of folders.
+            pass_fds=[fd, *open_numbers()],
+            # What is sent to the parent's process group is meant for the parent.
+            start_new_session=True,
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": _import_path()},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _import_path() -> str:

@@ -1,54 +1,36 @@
-"""Mountpoints: may one be used, what is mounted on it, and how it is given free again."""
+"""Mountpoints: may one be used, and what is mounted on it."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
-import select
+import shlex
 import shutil
 import stat
-import subprocess
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import BadMountpoint, NoFuse
+from fsmount.mount import table
 from fsmount.mount.options import MountOptions
+from fsmount.mount.table import Mounted
 
 FSTYPE = "fuse.fsmount"
 _MOUNTS = Path("/proc/self/mountinfo")
 _DEVICE = Path("/dev/fuse")
 _CONFIG = Path("/etc/fuse.conf")
-_POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """One line of the kernel's table of mounts."""
-
-    mountpoint: Path
-    fstype: str
-    source: str
-
-
-def _plain(field: str) -> str:
-    """A field of the table with its octal escapes undone (proc(5))."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def mounted_at(mountpoint: Path) -> Mounted | None:
     """What is mounted on top at exactly this path, or None."""
-    place = os.path.realpath(mountpoint)
+    return mounted_on(os.path.realpath(mountpoint))
+
+
+def mounted_on(place: str) -> Mounted | None:
+    """The same of a path that is resolved already: nothing is asked of the filesystem there."""
     found = None
-    text = _MOUNTS.read_text(encoding="latin-1")
-    for line in text.splitlines():
-        fields, _, rest = line.partition(" - ")
-        path = os.fsdecode(_plain(fields.split()[4]).encode("latin-1"))
-        if path == place:
-            fstype, source = rest.split()[:2]
-            found = Mounted(Path(path), fstype, os.fsdecode(_plain(source).encode("latin-1")))
+    for mounted in table.read(_MOUNTS):
+        if str(mounted.mountpoint) == place:
+            found = mounted
     return found
 
 
@@ -86,7 +68,7 @@ def _stale(mountpoint: Path) -> BadMountpoint:
     return BadMountpoint(
         mountpoint,
         reason="the fsmount that served it has died; give it free with:"
-        f" fusermount3 -u {mountpoint}",
+        f" fsmount umount {shlex.quote(str(mountpoint))}",
     )
 
 
@@ -112,87 +94,3 @@ def _allows_others() -> bool:
     except OSError:
         return False
     return any(line.strip() == "user_allow_other" for line in lines)
-
-
-def unmount(
-    mountpoint: Path,
-    *,
-    drain: bool = True,
-    progress: Callable[[int], None] | None = None,
-) -> None:
-    """Unmount, and return when the serving process has closed the store.
-
-    With `drain` all staged files are encoded first; `progress` is told how many are left.
-    Raises :class:`BadMountpoint` if this is no mount of fsmount, busy, or stale.
-    """
-    mounted = mounted_at(mountpoint)
-    if mounted is None:
-        raise BadMountpoint(mountpoint, reason="nothing is mounted there")
-    if mounted.fstype != FSTYPE:
-        raise BadMountpoint(mountpoint, reason=f"{mounted.source} there is not a mount of fsmount")
-    server = _server(mountpoint)
-    try:
-        while drain and (left := _staged(mountpoint)):
-            if progress is not None:
-                progress(left)
-            time.sleep(_POLL_S)
-        if drain and progress is not None:
-            progress(0)
-        _detach(mountpoint)
-        if server is not None:
-            _await_end(server)
-    finally:
-        if server is not None:
-            os.close(server)
-
-
-def _root_attribute(mountpoint: Path, name: str) -> str:
-    try:
-        return os.getxattr(mountpoint, "user.fsmount." + name).decode()
-    except OSError as error:
-        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise _stale(mountpoint) from None
-        raise BadMountpoint(mountpoint, reason=error.strerror) from error
-
-
-def _staged(mountpoint: Path) -> int:
-    return int(_root_attribute(mountpoint, "staged"))
-
-
-def _server(mountpoint: Path) -> int | None:
-    """A descriptor on the process that serves the mount; None if it is not to be seen from here.
-
-    Taken before the unmount, so that its number cannot have gone to another process.
-    """
-    number = int(_root_attribute(mountpoint, "pid"))
-    if number == os.getpid():
-        return None
-    try:
-        return os.pidfd_open(number)
-    except OSError:
-        return None
-
-
-def _detach(mountpoint: Path) -> None:
-    tool = shutil.which("fusermount3")
-    command = [tool, "-u"] if tool else ["umount"]
-    done = subprocess.run(
-        [*command, "--", os.path.realpath(mountpoint)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    if done.returncode == 0:
-        return
-    reason = done.stderr.strip() or f"{command[0]} failed"
-    if "busy" in reason:
-        reason = "it is busy: some program has a file or its working folder there"
-    raise BadMountpoint(mountpoint, reason=reason)
-
-
-def _await_end(server: int) -> None:
-    """Wait until a process has ended and with it has closed the store."""
-    poll = select.poll()
-    poll.register(server, select.POLLIN)
-    poll.poll()

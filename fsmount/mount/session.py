@@ -1,8 +1,9 @@
 """A mount's life: checks, the store opened, requests answered, and a clean end.
 
-A clean end (``umount``, ``fsmount umount``, SIGTERM, SIGINT, SIGHUP) leaves nothing mounted. After
-any other end the mountpoint stays and answers "Transport endpoint is not connected": an empty
-folder in its place would look to ``rsync --delete`` as if all files had been deleted.
+A clean end (``umount``, ``fsmount umount``, a signal of :data:`signals.ENDING`) leaves nothing
+mounted, nor does any end before the mount was said to be ready. After any other end the mountpoint
+stays and answers "Transport endpoint is not connected": an empty folder in its place would look to
+``rsync --delete`` as if all files had been deleted.
 """
 
 from __future__ import annotations
@@ -10,29 +11,30 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
-import pickle
 import resource
-import signal
+import string
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyfuse3
 import trio
 
 from fsmount.errors import FsmountError, NoFuse, NotWritable, OnlyReadable, UsageError
 from fsmount.folder import Folder, readable
+from fsmount.mount import signals
+from fsmount.mount.background import in_background
 from fsmount.mount.beside import FIRST, OperationsBeside
 from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, TIMEOUT_S, Operations, Overrides
 from fsmount.mount.idle import repack_when_idle
-from fsmount.mount.mountpoint import check_fuse, check_mountpoint
+from fsmount.mount.mountpoint import check_fuse, check_mountpoint, mounted_on
 from fsmount.mount.options import MountOptions
 from fsmount.mount.readonly import ReadOnlyOperations, Tree
+from fsmount.mount.unmount import free_if_dead
 from fsmount.mount.vfs import Vfs
 from fsmount.store import config
 from fsmount.store.index import ROOT
@@ -40,7 +42,6 @@ from fsmount.store.store import Store
 
 _log = logging.getLogger(__name__)
 
-_READY = b"ready"
 _LOG_BYTES = 4 << 20
 _WRITE_BACK_S = 30
 # Paths of up to 4,096 bytes, in arguments of 2 MiB.
@@ -52,7 +53,8 @@ _LOCK_WAIT_S = 3.0
 _WARM_S = 1.0
 # What the kernel allows a process at most.
 _MOST_FILES = Path("/proc/sys/fs/nr_open")
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Stand for themselves in an option of libfuse.
+_PLAIN = frozenset(string.ascii_letters + string.digits + "/._-")
 
 # How a source that is no store is opened: called in the process that serves it.
 OpenTree = Callable[[Path, MountOptions], Tree]
@@ -75,8 +77,7 @@ def serve(
     """
     _check(source, mountpoint, options, open_tree)
     log_to(os.environ.get("FSMOUNT_LOG"))
-    _allow_many_files()
-    trio.run(_serve, source.resolve(), mountpoint.resolve(), options, ready, open_tree, beside)
+    _run(source.resolve(), mountpoint.resolve(), options, ready, open_tree, beside)
 
 
 def _check(
@@ -103,71 +104,32 @@ def serve_in_background(
     FSMOUNT_LOG names, or one in the store.
     """
     _check(source, mountpoint, options, open_tree)
-    receiver, sender = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        os.close(receiver)
-        _become_daemon(sender, source.resolve(), mountpoint.resolve(), options, open_tree, beside)
-    os.close(sender)
-    os.waitpid(child, 0)
-    with open(receiver, "rb") as pipe:
-        message = pipe.read()
-    if message == _READY:
-        return
-    if message:
-        error = pickle.loads(message)
-        assert isinstance(error, FsmountError)
-        raise error
-    raise FsmountError(f"the process that was to serve {mountpoint} ended before it was ready")
+    source, mountpoint = source.resolve(), mountpoint.resolve()
 
-
-def _become_daemon(
-    sender: int,
-    source: Path,
-    mountpoint: Path,
-    options: MountOptions,
-    open_tree: OpenTree | None,
-    beside: OpenTree | None,
-) -> NoReturn:
-    """The forked process: leaves the terminal, serves, and reports once through the pipe."""
-    code = 1
-    try:
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-        os.umask(0o077)
+    def serve_it(ready: Callable[[], None]) -> None:
         # Into a folder that is only shown nothing is written. The log of a store stays in it
         # where that is moved.
         usual = os.devnull if open_tree is not None else str(Folder(source).path / "mount.log")
         _detach_streams(log_to(os.environ.get("FSMOUNT_LOG") or usual))
         os.chdir("/")
+        _run(source, mountpoint, options, ready, open_tree, beside)
 
-        def ready() -> None:
-            os.write(sender, _READY)
-            os.close(sender)
+    in_background(mountpoint, serve_it)
 
-        _allow_many_files()
+
+def _run(
+    source: Path,
+    mountpoint: Path,
+    options: MountOptions,
+    ready: Callable[[], None],
+    open_tree: OpenTree | None,
+    beside: OpenTree | None,
+) -> None:
+    """Serve in this process: its limits and signals are set."""
+    _allow_many_files()
+    with signals.restored():
+        signals.ignore()
         trio.run(_serve, source, mountpoint, options, ready, open_tree, beside)
-        code = 0
-    except FsmountError as error:
-        code = error.exit_code
-        _report(sender, error)
-    except BaseException as error:
-        _log.critical("the mount ended", exc_info=error)
-        _report(sender, FsmountError(readable(f"the mount ended: {error!r}")))
-    finally:
-        logging.shutdown()
-        os._exit(code)
-
-
-def _report(sender: int, error: FsmountError) -> None:
-    _log.error("%s", error)
-    try:
-        os.write(sender, pickle.dumps(error))
-    except OSError:
-        _log.debug("nobody waits for the mount any more")
 
 
 def log_to(path: str | None) -> int:
@@ -208,7 +170,8 @@ def _detach_streams(log: int) -> None:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     os.dup2(log, 2)
-    os.close(nowhere)
+    if nowhere > 2:
+        os.close(nowhere)
 
 
 def _allow_many_files() -> None:
@@ -345,35 +308,79 @@ async def _answer(
 ) -> None:
     """Mount, and answer until unmounted; `behind` runs meanwhile, `held` names files written to.
 
-    That it is `ready` is said when it answers and `warm` has returned.
+    That it is `ready` is said when it answers and `warm` has returned. Until that has been said
+    every end unmounts. Later a clean end does; after any other the mountpoint stays, and is dead.
     """
+    ending = signals.EndSignals()
+    served = clean = False
+    device = None
+
+    def say_ready() -> None:
+        nonlocal served
+        try:
+            ready()
+            served = True
+        except FsmountError as error:
+            _log.error("%s: unmounting", error)
+            pyfuse3.terminate()
+
+    _mount(operations, source, mountpoint, options)
     try:
-        pyfuse3.init(operations, str(mountpoint), _fuse_options(source, options))
-    except RuntimeError as error:
-        raise NoFuse(f"the system refused to mount on {mountpoint} ({error})") from error
-    clean = False
-    try:
+        device = _device(mountpoint)
         async with trio.open_nursery() as nursery:
-            await nursery.start(_end_on_signals, held)
+            nursery.start_soon(_end_on_signals, ending, held)
             nursery.start_soon(behind)
-            nursery.start_soon(_announce, mountpoint, warm, ready)
+            nursery.start_soon(_announce, mountpoint, warm, say_ready)
             await pyfuse3.main()
             clean = True
             nursery.cancel_scope.cancel()
     finally:
-        pyfuse3.close(unmount=clean)
-        _log.info("%s is %s", mountpoint, "unmounted" if clean else "not served any more")
+        unmount = clean or not served
+        # Something else may have been mounted there since.
+        is_on_top = device is None or _device(mountpoint) == device
+        with signals.held_back():
+            pyfuse3.close(unmount=unmount and is_on_top)
+        _log.info("%s is %s", mountpoint, "unmounted" if unmount else "not served any more")
+
+
+def _mount(
+    operations: pyfuse3.Operations, source: Path, mountpoint: Path, options: MountOptions
+) -> None:
+    try:
+        with signals.held_back():
+            pyfuse3.init(operations, str(mountpoint), _fuse_options(source, options))
+    except RuntimeError as error:
+        # The program that mounts for us may have been killed half-way.
+        free_if_dead(mountpoint)
+        raise NoFuse(f"the system refused to mount on {mountpoint} ({error})") from error
+
+
+def _device(mountpoint: Path) -> str | None:
+    """The filesystem that is mounted there, if the kernel's table tells."""
+    try:
+        mounted = mounted_on(str(mountpoint))
+    except OSError:
+        return None
+    return None if mounted is None else mounted.device
 
 
 def _fuse_options(source: Path, options: MountOptions) -> set[str]:
-    # libfuse splits at commas unless they are escaped.
-    name = str(source).replace("\\", "\\\\").replace(",", "\\,")
-    chosen = {"default_permissions", f"fsname={name}", "subtype=fsmount"}
+    chosen = {"default_permissions", f"fsname={_escaped(source)}", "subtype=fsmount"}
     if options.read_only:
         chosen.add("ro")
     if options.allow_other:
         chosen.add("allow_other")
     return chosen
+
+
+def _escaped(path: Path) -> str:
+    """A path as libfuse reads it in an option: any byte may stand there as its octal escape.
+
+    It splits options at commas, and pyfuse3 passes ASCII alone. The kernel is given the bytes.
+    """
+    return "".join(
+        chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(path)
+    )
 
 
 async def _in_background(work: str, task: Callable[[], Awaitable[None]]) -> None:
@@ -393,18 +400,11 @@ async def _announce(
     ready()
 
 
-async def _end_on_signals(
-    held: Callable[[], list[Path]],
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
-        task_status.started()
-        async for number in signals:
-            _log.info("%s: unmounting", signal.Signals(number).name)
-            with trio.move_on_after(_WRITE_BACK_S):
-                await trio.to_thread.run_sync(_write_back, held(), abandon_on_cancel=True)
-            pyfuse3.terminate()
-            return
+async def _end_on_signals(ending: signals.EndSignals, held: Callable[[], list[Path]]) -> None:
+    _log.info("%s: unmounting", await ending.first())
+    with trio.move_on_after(_WRITE_BACK_S):
+        await trio.to_thread.run_sync(_write_back, held(), abandon_on_cancel=True)
+    pyfuse3.terminate()
 
 
 def _write_back(paths: list[Path]) -> None:
@@ -419,10 +419,15 @@ def _write_back(paths: list[Path]) -> None:
         command: list[str | Path] = ["sync", "--", *paths[start : start + _SYNC_AT_ONCE]]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                # A second Ctrl-C at the terminal must not end it.
+                start_new_session=True,
             )
         except OSError as error:
             _log.error("pages of open files are not waited for: %s", error)
             return
         if done.returncode:
-            _log.error("%s", done.stderr.strip())
+            _log.error("%s", os.fsdecode(done.stderr).strip())

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fsmount.mount.mountpoint import unmount
+from fsmount.mount.unmount import unmount
 
 
 def fsmount(*arguments: object) -> str:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from fsmount.mount.mountpoint import unmount
+from fsmount.mount.unmount import unmount
 from fsmount.store.config import Layout
 from tests.bench import nothing, synthetic
 from tests.bench.measure import Watch, machine, memory, processor_ns, timed

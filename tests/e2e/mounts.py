@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fsmount.mount.mountpoint import unmount
 from fsmount.mount.options import parse_options
 from fsmount.mount.session import serve
+from fsmount.mount.unmount import unmount
 from fsmount.store import config, pack
 from fsmount.store.disk import Disk
 from fsmount.store.store import DEFAULT_CACHE_BYTES

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from fsmount.album.quality import measure
-from fsmount.mount.mountpoint import mounted_at, unmount
+from fsmount.mount.mountpoint import mounted_at
+from fsmount.mount.unmount import unmount
 from tests.e2e.mounts import missing
 from tests.photos import burst, exif, jpeg, scene
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.mount.mountpoint import mounted_at, unmount
+from fsmount.mount.mountpoint import mounted_at
+from fsmount.mount.unmount import unmount
 from fsmount.store import config
 from fsmount.store.disk import Disk
 from tests.e2e.mounts import SEAL_BYTES, Mount, missing

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import FsmountError, NotWritable
-from fsmount.mount.mountpoint import mounted_at, unmount
+from fsmount.mount.mountpoint import mounted_at
+from fsmount.mount.unmount import unmount
 from fsmount.store.store import Store
 from tests.e2e.mounts import missing
 from tests.frames import png, screens

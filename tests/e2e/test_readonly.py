@@ -14,8 +14,9 @@ import pytest
 
 from fsmount.errors import Damaged
 from fsmount.mount import session
-from fsmount.mount.mountpoint import mounted_at, unmount
+from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.options import MountOptions
+from fsmount.mount.unmount import unmount
 from fsmount.store.bodies import Rendered
 
 pytestmark = [

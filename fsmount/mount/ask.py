@@ -1,0 +1,73 @@
+"""What a mount says of itself: the extended attributes of its root (see xattrs.py)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+from contextlib import suppress
+
+from fsmount.errors import BadMountpoint
+from fsmount.mount.table import Mounted
+
+_PREFIX = "user.fsmount."
+
+
+class DeadMountError(Exception):
+    """Nobody answers: the process that served the mount has died."""
+
+
+def number(mounted: Mounted, name: str) -> int:
+    """An attribute that is a number. Raises :class:`DeadMountError`, :class:`BadMountpoint`.
+
+    The kernel lets a mount be used by the user who made it alone, not even by root, unless the
+    option allow_other was given. Root asks in that user's name.
+    """
+    try:
+        return int(os.getxattr(mounted.mountpoint, _PREFIX + name))
+    except PermissionError as error:
+        owner = mounted.number("user_id")
+        if os.geteuid() != 0 or owner is None:
+            raise BadMountpoint(mounted.mountpoint, reason=_whose(owner, error)) from error
+        return _number_for(mounted, owner, mounted.number("group_id") or 0, name)
+    except OSError as error:
+        raise _translated(mounted, error) from error
+
+
+def _whose(owner: int | None, error: OSError) -> str:
+    if owner is None or owner == os.geteuid():
+        return os.strerror(error.errno or errno.EACCES)
+    user = str(owner)
+    with suppress(KeyError):
+        user = pwd.getpwuid(owner).pw_name
+    return f"it is a mount of user {user}; only that user and root can unmount it"
+
+
+def _translated(mounted: Mounted, error: OSError) -> Exception:
+    if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+        return DeadMountError()
+    return BadMountpoint(mounted.mountpoint, reason=error.strerror)
+
+
+def _number_for(mounted: Mounted, user: int, group: int, name: str) -> int:
+    """The same, asked by a process of another user. It makes system calls and nothing else."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(group, group, group)
+            os.setresuid(user, user, user)
+            os.write(sender, b"=" + os.getxattr(mounted.mountpoint, _PREFIX + name))
+        except OSError as error:
+            os.write(sender, b"%d" % (error.errno or errno.EIO))
+        finally:
+            os._exit(0)
+    os.close(sender)
+    with open(receiver, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    if answer.startswith(b"="):
+        return int(answer[1:])
+    code = int(answer or errno.EIO)
+    raise _translated(mounted, OSError(code, os.strerror(code)))

@@ -1,0 +1,136 @@
+"""Which processes keep a mount busy, and where else its filesystem is mounted, as /proc tells.
+
+What belongs to other users is not to be seen without privileges: an empty answer proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsmount.mount import table
+from fsmount.mount.table import Mounted
+
+PROC = Path("/proc")
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A mountpoint of a filesystem; `pid` is a process that sees it, None if this one does."""
+
+    mountpoint: Path
+    pid: int | None
+
+
+def named(pid: int) -> str:
+    """A process as people know it: its number and its command."""
+    command = ""
+    with suppress(OSError):
+        command = os.fsdecode((PROC / str(pid) / "comm").read_bytes()).strip()
+    return f"{pid} ({command})" if command else str(pid)
+
+
+def listed(things: list[str]) -> str:
+    """A few of several things, in words."""
+    rest = len(things) - _MOST_NAMED
+    return ", ".join(things[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def users(place: str) -> list[int]:
+    """The processes that have a file, their working folder or their root at or below `place`."""
+    return [pid for pid in _pids() if pid != os.getpid() and _is_in(pid, place)]
+
+
+def _is_in(pid: int, place: str) -> bool:
+    below = place.rstrip("/") + "/"
+    return any(link == place or link.startswith(below) for link in _links(pid))
+
+
+def _links(pid: int) -> Iterator[str]:
+    """What a process has open, or stands in. Links are only read: to follow one could block."""
+    folder = PROC / str(pid)
+    for name in ("cwd", "root", "exe"):
+        with suppress(OSError):
+            yield os.readlink(folder / name)
+    yield from _open_files(pid)
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    folder = PROC / str(pid) / "fd"
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            with suppress(OSError):
+                yield os.readlink(folder / name)
+
+
+def mounted_below(place: str) -> list[Path]:
+    """What is mounted on folders of a mount."""
+    below = [mounted.mountpoint for mounted in table.read(PROC / "self" / "mountinfo")]
+    return [path for path in below if str(path).startswith(place.rstrip("/") + "/")]
+
+
+def elsewhere(device: str) -> list[Elsewhere]:
+    """Where a filesystem is mounted: in this mount namespace, and in those of other processes."""
+    found = [Elsewhere(mounted.mountpoint, None) for mounted in _mounts("self", device)]
+    seen = {_namespace("self"), _table("self")}
+    for pid in _pids():
+        namespace = _namespace(str(pid)) or _table(str(pid))
+        if namespace not in seen:
+            seen.add(namespace)
+            found += [Elsewhere(mounted.mountpoint, pid) for mounted in _mounts(str(pid), device)]
+    return found
+
+
+def _mounts(process: str, device: str) -> list[Mounted]:
+    try:
+        mounts = list(table.read(PROC / process / "mountinfo"))
+    except OSError:  # it has ended, or is hidden from us
+        return []
+    return [mounted for mounted in mounts if mounted.device == device]
+
+
+def _namespace(process: str) -> str | None:
+    """The name of a process's mount namespace; None if that is hidden from us."""
+    with suppress(OSError):
+        return os.readlink(PROC / process / "ns" / "mnt")
+    return None
+
+
+def _table(process: str) -> bytes | None:
+    """The mounts of a process as text: tells namespaces apart whose names are hidden from us."""
+    with suppress(OSError):
+        return (PROC / process / "mountinfo").read_bytes()
+    return None
+
+
+def is_connected(device: str) -> bool | None:
+    """Whether the kernel still has this FUSE filesystem; None if it does not say so here."""
+    if not any(_entries(_CONNECTIONS)):
+        return None
+    return (_CONNECTIONS / device.partition(":")[2]).exists()
+
+
+def serves(pid: int) -> bool | None:
+    """Whether a process has a FUSE filesystem open; None if that is hidden from us."""
+    try:
+        os.listdir(PROC / str(pid) / "fd")
+    except OSError:
+        return None
+    # Its folder may have another name in the mount namespace of that process.
+    return any(link.endswith("/fuse") for link in _open_files(pid))
+
+
+def _pids() -> list[int]:
+    return sorted(int(name) for name in _entries(PROC) if name.isdecimal())
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -1,0 +1,79 @@
+"""Signals of a process that serves a mount: which end it, and which do nothing.
+
+- TERM, INT, HUP, QUIT and XCPU end it: it unmounts and closes the store. HUP does nothing if it was
+  ignored when the process started (nohup).
+- Signals that a program defines for itself, timers and the like do nothing. By default they would
+  kill a process that does not know them.
+- What tells of a fault of the process (SEGV, BUS, ABRT, …), KILL and the signals of job control
+  keep their meaning.
+
+Until there is something to unmount the first kind keeps its default: it ends the process at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import trio
+
+from fsmount.codec.worker_process import IGNORED
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
+
+
+class EndSignals:
+    """Takes the signals that end a mount, until the process ends or :func:`restored` does."""
+
+    def __init__(self) -> None:
+        """To be called in the trio thread, which must be the main one."""
+        self._arrived = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._name = ""
+        for number in ENDING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._name = self._name or signal.Signals(number).name
+        # The store may be closed already, in the last moments of the process.
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._arrived.set, idempotent=True)
+
+    async def first(self) -> str:
+        """Wait for a signal; its name."""
+        await self._arrived.wait()
+        return self._name
+
+
+def ignore() -> None:
+    """Let no signal end this process that is not meant to; the processes it starts inherit that."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """At the end signals do again what they did before."""
+    before = {number: signal.getsignal(number) for number in (*ENDING, *IGNORED)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # it was not set by Python
+                signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals that end a mount come at the end, also to a program that is started meanwhile.
+
+    That is fusermount3, which must not end between a mount and its answer.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,37 @@
+"""Mounting and unmounting by a program that closed the standard streams."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fsmount.mount.mountpoint import mounted_at
+from tests.cli.test_streams import shell
+from tests.e2e.mounts import missing
+from tests.e2e.test_cli import mountpoint, store_folder, well  # noqa: F401
+from tests.frames import png, screens
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+]
+
+
+@pytest.mark.parametrize(
+    "how", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "2>/dev/full"]
+)
+def test_mount_and_umount(root: Path, place: Path, how: str) -> None:
+    """Neither prints anything, so nothing is missed."""
+    assert shell(how, "mount", root, place).returncode == 0
+    pid = int(os.getxattr(place, "user.fsmount.pid"))
+    targets = [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)]
+    assert targets == ["/dev/null", "/dev/null", str(root / "mount.log")]
+    pictures = [png(frame) for frame in screens(2)]
+    for at, picture in enumerate(pictures):
+        (place / f"{at}.png").write_bytes(picture)
+    assert shell(how, "umount", place).returncode == 0
+    assert mounted_at(place) is None
+    well("check", root, "--full")
+    assert shell(how, "mount", "-f", root, root).returncode == 12

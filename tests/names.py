@@ -1,0 +1,16 @@
+"""File names that Linux allows and programs get wrong."""
+
+from __future__ import annotations
+
+ODD_NAMES = [
+    "Jürgen".encode(),
+    # In UTF-8 the last byte of each would be a space or a new line in latin-1.
+    "à Å Ċ".encode(),
+    "日本語 🎞".encode(),
+    b"\xff\xfe not UTF-8",
+    b"a,ro\\b\\101,c=d",
+    b"#two words\n\t\v\f\r\x1c\x85 - ",
+    b"-o",
+    b"%F0 'quoted' \"$HOME\"",
+    bytes(range(128, 256)),
+]
