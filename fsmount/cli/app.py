@@ -51,19 +51,23 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = """\
+Keep a folder of screenshots many times smaller, and see it as the same PNG files.
+
+\b
+Exit codes: 0 ok, 1 error, 2 usage, 3 some files skipped or kept raw with a warning,
+10 no store there, 11 store locked, 12 mountpoint unusable, 13 FUSE not available,
+20 damage found, 30 format not supported.
+
+Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
+FSMOUNT_LOG (a file that says what happens), NO_COLOR.
+"""
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, help=_HELP)
 @click.version_option(__version__, prog_name="fsmount")
 def group() -> None:
-    """Keep a folder of screenshots many times smaller, and see it as the same PNG files.
-
-    \b
-    Exit codes: 0 ok, 1 error, 2 usage, 3 some files skipped or kept raw with a warning,
-    10 no store there, 11 store locked, 12 mountpoint unusable, 13 FUSE not available,
-    20 damage found, 30 format not supported.
-
-    Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
-    FSMOUNT_LOG (a file that says what happens), NO_COLOR.
-    """
+    """``fsmount`` itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,29 +17,32 @@ from fsmount.store.mending import mend
 from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 
+_HELP = """\
+Look for damage. Nothing is changed without --repair. Works beside a mount.
 
-@click.command()
+Without --full: index, packs and staged files against each other. With --full every object is
+rebuilt as a reader would get it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
+be rebuilt because a package is not installed.
+
+--repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
+gives entries that are kept twice their bytes back, and removes the names of files that are
+lost, so that rsync or import can bring them back; they are listed in lost/ inside the store.
+Exit codes: 0 nothing to do, 21 repaired, 22 something is lost or still damaged.
+
+\b
+Example:
+  fsmount check ~/shots.store --full
+  fsmount check ~/shots.store --repair
+"""
+
+
+@click.command(help=_HELP)
 @store_argument
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
 @click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
 @json_option
 def check(store: Path, full: bool, repair: bool, as_json: bool) -> int:
-    """Look for damage. Nothing is changed without --repair. Works beside a mount.
-
-    Without --full: index, packs and staged files against each other. With --full every object is
-    rebuilt as a reader would get it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
-    be rebuilt because a package is not installed.
-
-    --repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
-    gives entries that are kept twice their bytes back, and removes the names of files that are
-    lost, so that rsync or import can bring them back; they are listed in lost/ inside the store.
-    Exit codes: 0 nothing to do, 21 repaired, 22 something is lost or still damaged.
-
-    \b
-    Example:
-      fsmount check ~/shots.store --full
-      fsmount check ~/shots.store --repair
-    """
+    """``fsmount check``."""
     if repair:
         return _repair(store, as_json)
 

@@ -26,8 +26,27 @@ from fsmount.store.importing import Importer
 from fsmount.store.store import Store
 from fsmount.store.tree import measure, source_of, target_of
 
+_HELP = """\
+Copy files and folders into a store, without a mount, with all cores.
 
-@click.command("import")
+Like rsync: SOURCE appears under its own name, SOURCE/ with a slash puts its contents into the
+top folder. What is in the store already with the same size and time is skipped, so an import
+that was stopped is simply started again. Pictures that a folder keeps as differences (`.jxl` of
+the script of "Losslessly Compressing 25000 Images") come in as whole PNGs.
+
+Sources are only read, unless --delete-source is given. Then files go that were read back from
+the store and compared; folders stay, and a run of differences stays whole if one of its
+pictures could not be had.
+
+\b
+Examples:
+  fsmount import ~/screenshots/ ~/shots.store
+  fsmount import 2023 2024 ~/shots.store
+  fsmount import --delete-source ~/screenshots.old/ ~/shots.store
+"""
+
+
+@click.command("import", help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE... STORE")
 @click.option(
     "--delete-source",
@@ -40,23 +59,7 @@ from fsmount.store.tree import measure, source_of, target_of
 def import_(
     paths: tuple[str, ...], delete_source: bool, dry_run: bool, cache_size: int, as_json: bool
 ) -> int:
-    """Copy files and folders into a store, without a mount, with all cores.
-
-    Like rsync: SOURCE appears under its own name, SOURCE/ with a slash puts its contents into the
-    top folder. What is in the store already with the same size and time is skipped, so an import
-    that was stopped is simply started again. Pictures that a folder keeps as differences (`.jxl` of
-    the script of "Losslessly Compressing 25000 Images") come in as whole PNGs.
-
-    Sources are only read, unless --delete-source is given. Then files go that were read back from
-    the store and compared; folders stay, and a run of differences stays whole if one of its
-    pictures could not be had.
-
-    \b
-    Examples:
-      fsmount import ~/screenshots/ ~/shots.store
-      fsmount import 2023 2024 ~/shots.store
-      fsmount import --delete-source ~/screenshots.old/ ~/shots.store
-    """
+    """``fsmount import``."""
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
     for source, _ in sources:

@@ -11,17 +11,20 @@ from fsmount.cli.output import emit, json_option
 from fsmount.store import config
 from fsmount.store.disk import Disk
 
+_HELP = """\
+Make a new, empty store.
 
-@click.command()
+\b
+Example:
+  fsmount init ~/shots.store
+"""
+
+
+@click.command(help=_HELP)
 @store_argument
 @json_option
 def init(store: Path, as_json: bool) -> None:
-    """Make a new, empty store.
-
-    \b
-    Example:
-      fsmount init ~/shots.store
-    """
+    """``fsmount init``."""
     config.make(store, Disk())
     made = config.read(store)
     emit(

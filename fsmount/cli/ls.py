@@ -18,21 +18,24 @@ from fsmount.store.index import Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import find
 
+_HELP = """\
+List a folder of a store: size, bytes stored for it, kind, depth, time, name.
 
-@click.command()
+Bytes stored count what the file has to itself; deltas share the rest with other files. Works
+beside a mount.
+
+\b
+Examples:
+  fsmount ls ~/shots.store
+  fsmount ls ~/shots.store desk --json
+"""
+
+
+@click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def ls(arguments: tuple[str, ...], as_json: bool) -> None:
-    """List a folder of a store: size, bytes stored for it, kind, depth, time, name.
-
-    Bytes stored count what the file has to itself; deltas share the rest with other files. Works
-    beside a mount.
-
-    \b
-    Examples:
-      fsmount ls ~/shots.store
-      fsmount ls ~/shots.store desk --json
-    """
+    """``fsmount ls``."""
     store, paths = split_store(arguments, 0, fewest=0)
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
