@@ -17,8 +17,9 @@ from fsmount.store.store import Store
 _HELP = """\
 Write the files of a store, or some of its paths, to a folder. Works beside a mount.
 
-Names, times, permissions and attributes are kept (owners too where you are root). Nothing is
-overwritten without --force; files of the same size and time are skipped.
+Names, times, permissions and attributes are kept (owners too where you are root), and blocks of
+zeros become holes. Nothing is overwritten without --force; files of the same size and time are
+skipped.
 
 With --legacy a picture that differs little from the one before it in time is written as
 `<same stem>.jxl`, their difference (the form of "Losslessly Compressing 25000 Images"). Its

@@ -32,7 +32,8 @@ Copy files and folders into a store, without a mount, with all cores.
 Like rsync: SOURCE appears under its own name, SOURCE/ with a slash puts its contents into the
 top folder. What is in the store already with the same size and time is skipped, so an import
 that was stopped is simply started again. Pictures that a folder keeps as differences (`.jxl` of
-the script of "Losslessly Compressing 25000 Images") come in as whole PNGs.
+the script of "Losslessly Compressing 25000 Images") come in as whole PNGs. Holes of sparse files
+are kept. A large file for which the disk has no room is listed, and the others come in.
 
 Sources are only read, unless --delete-source is given. Then files go that were read back from
 the store and compared; folders stay, and a run of differences stays whole if one of its

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fsmount.store.holes import data_parts
+
 _COPY_BYTES = 1 << 20
 
 
@@ -104,11 +106,20 @@ class Disk:
         self.rename(scratch, path)
         self.fsync_folder(path.parent)
 
-    def copy(self, source: int, target: int, size: int) -> None:
-        """Copy `size` bytes from the start of one open file to the start of another."""
+    def copy(self, source: int, target: int, size: int) -> int:
+        """Copy `size` bytes from the start of one open file to the start of another, an empty one.
+
+        Holes stay holes. Returns how many bytes `target` has: fewer if `source` ends before.
+        """
         offset = 0
-        while offset < size:
-            data = os.pread(source, min(_COPY_BYTES, size - offset), offset)
-            if not data:
-                return
-            offset += self.pwrite(target, data, offset)
+        for start, end in data_parts(source, size):
+            offset = start
+            while offset < end:
+                data = pread(source, min(_COPY_BYTES, end - offset), offset)
+                if not data:
+                    return offset
+                offset += self.pwrite(target, data, offset)
+        size = min(size, os.fstat(source).st_size)
+        if offset < size:
+            self.ftruncate(target, size)
+        return max(offset, size)

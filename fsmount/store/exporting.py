@@ -2,6 +2,7 @@
 
 An exported file gets its name when all its bytes are written, never half of them. What is there
 already with the same size and mtime is skipped; what differs is left alone unless told otherwise.
+Blocks of zeros become holes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import trio
 from fsmount.codec.workers import Workers
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.writing import difference, in_order
+from fsmount.store.holes import nonzero_parts
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import NO_SPACE, Progress, Summary, find, same, slices
@@ -166,8 +168,13 @@ class Exporter:
             scratch.symlink_to(os.fsdecode(inode.target or b""))
         elif stat.S_ISREG(inode.mode):
             with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                size = 0
                 async for data in slices(self._store, inode.ino):
-                    file.write(data)
+                    for start, end in nonzero_parts(data):
+                        file.seek(size + start)
+                        file.write(data[start:end])
+                    size += len(data)
+                file.truncate(size)
         else:
             os.mknod(scratch, stat.S_IFMT(inode.mode) | 0o600, inode.rdev)
 
