@@ -8,6 +8,7 @@ contract and never reused); ``errno`` is what a process gets that meets the erro
 from __future__ import annotations
 
 import errno as _errno
+from collections.abc import Callable
 
 
 class FsmountError(Exception):
@@ -27,7 +28,14 @@ class FsmountError(Exception):
         return _rebuild, (type(self), self.detail, self.fields)
 
     def __str__(self) -> str:
-        return self.message.format(detail=self.detail, **self.fields)
+        return self.told(str)
+
+    def told(self, name: Callable[[str], str]) -> str:
+        """The message; what `detail` names is printed as `name` says."""
+        if self.message == FsmountError.message:
+            # No name, but a sentence.
+            return str(self.detail)
+        return self.message.format(detail=name(str(self.detail)), **self.fields)
 
 
 def _rebuild(kind: type[FsmountError], detail: object, fields: dict[str, object]) -> FsmountError:

@@ -14,13 +14,14 @@ PACKAGE = Path(fsmount.__file__).parent
 # A room may import itself and what is named here.
 ROOMS = {
     "errors": set(),
+    "quoting": set(),
     "codec": {"errors"},
     "legacy": {"codec", "errors"},
     "store": {"legacy", "codec", "errors"},
-    "mount": {"store", "codec", "errors"},
+    "mount": {"store", "codec", "errors", "quoting"},
     # Beside the store: it shares its workers and caches, never its files.
     "album": {"codec", "errors"},
-    "cli": {"mount", "album", "store", "legacy", "codec", "errors"},
+    "cli": {"mount", "album", "store", "legacy", "codec", "errors", "quoting"},
     # The package itself holds the version, for everybody.
     "__init__": set(),
     "__main__": {"cli"},

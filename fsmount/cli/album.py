@@ -23,6 +23,7 @@ from fsmount.cli.output import (
     emit,
     json_option,
     meter,
+    printable,
     problems,
     size,
     warn,
@@ -319,10 +320,10 @@ def _info(album: Album) -> dict[str, Any]:
 
 
 def _sentence(one: dict[str, Any]) -> str:
-    text = f"{one['album']}: {one['photos']} photos, {size(one['source_bytes'])} in"
+    text = f"{printable(one['album'])}: {one['photos']} photos, {size(one['source_bytes'])} in"
     text += f" {size(one['stored_bytes'])}, {one['ratio']} times smaller"
     if one["worst"] is not None:
-        text += f"; SSIM {one['mean_ssim']}, worst {one['worst_ssim']} ({one['worst']})"
+        text += f"; SSIM {one['mean_ssim']}, worst {one['worst_ssim']} ({printable(one['worst'])})"
     if one["others"]:
         text += f"; {one['others']} other files kept as they are ({size(one['other_bytes'])})"
     if one["known"]:
@@ -458,13 +459,19 @@ def info(album: Path, each: bool, as_json: bool) -> None:
         opened.close()
     for other in others:
         other["name"] = os.fsdecode(other["name"])
-    lines = [f"{key.replace('_', ' ')}: {value}" for key, value in found.items()]
+    lines = [
+        f"{key.replace('_', ' ')}: {printable(value) if key == 'worst' and value else value}"
+        for key, value in found.items()
+    ]
     lines += [
-        f"{row['frame']} {row['name']} {row['packet_bytes']} bytes of {row['bytes']},"
+        f"{row['frame']} {printable(row['name'])} {row['packet_bytes']} bytes of {row['bytes']},"
         f" SSIM {row['ssim']}, PSNR {row['psnr']}"
         for row in rows
     ]
-    lines += [f"- {other['name']} {other['bytes']} bytes, {other['reason']}" for other in others]
+    lines += [
+        f"- {printable(other['name'])} {other['bytes']} bytes, {other['reason']}"
+        for other in others
+    ]
     extra = {"list": rows, "other_files": others} if each else {}
     emit({"album": str(album), **found, **extra}, "\n".join(lines), as_json)
 

@@ -12,6 +12,7 @@ import apsw
 import click
 
 from fsmount import __version__
+from fsmount.cli.output import print_verbatim, printable, say
 from fsmount.errors import Damaged, FsmountError
 
 # Where each command stands: module of this package, and name in it.
@@ -59,6 +60,9 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 some files skipped or kept raw with a warn
 10 no store there, 11 store locked, 12 mountpoint unusable, 13 FUSE not available,
 20 damage found, 30 format not supported.
 
+Names go into pipes and files as they are. On a terminal names with control characters are quoted,
+as by ls. In JSON a byte that is not UTF-8 stands as \\udc80 to \\udcff.
+
 Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
 FSMOUNT_LOG (a file that says what happens), NO_COLOR.
 """
@@ -72,9 +76,8 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of the plan."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names that are not UTF-8 are printed as they are.
-        sys.stdout.reconfigure(errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
+        print_verbatim(stream)
     try:
         code = group.main(arguments, prog_name="fsmount", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.Abort:
         code = _INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        _show(error)
         code = error.exit_code
     except BaseException as error:
         code = _report(error)
@@ -93,6 +96,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: click.ClickException) -> None:
+    """What click says of a wrong command line, which may quote names."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        # Or it takes escape sequences out.
+        error.ctx.color = True
+    text = io.StringIO()
+    error.show(text)
+    for line in text.getvalue().removesuffix("\n").split("\n"):
+        say(line, err=True)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -110,10 +124,14 @@ def _report(error: BaseException) -> int:
     if isinstance(error, apsw.Error):
         error = Damaged("the store's index.sqlite", reason=error)
     if isinstance(error, FsmountError):
-        click.echo(f"fsmount: {error}", err=True)
+        say(f"fsmount: {error.told(_name)}", err=True)
         return error.exit_code
     if isinstance(error, OSError) and error.errno is not None:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        click.echo(f"fsmount: {where}{error.strerror}", err=True)
+        where = "" if error.filename is None else f"{_name(error.filename)}: "
+        say(f"fsmount: {where}{error.strerror}", err=True)
         return 1
     raise error
+
+
+def _name(path: str | bytes) -> str:
+    return printable(path, err=True)

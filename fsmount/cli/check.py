@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from fsmount.cli.common import store_argument, with_store
-from fsmount.cli.output import SOME_SKIPPED, emit, json_option, listing, meter, warn
+from fsmount.cli.output import SOME_SKIPPED, emit, json_option, listing, meter, printable, warn
 from fsmount.errors import Damaged, NotRepairable, Repaired
 from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.config import Layout, Lock, is_store
@@ -80,8 +81,9 @@ def _repair(path: Path, as_json: bool) -> int:
             as_json,
         )
         if not as_json:
-            listing([f"  may have had a newer name: {name}" for name in repairs.renamed])
-            listing([f"  lost: {name}" for name in repairs.lost])
+            renamed, lost = map(_printable, (repairs.renamed, repairs.lost))
+            listing([f"  may have had a newer name: {name}" for name in renamed])
+            listing([f"  lost: {name}" for name in lost])
             listing([f"  still damaged: {what}" for what in left])
             _print_unchecked(report)
         return code.exit_code if done or repairs.lost or left else 0
@@ -116,11 +118,15 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
         return
     for what, why, files in report.findings:
         warn(f"{what}: {why}")
-        listing([f"  cannot be read: {name}" for name in files])
+        listing([f"  cannot be read: {name}" for name in _printable(files)])
     _print_unchecked(report)
+
+
+def _printable(names: Sequence[str]) -> list[str]:
+    return [printable(name, err=True) for name in names]
 
 
 def _print_unchecked(report: Report) -> None:
     if report.unchecked:
         warn(f"{len(report.unchecked)} objects could not be rebuilt here, and are not damaged:")
-        listing([f"  {why}: {', '.join(files)}" for why, files in report.unchecked])
+        listing([f"  {why}: {', '.join(_printable(files))}" for why, files in report.unchecked])

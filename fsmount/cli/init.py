@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fsmount.cli.common import store_argument
-from fsmount.cli.output import emit, json_option
+from fsmount.cli.output import emit, json_option, printable
 from fsmount.store import config
 from fsmount.store.disk import Disk
 
@@ -27,8 +27,9 @@ def init(store: Path, as_json: bool) -> None:
     """``fsmount init``."""
     config.make(store, Disk())
     made = config.read(store)
+    name = printable(store)
     emit(
         {"store": str(store), "uuid": made["uuid"], "format": made["format"]},
-        f"{store} is ready. Mount it with: fsmount mount {store} FOLDER",
+        f"{name} is ready. Mount it with: fsmount mount {name} FOLDER",
         as_json,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from fsmount.cli.common import reading, split_store
-from fsmount.cli.output import VERSION
+from fsmount.cli.output import emit, printable
 from fsmount.errors import FsmountError, UsageError
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
@@ -50,7 +49,7 @@ def ls(arguments: tuple[str, ...], as_json: bool) -> None:
             entries = opened.index.by_name(top.ino)
         for name, inode in entries:
             row = _row(opened, name, inode)
-            click.echo(json.dumps({"version": VERSION, **row}) if as_json else _line(row))
+            emit(row, _line(row), as_json)
 
 
 def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:
@@ -86,4 +85,5 @@ def _line(row: dict[str, Any]) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["mtime_ns"] // 10**9))
     stored = row.get("stored_bytes", "")
     depth = row.get("depth", "")
-    return f"{row['size']:>12} {stored:>10} {row['kind']:<7}{depth:>2}  {when}  {row['name']}"
+    name = printable(row["name"])
+    return f"{row['size']:>12} {stored:>10} {row['kind']:<7}{depth:>2}  {when}  {name}"

@@ -7,7 +7,7 @@ import os
 import click
 
 from fsmount.cli.common import reading, split_store
-from fsmount.cli.output import emit, json_option, size
+from fsmount.cli.output import emit, json_option, printable, size
 from fsmount.errors import UsageError
 from fsmount.store.changes import Stretch, stretches
 
@@ -55,5 +55,5 @@ def _row(one: Stretch) -> dict[str, object]:
 
 def _line(one: Stretch) -> str:
     kind = "idle" if one.idle else "busy"
-    last = os.fsdecode(one.last.rpartition(b"/")[2])
-    return f"{kind}  {one.pictures:>6}  {size(one.bytes):>9}  {os.fsdecode(one.first)} … {last}"
+    first, last = printable(one.first), printable(one.last.rpartition(b"/")[2])
+    return f"{kind}  {one.pictures:>6}  {size(one.bytes):>9}  {first} … {last}"
