@@ -15,12 +15,13 @@ PACKAGE = Path(fsmount.__file__).parent
 ROOMS = {
     "errors": set(),
     "quoting": set(),
+    "refused": set(),
     "codec": {"errors"},
     "legacy": {"codec", "errors"},
-    "store": {"legacy", "codec", "errors"},
+    "store": {"legacy", "codec", "errors", "refused"},
     "mount": {"store", "codec", "errors", "quoting"},
     # Beside the store: it shares its workers and caches, never its files.
-    "album": {"codec", "errors"},
+    "album": {"codec", "errors", "refused"},
     "cli": {"mount", "album", "store", "legacy", "codec", "errors", "quoting"},
     # The package itself holds the version, for everybody.
     "__init__": set(),

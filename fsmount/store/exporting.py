@@ -2,7 +2,8 @@
 
 An exported file gets its name when all its bytes are written, never half of them. What is there
 already with the same size and mtime is skipped; what differs is left alone unless told otherwise.
-Blocks of zeros become holes.
+Blocks of zeros become holes. A name that the filesystem there refuses is listed and says why: an
+export could not map another name back.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import trio
 
+from fsmount import refused
 from fsmount.codec.workers import Workers
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.writing import difference, in_order
@@ -51,6 +53,9 @@ class Exporter:
         self._links: dict[int, Path] = {}
         # One scratch name a file, so that an export after a kill takes the place of what was left.
         self._scratch = f".fsmount-{store.config['uuid'][:8]}-"
+        # Names by what they are where case does not count.
+        self._folds = False
+        self._written: dict[str, Path] = {}
         self.summary = Summary()
 
     async def export(self, path: bytes) -> None:
@@ -58,6 +63,8 @@ class Exporter:
 
         Raises :class:`DiskFull`; what else goes wrong with a file is listed in the summary.
         """
+        self._dest.mkdir(parents=True, exist_ok=True)
+        self._folds = refused.folds_case(self._dest, f"{self._scratch}case")
         folders = []
         slots = trio.Semaphore(_AT_ONCE)
         async with trio.open_nursery() as nursery:
@@ -119,7 +126,8 @@ class Exporter:
         except OSError as error:
             if error.errno in NO_SPACE:
                 raise DiskFull(self._dest) from error
-            self.summary.problems.append((str(target), error.strerror or str(error)))
+            below_it = target.relative_to(self._dest)
+            self.summary.problems.append((str(target), refused.reason(below_it, error)))
 
     async def _guarded(self, inode: Inode, target: Path, slots: trio.Semaphore) -> None:
         try:
@@ -131,6 +139,8 @@ class Exporter:
 
     async def _one(self, inode: Inode, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if self._is_taken(target):
+            raise FsmountError(refused.CLASH)
         if os.path.lexists(target):
             if same(inode, target, target.lstat()):
                 self.summary.skipped += 1
@@ -150,6 +160,7 @@ class Exporter:
                 await self._write(inode, scratch)
                 self._attributes(scratch, inode)
             scratch.replace(target)
+            refused.check_listed(target)
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
@@ -157,6 +168,12 @@ class Exporter:
         self._folders.add(target.parent)
         self.summary.files += 1
         self.summary.bytes += inode.size
+
+    def _is_taken(self, target: Path) -> bool:
+        """Whether another file was exported under a name that means the same one there."""
+        if not self._folds:
+            return False
+        return self._written.setdefault(str(target).casefold(), target) != target
 
     def _note_links(self, inode: Inode, target: Path) -> None:
         if inode.nlink > 1:
@@ -179,20 +196,33 @@ class Exporter:
             os.mknod(scratch, stat.S_IFMT(inode.mode) | 0o600, inode.rdev)
 
     def _attributes(self, target: Path, inode: Inode) -> None:
+        mode = stat.S_IMODE(inode.mode)
         if os.geteuid() == 0:
-            os.chown(target, inode.uid, inode.gid, follow_symlinks=False)
+            # Where it cannot be given away it must not act as its owner.
+            given = mode
+            mode &= 0o777
+            with self._noted(inode, "owner"):
+                os.chown(target, inode.uid, inode.gid, follow_symlinks=False)
+                mode = given
         # Before the permissions, which may forbid it.
         for name, value in self._store.index.xattrs(inode.ino).items():
-            try:
+            with self._noted(inode, f"attribute {os.fsdecode(name)}"):
                 os.setxattr(target, name, value, follow_symlinks=False)
-            except OSError as error:
-                if error.errno in NO_SPACE:
-                    raise
-                why = f"attribute {os.fsdecode(name)}: {error.strerror}"
-                self.summary.problems.append((os.fsdecode(self._store.index.path(inode.ino)), why))
         if not stat.S_ISLNK(inode.mode):
-            target.chmod(stat.S_IMODE(inode.mode))
+            with self._noted(inode, "permissions"):
+                target.chmod(mode)
         os.utime(target, ns=(inode.atime_ns, inode.mtime_ns), follow_symlinks=False)
+
+    @contextmanager
+    def _noted(self, inode: Inode, what: str) -> Iterator[None]:
+        """What a filesystem does not take of a file is listed; the file itself stays."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
+            why = f"{what}: {error.strerror}"
+            self.summary.problems.append((os.fsdecode(self._store.index.path(inode.ino)), why))
 
 
 def _plain(path: Path) -> bool:
