@@ -6,6 +6,7 @@ import ast
 import json
 import logging
 import os
+import runpy
 import shutil
 from collections.abc import Iterator
 from io import StringIO
@@ -212,7 +213,27 @@ def test_a_name_makes_no_line_of_the_log(log: Path, name: str) -> None:
     assert all(" ERROR fsmount.test: " in line for line in marks)
 
 
+def test_the_script_that_unpacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell = runpy.run_path(str(PACKAGE.parent / "contrib" / "unpack.py"))["tell"]
+    for terminal in (True, False):
+        seen = Terminal() if terminal else StringIO()
+        monkeypatch.setattr("sys.stdout", seen)
+        for name in EVIL:
+            tell(f"DAMAGED {name}.png: other bytes")
+        monkeypatch.undo()
+        if terminal:
+            harmless(seen.getvalue())
+            assert seen.getvalue().count("\n") == len(EVIL)
+        else:
+            assert names_in(seen.getvalue()) == set(EVIL)
+
+
 # One way out
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_all_is_printed_by_one_function() -> None:
@@ -229,10 +250,6 @@ def test_warnings_on_a_terminal_and_results_in_a_pipe(
     cli: Cli, root: Path, evil: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each stream is looked at by itself."""
-
-    class Terminal(StringIO):
-        def isatty(self) -> bool:
-            return True
 
     seen = Terminal()
     monkeypatch.setattr("sys.stderr", seen)
