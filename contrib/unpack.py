@@ -51,6 +51,13 @@ DICTIONARY = (
 HEADER = re.compile(rb"PK\x03\x04\x14\0\0\x08\0\0\0\0\x21\0(.{16})([0-9a-f]{8})(?=\.)", re.DOTALL)
 
 
+def tell(line):
+    """Print a line; what a name may hold to control a terminal is escaped there."""
+    if sys.stdout.isatty():
+        line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
+    print(line)
+
+
 class Packs:
     """All entries of all packs. A method that cannot give what it should raises some exception."""
 
@@ -90,7 +97,7 @@ class Packs:
                 if following or not is_last or data[-22:-18] == b"PK\5\6":
                     self.damage.append(f"{path.name}: bytes {at} to {end} are damaged")
                 else:  # what a crash leaves of entries that were under way
-                    print(f"{path.name}: left out an unfinished end of {end - at} bytes")
+                    tell(f"{path.name}: left out an unfinished end of {end - at} bytes")
             elif data[at + 38 : extra] == b".rec":
                 record, start = data[body:end], at  # a long record is a member of its own
             else:
@@ -332,7 +339,7 @@ class Folder:
     def complain(self, name, reason):
         """Report a file that is not, or not exactly, given back."""
         self.bad += 1
-        print(f"DAMAGED {name}: {reason}")
+        tell(f"DAMAGED {name}: {reason}")
 
     def give(self, path, write):
         """A new file filled by `write`, which says whether it is exact; True if it is."""
@@ -360,7 +367,7 @@ def dated(path, atime, mtime):
     try:
         os.utime(path, ns=(atime, mtime), follow_symlinks=False)
     except (OSError, OverflowError) as error:
-        print(f"{path}: {error}")
+        tell(f"{path}: {error}")
 
 
 def from_packs(packs, folder):
@@ -420,12 +427,12 @@ def from_index(store, packs, folder, index):
     """The tree as it was: names, modes, times, links, files not encoded yet."""
     inodes, names, places = index
     for line in packs.damage:
-        print(line)  # whether a file misses anything shows when it is rebuilt
+        tell(line)  # whether a file misses anything shows when it is rebuilt
     # The index knows where entries lie; the id in a header, which no checksum covers, is not asked.
     found = {number: packs.places.get(place) for number, (place, _) in places.items()}
     unknown = len(packs.places) - sum(entry is not None for entry in found.values())
     if unknown:
-        print(f"the index does not know {unknown} entries; unpack {packs.folder} to see them")
+        tell(f"the index does not know {unknown} entries; unpack {packs.folder} to see them")
     packs.entries = {number: entry for number, entry in found.items() if entry}
     first, links, folders, todo = {}, [], {1: folder.path}, [(1, b"")]
     while todo:
@@ -444,7 +451,7 @@ def from_index(store, packs, folder, index):
             elif not mode:
                 folder.complain(os.fsdecode(name), "the index has no row for it")
             elif not stat.S_ISREG(mode):
-                print(f"{path}: a special file is left out")
+                tell(f"{path}: a special file is left out")
             elif ino in first:
                 path.hardlink_to(first[ino])
                 folder.good += 1
@@ -490,12 +497,12 @@ def main():
         try:
             index = read_index(store)
         except sqlite3.Error as error:
-            print(f"index.sqlite: {error}; names and times come from the packs")
+            tell(f"index.sqlite: {error}; names and times come from the packs")
     if index:
         from_index(store, packs, folder, index)
     else:
         from_packs(packs, folder)
-    print(f"{folder.good} files, {folder.bad} not exact or damaged")
+    tell(f"{folder.good} files, {folder.bad} not exact or damaged")
     sys.exit(1 if folder.bad else 0)
 
 

@@ -1,19 +1,22 @@
-"""One tree of errors. The docstring of a class is its message, a format string over the fields.
+"""One tree of errors.
 
-``exit_code`` is what the command line returns (the numbers are a contract and never reused);
-``errno`` is what a process gets that meets the error through the mount.
+``message`` is what the user reads, a format string over the fields (no docstring, since
+``python -OO`` strips those); ``exit_code`` is what the command line returns (the numbers are a
+contract and never reused); ``errno`` is what a process gets that meets the error through the mount.
 """
 
 from __future__ import annotations
 
 import errno as _errno
+from collections.abc import Callable
 
 from fsmount.folder import readable
 
 
 class FsmountError(Exception):
-    """{detail}"""
+    """Base of all errors that a command tells in one sentence."""
 
+    message = "{detail}"
     exit_code = 1
     errno = _errno.EIO
 
@@ -29,8 +32,15 @@ class FsmountError(Exception):
         return _rebuild, (type(self), _told(self.detail), fields)
 
     def __str__(self) -> str:
-        template = " ".join((type(self).__doc__ or "{detail}").split())
-        return readable(template.format(detail=self.detail, **self.fields))
+        return self.told(str)
+
+    def told(self, name: Callable[[str], str]) -> str:
+        """The message; what `detail` names is printed as `name` says."""
+        if self.message == FsmountError.message:
+            # No name, but a sentence.
+            return readable(str(self.detail))
+        detail = name(readable(str(self.detail)))
+        return readable(self.message.format(detail=detail, **self.fields))
 
 
 def _told(value: object) -> object:
@@ -45,149 +55,194 @@ def _rebuild(kind: type[FsmountError], detail: object, fields: dict[str, object]
 
 
 class UsageError(FsmountError):
-    """{detail}"""
+    """The command line asks for something that makes no sense."""
 
+    message = "{detail}"
     exit_code = 2
 
 
 class NoStore(FsmountError):
-    """{detail} is no fsmount store. Make one with: fsmount init {detail}"""
+    """A path that should be a store is none."""
 
+    message = "{detail} is no fsmount store. Make one with: fsmount init {detail}"
     exit_code = 10
 
 
 class MountNotStore(FsmountError):
-    """{detail} is where {source} is mounted, not the store. Copy files through the mount, or
-    unmount it and name the store."""
+    """A path that should be a store is where one is mounted."""
 
+    message = (
+        "{detail} is where {source} is mounted, not the store. Copy files through the mount, or "
+        "unmount it and name the store."
+    )
     exit_code = 10
 
 
 class StoreExists(FsmountError):
-    """{detail} already holds a store, or is a folder that is not empty. Choose a new path."""
+    """A new store cannot be made in a path that is taken."""
 
+    message = "{detail} already holds a store, or is a folder that is not empty. Choose a new path."
     exit_code = 2
 
 
 class NotWritable(FsmountError):
-    """{detail} cannot be written: {reason}"""
+    """The system does not let this process write to a store."""
 
+    message = "{detail} cannot be written: {reason}"
     errno = _errno.EROFS
 
 
 class OnlyReadable(NotWritable):
-    """{detail} cannot be written ({reason}). To see its files without changing them: use -o ro"""
+    """As :class:`NotWritable`, for a mount, which can do without."""
+
+    message = (
+        "{detail} cannot be written ({reason}). To see its files without changing them: use -o ro"
+    )
 
 
 class StoreLocked(FsmountError):
-    """{detail} is in use by another fsmount process ({holder}). Unmount it, wait for it to end,
-    or work through its mountpoint."""
+    """Another process holds the lock of a store."""
 
+    message = (
+        "{detail} is in use by another fsmount process ({holder}). Unmount it, wait for it to "
+        "end, or work through its mountpoint."
+    )
     exit_code = 11
 
 
 class LockUnclear(FsmountError):
-    """{detail} was not closed by {holder}, last alive at {alive}, and from here nobody can tell
-    whether that still runs. If it does not, or if this is a copy of a store: --force-lock."""
+    """A store was not closed, and nobody can tell from here whether its writer still runs."""
 
+    message = (
+        "{detail} was not closed by {holder}, last alive at {alive}, and from here nobody can tell"
+        " whether that still runs. If it does not, or if this is a copy of a store: --force-lock."
+    )
     exit_code = 11
 
 
 class BadMountpoint(FsmountError):
-    """{detail}: {reason}"""
+    """A folder cannot be mounted on, or unmounted."""
 
+    message = "{detail}: {reason}"
     exit_code = 12
 
 
 class StillHeld(FsmountError):
-    """{detail} is unmounted here, but its filesystem is still {how}. Process {server} goes on
-    serving it, encodes what is left, and ends when it is unmounted there, too."""
+    """A filesystem is unmounted here and still mounted, or in use, elsewhere."""
 
+    message = (
+        "{detail} is unmounted here, but its filesystem is still {how}. Process {server} goes on"
+        " serving it, encodes what is left, and ends when it is unmounted there, too."
+    )
     exit_code = 14
 
 
 class NoFuse(FsmountError):
-    """FUSE cannot be used here: {detail}"""
+    """The system does not let this process use FUSE."""
 
+    message = "FUSE cannot be used here: {detail}"
     exit_code = 13
 
 
 class FormatUnsupported(FsmountError):
-    """{detail} is a store of format {version}; this fsmount reads format {supported}.
-    Use a newer fsmount."""
+    """A store was made by a newer fsmount."""
 
+    message = (
+        "{detail} is a store of format {version}; this fsmount reads format {supported}. Use a "
+        "newer fsmount."
+    )
     exit_code = 30
 
 
 class Damaged(FsmountError):
-    """{detail} is damaged: {reason}"""
+    """Stored bytes are not what they were when they were written."""
 
+    message = "{detail} is damaged: {reason}"
     exit_code = 20
 
 
 class Repaired(FsmountError):
-    """{detail} was damaged and is repaired"""
+    """A repair found damage and saved all files. Only its exit code is used."""
 
+    message = "{detail} was damaged and is repaired"
     exit_code = 21
 
 
 class NotRepairable(FsmountError):
-    """{detail} has damage that cannot be repaired"""
+    """A repair lost files, or left damage. Only its exit code is used."""
 
+    message = "{detail} has damage that cannot be repaired"
     exit_code = 22
 
 
 class NotExact(FsmountError):
-    """cannot be re-created exactly: {detail}"""
+    """A file cannot be re-created from its encoded form, and is kept raw."""
+
+    message = "cannot be re-created exactly: {detail}"
 
 
 class NeedsExtra(FsmountError):
-    """{detail} is whole, but to read it takes {package}, which is not installed:
-    pip install 'fsmount[{extra}]'"""
+    """An optional package is missing that reads what was stored."""
+
+    message = (
+        "{detail} is whole, but to read it takes {package}, which is not installed: pip install "
+        "'fsmount[{extra}]'"
+    )
 
 
 class WorkerDied(FsmountError):
-    """a worker process died or ran over its limit, twice, in {detail}"""
+    """A job killed two worker processes."""
+
+    message = "a worker process died or ran over its limit, twice, in {detail}"
 
 
 class DiskFull(FsmountError):
-    """No space left on the disk of {detail}. Free some; nothing accepted so far is lost."""
+    """A disk is full, or a quota is used up."""
 
+    message = "No space left on the disk of {detail}. Free some; nothing accepted so far is lost."
     errno = _errno.ENOSPC
 
 
 class NoSuchInode(FsmountError):
-    """inode {detail} does not exist"""
+    """An inode that the index does not know."""
 
+    message = "inode {detail} does not exist"
     errno = _errno.ENOENT
 
 
 class ReadOnly(FsmountError):
-    """{detail} is open for reading only"""
+    """A change was asked of a store that is open for reading only."""
 
+    message = "{detail} is open for reading only"
     errno = _errno.EROFS
 
 
 class NoAlbum(FsmountError):
-    """{detail} is no photo album. Make one with: fsmount album create FOLDER"""
+    """A path that should be an album is none."""
 
+    message = "{detail} is no photo album. Make one with: fsmount album create FOLDER"
     exit_code = 10
 
 
 class AlbumExists(FsmountError):
-    """{detail} is there already; --force makes it anew, `fsmount album append` adds to it."""
+    """A new album would replace one that is there."""
 
+    message = "{detail} is there already; --force makes it anew, `fsmount album append` adds to it."
     exit_code = 2
 
 
 class AlbumLocked(FsmountError):
-    """{detail} is being written by another fsmount process. Wait for it to end."""
+    """Another process writes the album."""
 
+    message = "{detail} is being written by another fsmount process. Wait for it to end."
     exit_code = 11
 
 
 class AlbumUnsupported(FsmountError):
-    """{detail} is an album of format {version}; this fsmount reads format {supported}.
-    Use a newer fsmount."""
+    """An album was made by a newer fsmount."""
 
+    message = (
+        "{detail} is an album of format {version}; this fsmount reads format {supported}. Use a "
+        "newer fsmount."
+    )
     exit_code = 30

@@ -183,9 +183,10 @@ def test_what_is_kept_keeps_its_time(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x" * 3_000_000)
     os.utime(source, ns=(1, 1_404_563_696_123_456_789))
-    size, sha256 = files.keep(source, tmp_path / "a.files" / "source")
+    kept = files.keep(source, tmp_path / "a.files", lambda name: True)
     copy = tmp_path / "a.files" / "source"
-    assert (size, sha256) == (3_000_000, files.sha256_of(source))
+    assert kept == files.Kept(3_000_000, files.sha256_of(source), b"source")
     assert copy.stat().st_mtime_ns == 1_404_563_696_123_456_789
-    with pytest.raises(FileExistsError):
-        files.keep(source, copy)
+    again = files.keep(source, tmp_path / "a.files", lambda name: True)
+    assert again.name.startswith(b"source~")
+    assert (tmp_path / "a.files" / os.fsdecode(again.name)).read_bytes() == source.read_bytes()

@@ -15,13 +15,15 @@ PACKAGE = Path(fsmount.__file__).parent
 ROOMS = {
     "folder": set(),
     "errors": {"folder"},
+    "quoting": set(),
+    "refused": set(),
     "codec": {"errors", "folder"},
     "legacy": {"codec", "errors"},
-    "store": {"legacy", "codec", "errors", "folder"},
-    "mount": {"store", "codec", "errors", "folder"},
+    "store": {"legacy", "codec", "errors", "folder", "refused"},
+    "mount": {"store", "codec", "errors", "folder", "quoting"},
     # Beside the store: it shares its workers and caches, never its files.
-    "album": {"codec", "errors"},
-    "cli": {"mount", "album", "store", "legacy", "codec", "errors", "folder"},
+    "album": {"codec", "errors", "refused"},
+    "cli": {"mount", "album", "store", "legacy", "codec", "errors", "folder", "quoting"},
     # The package itself holds the version, for everybody.
     "__init__": set(),
     "__main__": {"cli"},

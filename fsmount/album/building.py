@@ -95,7 +95,7 @@ async def create(
     )
     with files.working(place):
         before = files.current(place)
-        builder = _Builder(place, settings, choices, workers, progress)
+        builder = _Builder(place, settings, choices, workers, progress, before)
         contents = await builder.build(items, like, None)
         files.commit(place, contents, before)
     return builder.summary
@@ -135,6 +135,7 @@ class _Builder:
         choices: Choices,
         workers: Workers,
         progress: Progress,
+        replaced: Contents | None = None,
     ) -> None:
         self._place = place
         self._settings = settings
@@ -142,6 +143,8 @@ class _Builder:
         self._workers = workers
         self._progress = progress
         self._taken: set[bytes] = set()
+        others = [] if replaced is None else replaced.others
+        self._going = {document.stored_name(other) for other in others if other.kept}
         self._drafts: list[_Draft] = []
         self.summary = Summary()
 
@@ -198,8 +201,8 @@ class _Builder:
             start = writer.frames
             for item, answer in zip(groups[number], answers, strict=True):
                 if isinstance(answer, str):
-                    self.summary.unfit.append((str(item.path), answer))
-                    await self._keep(item, answer)
+                    if await self._keep(item, answer):
+                        self.summary.unfit.append((str(item.path), answer))
                     continue
                 start = writer.frames if answer.starts else start
                 described = await trio.to_thread.run_sync(tool.describe, item.path)
@@ -239,22 +242,33 @@ class _Builder:
         self._taken.add(free)
         return free
 
-    async def _keep(self, item: Item, reason: str) -> None:
-        kept = not self._choices.skip_others
-        size, sha256 = item.bytes, ""
-        if kept:
-            target = self._place.work / self._place.files.name / item.path.name
+    async def _keep(self, item: Item, reason: str) -> bool:
+        """Note a file that is not coded, and keep it if it is to be: whether it is kept."""
+        about = (item.mtime_ns, item.mode)
+        if self._choices.skip_others:
+            other = Other(item.name, item.bytes, *about, "", kept=False, reason=reason)
+        else:
+            folder = self._place.work / self._place.files.name
             try:
-                size, sha256 = await trio.to_thread.run_sync(files.keep, item.path, target)
+                kept = await trio.to_thread.run_sync(files.keep, item.path, folder, self._is_free)
             except OSError as error:
                 if error.errno in files.NO_SPACE:
                     raise
-                target.unlink(missing_ok=True)
                 self.summary.problems.append((str(item.path), error.strerror or str(error)))
-                return
-        other = Other(item.name, size, item.mtime_ns, item.mode, sha256, kept, reason)
+                self._progress(1, item.bytes)
+                return False
+            stored = None if kept.name == item.name else kept.name
+            other = Other(
+                item.name, kept.size, *about, kept.sha256, kept=True, reason=reason, stored=stored
+            )
         self.summary.others.append(other)
         self._progress(1, item.bytes)
+        return other.kept
+
+    def _is_free(self, name: bytes) -> bool:
+        """Whether a file that is to be kept may take a name, or takes it from one that goes."""
+        there = self._place.files / os.fsdecode(name)
+        return name in self._going or not os.path.lexists(there)
 
     # -- work for the workers
 

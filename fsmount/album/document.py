@@ -26,6 +26,8 @@ NAMESPACE = "urn:fsmount:album"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _SNIFF = 4096
 _MARK = NAMESPACE.encode()
+# Where a class has a field called bytes.
+_Name = bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A file of the folder that is no photo; `kept`: verbatim beside the video, else left out."""
+    """A file of the folder that is no photo; `kept`: verbatim beside the video, else left out.
+
+    `stored` is its name there, if the filesystem did not take its own.
+    """
 
     name: bytes
     bytes: int
@@ -90,6 +95,12 @@ class Other:
     sha256: str
     kept: bool
     reason: str
+    stored: _Name | None = None
+
+
+def stored_name(other: Other) -> bytes:
+    """The name that a file is kept under."""
+    return other.name if other.stored is None else other.stored
 
 
 @dataclass
@@ -122,6 +133,8 @@ def _elements(record: object, kind: str) -> bytes:
     lines = [b" <fsm:Kind>%s</fsm:Kind>" % kind.encode()]
     for column in fields(record):  # type: ignore[arg-type]
         value = getattr(record, column.name)
+        if value is None:
+            continue
         tag = _tag(column.name).encode()
         if isinstance(value, bytes):
             kind_of, text = _plain(value, always=column.name == "extradata")
@@ -284,6 +297,8 @@ def _converted(kind: type[Any], values: dict[str, Any], how: dict[str, Any]) -> 
     """A record from texts: `how` says what to do with the fields that are no plain text."""
     found = {}
     for column in fields(kind):
+        if column.default is None and _tag(column.name) not in values:
+            continue
         value = values[_tag(column.name)]
         found[column.name] = how[column.name](value) if column.name in how else value
     return kind(**found)
@@ -308,7 +323,10 @@ _ENTRY = _numbers(
     "ssim": float,
     "psnr": float,
 }
-_OTHER = _numbers("bytes", "mtime_ns", "mode") | {"name": _bytes, "kept": _truth}
+_OTHER = _numbers("bytes", "mtime_ns", "mode") | {
+    **dict.fromkeys(("name", "stored"), _bytes),
+    "kept": _truth,
+}
 
 
 def _check_names(*names: bytes) -> None:
@@ -332,7 +350,7 @@ def _entry(values: dict[str, Any]) -> Entry:
 
 def _other(values: dict[str, Any]) -> Other:
     other: Other = _converted(Other, values, _OTHER)
-    _check_names(other.name)
+    _check_names(other.name, stored_name(other))
     return other
 
 

@@ -14,11 +14,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from fsmount import refused
 from fsmount.album import document
 from fsmount.album.document import Contents, Other
 from fsmount.errors import AlbumLocked, DiskFull, FsmountError
@@ -82,7 +84,7 @@ def video_of(place: Place, contents: Contents) -> Path:
 
 def other_of(place: Place, contents: Contents, other: Other) -> Path:
     """Where a file kept verbatim is."""
-    name = os.fsdecode(other.name)
+    name = os.fsdecode(document.stored_name(other))
     waiting, settled = place.work / place.files.name / name, place.files / name
     first, second = (waiting, settled) if pending(place, contents) else (settled, waiting)
     return second if not first.exists() and second.exists() else first
@@ -103,8 +105,13 @@ def working(place: Place) -> Iterator[Path]:
     What an earlier writer left half done is finished first, or forgotten.
     """
     with _space(place):
-        place.folder.mkdir(parents=True, exist_ok=True)
-        place.work.mkdir(exist_ok=True)
+        try:
+            place.folder.mkdir(parents=True, exist_ok=True)
+            place.work.mkdir(exist_ok=True)
+        except OSError as error:
+            if not refused.is_refusal(error):
+                raise
+            raise FsmountError(f"{place.xml}: {refused.reason(place.xml, error)}") from error
         fd = os.open(place.work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             try:
@@ -173,10 +180,10 @@ def _settle(place: Place, contents: Contents) -> None:
 
 def _forget(place: Place, contents: Contents, before: Contents) -> None:
     """Remove what only the album before this one needed."""
-    kept = {other.name for other in contents.others if other.kept}
+    kept = {document.stored_name(other) for other in contents.others if other.kept}
     for other in before.others:
-        if other.kept and other.name not in kept:
-            (place.files / os.fsdecode(other.name)).unlink(missing_ok=True)
+        if other.kept and document.stored_name(other) not in kept:
+            (place.files / os.fsdecode(document.stored_name(other))).unlink(missing_ok=True)
     with suppress(OSError):
         place.files.rmdir()
     old, new = before.header.video, contents.header.video
@@ -192,14 +199,57 @@ def _force(path: Path) -> None:
         os.close(fd)
 
 
-def keep(source: Path, target: Path) -> tuple[int, str]:
-    """Copy a file with its times and permissions: bytes and hash of what was copied."""
-    target.parent.mkdir(exist_ok=True)
-    seen = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb") as writer:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was copied: its size, hash, and the name it has in the folder."""
+
+    size: int
+    sha256: str
+    name: bytes
+
+
+def keep(source: Path, folder: Path, is_free: Callable[[bytes], bool]) -> Kept:
+    """Copy a file with its times and permissions into a folder.
+
+    It gets another name where the filesystem does not take its own, or takes it for that of a file
+    that is there (names that differ in case only), or the name is not `is_free`.
+    """
+    folder.mkdir(exist_ok=True)
+    with source.open("rb") as reader, _named(source, folder, is_free) as writer:
+        seen = hashlib.sha256()
         while data := reader.read(_SLICE):
             seen.update(data)
             writer.write(data)
         size = writer.tell()
-    shutil.copystat(source, target)
-    return size, seen.hexdigest()
+    target = Path(writer.name)
+    # FAT has no permissions; the XML has them, and the time.
+    with suppress(PermissionError):
+        shutil.copystat(source, target)
+    return Kept(size, seen.hexdigest(), os.fsencode(target.name))
+
+
+@contextmanager
+def _named(source: Path, folder: Path, is_free: Callable[[bytes], bool]) -> Iterator[BinaryIO]:
+    """A new file in a folder; removed if the block raises."""
+    own = os.fsencode(source.name)
+    why: OSError = FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    for name in (own, *refused.substitutes(own)):
+        target = folder / os.fsdecode(name)
+        if not is_free(name):
+            continue
+        try:
+            file = target.open("xb")
+            refused.check_listed(target)
+        except OSError as error:
+            if not isinstance(error, FileExistsError) and not refused.is_refusal(error):
+                raise
+            why = error
+            continue
+        try:
+            with file:
+                yield file
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        return
+    raise OSError(why.errno, refused.reason(Path(source.name), why))

@@ -42,7 +42,9 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b
 
 
 class Unfit(FsmountError):
-    """{detail}"""
+    """A photo that cannot be put into the video."""
+
+    message = "{detail}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from fsmount import refused
 from fsmount.album import files, jobs, video
 from fsmount.album.album import Album
 from fsmount.album.document import Entry, Other
@@ -41,11 +42,15 @@ class Extractor:
         self._dest = dest
         self._workers = workers
         self._progress = progress
+        # Names by what they are where case does not count.
+        self._folds = False
+        self._written: dict[str, bytes] = {}
         self.found = Found()
 
     async def extract(self, *, force: bool) -> None:
         """Write all; what is there already is left alone unless `force`."""
         self._dest.mkdir(parents=True, exist_ok=True)
+        self._folds = refused.folds_case(self._dest, ".fsmount-case")
         slots = trio.Semaphore(_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for entry in self._album.contents.photos:
@@ -60,6 +65,8 @@ class Extractor:
     ) -> None:
         target = self._dest / os.fsdecode(name)
         try:
+            if self._folds and self._written.setdefault(target.name.casefold(), name) != name:
+                raise FsmountError(refused.CLASH)
             if os.path.lexists(target) and not force:
                 self.found.skipped += 1
             else:
@@ -69,7 +76,7 @@ class Extractor:
         except OSError as error:
             if error.errno in files.NO_SPACE:
                 raise
-            self.found.problems.append((str(target), error.strerror or str(error)))
+            self.found.problems.append((str(target), refused.reason(Path(target.name), error)))
         finally:
             slots.release()
             self._progress(1, record.bytes)
@@ -89,6 +96,7 @@ class Extractor:
             scratch.chmod(record.mode & 0o777)
             os.utime(scratch, ns=(record.mtime_ns, record.mtime_ns))
             scratch.rename(target)
+            refused.check_listed(target)
         finally:
             scratch.unlink(missing_ok=True)
         self.found.files += 1

@@ -23,6 +23,7 @@ from fsmount.cli.output import (
     emit,
     json_option,
     meter,
+    printable,
     problems,
     size,
     warn,
@@ -39,18 +40,22 @@ paths_argument = click.argument(
 album_argument = click.argument("album", type=click.Path(path_type=Path))
 
 
-@click.group()
+_ALBUM_HELP = """\
+Keep folders of photos as videos, ten to twenty times smaller: a lossy worst-case copy.
+
+An album is NAME.mp4, a photo a second, NAME.xml, what exiftool says of each and all that is
+needed to make files of them again, and NAME.files, what is no photo. `fsmount mount` shows it
+as the folder it was. It is no substitute for the photos: most of their pixels are gone.
+
+\b
+Example:
+  fsmount album create ~/photos/2014-07-Italy -o /media/stick
+"""
+
+
+@click.group(help=_ALBUM_HELP)
 def album() -> None:
-    """Keep folders of photos as videos, ten to twenty times smaller: a lossy worst-case copy.
-
-    An album is NAME.mp4, a photo a second, NAME.xml, what exiftool says of each and all that is
-    needed to make files of them again, and NAME.files, what is no photo. `fsmount mount` shows it
-    as the folder it was. It is no substitute for the photos: most of their pixels are gone.
-
-    \b
-    Example:
-      fsmount album create ~/photos/2014-07-Italy -o /media/stick
-    """
+    """``fsmount album``."""
 
 
 def _with_workers(work: Callable[[Workers], Awaitable[int]]) -> int:
@@ -79,7 +84,21 @@ class Box(click.ParamType):  # type: ignore[type-arg]
         return self.fail(f"{value!r} is no even number of pixels, {limits}", param, ctx)
 
 
-@album.command()
+_CREATE_HELP = """\
+Make an album of each FOLDER: FOLDER.mp4, FOLDER.xml and FOLDER.files.
+
+Sources are only read. What does not decode cleanly, and what is no photo, is kept as it is in
+FOLDER.files. A create that is stopped leaves the album that was there before, or none.
+
+\b
+Examples:
+  fsmount album create ~/photos/2014-07-Italy -o /media/stick
+  fsmount album create -r --box 1024 ~/photos -o /media/stick
+  fsmount album create --codec prores --qscale 16 Italy
+"""
+
+
+@album.command(help=_CREATE_HELP)
 @click.argument(
     "folders_given", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(path_type=Path)
 )
@@ -135,17 +154,7 @@ def create(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Make an album of each FOLDER: FOLDER.mp4, FOLDER.xml and FOLDER.files.
-
-    Sources are only read. What does not decode cleanly, and what is no photo, is kept as it is in
-    FOLDER.files. A create that is stopped leaves the album that was there before, or none.
-
-    \b
-    Examples:
-      fsmount album create ~/photos/2014-07-Italy -o /media/stick
-      fsmount album create -r --box 1024 ~/photos -o /media/stick
-      fsmount album create --codec prores --qscale 16 Italy
-    """
+    """``fsmount album create``."""
     if (qscale if codec != "prores" else crf) is not None:
         raise UsageError("--qscale goes with --codec prores, --crf with the other codecs")
     choices = Choices(
@@ -198,20 +207,24 @@ def _measure(items: list[Item]) -> tuple[int, int]:
     return len(items), sum(item.bytes for item in items)
 
 
-@album.command()
+_APPEND_HELP = """\
+Add files, or the files of folders, to an album.
+
+What is in it stays as it is, packet by packet. Files that it has already are skipped.
+
+\b
+Example:
+  fsmount album append /media/stick/2014-07-Italy.xml ~/photos/late/*.jpg
+"""
+
+
+@album.command(help=_APPEND_HELP)
 @album_argument
 @paths_argument
 @click.option("--skip-others", is_flag=True, help="Leave out what is no photo.")
 @json_option
 def append(album: Path, paths: tuple[Path, ...], skip_others: bool, as_json: bool) -> int:
-    """Add files, or the files of folders, to an album.
-
-    What is in it stays as it is, packet by packet. Files that it has already are skipped.
-
-    \b
-    Example:
-      fsmount album append /media/stick/2014-07-Italy.xml ~/photos/late/*.jpg
-    """
+    """``fsmount album append``."""
     place = place_of(album)
     found: list[tuple[str, str]] = []
     items: list[Item] = []
@@ -307,10 +320,10 @@ def _info(album: Album) -> dict[str, Any]:
 
 
 def _sentence(one: dict[str, Any]) -> str:
-    text = f"{one['album']}: {one['photos']} photos, {size(one['source_bytes'])} in"
+    text = f"{printable(one['album'])}: {one['photos']} photos, {size(one['source_bytes'])} in"
     text += f" {size(one['stored_bytes'])}, {one['ratio']} times smaller"
     if one["worst"] is not None:
-        text += f"; SSIM {one['mean_ssim']}, worst {one['worst_ssim']} ({one['worst']})"
+        text += f"; SSIM {one['mean_ssim']}, worst {one['worst_ssim']} ({printable(one['worst'])})"
     if one["others"]:
         text += f"; {one['others']} other files kept as they are ({size(one['other_bytes'])})"
     if one["known"]:
@@ -318,16 +331,20 @@ def _sentence(one: dict[str, Any]) -> str:
     return text + ". This is a lossy copy: keep the photos."
 
 
-@album.command()
+_VERIFY_HELP = """\
+Check that an album is whole: decode every photo, compare every hash.
+
+\b
+Example:
+  fsmount album verify /media/stick/2014-07-Italy.xml
+"""
+
+
+@album.command(help=_VERIFY_HELP)
 @album_argument
 @json_option
 def verify(album: Path, as_json: bool) -> int:
-    """Check that an album is whole: decode every photo, compare every hash.
-
-    \b
-    Example:
-      fsmount album verify /media/stick/2014-07-Italy.xml
-    """
+    """``fsmount album verify``."""
     opened = Album(place_of(album))
 
     async def work(workers: Workers) -> int:
@@ -370,18 +387,22 @@ def _tell(found: reading.Found, trouble: str) -> None:
         problems(found.problems)
 
 
-@album.command()
+_EXTRACT_HELP = """\
+Write the photos and other files of an album into the folder DEST.
+
+\b
+Example:
+  fsmount album extract /media/stick/2014-07-Italy.xml ~/restored
+"""
+
+
+@album.command(help=_EXTRACT_HELP)
 @album_argument
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace files that are there already.")
 @json_option
 def extract(album: Path, dest: Path, force: bool, as_json: bool) -> int:
-    """Write the photos and other files of an album into the folder DEST.
-
-    \b
-    Example:
-      fsmount album extract /media/stick/2014-07-Italy.xml ~/restored
-    """
+    """``fsmount album extract``."""
     opened = Album(place_of(album))
 
     async def work(workers: Workers) -> int:
@@ -413,18 +434,22 @@ def extract(album: Path, dest: Path, force: bool, as_json: bool) -> int:
         opened.close()
 
 
-@album.command()
+_INFO_HELP = """\
+Say what is in an album, how small it is, and how good.
+
+\b
+Examples:
+  fsmount album info /media/stick/2014-07-Italy.xml
+  fsmount album info --photos --json /media/stick/2014-07-Italy.xml
+"""
+
+
+@album.command(help=_INFO_HELP)
 @album_argument
 @click.option("--photos", "each", is_flag=True, help="Also list every photo and other file.")
 @json_option
 def info(album: Path, each: bool, as_json: bool) -> None:
-    """Say what is in an album, how small it is, and how good.
-
-    \b
-    Examples:
-      fsmount album info /media/stick/2014-07-Italy.xml
-      fsmount album info --photos --json /media/stick/2014-07-Italy.xml
-    """
+    """``fsmount album info``."""
     opened = Album(place_of(album))
     try:
         found = _info(opened)
@@ -434,13 +459,19 @@ def info(album: Path, each: bool, as_json: bool) -> None:
         opened.close()
     for other in others:
         other["name"] = os.fsdecode(other["name"])
-    lines = [f"{key.replace('_', ' ')}: {value}" for key, value in found.items()]
+    lines = [
+        f"{key.replace('_', ' ')}: {printable(value) if key == 'worst' and value else value}"
+        for key, value in found.items()
+    ]
     lines += [
-        f"{row['frame']} {row['name']} {row['packet_bytes']} bytes of {row['bytes']},"
+        f"{row['frame']} {printable(row['name'])} {row['packet_bytes']} bytes of {row['bytes']},"
         f" SSIM {row['ssim']}, PSNR {row['psnr']}"
         for row in rows
     ]
-    lines += [f"- {other['name']} {other['bytes']} bytes, {other['reason']}" for other in others]
+    lines += [
+        f"- {printable(other['name'])} {other['bytes']} bytes, {other['reason']}"
+        for other in others
+    ]
     extra = {"list": rows, "other_files": others} if each else {}
     emit({"album": str(album), **found, **extra}, "\n".join(lines), as_json)
 

@@ -13,6 +13,7 @@ import click
 
 from fsmount import __version__
 from fsmount.cli import streams
+from fsmount.cli.output import print_verbatim, printable, say
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
 
@@ -53,28 +54,34 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = """\
+Keep a folder of screenshots many times smaller, and see it as the same PNG files.
+
+\b
+Exit codes: 0 ok, 1 error, 2 usage, 3 some files skipped or kept raw with a warning,
+10 no store there, 11 store locked, 12 mountpoint unusable, 13 FUSE not available,
+14 unmounted but still in use elsewhere, 20 damage found, 30 format not supported.
+A command whose output cannot be written (a closed stdout, a full disk) does its work and ends
+with 1 instead of 0.
+
+Names go into pipes and files as they are. On a terminal names with control characters are quoted,
+as by ls. In JSON a byte that is not UTF-8 stands as \\udc80 to \\udcff.
+
+Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
+FSMOUNT_LOG (a file that says what happens), NO_COLOR.
+"""
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, help=_HELP)
 @click.version_option(__version__, prog_name="fsmount")
 def group() -> None:
-    """Keep a folder of screenshots many times smaller, and see it as the same PNG files.
-
-    \b
-    Exit codes: 0 ok, 1 error, 2 usage, 3 some files skipped or kept raw with a warning,
-    10 no store there, 11 store locked, 12 mountpoint unusable, 13 FUSE not available,
-    14 unmounted but still in use elsewhere, 20 damage found, 30 format not supported.
-    A command whose output cannot be written (a closed stdout, a full disk) does its work and ends
-    with 1 instead of 0.
-
-    Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
-    FSMOUNT_LOG (a file that says what happens), NO_COLOR.
-    """
+    """``fsmount`` itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of the plan."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names that are not UTF-8 are printed as they are.
-        sys.stdout.reconfigure(errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
+        print_verbatim(stream)
     try:
         code = group.main(arguments, prog_name="fsmount", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -82,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.Abort:
         code = _INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        _show(error)
         code = error.exit_code
     except BaseException as error:
         code = _report(error)
@@ -92,6 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         told = _report(unwritten)
         code = code or told
     sys.exit(code)
+
+
+def _show(error: click.ClickException) -> None:
+    """What click says of a wrong command line, which may quote names."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        # Or it takes escape sequences out.
+        error.ctx.color = True
+    text = io.StringIO()
+    error.show(text)
+    for line in text.getvalue().removesuffix("\n").split("\n"):
+        say(line, err=True)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -109,13 +127,17 @@ def _report(error: BaseException) -> int:
     if isinstance(error, apsw.Error):
         error = Damaged("the store's index.sqlite", reason=error)
     if isinstance(error, FsmountError):
-        click.echo(f"fsmount: {error}", err=True)
+        say(f"fsmount: {error.told(_name)}", err=True)
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         # Nobody reads our results any more, as in `fsmount ls | head`.
         return 1
     if isinstance(error, OSError) and error.errno is not None:
-        where = "" if error.filename is None else f"{readable(os.fsdecode(error.filename))}: "
-        click.echo(f"fsmount: {where}{error.strerror}", err=True)
+        where = "" if error.filename is None else f"{_name(error.filename)}: "
+        say(f"fsmount: {where}{error.strerror}", err=True)
         return 1
     raise error
+
+
+def _name(path: str | bytes) -> str:
+    return printable(readable(os.fsdecode(path)), err=True)

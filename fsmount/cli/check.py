@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from fsmount.cli.common import force_lock_option, store_argument, with_store
-from fsmount.cli.output import SOME_SKIPPED, counted, emit, json_option, listing, meter, warn
+from fsmount.cli.output import (
+    SOME_SKIPPED,
+    counted,
+    emit,
+    json_option,
+    listing,
+    meter,
+    printable,
+    warn,
+)
 from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
 from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.config import Layout, enter, is_store, writing
@@ -19,34 +29,37 @@ from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 
+_HELP = """\
+Look for damage. Nothing is changed without --repair. Works beside a mount.
 
-@click.command()
+Without --full: index, packs and staged files against each other. With --full every object is
+rebuilt as a reader would get it; a damaged entry is one finding, with the names of all files
+that need it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
+be rebuilt because a package is not installed.
+
+What other programs put into the folders of the store, and folders that a copy has left out
+because they were empty, are told as notices. They are no damage and change no exit code.
+
+--repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
+gives entries that are kept twice their bytes back, and removes the names of files that are
+lost, so that rsync or import can bring them back; they are listed in lost/ inside the store.
+Exit codes: 0 nothing to do, 21 repaired, 22 something is lost or still damaged.
+
+\b
+Example:
+  fsmount check ~/shots.store --full
+  fsmount check ~/shots.store --repair
+"""
+
+
+@click.command(help=_HELP)
 @store_argument
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
 @click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
 @force_lock_option
 @json_option
 def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool) -> int:
-    """Look for damage. Nothing is changed without --repair. Works beside a mount.
-
-    Without --full: index, packs and staged files against each other. With --full every object is
-    rebuilt as a reader would get it; a damaged entry is one finding, with the names of all files
-    that need it. Exit codes: 0 whole, 20 damage found, 3 some objects could not
-    be rebuilt because a package is not installed.
-
-    What other programs put into the folders of the store, and folders that a copy has left out
-    because they were empty, are told as notices. They are no damage and change no exit code.
-
-    --repair needs the store for itself. It makes a damaged index anew from its copy and the packs,
-    gives entries that are kept twice their bytes back, and removes the names of files that are
-    lost, so that rsync or import can bring them back; they are listed in lost/ inside the store.
-    Exit codes: 0 nothing to do, 21 repaired, 22 something is lost or still damaged.
-
-    \b
-    Example:
-      fsmount check ~/shots.store --full
-      fsmount check ~/shots.store --repair
-    """
+    """``fsmount check``."""
     if repair:
         return _repair(store, force_lock, as_json)
     if force_lock:
@@ -83,8 +96,9 @@ def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
             as_json,
         )
         if not as_json:
-            listing([f"  may have had a newer name: {name}" for name in repairs.renamed])
-            listing([f"  lost: {name}" for name in repairs.lost])
+            renamed, lost = map(_printable, (repairs.renamed, repairs.lost))
+            listing([f"  may have had a newer name: {name}" for name in renamed])
+            listing([f"  lost: {name}" for name in lost])
             listing([f"  still damaged: {what}" for what in left])
             _print_unchecked(report)
             _print_notices(report)
@@ -142,16 +156,20 @@ def _print(report: Report, full: bool, as_json: bool) -> None:
         warn(f"{len(report.damaged)} damaged {entries}; {counted(len(report.hit), 'file')} {verb}")
     for what, why, files in report.findings:
         warn(f"{what}: {why}")
-        listing([f"  cannot be read: {name}" for name in files])
+        listing([f"  cannot be read: {name}" for name in _printable(files)])
     _print_unchecked(report)
     _print_notices(report)
+
+
+def _printable(names: Sequence[str]) -> list[str]:
+    return [printable(name, err=True) for name in names]
 
 
 def _print_unchecked(report: Report) -> None:
     if report.unchecked:
         objects = counted(len(report.unchecked), "object")
         warn(f"{objects} could not be rebuilt here; that is no damage:")
-        listing([f"  {why}: {', '.join(files)}" for why, files in report.unchecked])
+        listing([f"  {why}: {', '.join(_printable(files))}" for why, files in report.unchecked])
 
 
 def _notices(report: Report) -> list[dict[str, str]]:
@@ -159,4 +177,4 @@ def _notices(report: Report) -> list[dict[str, str]]:
 
 
 def _print_notices(report: Report) -> None:
-    listing([f"notice: {what}: {why}" for what, why in report.notices])
+    listing([f"notice: {printable(what, err=True)}: {why}" for what, why in report.notices])

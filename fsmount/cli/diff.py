@@ -14,23 +14,26 @@ from fsmount.errors import UsageError
 from fsmount.store.changes import change
 from fsmount.store.store import Store
 
+_HELP = """\
+Show what changed in a picture since the one before it in its folder.
 
-@click.command()
+The result is a PNG of the same size in which everything that did not change is transparent, to
+stdout or a file, and with --json the rectangles that changed. Works beside a mount.
+
+\b
+Examples:
+  fsmount diff ~/shots.store desk/2024-06-06T17:41:00+00:00.png -o new.png
+  fsmount diff ~/shots.store desk/2024-06-06T17:41:00+00:00.png --json
+"""
+
+
+@click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE PATH")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the picture there.")
 @cache_option
 @json_option
 def diff(arguments: tuple[str, ...], output: Path | None, cache_size: int, as_json: bool) -> int:
-    """Show what changed in a picture since the one before it in its folder.
-
-    The result is a PNG of the same size in which everything that did not change is transparent, to
-    stdout or a file, and with --json the rectangles that changed. Works beside a mount.
-
-    \b
-    Examples:
-      fsmount diff ~/shots.store desk/2024-06-06T17:41:00+00:00.png -o new.png
-      fsmount diff ~/shots.store desk/2024-06-06T17:41:00+00:00.png --json
-    """
+    """``fsmount diff``."""
     store, paths = split_store(arguments, 0)
     if len(paths) != 1:
         raise UsageError("name one store and one picture in it: fsmount diff STORE PATH")

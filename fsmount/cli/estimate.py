@@ -14,22 +14,26 @@ from fsmount.store.estimating import Estimate, estimate
 _LIMIT_S = 45.0
 
 
-@click.command("estimate")
+_HELP = """\
+Say what a folder would take in a store, and how long an import would run.
+
+Stretches of consecutive pictures from all over the folder are encoded as an import would do it,
+in memory; small folders are encoded whole. Nothing is written to the folder or to any store.
+
+\b
+Example:
+  fsmount estimate ~/screenshots
+"""
+
+
+@click.command("estimate", help=_HELP)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--seconds", type=float, default=_LIMIT_S, help="How long to sample, about. Default 45."
 )
 @json_option
 def estimate_(folder: Path, seconds: float, as_json: bool) -> None:
-    """Say what a folder would take in a store, and how long an import would run.
-
-    Stretches of consecutive pictures from all over the folder are encoded as an import would do it,
-    in memory; small folders are encoded whole. Nothing is written to the folder or to any store.
-
-    \b
-    Example:
-      fsmount estimate ~/screenshots
-    """
+    """``fsmount estimate``."""
     start_log()
     with meter("sampling", 0, 0) as progress:
         found = trio.run(estimate, folder, seconds, progress)

@@ -14,8 +14,25 @@ from fsmount.errors import UsageError
 from fsmount.store.exporting import Exporter, below
 from fsmount.store.store import Store
 
+_HELP = """\
+Write the files of a store, or some of its paths, to a folder. Works beside a mount.
 
-@click.command()
+Names, times, permissions and attributes are kept (owners too where you are root). Nothing is
+overwritten without --force; files of the same size and time are skipped.
+
+With --legacy a picture that differs little from the one before it in time is written as
+`<same stem>.jxl`, their difference (the form of "Losslessly Compressing 25000 Images"). Its
+pixels come back from that, but not the bytes of its PNG. A picture stays a PNG where the times
+in the names would leave open what it is the difference to.
+
+\b
+Examples:
+  fsmount export ~/shots.store ~/all
+  fsmount export ~/shots.store /tmp/day desk/2024-06-06
+"""
+
+
+@click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE DEST [PATH]...")
 @click.option("--force", is_flag=True, help="Replace files that are there and differ.")
 @click.option(
@@ -32,21 +49,7 @@ def export(
     cache_size: int,
     as_json: bool,
 ) -> int:
-    """Write the files of a store, or some of its paths, to a folder. Works beside a mount.
-
-    Names, times, permissions and attributes are kept (owners too where you are root). Nothing is
-    overwritten without --force; files of the same size and time are skipped.
-
-    With --legacy a picture that differs little from the one before it in time is written as
-    `<same stem>.jxl`, their difference (the form of "Losslessly Compressing 25000 Images"). Its
-    pixels come back from that, but not the bytes of its PNG. A picture stays a PNG where the times
-    in the names would leave open what it is the difference to.
-
-    \b
-    Examples:
-      fsmount export ~/shots.store ~/all
-      fsmount export ~/shots.store /tmp/day desk/2024-06-06
-    """
+    """``fsmount export``."""
 
     store, (folder, *paths) = split_store(arguments, 0)
     dest = Path(folder)

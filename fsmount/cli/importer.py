@@ -33,8 +33,31 @@ from fsmount.store.jobs import LARGER
 from fsmount.store.store import Store
 from fsmount.store.tree import measure, source_of, target_of
 
+_HELP = """\
+Copy files and folders into a store, without a mount, with all cores.
 
-@click.command("import")
+Like rsync: SOURCE appears under its own name, SOURCE/ with a slash puts its contents into the
+top folder. What is in the store already with the same size and time is skipped, so an import
+that was stopped is simply started again. Pictures that a folder keeps as differences (`.jxl` of
+the script of "Losslessly Compressing 25000 Images") come in as whole PNGs.
+
+Differences are in the order of the times in their names: by the digits where names have no time
+zone, by the instant where they have one. Where that leaves open what a difference belongs to,
+it is named and left out.
+
+Sources are only read, unless --delete-source is given. Then files go that were read back from
+the store and compared. Folders stay. A run of differences goes only if the pictures in the
+store give every one of its differences; else all of it stays.
+
+\b
+Examples:
+  fsmount import ~/screenshots/ ~/shots.store
+  fsmount import 2023 2024 ~/shots.store
+  fsmount import --delete-source ~/screenshots.old/ ~/shots.store
+"""
+
+
+@click.command("import", help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE... STORE")
 @click.option(
     "--delete-source",
@@ -53,27 +76,7 @@ def import_(
     cache_size: int,
     as_json: bool,
 ) -> int:
-    """Copy files and folders into a store, without a mount, with all cores.
-
-    Like rsync: SOURCE appears under its own name, SOURCE/ with a slash puts its contents into the
-    top folder. What is in the store already with the same size and time is skipped, so an import
-    that was stopped is simply started again. Pictures that a folder keeps as differences (`.jxl` of
-    the script of "Losslessly Compressing 25000 Images") come in as whole PNGs.
-
-    Differences are in the order of the times in their names: by the digits where names have no time
-    zone, by the instant where they have one. Where that leaves open what a difference belongs to,
-    it is named and left out.
-
-    Sources are only read, unless --delete-source is given. Then files go that were read back from
-    the store and compared. Folders stay. A run of differences goes only if the pictures in the
-    store give every one of its differences; else all of it stays.
-
-    \b
-    Examples:
-      fsmount import ~/screenshots/ ~/shots.store
-      fsmount import 2023 2024 ~/shots.store
-      fsmount import --delete-source ~/screenshots.old/ ~/shots.store
-    """
+    """``fsmount import``."""
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
     for source, _ in sources:

@@ -7,25 +7,29 @@ from pathlib import Path
 import click
 
 from fsmount.cli.common import store_argument
-from fsmount.cli.output import emit, json_option
+from fsmount.cli.output import emit, json_option, printable
 from fsmount.store import config
 from fsmount.store.disk import Disk
 
+_HELP = """\
+Make a new, empty store.
 
-@click.command()
+\b
+Example:
+  fsmount init ~/shots.store
+"""
+
+
+@click.command(help=_HELP)
 @store_argument
 @json_option
 def init(store: Path, as_json: bool) -> None:
-    """Make a new, empty store.
-
-    \b
-    Example:
-      fsmount init ~/shots.store
-    """
+    """``fsmount init``."""
     config.make(store, Disk())
     made = config.read(store)
+    name = printable(store)
     emit(
         {"store": str(store), "uuid": made["uuid"], "format": made["format"]},
-        f"{store} is ready. Mount it with: fsmount mount {store} FOLDER",
+        f"{name} is ready. Mount it with: fsmount mount {name} FOLDER",
         as_json,
     )

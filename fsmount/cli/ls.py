@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
@@ -12,27 +11,30 @@ from typing import Any
 import click
 
 from fsmount.cli.common import reading, split_store
-from fsmount.cli.output import VERSION
+from fsmount.cli.output import emit, printable
 from fsmount.errors import FsmountError, UsageError
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import find
 
+_HELP = """\
+List a folder of a store: size, bytes stored for it, kind, depth, time, name.
 
-@click.command()
+Bytes stored count what the file has to itself; deltas share the rest with other files. Works
+beside a mount.
+
+\b
+Examples:
+  fsmount ls ~/shots.store
+  fsmount ls ~/shots.store desk --json
+"""
+
+
+@click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def ls(arguments: tuple[str, ...], as_json: bool) -> None:
-    """List a folder of a store: size, bytes stored for it, kind, depth, time, name.
-
-    Bytes stored count what the file has to itself; deltas share the rest with other files. Works
-    beside a mount.
-
-    \b
-    Examples:
-      fsmount ls ~/shots.store
-      fsmount ls ~/shots.store desk --json
-    """
+    """``fsmount ls``."""
     store, paths = split_store(arguments, 0, fewest=0)
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
@@ -47,7 +49,7 @@ def ls(arguments: tuple[str, ...], as_json: bool) -> None:
             entries = opened.index.by_name(top.ino)
         for name, inode in entries:
             row = _row(opened, name, inode)
-            click.echo(json.dumps({"version": VERSION, **row}) if as_json else _line(row))
+            emit(row, _line(row), as_json)
 
 
 def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:
@@ -83,4 +85,5 @@ def _line(row: dict[str, Any]) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["mtime_ns"] // 10**9))
     stored = row.get("stored_bytes", "")
     depth = row.get("depth", "")
-    return f"{row['size']:>12} {stored:>10} {row['kind']:<7}{depth:>2}  {when}  {row['name']}"
+    name = printable(row["name"])
+    return f"{row['size']:>12} {stored:>10} {row['kind']:<7}{depth:>2}  {when}  {name}"

@@ -19,7 +19,36 @@ from fsmount.store.config import is_store
 _ALBUMS = "albums"
 
 
-@click.command()
+_HELP = """\
+Show the files of a store in a folder. Returns when the folder answers.
+
+SOURCE is a store, or a folder of PNGs and .jxl differences as the script of the blog post
+"Losslessly Compressing 25000 Images" leaves behind: that is shown as whole PNGs, for reading
+only, and nothing in it is changed.
+
+An album, or a folder of albums, is shown as the folder of photos it was, for reading only.
+Albums in the folder STORE/albums stand as folders beside the store's files.
+
+With -o repack the store gets smaller by itself, as by fsmount repack, while no file has been
+written or read for SECONDS (10 by default); on a laptop only on mains power. One process of low
+priority codes pictures that have filled a pack (64 MiB), each once, and stops when a file is
+used. Pictures may open more slowly after it.
+
+SIGTERM, SIGINT, SIGHUP and SIGQUIT end a mount as fsmount umount --now does, and interrupting
+this command before it returns leaves DIR unmounted. A mount whose process was killed stays, and
+every access to it fails: an empty folder would look as if all files had been deleted.
+
+\b
+Examples:
+  fsmount mount ~/shots.store ~/screenshots
+  fsmount mount -o ro,allow_other /backup/shots.store /mnt
+  fsmount mount -o repack ~/shots.store ~/screenshots
+  fsmount mount -o ro ~/screenshots.old /mnt
+  fsmount mount /media/stick/2014-07-Italy.xml ~/italy
+"""
+
+
+@click.command(help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE DIR")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
 @click.option(
@@ -37,32 +66,7 @@ def mount(
     force_lock: bool,
     cache_size: int,
 ) -> None:
-    """Show the files of a store in a folder. Returns when the folder answers.
-
-    SOURCE is a store, or a folder of PNGs and .jxl differences as the script of the blog post
-    "Losslessly Compressing 25000 Images" leaves behind: that is shown as whole PNGs, for reading
-    only, and nothing in it is changed.
-
-    An album, or a folder of albums, is shown as the folder of photos it was, for reading only.
-    Albums in the folder STORE/albums stand as folders beside the store's files.
-
-    With -o repack the store gets smaller by itself, as by fsmount repack, while no file has been
-    written or read for SECONDS (10 by default); on a laptop only on mains power. One process of low
-    priority codes pictures that have filled a pack (64 MiB), each once, and stops when a file is
-    used. Pictures may open more slowly after it.
-
-    SIGTERM, SIGINT, SIGHUP and SIGQUIT end a mount as fsmount umount --now does, and interrupting
-    this command before it returns leaves DIR unmounted. A mount whose process was killed stays, and
-    every access to it fails: an empty folder would look as if all files had been deleted.
-
-    \b
-    Examples:
-      fsmount mount ~/shots.store ~/screenshots
-      fsmount mount -o ro,allow_other /backup/shots.store /mnt
-      fsmount mount -o repack ~/shots.store ~/screenshots
-      fsmount mount -o ro ~/screenshots.old /mnt
-      fsmount mount /media/stick/2014-07-Italy.xml ~/italy
-    """
+    """``fsmount mount``."""
     album = source_of(Path(paths[0])) if len(paths) == 2 and not is_store(Path(paths[0])) else None
     store, places = split_store(paths, 0) if album is None else (album, list(paths[1:]))
     if len(places) != 1:

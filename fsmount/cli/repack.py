@@ -13,24 +13,27 @@ from fsmount.errors import Damaged, DiskFull
 from fsmount.store.store import Store
 from fsmount.store.tree import NO_SPACE
 
+_HELP = """\
+Make a store smaller: drop what deleted files left, code pictures again with more effort.
 
-@click.command()
+Takes up to seconds a picture, uses all cores, and may be stopped at any time: what is done
+stays done, and the next run goes on. Every file is rebuilt from its new form and compared
+before the old one goes. Needs free space for a pack or two (64 MiB each), which it takes from
+deleted files first where the disk is full, and a store that is not mounted for writing.
+
+\b
+Example:
+  fsmount repack ~/shots.store
+"""
+
+
+@click.command(help=_HELP)
 @store_argument
 @force_lock_option
 @cache_option
 @json_option
 def repack(store: Path, force_lock: bool, cache_size: int, as_json: bool) -> int:
-    """Make a store smaller: drop what deleted files left, code pictures again with more effort.
-
-    Takes up to seconds a picture, uses all cores, and may be stopped at any time: what is done
-    stays done, and the next run goes on. Every file is rebuilt from its new form and compared
-    before the old one goes. Needs free space for a pack or two (64 MiB each), which it takes from
-    deleted files first where the disk is full, and a store that is not mounted for writing.
-
-    \b
-    Example:
-      fsmount repack ~/shots.store
-    """
+    """``fsmount repack``."""
 
     async def work(opened: Store) -> int:
         before = opened.stats()["stored_bytes"]

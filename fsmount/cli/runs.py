@@ -7,26 +7,29 @@ import os
 import click
 
 from fsmount.cli.common import reading, split_store
-from fsmount.cli.output import emit, json_option, size
+from fsmount.cli.output import emit, json_option, printable, size
 from fsmount.errors import UsageError
 from fsmount.store.changes import Stretch, stretches
 
+_HELP = """\
+List when nothing happened on the screen and when something did.
 
-@click.command()
+An idle run is a stretch of pictures that added next to nothing to the store (a clock, a graph,
+a few letters); all others are busy times. Only the index is read, so this is quick. Works
+beside a mount.
+
+\b
+Examples:
+  fsmount runs ~/shots.store
+  fsmount runs ~/shots.store desk --json
+"""
+
+
+@click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @json_option
 def runs(arguments: tuple[str, ...], as_json: bool) -> None:
-    """List when nothing happened on the screen and when something did.
-
-    An idle run is a stretch of pictures that added next to nothing to the store (a clock, a graph,
-    a few letters); all others are busy times. Only the index is read, so this is quick. Works
-    beside a mount.
-
-    \b
-    Examples:
-      fsmount runs ~/shots.store
-      fsmount runs ~/shots.store desk --json
-    """
+    """``fsmount runs``."""
     store, paths = split_store(arguments, 0, fewest=0)
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount runs STORE PATH")
@@ -52,5 +55,5 @@ def _row(one: Stretch) -> dict[str, object]:
 
 def _line(one: Stretch) -> str:
     kind = "idle" if one.idle else "busy"
-    last = os.fsdecode(one.last.rpartition(b"/")[2])
-    return f"{kind}  {one.pictures:>6}  {size(one.bytes):>9}  {os.fsdecode(one.first)} … {last}"
+    first, last = printable(one.first), printable(one.last.rpartition(b"/")[2])
+    return f"{kind}  {one.pictures:>6}  {size(one.bytes):>9}  {first} … {last}"

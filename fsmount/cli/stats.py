@@ -9,17 +9,20 @@ import click
 from fsmount.cli.common import reading, store_argument
 from fsmount.cli.output import emit, json_option, size
 
+_HELP = """\
+How many files a store holds, how large they are and how small it is. Works beside a mount.
 
-@click.command()
+\b
+Example:
+  fsmount stats ~/shots.store --json
+"""
+
+
+@click.command(help=_HELP)
 @store_argument
 @json_option
 def stats(store: Path, as_json: bool) -> None:
-    """How many files a store holds, how large they are and how small it is. Works beside a mount.
-
-    \b
-    Example:
-      fsmount stats ~/shots.store --json
-    """
+    """``fsmount stats``."""
     with reading(store) as opened:
         found = opened.stats()
     kinds = found["objects"]

@@ -21,23 +21,27 @@ def _meant(other: Other, source: Path, target: bytes) -> bytes:
     return b"" if source.is_dir() and other.mode(target) is None else target
 
 
-@click.command()
+_HELP = """\
+Compare a folder with a store or a mount, names and bytes, in both directions.
+
+Every file is rebuilt from the store, or read through the mount, and compared byte for byte; of
+pictures that SOURCE keeps as differences the pixels are compared. SOURCE and SOURCE/ mean the
+same as for import, but a folder whose name is not there is compared with the root. Ends with a
+non-zero code and a list unless all is identical.
+
+\b
+Example:
+  fsmount verify ~/screenshots/ ~/shots.store
+  fsmount verify ~/screenshots.old/ /mnt
+"""
+
+
+@click.command(help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE... STORE|MOUNT")
 @cache_option
 @json_option
 def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
-    """Compare a folder with a store or a mount, names and bytes, in both directions.
-
-    Every file is rebuilt from the store, or read through the mount, and compared byte for byte; of
-    pictures that SOURCE keeps as differences the pixels are compared. SOURCE and SOURCE/ mean the
-    same as for import, but a folder whose name is not there is compared with the root. Ends with a
-    non-zero code and a list unless all is identical.
-
-    \b
-    Example:
-      fsmount verify ~/screenshots/ ~/shots.store
-      fsmount verify ~/screenshots.old/ /mnt
-    """
+    """``fsmount verify``."""
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
 

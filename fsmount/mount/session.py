@@ -8,6 +8,7 @@ stays and answers "Transport endpoint is not connected": an empty folder in its 
 
 from __future__ import annotations
 
+import copy
 import logging
 import logging.handlers
 import os
@@ -36,6 +37,7 @@ from fsmount.mount.options import MountOptions
 from fsmount.mount.readonly import ReadOnlyOperations, Tree
 from fsmount.mount.unmount import free_if_dead
 from fsmount.mount.vfs import Vfs
+from fsmount.quoting import escaped
 from fsmount.store import config
 from fsmount.store.index import ROOT
 from fsmount.store.store import Store
@@ -141,17 +143,29 @@ def log_to(path: str | None) -> int:
     root = logging.getLogger()
     handler: logging.StreamHandler[Any]
     handler = logging.StreamHandler() if path is None else _file_handler(path)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     return int(handler.stream.fileno())
 
 
-class _Formatter(logging.Formatter):
-    """Names folders as people know them."""
+class _Lines(logging.Formatter):
+    """One line a message, whatever names are in it; lines of a traceback are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return readable(super().format(record))
+        """All of it; what another handler made of the traceback is not used."""
+        record = copy.copy(record)
+        record.exc_text = None
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line."""
+        return escaped(readable(super().formatMessage(record)))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback."""
+        lines = readable(super().formatException(ei)).split("\n")
+        return "\n".join(f"  {escaped(line)}" for line in lines)
 
 
 def _file_handler(path: str) -> logging.StreamHandler[Any]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import Damaged
-from fsmount.store.disk import data_ranges, pread
+from fsmount.store.disk import pread
+from fsmount.store.holes import data_parts
 
 SEGMENT_BYTES = 1 << 20
 # Holes beyond this many bytes are not hashed as zeros for the hash of the whole file.
@@ -61,8 +62,15 @@ class Kept:
         return b"".join(parts)
 
     def verify(self) -> None:
-        """Read all of it; raises :class:`Damaged`."""
-        for number in range(-(-self.size // SEGMENT_BYTES)):
+        """Read all of it that is no hole, and its end; raises :class:`Damaged`."""
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                numbers = {*self._sums, *_data_segments(file.fileno(), self.size)}
+        except OSError as error:
+            raise Damaged(self._path, reason=error) from error
+        if self.size:
+            numbers.add((self.size - 1) // SEGMENT_BYTES)
+        for number in sorted(numbers):
             self._segment(number)
 
     def _segment(self, number: int) -> bytes:
@@ -89,7 +97,7 @@ def _digest(data: bytes) -> bytes:
 def _data_segments(fd: int, size: int) -> Iterator[int]:
     """Numbers of the segments that are not wholly a hole, in order."""
     last = -1
-    for start, end in data_ranges(fd, size):
+    for start, end in data_parts(fd, size):
         for number in range(max(last + 1, start // SEGMENT_BYTES), -(-end // SEGMENT_BYTES)):
             yield number
             last = number

@@ -7,10 +7,11 @@ forces to the disk goes through :meth:`Disk.fsync` here all the same.
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+
+from fsmount.store.holes import data_parts
 
 _COPY_BYTES = 1 << 20
 
@@ -28,20 +29,6 @@ def pread(fd: int, length: int, offset: int) -> bytes:
             break
         data += more
     return data
-
-
-def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of the parts of a file's first `size` bytes that are no holes (lseek(2))."""
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            return
-        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        yield start, at
 
 
 class Disk:
@@ -141,18 +128,27 @@ class Disk:
         while data := pread(fd, _COPY_BYTES, offset):
             offset += self.pwrite(fd, data, offset)
 
-    def copy(self, source: int, target: int, read: Callable[[int, int, int], bytes] = pread) -> int:
-        """Copy one open file to the start of another, empty one; holes stay holes. Its size.
+    def copy(
+        self,
+        source: int,
+        target: int,
+        size: int,
+        read: Callable[[int, int, int], bytes] = pread,
+    ) -> int:
+        """Copy `size` bytes from the start of one open file to the start of another, an empty one.
 
+        Holes stay holes. Returns how many bytes `target` has: fewer if `source` ends before.
         `read(fd, length, offset)` gives the bytes.
         """
-        size = os.fstat(source).st_size
-        for start, end in data_ranges(source, size):
+        offset = 0
+        for start, end in data_parts(source, size):
             offset = start
             while offset < end:
                 data = read(source, min(_COPY_BYTES, end - offset), offset)
                 if not data:
-                    raise OSError(errno.EIO, "the file became shorter while it was copied")
+                    return offset
                 offset += self.pwrite(target, data, offset)
-        self.ftruncate(target, size)
-        return size
+        size = min(size, os.fstat(source).st_size)
+        if offset < size:
+            self.ftruncate(target, size)
+        return max(offset, size)

@@ -37,6 +37,7 @@ from fsmount.store.bodies import dump_sums, sum_up
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About
+from fsmount.store.holes import hole_bytes
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.jobs import Encoded, Look, Order, Transcoded
 from fsmount.store.planner import Plan, Planner
@@ -49,6 +50,8 @@ _log = logging.getLogger(__name__)
 
 # Files above this stay files of their own, in raw/, unless they are PNGs that can be re-created.
 KEEP_BYTES = 32 << 20
+# So do smaller ones with holes of so many bytes in them.
+_HOLES_KEPT = 1 << 20
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _BATCH = 64
 _BATCH_SECONDS = 1.0
@@ -612,11 +615,16 @@ def _why(error: Exception, path: object) -> str:
 
 
 def _is_large(path: Path) -> bool:
+    """Whether a file is to stay a file of its own: packs have no holes."""
     size = path.stat().st_size
-    if not KEEP_BYTES < size <= MAX_FILE:
-        return size > KEEP_BYTES
+    if size > MAX_FILE:
+        return True
+    if size <= min(KEEP_BYTES, _HOLES_KEPT):
+        return False
     with path.open("rb", buffering=0) as file:
-        return file.read(len(_PNG_MAGIC)) != _PNG_MAGIC
+        if file.read(len(_PNG_MAGIC)) == _PNG_MAGIC:
+            return False
+        return size > KEEP_BYTES or hole_bytes(file.fileno(), size) >= _HOLES_KEPT
 
 
 def _copy(disk: Disk, source: Path, target: Path) -> dict[int, bytes]:
@@ -625,7 +633,7 @@ def _copy(disk: Disk, source: Path, target: Path) -> dict[int, bytes]:
     try:
         writing = disk.create(target)
         try:
-            disk.copy(reading, writing)
+            disk.copy(reading, writing, os.fstat(reading).st_size)
             disk.fsync(writing)
         finally:
             disk.close(writing)

@@ -2,6 +2,8 @@
 
 An exported file gets its name when all its bytes are written, never half of them. What is there
 already with the same size and mtime is skipped; what differs is left alone unless told otherwise.
+Blocks of zeros become holes. A name that the filesystem there refuses is listed and says why: an
+export could not map another name back.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from pathlib import Path
 
 import trio
 
+from fsmount import refused
 from fsmount.codec.workers import Workers
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.runs import pairs
 from fsmount.legacy.writing import difference
+from fsmount.store.holes import nonzero_parts
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import NO_SPACE, Progress, Summary, find, same, slices
@@ -49,6 +53,9 @@ class Exporter:
         self._links: dict[int, Path] = {}
         # One scratch name a file, so that an export after a kill takes the place of what was left.
         self._scratch = f".fsmount-{store.config['uuid'][:8]}-"
+        # Names by what they are where case does not count.
+        self._folds = False
+        self._written: dict[str, Path] = {}
         self.summary = Summary()
 
     async def export(self, path: bytes) -> None:
@@ -56,6 +63,8 @@ class Exporter:
 
         Raises :class:`DiskFull`; what else goes wrong with a file is listed in the summary.
         """
+        self._dest.mkdir(parents=True, exist_ok=True)
+        self._folds = refused.folds_case(self._dest, f"{self._scratch}case")
         folders = []
         slots = trio.Semaphore(_AT_ONCE)
         async with trio.open_nursery() as nursery:
@@ -120,7 +129,8 @@ class Exporter:
         except OSError as error:
             if error.errno in NO_SPACE:
                 raise DiskFull(self._dest) from error
-            self.summary.problems.append((str(target), error.strerror or str(error)))
+            below_it = target.relative_to(self._dest)
+            self.summary.problems.append((str(target), refused.reason(below_it, error)))
 
     async def _guarded(self, inode: Inode, target: Path, slots: trio.Semaphore) -> None:
         try:
@@ -132,6 +142,8 @@ class Exporter:
 
     async def _one(self, inode: Inode, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if self._is_taken(target):
+            raise FsmountError(refused.CLASH)
         if os.path.lexists(target):
             if same(inode, target, target.lstat()):
                 self.summary.skipped += 1
@@ -151,6 +163,7 @@ class Exporter:
                 await self._write(inode, scratch)
                 self._attributes(scratch, inode)
             scratch.replace(target)
+            refused.check_listed(target)
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
@@ -158,6 +171,12 @@ class Exporter:
         self._folders.add(target.parent)
         self.summary.files += 1
         self.summary.bytes += inode.size
+
+    def _is_taken(self, target: Path) -> bool:
+        """Whether another file was exported under a name that means the same one there."""
+        if not self._folds:
+            return False
+        return self._written.setdefault(str(target).casefold(), target) != target
 
     def _note_links(self, inode: Inode, target: Path) -> None:
         if inode.nlink > 1:
@@ -169,23 +188,41 @@ class Exporter:
             scratch.symlink_to(os.fsdecode(inode.target or b""))
         elif stat.S_ISREG(inode.mode):
             with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                size = 0
                 async for data in slices(self._store, inode.ino):
-                    file.write(data)
+                    for start, end in nonzero_parts(data):
+                        file.seek(size + start)
+                        file.write(data[start:end])
+                    size += len(data)
+                file.truncate(size)
         else:
             os.mknod(scratch, stat.S_IFMT(inode.mode) | 0o600, inode.rdev)
 
     def _attributes(self, target: Path, inode: Inode) -> None:
+        mode = stat.S_IMODE(inode.mode)
         if os.geteuid() == 0:
-            os.chown(target, inode.uid, inode.gid, follow_symlinks=False)
+            # Where it cannot be given away it must not act as its owner.
+            given = mode
+            mode &= 0o777
+            with self._noted(inode, "owner"):
+                os.chown(target, inode.uid, inode.gid, follow_symlinks=False)
+                mode = given
         # Before the permissions, which may forbid it.
         for name, value in self._store.index.xattrs(inode.ino).items():
-            try:
+            with self._noted(inode, f"attribute {os.fsdecode(name)}"):
                 os.setxattr(target, name, value, follow_symlinks=False)
-            except OSError as error:
-                if error.errno in NO_SPACE:
-                    raise
-                why = f"attribute {os.fsdecode(name)}: {error.strerror}"
-                self.summary.problems.append((os.fsdecode(self._store.index.path(inode.ino)), why))
         if not stat.S_ISLNK(inode.mode):
-            target.chmod(stat.S_IMODE(inode.mode))
+            with self._noted(inode, "permissions"):
+                target.chmod(mode)
         os.utime(target, ns=(inode.atime_ns, inode.mtime_ns), follow_symlinks=False)
+
+    @contextmanager
+    def _noted(self, inode: Inode, what: str) -> Iterator[None]:
+        """What a filesystem does not take of a file is listed; the file itself stays."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
+            why = f"{what}: {error.strerror}"
+            self.summary.problems.append((os.fsdecode(self._store.index.path(inode.ino)), why))

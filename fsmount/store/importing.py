@@ -2,7 +2,8 @@
 
 Sources are only read, unless they are to be deleted. A file appears in the store when all its bytes
 are staged, never half. What is there already with the same size and mtime is skipped, so an import
-may be killed at any moment and started again.
+may be killed at any moment and started again. Holes of sparse files are kept. A large file
+that does not fit is listed, and the others come in.
 
 A picture that a legacy folder keeps as a difference comes in as a whole PNG (`fsmount.legacy`).
 
@@ -28,6 +29,7 @@ from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.pictures import same_picture
 from fsmount.legacy.runs import Run, Step, shown
+from fsmount.store.disk import pread
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
 from fsmount.store.tree import (
@@ -48,6 +50,10 @@ _AHEAD = 48
 # Sources that wait to be deleted: each time the encoder comes to rest.
 _DELETE_AT_ONCE = 256
 _ARCHIVE_BYTES = 128 << 20
+# Where a file of so many bytes finds no room a smaller one may; where a smaller one does not, the
+# disk is full.
+_LARGE = 1 << 20
+_STAT_BLOCK = 512
 
 # Inode, size and mtime: whether a file is still the one that was looked at.
 _Stamp = tuple[int, int, int]
@@ -91,7 +97,7 @@ class Importer:
                     if len(self._taken) >= self._waiting + _DELETE_AT_ONCE:
                         await self._delete_taken(final=False)
             except OSError as error:
-                if error.errno in NO_SPACE:
+                if error.errno in NO_SPACE and _needs(item) < _LARGE:
                     raise DiskFull(self._store.path) from error
                 if error.filename == str(self._store.index.file):
                     raise
@@ -180,6 +186,8 @@ class Importer:
         token = None
         size = 0
         if known is None and stat.S_ISREG(item.info.st_mode):
+            if data is None:
+                self._check_room(item)
             token = staging.create()
             size, stamp = await trio.to_thread.run_sync(self._copy, item, token, data)
             if stamp != _stamp(item.info):
@@ -206,6 +214,12 @@ class Importer:
             self.added.append(inode.ino)
         return inode
 
+    def _check_room(self, item: Item) -> None:
+        """Raise OSError ENOSPC for a large file that does not fit, before it fills the disk."""
+        disk = os.statvfs(self._store.path)
+        if _needs(item) >= max(_LARGE, disk.f_bavail * disk.f_frsize):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def _note_links(self, item: Item, ino: int) -> None:
         """The other names of a file with hard links become names of the same inode."""
         if item.info.st_nlink > 1:
@@ -219,10 +233,12 @@ class Importer:
             if whole is not None:
                 return disk.pwrite(fd, whole, 0), _stamp(item.info)
             with item.source.open("rb", buffering=0) as file:
-                size = 0
-                while data := file.read(SLICE):
+                source = file.fileno()
+                size = disk.copy(source, fd, os.fstat(source).st_size)
+                # Some files hold more than their size says (of /proc, say), and some grow.
+                while data := pread(source, SLICE, size):
                     size += disk.pwrite(fd, data, size)
-                return size, _stamp(os.fstat(file.fileno()))
+                return size, _stamp(os.fstat(source))
         except OSError:
             staging.remove(token)
             raise
@@ -414,6 +430,12 @@ def _names(run: Run) -> Iterator[bytes]:
         yield step.name
         if step.twin is not None:
             yield step.twin.name
+
+
+def _needs(item: Item) -> int:
+    """Bytes that a source takes on a disk, its holes left out."""
+    info = item.info
+    return min(info.st_size, info.st_blocks * _STAT_BLOCK) if stat.S_ISREG(info.st_mode) else 0
 
 
 def _as_png(item: Item) -> Item:

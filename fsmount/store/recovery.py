@@ -117,7 +117,7 @@ class _Bin:
         try:
             target = self._disk.create(place)
             try:
-                self._disk.copy(source, target)
+                self._disk.copy(source, target, os.fstat(source).st_size)
                 self._disk.fsync(target)
             finally:
                 self._disk.close(target)

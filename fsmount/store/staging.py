@@ -185,7 +185,9 @@ class Staging:
     def _copy_cached(self, source: int, fresh: int) -> None:
         target = self._disk.open(self.path(fresh), os.O_RDWR)
         try:
-            self._disk.copy(source, target, self._disk.read_cached)
+            size = os.fstat(source).st_size
+            if self._disk.copy(source, target, size, self._disk.read_cached) != size:
+                raise OSError(errno.EIO, "the file became shorter while it was copied")
             self.force(fresh, target)
         finally:
             self._disk.close(target)

@@ -89,8 +89,8 @@ def test_the_log(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert "a bug of ours" in (tmp_path / "log").read_text()
 
 
-def on_a_terminal(*arguments: object, **variables: str) -> str:
-    """What a command writes to the terminal it is started from."""
+def on_a_terminal(*arguments: object, code: int = 0, **variables: str) -> str:
+    """What a command that ends with `code` writes to the terminal it is started from."""
     try:
         controller, terminal = pty.openpty()
     except OSError:
@@ -108,7 +108,7 @@ def on_a_terminal(*arguments: object, **variables: str) -> str:
                 break
             seen += data
     os.close(controller)
-    assert run.returncode == 0
+    assert run.returncode == code, seen
     return seen.decode()
 
 

@@ -1,0 +1,66 @@
+"""A folder that behaves as FAT does: some characters are refused, dots and spaces at the end are
+left out, and capital letters do not count."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RESERVED = re.compile(r'[\x00-\x1f<>:"|?*\\\udc80-\udcff]')
+_ONE = (
+    *("open", "stat", "lstat", "mkdir", "unlink", "rmdir", "chmod", "utime", "chown", "mknod"),
+    *("setxattr", "listxattr"),
+)
+_TWO = ("rename", "replace", "link")
+
+
+def valid(name: str) -> bool:
+    return not RESERVED.search(name) and name == name.rstrip(". ") and len(name) <= 255
+
+
+def make_fat(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Let `root` behave so for all that goes through Python."""
+    listdir = os.listdir
+
+    def meant(path: Any) -> Any:
+        """The path that FAT takes one for."""
+        if isinstance(path, int):
+            return path
+        text = os.fsdecode(path)
+        if not text.startswith(f"{root}/"):
+            return path
+        here = str(root)
+        for name in text.removeprefix(f"{root}/").split("/"):
+            if RESERVED.search(name) or len(name) > 255:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), text)
+            kept = name.rstrip(". ")
+            if not kept:
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), text)
+            there = listdir(here) if Path(here).is_dir() else []
+            same = [one for one in there if one.casefold() == kept.casefold()]
+            here = f"{here}/{same[0] if same else kept}"
+        return here
+
+    def wrap(call: Callable[..., Any], count: int) -> Callable[..., Any]:
+        def called(*arguments: Any, **more: Any) -> Any:
+            # Where one name is looked up while another is, the second is meant already.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os, "stat", stat)
+                paths = [meant(path) for path in arguments[:count]]
+            return call(*paths, *arguments[count:], **more)
+
+        return called
+
+    stat = os.stat
+    for name in _ONE:
+        monkeypatch.setattr(os, name, wrap(getattr(os, name), 1))
+    for name in _TWO:
+        monkeypatch.setattr(os, name, wrap(getattr(os, name), 2))
+    monkeypatch.setattr(io, "open", wrap(io.open, 1))
