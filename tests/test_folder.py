@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,14 +135,12 @@ def test_what_is_no_folder_leaves_no_descriptor(place: Path) -> None:
 
 
 def test_few_descriptors_are_enough(place: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (90, limits[1]))
-    try:
-        opened = Folder(place)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert (opened.path / "file").read_text() == "ours"
-    opened.close()
+    script = (
+        "import resource, sys; from pathlib import Path; from fsmount.folder import Folder\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90)); opened = Folder(Path(sys.argv[1]))\n"
+        "sys.exit((opened.path / 'file').read_text() != 'ours')"
+    )
+    assert subprocess.run([sys.executable, "-c", script, place], check=False).returncode == 0
 
 
 def test_closed_standard_streams_are_not_used(place: Path) -> None:
