@@ -21,8 +21,10 @@ from tests.encoding import Inline, forget_caches
 from tests.fake_store import FakeStore
 from tests.frames import FlakyDisk
 
-# A shell that starts the tests in the background has SIGINT ignored, and so what they start.
+# A shell that starts the tests in the background has SIGINT ignored, nohup(1) SIGHUP, and so what
+# they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("default"), max_examples=5000)
