@@ -434,7 +434,7 @@ class Encoder:
         return True
 
     async def _keep(self, job: _Job, path: Path, reason: str) -> bool:
-        """A large file becomes a file in raw/ without being copied."""
+        """A large file becomes a file in raw/: by a hard link, or a copy where there are none."""
         sums, sha256, size = await trio.to_thread.run_sync(sum_up, path)
         await trio.to_thread.run_sync(self._staging.force_by_name, job.token)
         if not self._unchanged(job):
