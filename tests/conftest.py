@@ -96,10 +96,3 @@ def index(tmp_path: Path, disk: FlakyDisk) -> Iterator[Index]:
     yield opened
     assert opened.integrity() == []
     opened.close()
-
-
-@pytest.fixture(autouse=True)
-def no_caches() -> None:
-    """Each test begins as a new process does. Caches know a pack by its path, which leads through
-    the number of a descriptor; tests open so many stores that numbers come back."""
-    forget_caches()

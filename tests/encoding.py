@@ -108,6 +108,9 @@ class Inline:
         self.count = count
 
     async def __aenter__(self) -> Self:
+        # Workers are new processes. Caches know a pack by a path through a descriptor's number,
+        # which may be that of an earlier store here.
+        forget_caches()
         return self
 
     async def __aexit__(

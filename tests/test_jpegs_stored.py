@@ -15,11 +15,12 @@ from fsmount.cli import main
 from fsmount.codec import jpeg
 from fsmount.errors import Damaged, NeedsExtra
 from fsmount.legacy import archive
-from fsmount.store import config, encoder, jobs
+from fsmount.store import config, encoder, estimating, jobs
 from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About, jpeg_entry
+from fsmount.store.estimating import estimate
 from fsmount.store.index import ROOT, Object
 from fsmount.store.mending import mend
 from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
@@ -30,7 +31,7 @@ from tests import photos
 from tests.encoding import Inline, forget_caches, get, put, rewrite
 from tests.frames import png, screens
 from tests.test_pack import unzipped
-from tests.trees import export_from, make_store
+from tests.trees import export_from, import_into, make_store
 
 pytest.importorskip("imagecodecs")
 
@@ -413,3 +414,33 @@ async def test_repack_moves_them_as_they_are(
     assert await read(root) == files
     for name in (b"1.jpg", b"2.jpg", b"3.jpg"):
         assert entry_of(root, objects(root)[name]) == before[name]
+
+
+async def test_an_estimate_knows_that_jpegs_get_smaller(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, frame in enumerate(screens(20, height=300, width=400)):
+        (source / f"{number:02d}.png").write_bytes(png(frame))
+    for number in range(12):
+        data = photos.jpeg(photos.scene(number, 300 + 40 * number, 300), quality=90)
+        (source / f"{number}.JPG").write_bytes(data)
+    (source / "notes.txt").write_text("no picture")
+    found = await estimate(source, 60, lambda files, count: None)
+    assert (found.pictures, found.sampled, found.jpegs, found.jpegs_sampled) == (20, 20, 12, 12)
+    assert 0.6 < found.jpeg_share < 0.95
+    await import_into(root, f"{source}/")
+    store = Store.open(root, read_only=True)
+    taken = store.stats()["stored_bytes"]
+    store.close()
+    assert abs(found.stored_bytes / taken - 1) < 0.1
+    assert found.low < taken < found.high
+    monkeypatch.setattr(estimating, "_MOST_JPEGS", 4)
+    found = await estimate(source, 60, lambda files, count: None)
+    assert found.jpegs_sampled == 4
+    assert found.low < taken < found.high
+    without(monkeypatch)
+    raw = await estimate(source, 60, lambda files, count: None)
+    assert (raw.jpegs, raw.jpeg_share) == (0, 1.0)
+    assert raw.stored_bytes > found.stored_bytes
