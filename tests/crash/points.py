@@ -2,7 +2,8 @@
 
 A script of 200 operations runs once. At each call (of `store/disk/disk.py` and of SQLite) the
 harness notes the folder: that is what another process would find if this one died here. Each such
-state is opened: it must recover without help, have the right files, be whole, and have no space of the unfinished.
+state is opened: it must recover without help, have the right files, be whole, and have no space of
+the unfinished.
 Recovery's own calls are points, too. In the middle of the script the folder is renamed and another
 store made under its old name; with every second seed it gets its name back later.
 
