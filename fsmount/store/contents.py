@@ -1,7 +1,7 @@
-"""What lies in the folders of a store: files of our own, and what other programs put there.
+"""The files in the folders of a store: our own, and those of other programs.
 
-A name tells which it is. A NAS makes ``@eaDir``, a disk has ``lost+found``, a desktop leaves
-``.DS_Store``, a sync tool its temporary files. Those are never opened, moved or removed.
+The name tells which. A NAS makes ``@eaDir``, a disk has ``lost+found``, a desktop leaves
+``.DS_Store``, a sync tool leaves temporary files. fsmount never opens, moves or removes those.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RAW = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
 def own(folder: Path, form: re.Pattern[str]) -> Iterator[os.DirEntry[str]]:
-    """Our own files: those with a name of this form. None where the folder is missing.
+    """Our own files: those whose name has this form. Empty if the folder is missing.
 
     Raises OSError.
     """
@@ -47,15 +47,15 @@ def _is_own(entry: os.DirEntry[str], form: re.Pattern[str]) -> bool:
 
 
 def forms(layout: Layout) -> Iterator[tuple[Path, re.Pattern[str]]]:
-    """Each folder, and the form of the names that we give in it."""
+    """Each folder, with the form of our own names in it."""
     yield from zip(layout.folders, (PACKS, STAGED, RAW), strict=True)
 
 
 def make_folders(layout: Layout, index: Index, disk: Disk) -> None:
-    """Make the folders that are missing: what copies a store may leave empty ones out.
+    """Make missing folders: a program that copies a store may leave out empty ones.
 
-    Raises :class:`Damaged` if the index knows files in one of them: perhaps a disk is not there,
-    and everything would look lost. Raises OSError, also where one of them cannot be written.
+    Raises :class:`Damaged` if the index knows files in a missing folder: perhaps a disk is not
+    mounted, and all its files would look lost. Raises OSError, also if a folder is not writable.
     """
     missing = [folder for folder in layout.folders if not folder.is_dir()]
     for folder in missing:
@@ -79,7 +79,7 @@ def _has_files(folder: Path, layout: Layout, index: Index) -> bool:
 
 
 def notices(layout: Layout) -> Iterator[tuple[str, str]]:
-    """What is to be told about the folders and is no damage: (what, why). Raises OSError."""
+    """Notices about the folders that are no damage: (name, explanation). Raises OSError."""
     for folder, form in forms(layout):
         if not folder.is_dir():
             yield folder.name, _EMPTY

@@ -1,9 +1,9 @@
-"""The lock file: it keeps a store to one writer, and says who that is.
+"""The lock file: it allows one writer at a time, and names that writer.
 
-The kernel's flock(2) is exact where both writers reach the file through the same kernel: it ends
-with the process. Some paths do not pass it on: sshfs, virtiofs, NFS without locks, a FUSE folder
-bound into a container. So the file also names its holder, and the holder's heartbeat moves in it.
-`docs/format.md` has the line to the byte.
+The kernel's flock(2) is exact if both writers use the same kernel, and ends with the process. Some
+paths do not pass it on: sshfs, virtiofs, NFS without locks, a FUSE folder bound into a container.
+So the holder also writes its name and a heartbeat into the file. `docs/format.md` specifies the
+line.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ _log = logging.getLogger(__name__)
 BEAT_S = 10.0
 """Seconds between two heartbeats."""
 
-# A heartbeat that has not moved for so long has stopped: two are missed, and a slow disk.
+# A heartbeat has stopped if it does not change for this long: two missed beats and a slow disk.
 _WATCH_S = 2.5 * BEAT_S
 _POLL_S = 0.5
 _WAIT_POLL_S = 0.05
 _MOST_BYTES = 4096
-# The heartbeat stands first, in so many characters, and is written in place: a writer that is late
-# changes nothing else in the line of one that has taken the store meanwhile.
+# The heartbeat comes first, with a fixed width, and is written in place. So a late writer changes
+# nothing else in the line of a process that has taken the lock meanwhile.
 _BEAT_AT = len('{"beat":')
 _BEAT_WIDTH = 13
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
-# Field 22 of /proc/PID/stat, counted from behind the program's name, which is the second.
+# Field 22 of /proc/PID/stat (proc_pid_stat(5)), counted from the field after the program's name.
 _STARTED = 19
 
 _BY_ANOTHER_PATH = (
     ", which reached it by another path; if this is a copy of that store, add --force-lock"
 )
 
-# Tests let this be a clock of their own.
+# Tests replace this by a virtual clock.
 _sleep = time.sleep
 
 
 class Verdict(Enum):
-    """What can be said of a holder from here.
+    """What this process can tell about a holder.
 
-    `STOPPED_IF_STILL`: its host was started anew, unless another host has the same name.
+    STOPPED_IF_STILL: the holder's host was rebooted since, unless another host has the same name.
     """
 
     GONE = "gone"
@@ -63,10 +63,15 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that holds a lock. `beat`: its last heartbeat in ms since 1970, by its clock.
+    """A process that holds a lock.
 
-    `boot`: of the kernel it runs on; `namespace`: in which its `pid` counts; `started`: when, in
-    ticks of that kernel; `device` and `inode`: of the lock file, as that kernel numbers them.
+    Attributes
+    ----------
+    beat : its last heartbeat in ms since 1970, by its clock.
+    boot : boot id of its kernel.
+    namespace : PID namespace of `pid`.
+    started : start time of the process in clock ticks of its kernel.
+    device, inode : numbers of the lock file in its kernel.
     """
 
     beat: int
@@ -80,7 +85,7 @@ class Holder:
     inode: int
 
     def line(self) -> bytes:
-        """What stands in the lock file."""
+        """The line in the lock file."""
         rest = {name: getattr(self, name) for name in self.__slots__ if name != "beat"}
         return f'{{"beat":{self.beat:<{_BEAT_WIDTH}},{json.dumps(rest)[1:]}\n'.encode()
 
@@ -89,11 +94,11 @@ class Holder:
         return f"process {self.pid}" + (f" on {self.host}" if self.host != here else "")
 
     def verdict(self, here: Holder) -> Verdict:
-        """Whether it still runs, as process `here` can tell, which has the flock of the file."""
+        """Whether the holder still runs. `here` is this process, which has the flock."""
         if self.boot and self.boot == here.boot:
             lives = None if self.namespace != here.namespace else _lives(self.pid, self.started)
             if lives is None and (self.device, self.inode) == (here.device, here.inode):
-                # The same file of the same kernel: its flock would have kept us out.
+                # Same file and same kernel: a living holder would still have the flock.
                 lives = False
             if lives is not None:
                 return Verdict.LIVES if lives else Verdict.GONE
@@ -104,7 +109,7 @@ class Holder:
 
 
 def _parse(data: bytes) -> Holder | None:
-    """The holder that a lock file names; None for a file that is empty, or of an earlier build."""
+    """The holder in a lock file; None if the file is empty or comes from an early build."""
     try:
         return Holder(**json.loads(data))
     except (ValueError, TypeError):
@@ -152,7 +157,7 @@ def _stat(pid: int) -> list[bytes]:
 
 
 def _lives(pid: int, started: int) -> bool | None:
-    """Whether a process of this pid namespace runs; None if the system does not let us know."""
+    """Whether a process of this PID namespace runs; None if the system hides it."""
     try:
         state, *fields = _stat(pid)
     except OSError:
@@ -168,7 +173,7 @@ def _lives(pid: int, started: int) -> bool | None:
 
 
 def _read(path: Path) -> bytes:
-    """The lock file as it is now: what is opened anew comes from no cache of an older open."""
+    """The present bytes of the lock file. A new open does not use the cache of an older one."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, _MOST_BYTES)
@@ -177,17 +182,17 @@ def _read(path: Path) -> bytes:
 
 
 class Lock:
-    """Held by the one process that may write.
+    """The lock of the one process that may write.
 
-    `unproved`: it was taken from a holder of which nobody could tell whether it has ended.
+    `unproved`: whether it was taken from a holder that may still run.
     """
 
     def __init__(self, path: Path, wait_s: float = 0.0, *, force: bool = False) -> None:
-        """Take the lock, waiting at most `wait_s` for a process that is about to end.
+        """Take the lock; wait at most `wait_s` seconds for a process that is about to end.
 
-        `force`: also from a holder of which nothing can be told from here, if its heartbeat has
-        stopped; watching it takes some 25 seconds. Raises :class:`StoreLocked`, or
-        :class:`LockUnclear` where only `force` would take it.
+        `force`: take it also from an unknown holder whose heartbeat has stopped; that takes some
+        25 seconds to see. Raises :class:`StoreLocked`, or :class:`LockUnclear` if only `force`
+        would take the lock.
         """
         self.path = path
         self._token = secrets.token_hex(16)
@@ -200,7 +205,7 @@ class Lock:
             raise
 
     def _take(self, wait_s: float, force: bool) -> bool:
-        """Wait until the lock is free or its holder's heartbeat has stopped: whether the latter."""
+        """Wait until the lock is free or its heartbeat has stopped; returns whether it stopped."""
         end = time.monotonic() + wait_s
         here = _myself(self._fd, self._token)
         while True:
@@ -226,9 +231,9 @@ class Lock:
         return True
 
     def _watch(self, holder: Holder, verdict: Verdict, force: bool) -> bool:
-        """Whether the holder's heartbeat has stopped; False if it let the lock go meanwhile."""
+        """Whether the holder's heartbeat has stopped; False if it released the lock meanwhile."""
         known = force or verdict is Verdict.STOPPED_IF_STILL
-        # A beat of long ago needs no look: without `force` it is not taken anyway.
+        # An old beat needs no watching: without `force` the lock is not taken anyway.
         if known or abs(_now() - holder.beat) < 1000 * _WATCH_S:
             _log.info("%s: waiting for a heartbeat of %s", self.path, holder)
             for _ in range(int(_WATCH_S / _POLL_S)):
@@ -237,7 +242,7 @@ class Lock:
                 if not data.strip():
                     return False
                 now = _parse(data)
-                # A line that is being written says nothing.
+                # A line that is being written cannot be parsed; ignore it.
                 if now is not None and now != holder:
                     raise StoreLocked(self.path.parent, holder=str(now))
         alive = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(holder.beat / 1000))
@@ -247,7 +252,7 @@ class Lock:
         return True
 
     def note(self) -> None:
-        """Write who holds the lock; again after a fork, which keeps it."""
+        """Write the holder into the file. Call it again after a fork, which keeps the lock."""
         line = _myself(self._fd, self._token).line()
         os.pwrite(self._fd, line, 0)
         os.ftruncate(self._fd, len(line))
@@ -265,12 +270,12 @@ class Lock:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            # No descriptor is left to open it anew.
+            # This process has no free descriptor to open the file again.
             data = os.pread(self._fd, _MOST_BYTES, 0)
         return self._token.encode() in data
 
     def other(self) -> str:
-        """Whom the lock file names, for messages."""
+        """The present holder, for messages."""
         try:
             data = _read(self.path)
         except OSError:

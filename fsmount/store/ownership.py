@@ -1,16 +1,16 @@
-"""Whether the store is still this process's own: the one owner of that question.
+"""Whether this process still owns the store.
 
-A lock can be taken from a process that holds it: by a path that does not pass flock(2) on, or by
-``--force-lock`` from one that was stopped for a while. Whoever takes it names himself in the lock
-file before he looks at anything else. So a writer asks twice at each durable step:
+Another process can take the lock while this one runs: by a path that does not pass flock(2) on, or
+by ``--force-lock`` while this process was stopped. The new owner writes its name into the lock file
+before it reads anything else. So a writer asks twice at each durable step:
 
-- *before* it changes anything, so that it spoils nothing of the new owner's;
-- *after* it, before it acknowledges: then the new owner came later, and has found the change.
+- *before* a change, so that it does not damage files of the new owner;
+- *after* it, before it acknowledges the change: then the new owner came later and has seen it.
 
-Once lost a store stays lost. Every change is answered with EIO, and nothing is removed or cut: what
-was acknowledged and is not in the new owner's index lies in ``staging/``.
+A lost store stays lost. Each change raises EIO, and nothing is removed or cut: acknowledged bytes
+that the new owner's index does not know stay in ``staging/``.
 
-What no question can prevent: the store is taken between a question and the system call behind it.
+This cannot cover the time between a question and the system call that follows it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _log = logging.getLogger(__name__)
 
 
 class Ownership:
-    """Holds a lock until :meth:`release`, and keeps its heartbeat. Any thread may ask.
+    """Holds a lock until :meth:`release`, and writes its heartbeat. Any thread may ask.
 
-    The heartbeat has a thread of its own: opening and closing a large store take longer than one,
-    and it tells that the process lives, whatever its tasks wait for.
+    The heartbeat has its own thread: opening and closing a large store take longer than one beat,
+    and the process is alive whatever its tasks wait for.
     """
 
     def __init__(self, lock: Lock) -> None:
@@ -48,23 +48,23 @@ class Ownership:
         self._heart.start()
 
     def watch(self, index: Index) -> None:
-        """The index is open: from now on it has to stay the file that it is, and asks here."""
+        """Watch an open index: its path must lead to the same file, and it asks before changes."""
         found = index.file.stat()
         self._index, self._place = index.file, (found.st_dev, found.st_ino)
         index.owned = self.ask
 
     @property
     def unproved(self) -> bool:
-        """Whether nobody could tell that the writer before has ended."""
+        """Whether the previous writer may still run."""
         return self._lock.unproved
 
     @property
     def is_lost(self) -> bool:
-        """Whether somebody else was found to have the store. Asks nobody."""
+        """Whether an earlier question found another owner. Does not read the lock file."""
         return bool(self._lost)
 
     def ask(self) -> None:
-        """Raises OSError EIO for ever once the store is another's."""
+        """Raise OSError EIO if another process has, or ever had, taken the store over."""
         if not self._lost and not self._is_ours():
             self._lose()
         if self._lost:
@@ -105,20 +105,20 @@ class Ownership:
                 _log.warning("the heartbeat in %s: %s", self._lock.path, error)
 
     def release(self) -> None:
-        """Let another process have the store. What another has taken stays as it is."""
+        """Release the lock, unless another process has taken it."""
         self._released.set()
         self._heart.join()
         self._lock.release()
 
 
 class OwnedDisk(Disk):
-    """A disk that changes nothing in a store that is not ours any more: raises OSError EIO."""
+    """A disk that raises OSError EIO instead of changing a store that this process lost."""
 
     def __init__(self, disk: Disk, ownership: Ownership) -> None:
         self._disk = disk
         self._ask = ownership.ask
 
-    # What changes nothing that counts.
+    # Calls that change no stored bytes.
 
     def open(self, path: Path, flags: int) -> int:
         """See :class:`Disk`, here and below."""
@@ -136,7 +136,7 @@ class OwnedDisk(Disk):
     def fsync_folder(self, path: Path) -> None:
         self._disk.fsync_folder(path)
 
-    # What does.
+    # Calls that change the store ask first.
 
     def create(self, path: Path) -> int:
         self._ask()
@@ -145,7 +145,7 @@ class OwnedDisk(Disk):
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         self._ask()
         done = self._disk.pwrite(fd, data, offset)
-        # It is an acknowledgement: whoever takes the store from here on finds these bytes.
+        # The return acknowledges the write: a later owner must find these bytes.
         self._ask()
         return done
 

@@ -1,14 +1,15 @@
 """The index: names, attributes, objects and packs in SQLite. All SQL of the project stands here.
 
-The database is opened through ``cksumvfs``, which puts a checksum on each page: plain SQLite
-returns wrong rows without an error for two in five single-bit flips. The journal is a write-ahead
-log with ``synchronous=NORMAL``: a commit costs no fsync and survives the death of the process;
-:meth:`Index.force` makes everything committed so far survive a power cut.
+SQLite opens the database through ``cksumvfs`` (https://sqlite.org/cksumvfs.html), which puts a
+checksum on each page: plain SQLite returns wrong rows without an error for two in five single-bit
+flips. The journal is a write-ahead log with ``synchronous=NORMAL``: a commit costs no fsync and
+survives the death of the process. :meth:`Index.force` makes all commits so far survive a power cut.
 
-Touched from one task only; no method awaits.
+Contract: only the trio task calls the index, with the exception of :meth:`Index.force`. No method
+awaits.
 
-`schema` has the tables, `database` the connection, `tree` and `objects` the queries, `audit` those
-of `check` and repair.
+`schema` has the tables, `database` the connection, `tree` and `objects` the queries, `audit` the
+queries of `check` and repair.
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ _CHECKSUM_BYTES = 8
 
 
 class Index(Audit):
-    """See the module. Raises :class:`Damaged` where SQLite finds damage, OSError on a full disk."""
+    """The index of one store.
+
+    Every method may raise :class:`Damaged` (damage) and OSError (full disk, I/O error).
+    """
 
     @staticmethod
     def make(path: Path, *, identity: str, uid: int, gid: int, now_ns: int) -> None:
         """Write a new empty index with a root folder owned by `uid` and `gid`.
 
-        `identity`: the store's uuid, which keeps an index from being used with another store.
+        `identity` is the store's uuid. It keeps an index from being used with another store.
+        Times are in nanoseconds since 1970.
         """
         register_vfs()
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
@@ -60,17 +65,23 @@ class Index(Audit):
         return "" if row is None else str(row[0])
 
     def opened(self) -> int:
-        """How often the store had been opened for writing when this index was last written."""
+        """Number of openings for writing when this index was last written."""
         row = self._one("SELECT value FROM meta WHERE key = 'opened'", of=kinds.NUMBER)
         return 0 if row is None else int(row[0])
 
     def writer(self) -> int:
-        """Who opened the store for writing last; 0: not known, or an earlier build. See staging."""
+        """The random number of the last writer; 0 if unknown, or written by an early build.
+
+        Tokens of staged files contain it.
+        """
         row = self._one("SELECT value FROM meta WHERE key = 'writer'", of=kinds.NUMBER)
         return 0 if row is None else int(row[0])
 
     def set_opened(self, count: int, writer: int = 0) -> None:
-        """Note an opening, which is not a change, and the writer; 0: it is not known."""
+        """Record an opening for writing and the number of its writer (0: unknown).
+
+        An opening does not count as a change of the index.
+        """
         changed = self.changed
         with self.transaction():
             self._run("UPDATE meta SET value = ? WHERE key = 'opened'", (count,))
@@ -78,19 +89,19 @@ class Index(Audit):
         self.changed = changed
 
     def copied(self) -> int:
-        """The opening at whose end the second copies were last left as they should be."""
+        """The opening at whose end the second copies were last complete."""
         row = self._one("SELECT value FROM meta WHERE key = 'copied'", of=kinds.NUMBER)
         return 0 if row is None else int(row[0])
 
     def copy_sum(self) -> int | None:
-        """The CRC-32 of ``names.gz`` as it was left then."""
+        """The CRC-32 of ``names.gz`` at that end; None if it was not written."""
         row = self._one("SELECT value FROM meta WHERE key = 'copy'", of=kinds.NUMBER)
         return None if row is None else int(row[0])
 
     def set_copied(self, copy_sum: int | None = None) -> None:
-        """Note that the second copies say what the index does, at the end of this opening.
+        """Record that the second copies match the index at the end of this opening.
 
-        `copy_sum`: of ``names.gz`` if that was written.
+        `copy_sum` is the CRC-32 of ``names.gz`` if that was written.
         """
         values = {"copied": self.opened()} | ({} if copy_sum is None else {"copy": copy_sum})
         with self.transaction():
@@ -100,7 +111,7 @@ class Index(Audit):
     # -- figures
 
     def totals(self) -> dict[str, Any]:
-        """Counts and sums for `stats`: files, logical_bytes, staged, and per kind of objects."""
+        """Counts and sums for `stats`: files, bytes, staged files, and files by kind of object."""
         files, logical = self._one(
             "SELECT count(*), coalesce(sum(size), 0) FROM inodes"
             " WHERE (mode & 61440) = 32768 AND nlink > 0"

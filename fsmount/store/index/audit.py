@@ -1,4 +1,4 @@
-"""Rows that contradict others, for `check`, and what `check --repair` does about it."""
+"""Queries that find rows which contradict other rows, and the changes that repair makes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CONTRADICTIONS = {
 
 
 class Audit(Objects):
-    """All rows against each other."""
+    """Compares all rows with each other, and repairs them."""
 
     # -- repair
 
@@ -44,7 +44,7 @@ class Audit(Objects):
         objects: Sequence[Object],
         next_object: int,
     ) -> None:
-        """Put rows into an index that has just been made; links and uses are counted anew."""
+        """Fill a new index. Link counts and use counts are computed from the rows."""
         with self.transaction():
             self._run("DELETE FROM inodes")
             for node in inodes:
@@ -63,7 +63,7 @@ class Audit(Objects):
             self.recount()
 
     def recount(self) -> None:
-        """Set links and uses to what names and inodes say; inodes without a name go."""
+        """Compute all link counts and use counts; remove inodes without a name."""
         with self.transaction():
             self._run(
                 "DELETE FROM inodes WHERE ino != ? AND ino NOT IN (SELECT ino FROM dirents)",
@@ -81,7 +81,7 @@ class Audit(Objects):
             )
 
     def drop_bodies(self, inodes: Sequence[int], objects: Sequence[int]) -> None:
-        """Remove files that cannot be read, and objects that nothing can be made of."""
+        """Remove all names of unreadable files, and objects that cannot be rendered."""
         with self.transaction(deletes=True):
             for ino in inodes:
                 self._run("DELETE FROM dirents WHERE ino = ?", (ino,))
@@ -99,7 +99,7 @@ class Audit(Objects):
             yield number
 
     def shown(self, ids: set[int]) -> Iterator[tuple[int, bytes]]:
-        """(object, path) of all names of files that show one of `ids`."""
+        """All names of files that show one of the objects `ids`: (object, path)."""
         for inode in self.inodes():
             if inode.object_id not in ids:
                 continue
@@ -110,7 +110,7 @@ class Audit(Objects):
                 yield inode.object_id, above + b"/" * bool(above) + name
 
     def dangling_names(self) -> list[bytes]:
-        """Names that show no inode or stand in no folder."""
+        """Names without an inode or without a folder."""
         rows = self._all(
             "SELECT d.name FROM dirents d LEFT JOIN inodes i ON i.ino = d.ino"
             " LEFT JOIN inodes f ON f.ino = d.folder"
@@ -120,9 +120,10 @@ class Audit(Objects):
         return [row[0] for row in rows]
 
     def contradiction(self) -> str:
-        """Why files must not go for not being in the index, or "": rows of it are missing.
+        """Why rows of the index seem to be missing, or "" if they do not. Reads all rows.
 
-        So it is where a page stands in another's place. Goes through all rows.
+        Nothing may be deleted because such an index does not know it. The usual cause is a page
+        that was written to the place of another.
         """
         for why, query in _CONTRADICTIONS.items():
             if self._one(query + " LIMIT 1") is not None:
@@ -130,7 +131,7 @@ class Audit(Objects):
         return ""
 
     def wrong_links(self) -> list[tuple[int, int, int]]:
-        """Inodes whose link count is not what the names say: (ino, nlink, what it should be)."""
+        """Inodes with a wrong link count: (ino, nlink, right count)."""
         names = "(SELECT count(*) FROM dirents d WHERE d.ino = i.ino)"
         folders = (
             "(SELECT count(*) FROM dirents d JOIN inodes c ON c.ino = d.ino"
@@ -143,7 +144,7 @@ class Audit(Objects):
         )
 
     def wrong_uses(self) -> list[tuple[int, int, int]]:
-        """Objects whose uses are not counted right: (id, uses, inodes that show it)."""
+        """Objects with a wrong use count: (id, uses, right count)."""
         return self._all(
             "SELECT o.id, o.uses, coalesce(u.shown, 0) FROM objects o LEFT JOIN"
             " (SELECT object, count(*) AS shown FROM inodes WHERE object IS NOT NULL"
@@ -151,9 +152,9 @@ class Audit(Objects):
         )
 
     def wrong_bodies(self) -> list[tuple[Inode, int | None]]:
-        """Regular files without exactly one body, or whose object is absent or of another size.
+        """Regular files without exactly one body, or whose object is absent or has another size.
 
-        With each the size of its object, None if that is not there.
+        Each comes with the size of its object, or None if that is absent.
         """
         rows = self._all(
             f"SELECT o.size, {I_INODE} FROM inodes i LEFT JOIN objects o ON o.id = i.object"

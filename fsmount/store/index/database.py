@@ -1,4 +1,4 @@
-"""The connection to SQLite: page checksums, transactions, what survives what."""
+"""The connection to SQLite: page checksums, transactions, durability."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from fsmount.store.index.kinds import Kind
 from fsmount.store.index.schema import PAGE
 
 VFS = "cksmvfs"
-# As SQLite's own default for folding the log.
-_FOLD_PAGES = 1000
+# Pages in the log that start a checkpoint; SQLite's own default.
+_CHECKPOINT_PAGES = 1000
 # How long a statement waits for another process that has the database locked.
 _BUSY_MS = 10_000
 
@@ -31,8 +31,8 @@ _BUSY_MS = 10_000
 def address(path: Path, read_only: bool) -> str:
     """The URI of a database file: an absolute path without links.
 
-    Reading beside a writer takes a file of shared memory. Where the folder cannot be written
-    there is no writer, and SQLite must be told so.
+    A reader beside a writer needs a file of shared memory. If the folder cannot be written, there
+    is no writer, and SQLite must be told so (``immutable=1``).
     """
     uri = f"file:{quote(os.fsencode(path))}"
     log = path.with_name(path.name + "-wal")
@@ -44,7 +44,7 @@ def address(path: Path, read_only: bool) -> str:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """What SQLite raises as what the rest of the house knows: OSError, or :class:`Damaged`."""
+    """Turn exceptions of SQLite into OSError or :class:`Damaged`."""
     try:
         yield
     except apsw.FullError as error:
@@ -60,27 +60,34 @@ def translated(path: Path) -> Iterator[None]:
     except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError, apsw.SQLError) as error:
         if path.exists() and not os.access(path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from error
-        # No such table: somebody emptied the file.
+        # SQLError: a table is missing, so the file was emptied or replaced.
         raise Damaged(path, reason=error) from error
 
 
 def register_vfs() -> None:
+    """Register the page checksum VFS with SQLite, once per process."""
     if VFS not in apsw.vfs_names():
         apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
 
 
 class Database:
-    """A file. Raises :class:`Damaged` where SQLite finds damage, OSError on a full disk.
+    """The open database file.
 
-    `dirty`: there are commits that a power cut may take back; `changed`: there have been commits
-    since it was opened; `suspect`: the disk may lack bytes of the log although the next fsync
-    succeeds, since one has failed; `let_go`: how many bodies files have let go.
-    `owned` raises OSError once the store is another process's; it is asked before each change, and
-    after it, before anybody is told that it is done.
+    Methods raise :class:`Damaged` if SQLite finds damage, and OSError on a full disk or I/O error.
 
-    SQLite folds the log into the database file in place. A power cut in the middle of that leaves
-    a damaged file unless the disk has the log. So SQLite never does it by itself here, only
-    :meth:`_fold`, which forces the log first and writes it again where an fsync has failed.
+    Attributes
+    ----------
+    dirty : whether a power cut may undo commits.
+    changed : whether there have been commits since the opening.
+    suspect : whether an fsync of the log has failed, so that the disk may lack bytes of the log
+        although the next fsync succeeds.
+    let_go : number of bodies that files have given up.
+    owned : raises OSError if another process has taken the store over. A change calls it before
+        the change, and again before the caller learns that the change is done.
+
+    A checkpoint writes the pages of the log into the database file in place. A power cut in the
+    middle leaves a damaged file unless the disk has the whole log. So SQLite's own checkpoints are
+    off. :meth:`_checkpoint` forces the log first, and writes it again if an fsync has failed.
     """
 
     def __init__(self, path: Path, disk: Disk, *, read_only: bool = False) -> None:
@@ -100,7 +107,7 @@ class Database:
         register_vfs()
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         flags |= apsw.SQLITE_OPEN_URI
-        # What SQLite would take, too.
+        # SQLite resolves links as well.
         self._place = path.parent.resolve()
         with translated(path):
             self._db = apsw.Connection(
@@ -120,19 +127,18 @@ class Database:
         if not read_only:
             self._db.pragma("journal_mode", "wal")
             self._db.pragma("synchronous", 1)
-            # In place of SQLite's own folding.
+            # This replaces SQLite's own checkpoints.
             self._db.set_wal_hook(self._note_log)
         self._db.pragma("cache_size", -8192)
         self._all("SELECT count(*) FROM meta")
         if not read_only and self._log_bytes():
-            # Another process wrote this log. It cannot tell us whether an fsync has failed.
+            # Another process wrote this log; one of its fsyncs may have failed.
             self.suspect = True
             with suppress(OSError):
                 self.rewrite()
 
     def _check_opened(self) -> None:
-        """Raise OSError if SQLite may not write what is to be written, or if it may have opened
-        files of another folder."""
+        """Raise OSError if SQLite cannot write, or may have opened files of another folder."""
         if self._is_moved():
             code, text = errno.ESTALE, "the folder was moved while the index was opened"
         elif not self.read_only and self._db.readonly("main"):
@@ -142,15 +148,14 @@ class Database:
         raise OSError(code, text, str(self.file))
 
     def close(self) -> None:
-        """Close; the write-ahead log is folded into the database where this is the last user.
+        """Close the database; a checkpoint empties the log if this is the last user.
 
-        Raises nothing: where that fails, or in a store of another process, both files stay as
-        they are.
+        Raises nothing: if the checkpoint fails, or another process owns the store, both files stay.
         """
-        # Readers fold it when they have ended.
+        # Do not wait for readers: the last of them does the checkpoint.
         self._db.set_busy_timeout(0)
-        folded = self.read_only or self._fold("TRUNCATE")
-        if not folded or self._is_moved():
+        emptied = self.read_only or self._checkpoint("TRUNCATE")
+        if not emptied or self._is_moved():
             self._leave_log()
         # A thread may be forcing the log.
         with self._forcing:
@@ -160,9 +165,9 @@ class Database:
         self._db.close()
 
     def _is_moved(self) -> bool:
-        """Whether the name by which SQLite has opened the database leads to another folder now.
+        """Whether the path that SQLite opened leads to another folder by now.
 
-        It keeps the files that it has open. But it removes its log by that name when it closes.
+        SQLite keeps its files open, but removes its log by that path when it closes.
         """
         try:
             return not self.file.parent.samefile(self._place)
@@ -170,11 +175,11 @@ class Database:
             return True
 
     def _leave_log(self) -> None:
-        """Keep SQLite from folding and removing a log when it closes."""
+        """Tell SQLite to keep the log when it closes."""
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     def _note_log(self, _: apsw.Connection, name: str, pages: int) -> int:
-        """SQLite has committed: the log has so many pages now."""
+        """Called by SQLite after each commit with the number of pages in the log."""
         self._log_pages = pages
         return apsw.SQLITE_OK
 
@@ -191,9 +196,9 @@ class Database:
 
     @contextmanager
     def transaction(self, *, deletes: bool = False) -> Iterator[None]:
-        """Everything inside is one commit; nests (the outermost commits).
+        """Make everything inside one commit. May be nested; the outermost block commits.
 
-        `deletes`: it makes room, so it may take the last there is.
+        `deletes`: the commit frees space, so it may use the reserve of a full disk.
         """
         if self._depth:
             self._depth += 1
@@ -222,23 +227,24 @@ class Database:
                 self._run("ROLLBACK")
             raise
         self.dirty = self.changed = True
-        if self._log_pages >= _FOLD_PAGES:
-            self._fold()
+        if self._log_pages >= _CHECKPOINT_PAGES:
+            self._checkpoint()
         self.owned()
 
     def make_room(self) -> None:
-        """On a full disk: let the next commits go where the log has been, so that it need not grow.
+        """On a full disk, do a checkpoint, so that the next commits reuse the space of the log.
 
-        The reserve alone would be used up one day, and then nothing could be deleted any more.
+        Otherwise the log would use up the reserve, and no file could be deleted any more.
         """
         if self.reserve is not None and self.reserve.is_due():
-            # A reader, or a database that had to grow, keeps the log as it is.
-            self._fold()
+            # This has no effect beside a reader, or if the database file had to grow.
+            self._checkpoint()
 
-    def _fold(self, how: str = "PASSIVE") -> bool:
-        """Force the log, then write what it has to the database file; whether that went well.
+    def _checkpoint(self, how: str = "PASSIVE") -> bool:
+        """Force the log, then write its pages to the database file; returns whether that worked.
 
-        `how`: TRUNCATE waits for readers and leaves an empty log (sqlite.org/pragma.html).
+        `how` is a mode of ``PRAGMA wal_checkpoint`` (https://sqlite.org/pragma.html): TRUNCATE
+        waits for readers and leaves an empty log.
         """
         try:
             self.owned()
@@ -248,7 +254,7 @@ class Database:
                 self.force()
             self._all(f"PRAGMA wal_checkpoint({how})")
         except (OSError, Damaged):
-            # SQLite forces the log, too; it does not say whether that is what has failed.
+            # SQLite forces the log, too, and does not say which call has failed.
             self.dirty = self.suspect = True
             return False
         self._log_pages = 0
@@ -256,7 +262,7 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Everything read inside is of one moment, whatever another process commits meanwhile."""
+        """Read one state inside the block, whatever other processes commit meanwhile."""
         self._run("BEGIN")
         try:
             yield
@@ -264,12 +270,12 @@ class Database:
             self._run("ROLLBACK")
 
     def force(self) -> None:
-        """Make all commits so far survive a power cut. Touches no SQLite state: any thread may.
+        """Make all commits so far survive a power cut. Any thread may call it: no SQLite state.
 
-        After a failed fsync nothing is known about what reached the disk, and asking again would
-        be answered with a false yes: every further call fails until :meth:`rewrite`.
+        Raises OSError. After a failed fsync the kernel marks the pages clean, so a second fsync
+        would succeed without writing them. So each further call fails until :meth:`rewrite`.
         """
-        # One at a time: the kernel reports a failure to one of those who ask, not to all.
+        # One thread at a time: the kernel reports a failure to one caller only.
         with self._forcing:
             self._force()
         self.owned()
@@ -300,12 +306,12 @@ class Database:
         return self._log
 
     def rewrite(self) -> None:
-        """Write all bytes of the log once more and force them: heals a failed fsync.
+        """Write all bytes of the log once more and force them; this heals a failed fsync.
 
-        The kernel may have marked pages clean that the disk has not got; a write makes them dirty
-        again. If it has dropped them, their checksums tell (cksumvfs).
-        Raises OSError if that fails; the index is still suspect then. Caller is the task that
-        commits: a commit between reading and writing would be undone.
+        The kernel may have marked pages clean that the disk lacks; the write makes them dirty
+        again. If the kernel has dropped them, page checksums show it.
+        Raises OSError if that fails; the index is then still suspect. Only the task that commits
+        may call it: a commit between the read and the write would be undone.
         """
         self.owned()
         with self._forcing:
@@ -316,12 +322,12 @@ class Database:
             self.suspect = self.dirty = False
 
     def _run(self, sql: str, values: tuple[Any, ...] = ()) -> apsw.Cursor:
-        """Execute; what SQLite raises becomes OSError or :class:`Damaged`."""
+        """Execute a statement. Raises OSError, :class:`Damaged`."""
         with translated(self.file):
             return self._db.execute(sql, values)
 
     def _one(self, sql: str, *values: Any, of: Kind | None = None) -> tuple[Any, ...] | None:
-        """The first row, or None; raises :class:`Damaged` if it is none `of` these kinds."""
+        """The first row, or None. Raises :class:`Damaged` if its types are not in `of`."""
         with translated(self.file):
             row = self._db.execute(sql, values).fetchone()
         if row is not None:
@@ -329,7 +335,7 @@ class Database:
         return row
 
     def _all(self, sql: str, *values: Any, of: Kind | None = None) -> list[Any]:
-        """All rows; raises :class:`Damaged` if one is none `of` these kinds."""
+        """All rows. Raises :class:`Damaged` if the types of one are not in `of`."""
         with translated(self.file):
             rows = self._db.execute(sql, values).fetchall()
         self._check(rows, of)
@@ -340,15 +346,19 @@ class Database:
             raise Damaged(self.file, reason="rows of another table")
 
     def _pages(self, sql: str, *values: Any, of: Kind, after: Any = 0) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query that is read a page at a time. It ends with what comes before them
-        and how many to read: ``… key > ? ORDER BY key LIMIT ?``; the key is the first column."""
+        """All rows of a query, read PAGE rows at a time.
+
+        `sql` ends with ``… key > ? ORDER BY key LIMIT ?``; the key is the first column.
+        """
         while rows := self._all(sql, *values, after, PAGE, of=of):
             yield from self._ascending(rows, after)
             after = rows[-1][0]
 
     def _ascending(self, rows: list[Any], after: Any) -> list[Any]:
-        """`rows` if their first columns ascend from above `after`. Raises :class:`Damaged`: a page
-        in another's place (see :mod:`kinds`) may give what was not asked for, and for ever."""
+        """Return `rows` if their first columns ascend from above `after`; else raise Damaged.
+
+        A misplaced page (see :mod:`kinds`) may return other rows than asked for, without end.
+        """
         for key, *_ in rows:
             if key <= after:
                 raise Damaged(self.file, reason="rows are out of order")
@@ -356,12 +366,12 @@ class Database:
         return rows
 
     def bytes(self) -> int:
-        """Size of the database, its journal aside."""
+        """Size of the database file in bytes, without its log."""
         row = self._one("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
         return int(row[0]) if row else 0
 
     def integrity(self) -> list[str]:
-        """What SQLite itself finds wrong (page checksums included); empty if nothing."""
+        """Damage that SQLite finds, page checksums included, one text each."""
         try:
             rows = self._all("PRAGMA integrity_check")
         except (Damaged, OSError) as error:

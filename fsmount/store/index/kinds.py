@@ -1,7 +1,7 @@
 """The types that the values of a row may have.
 
-SQLite gives whatever a record holds. The checksum of a page does not cover its place, so where one
-stands in another's (a write that went astray), rows are of another table: that shows by the types.
+SQLite does not check the types of values, and a page checksum does not cover the page number. So
+after a misdirected write a query may return rows of another table; their types show it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _Column = type | tuple[type, ...]
 
 
 def _kind(*columns: _Column) -> Kind:
-    """Rows whose columns have these types, each or one of several."""
+    """All allowed rows of types; a column may allow several types."""
     return frozenset(product(*(each if isinstance(each, tuple) else (each,) for each in columns)))
 
 

@@ -1,4 +1,4 @@
-"""Bodies of files: staged, or objects in packs; and what the planner remembers of them."""
+"""Queries about bodies of files: staged files, objects, packs, and tile signatures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _REPACKED = "repacked:"
 
 
 class Objects(Tree):
-    """Objects, the packs they lie in, and which inode shows what."""
+    """Objects, the packs that hold them, and the inodes that show them."""
 
     # -- bodies: staged files and objects
 
     def stage(self, ino: int, token: int, size: int) -> None:
-        """The file's body is now the staged file `token`; an object it had is let go."""
+        """Make the staged file `token` the body of a file, in place of its old body."""
         row = self.inode(ino)
         with self.transaction():
             self._run(
@@ -29,7 +29,8 @@ class Objects(Tree):
             self._use(row.object_id, -1)
 
     def encode(self, ino: int, token: int, object_id: int, size: int) -> bool:
-        """Turn a row from staged to encoded; False (and no change) if `token` is not its body."""
+        """Turn a row from staged to encoded. Returns False, and changes nothing, if `token` is not
+        the body of the file any more."""
         with self.transaction():
             self._run(
                 "UPDATE inodes SET staged = NULL, object = ?, size = ?"
@@ -42,7 +43,10 @@ class Objects(Tree):
         return changed
 
     def purge(self, ino: int) -> int | None:
-        """Remove an inode without names for good; the token of its staged file, to be removed."""
+        """Remove the row of an inode without names.
+
+        Returns the token of its staged file, which the caller removes.
+        """
         row = self.inode(ino)
         with self.transaction(deletes=True):
             self._run("DELETE FROM xattrs WHERE ino = ?", (ino,))
@@ -56,7 +60,7 @@ class Objects(Tree):
             self._run("UPDATE objects SET uses = uses + ? WHERE id = ?", (change, object_id))
 
     def add_object(self, new: Object) -> None:
-        """The row of an appended object, used by nobody yet."""
+        """Add the row of an appended object that no inode shows yet."""
         with self.transaction():
             self._run(
                 f"INSERT INTO objects ({OBJECT}) VALUES (?,?,?,?,?,?,?,?,?,?,?,0)",
@@ -76,7 +80,7 @@ class Objects(Tree):
             )
 
     def object(self, object_id: int) -> Object:
-        """The row of an object; one that is absent is damage, never an empty file."""
+        """The row of an object. Raises :class:`Damaged` if there is none."""
         found = self.known_object(object_id)
         if found is None:
             raise Damaged(self.file, reason=f"object {object_id} is named but not there")
@@ -98,9 +102,9 @@ class Objects(Tree):
         return map(object_of, rows)
 
     def unneeded_objects(self, needed: Container[int] | None = None) -> list[Object]:
-        """Objects that no inode shows and no object that is shown is rendered from.
+        """Objects that no inode shows, and that no shown object needs.
 
-        `needed`: what :meth:`needed_by_shown` has found, where that was asked before.
+        `needed` is the result of :meth:`needed_by_shown`, if the caller has it.
         """
         unused = self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0", of=kinds.OBJECT)
         if not unused:
@@ -110,7 +114,7 @@ class Objects(Tree):
         return [found for found in map(object_of, unused) if found.id not in needed]
 
     def needed_by_shown(self) -> Iterator[set[int]]:
-        """What objects that an inode shows are rendered from, of a page of objects at a time."""
+        """Ids of the objects that shown objects need, one set for each PAGE of objects."""
         last = 0
         while rows := self._all(
             "SELECT id, needs FROM objects WHERE id > ? AND uses > 0 ORDER BY id LIMIT ?",
@@ -122,7 +126,7 @@ class Objects(Tree):
             last = rows[-1][0]
 
     def unused_bytes(self) -> int:
-        """What the objects take that no inode shows, be they needed or not."""
+        """Bytes of all objects that no inode shows, needed or not."""
         row = self._one(
             "SELECT sum(max(length, CASE WHEN kind = 'raw' THEN size ELSE 0 END))"
             " FROM objects WHERE uses <= 0"
@@ -130,14 +134,14 @@ class Objects(Tree):
         return 0 if row is None or row[0] is None else int(row[0])
 
     def is_used(self, object_id: int) -> bool:
-        """Whether an inode shows an object, be it there or not."""
+        """Whether an inode shows the object. The object need not have a row."""
         return self._one("SELECT 1 FROM inodes WHERE object = ? LIMIT 1", object_id) is not None
 
     def drop_objects(self, dropped: Sequence[int]) -> None:
-        """Forget what :meth:`unneeded_objects` named.
+        """Remove the rows of objects that :meth:`unneeded_objects` named.
 
-        Objects that are not shown, but needed for the pixels they coded, may need some of these to
-        be rendered: they keep their layer alone, and have no hash, so that no file finds them.
+        An object that is not shown, but whose own pixels others need, may need a dropped object to
+        be rendered. It keeps only its layer, and loses its hash, so that no new file finds it.
         """
         gone = set(dropped)
         with self.transaction(deletes=True):
@@ -152,7 +156,7 @@ class Objects(Tree):
                     )
 
     def move_object(self, moved: Object) -> None:
-        """An object's entry lies elsewhere now, perhaps coded anew; it renders to the same."""
+        """Record a new location of an object's entry. It still renders to the same bytes."""
         with self.transaction():
             self._run(
                 "UPDATE objects SET pack = ?, offset = ?, length = ? WHERE id = ?",
@@ -160,13 +164,13 @@ class Objects(Tree):
             )
 
     def objects_in(self, pack: int) -> list[Object]:
-        """The objects of a pack as they lie in it."""
+        """The objects of a pack, by offset."""
         statement = f"SELECT {OBJECT} FROM objects WHERE pack = ? ORDER BY offset"
         rows = self._all(statement, pack, of=kinds.OBJECT)
         return [object_of(row) for row in rows]
 
     def find_object(self, sha256: bytes, size: int) -> int | None:
-        """An object that renders to exactly these bytes, if there is one."""
+        """The id of an object with these bytes, or None."""
         row = self._one(
             "SELECT id FROM objects WHERE substr(sha256, 1, 8) = ? AND sha256 = ? AND size = ?",
             sha256[:8],
@@ -177,7 +181,7 @@ class Objects(Tree):
         return None if row is None else int(row[0])
 
     def next_object_id(self) -> int:
-        """The id that no object has or had."""
+        """The lowest id above all ids ever given."""
         row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'objects'", of=kinds.NUMBER)
         return 1 if row is None else int(row[0]) + 1
 
@@ -213,20 +217,20 @@ class Objects(Tree):
             self._run("DELETE FROM meta WHERE key = ?", (_REPACKED + str(pack),))
 
     def repacked(self) -> dict[int, int]:
-        """How many bytes from its start of each pack `repack` has written; the rest is ingest's."""
+        """For each pack the bytes from its start that `repack` wrote; ingest wrote the rest."""
         statement = "SELECT key, value FROM meta WHERE key GLOB ?"
         rows = self._all(statement, _REPACKED + "*", of=kinds.TEXT_NUMBER)
         return {int(key.removeprefix(_REPACKED)): int(value) for key, value in rows}
 
     def set_repacked(self, pack: int, length: int) -> None:
-        """Note that `repack` has written a pack up to `length`."""
+        """Record that `repack` wrote the first `length` bytes of a pack."""
         with self.transaction():
             self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_REPACKED + str(pack), length))
 
-    # -- what the planner remembers
+    # -- tile signatures, for the planner
 
     def add_signatures(self, object_id: int, geometry: str, data: bytes, keep: int) -> None:
-        """Remember an object's tiles; of each geometry only the newest `keep` stay."""
+        """Keep the tile signatures of an object; only the newest `keep` of each geometry stay."""
         with self.transaction():
             self._run(
                 "INSERT OR REPLACE INTO signatures VALUES (?,?,?)", (object_id, geometry, data)

@@ -1,4 +1,4 @@
-"""What the index holds: the tables, and their rows as values."""
+"""The tables of the index, and their rows as values."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 ROOT = 1
-# Rows that are read at a time where all are gone through.
+# Rows that a query over a whole table reads at a time.
 PAGE = 1000
 IS_FOLDER = "(%s.mode & 61440) = 16384"
 
 
 def schema() -> list[str]:
-    """The canonical description of every table; a row's invariants stand beside it."""
+    """The statements that make all tables. Comments give the invariants of each row."""
     return [
-        # uuid: of the store the index belongs to; opened: how often it was opened for writing;
-        # repacked:N: bytes from the start of pack N that `repack` wrote, so need no second look;
-        # writer: a random number of the process that opened it so last, part of its tokens;
-        # copied: the opening at whose end names.gz said what the index did, copy: its CRC-32.
+        # uuid: the store that the index belongs to. opened: number of openings for writing.
+        # repacked:N: bytes from the start of pack N that `repack` wrote and need not code again.
+        # writer: random number of the last process that opened the store for writing.
+        # copied: the opening at whose end names.gz matched the index. copy: CRC-32 of names.gz.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
         # One row per file, folder, link or special file; root is 1. mode has the type bits.
         # Regular files: exactly one of staged (token of a file in staging/) and object (objects.id)
-        # is set. size is right for encoded files; for staged ones the staged file itself decides.
-        # nlink 0: unlinked while open, removed when the last user goes or at the next start.
+        # is set. size is exact for encoded files; the size of a staged file may differ from it.
+        # nlink 0: unlinked while open; removed when the last user closes it, or at the next start.
         # Times are nanoseconds since 1970, possibly negative.
         "CREATE TABLE inodes (ino INTEGER PRIMARY KEY, mode INTEGER NOT NULL, uid INTEGER NOT NULL,"
         " gid INTEGER NOT NULL, nlink INTEGER NOT NULL, size INTEGER NOT NULL,"
@@ -39,28 +39,27 @@ def schema() -> list[str]:
         "CREATE INDEX dirents_ino ON dirents (ino)",
         "CREATE TABLE xattrs (ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,"
         " PRIMARY KEY (ino, name)) WITHOUT ROWID",
-        # One row per stored file body. offset and length: the whole entry in the pack, header
-        # included. size, sha256: of the file, not of the payload. uses: inodes that show it.
-        # needs: ids of the objects whose entries a render reads besides its own, see pack_ids,
-        # little endian, complete (nothing to follow further); layer: those of them that give the
-        # pixels it coded itself. reason: why raw, else NULL. sha256 is empty where only the layer
-        # is left (see drop_objects), and of vast sparse files.
+        # One row per stored file body. offset and length: the whole entry in the pack, with its
+        # header. size, sha256: of the file, not of the payload. uses: number of inodes that show
+        # it. needs: ids of all other objects that a render reads (see pack_ids; transitive).
+        # layer: those of them that the object's own pixels depend on. reason: why raw, else NULL.
+        # sha256 is empty if only the layer is left (see drop_objects), and for vast sparse files.
         "CREATE TABLE objects (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL,"
         " pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,"
         " size INTEGER NOT NULL, sha256 BLOB NOT NULL, depth INTEGER NOT NULL,"
         " needs BLOB NOT NULL, layer BLOB NOT NULL, uses INTEGER NOT NULL, reason TEXT)",
         "CREATE INDEX objects_hash ON objects (substr(sha256, 1, 8))",
-        # length: bytes of the pack that committed entries fill; what lies behind is dropped.
+        # length: bytes of the pack that committed entries fill. Recovery cuts bytes behind it.
         "CREATE TABLE packs (id INTEGER PRIMARY KEY, length INTEGER NOT NULL,"
         " sealed INTEGER NOT NULL)",
-        # What the planner remembers of recent objects; losing a row costs space, never a byte.
+        # Tile signatures of recent objects, for the planner. A lost row costs space, no bytes.
         "CREATE TABLE signatures (object INTEGER PRIMARY KEY, geometry TEXT NOT NULL,"
         " data BLOB NOT NULL)",
     ]
 
 
 class Inode(NamedTuple):
-    """One inode row. Times in ns since 1970; `target` of a symbolic link; see the schema."""
+    """One row of `inodes`. Times are ns since 1970; `target` is that of a symbolic link."""
 
     ino: int
     mode: int
@@ -79,7 +78,7 @@ class Inode(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One stored file body, appended to a pack; see the schema."""
+    """One row of `objects`: a stored file body."""
 
     id: int
     kind: str
@@ -96,12 +95,12 @@ class Object:
 
     @property
     def is_layer_only(self) -> bool:
-        """Whether only the pixels it coded itself are left of it: it cannot be rendered."""
+        """Whether only the object's own pixels are left. It cannot be rendered."""
         return self.kind != "raw" and not self.sha256
 
     @property
     def is_kept(self) -> bool:
-        """Whether the file lies in ``raw/``: then the entry has only its sums, and is shorter."""
+        """Whether the file lies in ``raw/``. Its entry then has only segment hashes."""
         return self.kind == "raw" and self.length < self.size
 
 
@@ -120,10 +119,10 @@ COLUMNS = {
 
 
 def pack_ids(ids: Sequence[int]) -> bytes:
-    """Ids as the index keeps them: ascending, each as its distance to the one before (the first to
-    0) in groups of 7 bits, the lowest first, bit 7 set in all but the last.
+    """Encode ids for the index: ascending, each as its distance to the one before (the first: to 0)
+    in LEB128, that is groups of 7 bits, lowest first, bit 7 set in all groups but the last.
 
-    A store of a million pictures has some twenty million of them, most a few hundred apart.
+    A store of a million pictures has some twenty million ids, most a few hundred apart.
     """
     out = bytearray()
     last = 0
@@ -137,9 +136,10 @@ def pack_ids(ids: Sequence[int]) -> bytes:
 
 
 def unpack_ids(data: bytes) -> tuple[int, ...]:
+    """Decode the ids of :func:`pack_ids`, ascending."""
     if data and not data[-1]:
-        # The form of early stores, 4 bytes each; no distance ends with 0, and no id of theirs
-        # was as large as to need its highest byte.
+        # Early stores used 4 bytes for each id. No LEB128 number ends with 0, and no early id
+        # was large enough for its highest byte to be set.
         return tuple(int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4))
     ids: list[int] = []
     last = gap = shift = 0
@@ -154,6 +154,7 @@ def unpack_ids(data: bytes) -> tuple[int, ...]:
 
 
 def object_of(row: tuple[Any, ...]) -> Object:
+    """The object of a row with the columns OBJECT."""
     values = list(row)
     values[8:10] = unpack_ids(row[8]), unpack_ids(row[9])
     return Object(*values)

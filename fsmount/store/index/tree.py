@@ -15,7 +15,7 @@ _DEEPEST = 4096
 
 
 class Tree(Database):
-    """The files of the store as names show them."""
+    """Queries about inodes, names and extended attributes."""
 
     # -- inodes and names
 
@@ -40,7 +40,8 @@ class Tree(Database):
     def children(
         self, folder: int, after: int = 0, limit: int = 1000
     ) -> list[tuple[int, bytes, Inode]]:
-        """Entries of a folder with cookies above `after`, in cookie order, attributes included."""
+        """Up to `limit` entries of a folder with cookies above `after`, in cookie order:
+        (cookie, name, inode)."""
         rows = self._all(
             f"SELECT d.cookie, d.name, {I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
             " WHERE d.folder = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?",
@@ -77,7 +78,7 @@ class Tree(Database):
         return self._one("SELECT 1 FROM dirents WHERE folder = ? LIMIT 1", folder) is None
 
     def folder_of(self, ino: int) -> tuple[int, bytes] | None:
-        """One place where `ino` is named: (folder, name)."""
+        """One of the names of `ino`: (folder, name); None if it has none."""
         row = self._one(
             "SELECT folder, name FROM dirents WHERE ino = ? LIMIT 1", ino, of=kinds.NUMBER_BLOB
         )
@@ -116,7 +117,10 @@ class Tree(Database):
         staged: int | None = None,
         size: int = 0,
     ) -> Inode:
-        """A new inode under a new name. The caller has checked that the name is free."""
+        """Add an inode under a new name. The caller has checked that the name is free.
+
+        Times are in ns since 1970.
+        """
         links = 2 if stat.S_ISDIR(mode) else 1
         with self.transaction():
             self._run(
@@ -127,7 +131,7 @@ class Tree(Database):
             ino = self._db.last_insert_rowid()
             self._add_name(folder, name, ino)
             self._touch_folder(folder, now_ns, 1 if stat.S_ISDIR(mode) else 0)
-            # Inside: whoever gets an error takes the file's body away, so no row may be left.
+            # Inside the transaction: on an error the caller removes the body, so no row may stay.
             return self.inode(ino)
 
     def _add_name(self, folder: int, name: bytes, ino: int) -> None:
@@ -139,7 +143,7 @@ class Tree(Database):
         )
 
     def link(self, folder: int, name: bytes, ino: int, now_ns: int) -> Inode:
-        """One more name for a file."""
+        """Give a file one more name."""
         with self.transaction():
             self._add_name(folder, name, ino)
             self._change_links(ino, 1, now_ns)
@@ -147,7 +151,10 @@ class Tree(Database):
             return self.inode(ino)
 
     def unlink(self, folder: int, name: bytes, now_ns: int) -> Inode:
-        """Take a name away (of a folder too: it then has nlink 0). The inode's row stays."""
+        """Remove a name, also that of a folder, which then has nlink 0. The inode's row stays.
+
+        Raises :class:`NoSuchInode`.
+        """
         found = self.lookup(folder, name)
         if found is None:
             raise NoSuchInode(name)
@@ -168,9 +175,9 @@ class Tree(Database):
         *,
         exchange: bool = False,
     ) -> Inode | None:
-        """Move a name; a file or empty folder under the new name is replaced and returned.
+        """Move a name. Returns the file or empty folder that it replaced, or None.
 
-        With `exchange` both exist and change places (None is returned).
+        With `exchange` the two names change places. Raises :class:`NoSuchInode`.
         """
         moved = self.lookup(folder, name)
         other = self.lookup(new_folder, new_name)
@@ -219,21 +226,23 @@ class Tree(Database):
         return [self._as_its_row(Inode(*row)) for row in rows]
 
     def _as_its_row(self, found: Inode) -> Inode:
-        """`found` by an index of some of the rows, if its row says the same: an orphan is about to
-        be removed. Raises :class:`Damaged`."""
+        """Return `found`, read through a partial SQL index, if its row says the same.
+
+        The caller removes orphans, so a damaged SQL index must not decide alone. Raises Damaged.
+        """
         row = self._one(f"SELECT {INODE} FROM inodes WHERE ino = ?", found.ino)
         if row != found:
             raise Damaged(self.file, reason=f"inode {found.ino} is not what an index has of it")
         return found
 
     def inodes(self) -> Iterator[Inode]:
-        """Every inode, by number, read a page at a time."""
+        """All inodes, by number."""
         statement = f"SELECT {INODE} FROM inodes WHERE ino > ? ORDER BY ino LIMIT ?"
         rows = self._pages(statement, of=kinds.INODE)
         return map(Inode._make, rows)
 
     def names(self) -> Iterator[tuple[int, bytes, int]]:
-        """Every entry, in the order they were made, read a page at a time: (folder, name, ino)."""
+        """All entries in the order of their creation: (folder, name, ino)."""
         for _, *row in self._pages(
             "SELECT cookie, folder, name, ino FROM dirents"
             " WHERE cookie > ? ORDER BY cookie LIMIT ?",
@@ -242,7 +251,7 @@ class Tree(Database):
             yield row[0], row[1], row[2]
 
     def by_name(self, folder: int) -> Iterator[tuple[bytes, Inode]]:
-        """Entries of a folder in name order, read a page at a time."""
+        """Entries of a folder in name order: (name, inode)."""
         for name, *inode in self._pages(
             f"SELECT d.name, {I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
             " WHERE d.folder = ? AND d.name > ? ORDER BY d.name LIMIT ?",
@@ -253,7 +262,7 @@ class Tree(Database):
             yield name, Inode._make(inode)
 
     def walk(self, folder: int = ROOT, path: bytes = b"") -> Iterator[tuple[bytes, Inode]]:
-        """Every entry below `folder`, names in order: (path, inode); folders before contents."""
+        """All entries below `folder` in name order, folders first: (path, inode)."""
         # No recursion: folders may be nested deeper than Python's stack.
         opened = [(path, iter(self.by_name(folder)))]
         while opened:
@@ -295,7 +304,7 @@ class Tree(Database):
             self._run("INSERT OR REPLACE INTO xattrs VALUES (?,?,?)", (ino, name, value))
 
     def remove_xattr(self, ino: int, name: bytes) -> bool:
-        """Remove an attribute; whether it was there."""
+        """Remove an attribute. Returns whether it was there."""
         with self.transaction():
             self._run("DELETE FROM xattrs WHERE ino = ? AND name = ?", (ino, name))
             return self._db.changes() > 0
