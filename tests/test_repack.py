@@ -27,7 +27,7 @@ from tests.frames import FlakyDisk, png, screens
 from tests.test_pack import unzipped
 
 
-def _poor(image: Frame) -> tuple[str, bytes]:
+def _poor(image: Frame, *, fast: bool = True) -> tuple[str, bytes]:
     """What there is to gain by more effort."""
     return ".webp", webp.encode(image, Effort(0, 0))
 
