@@ -5,7 +5,7 @@ that the program took before would then mean nothing, or another store. A path b
 ``/proc/self/fd/N`` means the folder behind descriptor N for as long as that is open.
 
 Worker processes inherit the descriptors of all folders under the same numbers
-(:mod:`fsmount.codec.workers`), so that such a path means the same in them.
+(:mod:`fsmount.work.workers`), so that such a path means the same in them.
 """
 
 from __future__ import annotations

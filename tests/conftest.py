@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fsmount.codec import engine
+from fsmount.codec.deflate import engine
 from fsmount.mount.vfs import Vfs
-from fsmount.store import config, encoder
+from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.index import Index
-from tests.calls import mount
-from tests.encoding import Inline, forget_caches
-from tests.fake_store import FakeStore
-from tests.frames import FlakyDisk
+from fsmount.store.ingest import encoder
+from tests.support.calls import mount
+from tests.support.encoding import Inline, forget_caches
+from tests.support.fake_store import FakeStore
+from tests.support.frames import FlakyDisk
 
 # A shell that starts the tests in the background has SIGINT ignored, nohup(1) SIGHUP, and so what
 # they start.

@@ -1,6 +1,6 @@
 """Lossless at length: made-up files through a store with its workers, and all read back.
 
-Each batch of files (:mod:`tests.picture_files`) goes into a store of its own, which is then opened
+Each batch of files (:mod:`tests.support.picture_files`) goes into a store of its own, which is then opened
 anew, for reading; every file must come back byte for byte. It is counted what each kind of file
 became, and how frames were coded.
 
@@ -22,17 +22,18 @@ from pathlib import Path
 import numpy as np
 import trio
 
-from fsmount.codec.delta import Copy, Fill
+from fsmount.codec.delta.delta import Copy, Fill
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.check import check_relations
-from fsmount.store.disk import Disk
-from fsmount.store.entries import FRAMES, layout_of
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Object
-from fsmount.store.reader import Place, Reader
+from fsmount.store.packs.entries import FRAMES, layout_of
+from fsmount.store.packs.location import Location
 from fsmount.store.store import Store
-from tests.encoding import get, put
-from tests.picture_files import KINDS_OF_FILES, files
+from tests.support.encoding import get, put
+from tests.support.picture_files import KINDS_OF_FILES, files
 
 _AT_ONCE = 4
 
@@ -128,7 +129,7 @@ def _ways(store: Store, found: Object) -> set[str]:
     if found.kind not in FRAMES:
         return set()
     needed = (store.index.object(i) for i in {*found.needs, found.id})
-    places = [Place(o.id, str(store.layout.pack(o.pack)), o.offset, o.length) for o in needed]
+    places = [Location(o.id, str(store.layout.pack(o.pack)), o.offset, o.length) for o in needed]
     reader = Reader(places, 0)
     written = reader.record(reader.entry(found.id))
     layout = layout_of(written)

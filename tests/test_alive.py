@@ -22,19 +22,20 @@ import pytest
 import trio
 from pyfuse3 import FUSEError
 
-from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, DiskFull, FsmountError, NoSuchInode, WorkerDied
 from fsmount.mount import handles
 from fsmount.mount.fuse import Operations
 from fsmount.mount.vfs import Vfs
-from fsmount.store import config, encoder
+from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.check import check_relations
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
+from fsmount.store.ingest import encoder
 from fsmount.store.store import Store
-from tests.encoding import Inline, put
-from tests.frames import png, screens
+from fsmount.work.workers import Workers
+from tests.support.encoding import Inline, put
+from tests.support.frames import png, screens
 from tests.test_fuse import HANDLERS, Context
 
 ERRORS: list[Callable[[], Exception]] = [

@@ -11,14 +11,14 @@ import apsw
 import pytest
 import trio
 
-from fsmount.store import encoder
 from fsmount.store import store as store_module
 from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.index import Index
+from fsmount.store.ingest import encoder
 from fsmount.store.store import Store
-from fsmount.store.tree import find
-from tests.encoding import Inline, forget_caches, put
-from tests.trees import REAL, import_into, make_store, make_tree
+from fsmount.store.transfer.tree import find
+from tests.support.encoding import Inline, forget_caches, put
+from tests.support.trees import REAL, import_into, make_store, make_tree
 
 NAMES = sorted(path.name for path in REAL.iterdir())
 

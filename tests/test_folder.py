@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import Folder, open_numbers, readable
 from fsmount.mount.session import log_to
+from fsmount.work.workers import Workers
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-FUZZ = Path(__file__).parent / "fuzz"
+from tests.support.paths import TESTS
+
+FUZZ = TESTS / "fuzz"
 
 
 def make(scratch: Path, target: str, *settings: str) -> str:

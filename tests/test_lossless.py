@@ -8,8 +8,9 @@ from itertools import islice
 import pytest
 
 from fsmount.store.store import Store
-from tests import lossless, picture_files, pngs
-from tests.encoding import get
+from tests import lossless
+from tests.support import picture_files, pngs
+from tests.support.encoding import get
 
 
 def test_a_sample_comes_back() -> None:

@@ -12,11 +12,12 @@ import pytest
 from fsmount.errors import Damaged
 from fsmount.store import config
 from fsmount.store.index import ROOT, Index, Object
-from fsmount.store.pack import Entry, Pack, scan
+from fsmount.store.layout import Layout
+from fsmount.store.packs.pack import Entry, Pack, scan
+from fsmount.store.packs.staging import Staging, writer_of
 from fsmount.store.recovery import recover, seal
-from fsmount.store.staging import Staging, writer_of
-from tests.frames import FlakyDisk
-from tests.test_pack import unzipped
+from tests.store.packs.test_pack import unzipped
+from tests.support.frames import FlakyDisk
 
 
 class Rooms:
@@ -25,7 +26,7 @@ class Rooms:
     def __init__(self, root: Path) -> None:
         self.disk = FlakyDisk()
         config.make(root, self.disk)
-        self.layout = config.Layout(root)
+        self.layout = Layout(root)
         self.index = Index(self.layout.index, self.disk)
         self.staging = Staging(self.layout.staging, self.disk)
 

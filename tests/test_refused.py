@@ -15,10 +15,10 @@ from fsmount.album.files import Place
 from fsmount.album.tree import AlbumTree
 from fsmount.cli import main
 from fsmount.errors import FsmountError
-from tests.albums import add, create, extract, verify
-from tests.fat import make_fat, valid
-from tests.photos import camera
-from tests.trees import export_from, import_into, make_store
+from tests.support.albums import add, create, extract, verify
+from tests.support.fat import make_fat, valid
+from tests.support.photos import camera
+from tests.support.trees import export_from, import_into, make_store
 
 NAMES = [
     "trunc 18:40.txt",

@@ -11,21 +11,22 @@ from pathlib import Path
 import pytest
 import trio
 
-from fsmount.codec import png as png_module
+from fsmount.codec.png import png as png_module
 from fsmount.errors import Damaged
-from fsmount.store import copies, jobs
 from fsmount.store import store as store_module
 from fsmount.store.check import Report
-from fsmount.store.config import Layout
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
 from fsmount.store.index import Object
+from fsmount.store.layout import Layout
+from fsmount.store.maintenance import copies
 from fsmount.store.mending import mend
 from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from tests.crash.rot import Reference, look
-from tests.encoding import Inline, forget_caches, put
-from tests.frames import png, screens
-from tests.trees import import_into, make_store, make_tree
+from tests.support.encoding import Inline, forget_caches, put
+from tests.support.frames import png, screens
+from tests.support.trees import import_into, make_store, make_tree
 
 
 @pytest.fixture(name="root")
@@ -258,7 +259,7 @@ def test_a_disk_that_cannot_be_read_removes_nothing(
     def fail(fd: int, length: int, offset: int) -> bytes:
         raise OSError(5, "told to fail")
 
-    monkeypatch.setattr("fsmount.store.pack.os.pread", fail)
+    monkeypatch.setattr("fsmount.store.packs.pack.os.pread", fail)
     repairs, report = repair(root)
     assert repairs.lost == []
     assert report.findings

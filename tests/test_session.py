@@ -17,9 +17,9 @@ from fsmount.errors import BadMountpoint, FsmountError, NoFuse, NoStore, StoreLo
 from fsmount.mount import session
 from fsmount.mount.options import MountOptions
 from fsmount.store import config
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.lock import Lock
-from tests.names import ODD_NAMES
+from tests.support.names import ODD_NAMES
 
 
 @pytest.fixture(autouse=True)

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import Damaged, FsmountError
-from fsmount.store import pack
-from fsmount.store.config import Layout
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
+from fsmount.store.layout import Layout
+from fsmount.store.maintenance.repack import always
 from fsmount.store.mending import mend
-from fsmount.store.repack import always
+from fsmount.store.packs import pack
 from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from tests.crash.rot import Damage, apply
-from tests.encoding import get, put
-from tests.test_repack import delete, fill, opened
+from tests.store.maintenance.test_repack import delete, fill, opened
+from tests.support.encoding import get, put
 
 FILES = {b"%d" % number: random.Random(number).randbytes(150) for number in range(300)}
 PAGE = 4096

@@ -10,7 +10,7 @@ import pytest
 
 from fsmount.mount import mountpoint as room
 from fsmount.mount.table import Mounted, read
-from tests.names import ODD_NAMES
+from tests.support.names import ODD_NAMES
 
 
 def escaped(name: bytes) -> bytes:

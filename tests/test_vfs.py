@@ -15,8 +15,8 @@ from fsmount.mount import vfs as vfs_module
 from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE, Vfs
 from fsmount.store.index import ROOT
-from tests.calls import ROOT_USER, USER, get, listing, put, raises
-from tests.fake_store import FakeStore
+from tests.support.calls import ROOT_USER, USER, get, listing, put, raises
+from tests.support.fake_store import FakeStore
 
 # -- names
 

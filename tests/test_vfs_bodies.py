@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from fsmount.errors import Damaged
 from fsmount.mount.attributes import Changes
 from fsmount.mount.vfs import Vfs
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT
-from tests.calls import ROOT_USER, USER, get, listing, mount, put, raises
-from tests.fake_store import FakeStore
+from tests.support.calls import ROOT_USER, USER, get, listing, mount, put, raises
+from tests.support.fake_store import FakeStore
 
 
 async def test_reading_an_encoded_file_renders_once(vfs: Vfs, store: FakeStore) -> None:

@@ -8,10 +8,10 @@ import stat
 from pathlib import Path
 
 from fsmount.mount.attributes import Changes
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT
-from tests.calls import USER, get, mount, put, raises
-from tests.fake_store import FakeStore
+from tests.support.calls import USER, get, mount, put, raises
+from tests.support.fake_store import FakeStore
 
 
 async def test_close_and_crash_keep_what_was_written(tmp_path: Path) -> None:

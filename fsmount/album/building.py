@@ -26,8 +26,8 @@ from fsmount.album.files import Place
 from fsmount.album.folders import Item
 from fsmount.album.jobs import Coded, Settings
 from fsmount.album.tags import ExifTool
-from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, WorkerDied
+from fsmount.work.workers import Workers
 
 Progress = Callable[[int, int], None]
 Span = tuple[int, int]

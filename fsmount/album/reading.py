@@ -15,8 +15,8 @@ from fsmount import refused
 from fsmount.album import files, jobs, video
 from fsmount.album.album import Album
 from fsmount.album.document import Entry, Other
-from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError
+from fsmount.work.workers import Workers
 
 Progress = Callable[[int, int], None]
 _AT_ONCE = 4

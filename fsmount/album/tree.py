@@ -23,9 +23,9 @@ from fsmount.album import document, reading
 from fsmount.album.album import Album
 from fsmount.album.document import Entry, Other
 from fsmount.album.files import place_of
-from fsmount.codec.cache import Cache
-from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, FsmountError
+from fsmount.work.cache import Cache
+from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from fsmount.cli.output import (
     size,
     warn,
 )
-from fsmount.codec.workers import Workers
 from fsmount.errors import AlbumExists, Damaged, FsmountError, UsageError
+from fsmount.work.workers import Workers
 
 _SMALLEST_BOX, _LARGEST_BOX = 64, 8192
 _TIME_LIMIT_S = 900.0

@@ -21,8 +21,9 @@ from fsmount.cli.output import (
 )
 from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
 from fsmount.store.check import Report, check_contents, check_relations
-from fsmount.store.config import Layout, enter, is_store, writing
-from fsmount.store.disk import Disk
+from fsmount.store.config import enter, is_store, writing
+from fsmount.store.disk.disk import Disk
+from fsmount.store.layout import Layout
 from fsmount.store.lock import Lock
 from fsmount.store.mending import mend
 from fsmount.store.ownership import OwnedDisk, Ownership

@@ -11,8 +11,8 @@ import click
 from fsmount.cli.common import cache_option, split_store, with_store
 from fsmount.cli.output import emit, json_option
 from fsmount.errors import UsageError
-from fsmount.store.changes import change
 from fsmount.store.store import Store
+from fsmount.store.transfer.diff import change
 
 _HELP = """\
 Show what changed in a picture since the one before it in its folder.

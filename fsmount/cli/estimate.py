@@ -9,7 +9,7 @@ import trio
 
 from fsmount.cli.common import start_log
 from fsmount.cli.output import emit, json_option, listing, meter, problems, size, warn
-from fsmount.store.estimating import Estimate, estimate
+from fsmount.store.transfer.estimating import Estimate, estimate
 
 _LIMIT_S = 45.0
 

@@ -9,10 +9,10 @@ import click
 
 from fsmount.cli.common import cache_option, check_apart, split_store, with_store
 from fsmount.cli.output import SOME_SKIPPED, emit, json_option, meter, problems, size, warn
-from fsmount.codec.workers import Workers
 from fsmount.errors import UsageError
-from fsmount.store.exporting import Exporter, below
 from fsmount.store.store import Store
+from fsmount.store.transfer.exporting import Exporter, below
+from fsmount.work.workers import Workers
 
 _HELP = """\
 Write the files of a store, or some of its paths, to a folder. Works beside a mount.

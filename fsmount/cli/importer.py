@@ -25,13 +25,13 @@ from fsmount.cli.output import (
     size,
     warn,
 )
-from fsmount.codec import jpeg
-from fsmount.codec.png import NOT_A_PNG
+from fsmount.codec.images import jpeg
+from fsmount.codec.png.png import NOT_A_PNG
 from fsmount.errors import FsmountError
-from fsmount.store.importing import Importer
-from fsmount.store.jobs import LARGER
+from fsmount.store.frames.jobs import LARGER
 from fsmount.store.store import Store
-from fsmount.store.tree import measure, source_of, target_of
+from fsmount.store.transfer.importing import Importer
+from fsmount.store.transfer.tree import measure, source_of, target_of
 
 _HELP = """\
 Copy files and folders into a store, without a mount, with all cores.

@@ -9,7 +9,7 @@ import click
 from fsmount.cli.common import store_argument
 from fsmount.cli.output import emit, json_option, printable
 from fsmount.store import config
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 
 _HELP = """\
 Make a new, empty store.

@@ -15,7 +15,7 @@ from fsmount.cli.output import emit, printable
 from fsmount.errors import FsmountError, UsageError
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
-from fsmount.store.tree import find
+from fsmount.store.transfer.tree import find
 
 _HELP = """\
 List a folder of a store: size, bytes stored for it, kind, depth, time, name.

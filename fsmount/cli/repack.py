@@ -11,7 +11,7 @@ from fsmount.cli.common import cache_option, force_lock_option, store_argument, 
 from fsmount.cli.output import emit, json_option, meter, problems, size, warn
 from fsmount.errors import Damaged, DiskFull
 from fsmount.store.store import Store
-from fsmount.store.tree import NO_SPACE
+from fsmount.store.transfer.tree import NO_SPACE
 
 _HELP = """\
 Make a store smaller: drop what deleted files left, code pictures again with more effort.

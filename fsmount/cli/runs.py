@@ -9,7 +9,7 @@ import click
 from fsmount.cli.common import reading, split_store
 from fsmount.cli.output import emit, json_option, printable, size
 from fsmount.errors import UsageError
-from fsmount.store.changes import Stretch, stretches
+from fsmount.store.transfer.diff import Stretch, stretches
 
 _HELP = """\
 List when nothing happened on the screen and when something did.

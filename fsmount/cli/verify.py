@@ -12,8 +12,8 @@ from fsmount.cli.output import emit, json_option, meter, problems, warn
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.store.config import is_store
 from fsmount.store.store import Store
-from fsmount.store.tree import measure, source_of, target_of
-from fsmount.store.verifying import InFolder, InStore, Other, Verifier
+from fsmount.store.transfer.tree import measure, source_of, target_of
+from fsmount.store.transfer.verifying import InFolder, InStore, Other, Verifier
 
 
 def _meant(other: Other, source: Path, target: bytes) -> bytes:

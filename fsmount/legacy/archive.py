@@ -10,11 +10,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fsmount.codec.cache import Cache
-from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged
 from fsmount.legacy.pictures import Context, Made, gives, make, sample_of
 from fsmount.legacy.runs import Scan, Step, scan, shown
+from fsmount.work.cache import Cache
+from fsmount.work.workers import Workers
 
 DEFAULT_CACHE_BYTES = 256 << 20
 _AROUND = 8  # differences on each side that a worker may want to look at

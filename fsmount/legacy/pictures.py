@@ -24,11 +24,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fsmount.codec import engine, jxl, png
-from fsmount.codec.lru import Lru
-from fsmount.codec.samples import Frame, is_opaque
+from fsmount.codec.deflate import engine
+from fsmount.codec.images import jxl
+from fsmount.codec.png import png
+from fsmount.codec.png.samples import Frame, is_opaque
 from fsmount.errors import Damaged, NotExact
 from fsmount.legacy.runs import Run, Step
+from fsmount.lru import Lru
 
 MOST_DIFFERING = 100_000
 """A difference has fewer samples than this that are not zero."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsmount.codec import jxl
+from fsmount.codec.images import jxl
 from fsmount.errors import NotExact
 from fsmount.legacy.pictures import read_png, stands_alone
 

@@ -24,7 +24,7 @@ import trio
 
 from fsmount.errors import Damaged
 from fsmount.mount.attributes import Bytes, failure, now_ns, without_privileges
-from fsmount.store.disk import pread
+from fsmount.store.disk.disk import pread
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
 

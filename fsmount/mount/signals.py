@@ -19,7 +19,7 @@ from types import FrameType
 
 import trio
 
-from fsmount.codec.worker_process import IGNORED
+from fsmount.work.worker_process import IGNORED
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
 

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from fsmount.errors import Damaged, NeedsExtra
 from fsmount.folder import readable
-from fsmount.store import contents, copies
+from fsmount.store import contents
 from fsmount.store.index import Inode, Object
-from fsmount.store.pack import read_entry, scan
-from fsmount.store.staging import writer_of
+from fsmount.store.maintenance import copies
+from fsmount.store.packs.pack import read_entry, scan
+from fsmount.store.packs.staging import writer_of
 from fsmount.store.store import Store
-from fsmount.store.tree import SLICE
+from fsmount.store.transfer.tree import SLICE
 
 _AT_ONCE = 4
 

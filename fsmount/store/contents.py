@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fsmount.errors import Damaged
-from fsmount.store.config import Layout
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
+from fsmount.store.layout import Layout
 
 _EMPTY = "the folder is missing; if it was empty, the next start for writing makes it"
 MISSING = (

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fsmount.store import lock as lock_module
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.lock import Lock
 

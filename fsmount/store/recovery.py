@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from fsmount.errors import Damaged
 from fsmount.store import contents
-from fsmount.store.config import Layout
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
-from fsmount.store.pack import Pack, has_directory
-from fsmount.store.staging import Staging, new_writer, writer_of
+from fsmount.store.layout import Layout
+from fsmount.store.packs.pack import Pack, has_directory
+from fsmount.store.packs.staging import Staging, new_writer, writer_of
 
 _log = logging.getLogger(__name__)
 

@@ -23,18 +23,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fsmount.codec import record
+from fsmount.codec.delta import record
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
-from fsmount.store import config, contents, copies, jobs
-from fsmount.store.bodies import Kept, load_sums
-from fsmount.store.config import Layout
-from fsmount.store.copies import Rows
-from fsmount.store.disk import Disk
-from fsmount.store.entries import JPEG, SUMS
+from fsmount.store import config, contents
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
+from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Index, Inode, Object
-from fsmount.store.pack import Entry, read_entry, scan
-from fsmount.store.reader import Place, Reader
+from fsmount.store.layout import Layout
+from fsmount.store.maintenance import copies
+from fsmount.store.maintenance.copies import Rows
+from fsmount.store.packs.bodies import Kept, load_sums
+from fsmount.store.packs.entries import JPEG, SUMS
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import Entry, read_entry, scan
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +150,7 @@ def _fsync(disk: Disk, path: Path) -> None:
 class _Found:
     """An entry in a pack, and what its record says."""
 
-    place: Place
+    place: Location
     pack: int
     entry: Entry
     path: bytes
@@ -179,15 +182,15 @@ class _World:
     def add_entries(self) -> None:
         """Objects of the packs that the copy does not know, with the names they had at first."""
         # Entries are read again when their turn comes: all of them do not fit into memory.
-        later: dict[int, tuple[Place, int]] = {}
-        places: dict[int, Place] = {}
+        later: dict[int, tuple[Location, int]] = {}
+        places: dict[int, Location] = {}
         packs: dict[int, int] = {}
         seen: set[tuple[int, int, int, int]] = set()
         lengths: dict[int, int] = {}
         for number, path in _pack_files(self._layout):
             lengths[number] = 0
             for offset, size, entry in scan(path):
-                place = Place(entry.object_id, str(path), offset, size)
+                place = Location(entry.object_id, str(path), offset, size)
                 lengths[number] = offset + size
                 places[entry.object_id] = place
                 packs[entry.object_id] = number
@@ -211,7 +214,7 @@ class _World:
     def _follow(
         self,
         seen: set[tuple[int, int, int, int]],
-        places: dict[int, Place],
+        places: dict[int, Location],
         packs: dict[int, int],
     ) -> None:
         """Objects whose entries a repack has moved since the copy are where they are now."""
@@ -223,7 +226,7 @@ class _World:
                     found, pack=packs[found.id], offset=place.offset, length=place.length
                 )
 
-    def _read(self, place: Place, number: int, reader: Reader) -> _Found | None:
+    def _read(self, place: Location, number: int, reader: Reader) -> _Found | None:
         try:
             entry = reader.entry(place.id)
             known = reader.record(entry)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
+from fsmount.work.workers import Workers
 
 
 def contradiction_beside(path: str) -> str:

@@ -18,30 +18,32 @@ from typing import Any, TypeVar
 
 import trio
 
-from fsmount.codec import engine
-from fsmount.codec.cache import Cache
-from fsmount.codec.deflate import known_answer
-from fsmount.codec.workers import Workers
+from fsmount.codec.deflate import engine
+from fsmount.codec.deflate.deflate import known_answer
 from fsmount.errors import Damaged, FsmountError, ReadOnly, WorkerDied
-from fsmount.store import config, contents, jobs
-from fsmount.store.bodies import Kept, Rendered, load_sums
-from fsmount.store.copier import Copier
-from fsmount.store.disk import Disk
-from fsmount.store.encoder import Encoder
+from fsmount.store import config, contents
+from fsmount.store.disk.disk import Disk
+from fsmount.store.disk.reserve import Reserve
+from fsmount.store.frames import jobs
 from fsmount.store.index import Index, Object
+from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.layout import Layout
 from fsmount.store.lock import Lock
+from fsmount.store.maintenance.background import QuietRepack
+from fsmount.store.maintenance.copier import Copier
+from fsmount.store.maintenance.reclaim import ENOUGH_BYTES, Room, Shrinker
+from fsmount.store.maintenance.repack import Repacker, Summary, always, due
 from fsmount.store.ownership import OwnedDisk, Ownership
-from fsmount.store.pack import read_entry
-from fsmount.store.packs import Packs
-from fsmount.store.quiet import QuietRepack
-from fsmount.store.reader import Place
+from fsmount.store.packs.bodies import Kept, Rendered, load_sums
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import read_entry
+from fsmount.store.packs.pack_set import Packs
+from fsmount.store.packs.staging import Staging
+from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery import recover
-from fsmount.store.repack import Repacker, Summary, always, due
-from fsmount.store.reserve import Reserve
-from fsmount.store.room import ENOUGH_BYTES, Room, Shrinker
 from fsmount.store.soundness import Soundness
-from fsmount.store.staging import Staging
-from fsmount.store.writer import Writer
+from fsmount.work.cache import Cache
+from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class Store:
             # All files are reached through it: by its name another store may be found later.
             self._folder = config.enter(path)
             undo.callback(self._folder.close)
-            self.layout = config.Layout(self._folder.path)
+            self.layout = Layout(self._folder.path)
             self.config = config.read(self.layout.root)
             if not read_only:
                 lock = Lock(self.layout.lock, lock_wait_s, force=force_lock)
@@ -312,7 +314,7 @@ class Store:
 
     async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
         """Repack a part: until a file is written or read or `go_on` says no (False), or until
-        nothing is left (True). What :mod:`quiet` says; one at a time. Raises OSError."""
+        nothing is left (True). What :mod:`background` says; one at a time. Raises OSError."""
         encoder = self._writing()
         self._owned()
         await self._sound()
@@ -370,11 +372,11 @@ class Store:
             return self._writer.object(object_id)
         return self.index.object(object_id)
 
-    def _place(self, found: Object) -> Place:
-        return Place(found.id, str(self.layout.pack(found.pack)), found.offset, found.length)
+    def _place(self, found: Object) -> Location:
+        return Location(found.id, str(self.layout.pack(found.pack)), found.offset, found.length)
 
     async def _read(
-        self, found: Object, read: Callable[[Object, Place, tuple[Place, ...]], Awaitable[T]]
+        self, found: Object, read: Callable[[Object, Location, tuple[Location, ...]], Awaitable[T]]
     ) -> T:
         """What `read` makes of an object, given the places of its entry and of those it needs."""
         while True:
@@ -393,13 +395,15 @@ class Store:
             raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
         return data, len(data)
 
-    def _places(self, object_id: int) -> list[Place]:
+    def _places(self, object_id: int) -> list[Location]:
         """Where an object's entry lies, and those it needs."""
         found = self._object(object_id)
         needs = (self._object(i) for i in found.needs if i != object_id)
         return [self._place(found), *map(self._place, needs)]
 
-    async def _render_from(self, found: Object, target: Place, places: tuple[Place, ...]) -> bytes:
+    async def _render_from(
+        self, found: Object, target: Location, places: tuple[Location, ...]
+    ) -> bytes:
         if found.kind == "raw":
             return await trio.to_thread.run_sync(jobs.render, target, places, found.sha256, 0)
         await self._ready.wait()
@@ -408,7 +412,7 @@ class Store:
             jobs.render, target, places, found.sha256, self._budget, urgent=True
         )
 
-    async def _kept(self, found: Object, place: Place, _: tuple[Place, ...]) -> Kept:
+    async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> Kept:
         path = Path(place.pack)
         entry = await trio.to_thread.run_sync(read_entry, path, place.offset, place.length)
         return Kept(self.layout.kept(found.id), found.size, load_sums(entry.payload))

@@ -27,7 +27,7 @@ from tests.bench.methods import Method, Row, Wrong, run
 from tests.bench.ours import Fsmount, Repacked
 from tests.bench.stills import JpegXl
 from tests.bench.video import AV1, FFV1, X264, Video, common_shape, start_seconds
-from tests.corpus import root
+from tests.support.corpus import root
 
 _HEAD = (
     f"{'':20}{'gives':>7}{'bytes':>13}{'% of PNG':>9} |{'in/s':>7}{'CPU s':>7}{'MiB':>6}"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fsmount.codec import jxl
+from fsmount.codec.images import jxl
 from tests.bench.measure import size_of
 from tests.bench.methods import Opener, Pixels, decoded, pixels
 

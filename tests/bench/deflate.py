@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from fsmount.codec import _kernel
-from tests.corpus import root
+from tests.support.corpus import root
 
 MODES = ((6, 1, 8), (9, 1, 9), (9, 0, 8), (6, 0, 8), (4, 0, 8), (1, 0, 8), (6, 3, 8))
 LIKE_LIBPNG = (6, 1, 8, 15)

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from tests.bench import nothing
 from tests.bench.measure import Watch, quantiles, timed
-from tests.corpus import root
 from tests.e2e.mounts import Mount
+from tests.support.corpus import root
 
 _COUNT = 2000
 

@@ -33,17 +33,21 @@ from unittest import mock
 
 from PIL import Image
 
-from fsmount.codec import deflate, delta, engine, filters, images, png, samples
-from fsmount.store import jobs
-from fsmount.store.config import Layout
-from fsmount.store.disk import Disk
+from fsmount.codec.deflate import deflate, engine
+from fsmount.codec.delta import delta
+from fsmount.codec.images import images
+from fsmount.codec.png import filters, png, samples
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
+from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Index, Object
-from fsmount.store.reader import Place, Reader
+from fsmount.store.layout import Layout
+from fsmount.store.packs.location import Location
 from tests.bench.deflate import scanlines, timed, with_zlib
 from tests.bench.latency import staged
-from tests.corpus import root
 from tests.e2e.mounts import Mount
-from tests.pngs import image_data
+from tests.support.corpus import root
+from tests.support.pngs import image_data
 
 _COLD = 12
 _LIKE_LIBPNG = (6, 1, 8, 15)
@@ -266,8 +270,8 @@ def render(store: Path, files: Sequence[Path]) -> None:
     index.close()
 
 
-def place(store: Path, found: Object) -> Place:
-    return Place(found.id, str(Layout(store).pack(found.pack)), found.offset, found.length)
+def place(store: Path, found: Object) -> Location:
+    return Location(found.id, str(Layout(store).pack(found.pack)), found.offset, found.length)
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import trio
 
 from fsmount.store import config
-from fsmount.store.disk import Disk
-from fsmount.store.exporting import Exporter
-from fsmount.store.importing import Importer
+from fsmount.store.disk.disk import Disk
 from fsmount.store.store import Store
+from fsmount.store.transfer.exporting import Exporter
+from fsmount.store.transfer.importing import Importer
 from tests.bench.methods import Opener
 from tests.e2e.mounts import Mount, missing
 

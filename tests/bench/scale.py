@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 
 from fsmount.mount.unmount import unmount
-from fsmount.store.config import Layout
+from fsmount.store.layout import Layout
 from tests.bench import nothing, synthetic
 from tests.bench.measure import Watch, machine, memory, processor_ns, timed
 from tests.bench.ours import fsmount

@@ -16,7 +16,7 @@ from tests.bench.blog import Blog
 from tests.bench.measure import machine
 from tests.bench.methods import run
 from tests.bench.ours import Fsmount, Repacked
-from tests.corpus import root
+from tests.support.corpus import root
 
 
 def main() -> None:

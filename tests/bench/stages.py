@@ -20,19 +20,20 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
-from fsmount.codec import engine
-from fsmount.codec.deflate import DeflateParams
-from fsmount.codec.png import parse
-from fsmount.store import config, jobs
-from fsmount.store.disk import Disk
-from fsmount.store.entries import About
-from fsmount.store.importing import Importer
-from fsmount.store.jobs import Order
-from fsmount.store.reader import Place
+from fsmount.codec.deflate import engine
+from fsmount.codec.deflate.deflate import DeflateParams
+from fsmount.codec.png.png import parse
+from fsmount.store import config
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
+from fsmount.store.frames.jobs import Order
+from fsmount.store.packs.entries import About
+from fsmount.store.packs.location import Location
 from fsmount.store.store import Store
+from fsmount.store.transfer.importing import Importer
 from tests.bench.blog import difference
-from tests.corpus import root
-from tests.encoding import BUDGET, Line, forget_caches
+from tests.support.corpus import root
+from tests.support.encoding import BUDGET, Line, forget_caches
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class Stages(Line):
         order = Order(about, seen.picture, plan, places, str(self.pack.path))
         encoded = self.clock.time("encode", jobs.encode, order, BUDGET)
         place = self.pack.append(encoded.entry)
-        self.places[number] = Place(number, str(self.pack.path), *place)
+        self.places[number] = Location(number, str(self.pack.path), *place)
         self.encoded[number] = encoded
         self.planner.encoded(
             seen.seen, encoded.layout, number, anchor=encoded.anchor, size=seen.size

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from fsmount.codec import jxl
+from fsmount.codec.images import jxl
 from tests.bench.measure import size_of
 from tests.bench.methods import Opener, Pixels, pixels
 

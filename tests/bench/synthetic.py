@@ -22,11 +22,12 @@ from pathlib import Path
 import trio
 
 from fsmount.store import config
-from fsmount.store.disk import Disk
-from fsmount.store.importing import Importer
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index, Object
+from fsmount.store.layout import Layout
 from fsmount.store.store import Store
-from tests.frames import png, screens
+from fsmount.store.transfer.importing import Importer
+from tests.support.frames import png, screens
 
 FILES, FOLDER = 1_000_000, 25_000
 # Of 120 real screenshots: references of an object on the mean, and those with pixels among them.
@@ -47,7 +48,7 @@ def fill(path: Path, files: int, folder: int = FOLDER, *, shared: bool = False) 
         one = Path(scratch) / "one.png"
         one.write_bytes(png(screens(1)[0]))
         trio.run(_with_one_picture, path, one)
-    index = Index(config.Layout(path).index, Disk())
+    index = Index(Layout(path).index, Disk())
     picture = next(index.all_objects())
     source = names(files)
     for start in range(0, files, folder):

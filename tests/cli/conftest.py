@@ -10,7 +10,7 @@ import pytest
 
 from fsmount.cli import main
 from tests.cli.commands import Cli, Done
-from tests.trees import make_pictures, make_store
+from tests.support.trees import make_pictures, make_store
 
 
 @pytest.fixture(name="cli")

@@ -17,8 +17,8 @@ import pytest
 from fsmount.store.lock import Lock
 from fsmount.store.store import Store
 from tests.cli.commands import Cli, process
-from tests.frames import png, screens
-from tests.trees import make_pictures
+from tests.support.frames import png, screens
+from tests.support.trees import make_pictures
 
 
 def test_the_store_from_the_environment(
@@ -81,7 +81,7 @@ def test_the_log(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr("fsmount.store.jobs.encode", fail)
+    monkeypatch.setattr("fsmount.store.frames.jobs.encode", fail)
     done = cli("import", tmp_path / "in", root)
     assert done.code == 3
     assert "internal error" in done.err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fsmount.store.encoder import Encoder
+from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.lock import Lock
 from fsmount.store.store import Store
 from tests.cli.commands import Cli, process

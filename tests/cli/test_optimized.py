@@ -16,7 +16,7 @@ import fsmount
 from fsmount.album.photos import Unfit
 from fsmount.errors import FsmountError
 from tests.cli.commands import Done, process
-from tests.test_docs import COMMANDS
+from tests.contract.test_docs import COMMANDS
 
 PACKAGE = Path(fsmount.__file__).parent
 OPTIMIZED = {"PYTHONOPTIMIZE": "2"}

@@ -14,8 +14,8 @@ import pytest
 from fsmount.cli.app import group
 from fsmount.store.store import Store
 from tests.cli.commands import Cli, Done, process
-from tests.encoding import forget_caches, put
-from tests.trees import facts, make_tree
+from tests.support.encoding import forget_caches, put
+from tests.support.trees import facts, make_tree
 
 COMMANDS = list(group.commands)
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.commands import process
 from tests.cli.test_errors import FORMAT_2
+from tests.support.paths import CHECKOUT
 
 ALL_CLOSED = "<&- >&- 2>&-"
 
@@ -145,7 +146,7 @@ def test_no_file_of_a_store_gets_a_standard_number(root: Path, tmp_path: Path) -
         "main()\n"
     )
     command = f'exec "{sys.executable}" "$@" {ALL_CLOSED}'
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     subprocess.run(
         ["bash", "-c", command, "bash", str(script), "stats", str(root)],
         check=True,

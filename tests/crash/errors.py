@@ -22,8 +22,8 @@ from typing import TypeVar
 import apsw
 import trio
 
-from fsmount.codec import jxl, webp
-from fsmount.codec.samples import Frame
+from fsmount.codec.images import jxl, webp
+from fsmount.codec.png.samples import Frame
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.store import Store

@@ -29,22 +29,27 @@ from unittest import mock
 import numpy as np
 import trio
 
-from fsmount.codec import delta, engine, images, record
+from fsmount.codec.deflate import engine
+from fsmount.codec.delta import delta, record
+from fsmount.codec.images import images
 from fsmount.errors import FsmountError
-from fsmount.store import config, encoder, entries, jobs, pack
-from fsmount.store.disk import Disk
-from fsmount.store.encoder import Encoder
+from fsmount.store import config
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
+from fsmount.store.frames.planner import Planner
 from fsmount.store.index import ROOT
-from fsmount.store.pack import Pack
-from fsmount.store.planner import Planner
+from fsmount.store.ingest import encoder
+from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.packs import entries, pack
+from fsmount.store.packs.pack import Pack
 from fsmount.store.store import Store
-from tests import photos, pngs
 from tests.crash.planted import BUGS, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import small_limits
 from tests.crash.verdict import Rendering, whole
-from tests.encoding import forget_caches, put
-from tests.frames import png, screens, scrolled
+from tests.support import photos, pngs
+from tests.support.encoding import forget_caches, put
+from tests.support.frames import png, screens, scrolled
 
 # Where values are made to lie: owner and name of a function, and which argument (None: its answer).
 SITES: dict[str, tuple[Any, str, int | None]] = {

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from fsmount.store import config
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from tests.crash.traffic import unheard
 
 

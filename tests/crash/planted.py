@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from fsmount.folder import Folder
-from fsmount.store import copies, room
-from fsmount.store.bodies import SEGMENT_BYTES, Kept
-from fsmount.store.disk import Disk
-from fsmount.store.encoder import Encoder
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.index.database import Database
-from fsmount.store.mover import Mover
+from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.maintenance import copies, reclaim
+from fsmount.store.maintenance.reclaim import Shrinker
+from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.ownership import Ownership
-from fsmount.store.pack import Pack
+from fsmount.store.packs.bodies import SEGMENT_BYTES, Kept
+from fsmount.store.packs.mover import Mover
+from fsmount.store.packs.pack import Pack
+from fsmount.store.packs.staging import Staging
+from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery import _Bin
-from fsmount.store.repack import Repacker
-from fsmount.store.room import Shrinker
-from fsmount.store.staging import Staging
-from fsmount.store.writer import Writer
 from tests.crash.traffic import WatchedDisk
 
 
@@ -112,7 +112,7 @@ def _cut_first() -> None:
         async def early(mover: Mover, batch: Any, entries: Any, rows: Any) -> Any:
             def turn(moved: Any) -> None:
                 rows(moved)
-                room._cut(self._disk, self._layout.pack(number), end)
+                reclaim._cut(self._disk, self._layout.pack(number), end)
 
             return await real(mover, batch, entries, turn)
 

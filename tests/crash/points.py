@@ -1,6 +1,6 @@
 """The death of the process before, within and after every call that changes the store.
 
-A script of 200 operations runs once; at each call (of `store/disk.py` and of SQLite) the folder is
+A script of 200 operations runs once; at each call (of `store/disk/disk.py` and of SQLite) the folder is
 noted: that is what another process would find if this one died here. Each such state is opened:
 it must recover without help, have the right files, be whole, and have no space of the unfinished.
 Recovery's own calls are points, too. In the middle of the script the folder is renamed and another

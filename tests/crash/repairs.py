@@ -17,9 +17,9 @@ from pathlib import Path
 import trio
 
 from fsmount.errors import FsmountError
-from fsmount.store import copies
-from fsmount.store.config import Layout
 from fsmount.store.index import Object
+from fsmount.store.layout import Layout
+from fsmount.store.maintenance import copies
 from fsmount.store.mending import mend
 from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store

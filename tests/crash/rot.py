@@ -30,20 +30,22 @@ from typing import NamedTuple
 import trio
 
 from fsmount.errors import FsmountError
-from fsmount.store import config, encoder, jobs
+from fsmount.store import config
 from fsmount.store.check import Report, check_contents, check_relations
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
+from fsmount.store.ingest import encoder
 from fsmount.store.mending import mend
-from fsmount.store.reader import Place
+from fsmount.store.packs.location import Location
 from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
-from fsmount.store.tree import slices
+from fsmount.store.transfer.tree import slices
 from tests.crash.planted import BUGS, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import small_limits
-from tests.encoding import forget_caches, put
-from tests.frames import png, screens
+from tests.support.encoding import forget_caches, put
+from tests.support.frames import png, screens
 
 _SECONDS = 20
 _INDEX, _PAGE = "index.sqlite", 4096
@@ -210,7 +212,7 @@ def remember_renders() -> None:
     known: dict[bytes, bytes] = {}
     real = jobs.render
 
-    def render(target: Place, places: tuple[Place, ...], sha: bytes, budget: int) -> bytes:
+    def render(target: Location, places: tuple[Location, ...], sha: bytes, budget: int) -> bytes:
         parts = [sha]
         for place in (*places, target):
             with open(place.pack, "rb", buffering=0) as file:

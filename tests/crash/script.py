@@ -20,12 +20,16 @@ import trio
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.vfs import RENAME_EXCHANGE, Vfs
-from fsmount.store import copier, copies, encoder, pack, quiet, reserve, room, soundness
+from fsmount.store import soundness
 from fsmount.store import store as store_module
+from fsmount.store.disk import reserve
 from fsmount.store.index import ROOT
+from fsmount.store.ingest import encoder
+from fsmount.store.maintenance import background, copier, copies, reclaim
+from fsmount.store.packs import pack
 from fsmount.store.store import Store
-from tests.encoding import Inline
-from tests.frames import png, screens
+from tests.support.encoding import Inline
+from tests.support.frames import png, screens
 
 T = TypeVar("T")
 USER = Caller(0, 0, 0o022)
@@ -124,11 +128,11 @@ def small_limits() -> None:
     store_module.DURABLE_SECONDS = 0.01
     _set(store_module, "known_answer", lambda: True)
     _set(store_module, "Workers", Inline)
-    _set(quiet, "Workers", Inline)
-    _set(quiet, "_LOOK_SECONDS", 0.0)
-    _set(quiet, "_FREE_PACKS", 0)
-    _set(room, "_FIRST_BYTES", 1500)
-    _set(room, "_MORE_BYTES", 0)
+    _set(background, "Workers", Inline)
+    _set(background, "_LOOK_SECONDS", 0.0)
+    _set(background, "_FREE_PACKS", 0)
+    _set(reclaim, "_FIRST_BYTES", 1500)
+    _set(reclaim, "_MORE_BYTES", 0)
     _set(trio.to_thread, "run_sync", _inline)
 
 

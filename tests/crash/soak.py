@@ -25,7 +25,7 @@ from fsmount.store.check import check_contents, check_relations
 from fsmount.store.store import Store
 from tests.bench.measure import children, memory
 from tests.e2e.mounts import Mount
-from tests.frames import png, screens
+from tests.support.frames import png, screens
 
 _PICTURES = [png(frame) for frame in screens(40)]
 

@@ -41,8 +41,9 @@ import apsw
 import trio
 
 from fsmount.errors import FsmountError
-from fsmount.store import config, copies, lock
+from fsmount.store import config, lock
 from fsmount.store.index.database import Database
+from fsmount.store.maintenance import copies
 from fsmount.store.ownership import Ownership
 from fsmount.store.store import Store
 from tests.crash import traffic
@@ -52,8 +53,8 @@ from tests.crash.points import fast, quiet
 from tests.crash.script import Node, Script, Spoilt, Tree, differences, small_limits
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, tree_of, whole
-from tests.encoding import NOTE, forget_caches, put
-from tests.frames import png, screens
+from tests.support.encoding import NOTE, forget_caches, put
+from tests.support.frames import png, screens
 
 T = TypeVar("T")
 WAYS = ("visit", "work", "stay", "die", "between", "late")

@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from fsmount.store import config
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.store import Store
-from tests import corpus
-from tests.encoding import get
-from tests.frames import png, screens
-from tests.legacies import convert, samples
+from tests.support import corpus
+from tests.support.encoding import get
+from tests.support.frames import png, screens
+from tests.support.legacies import convert, samples
 
 KILLS = int(os.environ.get("FSMOUNT_KILLS", "20"))
 SEED = int(os.environ.get("FSMOUNT_SEED", "1"))

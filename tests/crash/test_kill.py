@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from fsmount.store.store import Store
-from tests import corpus
 from tests.e2e.mounts import Mount, missing
+from tests.support import corpus
 
 pytestmark = [
     pytest.mark.mount,

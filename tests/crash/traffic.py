@@ -1,4 +1,4 @@
-"""Everything that changes a store, call by call: what `store/disk.py` does, and SQLite below it.
+"""Everything that changes a store, call by call: what `store/disk/disk.py` does, and SQLite below it.
 
 A *tap* is asked for each call and decides what becomes of it: it may look, fail, or do half.
 SQLite's own writes come through a VFS of apsw that stands below ``cksumvfs``; apsw's files have no
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import apsw
 import apsw.sqlite_extra
 
-from fsmount.store.disk import Disk, pread
+from fsmount.store.disk.disk import Disk, pread
 
 T = TypeVar("T")
 _UNIX = "unix"

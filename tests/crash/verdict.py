@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import FsmountError
-from fsmount.store import jobs
-from fsmount.store.bodies import Kept, load_sums
 from fsmount.store.check import check_relations
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
+from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Inode, Object
-from fsmount.store.pack import read_entry
-from fsmount.store.reader import Place, Reader
+from fsmount.store.packs.bodies import Kept, load_sums
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import read_entry
 from fsmount.store.store import Store
 from tests.crash.script import Seen, Tree, differences
-from tests.encoding import forget_caches
+from tests.support.encoding import forget_caches
 
 _CHUNK = 1 << 15
 _OTHERS = ("lock", "index.sqlite-shm")
@@ -168,7 +169,7 @@ class Rendering:
         Reader([_place(store, found), *places], 0).layer(found.id)
 
 
-def _entry(place: Place) -> bytes:
+def _entry(place: Location) -> bytes:
     try:
         with open(place.pack, "rb", buffering=0) as file:
             return os.pread(file.fileno(), place.length, place.offset)
@@ -176,8 +177,8 @@ def _entry(place: Place) -> bytes:
         return repr(error).encode()
 
 
-def _place(store: Store, found: Object) -> Place:
-    return Place(found.id, str(store.layout.pack(found.pack)), found.offset, found.length)
+def _place(store: Store, found: Object) -> Location:
+    return Location(found.id, str(store.layout.pack(found.pack)), found.offset, found.length)
 
 
 def tree_of(store: Store, rendering: Rendering, missing: bytes | None = None) -> Tree:

@@ -12,13 +12,15 @@ from pathlib import Path
 from fsmount.mount.options import parse_options
 from fsmount.mount.session import serve
 from fsmount.mount.unmount import unmount
-from fsmount.store import config, pack
-from fsmount.store.disk import Disk
+from fsmount.store import config
+from fsmount.store.disk.disk import Disk
+from fsmount.store.packs import pack
 from fsmount.store.store import DEFAULT_CACHE_BYTES
+from tests.support.paths import CHECKOUT
 
 # Set to a number: packs of the serving process are full with so many bytes.
 SEAL_BYTES = "FSMOUNT_TEST_SEAL_BYTES"
-_ROOT = Path(__file__).parents[2]
+_ROOT = CHECKOUT
 _DEVICE = Path("/dev/fuse")
 
 

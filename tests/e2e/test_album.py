@@ -23,9 +23,10 @@ from fsmount.album.quality import measure
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import unmount
 from tests.e2e.mounts import missing
-from tests.photos import camera, folder
+from tests.support.paths import CHECKOUT
+from tests.support.photos import camera, folder
 
-ROOT = Path(__file__).parents[2]
+ROOT = CHECKOUT
 
 
 def fsmount(*arguments: object, code: int = 0) -> str:

@@ -22,7 +22,7 @@ from fsmount.album.quality import measure
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import unmount
 from tests.e2e.mounts import missing
-from tests.photos import burst, exif, jpeg, scene
+from tests.support.photos import burst, exif, jpeg, scene
 
 _PLACES = (Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers"))
 _MEGAPIXELS = (7.9, 17)

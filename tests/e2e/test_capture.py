@@ -20,8 +20,9 @@ from PIL import Image
 from fsmount.legacy.names import time_in
 from tests.e2e.mounts import Mount, missing
 from tests.e2e.test_desktop import SIZE, display  # noqa: F401
+from tests.support.paths import CHECKOUT
 
-CAPTURE = Path(__file__).parents[2] / "contrib" / "capture"
+CAPTURE = CHECKOUT / "contrib" / "capture"
 
 needs_screen = [
     pytest.mark.mount,

@@ -21,8 +21,9 @@ import pytest
 
 from fsmount.mount.mountpoint import mounted_at
 from tests.e2e.mounts import missing
-from tests.frames import png, screens
-from tests.trees import REAL, facts, make_pictures
+from tests.support.frames import png, screens
+from tests.support.paths import CHECKOUT
+from tests.support.trees import REAL, facts, make_pictures
 
 pytestmark = [
     pytest.mark.mount,
@@ -372,7 +373,7 @@ def as_nobody(public: Path, device_mode: int, path: str) -> subprocess.Completed
         text=True,
         timeout=60,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=CHECKOUT,
     )
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests import corpus
 from tests.bench.measure import Watch
 from tests.e2e.mounts import Mount, missing
+from tests.support import corpus
 
 pytestmark = [
     pytest.mark.mount,

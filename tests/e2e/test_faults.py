@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.mounts import Mount, missing
+from tests.support.paths import DATA
 
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
-FRAMES = sorted((Path(__file__).parents[1] / "data" / "desk").glob("*.png"))
+FRAMES = sorted((DATA / "desk").glob("*.png"))
 
 
 def kinds(mount: Mount, names: list[str]) -> set[bytes]:

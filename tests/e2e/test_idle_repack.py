@@ -13,10 +13,10 @@ import trio
 
 from fsmount.mount.power import on_mains
 from fsmount.store.check import check_contents, check_relations
-from fsmount.store.config import Layout
+from fsmount.store.layout import Layout
 from fsmount.store.store import Store
 from tests.e2e.mounts import SEAL_BYTES, Mount, missing
-from tests.frames import png, screens
+from tests.support.frames import png, screens
 
 pytestmark = [
     pytest.mark.mount,

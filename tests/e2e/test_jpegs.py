@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.mounts import Mount, missing
-from tests.photos import camera
+from tests.support.paths import DATA
+from tests.support.photos import camera
 
 pytest.importorskip("imagecodecs")
 pytestmark = [
@@ -18,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
-FRAMES = sorted((Path(__file__).parents[1] / "data" / "desk").glob("*.png"))[:3]
+FRAMES = sorted((DATA / "desk").glob("*.png"))[:3]
 
 
 @pytest.fixture(name="mount")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import corpus
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import fsmount, mountpoint, well  # noqa: F401
-from tests.legacies import BERLIN, convert, convert_all, desk, folder_of, samples
+from tests.support import corpus
+from tests.support.legacies import BERLIN, convert, convert_all, desk, folder_of, samples
 
 pytestmark = [
     pytest.mark.mount,

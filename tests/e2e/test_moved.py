@@ -14,17 +14,18 @@ import pytest
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import unmount
 from fsmount.store import config
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from tests.e2e.mounts import SEAL_BYTES, Mount, missing
-from tests.frames import png, screens
-from tests.photos import folder
+from tests.support.frames import png, screens
+from tests.support.paths import CHECKOUT
+from tests.support.photos import folder
 
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.skipif(missing() is not None, reason="no /dev/fuse here"),
 ]
 
-ROOT = Path(__file__).parents[2]
+ROOT = CHECKOUT
 
 
 def fsmount(*arguments: object, code: int = 0) -> str:

@@ -16,7 +16,8 @@ from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import unmount
 from fsmount.store.store import Store
 from tests.e2e.mounts import missing
-from tests.frames import png, screens
+from tests.support.frames import png, screens
+from tests.support.paths import CHECKOUT
 
 pytestmark = [
     pytest.mark.mount,
@@ -24,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a disk read-only"),
 ]
 
-ROOT = Path(__file__).parents[2]
+ROOT = CHECKOUT
 PICTURE = png(screens(1)[0])
 NOBODY = 65534
 

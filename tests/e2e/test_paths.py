@@ -16,9 +16,9 @@ import pytest
 
 from fsmount.mount.mountpoint import mounted_at
 from tests.e2e.mounts import missing
-from tests.legacies import convert, save
-from tests.names import ODD_NAMES
-from tests.photos import folder as make_photos
+from tests.support.legacies import convert, save
+from tests.support.names import ODD_NAMES
+from tests.support.photos import folder as make_photos
 
 pytestmark = [
     pytest.mark.mount,

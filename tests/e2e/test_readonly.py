@@ -17,7 +17,7 @@ from fsmount.mount import session
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.options import MountOptions
 from fsmount.mount.unmount import unmount
-from fsmount.store.bodies import Rendered
+from fsmount.store.packs.bodies import Rendered
 
 pytestmark = [
     pytest.mark.mount,

@@ -14,9 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import well
-from tests.trees import REAL
+from tests.support.paths import CHECKOUT
+from tests.support.trees import REAL
 
-RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
+RECIPES = CHECKOUT / "docs" / "recipes.md"
 
 
 def script(name: str) -> str:

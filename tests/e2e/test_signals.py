@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.codec.worker_process import IGNORED
 from fsmount.mount.mountpoint import mounted_at
+from fsmount.work.worker_process import IGNORED
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import Server, mountpoint, store_folder, well  # noqa: F401
-from tests.frames import png, screens
+from tests.support.frames import png, screens
 
 pytestmark = [
     pytest.mark.mount,

@@ -27,7 +27,7 @@ from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.options import MountOptions
 from fsmount.mount.unmount import free_if_dead, unmount
 from fsmount.store import config
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
 from fsmount.store.store import Store
 from tests.e2e.mounts import missing
 

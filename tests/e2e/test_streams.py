@@ -11,7 +11,7 @@ from fsmount.mount.mountpoint import mounted_at
 from tests.cli.test_streams import shell
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import mountpoint, store_folder, well  # noqa: F401
-from tests.frames import png, screens
+from tests.support.frames import png, screens
 
 pytestmark = [
     pytest.mark.mount,

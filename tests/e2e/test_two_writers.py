@@ -16,16 +16,17 @@ import pytest
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.store.lock import Lock
 from fsmount.store.store import Store
-from tests.calls import raises
 from tests.cli.commands import process
 from tests.e2e.mounts import Mount, missing
+from tests.support.calls import raises
+from tests.support.paths import DATA
 
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
-FRAMES = sorted((Path(__file__).parents[1] / "data" / "desk").glob("*.png"))
+FRAMES = sorted((DATA / "desk").glob("*.png"))
 
 
 def take_over(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.table import Mounted
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import Server, fsmount, mountpoint, refused, store_folder, well  # noqa: F401
+from tests.support.paths import CHECKOUT
 
 pytestmark = [
     pytest.mark.mount,
@@ -186,7 +187,7 @@ def test_root_unmounts_what_a_user_mounted(public: Path) -> None:
         text=True,
         timeout=100,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=CHECKOUT,
         env={
             **os.environ,
             "PYTHON": sys.executable,
@@ -213,7 +214,7 @@ def test_nobody_unmounts_what_root_mounted(root: Path, place: Path) -> None:
         text=True,
         timeout=100,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=CHECKOUT,
     )
     if done.stderr.startswith("setpriv:"):
         pytest.skip(done.stderr)

@@ -22,19 +22,21 @@ import trio
 from jxlpy import JXLPyDecoder
 from PIL import Image
 
-from fsmount.codec import jpeg, record
+from fsmount.codec.delta import record
+from fsmount.codec.images import jpeg
 from fsmount.store import config
-from fsmount.store.disk import Disk
-from fsmount.store.entries import About, raw_entry
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Object
 from fsmount.store.index.schema import schema
-from fsmount.store.pack import build_entry
+from fsmount.store.packs.entries import About, raw_entry
+from fsmount.store.packs.pack import build_entry
 from fsmount.store.store import Store
-from tests import corpus, pngs
-from tests.frames import png, scrolled
-from tests.photos import camera
+from tests.support import corpus, pngs
+from tests.support.frames import png, scrolled
+from tests.support.paths import CHECKOUT
+from tests.support.photos import camera
 
-_SCRIPT = Path(__file__).parents[2] / "contrib" / "unpack.py"
+_SCRIPT = CHECKOUT / "contrib" / "unpack.py"
 # None in sys.modules makes an import fail, however well the package is installed.
 _DRIVER = """
 import runpy, sys

@@ -18,11 +18,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
-from fsmount.codec import _kernel, engine
-from tests.deflate_inputs import (
+from fsmount.codec import _kernel
+from fsmount.codec.deflate import engine
+from tests.support.deflate_inputs import (
     GOLDEN_PARAMS,
     Params,
     edge_inputs,
@@ -33,8 +33,9 @@ from tests.deflate_inputs import (
     oracle,
     stored,
 )
+from tests.support.paths import DATA
 
-GOLDEN = Path(__file__).parents[1] / "data" / "kernel_golden.json"
+GOLDEN = DATA / "kernel_golden.json"
 
 ALL_PARAMS = tuple(
     (level, strategy, mem_level, window_bits)

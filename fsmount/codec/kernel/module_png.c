@@ -256,7 +256,7 @@ PyObject *py_cut_tiles(PyObject *module, PyObject *args)
 
 const char hash_tiles_doc[] =
     "hash_tiles(frame, row_bytes, tile_bytes, keys)\n--\n\n"
-    "A 64-bit hash of each tile of a frame, as `fsmount.codec.delta.signatures` defines it, in\n"
+    "A 64-bit hash of each tile of a frame, as `fsmount.codec.delta.delta.signatures` defines it, in\n"
     "the machine's byte order. `keys` has an odd number of 64 bits for each eight bytes of a tile.";
 
 PyObject *py_hash_tiles(PyObject *module, PyObject *args)
@@ -313,7 +313,7 @@ PyObject *py_flat_tiles(PyObject *module, PyObject *args)
 
 const char hash_windows_doc[] =
     "hash_windows(pixels, row_bytes, channels, sample_bytes)\n--\n\n"
-    "A 32-bit hash of the 16 x 16 pixels at each place of a frame, as `fsmount.codec.moves` defines\n"
+    "A 32-bit hash of the 16 x 16 pixels at each place of a frame, as `fsmount.codec.delta.moves` defines\n"
     "it, in the machine's byte order: 15 rows and columns less than the frame has.";
 
 PyObject *py_hash_windows(PyObject *module, PyObject *args)

@@ -1,4 +1,4 @@
-/* Hashes of all 16 x 16 windows of a frame, for finding what has moved (fsmount/codec/moves.py). */
+/* Hashes of all 16 x 16 windows of a frame, for finding what has moved (fsmount/codec/delta/moves.py). */
 #ifndef FSMOUNT_KERNEL_WINDOWS_H
 #define FSMOUNT_KERNEL_WINDOWS_H
 

@@ -16,10 +16,10 @@ import apsw.sqlite_extra
 
 from fsmount.errors import Damaged
 from fsmount.folder import readable
-from fsmount.store.disk import Disk
+from fsmount.store.disk.disk import Disk
+from fsmount.store.disk.reserve import Reserve
 from fsmount.store.index.kinds import Kind
 from fsmount.store.index.schema import PAGE
-from fsmount.store.reserve import Reserve
 
 VFS = "cksmvfs"
 # As SQLite's own default for folding the log.

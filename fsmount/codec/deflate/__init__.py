@@ -1,0 +1,1 @@
+"""Deflate streams that are made again bit for bit."""

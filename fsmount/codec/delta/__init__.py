@@ -1,0 +1,1 @@
+"""Frames as differences from earlier frames."""

@@ -1,0 +1,209 @@
+"""Where the tiles of a frame stood before, at any pixel: scrolled text, windows that were dragged.
+
+A hash is made of every 16 x 16 window of the pixels that an object coded, and looked up among those
+of the tiles that are new. Offsets that several hits agree on are then tried on all new tiles, and
+what is found is compared as pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from fsmount.codec.deflate import engine
+from fsmount.codec.delta.delta import TILE, Copy, Layer, join, split
+from fsmount.codec.png.samples import Frame
+
+# Fewer tiles than this are not worth an offset of their own: measured on desktop frames, groups
+# of 4 to 12 tiles made payloads larger as often as smaller.
+MIN_TILES = 16
+MAX_MOVES = 16
+# Content that stands at more places than this says nothing about where it came from.
+_COMMON = 16
+_OFFSETS_TRIED = 32
+_ENOUGH = 0.15  # share of tiles that may be left when the search ends
+_DOWN, _RIGHT = 0xD192ED03, 0x9E3779B1  # odd, so they have inverses mod 2^32
+_MIX = np.uint64(0xD6E8FEB86659FD93)
+
+_Mask = NDArray[np.bool_]
+_Hashes = NDArray[np.uint32]
+
+
+def find(frame: Frame, wanted: _Mask, layers: Mapping[int, Layer]) -> list[tuple[Copy, _Mask]]:
+    """Copies that show tiles of `frame`, and which tiles (tile rows, tile columns).
+
+    Only tiles in `wanted` that are whole are looked for, in the `layers` (by object id) that have
+    samples of the same kind, one after the other until most are found. No tile is in two copies;
+    each has at least MIN_TILES.
+    """
+    rows, columns = np.nonzero(wanted)
+    whole = (rows * TILE + TILE <= frame.shape[0]) & (columns * TILE + TILE <= frame.shape[1])
+    rows, columns = rows[whole], columns[whole]
+    if len(rows) < MIN_TILES:
+        return []
+    tops, lefts = rows * TILE, columns * TILE
+    hashes = _tiles(split(frame)[rows, columns])
+    found: list[tuple[Copy, _Mask]] = []
+    free = np.ones(len(rows), bool)
+    for number, layer in layers.items():
+        same = layer.shape[2] == frame.shape[2] and layer.pixels.dtype == frame.dtype
+        if not same or min(layer.shape[:2]) < TILE:
+            continue
+        candidates = _copies(number, layer, frame, hashes, tops, lefts)
+        while candidates and len(found) < MAX_MOVES:
+            copy, hit = max(candidates, key=lambda candidate: np.count_nonzero(candidate[1] & free))
+            hit = hit & free
+            if np.count_nonzero(hit) < MIN_TILES:
+                break
+            mask = np.zeros(wanted.shape, bool)
+            mask[rows[hit], columns[hit]] = True
+            found.append((copy, mask))
+            free &= ~hit
+        if np.count_nonzero(free) < max(MIN_TILES, _ENOUGH * len(rows)):
+            break
+    return found
+
+
+def _copies(
+    number: int,
+    layer: Layer,
+    frame: Frame,
+    hashes: _Hashes,
+    tops: NDArray[np.intp],
+    lefts: NDArray[np.intp],
+) -> list[tuple[Copy, _Mask]]:
+    """Offsets at which a layer shows some of the tiles at (tops, lefts), and which."""
+    coded = layer.index >= 0
+    rows, columns = np.flatnonzero(coded.any(axis=1)), np.flatnonzero(coded.any(axis=0))
+    if not len(rows):
+        return []
+    top, left = int(rows[0]) * TILE, int(columns[0]) * TILE
+    coded = coded[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    pixels = _canvas(layer, top, left, coded)
+    if min(pixels.shape[:2]) < TILE:
+        return []
+    windows = _windows(pixels)
+    usable = _usable(coded, windows.shape)
+    found = []
+    for dx, dy in _offsets(windows, usable, hashes, tops, lefts):
+        down, right = tops + dy, lefts + dx
+        inside = (down >= 0) & (right >= 0)
+        inside &= (down < windows.shape[0]) & (right < windows.shape[1])
+        hit = inside.copy()
+        at = down[inside], right[inside]
+        hit[inside] = usable[at] & (windows[at] == hashes[inside])
+        if np.count_nonzero(hit) >= MIN_TILES:
+            there = _cut(pixels, down[hit], right[hit])
+            equal = (there == _cut(frame, tops[hit], lefts[hit])).all(axis=(1, 2, 3))
+            hit[hit] = equal
+            found.append((Copy(number, dx + left, dy + top), hit))
+    return found
+
+
+def _canvas(layer: Layer, top: int, left: int, coded: _Mask) -> Frame:
+    """The part of a layer's frame that begins at (top, left) and has the tiles of `coded`; zeros
+    where it coded nothing."""
+    channels = layer.shape[2]
+    tiles = np.zeros((*coded.shape, TILE, TILE, channels), layer.pixels.dtype)
+    tiles[coded] = layer.pixels[layer.index[layer.index >= 0]]
+    height = min(layer.shape[0] - top, coded.shape[0] * TILE)
+    width = min(layer.shape[1] - left, coded.shape[1] * TILE)
+    return join(tiles, (height, width, channels))
+
+
+def _offsets(
+    windows: _Hashes,
+    usable: _Mask,
+    hashes: _Hashes,
+    tops: NDArray[np.intp],
+    lefts: NDArray[np.intp],
+) -> list[tuple[int, int]]:
+    """The (dx, dy) that most tiles of rare content agree on."""
+    values, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    values, first = values[counts == 1], first[counts == 1]
+    if not len(values):
+        return []
+    # Most windows are none of these: 16 bits of the hash say so.
+    hopeful = np.zeros(1 << 16, bool)
+    hopeful[values >> np.uint32(16)] = True
+    down, right = np.nonzero(hopeful[windows >> np.uint32(16)] & usable)
+    seen = windows[down, right]
+    which = np.minimum(np.searchsorted(values, seen), len(values) - 1)
+    hit = values[which] == seen
+    down, right, which = down[hit], right[hit], which[hit]
+    rare = np.bincount(which, minlength=len(values)) <= _COMMON
+    hit = rare[which]
+    tile = first[which[hit]]
+    offsets = np.stack([right[hit] - lefts[tile], down[hit] - tops[tile]], axis=1)
+    distinct, votes = np.unique(offsets, axis=0, return_counts=True)
+    best = np.argsort(-votes, kind="stable")[:_OFFSETS_TRIED]
+    return [(int(dx), int(dy)) for dx, dy in distinct[best].tolist()]
+
+
+def _cut(pixels: Frame, tops: NDArray[np.intp], lefts: NDArray[np.intp]) -> Frame:
+    """The windows at these places, (n, channels, TILE, TILE)."""
+    windows: Frame = sliding_window_view(pixels, (TILE, TILE), axis=(0, 1))[tops, lefts]
+    return windows
+
+
+def _usable(coded: _Mask, shape: tuple[int, ...]) -> _Mask:
+    """Which windows lie on coded tiles alone, by their upper left corner: an array of `shape`."""
+    first = [np.arange(size) // TILE for size in shape]
+    last = [(np.arange(size) + TILE - 1) // TILE for size in shape]
+    rows = coded[first[0]] & coded[last[0]]
+    return rows[:, first[1]] & rows[:, last[1]]
+
+
+def _windows(pixels: Frame) -> _Hashes:
+    """A hash of each TILE x TILE window: (height - 15, width - 15).
+
+    The sum of mixed pixels times powers of two odd numbers mod 2^32, from running sums along each
+    axis; a window's place is divided out again.
+    """
+    if engine.NATIVE:
+        height, width, channels = pixels.shape
+        size = pixels.dtype.itemsize
+        data = np.ascontiguousarray(pixels).data
+        hashes = engine.hash_windows(data, width * channels * size, channels, size)
+        shape = height - TILE + 1, width - TILE + 1
+        return np.frombuffer(hashes, np.uint32).reshape(shape)
+    return _along(_along(_mixed(pixels), _RIGHT).T, _DOWN).T
+
+
+def _tiles(tiles: Frame) -> _Hashes:
+    """The same hash of tiles (n, TILE, TILE, channels) that are at hand."""
+    weights = _powers(_DOWN, TILE)[:, np.newaxis] * _powers(_RIGHT, TILE)
+    return np.asarray((_mixed(tiles) * weights).sum(axis=(1, 2), dtype=np.uint32))
+
+
+def _mixed(pixels: Frame) -> _Hashes:
+    """A number of each pixel (.., channels)."""
+    bits = np.uint64(8 * pixels.dtype.itemsize)
+    packed = pixels[..., 0].astype(np.uint64)
+    for channel in range(1, pixels.shape[-1]):
+        packed <<= bits
+        packed |= pixels[..., channel]
+    packed += np.uint64(1)
+    packed *= _MIX
+    packed ^= packed >> np.uint64(32)
+    packed *= _MIX
+    return (packed >> np.uint64(32)).astype(np.uint32)
+
+
+def _along(values: _Hashes, factor: int) -> _Hashes:
+    """Sums of TILE values in a row, each times a power of `factor`: (n, m) -> (n, m - 15)."""
+    width = values.shape[1]
+    total = np.zeros((values.shape[0], width + 1), np.uint32)
+    np.cumsum(values * _powers(factor, width), axis=1, dtype=np.uint32, out=total[:, 1:])
+    sums: _Hashes = total[:, TILE:] - total[:, :-TILE]
+    sums *= _powers(pow(factor, -1, 1 << 32), width - TILE + 1)
+    return sums
+
+
+def _powers(factor: int, count: int) -> _Hashes:
+    powers = np.full(count, factor, np.uint32)
+    powers[:1] = 1
+    return np.cumprod(powers, dtype=np.uint32)

@@ -1,0 +1,1 @@
+"""Image formats of payloads, and the choice among them."""

@@ -1,0 +1,1 @@
+"""PNG files: chunks, scanlines, filters and samples."""

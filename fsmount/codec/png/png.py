@@ -1,0 +1,424 @@
+"""PNG files as a frame and a recipe that together give back every byte of the file.
+
+`parse` takes a file apart and proves that `assemble` puts it together again; whatever it cannot
+prove it refuses with NotExact. Only what exactness needs is understood: IHDR, and the IDAT chunks
+with the zlib stream in them. All else is kept verbatim. PNG specification, third edition; zlib
+streams are RFC 1950.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsmount.codec.deflate import deflate, engine
+from fsmount.codec.deflate.deflate import Corrections, DeflateParams
+from fsmount.codec.png import filters, samples, scanlines
+from fsmount.codec.png.producer import unknown_encoder
+from fsmount.codec.png.samples import Frame, Layout
+from fsmount.errors import Damaged, NotExact
+
+# What a picture may cost. The first two are checked before anything is allocated.
+MAX_FILE = 512 << 20
+NOT_A_PNG = "not a PNG"
+MAX_FRAME = 400 << 20
+"""Bytes of all scanlines, and bytes of the unpacked frame."""
+MAX_SIDE = 1 << 20
+MAX_CHUNKS = 1 << 18
+"""Chunks looked at: those before the first IDAT, and the IDATs."""
+MAX_LISTED = 1 << 14
+"""IDAT sizes in a recipe when they follow no rule."""
+
+CORRECTIONS = 2
+"""The number of the engine that reads correction records. Classic zlib is 1, never written."""
+
+# Frozen: pictures made anew from a folder of differences have these for ever.
+_CANONICAL = DeflateParams(level=6, strategy=1, mem_level=8, window_bits=15)
+_CANONICAL_HEADER = 0x789C
+_CANONICAL_SPLIT = 8192
+
+# Deflate makes at most 258 bytes of two bits.
+_MOST_INFLATED = 1032
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_IDAT_FROM = len(_SIGNATURE) + 25
+
+Split = int | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a PNG file holds besides its samples. Width and height follow from the frame."""
+
+    colour_type: int
+    bit_depth: int
+    opaque: bool
+    """The file has an alpha channel, opaque everywhere and dropped from the frame."""
+    zlib_header: int
+    """CMF and FLG as found, 16 bits, big-endian."""
+    params: DeflateParams | Corrections
+    split: Split
+    """How the zlib stream is cut into IDATs. 0: not at all. n: n bytes each, the rest in the last
+    one. Otherwise the size of every IDAT."""
+    filters: bytes
+    """The filter type of each row."""
+    head: bytes
+    """The file from behind IHDR to the first IDAT."""
+    tail: bytes
+    """The file from behind the last IDAT, usually IEND alone."""
+    idat_tail: bytes
+    """Bytes behind the zlib stream inside the IDATs, usually none."""
+
+    def header(self) -> dict[str, int | list[int]]:
+        """The small fields, fit for JSON.
+
+        c colour type, d bit depth, o opaque (0 or 1), z zlib header, p who writes the stream:
+        level, strategy, memory level and window bits of classic zlib, or a single number for
+        another engine, i the IDAT split (a number, or the list of sizes).
+        """
+        params = self.params
+        if isinstance(params, Corrections):
+            numbers = [CORRECTIONS]
+        else:
+            numbers = [params.level, params.strategy, params.mem_level, params.window_bits]
+        return {
+            "c": self.colour_type,
+            "d": self.bit_depth,
+            "o": int(self.opaque),
+            "z": self.zlib_header,
+            "p": numbers,
+            "i": self.split if isinstance(self.split, int) else list(self.split),
+        }
+
+    def blobs(self) -> tuple[bytes, ...]:
+        """The large fields: filters, head, tail, idat_tail, and the correction record, if any."""
+        record = self.params.record if isinstance(self.params, Corrections) else b""
+        return self.filters, self.head, self.tail, self.idat_tail, record
+
+    @classmethod
+    def from_parts(cls, header: Mapping[str, object], blobs: Sequence[bytes]) -> Recipe:
+        """The recipe of `header()` and `blobs()`. Trusts nothing: raises Damaged."""
+        if set(header) != set("cdozpi") or [type(part) for part in blobs] != [bytes] * 5:
+            raise _bad_recipe("unknown fields")
+        colour_type, bit_depth = _number(header["c"], 6), _number(header["d"], 16)
+        if bit_depth not in samples.DEPTHS.get(colour_type, ()):
+            raise _bad_recipe("no such colour type and bit depth")
+        opaque = bool(_number(header["o"], 1))
+        if opaque and colour_type not in (4, 6):
+            raise _bad_recipe("opaque without alpha")
+        split = header["i"]
+        row_filters, head, tail, idat_tail, record = blobs
+        params = _params(_numbers(header["p"], 15, 1, 4), record)
+        if not row_filters or max(row_filters) > filters.PAETH:
+            raise _bad_recipe("no such filter types")
+        return cls(
+            colour_type,
+            bit_depth,
+            opaque,
+            _number(header["z"], 0xFFFF),
+            params,
+            tuple(_numbers(split, MAX_FILE, 1, MAX_LISTED))
+            if isinstance(split, list)
+            else _number(split, MAX_FILE),
+            row_filters,
+            head,
+            tail,
+            idat_tail,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG file taken apart."""
+
+    frame: Frame
+    recipe: Recipe
+
+
+def parse(data: bytes, hints: Sequence[DeflateParams] = (), *, threads: int = 1) -> Picture:
+    """Take a PNG file apart, so that `assemble(frame, recipe)` is `data`, byte for byte.
+
+    `hints` are deflate parameters to try first, on so many `threads`. Raises NotExact, and nothing
+    else, for whatever cannot be re-created: other files, damaged or interlaced or animated PNGs,
+    pictures beyond the limits above, and deflate streams of which no record is shorter than they
+    are.
+    """
+    layout = _read_layout(data)
+    idat_start = _first_idat(data)
+    sizes, tail_start = _idats(data, idat_start)
+    stream = _stream(data, idat_start, sizes)
+    raw, body, rest, checksum = _unpack(stream, layout)
+    frame, opaque, types = scanlines.read(raw, layout)
+    zlib_header = int.from_bytes(stream[:2], "big")
+    row_bytes = layout.row_bytes + 1
+    params = deflate.search(
+        raw, body, zlib_header, sizes[0], hints, row_bytes=row_bytes, threads=threads
+    )
+    if params is None:
+        raise unknown_encoder(data[_IDAT_FROM:idat_start], data[tail_start:], sizes[0])
+    recipe = Recipe(
+        layout.colour_type,
+        layout.bit_depth,
+        opaque,
+        zlib_header,
+        params,
+        _split(sizes),
+        types,
+        data[_IDAT_FROM:idat_start],
+        data[tail_start:],
+        rest[4:],
+    )
+    # The search proved the body and the filters gave back its input: what is left are the bytes
+    # around them.
+    if _file(layout, recipe, body, checksum) != data:
+        raise NotExact("damaged: chunks do not add up")
+    return Picture(frame, recipe)
+
+
+def read(data: bytes) -> tuple[Frame, Layout, bytes]:
+    """The samples of a PNG with all channels, its layout, and its bytes from IHDR to the IDATs.
+
+    Needs no recipe, so any deflate encoder will do. Raises NotExact like `parse`.
+    """
+    layout = _read_layout(data)
+    start = _first_idat(data)
+    raw, *_ = _unpack(_stream(data, start, _idats(data, start)[0]), layout)
+    rows, _ = filters.undo(raw, layout.height, layout.row_bytes, layout.pixel_bytes)
+    return samples.from_rows(rows, layout), layout, data[_IDAT_FROM:start]
+
+
+def canonical(frame: Frame, head: bytes = b"", *, palette: bool = False) -> bytes:
+    """The PNG file of samples whose own file is gone: always the same bytes for the same frame.
+
+    docs/format.md has the rule. `frame` has all channels; `head` are chunks to keep (of a palette
+    picture PLTE and tRNS).
+    """
+    height, _, channels = frame.shape
+    recipe = Recipe(
+        3 if palette else (0, 4, 2, 6)[channels - 1],
+        8 * frame.dtype.itemsize,
+        False,
+        _CANONICAL_HEADER,
+        _CANONICAL,
+        _CANONICAL_SPLIT,
+        bytes((filters.UP,)) * height,
+        head,
+        b"".join(_chunk(b"IEND", b"")),
+        b"",
+    )
+    return assemble(frame, recipe)
+
+
+def assemble(frame: Frame, recipe: Recipe, *, threads: int = 1) -> bytes:
+    """The PNG file of a frame and its recipe. Raises Damaged when the two do not fit."""
+    layout = _layout_of(frame, recipe)
+    rows = samples.to_rows(frame, layout)
+    types = np.frombuffer(recipe.filters, np.uint8)
+    alpha = frame.itemsize if recipe.opaque else 0
+    raw = filters.apply(rows, types, layout.pixel_bytes, alpha)
+    row_bytes = layout.row_bytes + 1
+    try:
+        body = deflate.deflate(raw, recipe.params, row_bytes=row_bytes, threads=threads)
+    except ValueError as error:
+        raise _bad_recipe(str(error)) from error
+    return _file(layout, recipe, body, engine.adler32(raw))
+
+
+def _read_layout(data: bytes) -> Layout:
+    """IHDR (section 11.2.1), with every limit checked that it can be held against."""
+    if len(data) > MAX_FILE:
+        raise NotExact("too large")
+    if not data.startswith(_SIGNATURE + b"\0\0\0\rIHDR"):
+        raise NotExact(NOT_A_PNG)
+    fields = data[16:29]
+    if len(data) < _IDAT_FROM or data[29:33] != zlib.crc32(data[12:29]).to_bytes(4, "big"):
+        raise NotExact("damaged: IHDR")
+    layout = Layout(
+        int.from_bytes(fields[:4], "big"), int.from_bytes(fields[4:8], "big"), fields[9], fields[8]
+    )
+    if layout.bit_depth not in samples.DEPTHS.get(layout.colour_type, ()):
+        raise NotExact("damaged: no such colour type and bit depth")
+    if not layout.width or not layout.height or fields[10] or fields[11] or fields[12] > 1:
+        raise NotExact("damaged: IHDR")
+    if fields[12]:
+        raise NotExact("interlaced")
+    if max(layout.width, layout.height) > MAX_SIDE:
+        raise NotExact("too large")
+    if max(layout.scanline_bytes, layout.frame_bytes) > MAX_FRAME:
+        raise NotExact("too large")
+    return layout
+
+
+def _first_idat(data: bytes) -> int:
+    """Where the first IDAT starts."""
+    at = _IDAT_FROM
+    for _ in range(MAX_CHUNKS):
+        kind = data[at + 4 : at + 8]
+        if kind == b"IDAT":
+            return at
+        if kind == b"acTL":
+            raise NotExact("animated")
+        if kind == b"IEND" or len(kind) < 4:
+            raise NotExact("damaged: no image data")
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    raise NotExact("too many chunks")
+
+
+def _idats(data: bytes, at: int) -> tuple[list[int], int]:
+    """Sizes of the IDATs from `at` on, and where the last of them ends.
+
+    One that is cut off by the end of the file counts as something behind them: whether it is
+    missing shows when the zlib stream is read.
+    """
+    sizes: list[int] = []
+    while data[at + 4 : at + 8] == b"IDAT":
+        size = int.from_bytes(data[at : at + 4], "big")
+        end = at + 12 + size
+        if end > len(data):
+            break
+        checksum = zlib.crc32(memoryview(data)[at + 4 : end - 4])
+        if data[end - 4 : end] != checksum.to_bytes(4, "big"):
+            raise NotExact("damaged: IDAT checksum")
+        sizes.append(size)
+        if len(sizes) > MAX_CHUNKS:
+            raise NotExact("too many chunks")
+        at = end
+    if not sizes:
+        raise NotExact("damaged: truncated")
+    return sizes, at
+
+
+def _stream(data: bytes, at: int, sizes: Sequence[int]) -> bytes:
+    """The contents of the IDATs joined."""
+    view = memoryview(data)
+    parts = []
+    for size in sizes:
+        parts.append(view[at + 8 : at + 8 + size])
+        at += 12 + size
+    return b"".join(parts)
+
+
+def _unpack(stream: bytes, layout: Layout) -> tuple[bytes, bytes, bytes, int]:
+    """Of an intact zlib stream: scanlines, deflate body, what follows it; Adler-32 of the first."""
+    if len(stream) < 2 or stream[0] & 15 != zlib.DEFLATED or stream[1] & 32:
+        raise NotExact("damaged: zlib header")
+    raw, body, rest = _inflate(stream, layout.scanline_bytes)
+    checksum = engine.adler32(raw)
+    if rest[:4] != checksum.to_bytes(4, "big"):
+        raise NotExact("damaged: zlib checksum")
+    return raw, body, rest, checksum
+
+
+def _inflate(stream: bytes, expected: int) -> tuple[bytes, bytes, bytes]:
+    """Raw bytes, deflate body, and what follows it. Never holds more than `expected` + 1 bytes."""
+    if expected > _MOST_INFLATED * len(stream):
+        raise NotExact("damaged: truncated")
+    if engine.NATIVE:
+        try:
+            raw, length = engine.inflate(memoryview(stream)[2:], expected)
+        except ValueError as error:
+            raise NotExact(f"damaged: {error}") from None
+        return raw, stream[2 : 2 + length], stream[2 + length :]
+    decoder = zlib.decompressobj(-15)
+    try:
+        # One byte more than expected lets zlib reach the end of the stream, or proves an excess.
+        raw = decoder.decompress(memoryview(stream)[2:], expected + 1)
+    except zlib.error:
+        raise NotExact("damaged: deflate stream") from None
+    if len(raw) > expected:
+        raise NotExact("damaged: more image data than pixels")
+    if not decoder.eof or len(raw) < expected:
+        raise NotExact("damaged: truncated")
+    rest = decoder.unused_data
+    return raw, stream[2 : len(stream) - len(rest)], rest
+
+
+def _split(sizes: Sequence[int]) -> Split:
+    """The shortest form of a list of IDAT sizes, see Recipe.split."""
+    first, last = sizes[0], sizes[-1]
+    if len(sizes) == 1:
+        return 0
+    if 0 < last <= first and all(size == first for size in sizes[:-1]):
+        return first
+    if len(sizes) > MAX_LISTED:
+        raise NotExact("too many chunks")
+    return tuple(sizes)
+
+
+def _sizes(split: Split, total: int) -> Sequence[int]:
+    """The IDAT sizes of `total` bytes. Raises Damaged when they cannot be cut so."""
+    if isinstance(split, tuple):
+        if sum(split) != total:
+            raise _bad_recipe("IDAT sizes do not add up")
+        return split
+    if not split or split >= total:
+        return (total,)
+    whole, rest = divmod(total, split)
+    if whole > MAX_CHUNKS:
+        raise _bad_recipe("too many IDAT chunks")
+    return [split] * whole + [rest] * (rest > 0)
+
+
+def _layout_of(frame: Frame, recipe: Recipe) -> Layout:
+    """The layout of the file to assemble. Raises Damaged when the frame is not the recipe's."""
+    if frame.ndim != 3:
+        raise Damaged("frame", reason="not an array of three dimensions")
+    height, width, channels = frame.shape
+    layout = Layout(width, height, recipe.colour_type, recipe.bit_depth)
+    if channels + recipe.opaque != layout.channels or frame.dtype != layout.dtype:
+        raise Damaged("frame", reason="channels or sample type are not those of the recipe")
+    if not 0 < width <= MAX_SIDE or not 0 < height == len(recipe.filters):
+        raise Damaged("frame", reason="size is not that of the recipe")
+    if recipe.bit_depth < 8 and frame.max() > layout.maximum:
+        raise Damaged("frame", reason="samples beyond the bit depth")
+    return layout
+
+
+def _file(layout: Layout, recipe: Recipe, body: bytes, checksum: int) -> bytes:
+    """The whole file around a deflate body; `checksum` is the Adler-32 of its input."""
+    fields = layout.width.to_bytes(4, "big") + layout.height.to_bytes(4, "big")
+    fields += bytes((layout.bit_depth, layout.colour_type, 0, 0, 0))
+    header = recipe.zlib_header.to_bytes(2, "big")
+    stream = b"".join((header, body, checksum.to_bytes(4, "big"), recipe.idat_tail))
+    parts = [_SIGNATURE, *_chunk(b"IHDR", fields), recipe.head]
+    at = 0
+    for size in _sizes(recipe.split, len(stream)):
+        parts += _chunk(b"IDAT", stream[at : at + size])
+        at += size
+    parts.append(recipe.tail)
+    return b"".join(parts)
+
+
+def _chunk(kind: bytes, content: bytes) -> tuple[bytes, ...]:
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return len(content).to_bytes(4, "big"), kind, content, checksum.to_bytes(4, "big")
+
+
+def _number(value: object, maximum: int) -> int:
+    if type(value) is not int or not 0 <= value <= maximum:
+        raise _bad_recipe("a number out of range")
+    return value
+
+
+def _numbers(value: object, maximum: int, fewest: int, most: int) -> list[int]:
+    if not isinstance(value, list) or not fewest <= len(value) <= most:
+        raise _bad_recipe("a list of the wrong length")
+    return [_number(item, maximum) for item in value]
+
+
+def _params(numbers: list[int], record: bytes) -> DeflateParams | Corrections:
+    if numbers == [CORRECTIONS]:
+        return Corrections(record)
+    if len(numbers) != 4 or record:
+        raise _bad_recipe("no such deflate engine")
+    params = DeflateParams(*numbers)
+    if not params.valid():
+        raise _bad_recipe("no such deflate parameters")
+    return params
+
+
+def _bad_recipe(reason: str) -> Damaged:
+    return Damaged("recipe", reason=reason)

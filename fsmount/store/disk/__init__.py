@@ -1,0 +1,1 @@
+"""System calls that change a store, and the room that is reserved for them."""

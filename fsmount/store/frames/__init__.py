@@ -1,0 +1,1 @@
+"""Frames: which tiles to refer to, and how to decode them."""

@@ -1,0 +1,60 @@
+"""What the planner needs to know of a frame, made from the one before where the two are alike.
+
+Everything a :class:`~fsmount.store.frames.planner.Sighting` says of a tile follows from that tile alone,
+so only tile rows that differ from the newest frame of the geometry are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsmount.codec.deflate import engine
+from fsmount.codec.delta import delta
+from fsmount.codec.delta.delta import TILE
+from fsmount.codec.png.samples import Frame
+from fsmount.lru import Lru
+from fsmount.store.frames.planner import Sighting
+
+# Mostly frames that `codec.png.scanlines` remembers, too.
+_REMEMBERED_BYTES = 64 << 20
+_newest: Lru[str, tuple[Frame, Sighting]] = Lru(_REMEMBERED_BYTES)
+
+
+def of(frame: Frame) -> Sighting:
+    """What this process sees in a frame, which is not to be written to afterwards."""
+    shape = (frame.shape[0], frame.shape[1], frame.shape[2])
+    geometry = f"{shape}:{frame.dtype}"
+    before = _newest.get(geometry) if engine.NATIVE else None
+    seen = _whole(frame, shape) if before is None else _changed(frame, *before)
+    _newest.put(geometry, (frame, seen), frame.nbytes)
+    return seen
+
+
+def _whole(frame: Frame, shape: tuple[int, int, int]) -> Sighting:
+    is_flat, colours = delta.flat(frame)
+    return Sighting(shape, frame.dtype.name, delta.signatures(frame), is_flat, colours.copy())
+
+
+def _changed(frame: Frame, other: Frame, seen: Sighting) -> Sighting:
+    """As :func:`_whole`, from what was `seen` in another frame of the same shape and type."""
+    if frame is other:
+        return seen
+    signatures, is_flat, colours = seen.signatures.copy(), seen.is_flat.copy(), seen.colours.copy()
+    for first, end in _bands(frame, other):
+        part = frame[first * TILE : end * TILE]
+        signatures[first:end] = delta.signatures(part)
+        is_flat[first:end], colours[first:end] = delta.flat(part)
+    return Sighting(seen.shape, seen.dtype, signatures, is_flat, colours)
+
+
+def _bands(frame: Frame, other: Frame) -> Iterator[tuple[int, int]]:
+    """Runs of tile rows in which two frames differ: the first, and the one behind the last."""
+    row_bytes = frame.nbytes // frame.shape[0]
+    found = engine.differing_rows(frame.data, other.data, row_bytes)
+    starts = np.arange(0, frame.shape[0], TILE)
+    tile_rows: NDArray[np.int8] = np.maximum.reduceat(np.frombuffer(found, np.int8), starts)
+    edges = np.flatnonzero(np.diff(tile_rows, prepend=0, append=0))
+    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

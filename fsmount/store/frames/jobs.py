@@ -1,0 +1,422 @@
+"""What runs in worker processes: look at a staged file, encode a frame or JPEG, render an object.
+
+Everything that crosses is an immutable value; packs are read by path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsmount.codec.deflate import engine
+from fsmount.codec.deflate.deflate import Corrections, DeflateParams
+from fsmount.codec.delta import delta, moves, record
+from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Layout, Source
+from fsmount.codec.delta.record import Record
+from fsmount.codec.images import images, jpeg
+from fsmount.codec.png.png import Picture, Recipe, assemble, parse
+from fsmount.codec.png.producer import unknown_encoder
+from fsmount.codec.png.samples import Frame
+from fsmount.errors import Damaged, NotExact
+from fsmount.store.frames import features
+from fsmount.store.frames.planner import Plan, Sighting
+from fsmount.store.frames.reader import Known, Reader
+from fsmount.store.packs.entries import (
+    JPEG,
+    NO_PAYLOAD,
+    About,
+    entry_digest,
+    layout_of,
+    picture_record,
+    raw_length,
+    recipe_of,
+)
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
+from fsmount.work.shared_frames import Held, hold
+
+# A standalone record becomes the new anchor where an anchored one saves less than this share.
+_ANCHOR_PAYS = 0.6
+# A reader waits for a render, and a picture that comes alone is looked at sooner on several cores.
+_MOST_THREADS = 4
+# Residuals are worth a second encoding where they look this much flatter than the pixels.
+_RESIDUAL_LOOKS_BETTER = 0.7
+# A large image is encoded again only for at least this share of its tiles: of 120 desktop frames
+# the second encodings cost 5 ms a frame and saved 1.4 %, with this bound 0.7 ms and 0.8 %.
+_BIG_IMAGE = 3 << 16
+_FEW = 0.03
+LARGER = "larger when encoded"
+"""The reason of a picture whose entry would be larger than its file."""
+# Bytes that an entry may be larger than that of the verbatim file, which can help no other picture.
+_MOST_LARGER = 2048
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a staged file turned out to be: `picture` and `seen`, or the reason why raw.
+
+    `jpeg`: whether it is a JPEG that :func:`transcode` may make smaller.
+    """
+
+    sha256: bytes
+    size: int
+    picture: Held | None
+    seen: Sighting | None
+    reason: str
+    jpeg: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """A frame to encode, what is written beside it, and the entries it may need.
+
+    `pack`: the path of the pack that the entry is meant for, "" for none.
+    """
+
+    about: About
+    picture: Picture | Held
+    plan: Plan
+    places: tuple[Location, ...]
+    pack: str = ""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A checked entry; `layer` and `needs` as in the index; `anchor` 0: stands alone.
+
+    `by`: the process that has its layers in memory now; `proof`: hash of what was checked.
+    """
+
+    entry: Entry
+    kind: str
+    depth: int
+    layer: tuple[int, ...]
+    needs: tuple[int, ...]
+    layout: Layout
+    anchor: int
+    fell_back: bool
+    by: int
+    proof: bytes
+
+
+@dataclass(frozen=True)
+class Transcoded:
+    """A JPEG as JPEG XL, from which it was made again; `proof`: the SHA-256 of that."""
+
+    payload: bytes
+    proof: bytes
+
+
+def _layer_bytes(budget: int) -> int:
+    """Halve a process's `budget`: deflate's memory gets one half, layers the other, returned."""
+    engine.remember(budget // 2)
+    return budget - budget // 2
+
+
+def _threads() -> int:
+    return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
+    """Hash a staged file and, if it is a PNG that can be re-created exactly, take it apart."""
+    _layer_bytes(budget)
+    data = Path(path).read_bytes()
+    sha256 = hashlib.sha256(data).digest()
+    try:
+        picture = parse(data, hints, threads=_threads())
+    except NotExact as error:
+        is_jpeg = jpeg.is_jpeg(data) and jpeg.available()
+        return Look(sha256, len(data), None, None, str(error.detail), is_jpeg)
+    return Look(sha256, len(data), hold(path, sha256, picture), features.of(picture.frame), "")
+
+
+def look_raw(path: str, reason: str) -> Look:
+    """Hash a staged file that is kept verbatim for a reason known already."""
+    data = Path(path).read_bytes()
+    return Look(hashlib.sha256(data).digest(), len(data), None, None, reason)
+
+
+def transcode(path: str, sha256: bytes) -> Transcoded:
+    """The JPEG XL file from which a staged JPEG can be made again, proved by doing so.
+
+    Raises NotExact if there is none, or none that is smaller.
+    """
+    data = Path(path).read_bytes()
+    if hashlib.sha256(data).digest() != sha256:
+        raise NotExact("changed while it was encoded")
+    payload = jpeg.encode(data)
+    return Transcoded(payload, hashlib.sha256(payload).digest())
+
+
+@dataclass(frozen=True)
+class _Rebuilt:
+    """A decoded object: its own layer rests on `below`; `depth` as in the index."""
+
+    frame: Frame
+    recipe: Recipe
+    own: Known
+    below: frozenset[int]
+    depth: int
+
+
+def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
+    """Frame and recipe of an entry, from payloads alone."""
+    layout = layout_of(found)
+    reader.prefetch(entry, layout)
+    own, level = reader.decode(entry, layout)
+    below = frozenset(reader.touched)
+    others = {i: reader.known(i) for i in sorted(layout.copied())}
+    frame = delta.compose(layout, own, {i: known.layer for i, known in others.items()})
+    depth = max([level, *(1 + known.level for known in others.values())])
+    known = Known(own, below | {entry.object_id}, level)
+    return _Rebuilt(frame, recipe_of(found), known, below, depth)
+
+
+def relations(target: Location, reader: Reader) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """What the index says of a picture, from its entry: (needs, layer, depth).
+
+    `reader` knows the places of all entries it may need. Raises :class:`Damaged`.
+    """
+    reader.begin()
+    entry = read_entry(Path(target.pack), target.offset, target.length)
+    rebuilt = _rebuild(entry, reader.record(entry), reader)
+    return tuple(sorted(reader.touched)), tuple(sorted(rebuilt.below)), rebuilt.depth
+
+
+def render(target: Location, places: Sequence[Location], sha256: bytes, budget: int) -> bytes:
+    """The bytes of a file, compared with the hash recorded for it; raises :class:`Damaged`.
+
+    `sha256`: what the index says; `budget`: bytes this process may keep for the
+    next call, decoded layers and deflate tokens.
+    """
+    reader = Reader([*places, target], _layer_bytes(budget))
+    return rendered(reader.entry(target.id), reader, sha256)
+
+
+def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
+    """The bytes of the file an entry stands for; raises :class:`Damaged` if their hash is wrong."""
+    found = reader.record(entry)
+    what = f"object {entry.object_id}"
+    kind = found.header.get("kind")
+    if kind == "raw":
+        data = entry.payload
+    elif kind == JPEG:
+        if entry.suffix != images.JXL:
+            raise Damaged(what, reason=f"a JPEG as {entry.suffix!r}")
+        data = jpeg.decode(entry.payload, what)
+    else:
+        rebuilt = _rebuild(entry, found, reader)
+        threads = _threads()
+        data = assemble(rebuilt.frame, rebuilt.recipe, threads=threads)
+    if not hashlib.sha256(data).digest() == sha256 == found.arrays.get("sha256"):
+        raise Damaged(what, reason="the rendered bytes have another hash")
+    return data
+
+
+def encode(order: Order, budget: int) -> Encoded:
+    """Encode a frame as planned and prove it by decoding; a keyframe where the plan fails.
+
+    Raises :class:`NotExact` if not even the keyframe comes back exactly.
+    """
+    if isinstance(order.picture, Held):
+        if order.picture.sha256 != order.about.sha256:
+            raise NotExact("a picture of another file")
+        order = replace(order, picture=order.picture.get())
+    try:
+        return _encode(order, budget, fell_back=False)
+    except Damaged as error:
+        if not (order.plan.sources or order.plan.near):
+            raise NotExact(f"decoding gave something else: {error}") from error
+    with suppress(Damaged):
+        return _encode(_mended(order, budget), budget, fell_back=False)
+    alone = Plan(np.zeros_like(order.plan.tiles), (), np.zeros_like(order.plan.tiles), 0)
+    try:
+        return _encode(replace(order, plan=alone), budget, fell_back=True)
+    except Damaged as error:
+        raise NotExact(f"decoding gave something else: {error}") from error
+
+
+def _mended(order: Order, budget: int) -> Order:
+    """The order without those copies that show something else: the planner's keys are short."""
+    frame, plan = order.picture.frame, order.plan
+    shape = (frame.shape[0], frame.shape[1], frame.shape[2])
+    layout = Layout(shape, frame.dtype, plan.tiles, plan.sources, np.zeros_like(plan.tiles))
+    reader = Reader(order.places, _layer_bytes(budget))
+    layers = {i: reader.layer(i) for i in layout.copied()}
+    same = delta.split(frame) == delta.copies(layout, layers)
+    tiles = np.where(same.all(axis=(2, 3, 4)), plan.tiles, OWN).astype(np.uint8)
+    return replace(order, plan=replace(plan, tiles=tiles, near=()))
+
+
+def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
+    layer_bytes = _layer_bytes(budget)
+    entry, layout, anchor = _entry(order, Reader(order.places, layer_bytes))
+    data = build_entry(entry)
+    fresh = Reader(order.places, layer_bytes)
+    parsed, _ = parse_entry(data)
+    written = fresh.record(parsed)
+    rebuilt = _rebuild(parsed, written, fresh)
+    picture, kind = order.picture, "delta" if layout.sources else "key"
+    if not (
+        written.header.items() >= order.about.header(kind).items()
+        and written.arrays.get("sha256") == order.about.sha256
+    ):
+        raise Damaged(f"object {order.about.id}", reason="the record is of something else")
+    if not delta.equal(rebuilt.frame, picture.frame) or rebuilt.recipe != picture.recipe:
+        raise Damaged(f"object {order.about.id}", reason="the decoded frame differs")
+    if order.pack:
+        # The next frame takes tiles from it.
+        Reader.layers.put((order.pack, order.about.id), rebuilt.own, rebuilt.own.layer.nbytes)
+    layer, needs = tuple(sorted(rebuilt.below)), tuple(sorted(fresh.touched))
+    proof = entry_digest(data, order.about, kind, rebuilt.depth, layer, needs)
+    return Encoded(
+        entry,
+        kind,
+        rebuilt.depth,
+        layer,
+        needs,
+        layout,
+        anchor,
+        fell_back,
+        os.getpid(),
+        proof,
+    )
+
+
+def _entry(order: Order, reader: Reader) -> tuple[Entry, Layout, int]:
+    """The entry of a frame, its layout, and its record's anchor; :class:`NotExact` if it is large.
+
+    With more effort where that may be what it takes to keep the picture.
+    """
+    plan, most = _with_moves(order, reader), _most_bytes(order)
+    for fast in (True, False):
+        layout, image = _coded(order.picture.frame, plan, reader, fast=fast)
+        suffix, payload = NO_PAYLOAD, b""
+        if image is not None:
+            suffix, payload = image
+        layout = replace(layout, sources=_used_sources(layout))
+        stored, anchor = _record(order, layout, reader)
+        entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
+        length = len(build_entry(entry))
+        if length <= most:
+            return entry, layout, anchor
+        if length - len(payload) > most:
+            break
+    raise _too_large(order)
+
+
+def _most_bytes(order: Order) -> int:
+    """Bytes of an entry that is not too large for its file.
+
+    A picture that is kept raw can help no other one, so an entry may be larger than a raw one by
+    512 bytes and a quarter of the file, together 2 KB at most. One with a correction record may
+    not even be as large as the file: it would be mostly corrections.
+    """
+    size = order.about.size
+    if isinstance(order.picture.recipe.params, Corrections):
+        return size - 1
+    return raw_length(order.about, LARGER) + min(512 + size // 4, _MOST_LARGER)
+
+
+def _too_large(order: Order) -> NotExact:
+    """Why a picture is raw whose entry would be too large."""
+    recipe = order.picture.recipe
+    if not isinstance(recipe.params, Corrections):
+        return NotExact(LARGER)
+    idat = recipe.split if isinstance(recipe.split, int) else recipe.split[0]
+    return unknown_encoder(recipe.head, recipe.tail, idat)
+
+
+def _used_sources(layout: Layout) -> tuple[Source, ...]:
+    """Sources without those that neither a tile nor a prediction uses."""
+    used = {*delta.slots(layout.tiles), *delta.slots(layout.prediction)}
+    kept = [source if i in used else None for i, source in enumerate(layout.sources, start=1)]
+    while kept and kept[-1] is None:
+        kept.pop()
+    return tuple(kept)
+
+
+def _coded(
+    frame: Frame, plan: Plan, reader: Reader, *, fast: bool
+) -> tuple[Layout, tuple[str, bytes] | None]:
+    """The layout with or without residuals, whichever payload is smaller, and that payload."""
+    shape = (frame.shape[0], frame.shape[1], frame.shape[2])
+    nothing = np.zeros_like(plan.tiles)
+    plain = Layout(shape, frame.dtype, plan.tiles, plan.sources, nothing)
+    image = delta.own_image(frame, plain, {})
+    if image is None:
+        return plain, None
+    coded = images.encode(image, fast=fast)
+    prediction = _worthwhile(plain, plan, frame, reader)
+    few = image.size >= _BIG_IMAGE and np.count_nonzero(prediction) < _FEW * plain.own().sum()
+    if prediction.any() and not few:
+        mixed = replace(plain, prediction=prediction)
+        others = {i: reader.layer(i) for i in mixed.predicting()}
+        residual = delta.own_image(frame, mixed, others)
+        if residual is not None:
+            other = images.encode(residual, fast=fast)
+            if len(other[1]) < len(coded[1]):
+                return mixed, other
+    return plain, coded
+
+
+def _with_moves(order: Order, reader: Reader) -> Plan:
+    """The plan, with copies of what has moved instead of own tiles."""
+    frame, plan = order.picture.frame, order.plan
+    if not plan.near:
+        return plan
+    is_flat, _ = delta.flat(frame)
+    layers = {number: reader.layer(number) for number in plan.near}
+    tiles, sources = plan.tiles.copy(), list(plan.sources)
+    for copy, mask in moves.find(frame, (tiles == OWN) & ~is_flat, layers):
+        if len(sources) < MAX_SLOTS:
+            sources.append(copy)
+            tiles[mask] = len(sources)
+    if len(sources) == len(plan.sources):
+        return plan
+    return replace(plan, tiles=tiles, sources=tuple(sources))
+
+
+def _worthwhile(layout: Layout, plan: Plan, frame: Frame, reader: Reader) -> delta.Tiles:
+    """For each own tile the slot to predict it from, 0 where new pixels look as cheap."""
+    guess = np.where(layout.own(), plan.guess, 0).astype(np.uint8)
+    if not guess.any():
+        return guess
+    candidate = replace(layout, prediction=guess)
+    layers = {i: reader.layer(i) for i in candidate.predicting()}
+    for slot in delta.slots(guess):
+        source = candidate.source(slot)
+        if isinstance(source, Copy):
+            guess[(guess == slot) & (layers[source.object].index < 0)] = 0
+    guessed = guess != 0
+    tiles = delta.cut(frame, guessed)
+    predicted = delta.predictions(replace(layout, prediction=guess), layers)
+    keep = _roughness(tiles - predicted) < _RESIDUAL_LOOKS_BETTER * _roughness(tiles)
+    guess[guessed] = np.where(keep, guess[guessed], 0)
+    return guess
+
+
+def _roughness(tiles: Frame) -> NDArray[np.int64]:
+    """A rough cost of tiles (n, TILE, TILE, channels): samples that differ from a neighbour."""
+    step = tiles[:, :, 1:] != tiles[:, :, :-1]
+    first = tiles[:, 1:, 0] != tiles[:, :-1, 0]
+    return np.asarray(step.sum(axis=(1, 2, 3)) + first.sum(axis=(1, 2)))
+
+
+def _record(order: Order, layout: Layout, reader: Reader) -> tuple[bytes, int]:
+    """The stored record and its anchor: alone, or against the anchor where that is smaller."""
+    whole = picture_record(order.about, layout, order.picture.recipe)
+    alone = record.pack(whole)
+    anchor = order.plan.anchor
+    if anchor:
+        against = record.pack(whole, anchor, reader.record(reader.entry(anchor)))
+        if len(against) < _ANCHOR_PAYS * len(alone):
+            return against, anchor
+    return alone, 0

@@ -1,0 +1,185 @@
+"""Entries, records and layers of objects, as a worker process reads them from packs."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fsmount.codec.delta import delta, record
+from fsmount.codec.delta.delta import Layer, Layout
+from fsmount.codec.delta.record import Record
+from fsmount.codec.images import images
+from fsmount.codec.png.samples import Frame
+from fsmount.errors import Damaged
+from fsmount.lru import Lru
+from fsmount.store.packs.entries import NO_PAYLOAD, layout_of
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import Entry, read_entry
+
+_MAX_NESTING = 4
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Known:
+    """A decoded layer, the objects it took besides its own, and how many residuals it rests on."""
+
+    layer: Layer
+    below: frozenset[int]
+    level: int
+
+
+class _Opened(NamedTuple):
+    """An entry and its layout, and the objects it took to read them."""
+
+    entry: Entry
+    layout: Layout
+    touched: frozenset[int]
+
+
+@functools.cache
+def _decoders() -> ThreadPoolExecutor | None:
+    """Threads that decode images; None where there is one core only."""
+    cores = len(os.sched_getaffinity(0))
+    return ThreadPoolExecutor(min(cores, _MOST_THREADS)) if cores > 1 else None
+
+
+class Reader:
+    """Entries, records and layers of the objects at hand, cached across jobs.
+
+    `touched` collects every object whose entry a result rests on, cached or not. Within one job no
+    layer is decoded twice, however little may be kept for the next.
+    """
+
+    records: Lru[tuple[str, int], Record] = Lru(8 << 20)
+    layers: Lru[tuple[str, int], Known] = Lru(0)
+
+    def __init__(self, places: Sequence[Location], budget: int) -> None:
+        self._places = {place.id: place for place in places}
+        self.begin()
+        if budget != Reader.layers.budget:
+            Reader.layers = Lru(budget)
+
+    def begin(self) -> None:
+        """Another job: nothing is touched so far."""
+        self.touched: set[int] = set()
+        self._decoded: dict[int, Known] = {}
+        self._opened: dict[int, _Opened] = {}
+        self._images: dict[int, Future[Frame]] = {}
+
+    def place(self, object_id: int) -> Location:
+        self.touched.add(object_id)
+        try:
+            return self._places[object_id]
+        except KeyError:
+            raise Damaged(f"object {object_id}", reason="needed and not listed") from None
+
+    def entry(self, object_id: int) -> Entry:
+        place = self.place(object_id)
+        entry = read_entry(Path(place.pack), place.offset, place.length)
+        if entry.object_id != object_id:
+            raise Damaged(place.pack, reason=f"entry {entry.name} instead of object {object_id}")
+        return entry
+
+    def record(self, entry: Entry) -> Record:
+        """The record of an entry, its anchor's fetched where it has one."""
+        anchor = record.anchor_of(entry.record)
+        if not anchor:
+            return _named(entry, record.unpack(entry.record))
+        place = self.place(anchor)
+        key = (place.pack, anchor)
+        found = self.records.get(key)
+        if found is None:
+            other = self.entry(anchor)
+            if record.anchor_of(other.record):
+                raise Damaged(f"object {anchor}", reason="an anchor that has an anchor")
+            found = _named(other, record.unpack(other.record))
+            self.records.put(key, found, sum(map(len, found.arrays.values())) + 2000)
+        return _named(entry, record.unpack(entry.record, found))
+
+    def layer(self, object_id: int, nesting: int = 0) -> Layer:
+        """The pixels an object coded itself."""
+        return self.known(object_id, nesting).layer
+
+    def known(self, object_id: int, nesting: int = 0) -> Known:
+        """An object's layer and what it rests on."""
+        place = self.place(object_id)
+        key = (place.pack, object_id)
+        found = self._decoded.get(object_id) or self.layers.get(key)
+        if found is None:
+            if nesting > _MAX_NESTING:
+                raise Damaged(f"object {object_id}", reason="residuals nest too deep")
+            outer, self.touched = self.touched, set()
+            try:
+                entry, layout = self._open(object_id)
+                layer, level = self.decode(entry, layout, nesting)
+                found = Known(layer, frozenset(self.touched), level)
+            finally:
+                self.touched |= outer
+            self.layers.put(key, found, layer.nbytes)
+        self._decoded[object_id] = found
+        self.touched |= found.below
+        return found
+
+    def _open(self, object_id: int) -> tuple[Entry, Layout]:
+        """An object's entry and layout, read once in a job."""
+        found = self._opened.get(object_id)
+        if found is None:
+            outer, self.touched = self.touched, set()
+            try:
+                entry = self.entry(object_id)
+                found = _Opened(entry, layout_of(self.record(entry)), frozenset(self.touched))
+            finally:
+                self.touched |= outer
+            self._opened[object_id] = found
+        self.touched |= found.touched
+        return found.entry, found.layout
+
+    def prefetch(self, entry: Entry, layout: Layout) -> None:
+        """Begin to decode, on several threads, all images that the frame of an entry takes."""
+        threads = _decoders()
+        wanted = layout.copied() | layout.predicting()
+        if threads is None or not wanted:
+            return
+        seen = {entry.object_id}
+        touched = self.touched.copy()
+        while True:
+            if entry.suffix != NO_PAYLOAD:
+                decode = functools.partial(images.decode, entry.suffix, entry.payload)
+                self._images[entry.object_id] = threads.submit(decode, layout.shape[2])
+            cold = [self.place(i) for i in wanted - seen]
+            cold = [place for place in cold if (place.pack, place.id) not in self.layers]
+            if not cold:
+                break
+            # The large ones first, so that none is left over at the end.
+            largest = max(cold, key=lambda place: place.length).id
+            seen.add(largest)
+            entry, layout = self._open(largest)
+            wanted |= layout.predicting()
+        # What rests on what is noted when it is used.
+        self.touched = touched
+
+    def decode(self, entry: Entry, layout: Layout, nesting: int = 0) -> tuple[Layer, int]:
+        """The layer of an entry from its payload, and how many residuals it rests on."""
+        image = None
+        ahead = self._images.pop(entry.object_id, None)
+        if ahead is not None:
+            image = ahead.result()
+        elif entry.suffix != NO_PAYLOAD:
+            image = images.decode(entry.suffix, entry.payload, layout.shape[2])
+        others = {i: self.known(i, nesting + 1) for i in sorted(layout.predicting())}
+        layers = {i: known.layer for i, known in others.items()}
+        level = 1 + max((known.level for known in others.values()), default=-1)
+        return delta.layer(layout, image, layers), level
+
+
+def _named(entry: Entry, found: Record) -> Record:
+    """The record, if it is the one of the object that the entry's name says."""
+    if found.header.get("id") != entry.object_id:
+        raise Damaged(f"entry {entry.name}", reason="its record is that of another object")
+    return found

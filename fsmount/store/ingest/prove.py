@@ -1,0 +1,59 @@
+"""The last look before a staged copy may go: has the pack what was proved?
+
+Workers prove what they make where they make it (docs/design.md, section 6). Their answers cross
+between processes, become rows, and are written to a pack. Nobody would read it again before the
+staged copy has gone, so whatever went wrong on that way would cost the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from fsmount.codec.delta import record
+from fsmount.errors import Damaged
+from fsmount.store.disk.disk import pread
+from fsmount.store.index import Object
+from fsmount.store.packs.entries import About, entry_digest
+from fsmount.store.packs.pack import read_entry
+
+_SLICE = 1 << 20
+
+
+def is_staged(path: Path, sha256: bytes, size: int) -> bool:
+    """Whether a staged file has this hash and size: another look than the worker's."""
+    whole, length = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file:
+        while data := pread(file.fileno(), _SLICE, length):
+            whole.update(data)
+            length += len(data)
+    return (whole.digest(), length) == (sha256, size)
+
+
+def check_frame(pack: Path, row: Object, about: About, proof: bytes) -> None:
+    """Raises :class:`Damaged` unless the pack has the entry of a frame that a worker proved.
+
+    `proof`: its :func:`entry_digest`; `row`: what the index will say.
+    """
+    with pack.open("rb", buffering=0) as file:
+        data = pread(file.fileno(), row.length, row.offset)
+    digest = entry_digest(data, about, row.kind, row.depth, row.layer, row.needs)
+    if len(data) != row.length or digest != proof:
+        raise Damaged(pack, reason=f"object {row.id} is not what was proved")
+
+
+def check_whole(
+    pack: Path, row: Object, about: About, payload: bytes, suffix: str | None = None
+) -> None:
+    """Raises :class:`Damaged` unless the pack has an entry of this file, which is no frame.
+
+    `payload`: the SHA-256 of its payload; `suffix`: how its name has to end, if that matters.
+    """
+    entry = read_entry(pack, row.offset, row.length)
+    found = record.unpack(entry.record)
+    if record.anchor_of(entry.record) or entry.suffix != (suffix or entry.suffix):
+        raise Damaged(pack, reason=f"object {row.id} is not what was written")
+    says = entry.object_id, found.header.items() >= about.header(row.kind).items(), found.arrays
+    wanted = row.id, True, {"sha256": about.sha256}
+    if says != wanted or hashlib.sha256(entry.payload).digest() != payload:
+        raise Damaged(pack, reason=f"object {row.id} is not what was written")

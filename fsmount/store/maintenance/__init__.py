@@ -1,0 +1,1 @@
+"""Work on committed objects: repack, reclaim, second copies."""

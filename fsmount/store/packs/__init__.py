@@ -1,0 +1,1 @@
+"""Packs and staged files: where bodies lie."""

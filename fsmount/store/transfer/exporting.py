@@ -1,0 +1,228 @@
+"""Export: files out of a store without a mount.
+
+An exported file gets its name when all its bytes are written, never half of them. What is there
+already with the same size and mtime is skipped; what differs is left alone unless told otherwise.
+Blocks of zeros become holes. A name that the filesystem there refuses is listed and says why: an
+export could not map another name back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from fsmount import refused
+from fsmount.errors import DiskFull, FsmountError
+from fsmount.legacy.runs import pairs
+from fsmount.legacy.writing import difference
+from fsmount.store.disk.holes import nonzero_parts
+from fsmount.store.index import Inode
+from fsmount.store.store import Store
+from fsmount.store.transfer.tree import NO_SPACE, Progress, Summary, find, same, slices
+from fsmount.work.workers import Workers
+
+_AT_ONCE = 4
+
+
+def below(store: Store, path: bytes) -> Iterator[tuple[bytes, Inode]]:
+    """An entry and everything under it: (path from the root, inode)."""
+    inode = find(store, path)
+    if inode is None:
+        raise FsmountError(f"there is no {os.fsdecode(path)!r} in {store.path}")
+    if path:
+        yield path, inode
+    if stat.S_ISDIR(inode.mode):
+        yield from store.index.walk(inode.ino, path)
+
+
+class Exporter:
+    """Writes parts of a store to a folder; see :meth:`export`."""
+
+    def __init__(self, store: Store, dest: Path, progress: Progress, *, force: bool) -> None:
+        self._store = store
+        self._dest = dest
+        self._progress = progress
+        self._force = force
+        self._folders: set[Path] = set()
+        self._links: dict[int, Path] = {}
+        # One scratch name a file, so that an export after a kill takes the place of what was left.
+        self._scratch = f".fsmount-{store.config['uuid'][:8]}-"
+        # Names by what they are where case does not count.
+        self._folds = False
+        self._written: dict[str, Path] = {}
+        self.summary = Summary()
+
+    async def export(self, path: bytes) -> None:
+        """Export the entry at `path` and everything under it; the store is running.
+
+        Raises :class:`DiskFull`; what else goes wrong with a file is listed in the summary.
+        """
+        self._dest.mkdir(parents=True, exist_ok=True)
+        self._folds = refused.folds_case(self._dest, f"{self._scratch}case")
+        folders = []
+        slots = trio.Semaphore(_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for name, inode in below(self._store, path):
+                target = self._dest / os.fsdecode(name)
+                if stat.S_ISDIR(inode.mode):
+                    with self._listed(target):
+                        target.mkdir(parents=True, exist_ok=True)
+                        folders.append((target, inode))
+                    continue
+                await slots.acquire()
+                # In order, so that a hard link finds its first name written.
+                if inode.nlink > 1:
+                    await self._guarded(inode, target, slots)
+                else:
+                    nursery.start_soon(self._guarded, inode, target, slots)
+        for target, inode in reversed(folders):
+            with self._listed(target):
+                self._attributes(target, inode)
+
+    async def to_differences(self, workers: Workers) -> None:
+        """Put `.jxl` files in the place of PNGs, the folder having been empty before.
+
+        A picture stays a PNG where its name, or that of the one before it, leaves open what hangs
+        on what. In each folder all differences are made before the first PNG goes, and PNGs go in
+        their order: the one a difference hangs on is there until the difference stands alone.
+        """
+        for folder in sorted(self._folders):
+            wanted = pairs(folder)
+            made: list[Path] = []
+            async with trio.open_nursery() as nursery:
+                for before, path in wanted:
+                    nursery.start_soon(self._to_difference, workers, before, path, made)
+            order = {path: at for at, (_, path) in enumerate(wanted)}
+            for path in sorted(made, key=order.__getitem__):
+                path.unlink()
+
+    async def _to_difference(
+        self, workers: Workers, before: Path, path: Path, made: list[Path]
+    ) -> None:
+        target = path.with_suffix(".jxl")
+        with self._listed(path):
+            info = path.stat()
+            data = await workers.run(difference, str(before), str(path))
+            if data is None or info.st_nlink > 1 or os.path.lexists(target):
+                return
+            scratch = path.with_name(f"{self._scratch}{path.stem}")
+            scratch.write_bytes(data)
+            if os.geteuid() == 0:
+                os.chown(scratch, info.st_uid, info.st_gid)
+            shutil.copystat(path, scratch)
+            scratch.replace(target)
+            made.append(path)
+
+    @contextmanager
+    def _listed(self, target: Path) -> Iterator[None]:
+        """What goes wrong with one file is listed, and the others come all the same."""
+        try:
+            yield
+        except FsmountError as error:
+            self.summary.problems.append((str(target), str(error)))
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise DiskFull(self._dest) from error
+            below_it = target.relative_to(self._dest)
+            self.summary.problems.append((str(target), refused.reason(below_it, error)))
+
+    async def _guarded(self, inode: Inode, target: Path, slots: trio.Semaphore) -> None:
+        try:
+            with self._listed(target):
+                await self._one(inode, target)
+        finally:
+            slots.release()
+            self._progress(1, inode.size)
+
+    async def _one(self, inode: Inode, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self._is_taken(target):
+            raise FsmountError(refused.CLASH)
+        if os.path.lexists(target):
+            if same(inode, target, target.lstat()):
+                self.summary.skipped += 1
+                self._note_links(inode, target)
+                return
+            if not self._force:
+                reason = "something else of this name is there; --force replaces it"
+                self.summary.problems.append((str(target), reason))
+                return
+        first = self._links.get(inode.ino)
+        scratch = target.with_name(f"{self._scratch}{inode.ino}")
+        scratch.unlink(missing_ok=True)
+        try:
+            if first is not None:
+                scratch.hardlink_to(first)
+            else:
+                await self._write(inode, scratch)
+                self._attributes(scratch, inode)
+            scratch.replace(target)
+            refused.check_listed(target)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+        self._note_links(inode, target)
+        self._folders.add(target.parent)
+        self.summary.files += 1
+        self.summary.bytes += inode.size
+
+    def _is_taken(self, target: Path) -> bool:
+        """Whether another file was exported under a name that means the same one there."""
+        if not self._folds:
+            return False
+        return self._written.setdefault(str(target).casefold(), target) != target
+
+    def _note_links(self, inode: Inode, target: Path) -> None:
+        if inode.nlink > 1:
+            self._links[inode.ino] = target
+
+    async def _write(self, inode: Inode, scratch: Path) -> None:
+        """The file itself, whatever it is, readable by its owner only."""
+        if stat.S_ISLNK(inode.mode):
+            scratch.symlink_to(os.fsdecode(inode.target or b""))
+        elif stat.S_ISREG(inode.mode):
+            with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                size = 0
+                async for data in slices(self._store, inode.ino):
+                    for start, end in nonzero_parts(data):
+                        file.seek(size + start)
+                        file.write(data[start:end])
+                    size += len(data)
+                file.truncate(size)
+        else:
+            os.mknod(scratch, stat.S_IFMT(inode.mode) | 0o600, inode.rdev)
+
+    def _attributes(self, target: Path, inode: Inode) -> None:
+        mode = stat.S_IMODE(inode.mode)
+        if os.geteuid() == 0:
+            # Where it cannot be given away it must not act as its owner.
+            given = mode
+            mode &= 0o777
+            with self._noted(inode, "owner"):
+                os.chown(target, inode.uid, inode.gid, follow_symlinks=False)
+                mode = given
+        # Before the permissions, which may forbid it.
+        for name, value in self._store.index.xattrs(inode.ino).items():
+            with self._noted(inode, f"attribute {os.fsdecode(name)}"):
+                os.setxattr(target, name, value, follow_symlinks=False)
+        if not stat.S_ISLNK(inode.mode):
+            with self._noted(inode, "permissions"):
+                target.chmod(mode)
+        os.utime(target, ns=(inode.atime_ns, inode.mtime_ns), follow_symlinks=False)
+
+    @contextmanager
+    def _noted(self, inode: Inode, what: str) -> Iterator[None]:
+        """What a filesystem does not take of a file is listed; the file itself stays."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
+            why = f"{what}: {error.strerror}"
+            self.summary.problems.append((os.fsdecode(self._store.index.path(inode.ino)), why))

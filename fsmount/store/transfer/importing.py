@@ -1,0 +1,446 @@
+"""Import: folders into a store without a mount.
+
+Sources are only read, unless they are to be deleted. A file appears in the store when all its bytes
+are staged, never half. What is there already with the same size and mtime is skipped, so an import
+may be killed at any moment and started again. Holes of sparse files are kept. A large file
+that does not fit is listed, and the others come in.
+
+A picture that a legacy folder keeps as a difference comes in as a whole PNG (`fsmount.legacy`).
+
+A source is deleted when its file has been encoded, its commit forced to the disk, read back from
+the store and compared. Of a difference that proves too little, since its picture was made from it:
+the difference between that picture and the one before it, both as the store has them, must also
+have the very samples of the `.jxl`. A run of differences goes as a whole, its last picture first:
+whatever is left after a kill can still be made from what is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from fsmount.errors import DiskFull, FsmountError
+from fsmount.legacy.archive import Archive
+from fsmount.legacy.pictures import same_picture
+from fsmount.legacy.runs import Run, Step, shown
+from fsmount.store.disk.disk import pread
+from fsmount.store.index import ROOT, Inode
+from fsmount.store.store import Store
+from fsmount.store.transfer.tree import (
+    NO_SPACE,
+    OUR_XATTRS,
+    SLICE,
+    Item,
+    Progress,
+    Summary,
+    find,
+    same,
+    slices,
+    walk,
+)
+
+# Staged files an import may run ahead of the encoder, so that staging does not grow without end.
+_AHEAD = 48
+# Sources that wait to be deleted: each time the encoder comes to rest.
+_DELETE_AT_ONCE = 256
+_ARCHIVE_BYTES = 128 << 20
+# Where a file of so many bytes finds no room a smaller one may; where a smaller one does not, the
+# disk is full.
+_LARGE = 1 << 20
+_STAT_BLOCK = 512
+
+# Inode, size and mtime: whether a file is still the one that was looked at.
+_Stamp = tuple[int, int, int]
+
+
+class Importer:
+    """Puts sources into a store; see :meth:`add`."""
+
+    def __init__(self, store: Store, progress: Progress, *, delete: bool = False) -> None:
+        self._store = store
+        self._progress = progress
+        self._delete = delete
+        self._archive = Archive(_ARCHIVE_BYTES, count=1)
+        self._taken: list[tuple[Item, int]] = []
+        self._waiting = 0
+        self.deleted = 0
+        self._links: dict[tuple[int, int], int] = {}
+        self.summary = Summary()
+        self.added: list[int] = []
+
+    async def add(self, source: Path, target: bytes) -> None:
+        """Import `source` (file or folder) as `target`; the store is running. Ends drained."""
+        await self.take(walk(source, target, self.summary))
+
+    async def take(self, items: Iterable[Item]) -> None:
+        """Import items, folders before what is in them. Ends drained."""
+        async with self._archive.running():
+            await self._take(items)
+
+    async def _take(self, items: Iterable[Item]) -> None:
+        folders: list[tuple[int, os.stat_result]] = []
+        for item in items:
+            try:
+                inode = await self._with_room(item)
+                if inode is None:
+                    continue
+                if stat.S_ISDIR(inode.mode):
+                    folders.append((inode.ino, item.info))
+                elif self._delete:
+                    self._taken.append((item, inode.ino))
+                    if len(self._taken) >= self._waiting + _DELETE_AT_ONCE:
+                        await self._delete_taken(final=False)
+            except OSError as error:
+                if error.errno in NO_SPACE and _needs(item) < _LARGE:
+                    raise DiskFull(self._store.path) from error
+                if error.filename == str(self._store.index.file):
+                    raise
+                self.summary.problems.append((str(item.source), error.strerror or str(error)))
+            while self._store.pending() > _AHEAD:
+                await trio.sleep(0.01)
+        await self._store.drain()
+        for ino, info in reversed(folders):
+            if ino != ROOT:
+                self._store.index.update(ino, mtime_ns=info.st_mtime_ns)
+        await self._store.durable()
+        await self._delete_taken(final=True)
+
+    async def _with_room(self, item: Item) -> Inode | None:
+        """As :meth:`_item`. A full disk may have room again once what is staged is encoded."""
+        try:
+            return await self._item(item)
+        except OSError as error:
+            if error.errno not in NO_SPACE or not self._store.pending():
+                raise
+        await self._store.drain()
+        return await self._item(item)
+
+    async def _item(self, item: Item) -> Inode | None:
+        """What stands in the store for a source, now or already; None: it cannot be had."""
+        data = None
+        step = self._step(item)
+        if step is not None:
+            there = find(self._store, _as_png(item).target)
+            known = there is not None and there.mtime_ns == item.info.st_mtime_ns
+            # An earlier version may have taken it for another picture.
+            if there is not None and known and not step.unsure:
+                return self._skip(item, there)
+            made = await self._archive.make(item.source.parent, os.fsencode(item.source.name))
+            data = made.data
+            if data is not None:
+                item = _as_png(item)
+                if there is not None and await self._shows(there, data):
+                    # Imported before it became a difference, with the bytes it had as a file.
+                    return self._skip(item, there)
+            elif not made.itself:
+                self.summary.problems.append((str(item.source), made.reason))
+                self._progress(1, item.info.st_size)
+                return None
+        there = find(self._store, item.target)
+        if stat.S_ISDIR(item.info.st_mode):
+            return self._folder(item, there)
+        if data is None and there is not None and same(there, item.source, item.info):
+            return self._skip(item, there)
+        if there is not None and stat.S_ISDIR(there.mode):
+            raise OSError(errno.EISDIR, "the store has a folder of this name")
+        inode = await self._file(item, there, data)
+        self.summary.files += 1
+        self.summary.bytes += inode.size
+        self._progress(1, item.info.st_size)
+        return inode
+
+    def _skip(self, item: Item, there: Inode) -> Inode:
+        self.summary.skipped += 1
+        self._note_links(item, there.ino)
+        self._progress(1, item.info.st_size)
+        return there
+
+    def _step(self, item: Item) -> Step | None:
+        """The difference that a source is."""
+        name = os.fsencode(item.source.name)
+        if not stat.S_ISREG(item.info.st_mode) or not name.endswith(b".jxl"):
+            return None
+        return self._archive.step(item.source.parent, name)
+
+    def _folder(self, item: Item, there: Inode | None) -> Inode:
+        if there is not None:
+            if not stat.S_ISDIR(there.mode):
+                raise OSError(errno.ENOTDIR, "the store has a file of this name")
+            return there
+        with self._store.index.transaction():
+            inode = self._create(item)
+            self._xattrs(item, inode.ino)
+        return inode
+
+    async def _file(self, item: Item, there: Inode | None, data: bytes | None) -> Inode:
+        """`data`: the bytes, where the source does not hold them as they are."""
+        index, staging = self._store.index, self._store.staging
+        key = (item.info.st_dev, item.info.st_ino)
+        known = self._links.get(key) if item.info.st_nlink > 1 else None
+        token = None
+        size = 0
+        if known is None and stat.S_ISREG(item.info.st_mode):
+            if data is None:
+                self._check_room(item)
+            token = staging.create()
+            size, stamp = await trio.to_thread.run_sync(self._copy, item, token, data)
+            if stamp != _stamp(item.info):
+                why = "it changed while it was read; import it again"
+                self.summary.problems.append((str(item.source), why))
+        try:
+            with index.transaction():
+                stale = self._remove(item.target, there) if there is not None else None
+                if known is not None:
+                    folder, name = self._parent(item.target)
+                    inode = index.link(folder, name, known, item.info.st_ctime_ns)
+                else:
+                    inode = self._create(item, token, size)
+                    self._xattrs(item, inode.ino)
+        except BaseException:
+            if token is not None:
+                staging.remove(token)
+            raise
+        if stale is not None:
+            self._store.discard(stale)
+        self._note_links(item, inode.ino)
+        if token is not None:
+            self._store.queue(inode.ino)
+            self.added.append(inode.ino)
+        return inode
+
+    def _check_room(self, item: Item) -> None:
+        """Raise OSError ENOSPC for a large file that does not fit, before it fills the disk."""
+        disk = os.statvfs(self._store.path)
+        if _needs(item) >= max(_LARGE, disk.f_bavail * disk.f_frsize):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _note_links(self, item: Item, ino: int) -> None:
+        """The other names of a file with hard links become names of the same inode."""
+        if item.info.st_nlink > 1:
+            self._links[item.info.st_dev, item.info.st_ino] = ino
+
+    def _copy(self, item: Item, token: int, whole: bytes | None) -> tuple[int, _Stamp]:
+        """Bytes staged, and what the source was when the last of them was read."""
+        disk, staging = self._store.disk, self._store.staging
+        fd = staging.open(token)
+        try:
+            if whole is not None:
+                return disk.pwrite(fd, whole, 0), _stamp(item.info)
+            with item.source.open("rb", buffering=0) as file:
+                source = file.fileno()
+                size = disk.copy(source, fd, os.fstat(source).st_size)
+                # Some files hold more than their size says (of /proc, say), and some grow.
+                while data := pread(source, SLICE, size):
+                    size += disk.pwrite(fd, data, size)
+                return size, _stamp(os.fstat(source))
+        except OSError:
+            staging.remove(token)
+            raise
+        finally:
+            disk.close(fd)
+
+    def _parent(self, path: bytes) -> tuple[int, bytes]:
+        folder, _, name = path.rpartition(b"/")
+        parent = find(self._store, folder)
+        if parent is None or not stat.S_ISDIR(parent.mode):
+            raise OSError(errno.ENOENT, "its folder could not be imported")
+        return parent.ino, name
+
+    def _create(self, item: Item, token: int | None = None, size: int = 0) -> Inode:
+        index = self._store.index
+        folder, name = self._parent(item.target)
+        info = item.info
+        special = stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)
+        target = os.fsencode(os.readlink(item.source)) if stat.S_ISLNK(info.st_mode) else None
+        inode = index.create(
+            folder,
+            name,
+            mode=info.st_mode,
+            uid=info.st_uid,
+            gid=info.st_gid,
+            now_ns=info.st_mtime_ns,
+            rdev=info.st_rdev if special else 0,
+            target=target,
+            staged=token,
+            size=len(target) if target is not None else size,
+        )
+        index.update(inode.ino, atime_ns=info.st_atime_ns)
+        return inode
+
+    def _remove(self, path: bytes, there: Inode) -> int | None:
+        """Take away a file that is imported anew; the token of the staged file it leaves."""
+        folder, name = self._parent(path)
+        left = self._store.index.unlink(folder, name, there.ctime_ns)
+        return None if left.nlink else self._store.index.purge(there.ino)
+
+    def _xattrs(self, item: Item, ino: int) -> None:
+        try:
+            names = os.listxattr(item.source, follow_symlinks=False)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                return
+            raise
+        for name in names:
+            raw = os.fsencode(name)
+            if not raw.startswith(OUR_XATTRS):
+                value = os.getxattr(item.source, name, follow_symlinks=False)
+                self._store.index.set_xattr(ino, raw, value)
+
+    # -- sources that go
+
+    def _run(self, item: Item) -> tuple[Path, bytes] | None:
+        """The run of differences a source is part of."""
+        folder = item.source.parent
+        place = self._archive.place(folder, os.fsencode(item.source.name))
+        return None if place is None else (folder, place[0])
+
+    async def _delete_taken(self, *, final: bool) -> None:
+        """Delete the sources taken so far; runs that are not all taken wait, unless `final`."""
+        if not self._taken:
+            return
+        await self._store.drain()
+        await self._store.durable()
+        taken, self._taken = self._taken, []
+        runs: dict[tuple[Path, bytes], list[tuple[Item, int]]] = {}
+        for item, ino in taken:
+            run = self._run(item)
+            if run is None:
+                if await self._is_stored(item, ino):
+                    self._unlink(item)
+            else:
+                runs.setdefault(run, []).append((item, ino))
+        for (folder, first), parts in runs.items():
+            await self._delete_run(folder, first, parts, final=final)
+        self._waiting = len(self._taken)
+
+    async def _delete_run(
+        self, folder: Path, first: bytes, parts: list[tuple[Item, int]], *, final: bool
+    ) -> None:
+        """Delete the files of a run if every picture of it is in the store."""
+        found = self._archive.scan(folder)
+        run = found.runs[found.places[first][0]]
+        names = list(_names(run))
+        taken = {os.fsencode(item.source.name) for item, _ in parts}
+        if left := [name for name in names if name not in taken]:
+            if not final:
+                self._taken += parts
+                return
+            why = f"kept, since {os.fsdecode(left[0])} of its run is not in the store"
+            self.summary.problems += [(str(item.source), why) for item, _ in parts]
+            return
+        order = {name: at for at, name in enumerate(names)}
+        parts.sort(key=lambda part: order[os.fsencode(part[0].source.name)])
+        # All are compared before the first goes: making a picture needs those before it.
+        kept = [item for item, ino in parts if not await self._is_stored(item, ino)]
+        if not kept:
+            kept = await self._not_proved(run, parts)
+        # The last goes first, and a twin before its PNG.
+        sources = [item for item, _ in parts]
+        while sources and not kept:
+            if not self._unlink(sources[-1]):
+                kept = sources[-1:]
+            del sources[-1]
+        if kept:
+            why = f"kept, since {kept[0].source.name} of its run is kept"
+            others = [item for item in sources if item not in kept]
+            self.summary.problems += [(str(item.source), why) for item in others]
+
+    async def _not_proved(self, run: Run, parts: list[tuple[Item, int]]) -> list[Item]:
+        """The first difference of a run that the pictures in the store do not give, listed.
+
+        The store is known to show the same as each file of the run.
+        """
+        taken = {os.fsencode(item.source.name): (item, ino) for item, ino in parts}
+        before = b""
+        for step in run:
+            item, ino = taken[step.name]
+            if self._archive.known.get(step, 0) < 0 or (step.unsure and not step.is_difference):
+                continue  # nothing hangs on it
+            try:
+                after = b"".join([part async for part in slices(self._store, ino)])
+                alike = not step.is_difference or await self._archive.gives(before, after, step)
+                reason = None if alike else "it is not the difference of the pictures in the store"
+            except (FsmountError, OSError) as error:
+                reason = str(error)
+            if reason is not None:
+                self.summary.problems.append((str(item.source), f"kept: {reason}"))
+                return [item]
+            before = after
+        return []
+
+    def _unlink(self, item: Item) -> bool:
+        try:
+            if _stamp(item.source.lstat()) != _stamp(item.info):
+                raise OSError(errno.EBUSY, "kept, since it changed meanwhile")
+            item.source.unlink()
+        except OSError as error:
+            self.summary.problems.append((str(item.source), error.strerror or str(error)))
+            return False
+        self.deleted += 1
+        return True
+
+    async def _is_stored(self, item: Item, ino: int) -> bool:
+        """Read a file back from the store and compare it; what keeps it from going is listed."""
+        try:
+            reason = await self._difference(item, self._store.index.inode(ino))
+        except FsmountError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            self.summary.problems.append((str(item.source), f"kept: {reason}"))
+        return reason is None
+
+    async def _shows(self, inode: Inode, data: bytes) -> bool:
+        """Whether a file of the store is this PNG, or another one of the same samples."""
+        if not stat.S_ISREG(inode.mode):
+            return False
+        stored = b"".join([part async for part in slices(self._store, inode.ino)])
+        return stored == data or await trio.to_thread.run_sync(same_picture, stored, data)
+
+    async def _difference(self, item: Item, inode: Inode) -> str | None:
+        """What keeps a source from being deleted."""
+        if not stat.S_ISREG(item.info.st_mode):
+            return None if same(inode, item.source, item.info) else "the store has another"
+        if inode.object_id is None:
+            return "it is not encoded yet"
+        if self._step(item) is not None:
+            made = await self._archive.make(item.source.parent, os.fsencode(item.source.name))
+            if made.data is not None:
+                shown_there = await self._shows(inode, made.data)
+                return None if shown_there else "the store has another picture"
+            if not made.itself:
+                return made.reason
+        with item.source.open("rb") as file:
+            async for data in slices(self._store, inode.ino):
+                if file.read(len(data)) != data:
+                    return "the store has other bytes"
+            return "it is longer than in the store" if file.read(1) else None
+
+
+def _names(run: Run) -> Iterator[bytes]:
+    """The files of a run in order, a twin behind its PNG."""
+    for step in run:
+        yield step.name
+        if step.twin is not None:
+            yield step.twin.name
+
+
+def _needs(item: Item) -> int:
+    """Bytes that a source takes on a disk, its holes left out."""
+    info = item.info
+    return min(info.st_size, info.st_blocks * _STAT_BLOCK) if stat.S_ISREG(info.st_mode) else 0
+
+
+def _as_png(item: Item) -> Item:
+    return replace(item, target=shown(item.target))
+
+
+def _stamp(info: os.stat_result) -> _Stamp:
+    return info.st_ino, info.st_size, info.st_mtime_ns

@@ -1,0 +1,197 @@
+"""Verify: the proof that a folder and a store, or a folder and a mount, hold the same files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from fsmount.errors import FsmountError
+from fsmount.legacy.archive import Archive
+from fsmount.legacy.pictures import same_picture
+from fsmount.legacy.runs import shown
+from fsmount.store.store import Store
+from fsmount.store.transfer.exporting import below
+from fsmount.store.transfer.tree import SLICE, Item, Progress, Summary, find, same, slices, walk
+
+_AT_ONCE = 4
+_ARCHIVE_BYTES = 128 << 20
+
+
+class Other(Protocol):
+    """What sources are compared with; `name` is for messages. Paths are bytes from its root."""
+
+    name: str
+
+    def mode(self, path: bytes) -> int | None:
+        """Mode with type bits of an entry, None if there is none."""
+
+    def same(self, path: bytes, item: Item) -> bool:
+        """Whether a link or device has the same target or number."""
+
+    def slices(self, path: bytes) -> AsyncIterator[bytes]:
+        """The bytes of a regular file."""
+
+    def below(self, path: bytes) -> Iterator[tuple[bytes, int]]:
+        """An entry and everything under it: (path, mode)."""
+
+
+class InStore:
+    """A store to compare with, open and running."""
+
+    name = "the store"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def mode(self, path: bytes) -> int | None:
+        """See :class:`Other`."""
+        inode = find(self._store, path)
+        return None if inode is None else inode.mode
+
+    def same(self, path: bytes, item: Item) -> bool:
+        """See :class:`Other`."""
+        inode = find(self._store, path)
+        return inode is not None and same(inode, item.source, item.info)
+
+    async def slices(self, path: bytes) -> AsyncIterator[bytes]:
+        """See :class:`Other`."""
+        inode = find(self._store, path)
+        assert inode is not None
+        async for data in slices(self._store, inode.ino):
+            yield data
+
+    def below(self, path: bytes) -> Iterator[tuple[bytes, int]]:
+        """See :class:`Other`."""
+        if find(self._store, path) is not None:
+            yield from ((name, inode.mode) for name, inode in below(self._store, path))
+
+
+class InFolder:
+    """A folder to compare with: a mount."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.name = str(root)
+
+    def _path(self, path: bytes) -> Path:
+        return self._root / os.fsdecode(path)
+
+    def mode(self, path: bytes) -> int | None:
+        """See :class:`Other`."""
+        try:
+            return self._path(path).lstat().st_mode
+        except FileNotFoundError:
+            return None
+
+    def same(self, path: bytes, item: Item) -> bool:
+        """See :class:`Other`."""
+        if stat.S_ISLNK(item.info.st_mode):
+            return os.readlink(self._path(path)) == os.readlink(item.source)
+        return self._path(path).lstat().st_rdev == item.info.st_rdev
+
+    async def slices(self, path: bytes) -> AsyncIterator[bytes]:
+        """See :class:`Other`."""
+        with self._path(path).open("rb", buffering=0) as file:
+            # The mount may be served by this machine's slowest disk: others go on meanwhile.
+            while data := await trio.to_thread.run_sync(file.read, SLICE):
+                yield data
+
+    def below(self, path: bytes) -> Iterator[tuple[bytes, int]]:
+        """See :class:`Other`."""
+        for item in walk(self._path(path), path, Summary()):
+            if item.target:
+                yield item.target, item.info.st_mode
+
+
+class Verifier:
+    """Compares folders with a store, names and bytes, in both directions.
+
+    `summary.files` counts the files compared and found equal, `total` all that should be. A picture
+    that a legacy folder keeps as a difference is compared as the PNG it stands for.
+    """
+
+    def __init__(self, other: Other, progress: Progress) -> None:
+        self._other = other
+        self._progress = progress
+        self._archive = Archive(_ARCHIVE_BYTES, count=1)
+        self.summary = Summary()
+        self.total = 0
+
+    async def verify(self, sources: Sequence[tuple[Path, bytes]]) -> None:
+        """Compare each source with the entry at its target; the store is running."""
+        seen: set[bytes] = set()
+        slots = trio.Semaphore(_AT_ONCE)
+        async with self._archive.running(), trio.open_nursery() as nursery:
+            for source, target in sources:
+                for item in walk(source, target, self.summary):
+                    if stat.S_ISDIR(item.info.st_mode):
+                        seen.add(item.target)
+                        mode = self._other.mode(item.target)
+                        if mode is None or not stat.S_ISDIR(mode):
+                            self._differs(item.source, f"no such folder in {self._other.name}")
+                        continue
+                    self.total += 1
+                    await slots.acquire()
+                    nursery.start_soon(self._compare, item, seen, slots)
+        for target in dict.fromkeys(target for _, target in sources):
+            for name, mode in self._other.below(target):
+                if name not in seen:
+                    seen.add(name)
+                    self.total += not stat.S_ISDIR(mode)
+                    self._differs(os.fsdecode(name), f"only in {self._other.name}")
+
+    def _differs(self, path: Path | str, reason: str) -> None:
+        self.summary.problems.append((str(path), reason))
+
+    async def _compare(self, item: Item, seen: set[bytes], slots: trio.Semaphore) -> None:
+        try:
+            reason = await self._difference(item, seen)
+        except FsmountError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        finally:
+            slots.release()
+            self._progress(1, item.info.st_size)
+        if reason:
+            self._differs(item.source, reason)
+        else:
+            self.summary.files += 1
+            self.summary.bytes += item.info.st_size
+
+    async def _difference(self, item: Item, seen: set[bytes]) -> str | None:
+        where = self._other.name
+        folder, name = item.source.parent, os.fsencode(item.source.name)
+        target, whole = item.target, None
+        if name.endswith(b".jxl") and self._archive.step(folder, name) is not None:
+            made = await self._archive.make(folder, name)
+            if made.data is not None:
+                target, whole = shown(target), made.data
+            elif not made.itself:
+                seen.add(shown(target))
+                return made.reason
+        seen.add(target)
+        mode = self._other.mode(target)
+        if mode is None:
+            return f"not in {where}"
+        if stat.S_IFMT(mode) != stat.S_IFMT(item.info.st_mode):
+            return f"another type of file in {where}"
+        if not stat.S_ISREG(mode):
+            alike = self._other.same(target, item)
+            return None if alike else f"another target or device in {where}"
+        if whole is not None:
+            there = b"".join([data async for data in self._other.slices(target)])
+            alike = there == whole or await trio.to_thread.run_sync(same_picture, there, whole)
+            return None if alike else f"another picture in {where}"
+        with item.source.open("rb") as file:
+            async for data in self._other.slices(target):
+                here = file.read(len(data))
+                if here != data:
+                    longer = len(here) < len(data) and data.startswith(here)
+                    return f"longer in {where}" if longer else f"other bytes in {where}"
+            return f"shorter in {where}" if file.read(1) else None

@@ -1,0 +1,1 @@
+"""Worker processes, caches, and frames in shared memory."""

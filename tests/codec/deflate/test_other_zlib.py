@@ -1,0 +1,121 @@
+"""A store that is read where the deflate engine gives other bytes: without the kernel, and with a
+zlib that is not the classic one. Errors with the reason, never wrong bytes; raw files are right."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from fsmount.codec.deflate import engine
+from fsmount.codec.deflate.deflate import known_answer
+from fsmount.errors import Damaged
+from fsmount.store.check import Report, check_contents, check_relations
+from fsmount.store.store import Store
+from tests.support.encoding import forget_caches, get, put
+from tests.support.frames import png, screens
+from tests.support.trees import make_store
+
+PICTURES = {b"%d.png" % number: png(frame) for number, frame in enumerate(screens(3))}
+FILES = PICTURES | {b"note.txt": b"some text"}
+
+
+@pytest.fixture(name="root")
+def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = make_store(tmp_path / "store", monkeypatch)
+
+    async def fill() -> None:
+        store = Store.open(root)
+        async with store.running(count=1):
+            for name, data in FILES.items():
+                put(store, name, data)
+            await store.drain()
+        assert store.stats()["objects"]["raw"] == 1
+        store.close()
+
+    trio.run(fill)
+    return root
+
+
+@pytest.fixture
+def other_zlib(monkeypatch: pytest.MonkeyPatch, root: Path) -> Iterator[None]:
+    """A zlib whose streams are right and others: it stops searching a level earlier."""
+
+    def pieces(raw: bytes, level: int, strategy: int, mem: int, bits: int) -> Iterator[bytes]:
+        maker = zlib.compressobj(max(1, level - 1), zlib.DEFLATED, -bits, mem, strategy)
+        yield maker.compress(raw)
+        yield maker.flush()
+
+    monkeypatch.setattr(engine, "NATIVE", False)
+    monkeypatch.setattr(engine, "zlib_pieces", pieces)
+    engine.remember(0)
+    forget_caches()
+    yield
+    forget_caches()
+
+
+async def read_all(root: Path) -> dict[bytes, bytes | str]:
+    """The bytes of each file, or why not."""
+    found: dict[bytes, bytes | str] = {}
+    store = Store.open(root, read_only=True)
+    try:
+        async with store.running(count=1):
+            for path, node in store.index.walk():
+                try:
+                    found[path] = await get(store, node.ino)
+                except Damaged as error:
+                    found[path] = str(error)
+    finally:
+        store.close()
+    return found
+
+
+def test_the_engine_here_gives_the_bytes(root: Path) -> None:
+    assert trio.run(read_all, root) == FILES
+
+
+@pytest.mark.usefixtures("other_zlib")
+def test_other_bytes_are_an_error_with_the_reason(root: Path) -> None:
+    found = trio.run(read_all, root)
+    assert found[b"note.txt"] == FILES[b"note.txt"]
+    for name in PICTURES:
+        assert "another hash" in str(found[name])
+
+
+@pytest.mark.usefixtures("other_zlib")
+def test_it_is_told_at_the_start_and_by_check(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert not known_answer()
+
+    async def check() -> Report:
+        store = Store.open(root, read_only=True)
+        try:
+            report = check_relations(store)
+            async with store.running(count=1):
+                await check_contents(store, report, lambda count: None)
+            return report
+        finally:
+            store.close()
+
+    report = trio.run(check)
+    assert "zlib is not the classic one" in caplog.text
+    assert {name.encode() for _, _, files in report.findings for name in files} == set(PICTURES)
+
+
+@pytest.mark.usefixtures("other_zlib")
+def test_new_files_are_kept_raw_and_come_back(root: Path) -> None:
+    new = png(screens(4, seed=9)[3], level=9)
+
+    async def add() -> bytes:
+        store = Store.open(root)
+        try:
+            async with store.running(count=1):
+                ino = put(store, b"new.png", new)
+                await store.drain()
+                return await get(store, ino)
+        finally:
+            store.close()
+
+    assert trio.run(add) == new

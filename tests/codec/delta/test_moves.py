@@ -1,0 +1,167 @@
+"""What has moved is found at its new place, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsmount.codec.deflate import engine
+from fsmount.codec.delta import delta, moves
+from fsmount.codec.delta.delta import TILE, Copy, Layer
+from fsmount.codec.png.samples import Frame
+from fsmount.store.frames import planner as planning
+from tests.support.encoding import Line
+from tests.support.frames import png, scrolled
+
+pytestmark = pytest.mark.usefixtures("both_engines")
+
+
+def layer(
+    frame: Frame, own: np.ndarray[tuple[int, int], np.dtype[np.bool_]] | None = None
+) -> Layer:
+    """A layer that coded all tiles of a frame, or some."""
+    tiles = delta.split(frame)
+    coded = np.ones(tiles.shape[:2], bool) if own is None else own
+    index = np.full(coded.shape, -1, np.int32)
+    index[coded] = np.arange(np.count_nonzero(coded))
+    shape = (frame.shape[0], frame.shape[1], frame.shape[2])
+    return Layer(shape, np.ascontiguousarray(tiles[coded]), index)
+
+
+def noise(seed: int, height: int = 128, width: int = 160, channels: int = 3) -> Frame:
+    source = np.random.default_rng(seed)
+    return source.integers(0, 256, (height, width, channels), np.uint8)
+
+
+def every(frame: Frame) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    return np.ones(delta.tile_grid(frame.shape), bool)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_both_engines_hash_windows_alike(
+    kind: type[np.uint8] | type[np.uint16], channels: int
+) -> None:
+    if not engine.NATIVE:
+        pytest.skip("nothing to compare with")
+    top = np.iinfo(kind).max + 1
+    source = np.random.default_rng(channels)
+    for height, width in ((16, 16), (16, 40), (33, 16), (50, 61)):
+        frame: Frame = source.integers(0, top, (height, width, channels)).astype(kind)
+        found = moves._windows(frame)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "NATIVE", False)
+            assert (moves._windows(frame) == found).all()
+        tile = frame[np.newaxis, :TILE, :TILE]
+        assert moves._tiles(tile)[0] == found[0, 0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    dx=st.integers(-40, 40),
+    dy=st.integers(-40, 40),
+    channels=st.integers(1, 4),
+    wide=st.booleans(),
+)
+def test_a_shifted_frame_is_found(dx: int, dy: int, channels: int, wide: bool) -> None:
+    before = noise(1, channels=channels)
+    if wide:
+        before = before.astype(np.uint16) * 257
+    frame = np.roll(before, (-dy, -dx), (0, 1))
+    found = moves.find(frame, every(frame), {7: layer(before)})
+    assert found[0][0] == Copy(7, dx, dy)
+    for copy, mask in found:
+        for row, column in np.argwhere(mask) * TILE:
+            top, left = row + copy.dy, column + copy.dx
+            shown = before[top : top + TILE, left : left + TILE]
+            assert (frame[row : row + TILE, column : column + TILE] == shown).all()
+    assert not np.logical_and.reduce([mask for _, mask in found]).any() or len(found) == 1
+
+
+def test_nothing_is_found_in_other_pixels() -> None:
+    assert moves.find(noise(1), every(noise(1)), {7: layer(noise(2))}) == []
+
+
+def test_only_what_is_wanted_is_looked_for() -> None:
+    wanted = every(noise(1))
+    wanted[3:] = False
+    ((copy, mask),) = moves.find(noise(1), wanted, {7: layer(noise(1))})
+    assert copy == Copy(7)
+    assert (mask == wanted).all()
+    wanted[1:] = False
+    assert moves.find(noise(1), wanted, {7: layer(noise(1))}) == [], "too few to be worth it"
+
+
+def test_pixels_that_were_not_coded_are_not_used() -> None:
+    own = every(noise(1))
+    own[:, 5:] = False
+    frame = np.roll(noise(1), (-3, 5), (0, 1))
+    ((copy, mask),) = moves.find(frame, every(frame), {7: layer(noise(1), own)})
+    assert copy == Copy(7, -5, 3)
+    assert not mask[:, 6:].any()
+    assert mask[1:6, 1:5].all()
+
+
+@pytest.mark.parametrize(
+    "other", [noise(1, channels=4), noise(1).astype(np.uint16), noise(1, 8, 160), noise(1, 160, 8)]
+)
+def test_layers_of_another_kind_are_left_out(other: Frame) -> None:
+    assert moves.find(noise(1), every(noise(1)), {7: layer(other)}) == []
+
+
+def test_a_layer_without_tiles_is_left_out() -> None:
+    frame = noise(1)
+    nothing = np.zeros_like(every(frame))
+    assert moves.find(frame, every(frame), {7: layer(frame, nothing)}) == []
+
+
+def test_a_frame_of_one_pattern_takes_its_time_but_ends() -> None:
+    """Every tile stands everywhere: nothing says where it came from."""
+    frame = np.tile(noise(1, 8, 8), (40, 40, 1))
+    found = moves.find(frame, every(frame), {7: layer(frame)})
+    assert len(found) <= moves.MAX_MOVES
+
+
+def test_a_page_that_scrolls_is_coded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "without").mkdir()
+    line, without = Line(tmp_path), Line(tmp_path / "without")
+    frames = scrolled(6)
+    for frame in frames:
+        line.add(png(frame))
+    line.check()
+    sizes = [len(encoded.entry.payload) for encoded in line.encoded.values()]
+    assert not any(encoded.fell_back for encoded in line.encoded.values())
+    # What moved is remembered: the frame that stays codes nothing of the page again.
+    assert max(sizes[3::2]) < 300
+    monkeypatch.setattr(planning, "MAX_NEAR", 0)
+    for frame in frames:
+        without.add(png(frame))
+    assert sum(sizes) < 0.6 * sum(len(e.entry.payload) for e in without.encoded.values())
+
+
+def test_what_moved_survives_a_new_start(tmp_path: Path) -> None:
+    line = Line(tmp_path)
+    frames = scrolled(3)
+    rows: list[tuple[int, bytes]] = []
+    for frame in frames[:5]:
+        seen = line.look(png(frame)).seen
+        assert seen is not None
+        line.add(png(frame))
+        number = len(line.places)
+        other = planning.Planner()
+        other.load(seen.geometry, rows)
+        encoded = line.encoded[number]
+        rows.append((number, other.encoded(seen, encoded.layout, number, anchor=0, size=1 << 20)))
+    assert seen is not None
+    fresh = planning.Planner()
+    fresh.load(seen.geometry, rows)
+    plan = fresh.plan(seen)
+    assert not (plan.tiles == delta.OWN).any()
+    assert any(isinstance(s, Copy) and s.dy for s in plan.sources)
+    line.planner = fresh
+    line.add(png(frames[5]))
+    line.check()

@@ -1,0 +1,84 @@
+"""The benchmarks themselves: a rival that loses a byte is found out, costs are measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.bench.blog import Blog
+from tests.bench.measure import quantiles, size_of, spend
+from tests.bench.methods import Method, Opener, Wrong, run
+from tests.bench.stills import JpegXl
+from tests.support.frames import png, screens
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    made = [tmp_path / f"{number}.png" for number in range(4)]
+    for path, frame in zip(made, screens(len(made)), strict=True):
+        path.write_bytes(png(frame))
+    return made
+
+
+class Copies:
+    """Keeps the files as they are; `lie` is what a lying one gives instead of a picture."""
+
+    name = "copies"
+    gives = "files"
+
+    def __init__(self, lie: bytes | None = None) -> None:
+        self.lie = lie
+
+    def missing(self) -> str | None:
+        return None
+
+    def store(self, files: Sequence[Path], folder: Path) -> None:
+        for path in files:
+            (folder / path.name).write_bytes(path.read_bytes())
+
+    def size(self, folder: Path) -> int:
+        return size_of(folder)
+
+    def read_all(self, folder: Path, out: Path) -> None:
+        self.store(sorted(folder.iterdir()), out)
+
+    @contextmanager
+    def opener(self, folder: Path) -> Iterator[Opener]:
+        yield lambda number: self.lie or sorted(folder.iterdir())[number].read_bytes()
+
+
+@pytest.mark.parametrize("method", [Copies(), Blog(), JpegXl(1)])
+def test_a_method_comes_to_a_row(method: Method, files: list[Path], tmp_path: Path) -> None:
+    row = run(method, files, tmp_path / "scratch", 3)
+    assert row.bytes > 1000
+    assert row.in_rate > 0 < row.out_rate
+    assert row.in_peak_bytes > 1 << 20
+    assert len(row.open_ms) == 4
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_a_lie_is_found_out(files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(Wrong, match="not what was given"):
+        run(Copies(b"no picture"), files, tmp_path / "scratch", 1)
+
+
+def test_costs_are_those_of_the_action() -> None:
+    cost = spend(_busy)
+    assert 0.5 < cost.cpu_s < 5
+    assert cost.peak_bytes > 50 << 20
+
+
+def _busy() -> None:
+    held = bytearray(b"x") * (50 << 20)
+    # Long enough that its memory is looked at also where others keep the processors busy.
+    end = time.process_time() + 0.6
+    while time.process_time() < end:
+        held[0] ^= 1
+
+
+def test_quantiles() -> None:
+    assert quantiles(range(100)) == (50, 90, 99, 99)

@@ -1,0 +1,69 @@
+"""The reference of the commands says what the program says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from fsmount.cli.app import group
+from tests.support.paths import CHECKOUT
+
+ROOT = CHECKOUT
+PAGE = (ROOT / "docs" / "commands.md").read_text()
+
+
+def commands(around: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(around)
+    for name in around.list_commands(context):
+        command = around.get_command(context, name)
+        assert command is not None
+        yield before + name, command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before}{name} ")
+
+
+COMMANDS = list(commands(group))
+
+
+def test_the_page_is_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "contrib" / "commands")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == PAGE, "run: python contrib/commands > docs/commands.md"
+
+
+def sections() -> dict[str, str]:
+    """Heading -> text under it."""
+    parts = re.split(r"^## (.+)$", PAGE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_command_has_its_section() -> None:
+    assert list(sections()) == [name for name, _ in COMMANDS]
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS)
+def test_every_option_is_there(name: str, command: click.Command) -> None:
+    text = sections()[name]
+    assert f"fsmount {name} [OPTIONS]" in text
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            assert parameter.make_metavar(click.Context(command)) in text
+            continue
+        assert isinstance(parameter, click.Option)
+        assert parameter.help
+        for spelling in parameter.opts:
+            assert re.search(rf"[`, ]{spelling}\b", text)
+    example = text[text.index("```sh\n") :]
+    assert re.search(rf"^fsmount {name} ", example, re.MULTILINE)
+
+
+def test_exit_codes_and_variables() -> None:
+    for code in (0, 1, 2, 3, 10, 11, 12, 13, 20, 30):
+        assert re.search(rf"\b{code} [a-zF]", PAGE)
+    for variable in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_LOG", "NO_COLOR"):
+        assert variable in PAGE

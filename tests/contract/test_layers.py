@@ -1,0 +1,293 @@
+"""The layer law: imports point down only, and each dangerous thing stands in one place."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fsmount
+
+PACKAGE = Path(fsmount.__file__).parent
+# A room may import itself and what is named here.
+ROOMS = {
+    "folder": set(),
+    "errors": {"folder"},
+    "quoting": set(),
+    "refused": set(),
+    "codec": {"errors", "folder"},
+    "legacy": {"codec", "errors"},
+    "store": {"legacy", "codec", "errors", "folder", "refused"},
+    "mount": {"store", "codec", "errors", "folder", "quoting"},
+    # Beside the store: it shares its workers and caches, never its files.
+    "album": {"codec", "errors", "refused"},
+    "cli": {"mount", "album", "store", "legacy", "codec", "errors", "folder", "quoting"},
+    # The package itself holds the version, for everybody.
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+# What may be imported only there.
+ONLY = {
+    "pyfuse3": {"mount"},
+    "pyfuse3_asyncio": {"mount"},
+    "jxlpy": {"codec/images/jxl.py"},
+    "imagecodecs": {"codec/images/extra.py"},
+    # fuse.py and app.py translate what the index raises, for the kernel and for people.
+    "apsw": {"store/index/__init__.py", "store/index/database.py", "mount/fuse.py", "cli/app.py"},
+    "sqlite3": set(),
+    "av": {"album/video.py"},
+    "pillow_heif": {"album/photos.py"},
+    "click": {"cli"},
+    "rich": {"cli"},
+}
+# Calls that change files, by name; in store/ they stand in disk.py alone.
+CHANGES = {
+    "rename",
+    "renames",
+    "replace",
+    "unlink",
+    "remove",
+    "rmdir",
+    "removedirs",
+    "mkdir",
+    "makedirs",
+    "link",
+    "symlink",
+    "fsync",
+    "fdatasync",
+    "sync",
+    "truncate",
+    "ftruncate",
+    "write",
+    "pwrite",
+    "writev",
+    "pwritev",
+    "sendfile",
+    "copy_file_range",
+    "posix_fallocate",
+    "mknod",
+    "mkfifo",
+    "chmod",
+    "fchmod",
+    "chown",
+    "fchown",
+    "lchown",
+    "utime",
+    "setxattr",
+    "removexattr",
+    "write_bytes",
+    "write_text",
+    "touch",
+    "hardlink_to",
+    "symlink_to",
+    "rmtree",
+    "copy",
+    "copyfile",
+    "copy2",
+    "move",
+    "mkstemp",
+    "mkdtemp",
+}
+# (module, function of CHANGES or "open") that are meant.
+EXCEPTIONS = {
+    # The lock is no part of what is stored.
+    ("store/lock.py", "open"),
+    ("store/lock.py", "ftruncate"),
+    ("store/lock.py", "pwrite"),
+    # A store of its own that goes again.
+    ("store/transfer/estimating.py", "open"),
+    # A source that was imported is no part of the store.
+    ("store/transfer/importing.py", "unlink"),
+}
+# These write outside the store: the files they give back.
+OUTSIDE = {"store/transfer/exporting.py"}
+SQL = ("SELECT ", "INSERT ", "UPDATE ", "DELETE FROM", "PRAGMA ", "CREATE TABLE", "BEGIN IMMEDIATE")
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def room_of(name: str) -> str:
+    return name.removesuffix(".py").split("/", maxsplit=1)[0]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of all imports, wherever they stand; relative ones are not allowed."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            assert node.module is not None
+            yield node.module
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield ast.unparse(node.args[0]).strip("'\"")
+
+
+def wrong_imports(name: str, tree: ast.AST) -> list[str]:
+    room = room_of(name)
+    wrong = []
+    for found in imports(tree):
+        top, _, rest = found.partition(".")
+        if top == "fsmount" and rest:
+            target = rest.split(".", maxsplit=1)[0]
+            if target in ROOMS and target != room and target not in ROOMS[room]:
+                wrong.append(found)
+        elif top in ONLY and name not in ONLY[top] and room not in ONLY[top]:
+            wrong.append(found)
+    return wrong
+
+
+def writes(call: ast.Call) -> bool:
+    """Whether an ``open`` may change a file: anything but a plain mode for reading."""
+    name = ast.unparse(call.func)
+    if name == "os.open":
+        return True
+    at = 1 if name == "open" else 0
+    mode = call.args[at] if len(call.args) > at else None
+    for keyword in call.keywords:
+        if keyword.arg == "mode":
+            mode = keyword.value
+    if mode is None:
+        return False
+    return not (isinstance(mode, ast.Constant) and mode.value in ("r", "rb", "rt"))
+
+
+def is_disk(call: ast.Call) -> bool:
+    """Calls of a Disk, of a descriptor's owner (Pack, Index) or of an import of a plain value."""
+    assert isinstance(call.func, ast.Attribute)
+    owner = ast.unparse(call.func.value)
+    return owner.split(".")[-1] in ("disk", "_disk")
+
+
+def changes(name: str, tree: ast.AST) -> list[str]:
+    """Calls that change files, other than through a Disk."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        function = ast.unparse(node.func)
+        last = function.split(".")[-1]
+        if last == "open":
+            if isinstance(node.func, ast.Attribute) and (is_disk(node) or "staging" in function):
+                continue
+            bad = writes(node)
+        elif isinstance(node.func, ast.Attribute) and not is_disk(node):
+            owner = function.rsplit(".", maxsplit=1)[0]
+            # Methods of our own with such names, and of values that are no files.
+            ours = owner.split(".")[-1] in ("self", "index", "_index", "staging", "_staging", "str")
+            bad = last in CHANGES and not ours
+            bad = bad and not (last == "fsync" and owner in ("pack", "self._pack"))
+            bad = bad and not (last == "replace" and len(node.args) == 2 and owner != "os")
+            bad = bad and not (last == "copy" and not node.args)
+        else:
+            bad = False
+        if bad and (name, last) not in EXCEPTIONS:
+            found.append(f"{name}:{node.lineno} {ast.unparse(node)}")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    assert room_of(name_of(path)) in ROOMS, "a room that the law does not know"
+    assert wrong_imports(name_of(path), ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_sql_stands_in_the_index(path: Path) -> None:
+    if name_of(path).startswith("store/index/"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not node.value.startswith(SQL), f"line {node.lineno}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if room_of(name_of(path)) == "store"], ids=name_of
+)
+def test_the_store_is_changed_through_the_disk(path: Path) -> None:
+    if name_of(path) == "store/disk/disk.py" or name_of(path) in OUTSIDE:
+        return
+    assert changes(name_of(path), ast.parse(path.read_text())) == []
+
+
+# -- the law itself notices
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("codec/x.py", "from fsmount.store.index import Index"),
+        ("codec/x.py", "from fsmount import store"),
+        ("codec/x.py", "import fsmount.mount.vfs"),
+        ("store/x.py", "def f():\n    from fsmount.mount import vfs"),
+        ("store/x.py", "if TYPE_CHECKING:\n    import fsmount.cli.main"),
+        ("store/x.py", "import importlib\nimportlib.import_module('fsmount.mount')"),
+        ("mount/x.py", "from fsmount.album import x"),
+        ("album/x.py", "from fsmount.mount import x"),
+        ("album/x.py", "from fsmount.store import x"),
+        ("album/jobs.py", "import av"),
+        ("mount/x.py", "from fsmount.cli import x"),
+        ("errors.py", "from fsmount.codec import x"),
+        ("store/x.py", "import pyfuse3"),
+        ("codec/images/webp.py", "import jxlpy"),
+        ("store/frames/jobs.py", "import imagecodecs"),
+        ("store/packs/pack.py", "from apsw import Connection"),
+        ("mount/vfs.py", "import apsw"),
+        ("store/x.py", "import sqlite3"),
+        ("store/x.py", "import rich.console"),
+    ],
+)
+def test_a_wrong_arrow_is_found(name: str, line: str) -> None:
+    assert wrong_imports(name, ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "os.rename(a, b)",
+        "os.replace(a, b)",
+        "path.rename(b)",
+        "path.replace(b)",
+        "path.unlink()",
+        "os.fsync(fd)",
+        "os.open(path, 0)",
+        "open(path, 'wb')",
+        "open(path, mode='a')",
+        "open(path, mode)",
+        "path.open('r+b')",
+        "path.write_bytes(b'')",
+        "path.mkdir()",
+        "shutil.rmtree(path)",
+        "os.pwrite(fd, b'', 0)",
+        "os.truncate(path, 0)",
+        "path.chmod(0)",
+    ],
+)
+def test_a_change_past_the_disk_is_found(line: str) -> None:
+    assert changes("store/x.py", ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "self._disk.unlink(path)",
+        "disk.rename(a, b)",
+        "open(path)",
+        "path.open('rb', buffering=0)",
+        "'a'.replace('b', 'c')",
+        "replace(plan, tiles=tiles)",
+        "array.copy()",
+        "os.pread(fd, 1, 0)",
+    ],
+)
+def test_what_changes_nothing_is_let_alone(line: str) -> None:
+    assert changes("store/x.py", ast.parse(line)) == []

@@ -1,0 +1,434 @@
+"""Plans: they never cost a byte, and they stay within their bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsmount.codec.delta import delta
+from fsmount.codec.delta.delta import OWN, Copy, Fill, Layout
+from fsmount.codec.png.samples import Frame
+from fsmount.store import config
+from fsmount.store import store as store_module
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import planner as planning
+from fsmount.store.frames.planner import (
+    KEY_BYTES,
+    Plan,
+    Planner,
+    Sighting,
+    dump_keys,
+    dump_within,
+    load_keys,
+    tile_keys,
+)
+from fsmount.store.index import Object
+from fsmount.store.ingest import encoder
+from fsmount.store.store import Store
+from tests.support.encoding import Inline, Line, forget_caches, get, put
+from tests.support.frames import png, screens
+from tests.support.pngs import chunk
+
+
+def sighting(frame: Frame) -> Sighting:
+    is_flat, colours = delta.flat(frame)
+    height, width, channels = frame.shape
+    shape = (height, width, channels)
+    return Sighting(shape, frame.dtype.name, delta.signatures(frame), is_flat, colours)
+
+
+def follow(planner: Planner, frame: Frame, number: int, *, simple: bool = True) -> Plan:
+    """Plan a frame and note it as encoded just so."""
+    seen = sighting(frame)
+    plan = planner.plan(seen)
+    coded = layout(seen, plan, simple=simple)
+    planner.encoded(seen, coded, number, anchor=plan.anchor, size=1 << 20)
+    return plan
+
+
+def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> Layout:
+    """A frame encoded as planned, without residuals or (not simple) with some from a colour."""
+    prediction = np.zeros_like(plan.tiles)
+    sources = plan.sources
+    if not simple:
+        sources = (*sources, Fill((0,) * seen.shape[2]))
+        prediction[:] = len(sources)
+    dtype = np.dtype(np.uint8) if seen.dtype == "uint8" else np.dtype(np.uint16)
+    return Layout(seen.shape, dtype, plan.tiles, sources, prediction)
+
+
+def noise(seed: int, rows: int = 6, columns: int = 8) -> Frame:
+    source = np.random.default_rng(seed)
+    return source.integers(0, 256, (16 * rows, 16 * columns, 3), np.uint8)
+
+
+def objects(plan: Plan) -> set[int]:
+    return {source.object for source in plan.sources if isinstance(source, Copy)}
+
+
+def test_the_first_frame_is_coded_whole() -> None:
+    plan = Planner().plan(sighting(noise(1)))
+    assert (plan.tiles == OWN).all()
+    assert plan.sources == ()
+    assert not plan.guess.any()
+    assert plan.anchor == 0
+
+
+def test_an_equal_frame_is_all_copies() -> None:
+    planner = Planner()
+    follow(planner, noise(1), 1)
+    plan = follow(planner, noise(1), 2)
+    assert (plan.tiles == 1).all()
+    assert plan.sources == (Copy(1),)
+    assert plan.anchor == 1
+    assert follow(planner, noise(1), 3).sources == (Copy(1),), "copies name who coded the pixels"
+
+
+def test_only_what_is_new_is_coded() -> None:
+    planner = Planner()
+    follow(planner, noise(1), 1)
+    changed = noise(1)
+    changed[20, 40] ^= 1
+    plan = follow(planner, changed, 2)
+    assert np.argwhere(plan.tiles == OWN).tolist() == [[1, 2]]
+    assert plan.guess[1, 2] == 1, "predicted from what stood there"
+    back = follow(planner, noise(1), 3)
+    assert objects(back) == {1}
+    again = follow(planner, changed, 4)
+    assert objects(again) == {1, 2}
+    assert not (again.tiles == OWN).any()
+
+
+def test_an_object_with_residuals_is_not_predicted_from() -> None:
+    planner = Planner()
+    follow(planner, noise(1), 1, simple=False)
+    changed = noise(1)
+    changed[20, 40] ^= 1
+    assert not planner.plan(sighting(changed)).guess.any()
+
+
+def test_a_frame_mostly_new_is_coded_whole() -> None:
+    planner = Planner()
+    follow(planner, noise(1), 1)
+    frame = noise(2)
+    frame[:16, :32] = noise(1)[:16, :32]
+    assert (planner.plan(sighting(frame)).tiles == OWN).all()
+
+
+def test_flat_tiles_that_nobody_coded_are_fills() -> None:
+    planner = Planner()
+    follow(planner, noise(1), 1)
+    frame = noise(1)
+    frame[:16, :64] = 7
+    frame[16:32, :16] = (1, 2, 3)
+    plan = planner.plan(sighting(frame))
+    assert not (plan.tiles == OWN).any()
+    fills = {source for source in plan.sources if isinstance(source, Fill)}
+    assert fills == {Fill((7, 7, 7)), Fill((1, 2, 3))}
+
+
+def test_the_number_of_fills_is_bounded() -> None:
+    planner = Planner()
+    follow(planner, noise(1), 1)
+    frame = noise(1)
+    for column in range(8):
+        frame[:16, 16 * column : 16 * column + 16] = column
+        frame[16:32, 16 * column : 16 * column + 16] = 100 + column
+    plan = planner.plan(sighting(frame))
+    assert sum(isinstance(source, Fill) for source in plan.sources) == planning.MAX_FILLS
+
+
+def test_no_frame_touches_too_many_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "MAX_OBJECTS", 5)
+    planner = Planner()
+    frame = noise(1)
+    follow(planner, frame, 1)
+    for number in range(2, 40):
+        row, column = divmod(number, 8)
+        frame = frame.copy()
+        frame[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = noise(number, 1, 1)
+        plan = follow(planner, frame, number)
+        assert len(objects(plan)) <= 5
+        assert 1 in objects(plan), "the object that covers most was dropped"
+
+
+def test_slots_never_run_out() -> None:
+    planner = Planner()
+    frame = noise(1)
+    for number in range(1, 120):
+        frame = frame.copy()
+        source = np.random.default_rng(number)
+        for _ in range(4):
+            row, column = source.integers(0, 6), source.integers(0, 8)
+            area = np.s_[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+            frame[area] = number if source.random() < 0.3 else noise(number * 7, 1, 1)
+        plan = follow(planner, frame, number)
+        assert len(plan.sources) <= delta.MAX_SLOTS
+        assert_newest(planner.book(sighting(frame).geometry))
+        used = set(np.unique(plan.tiles).tolist()) | set(np.unique(plan.guess).tolist())
+        assert all(plan.sources[slot - 1] is not None for slot in used - {0})
+        assert len(objects(plan)) <= planning.MAX_OBJECTS
+        filled = [source for source in plan.sources if source is not None]
+        assert len(filled) == len(set(filled)), "one source in two slots"
+
+
+def test_frames_of_another_geometry_share_nothing() -> None:
+    planner = Planner()
+    follow(planner, noise(1), 1)
+    wide = np.zeros((96, 144, 3), np.uint8)
+    wide[:, :128] = noise(1)
+    for other in (wide, noise(1).astype(np.uint16), np.dstack([noise(1), noise(1)[..., :1]])):
+        assert planner.plan(sighting(other)).sources == ()
+
+
+def test_the_same_tile_at_another_place_is_another_key() -> None:
+    frame = np.zeros((32, 32, 1), np.uint8)
+    assert len(np.unique(tile_keys(delta.signatures(frame)))) == 4
+
+
+def assert_newest(book: planning.Book) -> None:
+    """What is remembered of the newest frame is what a look-up of each tile would say."""
+    if book.newest is not None:
+        keys, origins = book.newest
+        wanted = [book.origin.get(key, 0) for key in keys.ravel().tolist()]
+        assert origins.ravel().tolist() == wanted
+
+
+def test_books_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "MAX_TILES", 200)
+    planner = Planner()
+    for number in range(1, 30):
+        seen = sighting(noise(number))
+        follow(planner, noise(number), number)
+        book = planner.book(seen.geometry)
+        assert len(book.origin) <= 200
+        assert sum(map(len, book.keys_of.values())) <= 200
+        assert_newest(book)
+    assert len(book.keys_of) == 4
+    assert (planner.plan(sighting(noise(1))).tiles == OWN).all(), "long forgotten"
+    assert not (planner.plan(sighting(noise(28))).tiles == OWN).any()
+
+
+def test_a_book_forgets_what_objects_without_tiles_leave() -> None:
+    planner = Planner()
+    for number in range(1, 200):
+        follow(planner, noise(1), number)
+    book = planner.book(sighting(noise(1)).geometry)
+    assert list(book.keys_of) == [1]
+    assert book.simple == {1}
+
+
+def test_the_number_of_books_is_bounded() -> None:
+    planner = Planner()
+    geometries = []
+    for columns in range(1, planning.MAX_BOOKS + 3):
+        seen = sighting(noise(1, 1, columns))
+        geometries.append(seen.geometry)
+        planner.plan(seen)
+        planner.plan(sighting(noise(1, 1, 1)))
+    assert planner.knows(geometries[0])
+    assert sum(map(planner.knows, geometries)) == planning.MAX_BOOKS
+    assert not planner.knows(geometries[1])
+
+
+def test_a_forgotten_object_is_not_used_again() -> None:
+    planner = Planner()
+    follow(planner, noise(1), 1)
+    changed = noise(1)
+    changed[0, 0] ^= 1
+    follow(planner, changed, 2)
+    planner.forget(1)
+    planner.forget(77)
+    plan = planner.plan(sighting(changed))
+    assert 1 not in objects(plan)
+    assert plan.anchor != 1
+
+
+def test_what_is_dumped_loads() -> None:
+    planner, other = Planner(), Planner()
+    stored = []
+    frames = screens(6)
+    for number, frame in enumerate(frames, start=1):
+        seen = sighting(frame)
+        plan = planner.plan(seen)
+        data = planner.encoded(seen, layout(seen, plan), number, anchor=plan.anchor, size=1 << 20)
+        stored.append((number, data))
+    geometry = sighting(frames[0]).geometry
+    assert not other.knows(geometry)
+    other.load(geometry, stored)
+    assert other.knows(geometry)
+    assert other.book(geometry).origin == planner.book(geometry).origin
+    plan = other.plan(sighting(frames[3]))
+    assert not (plan.tiles == OWN).any()
+    assert plan.anchor == 0
+    other.load("none", [])
+    assert other.knows("none")
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1 << 30), st.integers(1, 4), st.data())
+def test_no_plan_ever_costs_a_byte(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, channels: int, data: st.DataObject
+) -> None:
+    """Random frames that share parts, in any order, forgetting at any time."""
+    line = Line(tmp_path_factory.mktemp("line"))
+    source = np.random.default_rng(seed)
+    height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
+    dtype: type[Any] = data.draw(st.sampled_from([np.uint8, np.uint16]))
+    most = data.draw(st.sampled_from([1, 3, np.iinfo(dtype).max]))
+    frames: list[Frame] = [
+        source.integers(0, most, (height, width, channels), dtype, endpoint=True)
+    ]
+    for _ in range(7):
+        frame = frames[source.integers(len(frames))].copy()
+        top, left = source.integers(height), source.integers(width)
+        area = frame[top : top + source.integers(1, 40), left : left + source.integers(1, 40)]
+        kind = source.integers(3)
+        if kind == 0:
+            area[:] = source.integers(0, most, channels, dtype, endpoint=True)
+        elif kind == 1:
+            area += dtype(1)
+        else:
+            area[:] = source.integers(0, most, area.shape, dtype, endpoint=True)
+        frames.append(frame)
+        if source.random() < 0.2 and line.places:
+            line.planner.forget(int(source.integers(1, len(line.places) + 1)))
+        line.add(png(frame))
+        line.add(png(frames[source.integers(len(frames))]))
+    line.check()
+    assert not any(encoded.fell_back for encoded in line.encoded.values())
+    line.pack.close()
+
+
+_COPIES = st.builds(
+    Copy, st.integers(0, 2**32 - 1), st.integers(-(2**31), 2**31 - 1), st.integers(-9, 9)
+)
+_KEYS = st.lists(st.integers(0, (1 << 20 + 8 * KEY_BYTES) - 1), unique=True).map(sorted)
+_GROUPS = st.lists(st.tuples(_COPIES, _KEYS), max_size=4)
+
+
+@given(_GROUPS, st.binary(min_size=1, max_size=9))
+def test_keys_come_back(groups: list[tuple[Copy, list[int]]], rest: bytes) -> None:
+    data = dump_keys(groups)
+    assert load_keys(data) == groups
+    assert load_keys(data + rest) == [] or len(rest) % KEY_BYTES == 0
+    assert load_keys(data[: len(data) // 2]) in ([], groups)
+
+
+@given(st.binary())
+def test_a_row_that_is_none_is_left_out(data: bytes) -> None:
+    assert load_keys(data) == []
+
+
+@given(_GROUPS, st.integers(0, 300), st.integers(0, 99))
+def test_no_more_is_kept_than_fits(
+    groups: list[tuple[Copy, list[int]]], most: int, seed: int
+) -> None:
+    """Tiles of one colour are left out first."""
+    is_flat = np.random.default_rng(seed).random((1 << 10, 1 << 10)) < 0.5
+    data = dump_within(groups, is_flat, most)
+    assert len(data) <= most
+    if len(dump_keys(groups)) <= most:
+        assert load_keys(data) == [(copy, keys) for copy, keys in groups]
+    every = {(copy, key) for copy, keys in groups for key in keys}
+    kept = {(copy, key) for copy, keys in load_keys(data) for key in keys}
+    assert kept <= every
+    flat = {(copy, key) for copy, key in every if is_flat.ravel()[key >> 8 * KEY_BYTES]}
+    if kept & flat:
+        assert kept >= every - flat
+
+
+def test_what_is_left_out_costs_no_keyframe_after_a_new_start() -> None:
+    """A large screen, mostly of one colour: its file is smaller than the keys of all its tiles."""
+    frame = np.full((1600, 2560, 3), 30, np.uint8)
+    frame[:640, :640] = np.random.default_rng(1).integers(0, 256, (640, 640, 3), np.uint8)
+    seen = sighting(frame)
+    planner, fresh = Planner(), Planner()
+    plan = planner.plan(seen)
+    coded = layout(seen, plan)
+    whole = planner.encoded(seen, coded, 1, anchor=0, size=1 << 20)
+    data = Planner().encoded(seen, coded, 1, anchor=0, size=12_000)
+    assert len(data) <= 12_000 + 4096 < len(whole)
+    fresh.load(seen.geometry, [(1, data)])
+    assert not (fresh.plan(seen).tiles == OWN).any()
+
+
+# -- in a store
+
+
+@pytest.fixture(name="root")
+def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store whose jobs run in this process."""
+    forget_caches()
+    monkeypatch.setattr(store_module, "Workers", Inline)
+    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+    config.make(tmp_path / "store", Disk())
+    return tmp_path / "store"
+
+
+async def fill(root: Path, files: dict[bytes, bytes]) -> dict[bytes, Object]:
+    """Put files into a store that was just opened; the objects they show, and all are right."""
+    store = Store.open(root)
+    async with store.running(count=1):
+        inodes = {}
+        for name, data in files.items():
+            inodes[name] = put(store, name, data)
+            await store.drain()
+        for name, ino in inodes.items():
+            assert await get(store, ino) == files[name]
+    shown = {name: store.index.inode(ino).object_id or 0 for name, ino in inodes.items()}
+    found = {name: store.index.object(number) for name, number in shown.items()}
+    store.close()
+    return found
+
+
+def signatures(root: Path, frame: Frame) -> list[tuple[int, bytes]]:
+    store = Store.open(root, read_only=True)
+    try:
+        return store.index.signatures(sighting(frame).geometry)
+    finally:
+        store.close()
+
+
+async def test_what_stood_there_before_is_known_after_a_new_start(root: Path) -> None:
+    frames = screens(6)
+    await fill(root, {b"%d" % number: png(frame) for number, frame in enumerate(frames)})
+    frame = frames[0].copy()
+    frame[64:] = frames[5][64:]
+    found = await fill(root, {b"again": png(frame)})
+    assert found[b"again"].kind == "delta"
+    assert found[b"again"].length < 600
+    assert len(png(frame)) > 20_000
+
+
+async def test_what_is_kept_on_disk_is_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "_SIGNATURES_KEPT", 5)
+    frames = [noise(number) for number in range(12)]
+    found = await fill(root, {b"%d" % n: png(frame) for n, frame in enumerate(frames)})
+    kept = signatures(root, frames[0])
+    assert [number for number, _ in kept] == [found[b"%d" % n].id for n in range(7, 12)]
+    # Three bytes of hash for each of 48 tiles, and where they stand.
+    assert all(len(data) < 48 * 3 + 60 for _, data in kept)
+
+
+async def test_identical_frames_cost_a_few_bytes(root: Path) -> None:
+    files = {b"%03d.png" % number: png(noise(1)) for number in range(100)}
+    before = await fill(root, {b"first": png(noise(1))})
+    size = sum(path.stat().st_size for path in (root / "packs").glob("*.zip"))
+    index = (root / "index.sqlite").stat().st_size
+    found = await fill(root, files)
+    assert {one.id for one in found.values()} == {before[b"first"].id}
+    assert sum(path.stat().st_size for path in (root / "packs").glob("*.zip")) == size
+    assert (root / "index.sqlite").stat().st_size - index < 300 * len(files)
+    # The same pixels in files that differ, as with a time written into each.
+    texts = [chunk(b"tEXt", b"Time\0%d" % number) for number in range(20)]
+    found = await fill(root, {b"t%d" % n: png(noise(1), head=t) for n, t in enumerate(texts)})
+    assert len({one.id for one in found.values()}) == 20
+    lengths = sorted(one.length for one in found.values())
+    assert lengths[-2] < 260
+    assert len(signatures(root, noise(1))) == 1

@@ -1,0 +1,547 @@
+"""Background encoding: staged files become objects, and no moment loses a byte."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+
+from fsmount.codec.delta import record
+from fsmount.errors import WorkerDied
+from fsmount.store import config
+from fsmount.store.frames import jobs
+from fsmount.store.index import ROOT
+from fsmount.store.ingest import encoder
+from fsmount.store.store import Store
+from tests.support.encoding import (
+    NOTE,
+    Inline,
+    check,
+    forget_caches,
+    get,
+    put,
+    reopened,
+    rewrite,
+    samples,
+    settled,
+)
+from tests.support.frames import FlakyDisk, png, screens
+
+pytestmark = pytest.mark.usefixtures("inline")
+
+
+async def test_files_of_all_kinds_are_encoded(root: Path) -> None:
+    files = samples()
+    store = Store.open(root)
+    async with store.running(count=2):
+        for name, data in files.items():
+            put(store, name, data)
+        assert store.pending() == len(files)
+        await settled(store, files)
+        assert store.staging.tokens() == []
+    stats = store.stats()
+    assert stats["objects"] == {"key": 1, "delta": 3, "jpeg": 0, "raw": 3, "staged": 0}
+    assert (stats["files"], stats["frames"]) == (7, 4)
+    assert stats["raw_reasons"]["not a PNG"] == 2
+    store.close()
+    await reopened(root, files)
+
+
+async def test_one_process_is_left_to_encoding_while_pictures_come(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = 0
+    seen: list[int] = []
+
+    async def before(function: Callable[..., Any]) -> None:
+        nonlocal looking
+        if function is jobs.look:
+            looking += 1
+            seen.append(looking)
+            await trio.sleep(0.05)
+            looking -= 1
+
+    monkeypatch.setattr(Inline, "before", staticmethod(before))
+    pictures = {b"%02d" % i: png(frame) for i, frame in enumerate(screens(18, height=64))}
+    notes = {b"note %02d" % i: b"%d" % i for i in range(18)}
+    store = Store.open(root)
+    async with store.running(count=2):
+        for files in (pictures, notes):
+            for name, data in files.items():
+                put(store, name, data)
+            await settled(store, files)
+    store.close()
+    assert len(seen) == 36
+    assert max(seen[:8]) > 1  # a few say little of those to come
+    assert seen[14:18] == [1] * 4
+    assert max(seen[22:]) > 1  # these need no encoding
+
+
+async def test_frames_are_encoded_in_order_of_folder_and_name(root: Path) -> None:
+    store = Store.open(root)
+    names = [b"c", b".a.AbCdEf", b"b", b"d"]
+    for name in names:
+        put(store, name, name + NOTE)
+    async with store.running(count=2):
+        await store.drain()
+        order = [store.index.names_of(found.id)[0] for found in store.index.all_objects()]
+    assert order == [b".a.AbCdEf", b"b", b"c", b"d"]
+    store.close()
+
+
+async def test_equal_files_share_one_object(root: Path) -> None:
+    data = png(screens(1)[0])
+    store = Store.open(root)
+    async with store.running(count=2):
+        for name in (b"a", b"b"):
+            put(store, name, data)
+        await store.drain()
+        put(store, b"c", data)
+        await settled(store, {b"a": data, b"b": data, b"c": data})
+    assert len(list(store.index.all_objects())) == 1
+    assert store.index.object(1).uses == 3
+    store.close()
+
+
+class Gate:
+    """Holds jobs up until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> None:
+        self.reached = trio.Event()
+        self.open = trio.Event()
+
+        async def before(asked: Callable[..., Any]) -> None:
+            if asked is function:
+                self.reached.set()
+                await self.open.wait()
+
+        monkeypatch.setattr(Inline, "before", staticmethod(before))
+
+
+@pytest.mark.parametrize("function", [jobs.look, jobs.encode])
+async def test_a_writer_spoils_what_is_under_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]
+) -> None:
+    old, new = (png(frame) for frame in screens(2))
+    gate = Gate(monkeypatch, function)
+    store = Store.open(root)
+    async with store.running(count=1):
+        ino = put(store, b"a", old)
+        await gate.reached.wait()
+        store.hold(ino)
+        token = store.index.inode(ino).staged
+        assert token is not None
+        store.staging.path(token).write_bytes(new)
+        gate.open.set()
+        await store.drain()
+        assert store.index.inode(ino).staged == token
+        assert list(store.index.all_objects()) == []
+        store.queue(ino)
+        assert store.pending() == 0, "held files are not encoded"
+        store.unhold(ino)
+        store.queue(ino)
+        await settled(store, {b"a": new})
+    store.close()
+    await reopened(root, {b"a": new})
+
+
+@pytest.mark.parametrize("function", [jobs.look, jobs.encode])
+async def test_a_writer_that_has_come_and_gone_spoils_it_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]
+) -> None:
+    """Written to in place, in the same staged file: only the word of the writer tells."""
+    old, new = (png(frame) for frame in screens(2))
+    gate = Gate(monkeypatch, function)
+    store = Store.open(root)
+    async with store.running(count=1):
+        ino = put(store, b"a", old)
+        await gate.reached.wait()
+        store.hold(ino)
+        token = store.index.inode(ino).staged
+        assert token is not None
+        store.staging.path(token).write_bytes(new)
+        store.unhold(ino)
+        store.queue(ino)
+        gate.open.set()
+        await settled(store, {b"a": new})
+    store.close()
+
+
+async def test_a_file_queued_again_while_under_way_is_encoded_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (png(frame) for frame in screens(2))
+    gate = Gate(monkeypatch, jobs.encode)
+    store = Store.open(root)
+    async with store.running(count=1):
+        ino = put(store, b"a", old)
+        await gate.reached.wait()
+        rewrite(store, ino, new)
+        gate.open.set()
+        await settled(store, {b"a": new})
+    store.close()
+
+
+async def test_hold_after_queue_and_two_writers(root: Path) -> None:
+    store = Store.open(root)
+    ino = put(store, b"a", NOTE)
+    store.hold(ino)
+    store.hold(ino)
+    async with store.running(count=1):
+        await store.drain()
+        assert store.index.inode(ino).staged is not None
+        store.unhold(ino)
+        store.queue(ino)
+        assert store.pending() == 0
+        store.unhold(ino)
+        store.queue(ino)
+        await settled(store, {b"a": NOTE})
+    store.close()
+
+
+@pytest.mark.parametrize("function", [None, jobs.look, jobs.encode])
+async def test_a_file_unlinked_while_it_waits_is_dropped(
+    root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any] | None
+) -> None:
+    gate = Gate(monkeypatch, function or jobs.render)
+    store = Store.open(root)
+    ino = put(store, b"a", png(screens(1)[0]))
+
+    def unlink() -> None:
+        store.index.unlink(ROOT, b"a", 1)
+        token = store.index.purge(ino)
+        assert token is not None
+        store.staging.remove(token)
+
+    if function is None:
+        unlink()
+    async with store.running(count=1):
+        if function is not None:
+            await gate.reached.wait()
+            unlink()
+            gate.open.set()
+        put(store, b"b", NOTE)
+        await settled(store, {b"b": NOTE})
+    assert store.staging.tokens() == []
+    store.close()
+    await reopened(root, {b"b": NOTE})
+
+
+async def test_an_inode_number_used_again_is_another_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch, jobs.encode)
+    store = Store.open(root)
+    first, second = (png(frame) for frame in screens(2))
+    async with store.running(count=1):
+        ino = put(store, b"a", first)
+        await gate.reached.wait()
+        store.index.unlink(ROOT, b"a", 1)
+        token = store.index.purge(ino)
+        assert token is not None
+        store.staging.remove(token)
+        assert put(store, b"b", second) == ino
+        gate.open.set()
+        await settled(store, {b"b": second})
+    store.close()
+
+
+async def test_a_missing_staged_file_holds_nobody_up(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(root)
+    ino = put(store, b"lost", NOTE)
+    token = store.index.inode(ino).staged
+    assert token is not None
+    store.staging.remove(token)
+    with caplog.at_level(logging.ERROR):
+        async with store.running(count=1):
+            put(store, b"b", NOTE)
+            with trio.fail_after(10):
+                await store.drain()
+    assert "missing" in caplog.text
+    assert store.index.inode(ino).staged == token
+    store.close()
+
+
+async def test_failures_are_not_held_against_the_next_file_of_that_number(
+    root: Path, disk: FlakyDisk
+) -> None:
+    store = Store.open(root, disk=disk)
+    async with store.running(count=1):
+        disk.hook = lambda call, what: errno.ENOSPC if call == "pwrite" else 0
+        ino = put(store, b"a", NOTE)
+        with trio.fail_after(10):
+            await store.drain()
+        assert store.index.inode(ino).staged is not None
+        store.index.unlink(ROOT, b"a", 1)
+        token = store.index.purge(ino)
+        assert token is not None
+        store.staging.remove(token)
+        engine = store._encoder
+        assert engine is not None
+        with trio.fail_after(10):
+            while engine.queue.count():
+                await trio.sleep(0.001)
+        assert put(store, b"b", NOTE) == ino
+        assert store.pending() == 1
+        disk.hook = lambda call, what: 0
+        await settled(store, {b"b": NOTE})
+    store.close()
+
+
+async def test_a_frame_whose_worker_dies_is_kept_raw(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def before(function: Callable[..., Any]) -> None:
+        if function is jobs.encode:
+            raise WorkerDied("encode")
+
+    monkeypatch.setattr(Inline, "before", staticmethod(before))
+    data = png(screens(1)[0])
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"a.png", data)
+        await settled(store, {b"a.png": data})
+    assert store.stats()["raw_reasons"] == {"worker died": 1}
+    store.close()
+
+
+async def test_a_reference_that_rots_costs_only_the_files_that_show_it(root: Path) -> None:
+    frames = [png(frame) for frame in screens(3)]
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"0", frames[0])
+        await store.drain()
+        found = store.index.object(1)
+        path = store.layout.pack(found.pack)
+        data = bytearray(path.read_bytes())
+        data[found.offset + found.length - 9] ^= 1
+        path.write_bytes(data)
+        forget_caches()
+        for number in (1, 2):
+            put(store, b"%d" % number, frames[number])
+        await settled(store, {b"1": frames[1], b"2": frames[2]})
+    assert all(1 not in found.needs for found in store.index.all_objects())
+    store.close()
+
+
+# -- answers that are wrong (`tests/crash/lies.py` has them at every stage)
+
+
+class Lying:
+    """Makes the answers of a job something else, as often as `times`."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        function: Callable[..., Any],
+        change: Callable[[Any], Any],
+        times: int = 1,
+    ) -> None:
+        self.left = times
+        whole = Inline.run
+
+        async def run(inline: Inline, asked: Callable[..., Any], *args: Any, **how: Any) -> Any:
+            answer = await whole(inline, asked, *args, **how)
+            if asked is function and self.left:
+                self.left -= 1
+                return change(answer)
+            return answer
+
+        monkeypatch.setattr(Inline, "run", run)
+
+
+async def test_the_answer_to_another_file_is_not_taken(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the file would silently become another one that is there already."""
+    known, new = (png(frame) for frame in screens(2))
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"a", known)
+        await store.drain()
+        other = jobs.look(str(root / "packs" / "00000001.zip"), ())
+        found = store.index.object(1)
+        lie = replace(other, sha256=found.sha256, size=found.size)
+        lying = Lying(monkeypatch, jobs.look, lambda _: lie)
+        put(store, b"b", new)
+        await settled(store, {b"a": known, b"b": new})
+    assert lying.left == 0
+    store.close()
+    await reopened(root, {b"a": known, b"b": new})
+
+
+@pytest.mark.parametrize("change", [{"needs": ()}, {"depth": 7}, {"proof": b""}, {"entry": None}])
+async def test_what_is_not_what_was_proved_does_not_count(
+    root: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    files = {b"%d" % number: png(frame) for number, frame in enumerate(screens(3))}
+
+    def lie(answer: jobs.Encoded) -> jobs.Encoded:
+        entry = replace(answer.entry, payload=answer.entry.payload[:-1])
+        return replace(answer, **({"entry": entry} if "entry" in change else change))
+
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"0", files[b"0"])
+        await store.drain()
+        lying = Lying(monkeypatch, jobs.encode, lie)
+        for name in (b"1", b"2"):
+            put(store, name, files[name])
+        await settled(store, files)
+    assert lying.left == 0
+    assert store.stats()["objects"]["raw"] == 0
+    store.close()
+    await reopened(root, files)
+
+
+async def test_a_file_that_never_gets_through_stops_no_other(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.05)
+    bad, *good = (png(frame) for frame in screens(4))
+    digest = hashlib.sha256(bad).digest()
+    store = Store.open(root)
+
+    def lie(answer: jobs.Encoded) -> jobs.Encoded:
+        found = record.unpack(answer.entry.record).arrays.get("sha256")
+        return replace(answer, proof=b"") if found == digest else answer
+
+    Lying(monkeypatch, jobs.encode, lie, times=1 << 30)
+    async with store.running(count=2):
+        ino = put(store, b"0", bad)
+        for number, data in enumerate(good, start=1):
+            put(store, b"%d" % number, data)
+        with trio.fail_after(20):
+            await store.drain()
+        assert [inode.ino for inode in store.index.staged_inodes()] == [ino]
+        await check(store, {b"0": bad, b"1": good[0], b"2": good[1], b"3": good[2]})
+    store.close()
+    monkeypatch.undo()
+    await reopened(root, {b"0": bad, b"3": good[2]})
+
+
+# -- large files
+
+
+def noisy(seed: int) -> bytes:
+    return png(np.random.default_rng(seed).integers(0, 256, (60, 60, 3), np.uint8))
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_large_files_stay_files(root: Path) -> None:
+    files = {
+        b"big": random.Random(1).randbytes(200_000),
+        b"small": b"x" * 5000,
+        b"big.png": noisy(1),
+        b"broken.png": noisy(2)[:-30],
+    }
+    store = Store.open(root)
+    async with store.running(count=2):
+        for name, data in files.items():
+            put(store, name, data)
+        await settled(store, files)
+    assert len(os.listdir(store.layout.raw)) == 2
+    kept = store.index.lookup(ROOT, b"big")
+    assert kept is not None
+    assert kept.object_id is not None
+    assert store.layout.kept(kept.object_id).read_bytes() == files[b"big"]
+    assert store.layout.pack(1).stat().st_size < 200_000
+    store.close()
+    await reopened(root, files)
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_large_picture_that_cannot_be_encoded_stays_a_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def before(function: Callable[..., Any]) -> None:
+        if function is jobs.encode:
+            raise WorkerDied("encode")
+
+    monkeypatch.setattr(Inline, "before", staticmethod(before))
+    files = {b"big.png": noisy(1)}
+    store = Store.open(root)
+    async with store.running(count=1):
+        put(store, b"big.png", files[b"big.png"])
+        await settled(store, files)
+    store.close()
+    await reopened(root, files)
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is spoilt after the second has found it: the second must not name it."""
+    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 30.0)
+    data = noisy(2)[:-30]
+    gate = trio.Event()
+
+    async def before(function: Callable[..., Any]) -> None:
+        # Looks go side by side, in any order; the note's holds the batch open.
+        if function is jobs.look and Path(Inline.args[0]).stat().st_size == len(NOTE):
+            await gate.wait()
+
+    monkeypatch.setattr(Inline, "before", staticmethod(before))
+    store = Store.open(root)
+    async with store.running(count=1):
+        first = put(store, b"a", data)
+        second = put(store, b"b", data)
+        put(store, b"c", NOTE)
+        engine = store._encoder
+        assert engine is not None
+        with trio.fail_after(20):
+            while len(engine._batch) < 2:
+                await trio.sleep(0.001)
+        store.hold(first)
+        gate.set()
+        await store.drain()
+        assert await get(store, second) == data
+        store.unhold(first)
+        store.queue(first)
+        monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+        await settled(store, {b"a": data, b"b": data, b"c": NOTE})
+    store.close()
+    await reopened(root, {b"a": data, b"b": data, b"c": NOTE})
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_vast_sparse_file_stays_cheap(tmp_path: Path) -> None:
+    folder = Path("/dev/shm") / f"fsmount-test-{os.getpid()}"
+    config.make(folder, FlakyDisk())
+    store = Store.open(folder)
+    try:
+        token = store.staging.create()
+        try:
+            os.truncate(store.staging.path(token), 10**15)
+        except OSError:
+            pytest.skip("no file system here takes 10^15 bytes")
+        made = store.index.create(
+            ROOT, b"vast", mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=10**15
+        )
+        async with store.running(count=1):
+            store.queue(made.ino)
+            with trio.fail_after(10):
+                await store.drain()
+            object_id = store.index.inode(made.ino).object_id
+            assert object_id is not None
+            body = await store.body(object_id)
+            assert body.size == 10**15
+            assert await body.pread(10**15 - 5, 9) == bytes(5)
+        assert store.stats()["stored_bytes"] < 1 << 20
+    finally:
+        store.close()
+        shutil.rmtree(folder)

@@ -1,0 +1,184 @@
+"""When the second copies of the index are renewed, and when they are let be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from fsmount.store import config
+from fsmount.store.disk.disk import Disk
+from fsmount.store.index import Index
+from fsmount.store.layout import Layout
+from fsmount.store.maintenance import copier, copies
+from fsmount.store.packs import pack
+from fsmount.store.store import Store
+from tests.support.encoding import put
+from tests.support.frames import png, screens
+
+
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copier, "_REST", 0.0)
+
+
+def names(root: Path) -> set[bytes]:
+    """The names that the copy has."""
+    rows = copies.read_rows(Layout(root), str(config.read(root)["uuid"]))
+    return set() if rows is None else {name for _, name, _ in rows.names}
+
+
+def written(root: Path) -> tuple[int, int]:
+    """What changes with each writing of the copy."""
+    found = Layout(root).names_copy.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
+async def until(there: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while not there():
+            await trio.sleep(0.01)
+
+
+def a_file_more(root: Path, name: bytes) -> None:
+    store = Store.open(root)
+    put(store, name, b"")
+    store.close()
+
+
+async def test_a_sealed_pack_renews_the_copy_while_the_store_is_open(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a worker process, from an index that this one has open."""
+    monkeypatch.setattr(pack, "SEAL_BYTES", 1)
+    store = Store.open(root)
+    async with store.running(count=1):
+        for number, frame in enumerate(screens(3)):
+            put(store, b"%d.png" % number, png(frame))
+            await store.drain()
+        await until(lambda: names(root) >= {b"0.png", b"1.png"})
+    store.close()
+    assert names(root) == {b"0.png", b"1.png", b"2.png"}
+
+
+@pytest.mark.usefixtures("inline")
+async def test_one_renewal_after_the_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes due while the copy is made has it made once more."""
+    store = Store.open(root)
+    real, made = copies.collect_beside, []
+
+    def collect(path: str) -> copies.Copies:
+        made.append(path)
+        if len(made) == 1:
+            put(store, b"late", b"")
+            store.renew_copies()
+        return real(path)
+
+    monkeypatch.setattr(copies, "collect_beside", collect)
+    async with store.running(count=1):
+        store.renew_copies()
+        await until(lambda: len(made) == 2)
+    store.close()
+    assert made == [str(store.layout.index)] * 2
+
+
+def test_a_clean_end_writes_only_what_has_changed(root: Path) -> None:
+    a_file_more(root, b"one")
+    before = written(root)
+    for _ in range(3):
+        Store.open(root).close()
+    assert written(root) == before
+    a_file_more(root, b"two")
+    assert written(root) != before
+    assert names(root) == {b"one", b"two"}
+
+
+@pytest.mark.parametrize("killed", [1, 2])
+def test_what_was_left_out_at_a_kill_is_made_up_for(root: Path, killed: int) -> None:
+    """Also where the next opening changes nothing, and is killed, too."""
+    a_file_more(root, b"one")
+    for number in range(killed):
+        child = os.fork()
+        if child == 0:
+            store = Store.open(root)
+            if number == 0:
+                put(store, b"two", b"")
+            os._exit(0)
+        os.waitpid(child, 0)
+    assert names(root) == {b"one"}
+    Store.open(root).close()
+    assert names(root) == {b"one", b"two"}
+
+
+def test_a_copy_that_was_deleted_or_damaged_comes_back(root: Path) -> None:
+    a_file_more(root, b"one")
+    good = Layout(root).names_copy.read_bytes()
+    Layout(root).names_copy.unlink()
+    Store.open(root).close()
+    assert names(root) == {b"one"}
+    Layout(root).names_copy.write_bytes(good[:-1])
+    Store.open(root).close()
+    assert names(root) == {b"one"}
+
+
+@pytest.mark.usefixtures("inline")
+async def test_a_copy_made_while_nothing_changed_is_the_one_to_compare_with(root: Path) -> None:
+    """A repair makes it, for one."""
+    a_file_more(root, b"one")
+    store = Store.open(root)
+    async with store.running(count=1):
+        await store.drain()
+    store.close()
+    before = written(root)
+    store = Store.open(root)
+    async with store.running(count=1):
+        store.renew_copies()
+        await until(lambda: written(root) != before and not store._copier._failed)
+    assert not store.index.changed
+    store.close()
+    index = Index(Layout(root).index, Disk())
+    assert copies.is_as_left(Layout(root), index)
+    with index.transaction():
+        index._run("UPDATE inodes SET uid = 7 WHERE ino != 1")
+    assert copies.disagreement(Layout(root), index).startswith("its copy says something else")
+    index.close()
+
+
+@pytest.mark.usefixtures("inline")
+async def test_a_renewal_that_failed_or_was_cut_off_is_made_up_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_file_more(root, b"one")
+    Layout(root).names_copy.write_bytes(b"damaged")
+    tried = []
+
+    def fail(*args: Any) -> copies.Copies:
+        tried.append(args)
+        raise OSError(5, "told to fail")
+
+    store = Store.open(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "collect_beside", fail)
+        async with store.running(count=1):
+            store.renew_copies()
+            await until(lambda: bool(tried))
+    store.close()
+    assert names(root) == {b"one"}
+
+
+def test_a_clean_end_that_could_not_write_it_leaves_it_due(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "told to fail")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "update", fail)
+        a_file_more(root, b"one")
+    assert names(root) == set()
+    Store.open(root).close()
+    assert names(root) == {b"one"}

@@ -1,0 +1,407 @@
+"""Room back on a full disk: what is deleted goes, what is needed keeps its bytes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from fsmount.errors import ReadOnly
+from fsmount.store import store as store_module
+from fsmount.store.disk.reserve import RESERVE_BYTES, Reserve
+from fsmount.store.frames import jobs
+from fsmount.store.index import ROOT
+from fsmount.store.layout import Layout
+from fsmount.store.maintenance import reclaim
+from fsmount.store.maintenance.repack import Repacker
+from fsmount.store.packs import pack
+from fsmount.store.packs.writer import Writer
+from fsmount.store.store import Store
+from tests.store.maintenance.test_repack import delete, facts, fill, opened, packed, run, whole
+from tests.support.encoding import Inline, deaths, get, put
+from tests.support.frames import FlakyDisk, png, screens
+
+ALL = 1 << 60
+SIZE = 3000
+# What an entry is longer than the bytes of its file.
+MORE = 300
+
+
+@pytest.fixture(autouse=True)
+def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small packs, a few entries moved at a time."""
+    monkeypatch.setattr(pack, "SEAL_BYTES", 30_000)
+    monkeypatch.setattr(reclaim, "_FIRST_BYTES", 7000)
+    monkeypatch.setattr(reclaim, "_MOST_BYTES", 14_000)
+    monkeypatch.setattr(reclaim, "_MORE_BYTES", SIZE)
+
+
+def noise(*numbers: int, size: int = SIZE) -> dict[bytes, bytes]:
+    return {b"%02d.bin" % n: random.Random(n).randbytes(size) for n in numbers}
+
+
+def pictures(count: int) -> dict[bytes, bytes]:
+    return {b"%02d.png" % i: png(frame) for i, frame in enumerate(screens(count, height=64))}
+
+
+def has_free(monkeypatch: pytest.MonkeyPatch, free: Callable[[], int]) -> None:
+    monkeypatch.setattr(Reserve, "free", lambda self: free())
+
+
+async def make_room(root: Path, enough: int = ALL, disk: FlakyDisk | None = None) -> None:
+    with opened(root, disk) as store:
+        async with store.running(count=1):
+            await store.make_room(enough)
+
+
+async def half(root: Path, count: int = 24) -> dict[bytes, bytes]:
+    """A store of noise of which every second file is deleted: what is left."""
+    await fill(root, noise(*range(count)))
+    await delete(root, *noise(*range(0, count, 2)))
+    return noise(*range(1, count, 2))
+
+
+async def test_what_was_deleted_gives_its_room_back(root: Path) -> None:
+    files = await half(root)
+    kept = {found for found, facts_ in facts(root).items() if facts_[1] and found % 2 == 0}
+    objects = facts(root)
+    before = packed(root)
+    await make_room(root)
+    assert before > 24 * SIZE
+    assert packed(root) < 13 * (SIZE + MORE)
+    assert facts(root) == {number: objects[number] for number in kept}
+    with opened(root, read_only=True) as store:
+        assert all(sealed for _, sealed in store.index.packs().values())
+    await whole(root, files)
+    after = packed(root)
+    await make_room(root)
+    assert packed(root) == after
+    await run(root)
+    await whole(root, files)
+
+
+class TightDisk(FlakyDisk):
+    """Packs take no more than `size` bytes together."""
+
+    def __init__(self, root: Path, size: int) -> None:
+        super().__init__()
+        self.root = root
+        self.size = size
+        self.refused = 0
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        if packed(self.root) + len(data) > self.size:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().pwrite(fd, data, offset)
+
+
+async def test_with_room_for_one_entry_all_comes_back(root: Path) -> None:
+    files = await half(root)
+    disk = TightDisk(root, packed(root) + SIZE + MORE)
+    await make_room(root, disk=disk)
+    assert disk.refused
+    assert packed(root) < 13 * (SIZE + MORE)
+    await whole(root, files)
+
+
+async def test_an_entry_that_has_no_room_stays_and_others_go(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = {b"large.bin": random.Random(99).randbytes(3 * SIZE)}
+    await fill(root, noise(1, 2) | large | noise(3, 4))
+    await delete(root, b"01.bin", b"03.bin")
+    before = packed(root)
+    disk = TightDisk(root, before + SIZE + MORE)
+    has_free(monkeypatch, lambda: disk.size - packed(root))
+    with opened(root, disk) as store:
+        async with store.running(count=1):
+            await store.make_room(ALL)
+            # 3 went from behind the large one, 1 is still before it.
+            assert before - SIZE - MORE < packed(root) < before - SIZE + MORE
+            refused = disk.refused
+            await store.make_room(ALL)
+            assert disk.refused == refused
+            disk.size += 2 * SIZE
+            await store.make_room(ALL)
+            assert packed(root) < before - 2 * SIZE + MORE
+    await whole(root, noise(2, 4) | large)
+
+
+async def test_repack_on_a_full_disk_makes_room_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = await half(root)
+    disk = TightDisk(root, packed(root) + SIZE + MORE)
+    has_free(monkeypatch, lambda: disk.size - packed(root))
+    summary = await run(root, disk)
+    assert (summary.dropped, summary.moved) == (12, 12)
+    assert packed(root) < 13 * (SIZE + MORE)
+    await whole(root, files)
+
+
+async def test_it_ends_when_there_is_enough(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = await half(root)
+    full = packed(root)
+    has_free(monkeypatch, lambda: full - packed(root))
+    with opened(root) as store:
+        async with store.running(count=1):
+            await store.make_room(2 * SIZE)
+            assert 2 * SIZE <= full - packed(root) < 6 * SIZE
+            # What is left comes when it is asked for.
+            await store.make_room(ALL)
+            assert packed(root) < 13 * (SIZE + MORE)
+    await whole(root, files)
+
+
+async def test_pixels_that_others_need_stay(root: Path) -> None:
+    files = pictures(12) | {b"note": b"no picture"}
+    await fill(root, files)
+    gone = list(files)[:6]
+    await delete(root, *gone)
+    await make_room(root)
+    await whole(root, {name: data for name, data in files.items() if name not in gone})
+
+
+async def test_a_damaged_entry_keeps_its_pack_only(root: Path) -> None:
+    files = await half(root)
+    with opened(root, read_only=True) as store:
+        inode = store.index.lookup(ROOT, b"09.bin")
+        assert inode is not None
+        assert inode.object_id is not None
+        found = store.index.object(inode.object_id)
+        path = Layout(root).pack(found.pack)
+    data = bytearray(path.read_bytes())
+    data[found.offset + found.length - 5] ^= 1
+    path.write_bytes(data)
+    await make_room(root)
+    with opened(root, read_only=True) as store:
+        assert store.index.object(found.id) == found
+    data[found.offset + found.length - 5] ^= 1
+    path.write_bytes(bytes(data)[: path.stat().st_size])
+    assert packed(root) < 18 * (SIZE + MORE)
+    await whole(root, files)
+
+
+async def test_a_pack_is_not_cut_while_somebody_reads_from_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = pictures(4)
+    await fill(root, files | noise(1, 2))
+    await delete(root, *noise(1, 2))
+    go = trio.Event()
+    paths: list[Path] = []
+    data: list[bytes] = []
+
+    async def late(function: Callable[..., Any]) -> None:
+        if function is jobs.render and not paths:
+            paths.append(Path(Inline.args[0].pack))
+            await go.wait()
+
+    with opened(root) as store:
+        async with store.running(count=1), trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                inode = store.index.lookup(ROOT, b"03.png")
+                assert inode is not None
+                data.append(await get(store, inode.ino))
+
+            monkeypatch.setattr(Inline, "before", staticmethod(late))
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            number, size = int(paths[0].stem), paths[0].stat().st_size
+            nursery.start_soon(store.make_room, ALL)
+            with trio.fail_after(30):
+                while store.index.packs()[number][0] == size:
+                    await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert paths[0].stat().st_size >= size
+            go.set()
+    assert data == [files[b"03.png"]]
+    assert Layout(root).pack(number).stat().st_size < size - 2 * SIZE + MORE
+    await whole(root, files)
+
+
+async def test_what_is_under_way_begins_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame is planned upon an object that goes, another file waits for its commit."""
+    before = pictures(8)
+    await fill(root, before)
+    later = {b"late.png": png(screens(9, height=64)[8])} | noise(3)
+    go, planned = trio.Event(), trio.Event()
+
+    async def late(function: Callable[..., Any]) -> None:
+        if function is jobs.encode and not planned.is_set():
+            planned.set()
+            await go.wait()
+
+    monkeypatch.setattr(Inline, "before", staticmethod(late))
+    with opened(root) as store:
+        async with store.running(count=1), trio.open_nursery() as nursery:
+            for name, data in later.items():
+                put(store, name, data)
+            await planned.wait()
+            for name in before:
+                store.index.purge(store.index.unlink(ROOT, name, 1).ino)
+            nursery.start_soon(store.make_room, ALL)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            go.set()
+            await store.drain()
+            assert store.index.unneeded_objects() == []
+            assert len(list(store.index.all_objects())) == len(later)
+    await whole(root, later)
+
+
+async def test_death_at_any_system_call_loses_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = await half(root, 14)
+    disk = FlakyDisk()
+    with opened(root, disk) as store:
+        async with store.running(count=1):
+            copies = deaths(disk, root, tmp_path, monkeypatch)
+            await store.make_room(ALL)
+            disk.hook = lambda call, what: 0
+    assert {"create", "pwrite", "fsync", "ftruncate"} <= {call for call, _ in disk.calls}
+    assert len(copies) > 12
+    for dead in copies:
+        await whole(dead, files)
+        await make_room(dead)
+        assert packed(dead) < 8 * (SIZE + MORE)
+        await whole(dead, files)
+
+
+@pytest.mark.parametrize("call", ["create", "pwrite", "fsync", "ftruncate"])
+async def test_an_error_of_the_disk_changes_nothing(root: Path, call: str) -> None:
+    files = await half(root, 14)
+    for skip in range(4):
+        disk = FlakyDisk()
+        with opened(root, disk) as store:
+            async with store.running(count=1):
+                disk.fail_once(call, errno.ENOSPC, skip=skip)
+                await store.make_room(ALL)
+                disk.hook = lambda call, what: 0
+                for name, data in noise(50 + skip).items():
+                    put(store, name, data)
+                    files[name] = data
+                await store.drain()
+        await whole(root, files)
+    await make_room(root)
+    assert packed(root) < 12 * (SIZE + MORE)
+    await whole(root, files)
+
+
+def refuse(reserve: Reserve) -> bool:
+    return False
+
+
+async def test_a_write_waits_for_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where something was deleted since there was none left to be had."""
+    files = await half(root)
+    full = packed(root)
+    looks: list[Repacker] = []
+    drop = Repacker.drop_unneeded
+
+    async def look(self: Repacker, needed: Any = None) -> None:
+        looks.append(self)
+        await drop(self, needed)
+
+    monkeypatch.setattr(Repacker, "drop_unneeded", look)
+    monkeypatch.setattr(Reserve, "fill", lambda self: packed(root) < 0.7 * full)
+    has_free(monkeypatch, lambda: RESERVE_BYTES - 1)
+    with opened(root) as store:
+        async with store.running(count=1):
+            await store.need_room()
+            await store.need_room()
+            assert len(looks) == 1
+            monkeypatch.setattr(Reserve, "fill", refuse)
+            for _ in range(3):
+                with pytest.raises(OSError, match="No space left"):
+                    await store.need_room()
+            assert len(looks) == 1
+            store.index.purge(store.index.unlink(ROOT, b"01.bin", 1).ino)
+            del files[b"01.bin"]
+            with pytest.raises(OSError, match="No space left"):
+                await store.need_room()
+            assert len(looks) == 2
+            has_free(monkeypatch, lambda: RESERVE_BYTES)
+            monkeypatch.setattr(Reserve, "fill", lambda self: True)
+            store.index.purge(store.index.unlink(ROOT, b"03.bin", 1).ino)
+            del files[b"03.bin"]
+            await store.need_room()
+            assert len(looks) == 2
+    await whole(root, files)
+
+
+async def test_nobody_need_write_for_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await half(root)
+    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    has_free(monkeypatch, lambda: 0)
+    before = packed(root)
+    with opened(root) as store:
+        async with store.running(count=1):
+            with trio.fail_after(30):
+                while packed(root) > 0.7 * before:
+                    await trio.sleep(0.01)
+
+
+async def test_ended_in_the_middle_it_is_whole(root: Path) -> None:
+    files = await half(root)
+    for seconds in (0.001, 0.003, 0.01):
+        with opened(root) as store:
+            async with store.running(count=1):
+                with trio.move_on_after(seconds):
+                    await store.make_room(ALL)
+        await whole(root, files)
+
+
+async def test_a_store_that_is_only_read_makes_none(root: Path) -> None:
+    await half(root, 4)
+    with opened(root, read_only=True) as store:
+        await store.need_room()
+        with pytest.raises(ReadOnly):
+            await store.make_room(ALL)
+
+
+def test_a_new_store_has_nothing_to_give(root: Path) -> None:
+    async def fresh(store: Store) -> None:
+        async with store.running(count=1):
+            await store.make_room(ALL)
+
+    with opened(root) as store:
+        trio.run(fresh, store)
+
+
+async def test_nothing_is_encoded_while_the_encoder_is_halted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a file is on its way: also where it has just been let through."""
+    appended: list[int] = []
+    append = Writer.append
+
+    def note(self: Writer, entry: Any, about: Any, **more: Any) -> Any:
+        appended.append(about.id)
+        return append(self, entry, about, **more)
+
+    monkeypatch.setattr(Writer, "append", note)
+    files = noise(*range(60), size=200)
+    with opened(root) as store:
+        async with store.running(count=1):
+            encoder = store._writing()
+            for number, (name, data) in enumerate(files.items()):
+                put(store, name, data)
+                for _ in range(number % 6):
+                    await trio.lowlevel.checkpoint()
+                async with encoder.halted():
+                    before = len(appended)
+                    await trio.sleep(0.02)
+                    assert len(appended) == before
+            await store.drain()
+    assert len(appended) >= len(files)
+    await whole(root, files)

@@ -1,0 +1,463 @@
+"""Repack: every file keeps its bytes, whatever happens on the way, and space comes back."""
+
+from __future__ import annotations
+
+import errno
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+
+from fsmount.codec.images import images, webp
+from fsmount.codec.images.webp import Effort
+from fsmount.codec.png.samples import Frame
+from fsmount.errors import ReadOnly, WorkerDied
+from fsmount.store.check import check_contents, check_relations
+from fsmount.store.index import ROOT, Object
+from fsmount.store.ingest import encoder
+from fsmount.store.layout import Layout
+from fsmount.store.maintenance import repack
+from fsmount.store.maintenance.repack import Summary
+from fsmount.store.packs.mover import Mover
+from fsmount.store.packs.pack import Entry, build_entry
+from fsmount.store.store import Store
+from tests.store.packs.test_pack import unzipped
+from tests.support.encoding import Inline, deaths, forget_caches, get, open_files, put
+from tests.support.frames import FlakyDisk, png, screens
+
+
+def _poor(image: Frame, *, fast: bool = True) -> tuple[str, bytes]:
+    """What there is to gain by more effort."""
+    return ".webp", webp.encode(image, Effort(0, 0))
+
+
+@pytest.fixture(autouse=True)
+def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poor codes at ingest, files over 100,000 bytes are large."""
+    monkeypatch.setattr(encoder, "KEEP_BYTES", 100_000)
+    monkeypatch.setattr(images, "encode", _poor)
+
+
+def pictures(count: int = 6) -> dict[bytes, bytes]:
+    return {b"%02d.png" % i: png(frame) for i, frame in enumerate(screens(count, height=64))}
+
+
+def samples() -> dict[bytes, bytes]:
+    """Pictures, raw files, a large one."""
+    noise = np.random.default_rng(5).integers(0, 256, 150_000, np.uint8).tobytes()
+    return pictures() | {b"note": b"not a picture", b"empty": b"", b"large": noise}
+
+
+@contextmanager
+def opened(
+    root: Path, disk: FlakyDisk | None = None, *, read_only: bool = False
+) -> Iterator[Store]:
+    forget_caches()
+    store = Store.open(root, disk=disk, read_only=read_only)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+async def fill(root: Path, files: dict[bytes, bytes]) -> None:
+    with opened(root) as store:
+        async with store.running(count=1):
+            for name, data in files.items():
+                put(store, name, data)
+                await store.drain()
+
+
+async def delete(root: Path, *names: bytes) -> None:
+    with opened(root) as store:
+        for name in names:
+            store.index.purge(store.index.unlink(ROOT, name, 1).ino)
+
+
+async def run(
+    root: Path, disk: FlakyDisk | None = None, progress: Callable[[int], None] = lambda count: None
+) -> Summary:
+    with opened(root, disk) as store:
+        async with store.running(count=1):
+            return await store.repack(progress)
+
+
+async def whole(root: Path, files: dict[bytes, bytes]) -> None:
+    """Every name shows its bytes, check finds nothing, packs open with any unzip."""
+    with opened(root) as store:
+        async with store.running(count=1):
+            for name, data in files.items():
+                inode = store.index.lookup(ROOT, name)
+                assert inode is not None
+                assert await get(store, inode.ino) == data, name
+            report = check_relations(store)
+            await check_contents(store, report, lambda count: None)
+            assert report.findings == []
+        known = {Layout(root).pack(number) for number in store.index.packs()}
+    left = {path for path in (root / "packs").glob("*.zip") if path.stat().st_size}
+    assert left == known
+    for path in known:
+        unzipped(path)
+
+
+def packed(root: Path) -> int:
+    """Bytes in packs and raw."""
+    bodies = [*(root / "packs").glob("*.zip"), *(root / "raw").iterdir()]
+    return sum(path.stat().st_size for path in bodies)
+
+
+def facts(root: Path) -> dict[int, Any]:
+    """What must not change: what each object is and what its render touches."""
+    with opened(root, read_only=True) as store:
+        return {
+            found.id: (found.kind, found.size, found.sha256, found.depth, found.needs, found.layer)
+            for found in store.index.all_objects()
+        }
+
+
+async def test_a_store_gets_smaller_and_keeps_every_byte(root: Path) -> None:
+    await fill(root, samples())
+    before, objects = packed(root), facts(root)
+    summary = await run(root)
+    assert summary.moved == len(objects)
+    assert 0 < summary.smaller <= 6
+    assert (summary.dropped, summary.problems) == (0, [])
+    assert packed(root) < before
+    assert facts(root) == objects
+    await whole(root, samples())
+
+
+async def test_twice_is_nothing_to_do(root: Path) -> None:
+    await fill(root, samples())
+    await run(root)
+    state = {path: path.read_bytes() for path in (root / "packs").glob("*.zip")}
+    assert await run(root) == Summary()
+    assert {path: path.read_bytes() for path in (root / "packs").glob("*.zip")} == state
+    await whole(root, samples())
+
+
+async def test_an_empty_store_is_nothing_to_do(root: Path) -> None:
+    assert await run(root) == Summary()
+    await whole(root, {})
+
+
+async def test_what_is_staged_is_encoded_first(root: Path) -> None:
+    with opened(root) as store:
+        put(store, b"00.png", pictures(1)[b"00.png"])
+    assert (await run(root)).moved == 1
+    await whole(root, pictures(1))
+
+
+async def test_what_came_later_alone_is_coded_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = pictures(6)
+    early = dict(list(files.items())[:4])
+    await fill(root, early)
+    await run(root)
+    await fill(root, dict(list(files.items())[4:]))
+    coded: list[Frame] = []
+
+    def count(image: Frame) -> tuple[str, bytes]:
+        coded.append(image)
+        return _poor(image)
+
+    monkeypatch.setattr(images, "encode_again", count)
+    summary = await run(root)
+    assert len(coded) == 2
+    assert summary.moved == 2
+    assert await run(root) == Summary()
+    await whole(root, files)
+
+
+async def test_deleted_files_give_their_space_back(root: Path) -> None:
+    files = samples()
+    await fill(root, files)
+    objects = facts(root)
+    await delete(root, b"05.png", b"note", b"large")
+    gone = [number for number in objects if number not in facts(root)]
+    assert gone == [], "deleting a file drops no object"
+    before = packed(root)
+    summary = await run(root)
+    assert summary.dropped == 3
+    for name in (b"05.png", b"note", b"large"):
+        del files[name]
+    assert list((root / "raw").iterdir()) == []
+    assert packed(root) < before - 100_000
+    await whole(root, files)
+
+
+async def test_what_others_need_stays(root: Path) -> None:
+    files = pictures(4)
+    await fill(root, files)
+    await delete(root, b"00.png")
+    assert (await run(root)).dropped == 0
+    del files[b"00.png"]
+    await whole(root, files)
+    await delete(root, *files)
+    assert (await run(root)).dropped == 4
+    await whole(root, {})
+    assert packed(root) == 0
+    await fill(root, pictures(4))
+    await whole(root, pictures(4))
+
+
+async def test_of_what_only_others_need_the_pixels_stay(root: Path) -> None:
+    """The last shows tiles of the second, none of the first, which the second is rendered from."""
+    frames = screens(2, height=64)
+    frames[1][:] = frames[0]
+    frames[1][:48] = 255 - frames[0][:48]
+    frames.append(frames[1].copy())
+    frames[2][48:] = 99
+    files = {b"%d.png" % number: png(frame) for number, frame in enumerate(frames)}
+    await fill(root, files)
+    assert [needs for *_, needs, _ in facts(root).values()] == [(), (1,), (2,)]
+    await delete(root, b"0.png", b"1.png")
+    summary = await run(root)
+    assert (summary.dropped, summary.moved, summary.problems) == (1, 2, [])
+    await whole(root, {b"2.png": files[b"2.png"]})
+    assert await run(root) == Summary()
+    # What is left of it must not be found for a file that comes again.
+    await fill(root, {b"again.png": files[b"1.png"]})
+    await run(root)
+    await whole(root, {b"2.png": files[b"2.png"], b"again.png": files[b"1.png"]})
+
+
+async def test_space_in_a_repacked_pack_comes_back(root: Path) -> None:
+    files = samples()
+    await fill(root, files)
+    await run(root)
+    await delete(root, *(name for name in files if name.endswith(b".png")))
+    summary = await run(root)
+    assert summary.dropped == 6
+    assert summary.moved == 3
+    assert await run(root) == Summary()
+    await whole(root, {name: files[name] for name in (b"note", b"empty", b"large")})
+
+
+async def test_death_at_any_system_call_loses_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without what the dead process could not tell the index any more."""
+    monkeypatch.setattr(repack, "_BATCH", 3)
+    files = samples()
+    await fill(root, files)
+    await delete(root, b"05.png", b"note")
+    del files[b"05.png"], files[b"note"]
+    disk = FlakyDisk()
+    with opened(root, disk) as store:
+        async with store.running(count=1):
+            copies = deaths(disk, root, tmp_path, monkeypatch)
+            await store.repack(lambda count: None)
+            disk.hook = lambda call, what: 0
+    calls = {call for call, _ in disk.calls}
+    assert {"create", "pwrite", "fsync", "unlink"} <= calls
+    assert len(copies) > 12
+    for dead in copies:
+        await whole(dead, files)
+    for dead in copies[::4]:
+        await run(dead)
+        await whole(dead, files)
+        assert await run(dead) == Summary()
+
+
+@pytest.mark.parametrize("call", ["create", "pwrite", "fsync"])
+async def test_a_full_disk_leaves_the_store_as_it_was(
+    root: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repack, "_BATCH", 3)
+    await fill(root, samples())
+    objects = facts(root)
+    for skip in range(0, 12, 3):
+        disk = FlakyDisk()
+        with opened(root, disk) as store:
+            async with store.running(count=1):
+                disk.fail_once(call, errno.ENOSPC, skip=skip)
+                try:
+                    await store.repack(lambda count: None)
+                except* OSError as group:
+                    assert [getattr(e, "errno", 0) for e in group.exceptions] == [errno.ENOSPC]
+                disk.hook = lambda call, what: 0
+        await whole(root, samples())
+    await run(root)
+    assert facts(root) == objects
+    assert await run(root) == Summary()
+    assert open_files(root) == []
+
+
+async def test_no_more_than_16_mib_of_entries_are_in_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one entry, where that is larger."""
+    monkeypatch.setattr(encoder, "KEEP_BYTES", 32 << 20)
+    source = np.random.default_rng(3)
+    sizes = [3 << 20] * 12 + [20 << 20, 1000, 6 << 20]
+    files = {b"%02d" % n: source.bytes(size) for n, size in enumerate(sizes)}
+    await fill(root, files)
+    held: list[int] = []
+    genuine = Mover.relocate
+
+    async def relocate(
+        self: Mover, batch: Sequence[Object], entries: dict[int, Entry], rows: Callable[..., None]
+    ) -> list[Object]:
+        held.append(sum(len(build_entry(entry)) for entry in entries.values()))
+        assert held[-1] <= 16 << 20 or len(entries) == 1
+        return await genuine(self, batch, entries, rows)
+
+    monkeypatch.setattr(Mover, "relocate", relocate)
+    tracemalloc.start()
+    try:
+        summary = await run(root)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert summary.moved == len(sizes)
+    assert len(held) <= 6
+    # Besides one batch or the largest entry: that entry as it is built, and as it is read back.
+    assert peak < (16 + 3 * 20) << 20
+    assert sum(held) > 60 << 20
+    await whole(root, files)
+
+
+async def test_stopped_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repack, "_BATCH", 2)
+    await fill(root, samples())
+    seen: list[int] = []
+    with trio.CancelScope() as scope:
+
+        def stop(count: int) -> None:
+            seen.append(count)
+            if len(seen) == 5:
+                scope.cancel()
+
+        await run(root, progress=stop)
+    assert scope.cancelled_caught
+    await whole(root, samples())
+    rest = await run(root)
+    assert 0 < rest.smaller < 6
+    assert await run(root) == Summary()
+    await whole(root, samples())
+
+
+async def test_a_damaged_object_stays_where_it_is(root: Path) -> None:
+    files = pictures(4)
+    await fill(root, files)
+    with opened(root, read_only=True) as store:
+        inode = store.index.lookup(ROOT, b"03.png")
+        assert inode is not None
+        assert inode.object_id is not None
+        found = store.index.object(inode.object_id)
+        path = Layout(root).pack(found.pack)
+    data = bytearray(path.read_bytes())
+    data[found.offset + found.length - 3] ^= 1
+    path.write_bytes(data)
+    summary = await run(root)
+    assert [number for number, _ in summary.problems] == [found.id]
+    assert summary.moved == 3
+    assert bytes(data) in path.read_bytes() or path.read_bytes()[: found.offset] in bytes(data)
+    again = await run(root)
+    assert (again.moved, len(again.problems)) == (0, 1)
+    data[found.offset + found.length - 3] ^= 1
+    path.write_bytes(data)
+    assert (await run(root)).moved == 1
+    assert await run(root) == Summary()
+    await whole(root, files)
+
+
+async def test_a_codec_that_errs_changes_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(image: Frame) -> tuple[str, bytes]:
+        return ".webp", webp.encode(np.zeros_like(image))
+
+    monkeypatch.setattr(images, "encode_again", wrong)
+    await fill(root, pictures(3))
+    summary = await run(root)
+    assert (summary.moved, summary.smaller, summary.problems) == (3, 0, [])
+    await whole(root, pictures(3))
+
+
+async def test_a_proof_that_fails_leaves_the_object(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The payload is right, what is rendered from it is not: as with another zlib."""
+    await fill(root, pictures(3))
+    with monkeypatch.context() as patch:
+        patch.setattr("fsmount.store.frames.jobs.assemble", lambda *_, **__: b"something else")
+        summary = await run(root)
+    assert len(summary.problems) == 3
+    await whole(root, pictures(3))
+
+
+async def test_a_dead_worker_costs_the_effort_only(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(function: Callable[..., Any]) -> None:
+        if function is repack.recode:
+            raise WorkerDied("recode")
+
+    await fill(root, pictures(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(Inline, "before", staticmethod(die))
+        summary = await run(root)
+    assert (summary.moved, summary.smaller, summary.problems) == (3, 0, [])
+    await whole(root, pictures(3))
+
+
+async def test_a_reader_beside_it_never_sees_other_bytes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repack removes the pack between a reader's look into the index and its read."""
+    files = pictures(4)
+    await fill(root, files)
+    original = Store._render_from
+    turns: list[Summary] = []
+
+    async def late(self: Store, *args: Any) -> bytes:
+        if self.read_only and not turns:
+            turns.append(await run(root))
+        return await original(self, *args)
+
+    monkeypatch.setattr(Store, "_render_from", late)
+    with opened(root, read_only=True) as reader:
+        async with reader.running(count=1):
+            for name, data in files.items():
+                inode = reader.index.lookup(ROOT, name)
+                assert inode is not None
+                assert await get(reader, inode.ino) == data
+            report = check_relations(reader)
+            await check_contents(reader, report, lambda count: None)
+            assert report.findings == []
+    assert turns[0].moved == 4
+
+
+async def test_check_beside_it_finds_no_damage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(root, pictures(4))
+    await fill(root, {b"note": b"a"})
+    turns: list[Summary] = []
+    with opened(root, read_only=True) as reader:
+        report = check_relations(reader)
+
+        async def between(_: Callable[..., Any]) -> None:
+            if not turns:
+                turns.append(Summary())
+                await delete(root, b"note")
+                turns.append(await run(root))
+
+        monkeypatch.setattr(Inline, "before", staticmethod(between))
+        async with reader.running(count=1):
+            await check_contents(reader, report, lambda count: None)
+    assert len(turns) == 2
+    assert report.findings == []
+
+
+async def test_a_reader_cannot_repack(root: Path) -> None:
+    with opened(root, read_only=True) as store:
+        async with store.running(count=1):
+            with pytest.raises(ReadOnly):
+                await store.repack(lambda count: None)

@@ -1,0 +1,54 @@
+"""Calls of the tree as tests make them: whole files in and out, and who makes them."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import pytest
+
+from fsmount.mount.attributes import Attributes, Caller
+from fsmount.mount.vfs import Vfs
+from fsmount.store.index import ROOT
+from fsmount.store.store import Store
+from tests.support.fake_store import FakeStore
+
+ROOT_USER = Caller(0, 0, 0o022)
+USER = Caller(1000, 100, 0o022)
+
+
+def mount(store: FakeStore) -> Vfs:
+    return Vfs(cast(Store, store))
+
+
+async def put(vfs: Vfs, name: bytes, data: bytes, folder: int = ROOT) -> int:
+    """A closed file with these bytes; its inode number. Leaves one lookup."""
+    fh, shown = await vfs.create(folder, name, 0o644, os.O_WRONLY, ROOT_USER)
+    await vfs.write(fh, 0, data)
+    await vfs.flush(fh)
+    await vfs.release(fh)
+    return shown.ino
+
+
+async def get(vfs: Vfs, ino: int) -> bytes:
+    fh = await vfs.open(ino, os.O_RDONLY, ROOT_USER)
+    data = await vfs.read(fh, 0, 1 << 24)
+    await vfs.release(fh)
+    return data
+
+
+async def listing(vfs: Vfs, folder: int = ROOT) -> dict[bytes, Attributes]:
+    fh = await vfs.opendir(folder)
+    found: dict[bytes, Attributes] = {}
+    after = 0
+    while entries := list(await vfs.readdir(fh, after)):
+        for cookie, name, shown in entries:
+            assert name not in found
+            after = cookie
+            found[name] = shown
+    await vfs.releasedir(fh)
+    return found
+
+
+def raises(code: int) -> pytest.RaisesExc[OSError]:
+    return pytest.raises(OSError, check=lambda error: error.errno == code)

@@ -1,0 +1,253 @@
+"""Ways to encode in tests: a line of frames without a store, and a store without processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import pytest
+import trio
+
+from fsmount.lru import Lru
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
+from fsmount.store.frames.jobs import Encoded, Order
+from fsmount.store.frames.planner import Plan, Planner
+from fsmount.store.frames.reader import Reader
+from fsmount.store.index import ROOT
+from fsmount.store.maintenance.copier import Copier
+from fsmount.store.packs.entries import About
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import Pack
+from fsmount.store.store import Store
+from tests.store.packs.test_pack import unzipped
+from tests.support.frames import FlakyDisk, png, screens
+
+BUDGET = 32 << 20
+NOTE = b"not a picture"
+
+
+def forget_caches() -> None:
+    """As in a process that has just been started."""
+    Reader.layers = Lru(0)
+    Reader.records = Lru(8 << 20)
+
+
+class Line:
+    """One object after another, each planned with all before it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.planner = Planner()
+        self.pack = Pack(folder / "00000001.zip", 1, Disk(), 0)
+        self.places: dict[int, Location] = {}
+        self.encoded: dict[int, Encoded] = {}
+        self.files: dict[int, bytes] = {}
+        self.scratch = folder / "staged"
+
+    def look(self, data: bytes) -> jobs.Look:
+        self.scratch.write_bytes(data)
+        return jobs.look(str(self.scratch), ())
+
+    def order(self, data: bytes, plan: Plan | None = None) -> tuple[Order, jobs.Look]:
+        seen = self.look(data)
+        assert seen.picture is not None, seen.reason
+        assert seen.seen is not None
+        plan = plan or self.planner.plan(seen.seen)
+        number = len(self.places) + 1
+        wanted = plan.objects()
+        for known in list(wanted):
+            wanted.update(self.encoded[known].layer)
+        places = tuple(self.places[known] for known in sorted(wanted))
+        path = f"desk/{number}.png"
+        about = About(number, path, number, seen.sha256, len(data))
+        order = Order(about, seen.picture, plan, places)
+        return order, seen
+
+    def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
+        order, seen = self.order(data, plan)
+        assert seen.seen is not None
+        encoded = jobs.encode(order, BUDGET)
+        place = self.pack.append(encoded.entry)
+        self.places[order.about.id] = Location(order.about.id, str(self.pack.path), *place)
+        self.encoded[order.about.id] = encoded
+        self.files[order.about.id] = data
+        self.planner.encoded(
+            seen.seen, encoded.layout, order.about.id, anchor=encoded.anchor, size=len(data)
+        )
+        return encoded
+
+    def render(self, number: int, budget: int = BUDGET) -> bytes:
+        needs = [self.places[known] for known in self.encoded[number].needs]
+        sha256 = hashlib.sha256(self.files[number]).digest()
+        return jobs.render(self.places[number], needs, sha256, budget)
+
+    def check(self) -> None:
+        """Every file comes back, from what `needs` names, with and without warm caches."""
+        for number, data in self.files.items():
+            forget_caches()
+            assert self.render(number) == data
+        for number, data in reversed(self.files.items()):
+            assert self.render(number) == data
+            assert self.render(number) == data
+
+
+async def _at_once(_: Callable[..., Any]) -> None:
+    return
+
+
+class Inline:
+    """Stands in for Workers: jobs run in this process. `before` may hold each of them up; as it
+    is called, `args` are what the job gets."""
+
+    args: ClassVar[tuple[Any, ...]] = ()
+    before: ClassVar[Callable[[Callable[..., Any]], Awaitable[None]]] = _at_once
+
+    def __init__(self, count: int, *, preload: Sequence[str] = (), **_: float) -> None:
+        self.count = count
+
+    async def __aenter__(self) -> Self:
+        # Workers are new processes. Caches know a pack by a path through a descriptor's number,
+        # which may be that of an earlier store here.
+        forget_caches()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return
+
+    async def run(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        urgent: bool = False,
+        by: int | None = None,
+    ) -> Any:
+        await trio.lowlevel.checkpoint()
+        type(self).args = args
+        await type(self).before(function)
+        return function(*args)
+
+
+def put(store: Store, name: bytes, data: bytes, folder: int = ROOT) -> int:
+    """A file written through the mount and closed; its inode."""
+    token = store.staging.create()
+    store.staging.path(token).write_bytes(data)
+    inode = store.index.create(
+        folder, name, mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=len(data)
+    )
+    store.queue(inode.ino)
+    return inode.ino
+
+
+def rewrite(store: Store, ino: int, data: bytes) -> None:
+    """The file gets another body, staged, and is queued."""
+    token = store.staging.create()
+    store.staging.path(token).write_bytes(data)
+    store.index.stage(ino, token, len(data))
+    store.queue(ino)
+
+
+async def get(store: Store, ino: int) -> bytes:
+    """The bytes of a file, wherever they are."""
+    inode = store.index.inode(ino)
+    if inode.staged is not None:
+        return store.staging.path(inode.staged).read_bytes()
+    assert inode.object_id is not None
+    body = await store.body(inode.object_id)
+    assert body.size == inode.size
+    return await body.pread(0, body.size + 1)
+
+
+def left_behind(store: Path, copy: Path) -> Path:
+    """What a killed process leaves: a copy of a store that is in use."""
+    shutil.copytree(store, copy, ignore=shutil.ignore_patterns("*-shm", "lock"))
+    return copy
+
+
+def deaths(
+    disk: FlakyDisk, root: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[Path]:
+    """What a process would leave of a store that died before each call from now on; grows.
+
+    The copies of the index are not renewed meanwhile: a thread does that beside all else, and
+    nothing may change while a dead store is taken down.
+    """
+
+    async def renew(self: Copier, workers: object) -> None:
+        return
+
+    monkeypatch.setattr(Copier, "_renew", renew)
+    copies: list[Path] = []
+
+    def copy(call: str, what: object) -> int:
+        copies.append(left_behind(root, scratch / f"dead{len(copies)}"))
+        return 0
+
+    disk.hook = copy
+    return copies
+
+
+def open_files(folder: Path) -> list[str]:
+    """Paths under `folder` that this process has open."""
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            links.append(os.readlink(entry))
+        except FileNotFoundError:
+            continue
+    return [link for link in links if link.startswith(str(folder))]
+
+
+def samples() -> dict[bytes, bytes]:
+    files = {b"%d.png" % number: png(frame) for number, frame in enumerate(screens(4, height=64))}
+    files |= {b"note": NOTE, b"empty": b"", b"damaged.png": files[b"0.png"][:-20]}
+    return files
+
+
+async def check(store: Store, files: dict[bytes, bytes]) -> None:
+    """Every name shows its bytes; nothing is half done."""
+    for name, data in files.items():
+        inode = store.index.lookup(ROOT, name)
+        assert inode is not None
+        assert await get(store, inode.ino) == data, name
+    staged = {inode.staged for inode in store.index.staged_inodes()}
+    assert staged <= set(store.staging.tokens())
+
+
+async def settled(store: Store, files: dict[bytes, bytes]) -> None:
+    """As :func:`check`, after everything has been encoded."""
+    with trio.fail_after(20):
+        # What failed again and again is tried on, although nobody waits for it.
+        while store.pending() or store.index.staged_inodes():
+            await trio.sleep(0.001)
+        await store.drain()
+    await check(store, files)
+    assert store.index.staged_inodes() == []
+    for found in store.index.all_objects():
+        named = [inode for _, inode in store.index.walk() if inode.object_id == found.id]
+        assert found.uses == len(named)
+
+
+async def reopened(root: Path, files: dict[bytes, bytes]) -> None:
+    """A new process finds everything, encodes what is left, and leaves packs for any unzip."""
+    forget_caches()
+    store = Store.open(root)
+    try:
+        async with store.running(count=2):
+            await check(store, files)
+            await settled(store, files)
+        assert store.staging.tokens() == []
+    finally:
+        store.close()
+    for path in (root / "packs").glob("*.zip"):
+        if path.stat().st_size:
+            unzipped(path)
