@@ -76,7 +76,9 @@ class Stages(Line):
         place = self.pack.append(encoded.entry)
         self.places[number] = Location(number, str(self.pack.path), *place)
         self.encoded[number] = encoded
-        self.planner.encoded(seen.seen, encoded.layout, number, anchor=encoded.anchor)
+        self.planner.encoded(
+            seen.seen, encoded.layout, number, anchor=encoded.anchor, size=seen.size
+        )
         return number, seen.sha256
 
     def get(self, number: int, sha256: bytes, stage: str) -> None:

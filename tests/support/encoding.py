@@ -76,7 +76,9 @@ class Line:
         self.places[order.about.id] = Location(order.about.id, str(self.pack.path), *place)
         self.encoded[order.about.id] = encoded
         self.files[order.about.id] = data
-        self.planner.encoded(seen.seen, encoded.layout, order.about.id, anchor=encoded.anchor)
+        self.planner.encoded(
+            seen.seen, encoded.layout, order.about.id, anchor=encoded.anchor, size=len(data)
+        )
         return encoded
 
     def render(self, number: int, budget: int = BUDGET) -> bytes:

@@ -257,16 +257,8 @@ def _mended(order: Order, budget: int) -> Order:
 
 def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
     layer_bytes = _layer_bytes(budget)
-    reader = Reader(order.places, layer_bytes)
-    layout, image = _coded(order.picture.frame, _with_moves(order, reader), reader)
-    suffix, payload = NO_PAYLOAD, b""
-    if image is not None:
-        suffix, payload = image
-    layout = replace(layout, sources=_used_sources(layout))
-    stored, anchor = _record(order, layout, reader)
-    entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
+    entry, layout, anchor = _entry(order, Reader(order.places, layer_bytes))
     data = build_entry(entry)
-    _check_size(len(data), order)
     fresh = Reader(order.places, layer_bytes)
     parsed, _ = parse_entry(data)
     written = fresh.record(parsed)
@@ -298,20 +290,48 @@ def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
     )
 
 
-def _check_size(length: int, order: Order) -> None:
-    """Raise :class:`NotExact` if an entry of `length` bytes is too large for its file.
+def _entry(order: Order, reader: Reader) -> tuple[Entry, Layout, int]:
+    """The entry of a frame, its layout, and its record's anchor; :class:`NotExact` if it is large.
+
+    With more effort where that may be what it takes to keep the picture.
+    """
+    plan, most = _with_moves(order, reader), _most_bytes(order)
+    for fast in (True, False):
+        layout, image = _coded(order.picture.frame, plan, reader, fast=fast)
+        suffix, payload = NO_PAYLOAD, b""
+        if image is not None:
+            suffix, payload = image
+        layout = replace(layout, sources=_used_sources(layout))
+        stored, anchor = _record(order, layout, reader)
+        entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
+        length = len(build_entry(entry))
+        if length <= most:
+            return entry, layout, anchor
+        if length - len(payload) > most:
+            break
+    raise _too_large(order)
+
+
+def _most_bytes(order: Order) -> int:
+    """Bytes of an entry that is not too large for its file.
 
     A picture that is kept raw can help no other one, so an entry may be larger than a raw one by
     512 bytes and a quarter of the file, together 2 KB at most. One with a correction record may
-    not: it would be mostly corrections.
+    not even be as large as the file: it would be mostly corrections.
     """
-    size, recipe = order.about.size, order.picture.recipe
-    corrected = isinstance(recipe.params, Corrections)
-    if corrected and length >= size:
-        idat = recipe.split if isinstance(recipe.split, int) else recipe.split[0]
-        raise unknown_encoder(recipe.head, recipe.tail, idat)
-    if length > raw_length(order.about, LARGER) + min(512 + size // 4, _MOST_LARGER):
-        raise NotExact(LARGER)
+    size = order.about.size
+    if isinstance(order.picture.recipe.params, Corrections):
+        return size - 1
+    return raw_length(order.about, LARGER) + min(512 + size // 4, _MOST_LARGER)
+
+
+def _too_large(order: Order) -> NotExact:
+    """Why a picture is raw whose entry would be too large."""
+    recipe = order.picture.recipe
+    if not isinstance(recipe.params, Corrections):
+        return NotExact(LARGER)
+    idat = recipe.split if isinstance(recipe.split, int) else recipe.split[0]
+    return unknown_encoder(recipe.head, recipe.tail, idat)
 
 
 def _used_sources(layout: Layout) -> tuple[Source, ...]:
@@ -323,7 +343,9 @@ def _used_sources(layout: Layout) -> tuple[Source, ...]:
     return tuple(kept)
 
 
-def _coded(frame: Frame, plan: Plan, reader: Reader) -> tuple[Layout, tuple[str, bytes] | None]:
+def _coded(
+    frame: Frame, plan: Plan, reader: Reader, *, fast: bool
+) -> tuple[Layout, tuple[str, bytes] | None]:
     """The layout with or without residuals, whichever payload is smaller, and that payload."""
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     nothing = np.zeros_like(plan.tiles)
@@ -331,7 +353,7 @@ def _coded(frame: Frame, plan: Plan, reader: Reader) -> tuple[Layout, tuple[str,
     image = delta.own_image(frame, plain, {})
     if image is None:
         return plain, None
-    coded = images.encode(image)
+    coded = images.encode(image, fast=fast)
     prediction = _worthwhile(plain, plan, frame, reader)
     few = image.size >= _BIG_IMAGE and np.count_nonzero(prediction) < _FEW * plain.own().sum()
     if prediction.any() and not few:
@@ -339,7 +361,7 @@ def _coded(frame: Frame, plan: Plan, reader: Reader) -> tuple[Layout, tuple[str,
         others = {i: reader.layer(i) for i in mixed.predicting()}
         residual = delta.own_image(frame, mixed, others)
         if residual is not None:
-            other = images.encode(residual)
+            other = images.encode(residual, fast=fast)
             if len(other[1]) < len(coded[1]):
                 return mixed, other
     return plain, coded

@@ -47,6 +47,8 @@ MAX_BOOKS = 4
 # that were wrong; with 24 bits and a full book of 1080p frames that is one frame in some thousands.
 KEY_BYTES = 3
 _HASH = (1 << 8 * KEY_BYTES) - 1
+# Bytes that the index keeps of them for one picture, beyond the size of its file.
+INDEX_BYTES = 4096
 _HEAD = struct.Struct("<II")
 _GROUP = struct.Struct("<IiiI")
 
@@ -186,6 +188,28 @@ def dump_keys(groups: Sequence[tuple[Copy, list[int]]]) -> bytes:
     return b"".join([_HEAD.pack(len(groups), len(packed)), packed, *parts])
 
 
+def dump_within(
+    groups: Sequence[tuple[Copy, list[int]]], is_flat: NDArray[np.bool_], most: int
+) -> bytes:
+    """As :func:`dump_keys`, of as many keys as fit into `most` bytes; b"" if none does.
+
+    Tiles of one colour (`is_flat`, of each place) go first: they can be fills instead.
+    """
+    data = dump_keys(groups) if groups else b""
+    if len(data) <= most:
+        return data
+    places = np.array([key >> 8 * KEY_BYTES for _, keys in groups for key in keys], np.int64)
+    places = places[np.argsort(is_flat.ravel()[places], kind="stable")]
+    while len(data) > most:
+        # An eighth less at least, since the packed part shrinks by less than its share.
+        places = places[: min(len(places) * most // len(data), len(places) * 7 // 8)]
+        kept = set(places.tolist())
+        some = [(c, [key for key in keys if key >> 8 * KEY_BYTES in kept]) for c, keys in groups]
+        groups = [(copy, keys) for copy, keys in some if keys]
+        data = dump_keys(groups) if groups else b""
+    return data
+
+
 def load_keys(data: bytes) -> list[tuple[Copy, list[int]]]:
     """The inverse of :func:`dump_keys`; nothing from data that it did not write."""
     try:
@@ -269,10 +293,13 @@ class Planner:
             guess[(tiles == OWN) & (before == owner)] = slots[owner]
         return Plan(tiles, sources, guess, book.anchor if wanted else 0, near)
 
-    def encoded(self, seen: Sighting, layout: Layout, object_id: int, *, anchor: int) -> bytes:
+    def encoded(
+        self, seen: Sighting, layout: Layout, object_id: int, *, anchor: int, size: int
+    ) -> bytes:
         """Note that `object_id` now holds the frame; what to keep for the next start, if anything.
 
-        `layout`: as coded; `anchor`: of its record (0: it is an anchor itself).
+        `layout`: as coded; `anchor`: of its record (0: it is an anchor itself); `size`: bytes of
+        the file, which bounds what is kept.
         """
         book = self.book(seen.geometry)
         keys = tile_keys(seen.signatures)
@@ -295,7 +322,7 @@ class Planner:
         book.shown = shown
         if not anchor:
             book.anchor, book.anchor_sources = object_id, layout.sources
-        return dump_keys(groups) if groups else b""
+        return dump_within(groups, seen.is_flat, size + INDEX_BYTES)
 
     def forget(self, object_id: int) -> None:
         """An object turned out to be unusable: take nothing from it any more."""

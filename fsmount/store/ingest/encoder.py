@@ -410,7 +410,9 @@ class Encoder:
             _log.warning("object %d: its references were of no use; coded whole", object_id)
             for used in plan.objects():
                 self._planner.forget(used)
-        return self._planner.encoded(seen.seen, encoded.layout, object_id, anchor=encoded.anchor)
+        return self._planner.encoded(
+            seen.seen, encoded.layout, object_id, anchor=encoded.anchor, size=seen.size
+        )
 
     def _check(self, check: Callable[..., None], new: Object, *known: object) -> Callable[[], None]:
         """What reads an appended entry back; `known` is what it is compared with."""

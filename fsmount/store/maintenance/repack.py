@@ -25,7 +25,7 @@ Readers and the encoder may be at work meanwhile, but for step 1: see :class:`En
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -49,8 +49,9 @@ from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-# Objects between two commits.
+# Objects between two commits, and bytes of their entries, which are in memory until then.
 _BATCH = 64
+_BATCH_BYTES = 16 << 20
 # A pack that repack wrote is written again when more than this share of it is nobody's.
 _WASTE = 0.25
 
@@ -106,6 +107,20 @@ def due(index: Index) -> list[int]:
         if done.get(number, 0) < length or waste > _WASTE * length:
             found.append(number)
     return found
+
+
+def _batches(objects: Sequence[Object]) -> Iterator[list[Object]]:
+    """Objects to move together: no more than fit into memory, but one at least."""
+    batch: list[Object] = []
+    size = 0
+    for found in objects:
+        if batch and (len(batch) >= _BATCH or size + found.length > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(found)
+        size += found.length
+    if batch:
+        yield batch
 
 
 class Repacker:
@@ -186,9 +201,7 @@ class Repacker:
     async def empty(self, number: int, progress: Callable[[int], None]) -> None:
         """Move all objects out of a pack to which nothing is appended any more."""
         done = self._index.repacked().get(number, 0)
-        objects = self._index.objects_in(number)
-        for start in range(0, len(objects), _BATCH):
-            batch = objects[start : start + _BATCH]
+        for batch in _batches(self._index.objects_in(number)):
             entries: dict[int, Entry] = {}
             async with trio.open_nursery() as nursery:
                 for found in batch:

@@ -209,7 +209,7 @@ def scan(path: Path) -> Iterator[tuple[int, int, Entry]]:
     with path.open("rb", buffering=0) as file:
         fd = file.fileno()
         size = os.fstat(fd).st_size
-        at = _find_header(fd, 0)
+        at = 0
         while at >= 0:
             try:
                 end, is_record = _member_end(fd, at, size)
@@ -220,7 +220,8 @@ def scan(path: Path) -> Iterator[tuple[int, int, Entry]]:
                 at = _find_header(fd, at + 1)
                 continue
             yield at, length, entry
-            at = _find_header(fd, at + length)
+            # Where nothing is damaged, the next one stands there: no window to look through.
+            at += length
 
 
 class Pack:

@@ -155,7 +155,7 @@ def test_what_moved_survives_a_new_start(tmp_path: Path) -> None:
         other = planning.Planner()
         other.load(seen.geometry, rows)
         encoded = line.encoded[number]
-        rows.append((number, other.encoded(seen, encoded.layout, number, anchor=0)))
+        rows.append((number, other.encoded(seen, encoded.layout, number, anchor=0, size=1 << 20)))
     assert seen is not None
     fresh = planning.Planner()
     fresh.load(seen.geometry, rows)

@@ -255,7 +255,7 @@ def test_a_frame_one_tile_wide_comes_back(line: Line) -> None:
 def test_a_keyframe_that_fails_is_not_exact(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     order, _ = line.order(png(screens(1)[0]))
     wrong = images.encode(np.zeros_like(order.picture.frame))
-    monkeypatch.setattr(images, "encode", lambda image: wrong)
+    monkeypatch.setattr(images, "encode", lambda image, fast: wrong)
     with pytest.raises(NotExact):
         jobs.encode(order, BUDGET)
 

@@ -23,6 +23,7 @@ from fsmount.store.frames.planner import (
     Planner,
     Sighting,
     dump_keys,
+    dump_within,
     load_keys,
     tile_keys,
 )
@@ -45,7 +46,8 @@ def follow(planner: Planner, frame: Frame, number: int, *, simple: bool = True) 
     """Plan a frame and note it as encoded just so."""
     seen = sighting(frame)
     plan = planner.plan(seen)
-    planner.encoded(seen, layout(seen, plan, simple=simple), number, anchor=plan.anchor)
+    coded = layout(seen, plan, simple=simple)
+    planner.encoded(seen, coded, number, anchor=plan.anchor, size=1 << 20)
     return plan
 
 
@@ -254,7 +256,7 @@ def test_what_is_dumped_loads() -> None:
     for number, frame in enumerate(frames, start=1):
         seen = sighting(frame)
         plan = planner.plan(seen)
-        data = planner.encoded(seen, layout(seen, plan), number, anchor=plan.anchor)
+        data = planner.encoded(seen, layout(seen, plan), number, anchor=plan.anchor, size=1 << 20)
         stored.append((number, data))
     geometry = sighting(frames[0]).geometry
     assert not other.knows(geometry)
@@ -321,6 +323,39 @@ def test_keys_come_back(groups: list[tuple[Copy, list[int]]], rest: bytes) -> No
 @given(st.binary())
 def test_a_row_that_is_none_is_left_out(data: bytes) -> None:
     assert load_keys(data) == []
+
+
+@given(_GROUPS, st.integers(0, 300), st.integers(0, 99))
+def test_no_more_is_kept_than_fits(
+    groups: list[tuple[Copy, list[int]]], most: int, seed: int
+) -> None:
+    """Tiles of one colour are left out first."""
+    is_flat = np.random.default_rng(seed).random((1 << 10, 1 << 10)) < 0.5
+    data = dump_within(groups, is_flat, most)
+    assert len(data) <= most
+    if len(dump_keys(groups)) <= most:
+        assert load_keys(data) == [(copy, keys) for copy, keys in groups]
+    every = {(copy, key) for copy, keys in groups for key in keys}
+    kept = {(copy, key) for copy, keys in load_keys(data) for key in keys}
+    assert kept <= every
+    flat = {(copy, key) for copy, key in every if is_flat.ravel()[key >> 8 * KEY_BYTES]}
+    if kept & flat:
+        assert kept >= every - flat
+
+
+def test_what_is_left_out_costs_no_keyframe_after_a_new_start() -> None:
+    """A large screen, mostly of one colour: its file is smaller than the keys of all its tiles."""
+    frame = np.full((1600, 2560, 3), 30, np.uint8)
+    frame[:640, :640] = np.random.default_rng(1).integers(0, 256, (640, 640, 3), np.uint8)
+    seen = sighting(frame)
+    planner, fresh = Planner(), Planner()
+    plan = planner.plan(seen)
+    coded = layout(seen, plan)
+    whole = planner.encoded(seen, coded, 1, anchor=0, size=1 << 20)
+    data = Planner().encoded(seen, coded, 1, anchor=0, size=12_000)
+    assert len(data) <= 12_000 + 4096 < len(whole)
+    fresh.load(seen.geometry, [(1, data)])
+    assert not (fresh.plan(seen).tiles == OWN).any()
 
 
 # -- in a store

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,20 @@ from fsmount.codec.images.webp import Effort
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import ReadOnly, WorkerDied
 from fsmount.store.check import check_contents, check_relations
-from fsmount.store.index import ROOT
+from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import encoder
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import repack
 from fsmount.store.maintenance.repack import Summary
+from fsmount.store.packs.mover import Mover
+from fsmount.store.packs.pack import Entry, build_entry
 from fsmount.store.store import Store
 from tests.store.packs.test_pack import unzipped
 from tests.support.encoding import Inline, deaths, forget_caches, get, open_files, put
 from tests.support.frames import FlakyDisk, png, screens
 
 
-def _poor(image: Frame) -> tuple[str, bytes]:
+def _poor(image: Frame, *, fast: bool = True) -> tuple[str, bytes]:
     """What there is to gain by more effort."""
     return ".webp", webp.encode(image, Effort(0, 0))
 
@@ -285,6 +288,40 @@ async def test_a_full_disk_leaves_the_store_as_it_was(
     assert facts(root) == objects
     assert await run(root) == Summary()
     assert open_files(root) == []
+
+
+async def test_no_more_than_16_mib_of_entries_are_in_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one entry, where that is larger."""
+    monkeypatch.setattr(encoder, "KEEP_BYTES", 32 << 20)
+    source = np.random.default_rng(3)
+    sizes = [3 << 20] * 12 + [20 << 20, 1000, 6 << 20]
+    files = {b"%02d" % n: source.bytes(size) for n, size in enumerate(sizes)}
+    await fill(root, files)
+    held: list[int] = []
+    genuine = Mover.relocate
+
+    async def relocate(
+        self: Mover, batch: Sequence[Object], entries: dict[int, Entry], rows: Callable[..., None]
+    ) -> list[Object]:
+        held.append(sum(len(build_entry(entry)) for entry in entries.values()))
+        assert held[-1] <= 16 << 20 or len(entries) == 1
+        return await genuine(self, batch, entries, rows)
+
+    monkeypatch.setattr(Mover, "relocate", relocate)
+    tracemalloc.start()
+    try:
+        summary = await run(root)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert summary.moved == len(sizes)
+    assert len(held) <= 6
+    # Besides one batch or the largest entry: that entry as it is built, and as it is read back.
+    assert peak < (16 + 3 * 20) << 20
+    assert sum(held) > 60 << 20
+    await whole(root, files)
 
 
 async def test_stopped_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from fsmount.codec.images import images
+from fsmount.codec.png.samples import Frame
 from fsmount.errors import NotExact
 from fsmount.store.frames import jobs
 from fsmount.store.packs.pack import build_entry
 from fsmount.store.store import Store
 from tests.support.encoding import Line, put, reopened, settled
-from tests.support.frames import png
-from tests.support.pngs import IEND, SIGNATURE, chunk
+from tests.support.frames import png, screens
+from tests.support.pngs import IEND, SIGNATURE, Plan, build, chunk
 
 
 def allowed(size: int) -> int:
@@ -60,6 +64,151 @@ async def test_odd_shapes(root: Path, width: int, height: int, content: str) -> 
     assert reasons in ({}, {jobs.LARGER: 1})
     store.close()
     await reopened(root, {b"a.png": data})
+
+
+Pixels = NDArray[np.integer]
+
+
+def checks(x: Pixels, y: Pixels) -> Pixels:
+    return x // 4 + y // 4
+
+
+def gradient(x: Pixels, y: Pixels) -> Pixels:
+    """In two directions, dithered."""
+    return (x + y) // 40 + ((7 * x + 13 * y) % 4 > 1)
+
+
+def crosses(x: Pixels, y: Pixels) -> Pixels:
+    return x ^ y
+
+
+def rings(x: Pixels, y: Pixels) -> Pixels:
+    return ((x - 300) ** 2 + (y - 200) ** 2) // 64
+
+
+def dots(x: Pixels, y: Pixels) -> Pixels:
+    """Scattered, one in fifty: what little effort makes larger than deflate does."""
+    chance = np.random.default_rng(1)
+    return np.where(chance.random(x.shape) < 0.02, chance.integers(0, 16, x.shape), 0)
+
+
+PATTERNS = [checks, gradient, crosses, rings, dots]
+FEW_COLOURS = [(3, 1), (3, 2), (3, 4), (3, 8), (0, 1), (0, 2), (0, 4), (0, 8)]
+"""(colour type, bit depth): palette and grey."""
+
+
+def few_colours(kind: tuple[int, int], size: tuple[int, int], pattern: Pixels) -> bytes:
+    """A PNG of at most 16 colours; `pattern` (height, width)."""
+    (colour_type, depth), (width, height) = kind, size
+    samples = (pattern % (1 << min(depth, 4))).astype(np.uint8)
+    bits = np.unpackbits(samples[:, :, None], axis=2)[:, :, 8 - depth :]
+    packed = np.packbits(bits.reshape(height, -1), axis=1)
+    palette = (bytes(range(48)) * 16)[: 3 << depth]
+    head = chunk(b"PLTE", palette) if colour_type == 3 else b""
+    lines = tuple(line.tobytes() for line in packed)
+    plan = Plan(width, height, lines, bytes(height), colour_type, depth, head=head, level=9)
+    return build(plan)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("size", [(5, 3), (32, 32), (640, 400), (1600, 900)])
+@pytest.mark.parametrize("kind", FEW_COLOURS)
+def test_a_picture_of_few_colours_can_help_the_next(
+    tmp_path: Path,
+    kind: tuple[int, int],
+    size: tuple[int, int],
+    pattern: Callable[[Pixels, Pixels], Pixels],
+) -> None:
+    """None of them is kept raw."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    data = few_colours(kind, size, pattern(x, y))
+    line = Line(tmp_path)
+    encoded = line.add(data)
+    assert len(build_entry(encoded.entry)) <= allowed(len(data))
+    line.check()
+
+
+def test_more_effort_comes_only_where_little_is_not_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, x = np.mgrid[:900, :1600]
+    genuine, efforts = images.encode, []
+
+    def encode(image: Frame, *, fast: bool) -> tuple[str, bytes]:
+        efforts.append(fast)
+        return genuine(image, fast=fast)
+
+    monkeypatch.setattr(images, "encode", encode)
+    line = Line(tmp_path)
+    line.add(few_colours((3, 4), (1600, 900), checks(x, y)))
+    assert efforts == [True]
+    line.add(few_colours((3, 4), (1600, 900), dots(x, y)))
+    assert efforts == [True, True, False]
+
+
+def test_no_effort_is_wasted_on_a_record_that_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, _ = Line(tmp_path).order(png(screens(1)[0]))
+    efforts = []
+
+    def encode(image: Frame, *, fast: bool) -> tuple[str, bytes]:
+        efforts.append(fast)
+        return ".webp", b"image"
+
+    monkeypatch.setattr(images, "encode", encode)
+    monkeypatch.setattr(jobs, "raw_length", lambda about, reason: -9999)
+    with pytest.raises(NotExact, match=jobs.LARGER):
+        jobs.encode(order, 1 << 20)
+    assert efforts == [True]
+
+
+def solid(width: int, height: int, number: int) -> bytes:
+    """One colour all over, another one for each number."""
+    return picture(width, height, (b"\0" + bytes([number, 7, 9]) * width) * height)
+
+
+def sparse(width: int, height: int, number: int) -> bytes:
+    """A tile in four has a pixel of its own, elsewhere for each number."""
+    frame = np.zeros((height, width, 3), np.uint8)
+    frame[number::32, number::32] = (number, 1, 2)
+    return png(frame, level=9)
+
+
+def stored(root: Path) -> int:
+    """Bytes of all files of a closed store."""
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+
+
+COSTLY = [(3, 100_000), (100_000, 3), (1, 30_000), (1, 1), (32, 32), (1920, 1080), (2000, 2000)]
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("make", [solid, sparse])
+@pytest.mark.parametrize(("width", "height"), COSTLY)
+async def test_the_whole_store_costs_little_more_than_the_files(
+    root: Path, width: int, height: int, make: Callable[[int, int, int], bytes]
+) -> None:
+    """Entries, rows, what the planner keeps, second copies: 4 KiB for that, 2 KiB for the rest."""
+    Store.open(root).close()
+    empty = stored(root)
+    files = {b"%d.png" % number: make(width, height, number) for number in range(4)}
+    store = Store.open(root)
+    async with store.running(count=1):
+        for name, data in files.items():
+            put(store, name, data)
+        await settled(store, files)
+    store.close()
+    store = Store.open(root)
+    geometry = f"{width}x{height}x3:uint8"
+    kept = {number: len(data) for number, data in store.index.signatures(geometry)}
+    sizes = {found.id: found.size for found in store.index.all_objects()}
+    store.close()
+    assert all(kept[number] <= sizes[number] + 4096 for number in kept)
+    most = sum(len(data) + 4096 + 2048 for data in files.values())
+    # Trees of the index grow by whole pages.
+    assert stored(root) - empty <= most + 4 * 4096
+    await reopened(root, files)
 
 
 @pytest.mark.usefixtures("inline")
