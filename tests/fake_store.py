@@ -12,7 +12,7 @@ from fsmount.errors import Damaged
 from fsmount.store.config import Layout, make
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index, Object
-from fsmount.store.recovery import recover
+from fsmount.store.recovery.startup import recover
 from fsmount.store.staging import Staging
 
 

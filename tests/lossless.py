@@ -25,11 +25,11 @@ import trio
 from fsmount.codec.delta import Copy, Fill
 from fsmount.errors import FsmountError
 from fsmount.store import config
-from fsmount.store.check import check_relations
 from fsmount.store.disk import Disk
 from fsmount.store.entries import FRAMES, layout_of
 from fsmount.store.index import ROOT, Object
 from fsmount.store.reader import Place, Reader
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.encoding import get, put
 from tests.picture_files import KINDS_OF_FILES, files

@@ -29,9 +29,9 @@ from fsmount.mount.fuse import Operations
 from fsmount.mount.vfs import Vfs
 from fsmount.store import config, encoder
 from fsmount.store import store as store_module
-from fsmount.store.check import check_relations
 from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT, Index
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.encoding import Inline, put
 from tests.frames import png, screens

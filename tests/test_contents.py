@@ -16,12 +16,12 @@ import trio
 
 from fsmount.errors import Damaged
 from fsmount.store import config, contents
-from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index
-from fsmount.store.mending import mend
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.recovery.mending import mend
+from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from tests.encoding import forget_caches, get, put, samples, settled
 

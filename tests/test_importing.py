@@ -22,8 +22,8 @@ from PIL import Image
 from fsmount.errors import DiskFull
 from fsmount.legacy import archive
 from fsmount.store import importing
-from fsmount.store.check import check_relations
 from fsmount.store.index import Index
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from fsmount.store.tree import Item
 from tests.encoding import Inline, get

@@ -16,16 +16,16 @@ from fsmount.codec import jpeg
 from fsmount.errors import Damaged, NeedsExtra
 from fsmount.legacy import archive
 from fsmount.store import config, encoder, estimating, jobs
-from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.entries import About, jpeg_entry
 from fsmount.store.estimating import estimate
 from fsmount.store.index import ROOT, Object
-from fsmount.store.mending import mend
 from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.store.reader import Reader
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.recovery.mending import mend
+from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from tests import photos
 from tests.encoding import Inline, forget_caches, get, put, rewrite

@@ -17,9 +17,9 @@ from fsmount.codec.samples import Frame
 from fsmount.codec.webp import Effort
 from fsmount.errors import ReadOnly, WorkerDied
 from fsmount.store import encoder, repack
-from fsmount.store.check import check_contents, check_relations
 from fsmount.store.config import Layout
 from fsmount.store.index import ROOT
+from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.repack import Summary
 from fsmount.store.store import Store
 from tests.encoding import Inline, deaths, forget_caches, get, open_files, put

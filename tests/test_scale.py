@@ -13,8 +13,8 @@ import pytest
 
 from fsmount.mount.vfs import Vfs
 from fsmount.store import copies
-from fsmount.store.check import check_relations
 from fsmount.store.index import ROOT, Index
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.bench import synthetic
 

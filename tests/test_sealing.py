@@ -17,12 +17,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from fsmount.store import config
 from fsmount.store import pack as packs
-from fsmount.store.check import check_relations
 from fsmount.store.entries import About, raw_entry
 from fsmount.store.index import Index
 from fsmount.store.index.schema import Object
 from fsmount.store.pack import read_entry
 from fsmount.store.packs import Packs
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.repack import Repacker
 from fsmount.store.staging import Staging
 from fsmount.store.store import Store

@@ -20,13 +20,13 @@ from fsmount.cli.output import (
     warn,
 )
 from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
-from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.config import Layout, enter, is_store, writing
 from fsmount.store.disk import Disk
 from fsmount.store.lock import Lock
-from fsmount.store.mending import mend
 from fsmount.store.ownership import OwnedDisk, Ownership
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.recovery.mending import mend
+from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 
 _HELP = """\

@@ -35,11 +35,11 @@ from fsmount.store.pack import read_entry
 from fsmount.store.packs import Packs
 from fsmount.store.quiet import QuietRepack
 from fsmount.store.reader import Place
-from fsmount.store.recovery import recover
+from fsmount.store.recovery.consistency import Soundness
+from fsmount.store.recovery.startup import recover
 from fsmount.store.repack import Repacker, Summary, always, due
 from fsmount.store.reserve import Reserve
 from fsmount.store.room import ENOUGH_BYTES, Room, Shrinker
-from fsmount.store.soundness import Soundness
 from fsmount.store.staging import Staging
 from fsmount.store.writer import Writer
 

@@ -22,7 +22,7 @@ from fsmount.store.index.database import Database
 from fsmount.store.mover import Mover
 from fsmount.store.ownership import Ownership
 from fsmount.store.pack import Pack
-from fsmount.store.recovery import _Bin
+from fsmount.store.recovery.startup import _Bin
 from fsmount.store.repack import Repacker
 from fsmount.store.room import Shrinker
 from fsmount.store.staging import Staging

@@ -20,8 +20,8 @@ from fsmount.errors import FsmountError
 from fsmount.store import copies
 from fsmount.store.config import Layout
 from fsmount.store.index import Object
-from fsmount.store.mending import mend
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.mending import mend
+from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from tests.crash.planted import BUGS, plant
 from tests.crash.points import Noting, fast, quiet

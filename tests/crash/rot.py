@@ -31,12 +31,12 @@ import trio
 
 from fsmount.errors import FsmountError
 from fsmount.store import config, encoder, jobs
-from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT
-from fsmount.store.mending import mend
 from fsmount.store.reader import Place
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.recovery.mending import mend
+from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from fsmount.store.tree import slices
 from tests.crash.planted import BUGS, plant

@@ -14,11 +14,11 @@ from pathlib import Path
 from fsmount.errors import FsmountError
 from fsmount.store import jobs
 from fsmount.store.bodies import Kept, load_sums
-from fsmount.store.check import check_relations
 from fsmount.store.disk import Disk
 from fsmount.store.index import Inode, Object
 from fsmount.store.pack import read_entry
 from fsmount.store.reader import Place, Reader
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.crash.script import Seen, Tree, differences
 from tests.encoding import forget_caches

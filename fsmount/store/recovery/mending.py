@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fsmount.store.check import Report, check_contents, check_relations
-from fsmount.store.repair import Repairs, cut, heal, hopeless
+from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.recovery.repair import Repairs, cut, heal, hopeless
 from fsmount.store.store import Store
 
 

@@ -13,7 +13,7 @@ from fsmount.errors import Damaged
 from fsmount.store import config
 from fsmount.store.index import ROOT, Index, Object
 from fsmount.store.pack import Entry, Pack, scan
-from fsmount.store.recovery import recover, seal
+from fsmount.store.recovery.startup import recover, seal
 from fsmount.store.staging import Staging, writer_of
 from tests.frames import FlakyDisk
 from tests.test_pack import unzipped

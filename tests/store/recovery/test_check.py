@@ -13,8 +13,8 @@ import trio
 
 from fsmount.store import encoder
 from fsmount.store import store as store_module
-from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.index import Index
+from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.store import Store
 from fsmount.store.tree import find
 from tests.encoding import Inline, forget_caches, put

@@ -15,12 +15,12 @@ from fsmount.codec import png as png_module
 from fsmount.errors import Damaged
 from fsmount.store import copies, jobs
 from fsmount.store import store as store_module
-from fsmount.store.check import Report
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.index import Object
-from fsmount.store.mending import mend
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import Report
+from fsmount.store.recovery.mending import mend
+from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from tests.crash.rot import Reference, look
 from tests.encoding import Inline, forget_caches, put

@@ -14,9 +14,9 @@ from fsmount.store import pack
 from fsmount.store.config import Layout
 from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT, Index
-from fsmount.store.mending import mend
+from fsmount.store.recovery.mending import mend
+from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.repack import always
-from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from tests.crash.rot import Damage, apply
 from tests.encoding import get, put
