@@ -24,12 +24,12 @@ from fsmount.store.index import ROOT, Object
 from fsmount.store.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.store.reader import Reader
 from fsmount.store.recovery.check import Report, check_contents, check_relations
-from fsmount.store.recovery.mending import mend
-from fsmount.store.recovery.repair import Repairs, rebuild_index
+from fsmount.store.recovery.repair import Repairs
 from fsmount.store.store import Store
 from tests import photos
 from tests.encoding import Inline, forget_caches, get, put, rewrite
 from tests.frames import png, screens
+from tests.repairing import repair
 from tests.test_pack import unzipped
 from tests.trees import export_from, import_into, make_store
 
@@ -262,18 +262,6 @@ async def check(root: Path) -> Report:
     finally:
         store.close()
     return report
-
-
-async def repair(root: Path) -> tuple[Repairs, Report]:
-    forget_caches()
-    repairs = Repairs()
-    rebuild_index(root, Disk(), repairs)
-    store = Store.open(root)
-    try:
-        async with store.running(count=1):
-            return repairs, await mend(store, repairs, lambda count: None)
-    finally:
-        store.close()
 
 
 async def test_check_and_repair_without_the_extra_find_no_damage(

@@ -35,7 +35,7 @@ from fsmount.store.pack import read_entry
 from fsmount.store.packs import Packs
 from fsmount.store.quiet import QuietRepack
 from fsmount.store.reader import Place
-from fsmount.store.recovery.consistency import Soundness
+from fsmount.store.recovery.consistency import Consistency
 from fsmount.store.recovery.startup import recover
 from fsmount.store.repack import Repacker, Summary, always, due
 from fsmount.store.reserve import Reserve
@@ -120,10 +120,10 @@ class Store:
         undo.callback(opened.close)
         self._packs.newest = opened.newest
         self._writer = Writer(*rooms, self._packs, opened.fresh)
-        self._again = Writer(*rooms, self._packs, opened.again)
+        self._again = Writer(*rooms, self._packs, opened.for_repack)
         self._copier = Copier(self.layout, self.index, self.disk, self._packs)
         self._encoder = Encoder(*rooms, self._writer)
-        self._soundness = Soundness(self.index)
+        self._consistency = Consistency(self.index)
         self._room = Room(
             self.index,
             self._reserve,
@@ -327,7 +327,7 @@ class Store:
         """Raises :class:`Damaged` if the index cannot be the reason for removing anything."""
         await self._ready.wait()
         assert self._workers is not None
-        await self._soundness.ask(self._workers)
+        await self._consistency.require(self._workers)
 
     def unused_s(self) -> float:
         """Seconds since a file was last written or read."""

@@ -22,7 +22,7 @@ from fsmount.store.index.database import Database
 from fsmount.store.mover import Mover
 from fsmount.store.ownership import Ownership
 from fsmount.store.pack import Pack
-from fsmount.store.recovery.startup import _Bin
+from fsmount.store.recovery.startup import _Cleaner
 from fsmount.store.repack import Repacker
 from fsmount.store.room import Shrinker
 from fsmount.store.staging import Staging
@@ -207,7 +207,7 @@ def _late() -> None:
 
 
 def _unknown_staged_removed() -> None:
-    _set(_Bin, "put_aside", lambda self, path: self._disk.unlink(path))
+    _set(_Cleaner, "set_aside", lambda self, path: self._disk.unlink(path))
 
 
 def _lost_log_folded() -> None:

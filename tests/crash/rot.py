@@ -34,9 +34,7 @@ from fsmount.store import config, encoder, jobs
 from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT
 from fsmount.store.reader import Place
-from fsmount.store.recovery.check import Report, check_contents, check_relations
-from fsmount.store.recovery.mending import mend
-from fsmount.store.recovery.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store
 from fsmount.store.tree import slices
 from tests.crash.planted import BUGS, plant
@@ -44,6 +42,7 @@ from tests.crash.points import fast, quiet
 from tests.crash.script import small_limits
 from tests.encoding import forget_caches, put
 from tests.frames import png, screens
+from tests.repairing import repair
 
 _SECONDS = 20
 _INDEX, _PAGE = "index.sqlite", 4096
@@ -180,7 +179,7 @@ async def _repacked(root: Path, whole: Reference) -> str:
                 await store.repack(lambda count: None)
         finally:
             store.close()
-    await _repair(root)
+    await repair(root)
     bodies = (await look(root)).bodies
     lost = [path for path, data in whole.bodies.items() if bodies.get(path) != data]
     return f"a repack costs {lost}" if lost else ""
@@ -188,21 +187,10 @@ async def _repacked(root: Path, whole: Reference) -> str:
 
 async def _repaired(root: Path, whole: Reference) -> str:
     """A repair of an index whose copy is whole gives everything back."""
-    repairs, report = await _repair(root)
+    repairs, report = await repair(root)
     if repairs.lost or report.findings:
         return f"a repair loses {repairs.lost}, leaves {report.findings[:2]}"
     return "" if await look(root) == whole else "a repair gives something else"
-
-
-async def _repair(root: Path) -> tuple[Repairs, Report]:
-    repairs = Repairs()
-    rebuild_index(root, Disk(), repairs)
-    store = Store.open(root)
-    try:
-        async with store.running(count=1):
-            return repairs, await mend(store, repairs, lambda count: None)
-    finally:
-        store.close()
 
 
 def remember_renders() -> None:

@@ -172,7 +172,7 @@ class Script:
         self._vfs = Vfs(store)
         # SQLite is watched by way of a VFS without shared memory: there is one connection.
         _set(copies, "collect_beside", lambda _: copies.collect(store.index))
-        _set(consistency, "contradiction_beside", lambda _: store.index.contradiction())
+        _set(consistency, "contradiction_at", lambda _: store.index.contradiction())
         try:
             for number in range(self._count):
                 self.events.get(number, lambda: None)()

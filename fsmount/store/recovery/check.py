@@ -1,7 +1,7 @@
-"""Is the store whole? One small check for each invariant; `full` renders every object too.
+"""`check`: finds damage in a store and names the files that it costs. Changes nothing.
 
-Nothing is changed here; :mod:`repair` does that. Each finding is one line that names the file and
-what is wrong with it.
+:func:`check_relations` compares rows, packs and files with each other and decodes nothing.
+:func:`check_contents` renders every file and compares hashes, for `--full`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import trio
@@ -25,105 +26,135 @@ from fsmount.store.staging import writer_of
 from fsmount.store.store import Store
 from fsmount.store.tree import SLICE
 
+# Objects that are rendered at the same time.
 _AT_ONCE = 4
+
+
+class Finding(NamedTuple):
+    """Damage: `what` is damaged, `why`, and the paths of the files that cannot be read for it."""
+
+    what: str
+    why: str
+    files: list[str]
+
+
+class Unchecked(NamedTuple):
+    """An object that cannot be rendered here and is not damaged: `why`, and the paths it has."""
+
+    why: str
+    files: list[str]
+
+
+class Notice(NamedTuple):
+    """Something about the folders of the store that is no damage."""
+
+    what: str
+    why: str
 
 
 @dataclass
 class Report:
-    """`objects` checked, and the findings: (what, why, names of the files that hang on it).
+    """What a check found.
 
-    `readable`: whether the index can be read at all; if not, nothing else was looked at.
-    `unreadable`: objects whose bytes could not be had. `unchecked`: (reason, objects), which are no
-    findings: what it takes to render them is not installed. `damaged`: objects that cannot be
-    read for damage of their own, and `hit`: names of the files that need these. `notices`: (what,
-    why) of the folders, which is no damage either.
+    `objects`: how many objects the index has. `readable`: whether the index can be read; if not,
+    that is the only finding. Only :func:`check_contents` fills the others: `unchecked`: objects
+    that need a package which is not installed. `unreadable`: ids of all objects that could not be
+    read. `damaged`: those of them whose own bytes are damaged. `hit`: paths of all files that
+    need one of `damaged`.
     """
 
     objects: int = 0
-    findings: list[tuple[str, str, list[str]]] = field(default_factory=list)
     readable: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    unchecked: list[Unchecked] = field(default_factory=list)
     unreadable: set[int] = field(default_factory=set)
-    unchecked: list[tuple[str, list[str]]] = field(default_factory=list)
     damaged: set[int] = field(default_factory=set)
     hit: set[str] = field(default_factory=set)
-    notices: list[tuple[str, str]] = field(default_factory=list)
 
 
-# What, why, and the objects that cannot be read for it.
-Finding = tuple[str, str, Iterable[int]]
-# The same of one object.
-Root = tuple[str, str, list[int]]
+class _Fault(NamedTuple):
+    """A finding before files are looked up: ids of the objects that cannot be read for it."""
+
+    what: str
+    why: str
+    objects: Iterable[int] = ()
 
 
-def _names_on(store: Store, findings: Iterable[Finding], *, through: bool) -> list[list[str]]:
-    """For each finding the files that cannot be read for it, in one pass over the index.
+def _files_of(store: Store, faults: Iterable[_Fault], *, dependents: bool) -> list[list[str]]:
+    """For each fault the paths of the files that show its objects, in one pass over the index.
 
-    `through`: also those whose objects need one that is named.
+    `dependents`: also of the files whose objects need one of these to be rendered.
     """
-    hit = [set(object_ids) for _, _, object_ids in findings]
+    hit = [set(fault.objects) for fault in faults]
     named = set().union(*hit)
     if not named:
         return [[] for _ in hit]
-    if through:
-        dependents: dict[int, set[int]] = defaultdict(set)
+    if dependents:
+        needing: dict[int, set[int]] = defaultdict(set)
         for found in store.index.all_objects():
             for needed in named.intersection(found.needs):
-                dependents[needed].add(found.id)
-        hit = [each.union(*(dependents.get(known, ()) for known in each)) for each in hit]
-    names: dict[int, set[str]] = defaultdict(set)
+                needing[needed].add(found.id)
+        hit = [each.union(*(needing.get(known, ()) for known in each)) for each in hit]
+    paths: dict[int, set[str]] = defaultdict(set)
     for object_id, path in store.index.shown(set().union(*hit)):
-        names[object_id].add(os.fsdecode(path))
-    return [sorted(set().union(*(names.get(known, ()) for known in each))) for each in hit]
+        paths[object_id].add(os.fsdecode(path))
+    return [sorted(set().union(*(paths.get(known, ()) for known in each))) for each in hit]
+
+
+# -- rows, packs and files against each other
 
 
 def check_relations(store: Store) -> Report:
-    """Names, rows, packs and staged files against each other; nothing is decoded."""
+    """Compare names, rows, packs, large files and staged files with each other.
+
+    Works beside a mount: what a mount changes meanwhile is no finding. Raises OSError.
+    """
     while True:
-        report, packs = _relations(store)
-        if not report.readable or not report.findings or store.index.packs() == packs:
-            report.notices += contents.notices(store.layout)
+        problems = store.index.integrity()
+        if problems:
+            return _unreadable_index(store, "; ".join(problems[:3]))
+        try:
+            report, packs = _relations(store)
+        except Damaged as error:
+            return _unreadable_index(store, str(error))
+        # A repack beside us may have removed a pack between the rows and the look at its file.
+        if not report.findings or store.index.packs() == packs:
+            report.notices += _notices(store)
             return report
-        # A repack beside us removed a pack while we looked.
+
+
+def _unreadable_index(store: Store, why: str) -> Report:
+    finding = Finding("index.sqlite", why, [])
+    return Report(readable=False, findings=[finding], notices=_notices(store))
+
+
+def _notices(store: Store) -> list[Notice]:
+    return [Notice(what, why) for what, why in contents.notices(store.layout)]
 
 
 def _relations(store: Store) -> tuple[Report, dict[int, tuple[int, bool]]]:
-    """The findings, and the packs there were."""
-    report = Report()
-    problems = store.index.integrity()
-    if not problems:
-        try:
-            return _readable(store, report)
-        except Damaged as error:
-            problems = [str(error)]
-    report.findings.append(("index.sqlite", "; ".join(problems[:3]), []))
-    report.readable = False
-    return report, {}
-
-
-def _readable(store: Store, report: Report) -> tuple[Report, dict[int, tuple[int, bool]]]:
-    """As :func:`_relations`; raises :class:`Damaged` where rows cannot be read."""
+    """The findings, and the rows of packs they rest on; raises :class:`Damaged`."""
     with store.index.snapshot():
         difference = copies.disagreement(store.layout, store.index)
         ids = np.fromiter(store.index.object_ids(), np.int64)
-        report.objects = len(ids)
-        findings = [
+        faults = [
             *_packs(store),
             *_objects(store, ids),
             *_uses(store),
             *_names(store),
             *_bodies(store),
         ]
-        names = _names_on(store, findings, through=True)
+        files = _files_of(store, faults, dependents=True)
         staged = store.index.staged_inodes()
         packs = store.index.packs()
-    for (what, why, _), files in zip(findings, names, strict=True):
-        report.findings.append((what, why, files))
     if difference:
-        report.findings.append(("index.sqlite", difference, []))
-    # Outside the snapshot: a mount beside us may have encoded a file since.
-    for what, why in (*_staged(store, staged), *_unknown(store)):
-        report.findings.append((what, why, []))
-    return report, packs
+        faults.append(_Fault("index.sqlite", difference))
+    # Outside the snapshot: a mount beside us may have encoded a staged file since.
+    faults += [*_staged(store, staged), *_without_row(store)]
+    files += [[]] * (len(faults) - len(files))
+    findings = [Finding(f.what, f.why, paths) for f, paths in zip(faults, files, strict=True)]
+    return Report(objects=len(ids), findings=findings), packs
 
 
 def _name(store: Store, ino: int) -> str:
@@ -131,22 +162,22 @@ def _name(store: Store, ino: int) -> str:
     return os.fsdecode(store.index.path(ino)) or f"inode {ino}"
 
 
-def _packs(store: Store) -> Iterator[Finding]:
-    """Every pack is as long as the index says."""
+def _packs(store: Store) -> Iterator[_Fault]:
+    """Every pack is at least as long as the index says."""
     for number, (length, _) in store.index.packs().items():
         path = store.layout.pack(number)
         try:
             present = path.stat().st_size
+            why = f"the pack has only {present} of its {length} bytes"
         except FileNotFoundError:
-            present = -1
+            present, why = -1, "the pack is missing"
         if present < length:
-            why = "the pack is missing" if present < 0 else f"{present} bytes of {length} are left"
             inside = (found for found in store.index.all_objects() if found.pack == number)
-            yield path.name, why, [f.id for f in inside if f.offset + f.length > present]
+            yield _Fault(path.name, why, [f.id for f in inside if f.offset + f.length > present])
 
 
-def _objects(store: Store, ids: NDArray[np.int64]) -> Iterator[Finding]:
-    """Every object lies inside its pack, what it needs is there, large files are in raw/, whole.
+def _objects(store: Store, ids: NDArray[np.int64]) -> Iterator[_Fault]:
+    """Every object lies inside its pack, the objects it needs exist, its large file is whole.
 
     `ids`: of all objects, ascending.
     """
@@ -154,172 +185,210 @@ def _objects(store: Store, ids: NDArray[np.int64]) -> Iterator[Finding]:
     for found in store.index.all_objects():
         what = f"object {found.id}"
         if found.offset + found.length > packs.get(found.pack, (-1, False))[0]:
-            yield what, f"lies outside pack {found.pack}", [found.id]
+            yield _Fault(what, f"it lies outside pack {found.pack}", [found.id])
         needed = np.unique(np.array(found.needs + found.layer, np.int64))
         places = np.minimum(ids.searchsorted(needed), len(ids) - 1)
         missing = needed[ids[places] != needed].tolist()
         if missing:
-            yield what, f"needs objects that are not there: {missing}", [found.id]
+            yield _Fault(what, f"it needs objects that do not exist: {missing}", [found.id])
         if found.is_kept:
-            yield from _kept(store, found)
+            yield from _large_file(store, found)
 
 
-def _kept(store: Store, found: Object) -> Iterator[Finding]:
+def _large_file(store: Store, found: Object) -> Iterator[_Fault]:
     path = store.layout.kept(found.id)
     try:
         present = path.stat().st_size
     except FileNotFoundError:
-        yield f"raw/{path.name}", "the file is missing", [found.id]
+        yield _Fault(f"raw/{path.name}", "the file is missing", [found.id])
         return
     if present != found.size:
-        yield f"raw/{path.name}", f"{present} bytes, should be {found.size}", [found.id]
+        why = f"the file has {present} bytes and should have {found.size}"
+        yield _Fault(f"raw/{path.name}", why, [found.id])
 
 
-def _uses(store: Store) -> Iterator[Finding]:
-    """The files that show an object are counted right."""
+def _uses(store: Store) -> Iterator[_Fault]:
+    """The index counts right how many files show an object."""
     for object_id, counted, used in store.index.wrong_uses():
-        yield f"object {object_id}", f"is counted {counted} times, used {used} times", []
+        why = f"the index counts {counted} files that show it, and {used} do"
+        yield _Fault(f"object {object_id}", why)
 
 
-def _names(store: Store) -> Iterator[Finding]:
-    """Every name shows an inode, and link counts are what the names say."""
+def _names(store: Store) -> Iterator[_Fault]:
+    """Every name stands in a folder and shows an inode, and link counts are right."""
     for name in store.index.dangling_names():
-        yield os.fsdecode(name), "the name hangs on nothing", []
+        yield _Fault(os.fsdecode(name), "the name shows no file, or its folder does not exist")
     for ino, links, wanted in store.index.wrong_links():
-        yield _name(store, ino), f"has {links} links, should have {wanted}", []
+        yield _Fault(_name(store, ino), f"its link count is {links} and should be {wanted}")
 
 
-def _bodies(store: Store) -> Iterator[Finding]:
-    """Every regular file has exactly one body, and its object is there."""
+def _bodies(store: Store) -> Iterator[_Fault]:
+    """Every regular file has one content, either staged or an object that exists."""
     for inode, size in store.index.wrong_bodies():
         what = _name(store, inode.ino)
-        if (inode.staged is None) == (inode.object_id is None):
-            yield what, "has no body, or two", []
+        if inode.staged is None and inode.object_id is None:
+            yield _Fault(what, "it has neither a staged file nor an object")
+        elif inode.staged is not None and inode.object_id is not None:
+            yield _Fault(what, "it has both a staged file and an object")
         elif size is None:
-            yield what, f"its object {inode.object_id} is not there", []
+            yield _Fault(what, f"its object {inode.object_id} does not exist")
         else:
-            yield what, "its size and its object's size differ", []
+            yield _Fault(what, f"its size is {inode.size}, that of its object is {size}")
 
 
-def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[tuple[str, str]]:
-    """Every staged file is there."""
+def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[_Fault]:
+    """Every staged file is there. `inodes`: those that had a staged file some time ago."""
     for inode in inodes:
         if inode.staged is not None and not store.staging.path(inode.staged).exists():
             now = {found.staged for found in store.index.staged_inodes()}
             if inode.staged in now:
-                yield _name(store, inode.ino), f"its staged file {inode.staged} is missing"
+                yield _Fault(_name(store, inode.ino), f"its staged file {inode.staged} is missing")
 
 
-def _unknown(store: Store) -> Iterator[tuple[str, str]]:
-    """Every staged file has a row, those of the last writer aside: a mount beside us makes and
-    removes some, and the next start removes what it leaves at a crash."""
-    # Before the rows: a file that goes meanwhile had one.
+def _without_row(store: Store) -> Iterator[_Fault]:
+    """Every staged file has a row, if another than the last writer made it.
+
+    The last writer may be a mount beside us, which makes and removes staged files. Those that it
+    leaves without a row at a crash are removed by the next start.
+    """
+    # Tokens before rows: a file that is removed in between had a row, or has no file any more.
     tokens = store.staging.tokens()
     known = {inode.staged for inode in store.index.staged_inodes()}
     for token in sorted(set(tokens) - known):
         if writer_of(token) != store.index.writer() and store.staging.path(token).exists():
-            yield (
+            yield _Fault(
                 f"staging/{token}",
-                "another writer made it, and no file is known for it; it may be the only copy."
+                "the index has no file for it. Another writer made it, so it may be the only copy."
                 " The next mount moves it to lost/",
             )
 
 
-async def check_contents(store: Store, report: Report, progress: Callable[[int], None]) -> None:
-    """Render every object that a file shows and compare hashes; the store is running.
+# -- what files are rendered from
 
-    Of others, which files may need pixels of, the entries are looked at. A damaged entry is one
-    finding, however many objects need it.
+
+class _Unreadable(NamedTuple):
+    """An object that could not be read. `own`: because its own entry is damaged."""
+
+    found: Object
+    why: str
+    own: bool
+
+
+class _NotInstalled(NamedTuple):
+    """An object that a package is missing for. Its entry is whole."""
+
+    found: Object
+    why: str
+
+
+async def check_contents(store: Store, report: Report, progress: Callable[[int], None]) -> None:
+    """Render every object that a file shows and compare hashes; adds to `report`.
+
+    Of objects that no file shows, the entries are read: other objects may need pixels of them. A
+    damaged entry is one finding, however many objects need it. The store is running; `progress`
+    is called with 1 for each object. Works beside a mount.
     """
-    report.findings += [(what, why, []) for what, why in _copies(store)]
+    report.findings += [Finding(fault.what, fault.why, []) for fault in _copies(store)]
     slots = trio.Semaphore(_AT_ONCE)
-    faults = _Faults()
+    unreadable: dict[int, _Unreadable] = {}
+    unchecked: list[_Fault] = []
+
+    async def check(found: Object) -> None:
+        try:
+            result = await _check_object(store, found)
+        finally:
+            slots.release()
+        if isinstance(result, _Unreadable):
+            unreadable[found.id] = result
+        elif isinstance(result, _NotInstalled):
+            unchecked.append(_Fault(f"object {found.id}", result.why, [found.id]))
+
     async with trio.open_nursery() as nursery:
         for found in store.index.all_objects():
             await slots.acquire()
-            nursery.start_soon(_check_object, store, found, faults, slots)
+            nursery.start_soon(check, found)
             progress(1)
-    report.unreadable.update(faults.found)
-    # Objects that cannot be read for another's damage are told with that one.
-    roots = faults.roots()
-    report.damaged.update(found for _, _, (found,) in roots)
-    names = _names_on(store, roots, through=True)
-    report.hit.update(*names)
-    told = [(what, why, files) for (what, why, _), files in zip(roots, names, strict=True)]
-    report.findings += sorted(told, key=lambda finding: -len(finding[2]))
-    names = _names_on(store, faults.unchecked, through=False)
-    for (_, why, _), files in zip(faults.unchecked, names, strict=True):
-        report.unchecked.append((why, files))
+    report.unreadable.update(unreadable)
+    causes = _causes(unreadable)
+    report.damaged.update(causes)
+    faults = [_Fault(f"object {number}", why, [number]) for number, why in causes.items()]
+    files = _files_of(store, faults, dependents=True)
+    report.hit.update(*files)
+    findings = [Finding(f.what, f.why, paths) for f, paths in zip(faults, files, strict=True)]
+    report.findings += sorted(findings, key=lambda finding: -len(finding.files))
+    files = _files_of(store, unchecked, dependents=False)
+    for fault, paths in zip(unchecked, files, strict=True):
+        report.unchecked.append(Unchecked(fault.why, paths))
 
 
-@dataclass
-class _Faults:
-    """What is wrong with objects. `entries`: those whose own entry is damaged. `unchecked`: what it
-    takes to render them is not installed."""
+def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
+    """The objects that cannot be read because of damage of their own, by id, and why.
 
-    found: dict[int, tuple[Object, str]] = field(default_factory=dict)
-    entries: set[int] = field(default_factory=set)
-    unchecked: list[Finding] = field(default_factory=list)
-
-    def roots(self) -> list[Root]:
-        """The objects that cannot be read for damage of their own."""
-        return [
-            (f"object {number}", why, [number])
-            for number, (found, why) in sorted(self.found.items())
-            if number in self.entries or not (set(found.needs) - {number}) & self.found.keys()
-        ]
+    The others need one of these.
+    """
+    return {
+        number: each.why
+        for number, each in sorted(unreadable.items())
+        if each.own or not (set(each.found.needs) - {number}) & unreadable.keys()
+    }
 
 
-def _copies(store: Store) -> Iterator[tuple[str, str]]:
-    """The second copies in packs/ are whole; what they say may be older than the index."""
+def _copies(store: Store) -> Iterator[_Fault]:
+    """The second copies in packs/ can be read; they may be older than the index."""
     path = store.layout.names_copy
     if path.exists():
         try:
             for _ in copies.read(path.read_bytes(), store.index.identity()):
                 pass
         except (OSError, Damaged) as error:
-            yield f"packs/{path.name}", readable(str(error))
+            yield _Fault(f"packs/{path.name}", readable(str(error)))
     path = store.layout.second_entries
     if path.exists():
-        whole = sum(length for _, length, _ in scan(path))
-        if whole != path.stat().st_size:
-            yield f"packs/{path.name}", f"{path.stat().st_size - whole} bytes are no entries"
+        damaged = path.stat().st_size - sum(length for _, length, _ in scan(path))
+        if damaged:
+            yield _Fault(f"packs/{path.name}", f"{damaged} bytes of it are no entries")
 
 
-async def _check_object(
-    store: Store, found: Object, faults: _Faults, slots: trio.Semaphore
-) -> None:
+async def _check_object(store: Store, found: Object) -> _Unreadable | _NotInstalled | None:
+    """Read an object's entry, and render the object if a file shows it; None: it is whole.
+
+    An object that was dropped since `found` was read counts as whole.
+    """
     try:
-        try:
-            await _read_entry(store, found)
-        except (Damaged, OSError) as error:
-            if not _dropped(store, found):
-                faults.found[found.id] = found, str(error)
-                faults.entries.add(found.id)
-            return
-        if not found.uses:
-            return
-        body = await store.body(found.id)
-        digest = hashlib.sha256()
-        for offset in range(0, body.size, SLICE):
-            digest.update(await body.pread(offset, SLICE))
-        # Vast sparse files have no hash of the whole.
-        if found.sha256 and digest.digest() != found.sha256:
-            raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")
-    except NeedsExtra as error:
-        # Its entry is whole, and that is all that can be told here.
-        faults.unchecked.append((f"object {found.id}", str(error), [found.id]))
+        await _read_entry(store, found)
     except Exception as error:
-        if _dropped(store, found):
-            return
-        # Whatever a damaged record makes our code raise is damage of this object.
-        faults.found[found.id] = found, readable(str(error) or repr(error))
-    finally:
-        slots.release()
+        return _unreadable(store, found, error, own=True)
+    if not found.uses:
+        return None
+    try:
+        await _render(store, found)
+    except NeedsExtra as error:
+        return _NotInstalled(found, str(error))
+    except Exception as error:
+        return _unreadable(store, found, error, own=False)
+    return None
+
+
+def _unreadable(store: Store, found: Object, error: Exception, *, own: bool) -> _Unreadable | None:
+    """What an error says of an object. A damaged record can make our code raise anything."""
+    if _was_dropped(store, found):
+        return None
+    return _Unreadable(found, readable(str(error) or repr(error)), own)
+
+
+async def _render(store: Store, found: Object) -> None:
+    """Render an object; raises :class:`Damaged` if the hash of its file is another."""
+    body = await store.body(found.id)
+    digest = hashlib.sha256()
+    for offset in range(0, body.size, SLICE):
+        digest.update(await body.pread(offset, SLICE))
+    # Vast sparse files have no hash of the whole.
+    if found.sha256 and digest.digest() != found.sha256:
+        raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")
 
 
 async def _read_entry(store: Store, found: Object) -> None:
-    """Read an object's own entry, wherever a repack beside us has moved it; raises Damaged."""
+    """Read an object's own entry, also if a repack beside us moves it. Raises :class:`Damaged`."""
     while True:
         now = store.index.object(found.id)
         place = store.layout.pack(now.pack)
@@ -332,8 +401,8 @@ async def _read_entry(store: Store, found: Object) -> None:
             return
 
 
-def _dropped(store: Store, found: Object) -> bool:
-    """Whether an object that nothing needed has gone since its row was read."""
+def _was_dropped(store: Store, found: Object) -> bool:
+    """Whether an object is gone that nothing needed, since its row was read."""
     try:
         store.index.object(found.id)
     except Damaged:

@@ -1,4 +1,8 @@
-"""Whether the index may be believed, asked before anything goes because it is not in it."""
+"""Whether rows of the index are missing. Asked before a file is deleted or moved for want of a row.
+
+SQLite's page checksums do not notice a page that stands in the place of another. The rows of the
+page that was there are missing then, and rows elsewhere name what is no longer listed.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ from fsmount.store.disk import Disk
 from fsmount.store.index import Index
 
 
-def contradiction_beside(path: str) -> str:
-    """:meth:`Index.contradiction`, in another process than the one that has it open at `path`."""
+def contradiction_at(path: str) -> str:
+    """:meth:`Index.contradiction` of the index at `path`. Runs in a worker process."""
     index = Index(Path(path), Disk(), read_only=True)
     try:
         return index.contradiction()
@@ -19,17 +23,22 @@ def contradiction_beside(path: str) -> str:
         index.close()
 
 
-class Soundness:
-    """Asks once: what makes rows go missing is damage of what was written before."""
+class Consistency:
+    """Goes through all rows once and remembers the answer.
+
+    Once is enough: rows go missing by damage to what was written before, and that is found then.
+    """
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._why: str | None = None
+        self._contradiction: str | None = None
 
-    async def ask(self, workers: Workers) -> None:
-        """Raises :class:`Damaged` if rows are missing; `check --repair` can bring them back from
-        packs that are still there. A worker goes through all rows."""
-        if self._why is None:
-            self._why = await workers.run(contradiction_beside, str(self._index.file))
-        if self._why:
-            raise Damaged(self._index.file, reason=self._why)
+    async def require(self, workers: Workers) -> None:
+        """Raises :class:`Damaged` if rows are missing. A worker reads the rows.
+
+        `check --repair` brings the rows back from the copy and the packs.
+        """
+        if self._contradiction is None:
+            self._contradiction = await workers.run(contradiction_at, str(self._index.file))
+        if self._contradiction:
+            raise Damaged(self._index.file, reason=self._contradiction)

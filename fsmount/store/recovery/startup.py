@@ -1,7 +1,7 @@
-"""What is done when a store is opened for writing: finish or undo what a crash left half done.
+"""What opening a store for writing does: finish or undo what a crash left half done.
 
-Each step may be repeated, so that a crash during recovery costs nothing; `docs/format.md` says
-which step cleans up after which crash.
+Each step can be repeated, so a crash during recovery costs nothing. `docs/format.md` (R1 to R6)
+says which step cleans up after which crash.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
+from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class OpenPacks(NamedTuple):
-    """The packs that are open for appending: `fresh` for new objects, `again` for repack.
+    """The packs that are open for appending.
 
-    `newest`: the highest number a pack has.
+    `fresh`: for new objects. `for_repack`: for entries that a repack moves, if there is one.
+    `newest`: the highest number of a pack.
     """
 
     fresh: Pack
-    again: Pack | None
+    for_repack: Pack | None
     newest: int
 
     def close(self) -> None:
@@ -39,78 +42,89 @@ class OpenPacks(NamedTuple):
         try:
             self.fresh.close()
         finally:
-            if self.again is not None:
-                self.again.close()
+            if self.for_repack is not None:
+                self.for_repack.close()
 
 
 def recover(
     layout: Layout, index: Index, staging: Staging, disk: Disk, *, unproved: bool = False
 ) -> OpenPacks:
-    """Bring folder and index together; the packs that are open for appending.
+    """Make folders and index agree; the packs that are open for appending, to be closed.
 
-    `unproved`: nobody could tell that the writer before has ended, so what it has done last may
-    not have come here yet.
+    `unproved`: nobody can tell whether the last writer has ended, so its last changes may not
+    have arrived here. The caller holds the store's lock. Raises OSError, and :class:`Damaged` if
+    something is to be removed and rows of the index are missing.
     """
-    bin_ = _Bin(layout, index, disk, keep=unproved or not _is_current(layout, index))
+    current = not unproved and _is_current(layout, index)
+    cleaner = _Cleaner(layout, index, disk, _Unknown.DELETE if current else _Unknown.SET_ASIDE)
     index.make_room()
     _purge_orphans(index)
-    # Files go only when the rows that say so would survive a power cut.
+    # Files are removed only once the rows that say so would survive a power cut.
     index.force()
-    known = _clean_staging(index, staging, bin_)
-    _clean_raw(layout, index, bin_)
-    packs = _open_packs(layout, index, disk, bin_)
+    tokens = _clean_staging(index, staging, cleaner)
+    _clean_raw(layout, index, cleaner)
+    packs = _open_packs(layout, index, disk, cleaner)
     try:
-        _note_opening(layout, index, disk)
-        # From the index: on a full disk the writer before is named there still.
-        staging.begin(index.writer(), known)
+        _count_opening(layout, index, disk)
+        # The index has the writer: on a full disk the last one could not be replaced.
+        staging.begin(index.writer(), tokens)
     except BaseException:
         packs.close()
         raise
     return packs
 
 
-class _Bin:
-    """Where files go that the index does not know: away, or aside where it may be the index that
-    is wrong (an old copy of it, or one without its journal).
+class _Unknown(Enum):
+    """What happens to a file that the index does not know."""
 
-    Raises :class:`Damaged` where it contradicts itself: then rows may be missing, and nothing goes.
+    DELETE = auto()
+    # The index may be an old copy, or lack its journal: the file goes to lost/.
+    SET_ASIDE = auto()
+
+
+class _Cleaner:
+    """Removes files that the index does not know. `unknown`: how.
+
+    Methods raise OSError, and :class:`Damaged` if the index contradicts itself: then rows may be
+    missing, and nothing is removed.
     """
 
-    def __init__(self, layout: Layout, index: Index, disk: Disk, *, keep: bool) -> None:
+    def __init__(self, layout: Layout, index: Index, disk: Disk, unknown: _Unknown) -> None:
         self._layout = layout
         self._index = index
         self._disk = disk
-        self._keep = keep
-        self._asked = False
+        self._unknown = unknown
+        self._is_consistent = False
 
-    def _ask(self) -> None:
-        """Once, and only if there is something to drop: it takes a look at all rows."""
-        if not self._asked:
-            why = self._index.contradiction()
-            if why:
-                raise Damaged(self._layout.index, reason=why)
-            self._asked = True
-
-    def drop(self, path: Path) -> None:
-        """Delete a file, or move it to ``lost/``."""
-        if self._keep:
-            self.put_aside(path)
+    def remove(self, path: Path) -> None:
+        """Delete a file or move it to ``lost/``."""
+        if self._unknown is _Unknown.SET_ASIDE:
+            self.set_aside(path)
         else:
-            self._ask()
+            self._require_consistency()
             self._disk.unlink(path)
 
-    def put_aside(self, path: Path) -> None:
+    def set_aside(self, path: Path) -> None:
         """Move a file to ``lost/``."""
-        self._ask()
-        self._disk.rename(path, self._aside(path))
+        self._require_consistency()
+        self._disk.rename(path, self._place_in_lost(path))
 
-    def drop_tail(self, path: Path, length: int) -> None:
-        """A pack is about to be cut to `length` bytes: keep a copy of it in ``lost/``."""
+    def keep_tail(self, path: Path, length: int) -> None:
+        """Copy a pack to ``lost/`` if needed, before the caller cuts it to `length` bytes."""
         if path.exists() and path.stat().st_size > length:
+            # A central directory is made again; other bytes may be entries.
             if not has_directory(path, length):
-                self._ask()
-            if self._keep:
-                self._copy(path, self._aside(path))
+                self._require_consistency()
+            if self._unknown is _Unknown.SET_ASIDE:
+                self._copy(path, self._place_in_lost(path))
+
+    def _require_consistency(self) -> None:
+        """Raises :class:`Damaged`. Asks the index once, since that reads all rows."""
+        if not self._is_consistent:
+            contradiction = self._index.contradiction()
+            if contradiction:
+                raise Damaged(self._layout.index, reason=contradiction)
+            self._is_consistent = True
 
     def _copy(self, path: Path, place: Path) -> None:
         source = self._disk.open(path, os.O_RDONLY)
@@ -125,7 +139,7 @@ class _Bin:
             self._disk.close(source)
         self._disk.fsync_folder(place.parent)
 
-    def _aside(self, path: Path) -> Path:
+    def _place_in_lost(self, path: Path) -> Path:
         if not self._layout.lost.exists():
             self._disk.mkdir(self._layout.lost)
         place = self._layout.lost / f"{path.parent.name}-{path.name}-{time.time_ns()}"
@@ -134,7 +148,10 @@ class _Bin:
 
 
 def _is_current(layout: Layout, index: Index) -> bool:
-    """Whether the index is the newest this folder has had: both count how often it was opened."""
+    """Whether the index is the newest that this folder has had.
+
+    Index and folder both count how often the store was opened for writing.
+    """
     try:
         noted = int(layout.opened.read_text())
     except (OSError, ValueError):
@@ -142,8 +159,8 @@ def _is_current(layout: Layout, index: Index) -> bool:
     return noted <= index.opened()
 
 
-def _note_opening(layout: Layout, index: Index, disk: Disk) -> None:
-    """Count one opening, in the index first. A full disk must not keep a store from opening."""
+def _count_opening(layout: Layout, index: Index, disk: Disk) -> None:
+    """Count this opening, first in the index. On a full disk it stays uncounted."""
     try:
         index.set_opened(index.opened() + 1, new_writer())
         index.force()
@@ -153,16 +170,17 @@ def _note_opening(layout: Layout, index: Index, disk: Disk) -> None:
 
 
 def _purge_orphans(index: Index) -> None:
-    """Files unlinked while open have no reader left now."""
+    """Remove the rows of files that were unlinked while they were open: no reader is left."""
     for orphan in index.orphans():
         index.purge(orphan.ino)
 
 
-def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> set[int]:
-    """Rows of staged files show what was written: their tokens.
+def _clean_staging(index: Index, staging: Staging, cleaner: _Cleaner) -> set[int]:
+    """Set rows of staged files to what was written, remove staged files without a row.
 
-    A staged file without a row goes if the last writer made it: it was not acknowledged, or is
-    encoded. Of another writer that cannot be told; its file is kept.
+    Returns the tokens that rows name. A staged file without a row that the last writer made was
+    not acknowledged, or is encoded: it is removed. Another writer may have acknowledged its own:
+    these are moved to ``lost/``.
     """
     known: set[int] = set()
     for inode in index.staged_inodes():
@@ -179,21 +197,21 @@ def _clean_staging(index: Index, staging: Staging, bin_: _Bin) -> set[int]:
             index.update(inode.ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
     for token in staging.tokens():
         if token not in known and writer_of(token) == index.writer():
-            bin_.drop(staging.path(token))
+            cleaner.remove(staging.path(token))
         elif token not in known:
-            bin_.put_aside(staging.path(token))
+            cleaner.set_aside(staging.path(token))
     return known
 
 
-def _clean_raw(layout: Layout, index: Index, bin_: _Bin) -> None:
-    """Large files whose object was never committed go; their staged name is still there."""
+def _clean_raw(layout: Layout, index: Index, cleaner: _Cleaner) -> None:
+    """Remove large files whose object was never committed; their staged files still exist."""
     for entry in contents.own(layout.raw, contents.RAW):
-        if not _is_kept(index, entry.name):
-            bin_.drop(layout.raw / entry.name)
+        if not _is_committed(index, entry.name):
+            cleaner.remove(layout.raw / entry.name)
 
 
-def _is_kept(index: Index, name: str) -> bool:
-    """Whether a file in raw/ is an object's: asked of each, since objects may be a million."""
+def _is_committed(index: Index, name: str) -> bool:
+    """Whether a file in raw/ belongs to an object. Reads one row: a store may have a million."""
     try:
         found = index.known_object(int(name, 16))
     except (ValueError, OverflowError):
@@ -201,42 +219,54 @@ def _is_kept(index: Index, name: str) -> bool:
     return found is not None and found.is_kept and name == f"{found.id:08x}"
 
 
-def _open_packs(layout: Layout, index: Index, disk: Disk, bin_: _Bin) -> OpenPacks:
-    """Drop unfinished tails, finish packs that are no longer written, open the newest."""
+def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> OpenPacks:
+    """Cut unfinished tails off, open the newest pack of each use, seal all others.
+
+    A pack is used by repack if repack wrote all of it, else for new objects.
+    """
     packs, repacked = index.packs(), index.repacked()
-    for entry in contents.own(layout.packs, contents.PACKS):
-        if entry.name in layout.copies:
-            continue
-        stem = entry.name.removesuffix(".zip")
-        if not stem.isdigit() or int(stem) not in packs:
-            bin_.drop(layout.packs / entry.name)
-    # Packs that repack alone has written, and the others: the newest of each is written on.
-    again = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
-    newest = {max(again, default=0), max(packs.keys() - again, default=0)}
-    opened: dict[bool, Pack] = {}
+    _remove_unknown_packs(layout, packs.keys(), cleaner)
+    by_repack = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
+    newest_by_repack = max(by_repack, default=0)
+    newest_fresh = max(packs.keys() - by_repack, default=0)
+    newest = max(packs, default=0)
+    fresh: Pack | None = None
+    for_repack: Pack | None = None
     with ExitStack() as undo:
         for number, (length, sealed) in packs.items():
             if sealed:
                 continue
-            bin_.drop_tail(layout.pack(number), length)
+            cleaner.keep_tail(layout.pack(number), length)
             pack = _reopen(layout, number, disk, length)
             if pack is None:
                 continue
-            if number in newest:
-                opened[number in again] = pack
+            if number == newest_fresh:
+                fresh = pack
+                undo.callback(pack.close)
+            elif number == newest_by_repack:
+                for_repack = pack
                 undo.callback(pack.close)
             else:
                 seal(pack, index)
-        last = max(packs, default=0)
-        if False not in opened:
-            last += 1
-            opened[False] = Pack(layout.pack(last), last, disk, 0)
+        if fresh is None:
+            newest += 1
+            fresh = Pack(layout.pack(newest), newest, disk, 0)
         undo.pop_all()
-    return OpenPacks(opened[False], opened.get(True), last)
+    return OpenPacks(fresh, for_repack, newest)
+
+
+def _remove_unknown_packs(layout: Layout, known: Collection[int], cleaner: _Cleaner) -> None:
+    """Remove packs that have no row, and unfinished second copies."""
+    for entry in contents.own(layout.packs, contents.PACKS):
+        if entry.name in layout.copies:
+            continue
+        stem = entry.name.removesuffix(".zip")
+        if not stem.isdigit() or int(stem) not in known:
+            cleaner.remove(layout.packs / entry.name)
 
 
 def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:
-    """An unsealed pack; None if it is damaged: what is whole in it can still be read."""
+    """Open an unsealed pack; None if it is damaged. Its whole entries can still be read."""
     try:
         return Pack(layout.pack(number), number, disk, length)
     except Damaged as error:
@@ -245,9 +275,9 @@ def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None
 
 
 def seal(pack: Pack, index: Index) -> None:
-    """Finish a pack: central directory, durable, closed, and the index says so.
+    """Finish a pack: central directory, fsync, close, and a row that says so.
 
-    Closed in any case.
+    The pack is closed also where a step fails. Raises OSError.
     """
     try:
         pack.write_directory()

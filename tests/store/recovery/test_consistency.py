@@ -12,14 +12,12 @@ import pytest
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store import pack
 from fsmount.store.config import Layout
-from fsmount.store.disk import Disk
 from fsmount.store.index import ROOT, Index
-from fsmount.store.recovery.mending import mend
-from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.repack import always
 from fsmount.store.store import Store
 from tests.crash.rot import Damage, apply
 from tests.encoding import get, put
+from tests.repairing import repair
 from tests.test_repack import delete, fill, opened
 
 FILES = {b"%d" % number: random.Random(number).randbytes(150) for number in range(300)}
@@ -31,11 +29,9 @@ pytestmark = pytest.mark.usefixtures("inline")
 
 async def bodies(root: Path) -> set[bytes]:
     """What all files hold after a repair, whatever their names."""
-    repairs = Repairs()
-    rebuild_index(root, Disk(), repairs)
+    await repair(root)
     with opened(root) as store:
         async with store.running(count=1):
-            await mend(store, repairs, lambda count: None)
             files = [node for _, node in store.index.walk() if node.ino != ROOT]
             return {await get(store, node.ino) for node in files}
 
