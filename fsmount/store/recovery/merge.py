@@ -220,11 +220,15 @@ def _path(place: tuple[int, bytes], places: Mapping[int, tuple[int, bytes]]) -> 
     return b"/".join(reversed(parts))
 
 
-def _take_names(tree: _Tree, names: Iterable[tuple[int, bytes, int]]) -> Iterator[str]:
-    """Give inodes the names of the copy; those in no folder go to ``lost+found/``, and are told."""
+def _take_names(tree: _Tree, names: Collection[tuple[int, bytes, int]]) -> Iterator[str]:
+    """Give inodes the names of the copy. A file in no folder that has a path moves; its new path.
+
+    No copy that this program writes should hold such a file.
+    """
+    named = {ROOT, *(ino for _, _, ino in names)}
     homeless = []
     for folder, name, ino in names:
-        if tree.is_folder(folder) and ino in tree.inodes:
+        if ino in tree.inodes and folder in named and tree.is_folder(folder):
             tree.names[folder, name] = ino
         elif ino in tree.inodes:
             homeless.append(ino)

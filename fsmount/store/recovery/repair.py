@@ -94,7 +94,7 @@ def _remove_lost(store: Store, suspects: set[int]) -> list[str]:
     """Remove the files that cannot be rendered because of damage; their paths."""
     facts = scan.scan_index(store.layout, store.index, suspects)
     plan = merge.plan_removal(facts, suspects)
-    write.remove(store.layout, store.index, store.disk, plan)
+    write.drop_lost(store.layout, store.index, store.disk, plan)
     return [file.path for file in plan.files]
 
 

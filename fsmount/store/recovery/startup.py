@@ -96,7 +96,7 @@ class _Cleaner:
         self._unknown = unknown
         self._is_consistent = False
 
-    def remove(self, path: Path) -> None:
+    def discard(self, path: Path) -> None:
         """Delete a file or move it to ``lost/``."""
         if self._unknown is _Unknown.SET_ASIDE:
             self.set_aside(path)
@@ -197,7 +197,7 @@ def _clean_staging(index: Index, staging: Staging, cleaner: _Cleaner) -> set[int
             index.update(inode.ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
     for token in staging.tokens():
         if token not in known and writer_of(token) == index.writer():
-            cleaner.remove(staging.path(token))
+            cleaner.discard(staging.path(token))
         elif token not in known:
             cleaner.set_aside(staging.path(token))
     return known
@@ -207,7 +207,7 @@ def _clean_raw(layout: Layout, index: Index, cleaner: _Cleaner) -> None:
     """Remove large files whose object was never committed; their staged files still exist."""
     for entry in contents.own(layout.raw, contents.RAW):
         if not _is_committed(index, entry.name):
-            cleaner.remove(layout.raw / entry.name)
+            cleaner.discard(layout.raw / entry.name)
 
 
 def _is_committed(index: Index, name: str) -> bool:
@@ -262,7 +262,7 @@ def _remove_unknown_packs(layout: Layout, known: Collection[int], cleaner: _Clea
             continue
         stem = entry.name.removesuffix(".zip")
         if not stem.isdigit() or int(stem) not in known:
-            cleaner.remove(layout.packs / entry.name)
+            cleaner.discard(layout.packs / entry.name)
 
 
 def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:

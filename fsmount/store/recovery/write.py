@@ -95,7 +95,7 @@ def heal_entry(layout: Layout, disk: Disk, replica: Replica) -> None:
     disk.fsync_folder(path.parent)
 
 
-def remove(layout: Layout, index: Index, disk: Disk, plan: Removal) -> None:
+def drop_lost(layout: Layout, index: Index, disk: Disk, plan: Removal) -> None:
     """List the lost files in ``lost/``, then drop their rows. The index is forced at the end."""
     if plan.files:
         _list_files(layout, disk, plan.files)
