@@ -90,18 +90,18 @@ def plan_index(facts: StoreFacts) -> NewIndex:
     return NewIndex(rows, packs, tuple(renamed), tuple(lost))
 
 
-def _relocated(known: Iterable[Object], entries: Iterable[EntryPlace]) -> dict[int, Object]:
+def _relocated(known: Iterable[Object], entries: Collection[EntryPlace]) -> dict[int, Object]:
     """The objects of the copy, at the places where their entries are now.
 
     An object stays where the copy says if a whole entry is there, or if there is none anywhere.
     """
-    there = {(p.object_id, p.pack, p.offset, p.length) for p in entries}
+    there = set(entries)
     latest = {place.object_id: place for place in entries}
     objects = {found.id: found for found in known}
     for found in list(objects.values()):
         place = latest.get(found.id)
-        is_there = (found.id, found.pack, found.offset, found.length) in there
-        if place is not None and not is_there:
+        known_place = EntryPlace(found.id, found.pack, found.offset, found.length)
+        if place is not None and known_place not in there:
             objects[found.id] = replace(
                 found, pack=place.pack, offset=place.offset, length=place.length
             )
