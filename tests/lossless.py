@@ -25,12 +25,12 @@ import trio
 from fsmount.codec.delta.delta import Copy, Fill
 from fsmount.errors import FsmountError
 from fsmount.store import config
-from fsmount.store.check import check_relations
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.packs.entries import FRAMES, layout_of
 from fsmount.store.packs.location import Location
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.support.encoding import get, put
 from tests.support.picture_files import KINDS_OF_FILES, files

@@ -28,10 +28,10 @@ from fsmount.mount.fuse import Operations
 from fsmount.mount.vfs import Vfs
 from fsmount.store import config
 from fsmount.store import store as store_module
-from fsmount.store.check import check_relations
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
 from fsmount.store.ingest import encoder
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from fsmount.work.workers import Workers
 from tests.support.encoding import Inline, put

@@ -40,8 +40,8 @@ from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.pack_set import Packs
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
-from fsmount.store.recovery import recover
-from fsmount.store.soundness import Soundness
+from fsmount.store.recovery.consistency import Consistency
+from fsmount.store.recovery.startup import recover
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
 
@@ -122,10 +122,10 @@ class Store:
         undo.callback(opened.close)
         self._packs.newest = opened.newest
         self._writer = Writer(*rooms, self._packs, opened.fresh)
-        self._again = Writer(*rooms, self._packs, opened.again)
+        self._again = Writer(*rooms, self._packs, opened.for_repack)
         self._copier = Copier(self.layout, self.index, self.disk, self._packs)
         self._encoder = Encoder(*rooms, self._writer)
-        self._soundness = Soundness(self.index)
+        self._consistency = Consistency(self.index)
         self._room = Room(
             self.index,
             self._reserve,
@@ -329,7 +329,7 @@ class Store:
         """Raises :class:`Damaged` if the index cannot be the reason for removing anything."""
         await self._ready.wait()
         assert self._workers is not None
-        await self._soundness.ask(self._workers)
+        await self._consistency.require(self._workers)
 
     def unused_s(self) -> float:
         """Seconds since a file was last written or read."""

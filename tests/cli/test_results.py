@@ -288,7 +288,7 @@ def test_damage(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
     done = cli("check", root, "--full")
     assert done.code == 20
     assert done.out == "3 objects rebuilt and compared: 1 finding\n"
-    assert done.err.startswith("1 damaged entry; 3 files need it\n")
+    assert done.err.startswith("damaged entries: 1; files that need them: 3\n")
     assert "cannot be read: in/00.png" in done.err
     found = cli("check", root, "--full", "--json")
     assert found.code == 20

@@ -12,9 +12,9 @@ from typing import TypeVar
 import pytest
 
 from fsmount.mount.vfs import Vfs
-from fsmount.store.check import check_relations
 from fsmount.store.index import ROOT, Index
 from fsmount.store.maintenance import copies
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.bench import synthetic
 

@@ -26,7 +26,7 @@ from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Pack
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
-from fsmount.store.recovery import _Bin
+from fsmount.store.recovery.startup import _Cleaner
 from tests.crash.traffic import WatchedDisk
 
 
@@ -207,7 +207,7 @@ def _late() -> None:
 
 
 def _unknown_staged_removed() -> None:
-    _set(_Bin, "put_aside", lambda self, path: self._disk.unlink(path))
+    _set(_Cleaner, "set_aside", lambda self, path: self._disk.unlink(path))
 
 
 def _lost_log_folded() -> None:

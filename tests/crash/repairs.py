@@ -20,8 +20,7 @@ from fsmount.errors import FsmountError
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
-from fsmount.store.mending import mend
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.repair import Repairs
 from fsmount.store.store import Store
 from tests.crash.planted import BUGS, plant
 from tests.crash.points import Noting, fast, quiet
@@ -29,6 +28,7 @@ from tests.crash.rot import look, make_reference, remember_renders
 from tests.crash.script import small_limits
 from tests.crash.traffic import Tap, listen, tapped
 from tests.crash.verdict import Chunks
+from tests.repairing import repair
 
 
 def _objects(root: Path) -> list[Object]:
@@ -79,23 +79,12 @@ def _no_copy(root: Path) -> None:
 DAMAGES: tuple[Callable[[Path], None], ...] = (_entries, _index, _zeros, _all, _no_copy)
 
 
-def mended(root: Path, tap: Tap) -> Repairs:
-    """Repair the store at `root`."""
-    repairs = Repairs()
-
-    async def work() -> None:
-        with tapped(root, tap) as disk:
-            rebuild_index(root, disk, repairs)
-            store = Store.open(root, disk=disk)
-            try:
-                async with store.running(count=1):
-                    report = await mend(store, repairs, lambda count: None)
-                    if report.findings:
-                        raise AssertionError(f"still found: {report.findings[0]}")
-            finally:
-                store.close()
-
-    trio.run(work)
+def repaired(root: Path, tap: Tap) -> Repairs:
+    """Repair the store at `root`; raises AssertionError if damage is left."""
+    with tapped(root, tap) as disk:
+        repairs, report = trio.run(repair, root, disk)
+    if report.findings:
+        raise AssertionError(f"still found: {report.findings[0]}")
     return repairs
 
 
@@ -117,15 +106,15 @@ def explore(damage: Callable[[Path], None], every: int) -> tuple[int, list[str]]
         damage(root)
         chunks = Chunks()
         tap = Noting(root, chunks, lambda: ({}, {}))
-        mended(root, tap)
+        repaired(root, tap)
         wanted = _contents(root)
         for number, (state, notes) in enumerate(tap.states.items()):
             if number % every:
                 continue
             chunks.put(state, root)
             try:
-                mended(root, Tap())
-                again = mended(root, Tap())
+                repaired(root, Tap())
+                again = repaired(root, Tap())
                 if _contents(root) != wanted:
                     wrong.append(f"{damage.__name__}, {notes[0][0]}: other files")
                 if again != Repairs():

@@ -31,19 +31,18 @@ import trio
 
 from fsmount.errors import FsmountError
 from fsmount.store import config
-from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import encoder
-from fsmount.store.mending import mend
 from fsmount.store.packs.location import Location
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store
 from fsmount.store.transfer.tree import slices
 from tests.crash.planted import BUGS, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import small_limits
+from tests.repairing import repair
 from tests.support.encoding import forget_caches, put
 from tests.support.frames import png, screens
 
@@ -182,7 +181,7 @@ async def _repacked(root: Path, whole: Reference) -> str:
                 await store.repack(lambda count: None)
         finally:
             store.close()
-    await _repair(root)
+    await repair(root)
     bodies = (await look(root)).bodies
     lost = [path for path, data in whole.bodies.items() if bodies.get(path) != data]
     return f"a repack costs {lost}" if lost else ""
@@ -190,21 +189,10 @@ async def _repacked(root: Path, whole: Reference) -> str:
 
 async def _repaired(root: Path, whole: Reference) -> str:
     """A repair of an index whose copy is whole gives everything back."""
-    repairs, report = await _repair(root)
+    repairs, report = await repair(root)
     if repairs.lost or report.findings:
         return f"a repair loses {repairs.lost}, leaves {report.findings[:2]}"
     return "" if await look(root) == whole else "a repair gives something else"
-
-
-async def _repair(root: Path) -> tuple[Repairs, Report]:
-    repairs = Repairs()
-    rebuild_index(root, Disk(), repairs)
-    store = Store.open(root)
-    try:
-        async with store.running(count=1):
-            return repairs, await mend(store, repairs, lambda count: None)
-    finally:
-        store.close()
 
 
 def remember_renders() -> None:

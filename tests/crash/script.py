@@ -20,13 +20,13 @@ import trio
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.vfs import RENAME_EXCHANGE, Vfs
-from fsmount.store import soundness
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import encoder
 from fsmount.store.maintenance import background, copier, copies, reclaim
 from fsmount.store.packs import pack
+from fsmount.store.recovery import consistency
 from fsmount.store.store import Store
 from tests.support.encoding import Inline
 from tests.support.frames import png, screens
@@ -175,7 +175,7 @@ class Script:
         self._vfs = Vfs(store)
         # SQLite is watched by way of a VFS without shared memory: there is one connection.
         _set(copies, "collect_beside", lambda _: copies.collect(store.index))
-        _set(soundness, "contradiction_beside", lambda _: store.index.contradiction())
+        _set(consistency, "contradiction_at", lambda _: store.index.contradiction())
         try:
             for number in range(self._count):
                 self.events.get(number, lambda: None)()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import trio
 
-from fsmount.store.check import check_contents, check_relations
+from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store
 from tests.bench.measure import children, memory
 from tests.e2e.mounts import Mount

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import FsmountError
-from fsmount.store.check import check_relations
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.frames.reader import Reader
@@ -20,6 +19,7 @@ from fsmount.store.index import Inode, Object
 from fsmount.store.packs.bodies import Kept, load_sums
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import read_entry
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.crash.script import Seen, Tree, differences
 from tests.support.encoding import forget_caches

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from fsmount.mount.power import on_mains
-from fsmount.store.check import check_contents, check_relations
 from fsmount.store.layout import Layout
+from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store
 from tests.e2e.mounts import SEAL_BYTES, Mount, missing
 from tests.support.frames import png, screens

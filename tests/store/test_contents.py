@@ -16,13 +16,13 @@ import trio
 
 from fsmount.errors import Damaged
 from fsmount.store import config, contents
-from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.layout import Layout
-from fsmount.store.mending import mend
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.recovery.repair import Repairs
 from fsmount.store.store import Store
+from tests.repairing import repair
 from tests.support.encoding import forget_caches, get, put, samples, settled
 from tests.support.paths import CHECKOUT
 
@@ -104,16 +104,9 @@ async def looked(root: Path, files: dict[bytes, bytes], *, read_only: bool = Tru
         store.close()
 
 
-async def mended(root: Path) -> Repairs:
-    repairs = Repairs()
-    rebuild_index(root, Disk(), repairs)
-    store = Store.open(root)
-    try:
-        async with store.running(count=1):
-            report = await mend(store, repairs, lambda count: None)
-            assert report.findings == []
-    finally:
-        store.close()
+async def repaired(root: Path) -> Repairs:
+    repairs, report = await repair(root)
+    assert report.findings == []
     return repairs
 
 
@@ -161,7 +154,7 @@ async def test_repair_leaves_it_alone(root: Path, files: dict[bytes, bytes], dam
         (root / "index.sqlite").unlink()
     if damage == "copy too":
         (root / "packs" / "names.gz").unlink()
-    repairs = await mended(root)
+    repairs = await repaired(root)
     assert repairs.lost == []
     assert foreign(root) == others
     report = await looked(root, files)
@@ -187,7 +180,7 @@ async def test_repair_finds_staged_files_among_others(root: Path) -> None:
     others = litter(root)
     (root / "index.sqlite").unlink()
     (root / "packs" / "names.gz").unlink(missing_ok=True)
-    assert (await mended(root)).renamed == [f"lost+found/staged-{token}"]
+    assert (await repaired(root)).renamed == [f"lost+found/staged-{token}"]
     assert foreign(root) == others
 
 
@@ -195,7 +188,7 @@ async def test_a_socket_or_a_folder_is_never_opened_as_a_pack(root: Path) -> Non
     os.mknod(root / "packs" / "00000007.zip", stat.S_IFSOCK | 0o600)
     (root / "packs" / "00000008.zip").mkdir()
     (root / "index.sqlite").unlink()
-    assert (await mended(root)).lost == []
+    assert (await repaired(root)).lost == []
     assert {path.name for path in (root / "packs").glob("*7.zip")} == {"00000007.zip"}
 
 
@@ -266,7 +259,7 @@ async def test_a_store_with_pictures_without_its_empty_folders(
     await fill(root, files)
     drop(root, names)
     assert (await looked(root, files)).findings == []
-    assert (await mended(root)) == Repairs()
+    assert (await repaired(root)) == Repairs()
     assert (await looked(root, files, read_only=False)).notices == []
 
 
@@ -284,7 +277,7 @@ async def test_a_folder_that_had_files_is_not_made_again(
     shutil.rmtree(root / name)
     if not index:
         (root / "index.sqlite").unlink()
-    for opening in (lambda: Store.open(root).close(), lambda: trio.run(mended, root)):
+    for opening in (lambda: Store.open(root).close(), lambda: trio.run(repaired, root)):
         if not index:
             break
         with pytest.raises(Damaged, match=f"^{root / name} is damaged: the folder is missing"):
@@ -292,7 +285,7 @@ async def test_a_folder_that_had_files_is_not_made_again(
         assert not (root / name).exists()
     if not index and name != "staging":
         with pytest.raises(Damaged, match=f"^{root / name} is damaged: the folder is missing"):
-            await mended(root)
+            await repaired(root)
         assert not (root / name).exists()
     if index:
         (root / name).mkdir()

@@ -15,10 +15,10 @@ import trio
 
 from fsmount.errors import Damaged, StoreLocked
 from fsmount.store import config
-from fsmount.store.check import check_contents, check_relations
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
 from fsmount.store.index import database as database_module
+from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store
 from tests.support.encoding import forget_caches, get, put, samples, settled
 from tests.support.frames import png, screens

@@ -19,7 +19,7 @@ from fsmount.cli import main
 from fsmount.errors import StoreLocked
 from fsmount.mount.attributes import Changes
 from fsmount.mount.vfs import RENAME_EXCHANGE, Vfs
-from fsmount.store import lock, recovery
+from fsmount.store import lock
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
@@ -27,6 +27,7 @@ from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.lock import Lock
 from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.packs.staging import writer_of
+from fsmount.store.recovery import startup
 from fsmount.store.store import Store
 from fsmount.store.transfer import importing
 from tests.support.calls import ROOT_USER, get, put, raises
@@ -302,7 +303,7 @@ async def test_a_writer_that_may_live_loses_nothing(
 
 def test_of_two_that_open_at_once_one_gives_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     others: list[Lock] = []
-    clean = recovery._clean_raw
+    clean = startup._clean_raw
 
     def late(*rooms: object) -> None:
         if not others:
@@ -310,7 +311,7 @@ def test_of_two_that_open_at_once_one_gives_up(root: Path, monkeypatch: pytest.M
             others.append(Lock(root / "lock"))
         clean(*rooms)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(recovery, "_clean_raw", late)
+    monkeypatch.setattr(startup, "_clean_raw", late)
     with raises(errno.EIO):
         Store.open(root)
     assert others[0].is_ours()

@@ -14,7 +14,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
 from fsmount.store.packs.staging import Staging
-from fsmount.store.recovery import recover
+from fsmount.store.recovery.startup import recover
 
 
 @dataclass

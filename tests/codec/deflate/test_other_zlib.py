@@ -13,7 +13,7 @@ import trio
 from fsmount.codec.deflate import engine
 from fsmount.codec.deflate.deflate import known_answer
 from fsmount.errors import Damaged
-from fsmount.store.check import Report, check_contents, check_relations
+from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.store import Store
 from tests.support.encoding import forget_caches, get, put
 from tests.support.frames import png, screens

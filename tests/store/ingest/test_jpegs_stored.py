@@ -16,20 +16,20 @@ from fsmount.codec.images import jpeg
 from fsmount.errors import Damaged, NeedsExtra
 from fsmount.legacy import archive
 from fsmount.store import config
-from fsmount.store.check import Report, check_contents, check_relations
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import encoder
 from fsmount.store.layout import Layout
-from fsmount.store.mending import mend
 from fsmount.store.packs.entries import About, jpeg_entry
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.recovery.repair import Repairs
 from fsmount.store.store import Store
 from fsmount.store.transfer import estimating
 from fsmount.store.transfer.estimating import estimate
+from tests.repairing import repair
 from tests.store.packs.test_pack import unzipped
 from tests.support import photos
 from tests.support.encoding import Inline, forget_caches, get, put, rewrite
@@ -265,18 +265,6 @@ async def check(root: Path) -> Report:
     finally:
         store.close()
     return report
-
-
-async def repair(root: Path) -> tuple[Repairs, Report]:
-    forget_caches()
-    repairs = Repairs()
-    rebuild_index(root, Disk(), repairs)
-    store = Store.open(root)
-    try:
-        async with store.running(count=1):
-            return repairs, await mend(store, repairs, lambda count: None)
-    finally:
-        store.close()
 
 
 async def test_check_and_repair_without_the_extra_find_no_damage(

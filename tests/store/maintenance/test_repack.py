@@ -17,7 +17,6 @@ from fsmount.codec.images import images, webp
 from fsmount.codec.images.webp import Effort
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import ReadOnly, WorkerDied
-from fsmount.store.check import check_contents, check_relations
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import encoder
 from fsmount.store.layout import Layout
@@ -25,6 +24,7 @@ from fsmount.store.maintenance import repack
 from fsmount.store.maintenance.repack import Summary
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Entry, build_entry
+from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store
 from tests.store.packs.test_pack import unzipped
 from tests.support.encoding import Inline, deaths, forget_caches, get, open_files, put

@@ -14,7 +14,7 @@ import trio
 
 from fsmount.errors import Damaged
 from fsmount.mount.vfs import Vfs
-from fsmount.store.check import check_relations
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.support.calls import USER, raises
 from tests.support.encoding import check, get, put, reopened, settled

@@ -16,7 +16,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from fsmount.store import config
-from fsmount.store.check import check_relations
 from fsmount.store.index import Index
 from fsmount.store.index.schema import Object
 from fsmount.store.layout import Layout
@@ -27,6 +26,7 @@ from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.pack_set import Packs
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.store.packs.test_pack import entry, new, unzipped
 from tests.support.encoding import open_files, put, reopened, settled

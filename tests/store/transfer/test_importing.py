@@ -21,8 +21,8 @@ from PIL import Image
 
 from fsmount.errors import DiskFull
 from fsmount.legacy import archive
-from fsmount.store.check import check_relations
 from fsmount.store.index import Index
+from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from fsmount.store.transfer import importing
 from fsmount.store.transfer.tree import Item

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from fsmount.store import store as store_module
-from fsmount.store.check import Report, check_contents, check_relations
-from fsmount.store.index import Index
+from fsmount.store.index import Index, Object
 from fsmount.store.ingest import encoder
+from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.store import Store
 from fsmount.store.transfer.tree import find
 from tests.support.encoding import Inline, forget_caches, put
@@ -96,7 +96,7 @@ def test_an_empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def one(report: Report, what: str, why: str) -> list[str]:
-    """The files that hang on the only finding, which has this name and reason."""
+    """The files of the only finding, which has this name and reason."""
     ((found, reason, files),) = report.findings
     assert (found, why in reason) == (what, True), report.findings
     return files
@@ -108,7 +108,7 @@ def test_a_pack_that_is_cut_off(root: Path) -> None:
     names = {os.fsdecode(name) for name in store.index.names_of(last.id)}
     store.close()
     os.truncate(first_pack(root), last.offset + last.length - 1)
-    files = one(check(root), "00000001.zip", f"{last.offset + last.length - 1} bytes of")
+    files = one(check(root), "00000001.zip", f"has only {last.offset + last.length - 1} of")
     assert names == set(files)
 
 
@@ -138,7 +138,7 @@ def test_large_files_in_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert check(root).findings == []
     assert one(check(root, full=True), "object 1", "segment 0") == ["large"]
     os.truncate(kept, 4999)
-    assert one(check(root), f"raw/{kept.name}", "4999 bytes, should be 5000") == ["large"]
+    assert one(check(root), f"raw/{kept.name}", "has 4999 bytes and should have 5000") == ["large"]
     kept.unlink()
     assert one(check(root), f"raw/{kept.name}", "the file is missing") == ["large"]
 
@@ -151,40 +151,48 @@ OBJECT = f"(SELECT object FROM inodes WHERE ino = {ZERO})"
 @pytest.mark.parametrize(
     ("statement", "what", "why"),
     [
-        (f"UPDATE inodes SET nlink = 3 WHERE ino = {ZERO}", "zero", "has 3 links, should have 1"),
-        (f"UPDATE inodes SET nlink = 1 WHERE ino = {FOLDER}", "empty", "has 1 links"),
-        ("UPDATE inodes SET nlink = 2 WHERE ino = 1", "inode 1", "has 2 links, should have"),
-        (f"UPDATE inodes SET object = NULL WHERE ino = {ZERO}", "zero", "has no body, or two"),
-        (f"UPDATE inodes SET staged = 99 WHERE ino = {ZERO}", "zero", "has no body, or two"),
-        (f"UPDATE inodes SET object = 999 WHERE ino = {ZERO}", "zero", "object 999 is not there"),
-        (f"UPDATE inodes SET size = 7 WHERE ino = {ZERO}", "zero", "sizes"),
-        (f"UPDATE objects SET uses = 9 WHERE id = {OBJECT}", "object", "counted 9 times, used 1"),
+        (
+            f"UPDATE inodes SET nlink = 3 WHERE ino = {ZERO}",
+            "zero",
+            "link count is 3 and should be 1",
+        ),
+        (f"UPDATE inodes SET nlink = 1 WHERE ino = {FOLDER}", "empty", "link count is 1 and"),
+        ("UPDATE inodes SET nlink = 2 WHERE ino = 1", "inode 1", "link count is 2 and should be"),
+        (f"UPDATE inodes SET object = NULL WHERE ino = {ZERO}", "zero", "has neither a staged"),
+        (f"UPDATE inodes SET staged = 99 WHERE ino = {ZERO}", "zero", "both a staged file and"),
+        (f"UPDATE inodes SET object = 999 WHERE ino = {ZERO}", "zero", "object 999 does not exist"),
+        (f"UPDATE inodes SET size = 7 WHERE ino = {ZERO}", "zero", "its size is 7"),
+        (
+            f"UPDATE objects SET uses = 9 WHERE id = {OBJECT}",
+            "object",
+            "counts 9 files that show it, and 1 do",
+        ),
         (f"UPDATE objects SET offset = 1 << 40 WHERE id = {OBJECT}", "object", "outside pack 1"),
         (f"UPDATE objects SET pack = 7 WHERE id = {OBJECT}", "object", "outside pack 7"),
-        ("UPDATE packs SET length = length + 5000", "00000001.zip", "are left"),
+        ("UPDATE packs SET length = length + 5000", "00000001.zip", "has only"),
         (f"UPDATE objects SET needs = x'ff000000' WHERE id = {OBJECT}", "object", "[255]"),
         (
             "INSERT INTO dirents (folder, name, ino) VALUES (1, CAST('ghost' AS BLOB), 999)",
             "ghost",
-            "hangs on nothing",
+            "the name shows no file, or",
         ),
         (
             f"INSERT INTO dirents (folder, name, ino) VALUES ({ZERO}, CAST('x' AS BLOB), {ZERO})",
             "x",
-            "hangs on nothing",
+            "the name shows no file, or",
         ),
-        (f"DELETE FROM inodes WHERE ino = {FOLDER}", "empty", "hangs on nothing"),
+        (f"DELETE FROM inodes WHERE ino = {FOLDER}", "empty", "the name shows no file, or"),
         (
             f"DELETE FROM dirents WHERE ino = {ZERO}",
             "inode",
-            "has 1 links, should have 0",
+            "link count is 1 and should be 0",
         ),
     ],
 )
 def test_rows_that_cannot_be(root: Path, statement: str, what: str, why: str) -> None:
     sql(root, statement)
     found = check(root).findings
-    hits = [name for name, reason, _ in found if why.removesuffix("s") in reason]
+    hits = [name for name, reason, _ in found if why in reason]
     assert any(name == what or name.startswith(what + " ") for name in hits), found
 
 
@@ -211,14 +219,24 @@ def test_a_page_of_the_index(root: Path) -> None:
     assert not report.readable
 
 
-@pytest.fixture(name="real", scope="module")
-def real_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
-    """The files of a store of real screenshots, as an archive would have them: path -> bytes."""
-    monkeypatch = pytest.MonkeyPatch()
-    root = make_store(tmp_path_factory.mktemp("real") / "store", monkeypatch)
-    trio.run(import_into, root, REAL)
-    monkeypatch.undo()
-    yield os.fsencode(root)
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of real screenshots, as an archive would have them."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        root = make_store(tmp_path_factory.mktemp("real") / "store", monkeypatch)
+        trio.run(import_into, root, REAL)
+    return root
+
+
+@pytest.fixture
+def real(stored: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[Object]]:
+    """The store of real screenshots, whose work is done in this process, and its objects."""
+    monkeypatch.setattr(store_module, "Workers", Inline)
+    store = Store.open(stored, read_only=True)
+    try:
+        return stored, list(store.index.all_objects())
+    finally:
+        store.close()
 
 
 def flip(path: Path, at: int) -> Callable[[], None]:
@@ -233,15 +251,11 @@ def flip(path: Path, at: int) -> Callable[[], None]:
     return change
 
 
-def test_a_byte_of_a_payload_and_all_that_hang_on_it(
-    real: bytes, monkeypatch: pytest.MonkeyPatch
+def test_a_byte_of_a_payload_and_all_files_that_need_it(
+    real: tuple[Path, list[Object]],
 ) -> None:
     """The first frame is a keyframe, and all the others take pixels from it."""
-    root = Path(os.fsdecode(real))
-    monkeypatch.setattr(store_module, "Workers", Inline)
-    store = Store.open(root, read_only=True)
-    objects = list(store.index.all_objects())
-    store.close()
+    root, objects = real
     assert [found.kind for found in objects] == ["key"] + ["delta"] * 5
     key = objects[0]
     back = flip(first_pack(root), key.offset + key.length // 2)
@@ -290,14 +304,10 @@ def test_whatever_a_damaged_object_raises(root: Path, monkeypatch: pytest.Monkey
     ]
 
 
-def test_each_damaged_entry_is_told_once_those_that_most_files_need_first(
-    real: bytes, monkeypatch: pytest.MonkeyPatch
+def test_each_damaged_entry_is_one_finding_the_most_needed_first(
+    real: tuple[Path, list[Object]],
 ) -> None:
-    root = Path(os.fsdecode(real))
-    monkeypatch.setattr(store_module, "Workers", Inline)
-    store = Store.open(root, read_only=True)
-    objects = list(store.index.all_objects())
-    store.close()
+    root, objects = real
     few, many = objects[-1], objects[0]
     backs = [flip(first_pack(root), each.offset + each.length - 1) for each in (few, many)]
     report = check(root, full=True)

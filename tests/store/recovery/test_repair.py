@@ -14,15 +14,15 @@ import trio
 from fsmount.codec.png import png as png_module
 from fsmount.errors import Damaged
 from fsmount.store import store as store_module
-from fsmount.store.check import Report
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
-from fsmount.store.mending import mend
-from fsmount.store.repair import Repairs, rebuild_index
+from fsmount.store.recovery.check import Report
+from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
+from tests import repairing
 from tests.crash.rot import Reference, look
 from tests.support.encoding import Inline, forget_caches, put
 from tests.support.frames import png, screens
@@ -38,19 +38,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def repair(root: Path) -> tuple[Repairs, Report]:
-    forget_caches()
-    repairs = Repairs()
-    rebuild_index(root, Disk(), repairs)
-
-    async def run() -> Report:
-        store = Store.open(root)
-        try:
-            async with store.running(count=1):
-                return await mend(store, repairs, lambda count: None)
-        finally:
-            store.close()
-
-    return repairs, trio.run(run)
+    return trio.run(repairing.repair, root)
 
 
 def contents(root: Path) -> Reference:
@@ -307,9 +295,8 @@ def test_the_memory_of_a_rebuilt_index_does_not_grow_with_the_packs(
         (root / "index.sqlite").write_bytes(b"")
         if not copy:
             (root / "packs" / "names.gz").unlink()
-        repairs = Repairs()
         tracemalloc.start()
-        rebuild_index(root, Disk(), repairs)
+        repairs = rebuild_index(root, Disk())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (len(repairs.renamed), repairs.lost) == (0 if copy else 40, [])

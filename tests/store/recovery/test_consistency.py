@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import Damaged, FsmountError
-from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance.repack import always
-from fsmount.store.mending import mend
 from fsmount.store.packs import pack
-from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from tests.crash.rot import Damage, apply
+from tests.repairing import repair
 from tests.store.maintenance.test_repack import delete, fill, opened
 from tests.support.encoding import get, put
 
@@ -31,11 +29,9 @@ pytestmark = pytest.mark.usefixtures("inline")
 
 async def bodies(root: Path) -> set[bytes]:
     """What all files hold after a repair, whatever their names."""
-    repairs = Repairs()
-    rebuild_index(root, Disk(), repairs)
+    await repair(root)
     with opened(root) as store:
         async with store.running(count=1):
-            await mend(store, repairs, lambda count: None)
             files = [node for _, node in store.index.walk() if node.ino != ROOT]
             return {await get(store, node.ino) for node in files}
 

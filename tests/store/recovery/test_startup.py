@@ -15,7 +15,7 @@ from fsmount.store.index import ROOT, Index, Object
 from fsmount.store.layout import Layout
 from fsmount.store.packs.pack import Entry, Pack, scan
 from fsmount.store.packs.staging import Staging, writer_of
-from fsmount.store.recovery import recover, seal
+from fsmount.store.recovery.startup import recover, seal
 from tests.store.packs.test_pack import unzipped
 from tests.support.frames import FlakyDisk
 

@@ -1,0 +1,411 @@
+"""`check`: finds damage in a store and names the files that it costs. Changes nothing.
+
+:func:`check_relations` compares rows, packs and files with each other and decodes nothing.
+:func:`check_contents` renders every file and compares hashes, for `--full`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from fsmount.errors import Damaged, NeedsExtra
+from fsmount.folder import readable
+from fsmount.store import contents
+from fsmount.store.index import Inode, Object
+from fsmount.store.maintenance import copies
+from fsmount.store.packs.pack import read_entry, scan
+from fsmount.store.packs.staging import writer_of
+from fsmount.store.store import Store
+from fsmount.store.transfer.tree import SLICE
+
+# Objects that are rendered at the same time.
+_AT_ONCE = 4
+
+
+class Finding(NamedTuple):
+    """Damage: `what` is damaged, `why`, and the paths of the files that cannot be read for it."""
+
+    what: str
+    why: str
+    files: list[str]
+
+
+class Unchecked(NamedTuple):
+    """An object that cannot be rendered here and is not damaged: `why`, and the paths it has."""
+
+    why: str
+    files: list[str]
+
+
+class Notice(NamedTuple):
+    """Something about the folders of the store that is no damage."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class Report:
+    """What a check found.
+
+    `objects`: how many objects the index has. `readable`: whether the index can be read; if not,
+    that is the only finding. Only :func:`check_contents` fills the others: `unchecked`: objects
+    that need a package which is not installed. `unreadable`: ids of all objects that could not be
+    read. `damaged`: those of them whose own bytes are damaged. `hit`: paths of all files that
+    need one of `damaged`.
+    """
+
+    objects: int = 0
+    readable: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    unchecked: list[Unchecked] = field(default_factory=list)
+    unreadable: set[int] = field(default_factory=set)
+    damaged: set[int] = field(default_factory=set)
+    hit: set[str] = field(default_factory=set)
+
+
+class _Fault(NamedTuple):
+    """A finding before files are looked up: ids of the objects that cannot be read for it."""
+
+    what: str
+    why: str
+    objects: Iterable[int] = ()
+
+
+def _files_of(store: Store, faults: Iterable[_Fault], *, dependents: bool) -> list[list[str]]:
+    """For each fault the paths of the files that show its objects, in one pass over the index.
+
+    `dependents`: also of the files whose objects need one of these to be rendered.
+    """
+    hit = [set(fault.objects) for fault in faults]
+    named = set().union(*hit)
+    if not named:
+        return [[] for _ in hit]
+    if dependents:
+        needing: dict[int, set[int]] = defaultdict(set)
+        for found in store.index.all_objects():
+            for needed in named.intersection(found.needs):
+                needing[needed].add(found.id)
+        hit = [each.union(*(needing.get(known, ()) for known in each)) for each in hit]
+    paths: dict[int, set[str]] = defaultdict(set)
+    for object_id, path in store.index.shown(set().union(*hit)):
+        paths[object_id].add(os.fsdecode(path))
+    return [sorted(set().union(*(paths.get(known, ()) for known in each))) for each in hit]
+
+
+# -- rows, packs and files against each other
+
+
+def check_relations(store: Store) -> Report:
+    """Compare names, rows, packs, large files and staged files with each other.
+
+    Works beside a mount: what a mount changes meanwhile is no finding. Raises OSError.
+    """
+    while True:
+        problems = store.index.integrity()
+        if problems:
+            return _unreadable_index(store, "; ".join(problems[:3]))
+        try:
+            report, packs = _relations(store)
+        except Damaged as error:
+            return _unreadable_index(store, str(error))
+        # A repack beside us may have removed a pack between the rows and the look at its file.
+        if not report.findings or store.index.packs() == packs:
+            report.notices += _notices(store)
+            return report
+
+
+def _unreadable_index(store: Store, why: str) -> Report:
+    finding = Finding("index.sqlite", why, [])
+    return Report(readable=False, findings=[finding], notices=_notices(store))
+
+
+def _notices(store: Store) -> list[Notice]:
+    return [Notice(what, why) for what, why in contents.notices(store.layout)]
+
+
+def _relations(store: Store) -> tuple[Report, dict[int, tuple[int, bool]]]:
+    """The findings, and the rows of packs they rest on; raises :class:`Damaged`."""
+    with store.index.snapshot():
+        difference = copies.disagreement(store.layout, store.index)
+        ids = np.fromiter(store.index.object_ids(), np.int64)
+        faults = [
+            *_packs(store),
+            *_objects(store, ids),
+            *_uses(store),
+            *_names(store),
+            *_bodies(store),
+        ]
+        files = _files_of(store, faults, dependents=True)
+        staged = store.index.staged_inodes()
+        packs = store.index.packs()
+    if difference:
+        faults.append(_Fault("index.sqlite", difference))
+    # Outside the snapshot: a mount beside us may have encoded a staged file since.
+    faults += [*_staged(store, staged), *_without_row(store)]
+    files += [[]] * (len(faults) - len(files))
+    findings = [Finding(f.what, f.why, paths) for f, paths in zip(faults, files, strict=True)]
+    return Report(objects=len(ids), findings=findings), packs
+
+
+def _name(store: Store, ino: int) -> str:
+    """A path to show for an inode."""
+    return os.fsdecode(store.index.path(ino)) or f"inode {ino}"
+
+
+def _packs(store: Store) -> Iterator[_Fault]:
+    """Every pack is at least as long as the index says."""
+    for number, (length, _) in store.index.packs().items():
+        path = store.layout.pack(number)
+        try:
+            present = path.stat().st_size
+            why = f"the pack has only {present} of its {length} bytes"
+        except FileNotFoundError:
+            present, why = -1, "the pack is missing"
+        if present < length:
+            inside = (found for found in store.index.all_objects() if found.pack == number)
+            yield _Fault(path.name, why, [f.id for f in inside if f.offset + f.length > present])
+
+
+def _objects(store: Store, ids: NDArray[np.int64]) -> Iterator[_Fault]:
+    """Every object lies inside its pack, the objects it needs exist, its large file is whole.
+
+    `ids`: of all objects, ascending.
+    """
+    packs = store.index.packs()
+    for found in store.index.all_objects():
+        what = f"object {found.id}"
+        if found.offset + found.length > packs.get(found.pack, (-1, False))[0]:
+            yield _Fault(what, f"it lies outside pack {found.pack}", [found.id])
+        needed = np.unique(np.array(found.needs + found.layer, np.int64))
+        places = np.minimum(ids.searchsorted(needed), len(ids) - 1)
+        missing = needed[ids[places] != needed].tolist()
+        if missing:
+            yield _Fault(what, f"it needs objects that do not exist: {missing}", [found.id])
+        if found.is_kept:
+            yield from _large_file(store, found)
+
+
+def _large_file(store: Store, found: Object) -> Iterator[_Fault]:
+    path = store.layout.kept(found.id)
+    try:
+        present = path.stat().st_size
+    except FileNotFoundError:
+        yield _Fault(f"raw/{path.name}", "the file is missing", [found.id])
+        return
+    if present != found.size:
+        why = f"the file has {present} bytes and should have {found.size}"
+        yield _Fault(f"raw/{path.name}", why, [found.id])
+
+
+def _uses(store: Store) -> Iterator[_Fault]:
+    """The index counts right how many files show an object."""
+    for object_id, counted, used in store.index.wrong_uses():
+        why = f"the index counts {counted} files that show it, and {used} do"
+        yield _Fault(f"object {object_id}", why)
+
+
+def _names(store: Store) -> Iterator[_Fault]:
+    """Every name stands in a folder and shows an inode, and link counts are right."""
+    for name in store.index.dangling_names():
+        yield _Fault(os.fsdecode(name), "the name shows no file, or its folder does not exist")
+    for ino, links, wanted in store.index.wrong_links():
+        yield _Fault(_name(store, ino), f"its link count is {links} and should be {wanted}")
+
+
+def _bodies(store: Store) -> Iterator[_Fault]:
+    """Every regular file has one content, either staged or an object that exists."""
+    for inode, size in store.index.wrong_bodies():
+        what = _name(store, inode.ino)
+        if inode.staged is None and inode.object_id is None:
+            yield _Fault(what, "it has neither a staged file nor an object")
+        elif inode.staged is not None and inode.object_id is not None:
+            yield _Fault(what, "it has both a staged file and an object")
+        elif size is None:
+            yield _Fault(what, f"its object {inode.object_id} does not exist")
+        else:
+            yield _Fault(what, f"its size is {inode.size}, that of its object is {size}")
+
+
+def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[_Fault]:
+    """Every staged file is there. `inodes`: those that had a staged file some time ago."""
+    for inode in inodes:
+        if inode.staged is not None and not store.staging.path(inode.staged).exists():
+            now = {found.staged for found in store.index.staged_inodes()}
+            if inode.staged in now:
+                yield _Fault(_name(store, inode.ino), f"its staged file {inode.staged} is missing")
+
+
+def _without_row(store: Store) -> Iterator[_Fault]:
+    """Every staged file has a row, if another than the last writer made it.
+
+    The last writer may be a mount beside us, which makes and removes staged files. Those that it
+    leaves without a row at a crash are removed by the next start.
+    """
+    # Tokens before rows: a file that is removed in between had a row, or has no file any more.
+    tokens = store.staging.tokens()
+    known = {inode.staged for inode in store.index.staged_inodes()}
+    for token in sorted(set(tokens) - known):
+        if writer_of(token) != store.index.writer() and store.staging.path(token).exists():
+            yield _Fault(
+                f"staging/{token}",
+                "the index has no file for it. Another writer made it, so it may be the only copy."
+                " The next mount moves it to lost/",
+            )
+
+
+# -- what files are rendered from
+
+
+class _Unreadable(NamedTuple):
+    """An object that could not be read. `own`: because its own entry is damaged."""
+
+    found: Object
+    why: str
+    own: bool
+
+
+class _NotInstalled(NamedTuple):
+    """An object that a package is missing for. Its entry is whole."""
+
+    found: Object
+    why: str
+
+
+async def check_contents(store: Store, report: Report, progress: Callable[[int], None]) -> None:
+    """Render every object that a file shows and compare hashes; adds to `report`.
+
+    Of objects that no file shows, the entries are read: other objects may need pixels of them. A
+    damaged entry is one finding, however many objects need it. The store is running; `progress`
+    is called with 1 for each object. Works beside a mount.
+    """
+    report.findings += [Finding(fault.what, fault.why, []) for fault in _copies(store)]
+    slots = trio.Semaphore(_AT_ONCE)
+    unreadable: dict[int, _Unreadable] = {}
+    unchecked: list[_Fault] = []
+
+    async def check(found: Object) -> None:
+        try:
+            result = await _check_object(store, found)
+        finally:
+            slots.release()
+        if isinstance(result, _Unreadable):
+            unreadable[found.id] = result
+        elif isinstance(result, _NotInstalled):
+            unchecked.append(_Fault(f"object {found.id}", result.why, [found.id]))
+
+    async with trio.open_nursery() as nursery:
+        for found in store.index.all_objects():
+            await slots.acquire()
+            nursery.start_soon(check, found)
+            progress(1)
+    report.unreadable.update(unreadable)
+    causes = _causes(unreadable)
+    report.damaged.update(causes)
+    faults = [_Fault(f"object {number}", why, [number]) for number, why in causes.items()]
+    files = _files_of(store, faults, dependents=True)
+    report.hit.update(*files)
+    findings = [Finding(f.what, f.why, paths) for f, paths in zip(faults, files, strict=True)]
+    report.findings += sorted(findings, key=lambda finding: -len(finding.files))
+    files = _files_of(store, unchecked, dependents=False)
+    for fault, paths in zip(unchecked, files, strict=True):
+        report.unchecked.append(Unchecked(fault.why, paths))
+
+
+def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
+    """The objects that cannot be read because of damage of their own, by id, and why.
+
+    The others need one of these.
+    """
+    return {
+        number: each.why
+        for number, each in sorted(unreadable.items())
+        if each.own or not (set(each.found.needs) - {number}) & unreadable.keys()
+    }
+
+
+def _copies(store: Store) -> Iterator[_Fault]:
+    """The second copies in packs/ can be read; they may be older than the index."""
+    path = store.layout.names_copy
+    if path.exists():
+        try:
+            for _ in copies.read(path.read_bytes(), store.index.identity()):
+                pass
+        except (OSError, Damaged) as error:
+            yield _Fault(f"packs/{path.name}", readable(str(error)))
+    path = store.layout.second_entries
+    if path.exists():
+        damaged = path.stat().st_size - sum(length for _, length, _ in scan(path))
+        if damaged:
+            yield _Fault(f"packs/{path.name}", f"{damaged} bytes of it are no entries")
+
+
+async def _check_object(store: Store, found: Object) -> _Unreadable | _NotInstalled | None:
+    """Read an object's entry, and render the object if a file shows it; None: it is whole.
+
+    An object that was dropped since `found` was read counts as whole.
+    """
+    try:
+        await _read_entry(store, found)
+    except Exception as error:
+        return _unreadable(store, found, error, own=True)
+    if not found.uses:
+        return None
+    try:
+        await _render(store, found)
+    except NeedsExtra as error:
+        return _NotInstalled(found, str(error))
+    except Exception as error:
+        return _unreadable(store, found, error, own=False)
+    return None
+
+
+def _unreadable(store: Store, found: Object, error: Exception, *, own: bool) -> _Unreadable | None:
+    """What an error says of an object. A damaged record can make our code raise anything."""
+    if _was_dropped(store, found):
+        return None
+    return _Unreadable(found, readable(str(error) or repr(error)), own)
+
+
+async def _render(store: Store, found: Object) -> None:
+    """Render an object; raises :class:`Damaged` if the hash of its file is another."""
+    body = await store.body(found.id)
+    digest = hashlib.sha256()
+    for offset in range(0, body.size, SLICE):
+        digest.update(await body.pread(offset, SLICE))
+    # Vast sparse files have no hash of the whole.
+    if found.sha256 and digest.digest() != found.sha256:
+        raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")
+
+
+async def _read_entry(store: Store, found: Object) -> None:
+    """Read an object's own entry, also if a repack beside us moves it. Raises :class:`Damaged`."""
+    while True:
+        now = store.index.object(found.id)
+        place = store.layout.pack(now.pack)
+        try:
+            await trio.to_thread.run_sync(read_entry, place, now.offset, now.length)
+        except Damaged:
+            if store.index.object(found.id).pack == now.pack:
+                raise
+        else:
+            return
+
+
+def _was_dropped(store: Store, found: Object) -> bool:
+    """Whether an object is gone that nothing needed, since its row was read."""
+    try:
+        store.index.object(found.id)
+    except Damaged:
+        return not store.index.is_used(found.id)
+    return False

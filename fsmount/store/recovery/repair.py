@@ -1,0 +1,105 @@
+"""`check --repair`: saves what can be saved, lists what is lost, and never makes damage worse.
+
+1. An index that cannot be used is replaced by a new one: its rows come from the copy in
+   ``packs/``, and what the copy does not have from the entries of the packs. The old index goes
+   to ``lost/``. This is done before the store is opened (:func:`rebuild_index`).
+2. A damaged entry that has a second copy gets its bytes back, at its place.
+3. Files that still cannot be read are listed in ``lost/`` and lose their names, so that rsync or
+   import can bring them back. Objects that no file can be made of are forgotten. Steps 2 and 3
+   need an open store (:func:`repair_store`).
+
+Each step reads facts (:mod:`scan`), plans (:mod:`merge`), and writes (:mod:`write`). A repair that
+was killed can be repeated, and the same damage gives the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fsmount.errors import Damaged
+from fsmount.store import config, contents
+from fsmount.store.disk.disk import Disk
+from fsmount.store.layout import Layout
+from fsmount.store.recovery import merge, scan, write
+from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.store import Store
+
+
+@dataclass
+class Repairs:
+    """What a repair did.
+
+    `rebuilt`: why the index was replaced, or "". `healed`: ids of the objects whose entry got its
+    bytes back. `renamed`: files that may have had a newer name. `lost`: files that are gone.
+    """
+
+    rebuilt: str = ""
+    healed: list[int] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to do."""
+        return self == Repairs()
+
+
+def rebuild_index(root: Path, disk: Disk) -> Repairs:
+    """Replace the index of a store if it cannot be used. The caller holds the store's lock.
+
+    Raises :class:`Damaged` if the folder of packs is missing, NoStore, FormatUnsupported, OSError.
+    """
+    layout = Layout(root)
+    identity = str(config.read(root).get("uuid", ""))
+    fault = scan.index_fault(layout, disk, identity)
+    if not fault:
+        return Repairs()
+    if not layout.packs.is_dir():
+        # The disk with the packs may not be mounted. An index made without them knows no file.
+        raise Damaged(layout.packs, reason=contents.MISSING)
+    plan = merge.plan_index(scan.scan_store(layout, identity))
+    write.replace_index(layout, disk, identity, plan)
+    return Repairs(fault, renamed=list(plan.renamed), lost=list(plan.lost))
+
+
+async def repair_store(store: Store, repairs: Repairs, progress: Callable[[int], None]) -> Report:
+    """Heal entries and remove lost files; adds to `repairs`, returns what is still found.
+
+    The store is open for writing and running. `progress` is called with a number of objects that
+    were rendered.
+    """
+    repairs.healed += _heal(store)
+    report = await _check(store, progress)
+    if report.readable and report.findings:
+        repairs.lost += _remove_lost(store, report.unreadable)
+        report = await _check(store, progress)
+    # The second copies may be what was damaged.
+    store.renew_copies()
+    return report
+
+
+def _heal(store: Store) -> list[int]:
+    """Give damaged entries the bytes of their second copies; the ids of their objects."""
+    healed = []
+    for replica in scan.replicas(store.layout, store.index):
+        if merge.can_heal(replica):
+            write.heal_entry(store.layout, store.disk, replica)
+            healed.append(replica.found.id)
+    return healed
+
+
+def _remove_lost(store: Store, suspects: set[int]) -> list[str]:
+    """Remove the files that cannot be rendered because of damage; their paths."""
+    facts = scan.scan_index(store.layout, store.index, suspects)
+    plan = merge.plan_removal(facts, suspects)
+    write.drop_lost(store.layout, store.index, store.disk, plan)
+    return [file.path for file in plan.files]
+
+
+async def _check(store: Store, progress: Callable[[int], None]) -> Report:
+    report = check_relations(store)
+    if report.readable:
+        await check_contents(store, report, progress)
+    return report

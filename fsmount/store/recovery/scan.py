@@ -1,0 +1,344 @@
+"""Facts for a repair: what packs, copies, the staging folder and the index hold now.
+
+This module reads and changes nothing; :mod:`merge` decides what follows from the facts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+from fsmount.codec.delta import record
+from fsmount.errors import Damaged, FsmountError
+from fsmount.folder import readable
+from fsmount.store import contents
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
+from fsmount.store.frames.reader import Reader
+from fsmount.store.index import Index, Inode, Object
+from fsmount.store.layout import Layout
+from fsmount.store.maintenance import copies
+from fsmount.store.maintenance.copies import Rows
+from fsmount.store.packs import pack
+from fsmount.store.packs.bodies import Kept, load_sums
+from fsmount.store.packs.entries import JPEG, SUMS
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import Entry, read_entry
+
+_log = logging.getLogger(__name__)
+
+_LAYER_BYTES = 64 << 20
+
+
+# -- a store whose index cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPlace:
+    """A whole entry: the object it holds, the number of its pack, and its bytes there."""
+
+    object_id: int
+    pack: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What an entry says of its file, and the objects a render of it reads.
+
+    The fields are those of :class:`Object`, but for `path` and `mtime_ns`: the name and the time
+    that the file had when it was encoded.
+    """
+
+    place: EntryPlace
+    path: bytes
+    mtime_ns: int
+    size: int
+    sha256: bytes
+    kind: str
+    reason: str | None = None
+    needs: tuple[int, ...] = ()
+    layer: tuple[int, ...] = ()
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A whole entry of which no file can be made. `name`: the path, or the object's number."""
+
+    object_id: int
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A file in the staging folder."""
+
+    token: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class StoreFacts:
+    """All that is known of a store without its index.
+
+    `copy`: the rows in ``names.gz``, or none. `entries`: all whole entries, those of later packs
+    last. `packs`: for each pack, where its last whole entry ends. `descriptions`: of each object
+    that the copy is too old to list, by object id. `opened`: how often the store was opened, as
+    the file ``opened`` says. `uid`, `gid`, `now_ns`: owner and time for files and folders whose
+    own are not known.
+    """
+
+    copy: Rows
+    entries: tuple[EntryPlace, ...]
+    packs: Mapping[int, int]
+    descriptions: tuple[Described | Unusable, ...]
+    staged: tuple[StagedFile, ...]
+    opened: int
+    uid: int
+    gid: int
+    now_ns: int
+
+
+def index_fault(layout: Layout, disk: Disk, identity: str) -> str:
+    """Why the index cannot be used, or "" if it can. Reads all rows.
+
+    `identity`: the uuid of the store. Opens the index for writing, as a start would.
+    """
+    try:
+        index = Index(layout.index, disk)
+    except (FsmountError, OSError) as error:
+        return readable(str(error))
+    try:
+        problems = index.integrity()
+        if not problems and index.identity() != identity:
+            problems = ["it belongs to another store"]
+        return "; ".join(problems[:3]) or _wrong_rows(layout, index)
+    except (FsmountError, OSError) as error:
+        return readable(str(error))
+    finally:
+        index.close()
+
+
+def _wrong_rows(layout: Layout, index: Index) -> str:
+    """Why the rows are wrong, or "". Raises :class:`Damaged` if some cannot be read."""
+    # The copy does not have these rows, or they are found through an SQL index of their own.
+    for read in (index.packs, index.repacked, index.staged_inodes, index.orphans):
+        read()
+    return index.contradiction() or copies.disagreement(layout, index)
+
+
+def scan_store(layout: Layout, identity: str) -> StoreFacts:
+    """Read all facts that a new index can be made of. Raises OSError.
+
+    `identity`: the uuid of the store. Payloads are read one at a time and not kept.
+    """
+    copy = copies.read_rows(layout, identity) or Rows()
+    entries, ends = _entries(layout)
+    latest = {place.object_id: place for place in entries}
+    places = {number: _reader_place(layout, place) for number, place in latest.items()}
+    reader = Reader(list(places.values()), _LAYER_BYTES)
+    # The copy lists every object below its next number, but for those that were dropped.
+    later = sorted(number for number in latest if number >= copy.next_object)
+    return StoreFacts(
+        copy=copy,
+        entries=tuple(entries),
+        packs=ends,
+        descriptions=tuple(_describe(layout, latest[number], reader) for number in later),
+        staged=tuple(_staged_files(layout)),
+        opened=_opened(layout),
+        uid=os.getuid(),
+        gid=os.getgid(),
+        now_ns=time.time_ns(),
+    )
+
+
+def _reader_place(layout: Layout, place: EntryPlace) -> Location:
+    return Location(place.object_id, str(layout.pack(place.pack)), place.offset, place.length)
+
+
+def _entries(layout: Layout) -> tuple[list[EntryPlace], dict[int, int]]:
+    """All whole entries, and for each pack where the last of them ends."""
+    entries: list[EntryPlace] = []
+    ends: dict[int, int] = {}
+    names = (entry.name for entry in contents.own(layout.packs, contents.PACKS))
+    for number in sorted(int(name[:-4]) for name in names if name.endswith(".zip")):
+        ends[number] = 0
+        for offset, length, entry in pack.scan(layout.pack(number)):
+            entries.append(EntryPlace(entry.object_id, number, offset, length))
+            ends[number] = offset + length
+    return entries, ends
+
+
+def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> Described | Unusable:
+    number = place.object_id
+    try:
+        entry = reader.entry(number)
+        found = reader.record(entry)
+        path = str(found.header["path"]).encode("utf-8", "surrogateescape")
+        mtime_ns, size = int(found.header["mtime"]), int(found.header["size"])
+        kind, reason = str(found.header["kind"]), found.header.get("reason")
+    except (FsmountError, KeyError, ValueError, TypeError) as error:
+        _log.error("object %d: %s", number, error)
+        return Unusable(number, f"object {number}", readable(str(error)))
+    needs: tuple[int, ...] = ()
+    layer: tuple[int, ...] = ()
+    depth = 0
+    try:
+        if kind not in ("raw", JPEG):
+            needs, layer, depth = jobs.relations(_reader_place(layout, place), reader)
+        elif kind == "raw" and entry.suffix == SUMS:
+            _check_kept(layout.kept(number), size, entry)
+    except (FsmountError, OSError, ValueError) as error:
+        return Unusable(number, os.fsdecode(path), readable(str(error)))
+    sha256 = found.arrays.get("sha256", b"")
+    return Described(place, path, mtime_ns, size, sha256, kind, reason, needs, layer, depth)
+
+
+def _check_kept(path: Path, size: int, entry: Entry) -> None:
+    """Raises :class:`Damaged` unless a large file is there with its sums and its size."""
+    load_sums(entry.payload)
+    if not path.exists() or path.stat().st_size != size:
+        raise Damaged(path, reason="the file is missing or has another size")
+
+
+def _staged_files(layout: Layout) -> Iterator[StagedFile]:
+    """The files in ``staging/``, in the order of their names."""
+    staged = contents.own(layout.staging, contents.STAGED)
+    for entry in sorted(staged, key=lambda entry: entry.name):
+        info = entry.stat()
+        yield StagedFile(int(entry.name), info.st_size, info.st_mtime_ns)
+
+
+def _opened(layout: Layout) -> int:
+    try:
+        return int(layout.opened.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+# -- a store whose index can be read
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """The second copy of an entry: `data` are its bytes.
+
+    `is_whole`: whether the entry in the pack can be read, too.
+    """
+
+    found: Object
+    data: bytes
+    is_whole: bool
+
+
+class Condition(Enum):
+    """What reading the stored bytes of one object gave."""
+
+    WHOLE = auto()
+    DAMAGED = auto()
+    # An error of the disk: the bytes may be as they should be.
+    DISK_ERROR = auto()
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """What a readable index says, and what of it is on the disk.
+
+    `paths`: the names of each inode that has any. `staged`: tokens of staged files that exist.
+    `packs`: the committed length of each pack. `present`: the size of each of these packs, None
+    for one that is missing. `conditions`: of the objects that could not be rendered, and of those
+    that they need.
+    """
+
+    objects: Mapping[int, Object]
+    inodes: tuple[Inode, ...]
+    paths: Mapping[int, tuple[str, ...]]
+    staged: frozenset[int]
+    packs: Mapping[int, int]
+    present: Mapping[int, int | None]
+    conditions: Mapping[int, Condition]
+
+
+def replicas(layout: Layout, index: Index) -> Iterator[Replica]:
+    """The second copies of entries whose objects the index knows, one in memory at a time."""
+    for object_id, data in copies.second(layout):
+        try:
+            found = index.object(object_id)
+        except Damaged:
+            continue
+        yield Replica(found, data, _is_whole(layout, found))
+
+
+def _is_whole(layout: Layout, found: Object) -> bool:
+    try:
+        _read_own_entry(layout, found)
+    except Damaged:
+        return False
+    return True
+
+
+def scan_index(layout: Layout, index: Index, suspects: Iterable[int]) -> IndexFacts:
+    """Read what an index says and what of it is there.
+
+    `suspects`: ids of the objects that could not be rendered. Raises :class:`Damaged` where rows
+    cannot be read, OSError.
+    """
+    objects = {found.id: found for found in index.all_objects()}
+    paths: dict[int, list[str]] = defaultdict(list)
+    for folder, name, ino in index.names():
+        above = index.path(folder)
+        paths[ino].append(os.fsdecode(above + b"/" * bool(above) + name))
+    packs = {number: length for number, (length, _) in index.packs().items()}
+    involved = {i for suspect in suspects for i in (suspect, *index.object(suspect).needs)}
+    return IndexFacts(
+        objects=objects,
+        inodes=tuple(index.inodes()),
+        paths={ino: tuple(sorted(names)) for ino, names in paths.items()},
+        staged=frozenset(int(e.name) for e in contents.own(layout.staging, contents.STAGED)),
+        packs=packs,
+        present={number: _size(layout.pack(number)) for number in packs},
+        conditions={number: _condition(layout, index, number) for number in sorted(involved)},
+    )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _condition(layout: Layout, index: Index, object_id: int) -> Condition:
+    """Read an object's entry, its record, and the large file it may have in ``raw/``."""
+    try:
+        found = index.object(object_id)
+        entry = _read_own_entry(layout, found)
+        anchor = record.anchor_of(entry.record)
+        other = _read_own_entry(layout, index.object(anchor)).record if anchor else None
+        record.unpack(entry.record, None if other is None else record.unpack(other))
+        if found.is_kept:
+            Kept(layout.kept(object_id), found.size, load_sums(entry.payload)).verify()
+    except Damaged as error:
+        reason = error.fields.get("reason")
+        if isinstance(reason, OSError) and not isinstance(reason, FileNotFoundError):
+            return Condition.DISK_ERROR
+        return Condition.DAMAGED
+    return Condition.WHOLE
+
+
+def _read_own_entry(layout: Layout, found: Object) -> Entry:
+    """The entry at an object's place; raises :class:`Damaged` if it is not that object's."""
+    entry = read_entry(layout.pack(found.pack), found.offset, found.length)
+    if entry.object_id != found.id:
+        raise Damaged(f"object {found.id}", reason=f"its place holds entry {entry.name}")
+    return entry

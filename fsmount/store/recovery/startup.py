@@ -1,0 +1,287 @@
+"""What opening a store for writing does: finish or undo what a crash left half done.
+
+Each step can be repeated, so a crash during recovery costs nothing. `docs/format.md` (R1 to R6)
+says which step cleans up after which crash.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Collection
+from contextlib import ExitStack
+from enum import Enum, auto
+from pathlib import Path
+from typing import NamedTuple
+
+from fsmount.errors import Damaged
+from fsmount.store import contents
+from fsmount.store.disk.disk import Disk
+from fsmount.store.index import Index
+from fsmount.store.layout import Layout
+from fsmount.store.packs.pack import Pack, has_directory
+from fsmount.store.packs.staging import Staging, new_writer, writer_of
+
+_log = logging.getLogger(__name__)
+
+
+class OpenPacks(NamedTuple):
+    """The packs that are open for appending.
+
+    `fresh`: for new objects. `for_repack`: for entries that a repack moves, if there is one.
+    `newest`: the highest number of a pack.
+    """
+
+    fresh: Pack
+    for_repack: Pack | None
+    newest: int
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        try:
+            self.fresh.close()
+        finally:
+            if self.for_repack is not None:
+                self.for_repack.close()
+
+
+def recover(
+    layout: Layout, index: Index, staging: Staging, disk: Disk, *, unproved: bool = False
+) -> OpenPacks:
+    """Make folders and index agree; the packs that are open for appending, to be closed.
+
+    `unproved`: nobody can tell whether the last writer has ended, so its last changes may not
+    have arrived here. The caller holds the store's lock. Raises OSError, and :class:`Damaged` if
+    something is to be removed and rows of the index are missing.
+    """
+    current = not unproved and _is_current(layout, index)
+    cleaner = _Cleaner(layout, index, disk, _Unknown.DELETE if current else _Unknown.SET_ASIDE)
+    index.make_room()
+    _purge_orphans(index)
+    # Files are removed only once the rows that say so would survive a power cut.
+    index.force()
+    tokens = _clean_staging(index, staging, cleaner)
+    _clean_raw(layout, index, cleaner)
+    packs = _open_packs(layout, index, disk, cleaner)
+    try:
+        _count_opening(layout, index, disk)
+        # The index has the writer: on a full disk the last one could not be replaced.
+        staging.begin(index.writer(), tokens)
+    except BaseException:
+        packs.close()
+        raise
+    return packs
+
+
+class _Unknown(Enum):
+    """What happens to a file that the index does not know."""
+
+    DELETE = auto()
+    # The index may be an old copy, or lack its journal: the file goes to lost/.
+    SET_ASIDE = auto()
+
+
+class _Cleaner:
+    """Removes files that the index does not know. `unknown`: how.
+
+    Methods raise OSError, and :class:`Damaged` if the index contradicts itself: then rows may be
+    missing, and nothing is removed.
+    """
+
+    def __init__(self, layout: Layout, index: Index, disk: Disk, unknown: _Unknown) -> None:
+        self._layout = layout
+        self._index = index
+        self._disk = disk
+        self._unknown = unknown
+        self._is_consistent = False
+
+    def discard(self, path: Path) -> None:
+        """Delete a file or move it to ``lost/``."""
+        if self._unknown is _Unknown.SET_ASIDE:
+            self.set_aside(path)
+        else:
+            self._require_consistency()
+            self._disk.unlink(path)
+
+    def set_aside(self, path: Path) -> None:
+        """Move a file to ``lost/``."""
+        self._require_consistency()
+        self._disk.rename(path, self._place_in_lost(path))
+
+    def keep_tail(self, path: Path, length: int) -> None:
+        """Copy a pack to ``lost/`` if needed, before the caller cuts it to `length` bytes."""
+        if path.exists() and path.stat().st_size > length:
+            # A central directory is made again; other bytes may be entries.
+            if not has_directory(path, length):
+                self._require_consistency()
+            if self._unknown is _Unknown.SET_ASIDE:
+                self._copy(path, self._place_in_lost(path))
+
+    def _require_consistency(self) -> None:
+        """Raises :class:`Damaged`. Asks the index once, since that reads all rows."""
+        if not self._is_consistent:
+            contradiction = self._index.contradiction()
+            if contradiction:
+                raise Damaged(self._layout.index, reason=contradiction)
+            self._is_consistent = True
+
+    def _copy(self, path: Path, place: Path) -> None:
+        source = self._disk.open(path, os.O_RDONLY)
+        try:
+            target = self._disk.create(place)
+            try:
+                self._disk.copy(source, target, os.fstat(source).st_size)
+                self._disk.fsync(target)
+            finally:
+                self._disk.close(target)
+        finally:
+            self._disk.close(source)
+        self._disk.fsync_folder(place.parent)
+
+    def _place_in_lost(self, path: Path) -> Path:
+        if not self._layout.lost.exists():
+            self._disk.mkdir(self._layout.lost)
+        place = self._layout.lost / f"{path.parent.name}-{path.name}-{time.time_ns()}"
+        _log.error("the index does not know %s; it is kept as %s", path, place)
+        return place
+
+
+def _is_current(layout: Layout, index: Index) -> bool:
+    """Whether the index is the newest that this folder has had.
+
+    Index and folder both count how often the store was opened for writing.
+    """
+    try:
+        noted = int(layout.opened.read_text())
+    except (OSError, ValueError):
+        return index.opened() == 0
+    return noted <= index.opened()
+
+
+def _count_opening(layout: Layout, index: Index, disk: Disk) -> None:
+    """Count this opening, first in the index. On a full disk it stays uncounted."""
+    try:
+        index.set_opened(index.opened() + 1, new_writer())
+        index.force()
+        disk.write_file(layout.opened, f"{index.opened()}\n".encode())
+    except OSError as error:
+        _log.warning("this opening of the store is not counted: %s", error)
+
+
+def _purge_orphans(index: Index) -> None:
+    """Remove the rows of files that were unlinked while they were open: no reader is left."""
+    for orphan in index.orphans():
+        index.purge(orphan.ino)
+
+
+def _clean_staging(index: Index, staging: Staging, cleaner: _Cleaner) -> set[int]:
+    """Set rows of staged files to what was written, remove staged files without a row.
+
+    Returns the tokens that rows name. A staged file without a row that the last writer made was
+    not acknowledged, or is encoded: it is removed. Another writer may have acknowledged its own:
+    these are moved to ``lost/``.
+    """
+    known: set[int] = set()
+    for inode in index.staged_inodes():
+        assert inode.staged is not None
+        known.add(inode.staged)
+        try:
+            found = staging.path(inode.staged).stat()
+        except FileNotFoundError:
+            _log.error("%r: its staged file is missing", index.path(inode.ino))
+            continue
+        if found.st_size < inode.size:
+            _log.warning("%r lost its end in a power cut", index.path(inode.ino))
+        if found.st_size != inode.size:
+            index.update(inode.ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
+    for token in staging.tokens():
+        if token not in known and writer_of(token) == index.writer():
+            cleaner.discard(staging.path(token))
+        elif token not in known:
+            cleaner.set_aside(staging.path(token))
+    return known
+
+
+def _clean_raw(layout: Layout, index: Index, cleaner: _Cleaner) -> None:
+    """Remove large files whose object was never committed; their staged files still exist."""
+    for entry in contents.own(layout.raw, contents.RAW):
+        if not _is_committed(index, entry.name):
+            cleaner.discard(layout.raw / entry.name)
+
+
+def _is_committed(index: Index, name: str) -> bool:
+    """Whether a file in raw/ belongs to an object. Reads one row: a store may have a million."""
+    try:
+        found = index.known_object(int(name, 16))
+    except (ValueError, OverflowError):
+        return False
+    return found is not None and found.is_kept and name == f"{found.id:08x}"
+
+
+def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> OpenPacks:
+    """Cut unfinished tails off, open the newest pack of each use, seal all others.
+
+    A pack is used by repack if repack wrote all of it, else for new objects.
+    """
+    packs, repacked = index.packs(), index.repacked()
+    _remove_unknown_packs(layout, packs.keys(), cleaner)
+    by_repack = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
+    newest_by_repack = max(by_repack, default=0)
+    newest_fresh = max(packs.keys() - by_repack, default=0)
+    newest = max(packs, default=0)
+    fresh: Pack | None = None
+    for_repack: Pack | None = None
+    with ExitStack() as undo:
+        for number, (length, sealed) in packs.items():
+            if sealed:
+                continue
+            cleaner.keep_tail(layout.pack(number), length)
+            pack = _reopen(layout, number, disk, length)
+            if pack is None:
+                continue
+            if number == newest_fresh:
+                fresh = pack
+                undo.callback(pack.close)
+            elif number == newest_by_repack:
+                for_repack = pack
+                undo.callback(pack.close)
+            else:
+                seal(pack, index)
+        if fresh is None:
+            newest += 1
+            fresh = Pack(layout.pack(newest), newest, disk, 0)
+        undo.pop_all()
+    return OpenPacks(fresh, for_repack, newest)
+
+
+def _remove_unknown_packs(layout: Layout, known: Collection[int], cleaner: _Cleaner) -> None:
+    """Remove packs that have no row, and unfinished second copies."""
+    for entry in contents.own(layout.packs, contents.PACKS):
+        if entry.name in layout.copies:
+            continue
+        stem = entry.name.removesuffix(".zip")
+        if not stem.isdigit() or int(stem) not in known:
+            cleaner.discard(layout.packs / entry.name)
+
+
+def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:
+    """Open an unsealed pack; None if it is damaged. Its whole entries can still be read."""
+    try:
+        return Pack(layout.pack(number), number, disk, length)
+    except Damaged as error:
+        _log.error("%s; it is left as it is, `fsmount check --full` names the files", error)
+        return None
+
+
+def seal(pack: Pack, index: Index) -> None:
+    """Finish a pack: central directory, fsync, close, and a row that says so.
+
+    The pack is closed also where a step fails. Raises OSError.
+    """
+    try:
+        pack.write_directory()
+        pack.fsync()
+    finally:
+        pack.close()
+    index.set_pack(pack.number, pack.length, sealed=True)

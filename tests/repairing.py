@@ -1,0 +1,23 @@
+"""`check --repair` without the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fsmount.store.disk.disk import Disk
+from fsmount.store.recovery.check import Report
+from fsmount.store.recovery.repair import Repairs, rebuild_index, repair_store
+from fsmount.store.store import Store
+from tests.support.encoding import forget_caches
+
+
+async def repair(root: Path, disk: Disk | None = None) -> tuple[Repairs, Report]:
+    """Repair the store at `root`: what was done, and what is still found."""
+    forget_caches()
+    repairs = rebuild_index(root, disk or Disk())
+    store = Store.open(root, disk=disk)
+    try:
+        async with store.running(count=1):
+            return repairs, await repair_store(store, repairs, lambda count: None)
+    finally:
+        store.close()

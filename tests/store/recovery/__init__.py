@@ -1,0 +1,1 @@
+"""Start-up after a crash, check, repair, and whether the index is consistent."""
