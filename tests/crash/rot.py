@@ -39,7 +39,7 @@ from fsmount.store.reader import Place
 from fsmount.store.repair import Repairs, rebuild_index
 from fsmount.store.store import Store
 from fsmount.store.tree import slices
-from tests.crash.planted import BUGS, plant
+from tests.crash.planted import BUGS, caught, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import small_limits
 from tests.encoding import forget_caches, put
@@ -312,6 +312,8 @@ def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
                 why = await _case(root, files, damage, whole, writer=writer)
                 if why:
                     wrong.append(f"{damage}: {why}")
+                if caught(wrong):
+                    return
 
         trio.run(work)
     return len(chosen), wrong
