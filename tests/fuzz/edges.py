@@ -192,7 +192,7 @@ def difference(kernel: Kernel, raw: bytes, params: Params, turn: int) -> str:
         # Stored blocks and few symbols leave so much open that the right one may not be listed.
         if not made and len(found) < engine.MOST_CANDIDATES:
             return "identify"
-    if turn % 5 == 2:
+    if turn % 10 == 2:
         record = kernel.record(expected, raw)
         if record != Native().record(expected, raw):
             return "record"
