@@ -1,10 +1,11 @@
-"""The fuzz targets and the kernel of another processor, as far as the tools for them are here.
+"""The fuzz targets and the kernel of other processors, as far as the tools for them are here.
 
 What a program of `tests/fuzz/Makefile` does is said there; this runs each for some seconds.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,25 +14,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import TESTS
+from tests.support.paths import CHECKOUT, TESTS
 
 FUZZ = TESTS / "fuzz"
+KERNEL = CHECKOUT / "fsmount" / "codec" / "kernel"
+
+
+def run_make(scratch: Path, target: str, *settings: str) -> subprocess.CompletedProcess[str]:
+    """How `make` ended, and what it printed."""
+    command = ["make", "-C", str(FUZZ), f"PYTHON={sys.executable}", f"OUT={scratch}", target]
+    command += settings
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
 
 
 def make(scratch: Path, target: str, *settings: str) -> str:
     """What `make` prints; it must succeed."""
-    command = ["make", "-C", str(FUZZ), f"PYTHON={sys.executable}", f"OUT={scratch}", target]
-    command += settings
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    done = run_make(scratch, target, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def sanitizers(scratch: Path) -> bool:
+def sanitizers(scratch: Path, *names: str) -> bool:
     """Whether the compiler here links programs with the sanitizers, and finds the headers."""
     program = scratch / "program.c"
     program.write_text("#include <Python.h>\n#include <zlib.h>\nint main(void) { return 0; }\n")
-    command = ["cc", f"-I{sysconfig.get_paths()['include']}", "-fsanitize=address,undefined"]
+    command = ["cc", f"-I{sysconfig.get_paths()['include']}", f"-fsanitize={','.join(names)}"]
     try:
         done = subprocess.run(
             [*command, str(program), "-o", str(scratch / "program"), "-lz"],
@@ -43,13 +50,39 @@ def sanitizers(scratch: Path) -> bool:
 
 
 def test_at_random(tmp_path: Path) -> None:
-    if not sanitizers(tmp_path):
+    if not sanitizers(tmp_path, "address", "undefined"):
         pytest.skip("no C compiler with sanitizers, or no zlib1g-dev")
     printed = make(tmp_path, "run", "SECONDS=6", "SEED=1")
     assert printed.count("nothing found") == 4
 
 
-def test_aarch64(tmp_path: Path) -> None:
-    if not shutil.which("aarch64-linux-gnu-gcc") or not shutil.which("qemu-aarch64"):
-        pytest.skip("no gcc-aarch64-linux-gnu or no qemu-user: the kernel is not tested on aarch64")
-    assert "100 cases, seed 1" in make(tmp_path, "aarch64", "CASES=100", "SEED=1")
+def test_threads(tmp_path: Path) -> None:
+    if not sanitizers(tmp_path, "thread"):
+        pytest.skip("no C compiler with the thread sanitizer")
+    printed = make(tmp_path, "threads", "SECONDS=20", "SEED=1")
+    assert printed.count("nothing found") == 1
+
+
+def test_the_thread_sanitizer_finds_a_race(tmp_path: Path) -> None:
+    """The same program, with the lock around the queue of the kernel's threads taken out."""
+    if not sanitizers(tmp_path, "thread"):
+        pytest.skip("no C compiler with the thread sanitizer")
+    kernel = tmp_path / "kernel"
+    shutil.copytree(KERNEL, kernel)
+    (threads,) = kernel.rglob("threads.c")
+    unlocked = re.sub(r"pthread_mutex_(un)?lock\(.*\);", "", threads.read_text())
+    assert unlocked != threads.read_text()
+    threads.write_text(unlocked)
+    done = run_make(tmp_path, "threads", "SECONDS=20", "SEED=1", f"KERNEL={kernel}")
+    assert done.returncode != 0
+    assert "data race" in done.stderr
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "s390x"])
+def test_another_machine(tmp_path: Path, machine: str) -> None:
+    """s390x is big-endian."""
+    if not shutil.which(f"{machine}-linux-gnu-gcc") or not shutil.which(f"qemu-{machine}"):
+        pytest.skip(f"no {machine}-linux-gnu-gcc or no qemu-user")
+    printed = make(tmp_path, machine, "CASES=100", "SEED=1", "SECONDS=3")
+    assert "100 cases, seed 1" in printed
+    assert printed.count("nothing found") == 1

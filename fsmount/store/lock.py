@@ -65,7 +65,7 @@ class Verdict(Enum):
 class Holder:
     """A process that holds a lock.
 
-    Attributes
+    Attributes:
     ----------
     beat : its last heartbeat in ms since 1970, by its clock.
     boot : boot id of its kernel.

@@ -1,4 +1,4 @@
-"""The reference of the commands says what the program says."""
+"""The reference of the commands says what the program says; pages name files that exist."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -15,6 +16,15 @@ from tests.support.paths import CHECKOUT
 
 ROOT = CHECKOUT
 PAGE = (ROOT / "docs" / "commands.md").read_text()
+# CHANGELOG.md may name files of earlier versions.
+PAGES = sorted(
+    path
+    for folder in ("", "docs", "contrib/suites", "contrib/templates")
+    for path in (ROOT / folder).glob("*.md")
+    if path.name != "CHANGELOG.md"
+)
+# A link's target without its anchor, or a path of the repository as code.
+NAMED = re.compile(r"\]\(([^)#\s]+)|`((?:\.ci|contrib|docs|fsmount|tests)/[\w./-]*)`")
 
 
 def commands(around: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -67,3 +77,31 @@ def test_exit_codes_and_variables() -> None:
         assert re.search(rf"\b{code} [a-zF]", PAGE)
     for variable in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_LOG", "NO_COLOR"):
         assert variable in PAGE
+
+
+def dead_paths(page: Path, text: str) -> list[str]:
+    """What `page` names and the repository does not have."""
+    dead = []
+    for target, path in NAMED.findall(text):
+        if target.startswith(("http:", "https:")):
+            continue
+        named = page.parent / target if target else ROOT / path
+        if not named.exists():
+            dead.append(target or path)
+    return dead
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_name_files_that_exist(page: Path) -> None:
+    assert dead_paths(page, page.read_text()) == []
+
+
+def test_a_dead_path_is_found() -> None:
+    text = "[a](gone.md) [b](format.md#packs) [c](https://a.example/b) `tests/gone.py` `docs/`"
+    assert dead_paths(ROOT / "docs" / "page.md", text) == ["gone.md", "tests/gone.py"]
+
+
+def test_the_index_of_the_docs_has_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"]({path.name})" in index

@@ -28,7 +28,7 @@ from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.store import Store
 from tests.crash.alarms import alarms
-from tests.crash.planted import BUGS, plant
+from tests.crash.planted import BUGS, caught, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import Script, Spoilt, small_limits
 from tests.crash.traffic import Call, Tap, listen, tapped
@@ -156,6 +156,8 @@ def some(seed: int, operations: int, cases: list[tuple[int, str, bool]]) -> list
         _, why = one(seed, operations, at, kind, forever)
         if why:
             wrong.append(f"call {at} {kind} {'for good' if forever else 'once'}: {why}")
+        if caught(wrong):
+            break
     return wrong
 
 

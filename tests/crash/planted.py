@@ -279,7 +279,16 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
 }
 
 
+_PLANTED: set[str] = set()
+
+
 def plant(name: str) -> None:
     """Put a bug into this process."""
     if name:
         BUGS[name][0]()
+        _PLANTED.add(name)
+
+
+def caught(wrong: object) -> bool:
+    """Whether a planted bug has shown: then this process needs to look at no further case."""
+    return bool(wrong and _PLANTED)

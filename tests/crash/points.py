@@ -29,7 +29,7 @@ from fsmount.store import config
 from fsmount.store.store import Store
 from tests.crash.alarms import alarms
 from tests.crash.moving import Moving
-from tests.crash.planted import BUGS, plant
+from tests.crash.planted import BUGS, caught, plant
 from tests.crash.script import Script, Tree, small_limits
 from tests.crash.traffic import Call, Tap, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, State, judge
@@ -164,6 +164,8 @@ def _judge_all(
                 why = judge(root, list(allowed), rendering, disk)
             if why:
                 wrong.append(f"{what}: {why}")
+            if caught(wrong):
+                return points, judged, wrong
             if not dying:
                 continue
             points += second.points.total()

@@ -30,7 +30,7 @@ import apsw
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.store import Store
-from tests.crash.planted import BUGS, plant
+from tests.crash.planted import BUGS, caught, plant
 from tests.crash.points import fast, quiet, run_script
 from tests.crash.script import Script, Tree, agrees, differences, small_limits
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
@@ -281,6 +281,8 @@ def _judge_some(root: Path, tap: Recording, script: Script, states: int) -> list
                 why = _judge(root, script, cut, rendering, disk)
             if why:
                 wrong.append(f"call {cut.calls} ({call.name} {call.path}): {why}")
+            if caught(wrong):
+                return wrong
     return wrong
 
 

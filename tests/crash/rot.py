@@ -39,7 +39,7 @@ from fsmount.store.packs.location import Location
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store
 from fsmount.store.transfer.tree import slices
-from tests.crash.planted import BUGS, plant
+from tests.crash.planted import BUGS, caught, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import small_limits
 from tests.repairing import repair
@@ -302,6 +302,8 @@ def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
                 why = await _case(root, files, damage, whole, writer=writer)
                 if why:
                     wrong.append(f"{damage}: {why}")
+                if caught(wrong):
+                    return
 
         trio.run(work)
     return len(chosen), wrong

@@ -48,7 +48,7 @@ from fsmount.store.ownership import Ownership
 from fsmount.store.store import Store
 from tests.crash import traffic
 from tests.crash.errors import remember_images
-from tests.crash.planted import BUGS, plant
+from tests.crash.planted import BUGS, caught, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import Node, Script, Spoilt, Tree, differences, small_limits
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
@@ -379,6 +379,8 @@ def some(seed: int, operations: int, cases: list[tuple[int, str]]) -> list[str]:
         _, why = one(seed, operations, at, way)
         if why:
             wrong.append(f"question {at}, {way}: {why}")
+        if caught(wrong):
+            break
     return wrong
 
 

@@ -4,8 +4,9 @@
 
 COMMAND runs a kernel behind a pipe (`pipe.c`), maybe one of another machine under an emulator;
 without it the extension of this Python is tested. A case is an input with one set of parameters,
-compressed in full, from a reference, or on several threads, and its parameters looked for. Ends
-with status 1 at the first case that differs.
+compressed in full, from a reference, or on several threads, and its parameters looked for; or the
+correction record of its stream is made, which is the same on every machine, and applied. Ends with
+status 1 at the first case that differs.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from tests.support.deflate_inputs import (
     grid_input,
     oracle,
     stored,
+    texture,
 )
 from tests.support.paths import DATA
 
 GOLDEN = DATA / "kernel_golden.json"
+RECORDS = DATA / "corrections_golden.json"
 
 ALL_PARAMS = tuple(
     (level, strategy, mem_level, window_bits)
@@ -58,6 +61,12 @@ class Kernel(Protocol):
     def identify(self, body: bytes, raw: bytes) -> Sequence[Params]:
         """What can have made `body`."""
 
+    def record(self, body: bytes, raw: bytes) -> bytes:
+        """The correction record of `body`; empty: there is none."""
+
+    def apply(self, record: bytes, raw: bytes) -> bytes:
+        """The stream of `raw` that `record` was made of."""
+
 
 class Native:
     """The extension of this Python."""
@@ -74,6 +83,13 @@ class Native:
     def identify(self, body: bytes, raw: bytes) -> Sequence[Params]:
         return _kernel.identify(body, raw)
 
+    def record(self, body: bytes, raw: bytes) -> bytes:
+        made = _kernel.correct(body, raw)
+        return made[0] if made else b""
+
+    def apply(self, record: bytes, raw: bytes) -> bytes:
+        return _kernel.apply(record, raw)
+
 
 class Piped:
     """A program made of `pipe.c`."""
@@ -89,6 +105,12 @@ class Piped:
 
     def identify(self, body: bytes, raw: bytes) -> Sequence[Params]:
         return list(struct.iter_unpack("4B", self._ask(2, (0, 0, 1, 9), 1, 0, body, raw)))
+
+    def record(self, body: bytes, raw: bytes) -> bytes:
+        return self._ask(3, (0, 0, 1, 9), 1, 0, body, raw)
+
+    def apply(self, record: bytes, raw: bytes) -> bytes:
+        return self._ask(4, (0, 0, 1, 9), 1, 0, record, raw)
 
     def close(self) -> None:
         """End the program."""
@@ -112,6 +134,7 @@ def golden_differences(kernel: Kernel) -> list[str]:
     `kernel_golden.json` holds, for every input and set of parameters, the first 32 digits of the
     SHA-256 of the stream, made by zlib 1.2.13; and for each level and strategy those of the SHA-256
     of the streams of `grid_input` with every memLevel and window, one after the other.
+    `corrections_golden.json` holds correction records and the SHA-256 of what they are of.
     """
     golden = json.loads(GOLDEN.read_text())
     inputs = dict(golden_inputs())
@@ -132,6 +155,11 @@ def golden_differences(kernel: Kernel) -> list[str]:
         level, strategy = map(int, mode.split(","))
         if _digest(*(kernel.deflate(raw, params) for params in grid(level, strategy))) != digest:
             wrong.append(f"grid {mode}")
+    for name, expected in json.loads(RECORDS.read_text()).items():
+        raw = texture(random.Random(name), expected["size"])
+        body = kernel.apply(bytes.fromhex(expected["record"]), raw)
+        if hashlib.sha256(body).hexdigest() != expected["body"]:
+            wrong.append(f"record {name}")
     return wrong
 
 
@@ -164,6 +192,12 @@ def difference(kernel: Kernel, raw: bytes, params: Params, turn: int) -> str:
         # Stored blocks and few symbols leave so much open that the right one may not be listed.
         if not made and len(found) < engine.MOST_CANDIDATES:
             return "identify"
+    if turn % 10 == 2:
+        record = kernel.record(expected, raw)
+        if record != Native().record(expected, raw):
+            return "record"
+        if record and kernel.apply(record, raw) != expected:
+            return "apply"
     return ""
 
 

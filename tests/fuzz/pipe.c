@@ -4,10 +4,15 @@
  * A request is nine little-endian numbers of 32 bits and two pieces of data:
  *     what, level, strategy, memLevel, windowBits, threads, bytes of a row, size 1, size 2
  *     0: deflate 2 · 1: deflate 2 from reference 1 · 2: identify stream 1 of 2
- * An answer is a size and as many bytes: the stream, or four bytes a candidate.
+ *     3: correction record of stream 1 of 2 · 4: the stream of 2 from record 1
+ * An answer is a size and as many bytes: the stream, four bytes a candidate, or the record, which is
+ * empty if there is none.
  */
 #include <stdio.h>
 
+#include "../../fsmount/codec/kernel/coder.h"
+#include "../../fsmount/codec/kernel/correct.h"
+#include "../../fsmount/codec/kernel/fit.h"
 #include "../../fsmount/codec/kernel/identify.h"
 #include "../../fsmount/codec/kernel/kernel.h"
 
@@ -67,9 +72,35 @@ static void identified(const u32 *fields, const u8 *body, const u8 *raw)
     answer(list, 4 * (u32)count);
 }
 
+static void record_of(const u32 *fields, const u8 *body, const u8 *raw)
+{
+    Fitted fitted;
+    u8 *record;
+    size_t size;
+    if (!fit_model(body, fields[SIZE_1], raw, fields[SIZE_2], NULL, 0, &fitted) ||
+        correct_make(&fitted.model, body, fields[SIZE_1], raw, fields[SIZE_2], &record, &size) !=
+            CORRECT_DONE) {
+        answer(raw, 0);
+        return;
+    }
+    answer(record, (u32)size);
+    free(record);
+}
+
+static void applied(const u32 *fields, const u8 *record, const u8 *raw)
+{
+    u8 *body;
+    size_t size;
+    if (correct_apply(record, fields[SIZE_1], raw, fields[SIZE_2], &body, &size) != CORRECT_DONE)
+        abort();
+    answer(body, (u32)size);
+    free(body);
+}
+
 int main(void)
 {
     u8 head[4 * FIELDS];
+    coder_prepare();
     kernel_prepare(1);
     while (fread(head, 1, sizeof head, stdin) == sizeof head) {
         u32 fields[FIELDS];
@@ -85,8 +116,12 @@ int main(void)
                           &stream);
         else if (fields[WHAT] == 1)
             from_reference(fields, &params, first, raw);
-        else
+        else if (fields[WHAT] == 2)
             identified(fields, first, raw);
+        else if (fields[WHAT] == 3)
+            record_of(fields, first, raw);
+        else
+            applied(fields, first, raw);
         free(first);
         free(raw);
     }

@@ -217,8 +217,8 @@ def load_keys(data: bytes) -> list[tuple[Copy, list[int]]]:
         plain = zlib.decompress(data[_HEAD.size : _HEAD.size + length])
         heads = list(_GROUP.iter_unpack(plain[: count * _GROUP.size]))
         planes = np.frombuffer(plain, np.uint8, offset=count * _GROUP.size)
-        contents = np.frombuffer(data, np.uint8, offset=_HEAD.size + length)
-        contents = contents.reshape(-1, KEY_BYTES)
+        flat = np.frombuffer(data, np.uint8, offset=_HEAD.size + length)
+        contents = flat.reshape(-1, KEY_BYTES)
         if len(heads) != count or sum(head[3] for head in heads) != len(contents):
             return []
         return _unpack_groups(heads, planes, contents)

@@ -75,7 +75,7 @@ class Database:
 
     Methods raise :class:`Damaged` if SQLite finds damage, and OSError on a full disk or I/O error.
 
-    Attributes
+    Attributes:
     ----------
     dirty : whether a power cut may undo commits.
     changed : whether there have been commits since the opening.
