@@ -227,7 +227,7 @@ def test_the_store_is_changed_through_the_disk(path: Path) -> None:
     [
         ("codec/x.py", "from fsmount.store.index import Index"),
         ("codec/x.py", "from fsmount import store"),
-        ("codec/x.py", "import fsmount.mount.vfs"),
+        ("codec/x.py", "import fsmount.mount.store_fs"),
         ("store/x.py", "def f():\n    from fsmount.mount import vfs"),
         ("store/x.py", "if TYPE_CHECKING:\n    import fsmount.cli.main"),
         ("store/x.py", "import importlib\nimportlib.import_module('fsmount.mount')"),
@@ -241,7 +241,7 @@ def test_the_store_is_changed_through_the_disk(path: Path) -> None:
         ("codec/webp.py", "import jxlpy"),
         ("store/jobs.py", "import imagecodecs"),
         ("store/pack.py", "from apsw import Connection"),
-        ("mount/vfs.py", "import apsw"),
+        ("mount/store_fs.py", "import apsw"),
         ("store/x.py", "import sqlite3"),
         ("store/x.py", "import rich.console"),
     ],

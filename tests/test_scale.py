@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 from fsmount.store import copies
 from fsmount.store.check import check_relations
 from fsmount.store.index import ROOT, Index

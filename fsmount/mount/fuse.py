@@ -32,7 +32,7 @@ from pyfuse3 import (
 
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import NAME_BYTES, Attributes, Caller, Changes
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from fsmount.mount.power import SUPPLIES, on_mains
+from fsmount.mount.power_supply import SUPPLIES, on_mains
 from fsmount.store.store import Store
 
 _log = logging.getLogger(__name__)

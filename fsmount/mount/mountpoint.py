@@ -10,9 +10,9 @@ import stat
 from pathlib import Path
 
 from fsmount.errors import BadMountpoint, NoFuse
-from fsmount.mount import table
+from fsmount.mount import mount_table
+from fsmount.mount.mount_table import Mounted
 from fsmount.mount.options import MountOptions
-from fsmount.mount.table import Mounted
 
 FSTYPE = "fuse.fsmount"
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -28,7 +28,7 @@ def mounted_at(mountpoint: Path) -> Mounted | None:
 def mounted_on(place: str) -> Mounted | None:
     """The same of a path that is resolved already: nothing is asked of the filesystem there."""
     found = None
-    for mounted in table.read(_MOUNTS):
+    for mounted in mount_table.read(_MOUNTS):
         if str(mounted.mountpoint) == place:
             found = mounted
     return found

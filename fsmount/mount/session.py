@@ -28,15 +28,15 @@ import trio
 from fsmount.errors import FsmountError, NoFuse, NotWritable, OnlyReadable, UsageError
 from fsmount.folder import Folder, readable
 from fsmount.mount import signals
-from fsmount.mount.background import in_background
-from fsmount.mount.beside import FIRST, OperationsBeside
+from fsmount.mount.daemon import in_background
 from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, TIMEOUT_S, Operations, Overrides
 from fsmount.mount.idle import repack_when_idle
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint, mounted_on
 from fsmount.mount.options import MountOptions
-from fsmount.mount.readonly import ReadOnlyOperations, Tree
+from fsmount.mount.readonly_fs import ReadOnlyOperations, Tree
+from fsmount.mount.store_fs import Vfs
+from fsmount.mount.union_fs import FIRST, OperationsBeside
 from fsmount.mount.unmount import free_if_dead
-from fsmount.mount.vfs import Vfs
 from fsmount.quoting import escaped
 from fsmount.store import config
 from fsmount.store.index import ROOT

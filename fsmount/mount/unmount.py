@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import BadMountpoint, FsmountError, StillHeld
-from fsmount.mount import holders
-from fsmount.mount.ask import DeadMountError, number
+from fsmount.mount import mount_users
+from fsmount.mount.mount_table import Mounted
 from fsmount.mount.mountpoint import FSTYPE, mounted_at, mounted_on
-from fsmount.mount.table import Mounted
+from fsmount.mount.status import DeadMountError, number
 
 _POLL_S = 0.1
 # The serving process ends at once, unless its filesystem is mounted elsewhere or it is slow.
@@ -118,7 +118,7 @@ def _server(mounted: Mounted) -> _Server | None:
     """The process that serves a mount; None if it is this one, or not to be seen from here."""
     pid = number(mounted, "pid")
     # In a container the number may be that of another process.
-    if pid == os.getpid() or holders.serves(pid) is False:
+    if pid == os.getpid() or mount_users.serves(pid) is False:
         return None
     try:
         return _Server(pid, os.pidfd_open(pid))
@@ -134,11 +134,11 @@ def _drain(mounted: Mounted, progress: Callable[[int], None]) -> None:
 
 
 def _users(mountpoint: Path) -> str:
-    inside = [str(path) for path in holders.mounted_below(str(mountpoint))]
+    inside = [str(path) for path in mount_users.mounted_below(str(mountpoint))]
     if inside:
-        return f"there are mounts in it: {holders.listed(inside)}"
-    users = [holders.named(pid) for pid in holders.users(str(mountpoint))]
-    who = f"process {holders.listed(users)}" if users else "some program"
+        return f"there are mounts in it: {mount_users.listed(inside)}"
+    users = [mount_users.named(pid) for pid in mount_users.users(str(mountpoint))]
+    who = f"process {mount_users.listed(users)}" if users else "some program"
     return f"{who} has a file or its working folder there"
 
 
@@ -168,25 +168,26 @@ def _await_end(server: _Server, mountpoint: Path, device: str, tell: Tell) -> No
     looks = 0
     while not server.ended(_LOOK_S):
         looks += 1
-        held = holders.elsewhere(device)
-        connected = holders.is_connected(device)
+        held = mount_users.elsewhere(device)
+        connected = mount_users.is_connected(device)
         if held or connected or (connected is None and looks >= _LOOKS and _serves(server)):
-            raise StillHeld(mountpoint, how=_how(held), server=holders.named(server.pid))
+            raise StillHeld(mountpoint, how=_how(held), server=mount_users.named(server.pid))
         if looks == 1:
-            tell(f"{mountpoint} is unmounted; process {holders.named(server.pid)} closes the store")
+            who = mount_users.named(server.pid)
+            tell(f"{mountpoint} is unmounted; process {who} closes the store")
 
 
 def _serves(server: _Server) -> bool:
-    return holders.serves(server.pid) is True
+    return mount_users.serves(server.pid) is True
 
 
-def _how(held: list[holders.Elsewhere]) -> str:
+def _how(held: list[mount_users.Elsewhere]) -> str:
     places = [
         str(place.mountpoint)
         if place.pid is None
-        else f"{place.mountpoint} (seen by process {holders.named(place.pid)})"
+        else f"{place.mountpoint} (seen by process {mount_users.named(place.pid)})"
         for place in held
     ]
     if not places:
         return "in use elsewhere (where is not to be seen from here)"
-    return f"mounted at {holders.listed(places)}"
+    return f"mounted at {mount_users.listed(places)}"

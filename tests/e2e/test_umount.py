@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from fsmount.mount import unmount as unmounting
-from fsmount.mount.ask import number
+from fsmount.mount.mount_table import Mounted
 from fsmount.mount.mountpoint import mounted_at
-from fsmount.mount.table import Mounted
+from fsmount.mount.status import number
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import Server, fsmount, mountpoint, refused, store_folder, well  # noqa: F401
 

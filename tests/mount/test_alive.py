@@ -26,7 +26,7 @@ from fsmount.codec.workers import Workers
 from fsmount.errors import Damaged, DiskFull, FsmountError, NoSuchInode, WorkerDied
 from fsmount.mount import handles
 from fsmount.mount.fuse import Operations
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 from fsmount.store import config, encoder
 from fsmount.store import store as store_module
 from fsmount.store.check import check_relations
@@ -35,7 +35,7 @@ from fsmount.store.index import ROOT, Index
 from fsmount.store.store import Store
 from tests.encoding import Inline, put
 from tests.frames import png, screens
-from tests.test_fuse import HANDLERS, Context
+from tests.mount.test_fuse import HANDLERS, Context
 
 ERRORS: list[Callable[[], Exception]] = [
     *(lambda code=code: OSError(code, os.strerror(code)) for code in (

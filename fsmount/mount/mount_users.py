@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsmount.mount import table
-from fsmount.mount.table import Mounted
+from fsmount.mount import mount_table
+from fsmount.mount.mount_table import Mounted
 
 PROC = Path("/proc")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
@@ -70,7 +70,7 @@ def _open_files(pid: int) -> Iterator[str]:
 
 def mounted_below(place: str) -> list[Path]:
     """What is mounted on folders of a mount."""
-    below = [mounted.mountpoint for mounted in table.read(PROC / "self" / "mountinfo")]
+    below = [mounted.mountpoint for mounted in mount_table.read(PROC / "self" / "mountinfo")]
     return [path for path in below if str(path).startswith(place.rstrip("/") + "/")]
 
 
@@ -88,7 +88,7 @@ def elsewhere(device: str) -> list[Elsewhere]:
 
 def _mounts(process: str, device: str) -> list[Mounted]:
     try:
-        mounts = list(table.read(PROC / process / "mountinfo"))
+        mounts = list(mount_table.read(PROC / process / "mountinfo"))
     except OSError:  # it has ended, or is hidden from us
         return []
     return [mounted for mounted in mounts if mounted.device == device]

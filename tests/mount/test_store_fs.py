@@ -11,9 +11,9 @@ import time
 import pytest
 
 from fsmount.errors import FsmountError
-from fsmount.mount import vfs as vfs_module
+from fsmount.mount import store_fs
 from fsmount.mount.attributes import Caller, Changes
-from fsmount.mount.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE, Vfs
+from fsmount.mount.store_fs import RENAME_EXCHANGE, RENAME_NOREPLACE, Vfs
 from fsmount.store.index import ROOT
 from tests.calls import ROOT_USER, USER, get, listing, put, raises
 from tests.fake_store import FakeStore
@@ -136,7 +136,7 @@ async def test_hard_links(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (shown.ino, shown.nlink) == (ino, 2)
     await vfs.unlink(ROOT, b"a")
     assert await get(vfs, (await vfs.lookup(ROOT, b"b")).ino) == b"same"
-    monkeypatch.setattr(vfs_module, "LINKS", 1)
+    monkeypatch.setattr(store_fs, "LINKS", 1)
     with raises(errno.EMLINK):
         await vfs.link(ino, ROOT, b"c")
 

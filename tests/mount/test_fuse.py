@@ -19,7 +19,7 @@ from fsmount.errors import Damaged, DiskFull, FsmountError, NoSuchInode, WorkerD
 from fsmount.mount import fuse
 from fsmount.mount.attributes import Attributes
 from fsmount.mount.fuse import Operations, Overrides
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 
 HANDLERS = sorted(
     name

@@ -1,6 +1,6 @@
 """A store with folders beside its files that are only read: two sets of handlers as one.
 
-The folders of a :class:`~fsmount.mount.readonly.Tree` appear in the store's root. Its inodes and
+The folders of a :class:`~fsmount.mount.readonly_fs.Tree` appear in the store's root. Its inodes and
 handles are numbered from FIRST on, which no store reaches, so a number says whose it is. A name
 that the store has hides the tree's.
 """
@@ -29,8 +29,8 @@ from pyfuse3 import (
 
 from fsmount.mount.attributes import failure
 from fsmount.mount.fuse import Operations, answers
-from fsmount.mount.readonly import ReadOnlyOperations
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.readonly_fs import ReadOnlyOperations
+from fsmount.mount.store_fs import Vfs
 
 FIRST = 1 << 48
 _ROOT = pyfuse3.ROOT_INODE

@@ -8,7 +8,7 @@ import pwd
 from contextlib import suppress
 
 from fsmount.errors import BadMountpoint
-from fsmount.mount.table import Mounted
+from fsmount.mount.mount_table import Mounted
 
 _PREFIX = "user.fsmount."
 
