@@ -105,7 +105,7 @@ async def test_names_the_kernel_forgets_cost_no_statement(store: Store) -> None:
         vfs.remember(ino)
     with statements(store.index) as run:
         for ino in seen[: FOLDER // 2]:
-            vfs.forget(ino, 1)
+            await vfs.forget(ino, 1)
         vfs.close()
     assert len(seen) == FOLDER
     assert run == []

@@ -102,6 +102,16 @@ class _Report:
         return True
 
 
+def detach_streams(log: int) -> None:
+    """Send stdin and stdout to /dev/null, and stderr, which libfuse prints to, to the log."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    os.dup2(log, 2)
+    if nowhere > 2:
+        os.close(nowhere)
+
+
 def _become_daemon(report: _Report, serve: Serve) -> NoReturn:
     """The forked process: leaves the terminal and serves."""
     code = 1

@@ -1,8 +1,7 @@
-"""A mount that only reads: any tree of files that can say its names, attributes and bodies.
+"""A filesystem that is only read: any tree of files that knows its names, attributes and bytes.
 
-What a folder of differences, or anything else that is no store, is shown through. The tree knows no
-kernel; this module knows no pictures. Inode numbers are given by path, in order of appearance,
-and stay for the life of the mount.
+A mount shows a folder of differences, or albums, through it. Inode numbers are given to paths in
+the order in which the paths are first seen, and stay until the mount ends.
 """
 
 from __future__ import annotations
@@ -10,41 +9,36 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import pyfuse3
-from pyfuse3 import (
-    EntryAttributes,
-    FileHandleT,
-    FileInfo,
-    FileNameT,
-    FlagT,
-    InodeT,
-    ReaddirToken,
-    RequestContext,
-    StatvfsData,
-    XAttrNameT,
-)
+from typing import Protocol, TypeVar
 
 import fsmount
-from fsmount.mount.attributes import NAME_BYTES, Attributes, Bytes, failure
-from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, Overrides, answers, entry_of
+from fsmount.mount.attributes import (
+    NAME_BYTES,
+    SHARED_VALID_S,
+    Attributes,
+    Bytes,
+    Caller,
+    DirEntry,
+    failure,
+)
+from fsmount.mount.filesystem import ROOT, Filesystem
 
-_ROOT = pyfuse3.ROOT_INODE
 _VIRTUAL = b"user.fsmount."
-# What stat shows in a listing where nobody knows the size yet; the kernel asks again at once.
+# The size shown while the size is unknown; the kernel asks again at once.
 _UNKNOWN = 0
+
+_T = TypeVar("_T")
 
 
 class Node(Protocol):
-    """What is known of a file without reading it; any frozen dataclass with these fields.
+    """What a tree knows of a file without reading it; any frozen dataclass with these fields.
 
-    `mode` with type bits; times in ns since 1970; `size` None: not known before it is rendered;
-    `target`: of a symbolic link.
+    `mode`: with type bits. `size`: in bytes, None if only rendering tells it. `mtime_ns`: in ns
+    since 1970. `target`: of a symbolic link.
     """
 
     @property
@@ -62,34 +56,34 @@ class Node(Protocol):
 
 
 class Tree(Protocol):
-    """Files to show. A path is bytes from the root, b"" the root itself, without leading slash.
+    """Files to show. A path is bytes, relative to the root, whose path is b"".
 
-    Methods raise OSError with an errno (ENOENT for what is not there), or FsmountError.
+    Methods raise OSError with an errno (ENOENT for a path that does not exist) or FsmountError.
     """
 
     @property
     def source(self) -> Path:
-        """What is mounted, as `mount` and `df` name it."""
+        """The file or folder that is mounted, as `mount` and `df` name it."""
 
     def running(self) -> AbstractAsyncContextManager[object]:
-        """Whatever works behind the tree (worker processes), for as long as it is mounted."""
+        """The worker processes of the tree. Entered before any other method is called."""
 
     async def children(self, folder: bytes) -> Sequence[tuple[bytes, Node]]:
-        """The entries of a folder, in name order. Must not decode anything."""
+        """The entries of a folder, in name order. Decodes nothing."""
 
     async def attributes(self, path: bytes) -> Node:
-        """One entry. Of a regular file the size is always given, whatever that takes."""
+        """One entry. The size of a regular file is never None; it is rendered if needed."""
 
     async def body(self, path: bytes) -> Bytes:
-        """The bytes of a regular file. Asked once for each open file that is read."""
+        """The bytes of a regular file. Called once for each open file that is read."""
 
     async def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
-        """Extended attributes. Those called ``user.fsmount.…`` are answered but not listed."""
+        """Extended attributes. Those named ``user.fsmount.…`` are answered but not listed."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """One open(2), with the body pinned from the first read on."""
+    """One open(2). `body` is kept from the first read on."""
 
     path: bytes
     body: Bytes | None = None
@@ -99,20 +93,15 @@ def _join(folder: bytes, name: bytes) -> bytes:
     return folder + b"/" + name if folder else name
 
 
-class ReadOnlyOperations(pyfuse3.Operations):
-    """The handlers over a :class:`Tree`. The kernel refuses writes itself (mount option ``ro``)."""
+class ReadOnlyFilesystem(Filesystem):
+    """A :class:`Tree` by inode and handle."""
 
-    supports_dot_lookup = False
-    enable_writeback_cache = False
-
-    def __init__(self, tree: Tree, overrides: Overrides | None = None, first: int = 0) -> None:
-        """`first` is added to the numbers of inodes, handles and places in a folder."""
-        super().__init__()
+    def __init__(self, tree: Tree, first: int = 0) -> None:
+        """`first` is added to the numbers of inodes and handles, and to cookies of folders."""
         self._tree = tree
         self._first = first
-        self._overrides = overrides or Overrides()
-        self._paths: list[bytes] = [b"", b""]  # by inode number; 0 is none
-        self._inodes: dict[bytes, int] = {b"": _ROOT + first}
+        self._paths: list[bytes] = [b"", b""]  # by inode number; number 0 is not used
+        self._inodes: dict[bytes, int] = {b"": ROOT + first}
         self._open: dict[int, _Open] = {}
         self._folders: dict[int, list[tuple[bytes, int, Node]]] = {}
         self._next = first + 1
@@ -129,9 +118,16 @@ class ReadOnlyOperations(pyfuse3.Operations):
             raise failure(errno.ENOENT)
         return self._paths[ino - self._first]
 
-    def _entry(self, ino: int, node: Node) -> EntryAttributes:
+    def _handle(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    # -- inodes
+
+    def _show(self, ino: int, node: Node) -> Attributes:
         size = _UNKNOWN if node.size is None else node.size
-        shown = Attributes(
+        known = node.size is not None or not stat.S_ISREG(node.mode)
+        return Attributes(
             ino=ino,
             mode=node.mode,
             nlink=2 if stat.S_ISDIR(node.mode) else 1,
@@ -143,125 +139,115 @@ class ReadOnlyOperations(pyfuse3.Operations):
             atime_ns=node.mtime_ns,
             mtime_ns=node.mtime_ns,
             ctime_ns=node.mtime_ns,
+            valid_s=SHARED_VALID_S if known else 0.0,
         )
-        known = node.size is not None or not stat.S_ISREG(node.mode)
-        return entry_of(shown, self._overrides, READ_ONLY_TIMEOUT_S if known else 0.0)
 
-    # -- inodes
-
-    @answers
-    async def lookup(
-        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
+    async def lookup(self, folder: int, name: bytes) -> Attributes:
+        """The entry `name` of a folder. Raises OSError ENOENT, ENOTDIR, ENAMETOOLONG."""
         if len(name) > NAME_BYTES:
             raise failure(errno.ENAMETOOLONG)
-        path = _join(self._path(parent_inode), name)
+        path = _join(self._path(folder), name)
         node = await self._tree.attributes(path)
-        return self._entry(self._ino(path), node)
+        return self._show(self._ino(path), node)
 
-    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        """Numbers stay given: a path has one number for the life of the mount."""
+    def remember(self, ino: int) -> None:
+        """No-op: lookups are not counted, since a path keeps its number."""
 
-    @answers
-    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return self._entry(inode, await self._tree.attributes(self._path(inode)))
+    async def forget(self, ino: int, count: int) -> None:
+        """No-op, as `remember`."""
 
-    @answers
-    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        node = await self._tree.attributes(self._path(inode))
+    async def getattr(self, ino: int) -> Attributes:
+        """What stat(2) shows."""
+        return self._show(ino, await self._tree.attributes(self._path(ino)))
+
+    async def readlink(self, ino: int) -> bytes:
+        """The target of a symbolic link. Raises OSError EINVAL for anything else."""
+        node = await self._tree.attributes(self._path(ino))
         if node.target is None:
             raise failure(errno.EINVAL)
-        return FileNameT(node.target)
+        return node.target
 
-    @answers
-    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+    async def statfs(self) -> os.statvfs_result:
+        """The disk of the source, with no free space."""
         found = os.statvfs(self._tree.source)
-        data = StatvfsData()
-        data.f_bsize, data.f_frsize = found.f_bsize, found.f_frsize
-        data.f_blocks, data.f_files = found.f_blocks, found.f_files
-        data.f_bfree = data.f_bavail = data.f_ffree = data.f_favail = 0
-        data.f_namemax = NAME_BYTES
-        return data
+        sizes = (found.f_bsize, found.f_frsize, found.f_blocks, 0, 0)
+        return os.statvfs_result((*sizes, found.f_files, 0, 0, found.f_flag, NAME_BYTES))
 
     # -- open files
 
-    @answers
-    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+    async def open(self, ino: int, flags: int, caller: Caller) -> int:
+        """A handle for reading. Raises OSError EROFS for any other access."""
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise failure(errno.EROFS)
-        path = self._path(inode)
+        path = self._path(ino)
         handle = self._handle()
         self._open[handle] = _Open(path)
-        return FileInfo(fh=FileHandleT(handle))
+        return handle
 
-    def _handle(self) -> int:
-        self._next += 1
-        return self._next - 1
+    def keeps_pages(self, fh: int) -> bool:
+        """Never: another program may change the files behind the tree."""
+        return False
 
-    @answers
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        opened = self._open[fh]
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`; fewer only at the end of the file."""
+        opened = _known(self._open, fh)
         body = opened.body
         if body is None:
             body = opened.body = await self._tree.body(opened.path)
-        return await body.pread(off, size)
+        return await body.pread(offset, length)
 
-    @answers
-    async def flush(self, fh: FileHandleT) -> None:
-        return
+    async def flush(self, fh: int) -> None:
+        """No-op: nothing was written."""
 
-    @answers
-    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        return
+    async def fsync(self, fh: int) -> None:
+        """No-op: nothing was written."""
 
-    @answers
-    async def release(self, fh: FileHandleT) -> None:
+    async def release(self, fh: int) -> None:
+        """Close the handle."""
         self._open.pop(fh, None)
 
     # -- open folders
 
-    @answers
-    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        folder = self._path(inode)
+    async def opendir(self, ino: int) -> int:
+        """A handle on a folder, which shows its entries as they are now."""
+        folder = self._path(ino)
         here = await self._tree.attributes(folder)
         above = folder.rpartition(b"/")[0]
-        entries = [(b".", inode, here), (b"..", self._ino(above), here)]
+        entries = [(b".", ino, here), (b"..", self._ino(above), here)]
         for name, node in await self._tree.children(folder):
             entries.append((name, self._ino(_join(folder, name)), node))
         handle = self._handle()
         self._folders[handle] = entries
-        return FileHandleT(handle)
+        return handle
 
-    @answers
-    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        entries = self._folders[fh]
-        for at in range(max(0, start_id - self._first), len(entries)):
-            name, ino, node = entries[at]
-            cookie = self._first + at + 1
-            if not pyfuse3.readdir_reply(token, name, self._entry(ino, node), cookie):
-                return
+    async def readdir(self, fh: int, after: int) -> Iterator[DirEntry]:
+        """All entries after the cookie `after`. A cookie is `first` + the entry's place from 1."""
+        entries = _known(self._folders, fh)
+        start = max(0, after - self._first)
+        return (
+            (self._first + place, name, self._show(ino, node))
+            for place, (name, ino, node) in enumerate(entries[start:], start + 1)
+        )
 
-    @answers
-    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        return
+    async def fsyncdir(self, fh: int) -> None:
+        """No-op: nothing was written."""
 
-    @answers
-    async def releasedir(self, fh: FileHandleT) -> None:
+    async def releasedir(self, fh: int) -> None:
+        """Close the handle of a folder."""
         self._folders.pop(fh, None)
 
     # -- extended attributes
 
-    @answers
-    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        value = self._of_mount(name) if inode == _ROOT else None
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        """A value; of the mount's root also what `fsmount umount` asks. Raises OSError ENODATA."""
+        value = self._of_mount(name) if ino == ROOT else None
         if value is None:
-            value = (await self._tree.xattrs(self._path(inode))).get(name)
+            value = (await self._tree.xattrs(self._path(ino))).get(name)
         if value is None:
             raise failure(errno.ENODATA)
         return value
 
     def _of_mount(self, name: bytes) -> bytes | None:
-        """What `fsmount umount` asks of the root; nothing is ever staged here."""
         return {
             b"store": os.fsencode(self._tree.source),
             b"staged": b"0",
@@ -269,7 +255,14 @@ class ReadOnlyOperations(pyfuse3.Operations):
             b"pid": str(os.getpid()).encode(),
         }.get(name.removeprefix(_VIRTUAL))
 
-    @answers
-    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        names = await self._tree.xattrs(self._path(inode))
-        return [XAttrNameT(name) for name in names if not name.startswith(_VIRTUAL)]
+    async def listxattr(self, ino: int) -> list[bytes]:
+        """The names, without those of ``user.fsmount.…``."""
+        names = await self._tree.xattrs(self._path(ino))
+        return [name for name in names if not name.startswith(_VIRTUAL)]
+
+
+def _known(handles: Mapping[int, _T], fh: int) -> _T:
+    found = handles.get(fh)
+    if found is None:
+        raise failure(errno.EBADF)
+    return found

@@ -26,14 +26,18 @@ import trio
 from fsmount.mount import xattrs
 from fsmount.mount.attributes import (
     NAME_BYTES,
+    SHARED_VALID_S,
+    VALID_S,
     Attributes,
     Caller,
     Changes,
+    DirEntry,
     clamp_ns,
     failure,
     now_ns,
     without_privileges,
 )
+from fsmount.mount.filesystem import Filesystem
 from fsmount.mount.handles import OpenFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
@@ -64,12 +68,13 @@ class OpenFolder:
     taken: int = 0
 
 
-class Vfs:
+class Vfs(Filesystem):
     """A store as a tree of files. Raises OSError with the errno POSIX gives, or FsmountError."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._index = store.index
+        self._valid_s = SHARED_VALID_S if store.read_only else VALID_S
         self._files = OpenFiles(store, self._settle)
         self._folders: dict[int, OpenFolder] = {}
         self._next_folder = 1
@@ -123,6 +128,7 @@ class Vfs:
             node.atime_ns,
             mtime_ns,
             ctime_ns,
+            self._valid_s,
         )
 
     def _introduce(self, node: Inode) -> Attributes:
@@ -133,7 +139,7 @@ class Vfs:
         """The kernel has been told of an inode once more."""
         self._lookups[ino] = self._lookups.get(ino, 0) + 1
 
-    def forget(self, ino: int, count: int) -> None:
+    async def forget(self, ino: int, count: int) -> None:
         """The kernel takes `count` lookups back."""
         left = self._lookups.get(ino, 0) - count
         if left > 0:
@@ -439,6 +445,10 @@ class Vfs:
             self._writable()
         return await self._files.open(node, flags, caller.uid)
 
+    def keeps_pages(self, fh: int) -> bool:
+        """Always: nothing but this mount changes the bytes of a file."""
+        return True
+
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`, fewer only at the end of the file."""
         return await self._files.read(fh, offset, length)
@@ -489,7 +499,7 @@ class Vfs:
         self._folders[fh] = OpenFolder(ino)
         return fh
 
-    async def readdir(self, fh: int, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
+    async def readdir(self, fh: int, after: int) -> Iterator[DirEntry]:
         """The entries from `after` on: (cookie, name, attributes), made as they are taken.
 
         `after` is 0 or a cookie. "." and ".." come first and are not to be remembered; each
@@ -497,7 +507,7 @@ class Vfs:
         """
         return self._entries(self._open_folder(fh), after)
 
-    def _entries(self, folder: OpenFolder, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
+    def _entries(self, folder: OpenFolder, after: int) -> Iterator[DirEntry]:
         if after < _DOTS:
             place = self._index.folder_of(folder.ino)
             above = place[0] if place else folder.ino

@@ -1,265 +1,185 @@
-"""A store with folders beside its files that are only read: two sets of handlers as one.
+"""A union: the folders of one filesystem appear in the root of another.
 
-The folders of a :class:`~fsmount.mount.readonly_fs.Tree` appear in the store's root. Its inodes and
-handles are numbered from FIRST on, which no store reaches, so a number says whose it is. A name
-that the store has hides the tree's.
+The upper filesystem owns the root. The lower one is only read, and numbers its inodes, handles
+and cookies from FIRST on, which the upper one never reaches. So a number says which of the two it
+belongs to, and a call goes there. A name in the upper root hides the same name of the lower root.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import chain
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import pyfuse3
-from pyfuse3 import (
-    EntryAttributes,
-    FileHandleT,
-    FileInfo,
-    FileNameT,
-    FlagT,
-    FUSEError,
-    InodeT,
-    ModeT,
-    ReaddirToken,
-    RequestContext,
-    SetattrFields,
-    StatvfsData,
-    XAttrNameT,
-)
-
-from fsmount.mount.attributes import failure
-from fsmount.mount.fuse import Operations, answers
-from fsmount.mount.readonly_fs import ReadOnlyOperations
-from fsmount.mount.store_fs import Vfs
+from fsmount.errors import FsmountError
+from fsmount.mount.attributes import Attributes, DirEntry, failure
+from fsmount.mount.filesystem import ROOT, Filesystem
 
 FIRST = 1 << 48
-_ROOT = pyfuse3.ROOT_INODE
-_TREE_ROOT = InodeT(FIRST + _ROOT)
-_DOTS = 2
+_LOWER_ROOT = FIRST + ROOT
+_DOTS = 2  # "." and ".." of the lower root, which the upper root has itself
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-class OperationsBeside(pyfuse3.Operations):
-    """Every handler goes to the store or, by the number of its inode or handle, to the tree."""
+def _by_number(
+    method: Callable[Concatenate[Any, int, _P], _T],
+) -> Callable[Concatenate[UnionFilesystem, int, _P], _T]:
+    """A method of the filesystem that its first argument, an inode or a handle, belongs to."""
+    called = method.__name__
 
-    supports_dot_lookup = False
-    enable_writeback_cache = False
+    def call(union: UnionFilesystem, number: int, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        answer: _T = getattr(union.owner(number), called)(number, *args, **kwargs)
+        return answer
 
-    def __init__(
-        self,
-        store: Operations,
-        vfs: Vfs,
-        has: Callable[[bytes], bool],
-        tree: ReadOnlyOperations,
-    ) -> None:
-        """`has` says whether the store's root holds a name; `tree` numbers from FIRST on."""
-        super().__init__()
-        self._store = store
-        self._vfs = vfs
-        self._has = has
-        self._tree = tree
-        self._roots: dict[int, FileHandleT] = {}  # open folder of the store's root: the tree's
+    return call
 
-    def _of(self, number: int) -> Operations | ReadOnlyOperations:
-        return self._tree if number >= FIRST else self._store
 
-    async def _check(self, folder: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        """Raise EROFS unless a name is the store's to change."""
-        if folder < FIRST and (folder != _ROOT or self._has(name)):
-            return
-        if folder == _ROOT:
-            try:
-                await self._tree.lookup(_TREE_ROOT, name, ctx)
-            except FUSEError:
-                return
-        raise failure(errno.EROFS)
+def _by_name(
+    method: Callable[Concatenate[Any, int, bytes, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[UnionFilesystem, int, bytes, _P], Coroutine[Any, Any, _T]]:
+    """A method of the upper filesystem that changes a name; refused where that is the lower's."""
+    called = method.__name__
 
-    # -- inodes
+    async def call(
+        union: UnionFilesystem, folder: int, name: bytes, /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        await union.check_upper(folder, name)
+        answer: _T = await getattr(union.upper, called)(folder, name, *args, **kwargs)
+        return answer
 
-    @answers
-    async def lookup(
-        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
-        if parent_inode == _ROOT and not self._has(name):
-            try:
-                return await self._tree.lookup(_TREE_ROOT, name, ctx)
-            except FUSEError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-        return await self._of(parent_inode).lookup(parent_inode, name, ctx)
+    return call
 
-    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        await self._store.forget([pair for pair in inode_list if pair[0] < FIRST])
 
-    @answers
-    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return await self._of(inode).getattr(inode, ctx)
+class UnionFilesystem(Filesystem):
+    """See the module."""
 
-    @answers
-    async def setattr(
-        self,
-        inode: InodeT,
-        attr: EntryAttributes,
-        fields: SetattrFields,
-        fh: FileHandleT | None,
-        ctx: RequestContext,
-    ) -> EntryAttributes:
-        if inode >= FIRST:
+    def __init__(self, upper: Filesystem, lower: Filesystem) -> None:
+        self.upper = upper
+        self._lower = lower
+        # For each open handle of the upper root: that of the lower root, and the hidden names.
+        self._roots: dict[int, tuple[int, set[bytes]]] = {}
+
+    def owner(self, number: int) -> Filesystem:
+        """The filesystem that an inode or a handle belongs to."""
+        return self._lower if number >= FIRST else self.upper
+
+    async def check_upper(self, folder: int, name: bytes) -> None:
+        """Raise OSError EROFS if a name belongs to the lower filesystem."""
+        if folder >= FIRST or (folder == ROOT and await self._is_lower(name)):
             raise failure(errno.EROFS)
-        return await self._store.setattr(inode, attr, fields, fh, ctx)
 
-    @answers
-    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        return await self._of(inode).readlink(inode, ctx)
+    async def _is_lower(self, name: bytes) -> bool:
+        """Whether the root shows `name` of the lower root; one that cannot be read does not count,
+        or damage there would keep people from writing here."""
+        try:
+            found = await self._lower.lookup(_LOWER_ROOT, name)
+        except (OSError, FsmountError):
+            return False
+        await self._lower.forget(found.ino, 1)
+        return not await self._is_upper(name)
 
-    @answers
-    async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        return await self._store.statfs(ctx)
+    async def _is_upper(self, name: bytes) -> bool:
+        """Whether the upper root has an entry `name`."""
+        try:
+            found = await self.upper.lookup(ROOT, name)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+        await self.upper.forget(found.ino, 1)
+        return True
 
-    # -- names
+    remember = _by_number(Filesystem.remember)
+    forget = _by_number(Filesystem.forget)
+    getattr = _by_number(Filesystem.getattr)
+    setattr = _by_number(Filesystem.setattr)
+    readlink = _by_number(Filesystem.readlink)
+    mknod = _by_name(Filesystem.mknod)
+    mkdir = _by_name(Filesystem.mkdir)
+    symlink = _by_name(Filesystem.symlink)
+    unlink = _by_name(Filesystem.unlink)
+    rmdir = _by_name(Filesystem.rmdir)
+    create = _by_name(Filesystem.create)
+    open = _by_number(Filesystem.open)
+    keeps_pages = _by_number(Filesystem.keeps_pages)
+    read = _by_number(Filesystem.read)
+    write = _by_number(Filesystem.write)
+    flush = _by_number(Filesystem.flush)
+    fsync = _by_number(Filesystem.fsync)
+    release = _by_number(Filesystem.release)
+    fsyncdir = _by_number(Filesystem.fsyncdir)
+    getxattr = _by_number(Filesystem.getxattr)
+    listxattr = _by_number(Filesystem.listxattr)
+    setxattr = _by_number(Filesystem.setxattr)
+    removexattr = _by_number(Filesystem.removexattr)
 
-    @answers
-    async def mknod(
-        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
-    ) -> EntryAttributes:
-        await self._check(parent_inode, name, ctx)
-        return await self._store.mknod(parent_inode, name, mode, rdev, ctx)
+    async def lookup(self, folder: int, name: bytes) -> Attributes:
+        """In the root a name that the upper filesystem lacks is looked up in the lower one."""
+        try:
+            return await self.owner(folder).lookup(folder, name)
+        except OSError as error:
+            if folder != ROOT or error.errno != errno.ENOENT:
+                raise
+        return await self._lower.lookup(_LOWER_ROOT, name)
 
-    @answers
-    async def mkdir(
-        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
-    ) -> EntryAttributes:
-        await self._check(parent_inode, name, ctx)
-        return await self._store.mkdir(parent_inode, name, mode, ctx)
+    async def statfs(self) -> os.statvfs_result:
+        """Size and free space of the upper filesystem."""
+        return await self.upper.statfs()
 
-    @answers
-    async def symlink(
-        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
-        await self._check(parent_inode, name, ctx)
-        return await self._store.symlink(parent_inode, name, target, ctx)
-
-    @answers
-    async def link(
-        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
-        await self._check(new_parent_inode, new_name, ctx)
-        if inode >= FIRST:
+    async def link(self, ino: int, folder: int, name: bytes) -> Attributes:
+        """Raises OSError EXDEV for a file of the lower filesystem, besides what `mknod` raises."""
+        await self.check_upper(folder, name)
+        if ino >= FIRST:
             raise failure(errno.EXDEV)
-        return await self._store.link(inode, new_parent_inode, new_name, ctx)
+        return await self.upper.link(ino, folder, name)
 
-    @answers
-    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._check(parent_inode, name, ctx)
-        await self._store.unlink(parent_inode, name, ctx)
-
-    @answers
-    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._check(parent_inode, name, ctx)
-        await self._store.rmdir(parent_inode, name, ctx)
-
-    @answers
     async def rename(
-        self,
-        parent_inode_old: InodeT,
-        name_old: FileNameT,
-        parent_inode_new: InodeT,
-        name_new: FileNameT,
-        flags: FlagT,
-        ctx: RequestContext,
+        self, folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int = 0
     ) -> None:
-        await self._check(parent_inode_old, name_old, ctx)
-        await self._check(parent_inode_new, name_new, ctx)
-        await self._store.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, ctx)
+        """Raises OSError EROFS if one of the names belongs to the lower filesystem."""
+        await self.check_upper(folder, name)
+        await self.check_upper(new_folder, new_name)
+        await self.upper.rename(folder, name, new_folder, new_name, flags)
 
-    # -- open files
+    async def opendir(self, ino: int) -> int:
+        """The handle of the root stands for both roots."""
+        fh = await self.owner(ino).opendir(ino)
+        if ino == ROOT:
+            try:
+                self._roots[fh] = await self._open_lower()
+            except BaseException:
+                await self.upper.releasedir(fh)
+                raise
+        return fh
 
-    @answers
-    async def create(
-        self,
-        parent_inode: InodeT,
-        name: FileNameT,
-        mode: ModeT,
-        flags: FlagT,
-        ctx: RequestContext,
-    ) -> tuple[FileInfo, EntryAttributes]:
-        await self._check(parent_inode, name, ctx)
-        return await self._store.create(parent_inode, name, mode, flags, ctx)
+    async def _open_lower(self) -> tuple[int, set[bytes]]:
+        """A handle of the lower root, and the names in it that the upper root hides."""
+        fh = await self._lower.opendir(_LOWER_ROOT)
+        hidden, after = set[bytes](), FIRST + _DOTS
+        while entries := list(await self._lower.readdir(fh, after)):
+            after = entries[-1][0]
+            hidden |= {name for _, name, _ in entries if await self._is_upper(name)}
+        return fh, hidden
 
-    @answers
-    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return await self._of(inode).open(inode, flags, ctx)
+    async def readdir(self, fh: int, after: int) -> Iterable[DirEntry]:
+        """Of the root first the entries of the upper one, then those of the lower one."""
+        if fh not in self._roots:
+            return await self.owner(fh).readdir(fh, after)
+        if after < FIRST:
+            entries = iter(await self.upper.readdir(fh, after))
+            for first in entries:
+                # The upper filesystem may have more: the lower one follows when it has none.
+                return chain([first], entries)
+        lower, hidden = self._roots[fh]
+        shown = await self._lower.readdir(lower, max(after, FIRST + _DOTS))
+        return (entry for entry in shown if entry[1] not in hidden)
 
-    @answers
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return await self._of(fh).read(fh, off, size)
-
-    @answers
-    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return await self._store.write(fh, off, buf)
-
-    @answers
-    async def flush(self, fh: FileHandleT) -> None:
-        await self._of(fh).flush(fh)
-
-    @answers
-    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        await self._of(fh).fsync(fh, datasync)
-
-    @answers
-    async def release(self, fh: FileHandleT) -> None:
-        await self._of(fh).release(fh)
-
-    # -- open folders
-
-    @answers
-    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        handle = await self._of(inode).opendir(inode, ctx)
-        if inode == _ROOT:
-            self._roots[handle] = await self._tree.opendir(_TREE_ROOT, ctx)
-        return handle
-
-    @answers
-    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        tree = self._roots.get(fh)
-        if tree is None:
-            await self._of(fh).readdir(fh, start_id, token)
-        # Only when the store has no more: after a reply that was cut off, cookies go on from it.
-        elif start_id < FIRST and any(True for _ in await self._vfs.readdir(fh, start_id)):
-            await self._store.readdir(fh, start_id, token)
-        else:
-            await self._tree.readdir(tree, max(start_id, FIRST + _DOTS), token)
-
-    @answers
-    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        await self._of(fh).fsyncdir(fh, datasync)
-
-    @answers
-    async def releasedir(self, fh: FileHandleT) -> None:
-        tree = self._roots.pop(fh, None)
-        if tree is not None:
-            await self._tree.releasedir(tree)
-        await self._of(fh).releasedir(fh)
-
-    # -- extended attributes
-
-    @answers
-    async def setxattr(
-        self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
-    ) -> None:
-        if inode >= FIRST:
-            raise failure(errno.EROFS)
-        await self._store.setxattr(inode, name, value, ctx)
-
-    @answers
-    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        return await self._of(inode).getxattr(inode, name, ctx)
-
-    @answers
-    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return await self._of(inode).listxattr(inode, ctx)
-
-    @answers
-    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        if inode >= FIRST:
-            raise failure(errno.EROFS)
-        await self._store.removexattr(inode, name, ctx)
+    async def releasedir(self, fh: int) -> None:
+        """Close the handle of a folder, for the root both."""
+        if fh in self._roots:
+            await self._lower.releasedir(self._roots.pop(fh)[0])
+        await self.owner(fh).releasedir(fh)

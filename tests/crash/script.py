@@ -427,7 +427,7 @@ class Script:
 
         await self._step(lambda: self._vfs.unlink(folder.ino, name), remove)
         try:
-            self._vfs.forget(node.ino, 1 << 30)
+            await self._vfs.forget(node.ino, 1 << 30)
         except OSError:
             # The kernel hears nothing of it; the next start purges the file.
             self.failed += 1
