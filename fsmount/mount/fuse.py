@@ -63,7 +63,7 @@ def fuse_error(error: Exception) -> FUSEError:
 def answers(
     handler: Callable[_P, Coroutine[Any, Any, _T]],
 ) -> Callable[_P, Coroutine[Any, Any, _T]]:
-    """A handler that raises FUSEError (and trio's cancellation) only."""
+    """Wrap a handler: it raises only FUSEError, and trio's cancellation."""
 
     @functools.wraps(handler)
     async def answer(*args: _P.args, **kwargs: _P.kwargs) -> _T:
