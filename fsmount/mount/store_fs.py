@@ -1,7 +1,7 @@
 """A store as a filesystem to read and write: names, attributes, links, the life of an inode.
 
-Only :mod:`handles` awaits. Nothing interrupts this module between a look at the index and a
-change of it, so it needs no lock.
+Between a look at the index and a change that rests on it this module never awaits, so it needs no
+lock.
 
 An inode lives while it has a name, an open handle or a lookup count (see :mod:`filesystem`).
 Reading does not change the time of access (as with ``noatime``); only setattr does.
@@ -312,7 +312,7 @@ class Vfs(Filesystem):
             mode = stat.S_IFREG | (stat.S_IMODE(mode) & ~caller.umask)
             node = await self._make(folder, name, mode, caller)
             try:
-                # The new file is empty, and a truncation would remove set-group-id.
+                # Nothing is there to be cut off, and a cut would take set-group-id away.
                 fh = await self._files.open(node, flags & ~os.O_TRUNC, caller.uid)
             except BaseException:
                 await self.unlink(folder, name)
