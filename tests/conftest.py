@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fsmount.codec.deflate import engine
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.index import Index

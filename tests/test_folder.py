@@ -14,7 +14,7 @@ import pytest
 
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import Folder, open_numbers, readable
-from fsmount.mount.session import log_to
+from fsmount.mount.log import log_to
 from fsmount.work.workers import Workers
 
 

@@ -2,7 +2,7 @@
 
 One album is a folder of its photos; a folder with albums in it shows each as a folder. Names, sizes
 and times are known from the XML. So is the head of every photo, with its EXIF: reading no more than
-that decodes nothing. (It is of the shape that :mod:`fsmount.mount.readonly` asks for.)
+that decodes nothing. (It is of the shape that :mod:`fsmount.mount.readonly_fs` asks for.)
 """
 
 from __future__ import annotations

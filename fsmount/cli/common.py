@@ -12,8 +12,8 @@ import click
 import trio
 
 from fsmount.errors import MountNotStore, UsageError
+from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import FSTYPE, mounted_at
-from fsmount.mount.session import log_to
 from fsmount.store import config
 from fsmount.store.store import DEFAULT_CACHE_BYTES, Store
 

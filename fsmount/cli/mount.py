@@ -13,7 +13,7 @@ from fsmount.errors import UsageError
 from fsmount.legacy.archive import LegacyTree
 from fsmount.legacy.runs import is_legacy
 from fsmount.mount.options import parse_options
-from fsmount.mount.session import OpenTree, serve, serve_in_background
+from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
 from fsmount.store.config import is_store
 
 _ALBUMS = "albums"
@@ -75,12 +75,15 @@ def mount(
     if force_lock and chosen.read_only:
         raise UsageError("--force-lock is for a mount that may write; -o ro takes no lock")
     chosen = dataclasses.replace(chosen, cache_bytes=cache_size, force_lock=force_lock)
-    start = serve if foreground else serve_in_background
-    start(store, Path(places[0]), chosen, open_tree=_opener(store), beside=_beside(store))
+    request = MountRequest(store, Path(places[0]), chosen, _opener(store), _albums_opener(store))
+    if foreground:
+        serve(request)
+    else:
+        serve_in_background(request)
 
 
 def _opener(source: Path) -> OpenTree | None:
-    """How a source that is no store is opened; None for a store, or what is neither."""
+    """How a source that is no store is opened; None for a store, or if it is none of these."""
     if not is_store(source) and source.is_dir() and is_legacy(source):
         return lambda path, options: LegacyTree(path, options.cache_bytes)
     if not is_store(source) and source_of(source) is not None:
@@ -88,8 +91,8 @@ def _opener(source: Path) -> OpenTree | None:
     return None
 
 
-def _beside(source: Path) -> OpenTree | None:
-    """The albums that lie in a store's own folder for them."""
+def _albums_opener(source: Path) -> OpenTree | None:
+    """How the albums in a store's folder for them are opened; None if it has no such folder."""
     if is_store(source) and (source / _ALBUMS).is_dir():
         return lambda path, options: AlbumTree(path / _ALBUMS, options.cache_bytes // 4)
     return None

@@ -1,1 +1,1 @@
-"""The store as a mounted folder."""
+"""A store, or another tree of files, as a mounted folder."""

@@ -1,4 +1,5 @@
-"""What crosses the mount's rooms: attributes, changes to them, the caller, bodies to read from."""
+"""Values that the mount's modules pass to each other: attributes, changes to them, the caller,
+and bodies to read from."""
 
 from __future__ import annotations
 
@@ -11,11 +12,17 @@ from typing import NamedTuple, Protocol
 NAME_BYTES = 255
 """Longest name of an entry, in bytes."""
 
+VALID_S = 86_400.0
+"""How long attributes and names stay true where only this mount changes the tree."""
+
+SHARED_VALID_S = 1.0
+"""The same where another process may change it."""
+
 _TIME_LIMIT_NS = (1 << 63) - 1
 
 
 class Bytes(Protocol):
-    """A body to read from: a staged file, or a rendered one."""
+    """The bytes of a file, to read from: those of a staged file, or rendered ones."""
 
     @property
     def size(self) -> int:
@@ -26,7 +33,11 @@ class Bytes(Protocol):
 
 
 class Attributes(NamedTuple):
-    """What stat(2) shows of an inode. `blocks` counts 512 bytes each; times in ns since 1970."""
+    """What stat(2) shows of an inode. `blocks` counts 512 bytes each; times in ns since 1970.
+
+    The kernel may remember the attributes, and the name they were asked by, for `valid_s` seconds.
+    (A listing makes one for every entry; a frozen dataclass takes five times as long to make.)
+    """
 
     ino: int
     mode: int
@@ -39,6 +50,11 @@ class Attributes(NamedTuple):
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
+    valid_s: float = VALID_S
+
+
+DirEntry = tuple[int, bytes, Attributes]
+"""An entry of a folder: its cookie (the place after which a listing goes on), name, attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +69,13 @@ class Changes:
     mtime_ns: int | None = None
 
     def is_empty(self) -> bool:
-        """Whether nothing is set, which is how the kernel hands on ``chown(-1, -1)``."""
+        """Whether nothing is set: the kernel passes ``chown(-1, -1)`` on in this way."""
         return self == Changes()
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a system call."""
+    """The process that makes a system call."""
 
     uid: int
     gid: int
@@ -77,14 +93,14 @@ def now_ns() -> int:
 
 
 def clamp_ns(value: int) -> int:
-    """A time cut to what the index can hold (the years 1678 to 2262), as kernels do it."""
+    """A time limited to the range of the index (the years 1678 to 2262), as kernels limit it."""
     return max(-_TIME_LIMIT_NS, min(_TIME_LIMIT_NS, value))
 
 
 def without_privileges(mode: int) -> int:
-    """`mode` after a write by a user without privileges, or a change of owner.
+    """`mode` after a write by a user without privileges, or after a change of owner.
 
-    Set-group-id without group execution is no privilege and stays.
+    Set-group-id without group execution gives no privilege and stays.
     """
     mode &= ~stat.S_ISUID
     if mode & stat.S_IXGRP:

@@ -1,7 +1,7 @@
-"""The kernel's requests, handed to the tree: arguments, attributes and errno are translated.
+"""FUSE: a :class:`Filesystem` answers the kernel's requests. No other module knows pyfuse3.
 
-No decisions are taken here. pyfuse3 ends the whole mount on any exception of a handler but
-FUSEError, so every handler is wrapped by :func:`answers`.
+Handlers translate arguments, attributes and errors; they decide nothing. Any exception of a
+handler but FUSEError ends the whole mount, so every handler is wrapped by :func:`answers`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import os
+import string
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
@@ -32,22 +34,20 @@ from pyfuse3 import (
 
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import NAME_BYTES, Attributes, Caller, Changes
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.filesystem import Filesystem
+from fsmount.mount.options import MountOptions
 
 _log = logging.getLogger(__name__)
 
-TIMEOUT_S = 86_400.0
-"""How long the kernel may remember names and attributes: only the kernel changes the tree."""
-
-READ_ONLY_TIMEOUT_S = 1.0
-"""The same of a read-only mount: another process may write to the store."""
+# Characters that stand for themselves in an option of libfuse.
+_PLAIN = frozenset(string.ascii_letters + string.digits + "/._-")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 def fuse_error(error: Exception) -> FUSEError:
-    """The answer to a request that ended with `error`; what is not foreseen is logged."""
+    """The answer to a request that failed with `error`; logs it unless it is an expected errno."""
     if isinstance(error, FUSEError):
         return error
     if isinstance(error, FsmountError):
@@ -63,7 +63,7 @@ def fuse_error(error: Exception) -> FUSEError:
 def answers(
     handler: Callable[_P, Coroutine[Any, Any, _T]],
 ) -> Callable[_P, Coroutine[Any, Any, _T]]:
-    """A handler that raises FUSEError (and trio's cancellation) only."""
+    """Wrap a handler: it raises only FUSEError, and trio's cancellation."""
 
     @functools.wraps(handler)
     async def answer(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -75,53 +75,44 @@ def answers(
     return answer
 
 
-@dataclass(frozen=True, slots=True)
-class Overrides:
-    """What is shown instead of the stored owner and permissions; None shows what is stored."""
-
-    uid: int | None = None
-    gid: int | None = None
-    umask: int | None = None
-
-
-def entry_of(shown: Attributes, overrides: Overrides, timeout_s: float) -> EntryAttributes:
-    """What the kernel is told of an inode, and may remember for `timeout_s` seconds."""
-    entry = EntryAttributes()
-    entry.st_ino = shown.ino
-    entry.entry_timeout = entry.attr_timeout = timeout_s
-    entry.st_mode = shown.mode & ~(overrides.umask or 0)
-    entry.st_nlink = shown.nlink
-    entry.st_uid = shown.uid if overrides.uid is None else overrides.uid
-    entry.st_gid = shown.gid if overrides.gid is None else overrides.gid
-    entry.st_rdev = shown.rdev
-    entry.st_size = shown.size
-    entry.st_blocks = shown.blocks
-    entry.st_atime_ns = shown.atime_ns
-    entry.st_mtime_ns = shown.mtime_ns
-    entry.st_ctime_ns = shown.ctime_ns
-    return entry
-
-
 def _caller(ctx: RequestContext) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.umask)
 
 
 class Operations(pyfuse3.Operations):
-    """The handlers; each is one call of the :class:`Vfs`."""
+    """The handlers; each is one call of the filesystem.
+
+    `options.uid`, `gid` and `umask` replace the owner and mask the permissions that are shown.
+    """
 
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(
-        self, vfs: Vfs, overrides: Overrides | None = None, timeout_s: float = TIMEOUT_S
-    ) -> None:
+    def __init__(self, filesystem: Filesystem, options: MountOptions | None = None) -> None:
         super().__init__()
-        self._vfs = vfs
-        self._timeout_s = timeout_s
-        self._overrides = overrides or Overrides()
+        self._filesystem = filesystem
+        options = options or MountOptions()
+        self._uid, self._gid = options.uid, options.gid
+        self._mode_mask = ~(options.umask or 0)
 
     def _entry(self, shown: Attributes) -> EntryAttributes:
-        return entry_of(shown, self._overrides, self._timeout_s)
+        entry = EntryAttributes()
+        entry.st_ino = shown.ino
+        entry.entry_timeout = entry.attr_timeout = shown.valid_s
+        entry.st_mode = shown.mode & self._mode_mask
+        entry.st_nlink = shown.nlink
+        entry.st_uid = shown.uid if self._uid is None else self._uid
+        entry.st_gid = shown.gid if self._gid is None else self._gid
+        entry.st_rdev = shown.rdev
+        entry.st_size = shown.size
+        entry.st_blocks = shown.blocks
+        entry.st_atime_ns = shown.atime_ns
+        entry.st_mtime_ns = shown.mtime_ns
+        entry.st_ctime_ns = shown.ctime_ns
+        return entry
+
+    def _opened(self, fh: int) -> FileInfo:
+        return FileInfo(fh=FileHandleT(fh), keep_cache=self._filesystem.keeps_pages(fh))
 
     # -- inodes
 
@@ -129,19 +120,19 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(await self._vfs.lookup(parent_inode, name))
+        return self._entry(await self._filesystem.lookup(parent_inode, name))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for ino, count in inode_list:
             try:
-                self._vfs.forget(ino, count)
+                await self._filesystem.forget(ino, count)
             except Exception:
-                # Nobody waits for an answer. The inode is removed at the next start.
+                # The kernel takes no error. The store removes the inode at its next start.
                 _log.exception("forgetting inode %d failed", ino)
 
     @answers
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return self._entry(await self._vfs.getattr(inode))
+        return self._entry(await self._filesystem.getattr(inode))
 
     @answers
     async def setattr(
@@ -160,15 +151,15 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._entry(await self._vfs.setattr(inode, changes, _caller(ctx)))
+        return self._entry(await self._filesystem.setattr(inode, changes, _caller(ctx)))
 
     @answers
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        return await self._vfs.readlink(inode)
+        return FileNameT(await self._filesystem.readlink(inode))
 
     @answers
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        found = await self._vfs.statfs()
+        found = await self._filesystem.statfs()
         data = StatvfsData()
         data.f_bsize = found.f_bsize
         data.f_frsize = found.f_frsize
@@ -192,33 +183,34 @@ class Operations(pyfuse3.Operations):
         rdev: int,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        return self._entry(await self._vfs.mknod(parent_inode, name, mode, rdev, _caller(ctx)))
+        caller = _caller(ctx)
+        return self._entry(await self._filesystem.mknod(parent_inode, name, mode, rdev, caller))
 
     @answers
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(await self._vfs.mkdir(parent_inode, name, mode, _caller(ctx)))
+        return self._entry(await self._filesystem.mkdir(parent_inode, name, mode, _caller(ctx)))
 
     @answers
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(await self._vfs.symlink(parent_inode, name, target, _caller(ctx)))
+        return self._entry(await self._filesystem.symlink(parent_inode, name, target, _caller(ctx)))
 
     @answers
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(await self._vfs.link(inode, new_parent_inode, new_name))
+        return self._entry(await self._filesystem.link(inode, new_parent_inode, new_name))
 
     @answers
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._vfs.unlink(parent_inode, name)
+        await self._filesystem.unlink(parent_inode, name)
 
     @answers
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._vfs.rmdir(parent_inode, name)
+        await self._filesystem.rmdir(parent_inode, name)
 
     @answers
     async def rename(
@@ -230,7 +222,7 @@ class Operations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        await self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+        await self._filesystem.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     # -- open files
 
@@ -243,55 +235,54 @@ class Operations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
-        fh, shown = await self._vfs.create(parent_inode, name, mode, flags, _caller(ctx))
-        return FileInfo(fh=fh, keep_cache=True), self._entry(shown)
+        fh, shown = await self._filesystem.create(parent_inode, name, mode, flags, _caller(ctx))
+        return self._opened(fh), self._entry(shown)
 
     @answers
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        # Pages may stay cached whatever the file is: nothing changes a body but this kernel.
-        return FileInfo(fh=await self._vfs.open(inode, flags, _caller(ctx)), keep_cache=True)
+        return self._opened(await self._filesystem.open(inode, flags, _caller(ctx)))
 
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return await self._vfs.read(fh, off, size)
+        return await self._filesystem.read(fh, off, size)
 
     @answers
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return await self._vfs.write(fh, off, buf)
+        return await self._filesystem.write(fh, off, buf)
 
     @answers
     async def flush(self, fh: FileHandleT) -> None:
-        await self._vfs.flush(fh)
+        await self._filesystem.flush(fh)
 
     @answers
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        await self._vfs.fsync(fh)
+        await self._filesystem.fsync(fh)
 
     @answers
     async def release(self, fh: FileHandleT) -> None:
-        await self._vfs.release(fh)
+        await self._filesystem.release(fh)
 
     # -- open folders
 
     @answers
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        return await self._vfs.opendir(inode)
+        return FileHandleT(await self._filesystem.opendir(inode))
 
     @answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        for cookie, name, shown in await self._vfs.readdir(fh, start_id):
+        for cookie, name, shown in await self._filesystem.readdir(fh, start_id):
             if not pyfuse3.readdir_reply(token, name, self._entry(shown), cookie):
                 return
             if name not in (b".", b".."):
-                self._vfs.remember(shown.ino)
+                self._filesystem.remember(shown.ino)
 
     @answers
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        await self._vfs.fsyncdir(fh)
+        await self._filesystem.fsyncdir(fh)
 
     @answers
     async def releasedir(self, fh: FileHandleT) -> None:
-        await self._vfs.releasedir(fh)
+        await self._filesystem.releasedir(fh)
 
     # -- extended attributes
 
@@ -299,17 +290,64 @@ class Operations(pyfuse3.Operations):
     async def setxattr(
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
-        # pyfuse3 sees to XATTR_CREATE and XATTR_REPLACE by asking getxattr first.
-        await self._vfs.setxattr(inode, name, value)
+        # pyfuse3 itself handles XATTR_CREATE and XATTR_REPLACE: it calls getxattr first.
+        await self._filesystem.setxattr(inode, name, value)
 
     @answers
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        return await self._vfs.getxattr(inode, name)
+        return await self._filesystem.getxattr(inode, name)
 
     @answers
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return await self._vfs.listxattr(inode)
+        return [XAttrNameT(name) for name in await self._filesystem.listxattr(inode)]
 
     @answers
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        await self._vfs.removexattr(inode, name)
+        await self._filesystem.removexattr(inode, name)
+
+
+# -- the mount that this process serves; there is one at a time
+
+
+def mount(filesystem: Filesystem, source: Path, mountpoint: Path, options: MountOptions) -> None:
+    """Mount a filesystem; `source` is the name that `mount` and `df` show for it.
+
+    :func:`close` must follow. Raises RuntimeError if the system refuses.
+    """
+    operations = Operations(filesystem, options)
+    pyfuse3.init(operations, str(mountpoint), libfuse_options(source, options))
+
+
+async def serve() -> None:
+    """Answer requests until the filesystem is unmounted, or :func:`stop` is called."""
+    await pyfuse3.main()
+
+
+def stop() -> None:
+    """Let :func:`serve` return. Requests under way are answered first."""
+    pyfuse3.terminate()
+
+
+def close(*, unmount: bool) -> None:
+    """Close the connection to the kernel. Without `unmount` the mountpoint stays, and is dead."""
+    pyfuse3.close(unmount=unmount)
+
+
+def libfuse_options(source: Path, options: MountOptions) -> set[str]:
+    """The options for libfuse."""
+    chosen = {"default_permissions", f"fsname={_escaped(source)}", "subtype=fsmount"}
+    if options.read_only:
+        chosen.add("ro")
+    if options.allow_other:
+        chosen.add("allow_other")
+    return chosen
+
+
+def _escaped(path: Path) -> str:
+    """A path in an option of libfuse: any byte may be written as an octal escape there.
+
+    libfuse splits options at commas, and pyfuse3 accepts ASCII only. The kernel gets the bytes.
+    """
+    return "".join(
+        chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(path)
+    )

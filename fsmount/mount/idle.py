@@ -7,20 +7,20 @@ from pathlib import Path
 
 import trio
 
-from fsmount.mount.power import SUPPLIES, on_mains
+from fsmount.mount.power_supply import SUPPLIES, on_mains
 from fsmount.store.store import Store
 
 _log = logging.getLogger(__name__)
 
 _RETRY_S = 600.0
-# The wait is so many times as long when there was nothing to do, or no mains power.
+# Factor of the wait after a round with nothing to do, or without mains power.
 _REST = 6
 
 
 async def repack_when_idle(store: Store, after_s: float, supplies: Path = SUPPLIES) -> None:
     """Repack whenever no file has been written or read for `after_s` seconds, until cancelled.
 
-    It stops within one picture's time when one is, or the machine goes to its battery.
+    It stops, after the picture under way, when a file is used or the machine runs on its battery.
     """
 
     def may() -> bool:

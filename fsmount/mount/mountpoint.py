@@ -1,4 +1,4 @@
-"""Mountpoints: may one be used, and what is mounted on it."""
+"""Mountpoints: what is mounted on a folder, and whether a store can be mounted there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import stat
 from pathlib import Path
 
 from fsmount.errors import BadMountpoint, NoFuse
-from fsmount.mount import table
+from fsmount.mount import mount_table
+from fsmount.mount.mount_table import Mounted
 from fsmount.mount.options import MountOptions
-from fsmount.mount.table import Mounted
 
 FSTYPE = "fuse.fsmount"
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -21,14 +21,14 @@ _CONFIG = Path("/etc/fuse.conf")
 
 
 def mounted_at(mountpoint: Path) -> Mounted | None:
-    """What is mounted on top at exactly this path, or None."""
+    """The topmost mount at exactly this path, or None."""
     return mounted_on(os.path.realpath(mountpoint))
 
 
 def mounted_on(place: str) -> Mounted | None:
-    """The same of a path that is resolved already: nothing is asked of the filesystem there."""
+    """The same for a resolved path; makes no request to the filesystem mounted there."""
     found = None
-    for mounted in table.read(_MOUNTS):
+    for mounted in mount_table.read(_MOUNTS):
         if str(mounted.mountpoint) == place:
             found = mounted
     return found
@@ -38,7 +38,7 @@ def check_mountpoint(mountpoint: Path, store: Path) -> None:
     """Raise :class:`BadMountpoint` unless a store can be mounted here."""
     try:
         mode = mountpoint.stat().st_mode
-        # Of a mount that has died the kernel may remember the attributes, but never this.
+        # The kernel may have cached the attributes of a dead mount, but it never caches this.
         os.statvfs(mountpoint)
     except FileNotFoundError:
         raise BadMountpoint(mountpoint, reason="there is no such folder; make it first") from None

@@ -13,11 +13,12 @@ REPACK_AFTER_S = 10
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """`uid`, `gid` and `umask` replace what the mount shows of owners and permissions.
+    """How to mount.
 
-    `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`: the store is
-    repacked while no file has been written or read for so many seconds; None: never.
-    `force_lock`: see the store's lock. It is no word after ``-o``: in /etc/fstab it would stay.
+    `uid`, `gid`: the owner that the mount shows instead of the stored one. `umask`: permissions
+    that it hides. `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`:
+    repack when no file was written or read for so many seconds; None: never. `force_lock`: see
+    the store's lock; it is no word for ``-o``, since it would stay in /etc/fstab.
     """
 
     read_only: bool = False
@@ -31,7 +32,7 @@ class MountOptions:
 
 
 def parse_options(text: str) -> MountOptions:
-    """Options from ``ro,allow_other,uid=1000,umask=022``; raises :class:`UsageError`."""
+    """Parse ``ro,allow_other,uid=1000,umask=022``. Raises :class:`UsageError`."""
     options = MountOptions()
     for word in filter(None, text.split(",")):
         name, _, value = word.partition("=")

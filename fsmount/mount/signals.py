@@ -1,13 +1,12 @@
-"""Signals of a process that serves a mount: which end it, and which do nothing.
+"""Signals of a process that serves a mount.
 
 - TERM, INT, HUP, QUIT and XCPU end it: it unmounts and closes the store. HUP does nothing if it was
   ignored when the process started (nohup).
-- Signals that a program defines for itself, timers and the like do nothing. By default they would
-  kill a process that does not know them.
-- What tells of a fault of the process (SEGV, BUS, ABRT, …), KILL and the signals of job control
-  keep their meaning.
+- USR1, USR2, timers and the like do nothing. By default they would kill the process.
+- Signals of a fault of the process (SEGV, BUS, ABRT, …), KILL and the signals of job control keep
+  their meaning.
 
-Until there is something to unmount the first kind keeps its default: it ends the process at once.
+Until the filesystem is mounted the first kind keeps its default: it ends the process at once.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.S
 
 
 class EndSignals:
-    """Takes the signals that end a mount, until the process ends or :func:`restored` does."""
+    """Catches the signals that end a mount, until the process or :func:`restored` ends."""
 
     def __init__(self) -> None:
-        """To be called in the trio thread, which must be the main one."""
+        """Must be called in the trio thread, which must be the main thread."""
         self._arrived = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
         self._name = ""
@@ -49,28 +48,28 @@ class EndSignals:
 
 
 def ignore() -> None:
-    """Let no signal end this process that is not meant to; the processes it starts inherit that."""
+    """Ignore the signals that should not end this process; processes it starts inherit that."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """At the end signals do again what they did before."""
+    """Restore the handlers of all these signals at the end of the context."""
     before = {number: signal.getsignal(number) for number in (*ENDING, *IGNORED)}
     try:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # it was not set by Python
+            if handler is not None:  # None: not set by Python
                 signal.signal(number, handler)
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Signals that end a mount come at the end, also to a program that is started meanwhile.
+    """Block the signals that end a mount during the context, also in programs started in it.
 
-    That is fusermount3, which must not end between a mount and its answer.
+    fusermount3 is one: it must not end between the mount and its report.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:

@@ -1,4 +1,4 @@
-"""Unmounting: what is to be encoded first, and the end of the process that served."""
+"""Unmount: encode staged files first, unmount, and wait for the end of the serving process."""
 
 from __future__ import annotations
 
@@ -14,36 +14,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import BadMountpoint, FsmountError, StillHeld
-from fsmount.mount import holders
-from fsmount.mount.ask import DeadMountError, number
+from fsmount.mount import mount_users
+from fsmount.mount.mount_table import Mounted
 from fsmount.mount.mountpoint import FSTYPE, mounted_at, mounted_on
-from fsmount.mount.table import Mounted
+from fsmount.mount.status import DeadMountError, read_number
 
 _POLL_S = 0.1
-# The serving process ends at once, unless its filesystem is mounted elsewhere or it is slow.
+# Usually the serving process ends at once. It does not if its filesystem is mounted elsewhere, or
+# if closing the store takes long.
 _LOOK_S = 4.0
-# One that still has its FUSE device open after so many looks is not merely slow.
+# If it still has /dev/fuse open after so many looks, it still serves.
 _LOOKS = 8
 
 Tell = Callable[[str], None]
 
 
 class _BusyError(Exception):
-    """The system refuses to unmount what a program uses."""
+    """The system refuses to unmount because a program uses the mount."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """The process that serves a mount.
-
-    The descriptor stands for it: its number may go to another process when it has ended.
-    """
+    """The process that serves a mount. `descriptor` is a pidfd: a number may be used again."""
 
     pid: int
     descriptor: int
 
     def ended(self, seconds: float) -> bool:
-        """Whether it ends within some time, and with it has closed the store."""
+        """Wait for its end, which comes after the store is closed; False if it takes longer."""
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
@@ -58,8 +56,8 @@ def unmount(
 ) -> None:
     """Unmount, and return when the serving process has closed the store.
 
-    With `drain` all staged files are encoded first; `progress` is told how many are left. A mount
-    whose process has died is given free. `tell` is told that, and why it takes long.
+    With `drain` all staged files are encoded first; `progress` gets the number that is left. A
+    mount whose process has died is removed. `tell` gets messages about that and about delays.
     Raises :class:`BadMountpoint` if this is no mount of fsmount, is busy, or belongs to another
     user, and :class:`StillHeld` if the filesystem goes on because it is mounted elsewhere, too.
     """
@@ -78,7 +76,7 @@ def unmount(
             _await_end(server, mountpoint, mounted.device, tell)
     except DeadMountError:
         if server is not None:
-            # It may be about to end well, and to unmount by itself.
+            # The process may be about to unmount by itself.
             server.ended(_LOOK_S)
         if mounted_on(str(mounted.mountpoint)) == mounted:
             free_dead(mounted.mountpoint, tell)
@@ -91,7 +89,7 @@ def unmount(
 
 
 def free_if_dead(mountpoint: Path) -> None:
-    """Unmount what a process has mounted that died before anybody could use it, if it did."""
+    """Unmount if the process that mounted has died before the mount was ready; else no-op."""
     mounted = mounted_on(str(mountpoint))
     if mounted is None or mounted.fstype != FSTYPE:
         return
@@ -115,10 +113,10 @@ def free_dead(mountpoint: Path, tell: Tell = lambda _: None) -> None:
 
 
 def _server(mounted: Mounted) -> _Server | None:
-    """The process that serves a mount; None if it is this one, or not to be seen from here."""
-    pid = number(mounted, "pid")
-    # In a container the number may be that of another process.
-    if pid == os.getpid() or holders.serves(pid) is False:
+    """The process that serves a mount; None if it is this process, or hidden from us."""
+    pid = read_number(mounted, "pid")
+    # In a container the same number may be another process.
+    if pid == os.getpid() or mount_users.serves(pid) is False:
         return None
     try:
         return _Server(pid, os.pidfd_open(pid))
@@ -127,18 +125,18 @@ def _server(mounted: Mounted) -> _Server | None:
 
 
 def _drain(mounted: Mounted, progress: Callable[[int], None]) -> None:
-    while left := number(mounted, "staged"):
+    while left := read_number(mounted, "staged"):
         progress(left)
         time.sleep(_POLL_S)
     progress(0)
 
 
 def _users(mountpoint: Path) -> str:
-    inside = [str(path) for path in holders.mounted_below(str(mountpoint))]
+    inside = [str(path) for path in mount_users.mounted_below(str(mountpoint))]
     if inside:
-        return f"there are mounts in it: {holders.listed(inside)}"
-    users = [holders.named(pid) for pid in holders.users(str(mountpoint))]
-    who = f"process {holders.listed(users)}" if users else "some program"
+        return f"there are mounts in it: {mount_users.listed(inside)}"
+    users = [mount_users.named(pid) for pid in mount_users.users(str(mountpoint))]
+    who = f"process {mount_users.listed(users)}" if users else "some program"
     return f"{who} has a file or its working folder there"
 
 
@@ -156,7 +154,7 @@ def _detach(mountpoint: Path, how: str = "") -> None:
     )
     if done.returncode == 0:
         return
-    # It may name paths that are no UTF-8.
+    # The message may contain paths that are not UTF-8.
     reason = os.fsdecode(done.stderr).strip() or f"{command[0]} failed"
     if reason.rstrip(".").endswith("busy"):
         raise _BusyError
@@ -168,25 +166,26 @@ def _await_end(server: _Server, mountpoint: Path, device: str, tell: Tell) -> No
     looks = 0
     while not server.ended(_LOOK_S):
         looks += 1
-        held = holders.elsewhere(device)
-        connected = holders.is_connected(device)
+        held = mount_users.elsewhere(device)
+        connected = mount_users.is_connected(device)
         if held or connected or (connected is None and looks >= _LOOKS and _serves(server)):
-            raise StillHeld(mountpoint, how=_how(held), server=holders.named(server.pid))
+            raise StillHeld(mountpoint, how=_how(held), server=mount_users.named(server.pid))
         if looks == 1:
-            tell(f"{mountpoint} is unmounted; process {holders.named(server.pid)} closes the store")
+            who = mount_users.named(server.pid)
+            tell(f"{mountpoint} is unmounted; process {who} closes the store")
 
 
 def _serves(server: _Server) -> bool:
-    return holders.serves(server.pid) is True
+    return mount_users.serves(server.pid) is True
 
 
-def _how(held: list[holders.Elsewhere]) -> str:
+def _how(held: list[mount_users.Elsewhere]) -> str:
     places = [
         str(place.mountpoint)
         if place.pid is None
-        else f"{place.mountpoint} (seen by process {holders.named(place.pid)})"
+        else f"{place.mountpoint} (seen by process {mount_users.named(place.pid)})"
         for place in held
     ]
     if not places:
         return "in use elsewhere (where is not to be seen from here)"
-    return f"mounted at {holders.listed(places)}"
+    return f"mounted at {mount_users.listed(places)}"

@@ -1,9 +1,9 @@
-"""Extended attributes: those a user stores, and those that tell how a file is kept.
+"""Extended attributes: stored ones, and virtual ones that tell how a file is kept.
 
-``user.*``, ``trusted.*`` and ``security.*`` are stored. ``user.fsmount.*`` is read-only and
-made up on request; it is not listed, because a program that copies what it lists (``cp -a``,
-``rsync -X``) would then try to set it on the copy. ``system.*`` (access control lists) is not
-supported.
+``user.*``, ``trusted.*`` and ``security.*`` are stored. ``user.fsmount.*`` is virtual: read-only
+and computed on request. It is not listed, because programs that copy all listed attributes
+(``cp -a``, ``rsync -X``) would try to set it on the copy. ``system.*`` (access control lists) is
+not supported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def get(store: Store, node: Inode, size: int, name: bytes) -> bytes:
         _check_name(name)
         value = store.index.get_xattr(node.ino, name)
     if value is None:
-        # `ls -l` asks for this label file by file, unless it is told that there are none here.
+        # `ls -l` asks for this label of each file, unless ENOTSUP tells it that there are none.
         raise failure(errno.ENOTSUP if name == _LABEL else errno.ENODATA)
     return value
 

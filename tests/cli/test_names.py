@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import fsmount
-from fsmount.mount.session import log_to
+from fsmount.mount.log import log_to
 from fsmount.quoting import quoted
 from tests.cli.commands import Cli, process
 from tests.cli.test_environment import on_a_terminal

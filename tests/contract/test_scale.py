@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 from fsmount.store.index import ROOT, Index
 from fsmount.store.maintenance import copies
 from fsmount.store.recovery.check import check_relations
@@ -105,7 +105,7 @@ async def test_names_the_kernel_forgets_cost_no_statement(store: Store) -> None:
         vfs.remember(ino)
     with statements(store.index) as run:
         for ino in seen[: FOLDER // 2]:
-            vfs.forget(ino, 1)
+            await vfs.forget(ino, 1)
         vfs.close()
     assert len(seen) == FOLDER
     assert run == []

@@ -1,7 +1,7 @@
 """A fixed script of operations on a store, as programs would do them through the mount, and what
 must be seen after each of them.
 
-Every call of the tree (`mount/vfs.py`) is one *step*. Before it the files look as `Script.now`
+Every call of the tree (`mount/store_fs.py`) is one *step*. Before it the files look as `Script.now`
 says, after it as `Script.then` says: whatever happens in between, one of both is right.
 """
 
@@ -19,7 +19,7 @@ import trio
 
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import Caller, Changes
-from fsmount.mount.vfs import RENAME_EXCHANGE, Vfs
+from fsmount.mount.store_fs import RENAME_EXCHANGE, Vfs
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.index import ROOT
@@ -431,7 +431,7 @@ class Script:
 
         await self._step(lambda: self._vfs.unlink(folder.ino, name), remove)
         try:
-            self._vfs.forget(node.ino, 1 << 30)
+            await self._vfs.forget(node.ino, 1 << 30)
         except OSError:
             # The kernel hears nothing of it; the next start purges the file.
             self.failed += 1

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from fsmount.mount.options import parse_options
-from fsmount.mount.session import serve
+from fsmount.mount.session import MountRequest, serve
 from fsmount.mount.unmount import unmount
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
@@ -102,12 +102,9 @@ def _answers(path: Path) -> bool:
 def main() -> None:
     pack.SEAL_BYTES = int(os.environ.get(SEAL_BYTES, pack.SEAL_BYTES))
     store, mountpoint, options, cache_bytes = sys.argv[1:5]
-    serve(
-        Path(store),
-        Path(mountpoint),
-        dataclasses.replace(parse_options(options), cache_bytes=int(cache_bytes)),
-        lambda: print("ready", flush=True),
-    )
+    chosen = dataclasses.replace(parse_options(options), cache_bytes=int(cache_bytes))
+    request = MountRequest(Path(store), Path(mountpoint), chosen)
+    serve(request, lambda: print("ready", flush=True))
 
 
 if __name__ == "__main__":

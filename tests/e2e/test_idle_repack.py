@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fsmount.mount.power import on_mains
+from fsmount.mount.power_supply import on_mains
 from fsmount.store.layout import Layout
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store

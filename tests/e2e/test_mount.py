@@ -20,8 +20,7 @@ from PIL import Image
 
 from fsmount.errors import BadMountpoint, StoreLocked
 from fsmount.mount.mountpoint import check_mountpoint, mounted_at
-from fsmount.mount.options import parse_options
-from fsmount.mount.session import serve_in_background
+from fsmount.mount.session import MountRequest, serve_in_background
 from fsmount.mount.unmount import unmount
 from tests.e2e.mounts import Mount, missing
 
@@ -350,16 +349,16 @@ def test_options_change_what_is_shown(tmp_path: Path) -> None:
 def test_background(tmp_path: Path) -> None:
     mount = Mount(tmp_path)
     try:
-        serve_in_background(mount.store, mount.path, parse_options(""))
+        serve_in_background(MountRequest(mount.store, mount.path))
         (mount.path / "a").write_bytes(b"x")
         second = tmp_path / "second"
         second.mkdir()
         with pytest.raises(StoreLocked):
-            serve_in_background(mount.store, second, parse_options(""))
+            serve_in_background(MountRequest(mount.store, second))
         with pytest.raises(BadMountpoint, match="mounted there already"):
-            serve_in_background(mount.store, mount.path, parse_options(""))
+            serve_in_background(MountRequest(mount.store, mount.path))
         unmount(mount.path)
-        serve_in_background(mount.store, mount.path, parse_options(""))
+        serve_in_background(MountRequest(mount.store, mount.path))
         assert (mount.path / "a").read_bytes() == b"x"
         unmount(mount.path)
     finally:

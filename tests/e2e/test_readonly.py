@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import Damaged
-from fsmount.mount import session
 from fsmount.mount.mountpoint import mounted_at
-from fsmount.mount.options import MountOptions
+from fsmount.mount.session import MountRequest, serve_in_background
 from fsmount.mount.unmount import unmount
 from fsmount.store.packs.bodies import Rendered
 
@@ -89,9 +88,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
     folder, source = tmp_path / "place", tmp_path / "source"
     folder.mkdir()
     source.mkdir()
-    session.serve_in_background(
-        source, folder, MountOptions(), open_tree=lambda path, options: Shown(path)
-    )
+    request = MountRequest(source, folder, open_tree=lambda path, options: Shown(path))
+    serve_in_background(request)
     yield folder
     if mounted_at(folder) is not None:
         unmount(folder)

@@ -22,9 +22,8 @@ from typing import Any, NoReturn
 import pyfuse3
 import pytest
 
-from fsmount.mount import background, session, signals
+from fsmount.mount import daemon, fuse, log, session, signals, write_back
 from fsmount.mount.mountpoint import mounted_at
-from fsmount.mount.options import MountOptions
 from fsmount.mount.unmount import free_if_dead, unmount
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
@@ -39,7 +38,7 @@ pytestmark = [
 # Each how many-th line; 1 for all of them.
 EVERY = int(os.environ.get("FSMOUNT_EVERY_LINE", "7"))
 LIMIT_S = 120
-CODE = {module.__file__ for module in (session, signals, background)}
+CODE = {module.__file__ for module in (daemon, fuse, log, session, signals, write_back)}
 
 SENT, READY = b"s", b"r"
 # Runs in the process that starts or serves, just before one of its lines.
@@ -89,7 +88,8 @@ class Start:
     """A mount that is started by a process of its own, and what came of it."""
 
     def __init__(self, root: Path, place: Path) -> None:
-        self.root, self.place = root, place
+        self.place = place
+        self.request = session.MountRequest(root, place)
         self._notes, self.note = os.pipe()
         self.serving: Callable[[], object] = lambda: None  # in the process that serves
         self.starting: Callable[[], object] = lambda: None  # in the process that starts that
@@ -149,10 +149,10 @@ class Start:
                 os.dup2(os.open(os.devnull, os.O_RDWR), stream)
             self._patch()
             if self.foreground:
-                session.serve(self.root, self.place, MountOptions(), self._ready)
+                session.serve(self.request, self._ready)
             else:
                 self.starting()
-                session.serve_in_background(self.root, self.place, MountOptions())
+                session.serve_in_background(self.request)
             code = 0
         finally:
             os._exit(code)
@@ -165,19 +165,19 @@ class Start:
 
         patch = pytest.MonkeyPatch()
         patch.setattr(Store, "warm", cold)
-        run, ready = session._run, background._Report.ready
+        run, ready = session._run, daemon._Report.ready
 
         def serve(*arguments: Any) -> None:
             self.serving()
             run(*arguments)
 
-        def say_ready(report: background._Report) -> None:
+        def say_ready(report: daemon._Report) -> None:
             sys.settrace(None)
             ready(report)
             self._ready()
 
         patch.setattr(session, "_run", serve)
-        patch.setattr(background._Report, "ready", say_ready)
+        patch.setattr(daemon._Report, "ready", say_ready)
 
     def _ready(self) -> None:
         sys.settrace(None)
@@ -269,7 +269,7 @@ ERRORS = [RuntimeError("x"), OSError(5, "x"), MemoryError(), KeyboardInterrupt()
         (session, "_device"),
         (os, "statvfs"),
         (Store, "run"),
-        (background._Report, "ready"),
+        (daemon._Report, "ready"),
     ],
 )
 def test_an_error_while_it_starts(

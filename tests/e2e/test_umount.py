@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from fsmount.mount import unmount as unmounting
-from fsmount.mount.ask import number
+from fsmount.mount.mount_table import Mounted
 from fsmount.mount.mountpoint import mounted_at
-from fsmount.mount.table import Mounted
+from fsmount.mount.status import read_number
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import Server, fsmount, mountpoint, refused, store_folder, well  # noqa: F401
 from tests.support.paths import CHECKOUT
@@ -126,7 +126,7 @@ def test_it_dies_while_it_is_waited_for(
 
     def die(mounted: Mounted) -> None:
         server.kill(signal.SIGKILL)
-        number(mounted, "staged")
+        read_number(mounted, "staged")
 
     unmounting.unmount(place, tell=told.append)
     assert mounted_at(place) is None

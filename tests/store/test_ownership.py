@@ -18,7 +18,7 @@ import trio
 from fsmount.cli import main
 from fsmount.errors import StoreLocked
 from fsmount.mount.attributes import Changes
-from fsmount.mount.vfs import RENAME_EXCHANGE, Vfs
+from fsmount.mount.store_fs import RENAME_EXCHANGE, Vfs
 from fsmount.store import lock
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from fsmount.mount.attributes import Attributes, Caller
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 from fsmount.store.index import ROOT
 from fsmount.store.store import Store
 from tests.support.fake_store import FakeStore

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from fsmount.errors import Damaged
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.support.calls import USER, raises

@@ -1,9 +1,8 @@
-"""A mount in the background: the process that starts it, and the new one that serves it.
+"""A mount in the background: a starter process, and a new process (the server) that serves it.
 
-The new process reports through a pipe: its number, then either that the mount answers or what
-went wrong. Until then the two end together. A starter that is told to end ends the new process and
-waits for it. A new process whose starter has gone unmounts. So whoever starts a mount finds it
-mounted, or the folder free.
+The server reports through a pipe: its process number, then "ready" or an error. Until then the
+two end together: a starter that gets a signal ends the server and waits for it, and a server
+whose starter has ended unmounts. So the folder is either mounted or free when the starter ends.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ _log = logging.getLogger(__name__)
 _READY = b"ready"
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# What the new process does, given the function that says that the mount answers.
 Serve = Callable[[Callable[[], None]], None]
+"""Runs in the server; is given the function to call when the mount answers."""
 
 
 def in_background(mountpoint: Path, serve: Serve) -> None:
-    """Run `serve` in a new process without a terminal; returns when that says that it is ready.
+    """Run `serve` in a new process without a terminal; returns when it reports that it is ready.
 
-    An error of `serve` before that is raised here, one after that is logged there. `mountpoint` is
-    resolved. If the new process is killed before it is ready, what it has mounted there is freed.
+    An error of `serve` before that is raised here; a later one is logged there. `mountpoint` is
+    resolved. If the server is killed before it is ready, this process unmounts `mountpoint`.
     """
     receiver, sender = os.pipe()
     for stream in (sys.stdout, sys.stderr):
@@ -69,25 +68,25 @@ def in_background(mountpoint: Path, serve: Serve) -> None:
 
 
 class _Report:
-    """The new process's end of the pipe: closed after the first thing that it says."""
+    """The server's end of the pipe; closed after the first report."""
 
     def __init__(self, sender: int) -> None:
         self._sender: int | None = sender
 
     def introduce(self) -> None:
-        """Say which process this is."""
+        """Report the number of this process."""
         assert self._sender is not None
         os.write(self._sender, b"%d\n" % os.getpid())
 
     def ready(self) -> None:
-        """Say that the mount answers; raises :class:`FsmountError` if nobody waits for it."""
+        """Report that the mount answers. Raises :class:`FsmountError` if the starter has ended."""
         if not self._say(_READY):
-            raise FsmountError("who started the mount ended before it was ready")
+            raise FsmountError("the process that started the mount ended before it was ready")
 
     def failed(self, error: FsmountError) -> None:
-        """Say what went wrong, if nothing was said before."""
+        """Report an error; no-op after another report."""
         if not self._say(pickle.dumps(error)):
-            _log.debug("nobody waits for the mount any more")
+            _log.debug("the starter does not wait any more")
 
     def _say(self, message: bytes) -> bool:
         sender, self._sender = self._sender, None
@@ -102,12 +101,22 @@ class _Report:
         return True
 
 
+def detach_streams(log: int) -> None:
+    """Send stdin and stdout to /dev/null, and stderr, which libfuse prints to, to the log."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    os.dup2(log, 2)
+    if nowhere > 2:
+        os.close(nowhere)
+
+
 def _become_daemon(report: _Report, serve: Serve) -> NoReturn:
-    """The forked process: leaves the terminal and serves."""
+    """The forked process: leave the terminal and serve."""
     code = 1
     try:
         os.setsid()
-        # Not the leader of its session, so that no terminal that it opens becomes its own.
+        # A process that leads no session gets no controlling terminal when it opens one.
         if os.fork():
             os._exit(0)
         report.introduce()
@@ -127,16 +136,18 @@ def _become_daemon(report: _Report, serve: Serve) -> NoReturn:
 
 
 class _Starter:
-    """The starting process while it waits. A signal ends the new process, and `caught` names it."""
+    """The starter while it waits. A signal ends the server; `caught` is the signal's number."""
 
     def __init__(self, receiver: int) -> None:
         self._receiver = receiver
-        self._server: int | None = None  # a descriptor of the process
+        self._server: int | None = None  # a pidfd
         self.caught: int | None = None
 
     def wait(self) -> bytes:
-        """What the new process reports before it closes the pipe, or ends; then it has ended if a
-        signal was caught."""
+        """Wait until the server has reported or ended; the report, b"" for none.
+
+        If a signal was caught, the server has ended.
+        """
         wanted = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
         before = {number: signal.signal(number, self._stop) for number in wanted}
         try:
@@ -164,7 +175,7 @@ class _Starter:
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         if self.caught is not None:
-            # Told twice: the new process finds that nobody waits, and unmounts by itself.
+            # The second signal ends this process; the server notices it, and unmounts by itself.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.caught = number
@@ -183,7 +194,7 @@ def _await_end(process: int) -> None:
 
 
 def _end_by(number: int) -> NoReturn:
-    """End as a process does that the signal was sent to."""
+    """End this process by a signal, as its parent expects."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     signal.signal(number, signal.SIG_DFL)

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from fsmount.mount import idle
 from fsmount.mount.idle import repack_when_idle
 from fsmount.store.store import Store
-from tests.test_power import supply
+from tests.mount.test_power_supply import supply
 
 
 class Used:

@@ -1,4 +1,4 @@
-"""The kernel's tables of mounts, in the words of proc_pid_mountinfo(5)."""
+"""The kernel's mount tables; see proc_pid_mountinfo(5) for the terms."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Mounted:
 
 
 def read(path: Path) -> Iterator[Mounted]:
-    """The mounts of a table, in the kernel's order: of two at one path the later one is on top.
+    """The mounts of a table, in the kernel's order: the last one at a path is on top.
 
-    Lines and fields are split as bytes, at newlines and spaces alone: a path may hold any other
-    byte, and characters that Python takes for spaces (U+0085, U+00A0) consist of such bytes.
+    Lines and fields are split as bytes, at newlines and spaces only: a path may contain any other
+    byte, and Python would also split at some characters (U+0085, U+00A0) made of such bytes.
     """
     for line in path.read_bytes().split(b"\n"):
         fields, _, rest = line.partition(b" - ")
@@ -52,5 +52,5 @@ def read(path: Path) -> Iterator[Mounted]:
 
 
 def _plain(field: bytes) -> str:
-    """A field with its octal escapes undone."""
+    """A field with its octal escapes decoded."""
     return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), field))

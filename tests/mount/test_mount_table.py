@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.mount import mountpoint as room
-from fsmount.mount.table import Mounted, read
+from fsmount.mount.mount_table import Mounted, read
 from tests.support.names import ODD_NAMES
 
 

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from fsmount.errors import FsmountError
-from fsmount.mount import vfs as vfs_module
+from fsmount.mount import store_fs
 from fsmount.mount.attributes import Caller, Changes
-from fsmount.mount.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE, Vfs
+from fsmount.mount.store_fs import RENAME_EXCHANGE, RENAME_NOREPLACE, Vfs
 from fsmount.store.index import ROOT
 from tests.support.calls import ROOT_USER, USER, get, listing, put, raises
 from tests.support.fake_store import FakeStore
@@ -136,7 +136,7 @@ async def test_hard_links(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (shown.ino, shown.nlink) == (ino, 2)
     await vfs.unlink(ROOT, b"a")
     assert await get(vfs, (await vfs.lookup(ROOT, b"b")).ino) == b"same"
-    monkeypatch.setattr(vfs_module, "LINKS", 1)
+    monkeypatch.setattr(store_fs, "LINKS", 1)
     with raises(errno.EMLINK):
         await vfs.link(ino, ROOT, b"c")
 
@@ -217,7 +217,7 @@ async def test_folders_in_a_circle_hold_up_nothing(vfs: Vfs) -> None:
 async def test_unlinked_file_lives_while_open(vfs: Vfs, store: FakeStore) -> None:
     fh, shown = await vfs.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
     await vfs.unlink(ROOT, b"a")
-    vfs.forget(shown.ino, 1)
+    await vfs.forget(shown.ino, 1)
     await vfs.write(fh, 0, b"still here")
     assert await vfs.read(fh, 0, 99) == b"still here"
     assert (await vfs.getattr(shown.ino)).nlink == 0
@@ -231,9 +231,9 @@ async def test_unlinked_file_lives_while_the_kernel_knows_it(vfs: Vfs, store: Fa
     ino = await put(vfs, b"a", b"x")
     await vfs.lookup(ROOT, b"a")
     await vfs.unlink(ROOT, b"a")
-    vfs.forget(ino, 1)
+    await vfs.forget(ino, 1)
     assert (await vfs.getattr(ino)).nlink == 0
-    vfs.forget(ino, 1)
+    await vfs.forget(ino, 1)
     with pytest.raises(FsmountError):
         await vfs.getattr(ino)
 
@@ -246,17 +246,17 @@ async def test_each_answer_counts_one_lookup(vfs: Vfs, store: FakeStore) -> None
     await vfs.unlink(ROOT, b"a")
     await vfs.unlink(ROOT, b"b")
     for _ in range(3):
-        vfs.forget(ino, 1)
+        await vfs.forget(ino, 1)
         assert len(store.index.orphans()) == 1
-    vfs.forget(ino, 1)
+    await vfs.forget(ino, 1)
     assert store.index.orphans() == []
     folder = await vfs.mkdir(ROOT, b"d", 0o755, USER)
     link = await vfs.symlink(ROOT, b"s", b"t", USER)
     await vfs.rmdir(ROOT, b"d")
     await vfs.unlink(ROOT, b"s")
     assert {node.ino for node in store.index.orphans()} == {folder.ino, link.ino}
-    vfs.forget(folder.ino, 1)
-    vfs.forget(link.ino, 1)
+    await vfs.forget(folder.ino, 1)
+    await vfs.forget(link.ino, 1)
     assert store.index.orphans() == []
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import apsw
@@ -17,9 +19,11 @@ from pyfuse3 import FUSEError
 
 from fsmount.errors import Damaged, DiskFull, FsmountError, NoSuchInode, WorkerDied
 from fsmount.mount import fuse
-from fsmount.mount.attributes import Attributes
-from fsmount.mount.fuse import Operations, Overrides
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.attributes import Attributes, DirEntry
+from fsmount.mount.filesystem import Filesystem
+from fsmount.mount.fuse import Operations
+from fsmount.mount.options import MountOptions
+from tests.support.names import ODD_NAMES
 
 HANDLERS = sorted(
     name
@@ -63,14 +67,14 @@ ERRORS: list[tuple[Exception, int]] = [
 ]
 
 
-class BrokenVfs:
+class BrokenFilesystem:
     """Every method raises the same error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name in ("forget", "remember"):
+        if name in ("remember", "keeps_pages"):
 
             def fail(*_: object) -> None:
                 raise self._error
@@ -128,7 +132,7 @@ def test_every_handler_of_a_mount_that_can_be_written_is_there() -> None:
 @pytest.mark.parametrize("handler", HANDLERS)
 async def test_only_fuse_errors_leave(handler: str) -> None:
     for error, code in ERRORS:
-        operations = Operations(cast(Vfs, BrokenVfs(error)))
+        operations = Operations(cast(Filesystem, BrokenFilesystem(error)))
         call = getattr(operations, handler)
         if handler == "forget":
             await call(*arguments(handler))
@@ -147,7 +151,7 @@ async def test_cancellation_passes(handler: str) -> None:
 
             return wait
 
-    operations = Operations(cast(Vfs, Slow()))
+    operations = Operations(cast(Filesystem, Slow()))
     with trio.CancelScope() as scope:
         scope.cancel()
         await getattr(operations, handler)(*arguments(handler))
@@ -167,6 +171,7 @@ def shown(ino: int, **changes: Any) -> Attributes:
         "atime_ns": 1_000_000_001,
         "mtime_ns": -1,
         "ctime_ns": 3_000_000_003,
+        "valid_s": 7.0,
     }
     return Attributes(**{**values, **changes})
 
@@ -181,7 +186,7 @@ class OneFolder:
     async def getattr(self, ino: int) -> Attributes:
         return shown(ino)
 
-    async def readdir(self, fh: int, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
+    async def readdir(self, fh: int, after: int) -> Iterator[DirEntry]:
         return (entry for entry in self.entries if entry[0] > after)
 
     async def statfs(self) -> os.statvfs_result:
@@ -192,24 +197,26 @@ class OneFolder:
 
 
 async def test_attributes_are_translated() -> None:
-    operations = Operations(cast(Vfs, OneFolder([])))
+    operations = Operations(cast(Filesystem, OneFolder([])))
     entry = await operations.getattr(9, cast(Any, Context()))
     assert (entry.st_ino, entry.st_mode, entry.st_nlink) == (9, stat.S_IFREG | 0o666, 2)
     assert (entry.st_uid, entry.st_gid, entry.st_size, entry.st_blocks) == (5, 6, 1000, 2)
     assert (entry.st_atime_ns, entry.st_mtime_ns) == (1_000_000_001, -1)
     assert entry.st_ctime_ns == 3_000_000_003
-    assert entry.attr_timeout == fuse.TIMEOUT_S
+    assert entry.attr_timeout == entry.entry_timeout == 7.0
 
 
 async def test_overrides_change_what_is_shown() -> None:
-    operations = Operations(cast(Vfs, OneFolder([])), Overrides(uid=0, gid=33, umask=0o027))
+    operations = Operations(
+        cast(Filesystem, OneFolder([])), MountOptions(uid=0, gid=33, umask=0o027)
+    )
     entry = await operations.getattr(9, cast(Any, Context()))
     assert (entry.st_uid, entry.st_gid) == (0, 33)
     assert entry.st_mode == stat.S_IFREG | 0o640
 
 
 async def test_statfs_tells_the_longest_name() -> None:
-    operations = Operations(cast(Vfs, OneFolder([])))
+    operations = Operations(cast(Filesystem, OneFolder([])))
     assert (await operations.statfs(cast(Any, Context()))).f_namemax == 255
 
 
@@ -219,7 +226,7 @@ async def test_only_accepted_entries_are_remembered(
 ) -> None:
     names = [b".", b"..", b"a", b"b", b"c", b"d", b"e"]
     entries = [(n + 1, name, shown(100 + n)) for n, name in enumerate(names)]
-    vfs = OneFolder(entries)
+    folder = OneFolder(entries)
     accepted: list[tuple[bytes, int]] = []
 
     def reply(token: object, name: bytes, entry: pyfuse3.EntryAttributes, cookie: int) -> bool:
@@ -229,6 +236,16 @@ async def test_only_accepted_entries_are_remembered(
         return True
 
     monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
-    await Operations(cast(Vfs, vfs)).readdir(1, 0, cast(Any, None))
+    await Operations(cast(Filesystem, folder)).readdir(1, 0, cast(Any, None))
     assert accepted == [(name, n + 1) for n, name in enumerate(names)][:room]
-    assert vfs.remembered == [100 + n for n in range(2, min(room, len(names)))]
+    assert folder.remembered == [100 + n for n in range(2, min(room, len(names)))]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_path_is_one_mount_option_in_ascii(name: bytes) -> None:
+    path = Path(os.fsdecode(b"/" + name))
+    chosen = fuse.libfuse_options(path, MountOptions(read_only=True, allow_other=True))
+    (option,) = chosen - {"default_permissions", "subtype=fsmount", "ro", "allow_other"}
+    assert re.fullmatch(r"fsname=([A-Za-z0-9/._-]|\\[0-3][0-7]{2})*", option)
+    plain = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), option.encode("ascii"))
+    assert plain == b"fsname=/" + name

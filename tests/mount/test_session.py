@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyfuse3
 import pytest
 
 from fsmount.errors import BadMountpoint, FsmountError, NoFuse, NoStore, StoreLocked
 from fsmount.mount import session
-from fsmount.mount.options import MountOptions
+from fsmount.mount.session import MountRequest
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.lock import Lock
-from tests.support.names import ODD_NAMES
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +51,13 @@ def test_errors_before_the_mount_reach_the_caller(
 ) -> None:
     assert callable(start)
     with pytest.raises(BadMountpoint):
-        start(store, tmp_path / "missing", MountOptions())
+        start(MountRequest(store, tmp_path / "missing"))
     with pytest.raises(NoStore) as missing:
-        start(tmp_path, place, MountOptions())
+        start(MountRequest(tmp_path, place))
     assert missing.value.exit_code == 10
     lock = Lock(store / "lock")
     with pytest.raises(StoreLocked) as locked:
-        start(store, place, MountOptions())
+        start(MountRequest(store, place))
     lock.release()
     assert locked.value.exit_code == 11
     assert str(os.getpid()) in str(locked.value)
@@ -74,7 +71,7 @@ def test_a_crash_of_the_new_process_reaches_the_caller(
 
     monkeypatch.setattr(session, "_serve", crash)
     with pytest.raises(FsmountError, match="oh"):
-        session.serve_in_background(store, place, MountOptions())
+        session.serve_in_background(MountRequest(store, place))
     log = store / "mount.log"
     assert "ZeroDivisionError" in log.read_text()
     assert log.stat().st_mode & 0o777 == 0o600
@@ -88,21 +85,18 @@ def test_a_death_of_the_new_process_reaches_the_caller(
 
     monkeypatch.setattr(session, "_serve", die)
     with pytest.raises(FsmountError, match="before it was ready"):
-        session.serve_in_background(store, place, MountOptions())
+        session.serve_in_background(MountRequest(store, place))
 
 
 def test_the_caller_returns_when_the_mount_is_ready(
     store: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def answer(
-        store: Path, place: Path, options: object, ready: object, *trees: object
-    ) -> None:
-        assert callable(ready)
-        assert trees == (None, None)
+    async def answer(request: MountRequest, ready: Callable[[], None]) -> None:
+        assert request == MountRequest(store, place)
         ready()
 
     monkeypatch.setattr(session, "_serve", answer)
-    session.serve_in_background(store, place, MountOptions())
+    session.serve_in_background(MountRequest(store, place))
 
 
 def test_a_refused_mount_is_no_fuse(
@@ -113,7 +107,7 @@ def test_a_refused_mount_is_no_fuse(
 
     monkeypatch.setattr(pyfuse3, "init", refuse)
     with pytest.raises(NoFuse) as caught:
-        session.serve(store, place, MountOptions())
+        session.serve(MountRequest(store, place))
     assert caught.value.exit_code == 13
 
 
@@ -126,19 +120,9 @@ def test_the_log_can_be_sent_elsewhere(
     monkeypatch.setattr(session, "_serve", crash)
     monkeypatch.setenv("FSMOUNT_LOG", str(tmp_path / "here.log"))
     with pytest.raises(FsmountError):
-        session.serve_in_background(store, place, MountOptions())
+        session.serve_in_background(MountRequest(store, place))
     assert "ZeroDivisionError" in (tmp_path / "here.log").read_text()
     assert not (store / "mount.log").exists()
-
-
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_any_path_is_one_mount_option_in_ascii(name: bytes) -> None:
-    path = Path(os.fsdecode(b"/" + name))
-    chosen = session._fuse_options(path, MountOptions(read_only=True, allow_other=True))
-    (option,) = chosen - {"default_permissions", "subtype=fsmount", "ro", "allow_other"}
-    assert re.fullmatch(r"fsname=([A-Za-z0-9/._-]|\\[0-3][0-7]{2})*", option)
-    plain = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), option.encode("ascii"))
-    assert plain == b"fsname=/" + name
 
 
 def test_it_may_open_more_files_than_any_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,28 +141,3 @@ def test_it_may_open_more_files_than_any_program(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(resource, "setrlimit", refuse)
     session._allow_many_files()
     assert set_to[-1] == (hard, hard)
-
-
-def test_pages_are_waited_for_without_a_descriptor_of_our_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """One that a starting worker inherits and closes would have it and us wait for each other."""
-    paths = [tmp_path / f"-{number}" for number in range(600)]
-    for path in paths:
-        path.write_bytes(b"x")
-    opened: list[object] = []
-    genuine = os.open
-
-    def note(path: object, *more: Any, **options: Any) -> int:
-        opened.append(path)
-        return genuine(path, *more, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(os, "open", note)
-    session._write_back(paths)
-    assert not caplog.records
-    assert not set(opened) & {*paths, *map(str, paths)}
-    session._write_back([tmp_path / "gone", paths[0]])
-    assert "gone" in caplog.text
-    monkeypatch.setenv("PATH", str(tmp_path))
-    session._write_back(paths)
-    assert "not waited for" in caplog.text

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.mount import holders
-from fsmount.mount.holders import Elsewhere
+from fsmount.mount import mount_users
+from fsmount.mount.mount_users import Elsewhere
 
 LINE = "1 2 {device} / {place} rw - fuse.fsmount /store rw\n"
 
@@ -40,8 +40,8 @@ class Proc:
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proc:
     (tmp_path / "proc").mkdir()
     (tmp_path / "connections").mkdir()
-    monkeypatch.setattr(holders, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(holders, "_CONNECTIONS", tmp_path / "connections")
+    monkeypatch.setattr(mount_users, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(mount_users, "_CONNECTIONS", tmp_path / "connections")
     made = Proc(tmp_path / "proc")
     made.add("self", namespace="mnt:[1]", mounts={"/o": "0:9", "/p": "0:8"})
     return made
@@ -51,8 +51,8 @@ def test_mounted_elsewhere(proc: Proc) -> None:
     proc.add("7", namespace="mnt:[1]", mounts={"/o": "0:9"})
     proc.add("8", namespace="mnt:[2]", mounts={"/a": "0:9", "/b": "0:7"})
     proc.add("9", namespace="mnt:[2]", mounts={"/a": "0:9"})
-    assert holders.elsewhere("0:9") == [Elsewhere(Path("/o"), None), Elsewhere(Path("/a"), 8)]
-    assert holders.elsewhere("0:5") == []
+    assert mount_users.elsewhere("0:9") == [Elsewhere(Path("/o"), None), Elsewhere(Path("/a"), 8)]
+    assert mount_users.elsewhere("0:5") == []
 
 
 def test_namespaces_of_other_users(proc: Proc) -> None:
@@ -62,7 +62,7 @@ def test_namespaces_of_other_users(proc: Proc) -> None:
     proc.add("6", namespace=None, mounts={"/x": "0:9"})
     proc.add("7", namespace=None, mounts={})
     (proc.root / "7" / "mountinfo").unlink()
-    assert holders.elsewhere("0:9") == [Elsewhere(Path("/o"), None), Elsewhere(Path("/x"), 5)]
+    assert mount_users.elsewhere("0:9") == [Elsewhere(Path("/o"), None), Elsewhere(Path("/x"), 5)]
 
 
 def test_users(proc: Proc) -> None:
@@ -70,23 +70,23 @@ def test_users(proc: Proc) -> None:
     proc.add("4", namespace=None, mounts={}, **{"5": "/m/a b (deleted)"})
     proc.add("5", namespace=None, mounts={}, **{"5": "/mm/a"}, cwd="/")
     proc.add(str(os.getpid()), namespace=None, mounts={}, cwd="/m")
-    assert holders.users("/m") == [3, 4]
-    assert holders.named(3) == "3 (vi m)"
-    assert holders.named(6) == "6"
+    assert mount_users.users("/m") == [3, 4]
+    assert mount_users.named(3) == "3 (vi m)"
+    assert mount_users.named(6) == "6"
 
 
 def test_what_serves(proc: Proc, tmp_path: Path) -> None:
     proc.add("3", namespace=None, mounts={}, **{"4": "/dev/fuse"})
     proc.add("4", namespace=None, mounts={}, **{"4": "/dev/null"})
-    assert holders.serves(3) is True
-    assert holders.serves(4) is False
-    assert holders.serves(99) is None
-    assert holders.is_connected("0:9") is None
+    assert mount_users.serves(3) is True
+    assert mount_users.serves(4) is False
+    assert mount_users.serves(99) is None
+    assert mount_users.is_connected("0:9") is None
     (tmp_path / "connections" / "8").mkdir()
-    assert holders.is_connected("0:9") is False
-    assert holders.is_connected("0:8") is True
+    assert mount_users.is_connected("0:9") is False
+    assert mount_users.is_connected("0:8") is True
 
 
 def test_a_few_of_many() -> None:
-    assert holders.listed(["a", "b"]) == "a, b"
-    assert holders.listed([str(number) for number in range(9)]) == "0, 1, 2, 3, 4 and 4 more"
+    assert mount_users.listed(["a", "b"]) == "a, b"
+    assert mount_users.listed([str(number) for number in range(9)]) == "0, 1, 2, 3, 4 and 4 more"

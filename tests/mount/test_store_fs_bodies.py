@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fsmount.errors import Damaged
 from fsmount.mount.attributes import Changes
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT
 from tests.support.calls import ROOT_USER, USER, get, listing, mount, put, raises

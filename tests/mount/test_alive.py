@@ -25,7 +25,7 @@ from pyfuse3 import FUSEError
 from fsmount.errors import Damaged, DiskFull, FsmountError, NoSuchInode, WorkerDied
 from fsmount.mount import handles
 from fsmount.mount.fuse import Operations
-from fsmount.mount.vfs import Vfs
+from fsmount.mount.store_fs import Vfs
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
@@ -34,9 +34,9 @@ from fsmount.store.ingest import encoder
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from fsmount.work.workers import Workers
+from tests.mount.test_fuse import HANDLERS, Context
 from tests.support.encoding import Inline, put
 from tests.support.frames import png, screens
-from tests.test_fuse import HANDLERS, Context
 
 ERRORS: list[Callable[[], Exception]] = [
     *(lambda code=code: OSError(code, os.strerror(code)) for code in (

@@ -1,18 +1,18 @@
-"""Does the machine run on mains power?"""
+"""Power supplies: whether the machine runs on mains power, as /sys/class/power_supply tells."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 SUPPLIES = Path("/sys/class/power_supply")
-# That of a mouse or a headset says nothing about the machine.
+# The scope of the battery of a mouse or a headset, which does not feed the machine.
 _OF_A_DEVICE = "Device"
 
 
 def on_mains(supplies: Path = SUPPLIES) -> bool:
-    """Whether a supply of type Mains is online, or the machine has no supply that is listed.
+    """Whether a supply of type Mains is online, or no supply of the machine is listed.
 
-    What cannot be read counts as a battery.
+    A supply that cannot be read counts as a battery.
     """
     try:
         folders = list(supplies.iterdir())

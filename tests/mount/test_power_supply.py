@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsmount.mount.power import on_mains
+from fsmount.mount.power_supply import on_mains
 
 
 def supply(folder: Path, name: str, **words: str) -> None:

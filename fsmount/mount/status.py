@@ -1,4 +1,4 @@
-"""What a mount says of itself: the extended attributes of its root (see xattrs.py)."""
+"""The status of a running mount: extended attributes of its root (see xattrs.py)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pwd
 from contextlib import suppress
 
 from fsmount.errors import BadMountpoint
-from fsmount.mount.table import Mounted
+from fsmount.mount.mount_table import Mounted
 
 _PREFIX = "user.fsmount."
 
 
 class DeadMountError(Exception):
-    """Nobody answers: the process that served the mount has died."""
+    """The process that served the mount has died."""
 
 
-def number(mounted: Mounted, name: str) -> int:
-    """An attribute that is a number. Raises :class:`DeadMountError`, :class:`BadMountpoint`.
+def read_number(mounted: Mounted, name: str) -> int:
+    """A status value that is a number. Raises :class:`DeadMountError`, :class:`BadMountpoint`.
 
-    The kernel lets a mount be used by the user who made it alone, not even by root, unless the
-    option allow_other was given. Root asks in that user's name.
+    Without the option allow_other the kernel lets only the user who mounted use a mount, not even
+    root. Root asks as that user.
     """
     try:
         return int(os.getxattr(mounted.mountpoint, _PREFIX + name))
@@ -50,7 +50,7 @@ def _translated(mounted: Mounted, error: OSError) -> Exception:
 
 
 def _number_for(mounted: Mounted, user: int, group: int, name: str) -> int:
-    """The same, asked by a process of another user. It makes system calls and nothing else."""
+    """The same, asked by a forked process of another user, which makes only system calls."""
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,6 +1,6 @@
-"""Which processes keep a mount busy, and where else its filesystem is mounted, as /proc tells.
+"""Users of a mount, from /proc: processes that keep it busy, other mounts of its filesystem.
 
-What belongs to other users is not to be seen without privileges: an empty answer proves nothing.
+Without privileges the processes of other users are hidden: an empty answer proves nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsmount.mount import table
-from fsmount.mount.table import Mounted
+from fsmount.mount import mount_table
+from fsmount.mount.mount_table import Mounted
 
 PROC = Path("/proc")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
@@ -21,14 +21,14 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A mountpoint of a filesystem; `pid` is a process that sees it, None if this one does."""
+    """A mountpoint of a filesystem. `pid`: a process that sees it; None if this process does."""
 
     mountpoint: Path
     pid: int | None
 
 
 def named(pid: int) -> str:
-    """A process as people know it: its number and its command."""
+    """A process for messages: its number and its command."""
     command = ""
     with suppress(OSError):
         command = os.fsdecode((PROC / str(pid) / "comm").read_bytes()).strip()
@@ -36,7 +36,7 @@ def named(pid: int) -> str:
 
 
 def listed(things: list[str]) -> str:
-    """A few of several things, in words."""
+    """The first few of several things, and how many more there are."""
     rest = len(things) - _MOST_NAMED
     return ", ".join(things[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -52,7 +52,7 @@ def _is_in(pid: int, place: str) -> bool:
 
 
 def _links(pid: int) -> Iterator[str]:
-    """What a process has open, or stands in. Links are only read: to follow one could block."""
+    """The files of a process and its folders. Links are read, not followed: that could block."""
     folder = PROC / str(pid)
     for name in ("cwd", "root", "exe"):
         with suppress(OSError):
@@ -69,13 +69,13 @@ def _open_files(pid: int) -> Iterator[str]:
 
 
 def mounted_below(place: str) -> list[Path]:
-    """What is mounted on folders of a mount."""
-    below = [mounted.mountpoint for mounted in table.read(PROC / "self" / "mountinfo")]
+    """The mountpoints below a path."""
+    below = [mounted.mountpoint for mounted in mount_table.read(PROC / "self" / "mountinfo")]
     return [path for path in below if str(path).startswith(place.rstrip("/") + "/")]
 
 
 def elsewhere(device: str) -> list[Elsewhere]:
-    """Where a filesystem is mounted: in this mount namespace, and in those of other processes."""
+    """The mountpoints of a filesystem in this mount namespace and in those of other processes."""
     found = [Elsewhere(mounted.mountpoint, None) for mounted in _mounts("self", device)]
     seen = {_namespace("self"), _table("self")}
     for pid in _pids():
@@ -88,40 +88,40 @@ def elsewhere(device: str) -> list[Elsewhere]:
 
 def _mounts(process: str, device: str) -> list[Mounted]:
     try:
-        mounts = list(table.read(PROC / process / "mountinfo"))
-    except OSError:  # it has ended, or is hidden from us
+        mounts = list(mount_table.read(PROC / process / "mountinfo"))
+    except OSError:  # the process has ended, or is hidden from us
         return []
     return [mounted for mounted in mounts if mounted.device == device]
 
 
 def _namespace(process: str) -> str | None:
-    """The name of a process's mount namespace; None if that is hidden from us."""
+    """The name of a process's mount namespace; None if it is hidden from us."""
     with suppress(OSError):
         return os.readlink(PROC / process / "ns" / "mnt")
     return None
 
 
 def _table(process: str) -> bytes | None:
-    """The mounts of a process as text: tells namespaces apart whose names are hidden from us."""
+    """The mounts of a process as text; tells namespaces apart if their names are hidden from us."""
     with suppress(OSError):
         return (PROC / process / "mountinfo").read_bytes()
     return None
 
 
 def is_connected(device: str) -> bool | None:
-    """Whether the kernel still has this FUSE filesystem; None if it does not say so here."""
+    """Whether the kernel still has this FUSE filesystem; None if it is not known here."""
     if not any(_entries(_CONNECTIONS)):
         return None
     return (_CONNECTIONS / device.partition(":")[2]).exists()
 
 
 def serves(pid: int) -> bool | None:
-    """Whether a process has a FUSE filesystem open; None if that is hidden from us."""
+    """Whether a process has /dev/fuse open; None if it is hidden from us."""
     try:
         os.listdir(PROC / str(pid) / "fd")
     except OSError:
         return None
-    # Its folder may have another name in the mount namespace of that process.
+    # In its mount namespace /dev may have another name.
     return any(link.endswith("/fuse") for link in _open_files(pid))
 
 

@@ -1,15 +1,10 @@
-"""The tree as POSIX sees it: names, attributes, links, and how long an inode lives.
+"""A store as a filesystem to read and write: names, attributes, links, the life of an inode.
 
-Defined here and only here; knows no kernel and no pyfuse3, so it is tested without them. Every
-method is called from the one trio task. Only :mod:`handles` awaits; what this module does between
-looking at the index and changing it is never interrupted, and needs no lock.
+Between a look at the index and a change that rests on it this module never awaits, so it needs no
+lock.
 
-An inode lives while it has a name, an open handle, or a place in the kernel's memory. The last is
-its lookup count: one more for each answer of lookup, create, mknod, mkdir, symlink and link and
-for each accepted readdir entry (:meth:`Vfs.remember`), fewer by :meth:`Vfs.forget`.
-
-The time of access is set by setattr only; reading does not change it, as with ``noatime``.
-Permissions are the kernel's business (``default_permissions``).
+An inode lives while it has a name, an open handle or a lookup count (see :mod:`filesystem`).
+Reading does not change the time of access (as with ``noatime``); only setattr does.
 """
 
 from __future__ import annotations
@@ -26,14 +21,18 @@ import trio
 from fsmount.mount import xattrs
 from fsmount.mount.attributes import (
     NAME_BYTES,
+    SHARED_VALID_S,
+    VALID_S,
     Attributes,
     Caller,
     Changes,
+    DirEntry,
     clamp_ns,
     failure,
     now_ns,
     without_privileges,
 )
+from fsmount.mount.filesystem import Filesystem
 from fsmount.mount.handles import OpenFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
@@ -43,14 +42,14 @@ _log = logging.getLogger(__name__)
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 LINKS = 65_000
-"""Most names a file can have, as on ext4."""
+"""Maximum number of names of a file, as on ext4."""
 
 _TARGET_BYTES = 4095
-_BATCH = 24  # entries: what one page holds
-# Files rendered ahead of a reader that goes by name: each on a core of its own.
+_BATCH = 24  # entries that one reply of 4 KiB has room for
+# Number of files rendered ahead of a reader in name order: one on each core.
 _AHEAD = 2
-# Pictures read in one direction before that is done. Of those opened at random two are neighbours
-# now and then, and what was rendered in vain held up the next for 100 ms.
+# Number of pictures read in one direction before any is rendered ahead. Among pictures opened at
+# random two are neighbours now and then; a useless rendering delayed the next one by 100 ms.
 _STEADY = 3
 _DOTS = 2  # readdir cookies of "." and ".." come before those of the index
 _SPECIAL = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
@@ -58,31 +57,32 @@ _SPECIAL = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBL
 
 @dataclass(slots=True)
 class OpenFolder:
-    """One opendir(3). `taken`: how many entries the last request had room for."""
+    """One opendir(3). `taken`: number of entries that the last reply had room for."""
 
     ino: int
     taken: int = 0
 
 
-class Vfs:
-    """A store as a tree of files. Raises OSError with the errno POSIX gives, or FsmountError."""
+class Vfs(Filesystem):
+    """See the module."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._index = store.index
+        self._valid_s = SHARED_VALID_S if store.read_only else VALID_S
         self._files = OpenFiles(store, self._settle)
         self._folders: dict[int, OpenFolder] = {}
         self._next_folder = 1
         self._lookups: dict[int, int] = {}
-        # Inodes without a name that somebody still uses; those of an earlier mount are gone.
+        # Inodes without a name that have a handle or a lookup count. An earlier mount leaves none.
         self._nameless: set[int] = set()
-        # The neighbours of the file read last: how many files a reader of one of them has read in
-        # one direction then, less than 0 for backwards.
+        # For each neighbour of the file read last: the number of files read in one direction if
+        # that neighbour is read next; below 0 for backwards.
         self._expected: dict[int, int] = {}
         self._wanted, self._requests = trio.open_memory_channel[int](_AHEAD)
 
     async def run(self) -> None:
-        """Background task: render ahead for readers that go by name, in either direction."""
+        """Background task: render ahead for readers in name order, in either direction."""
         async with trio.open_nursery() as nursery:
             for _ in range(_AHEAD):
                 nursery.start_soon(self._run_ahead)
@@ -95,7 +95,7 @@ class Vfs:
                 _log.exception("rendering inode %d ahead failed", ino)
 
     def close(self) -> None:
-        """The end of the mount: drop all handles and lookup counts, and what hung on them."""
+        """End the mount: drop all handles and lookup counts, and remove inodes without a name."""
         self._files.release_all()
         self._folders.clear()
         self._lookups.clear()
@@ -110,7 +110,7 @@ class Vfs:
     def _show(self, node: Inode) -> Attributes:
         size, blocks = self._files.extent(node)
         mtime_ns, ctime_ns = self._files.times(node)
-        # By position, which takes half the time; a listing does this for every file.
+        # By position: it takes half the time, and a listing does this for every file.
         return Attributes(
             node.ino,
             node.mode,
@@ -123,6 +123,7 @@ class Vfs:
             node.atime_ns,
             mtime_ns,
             ctime_ns,
+            self._valid_s,
         )
 
     def _introduce(self, node: Inode) -> Attributes:
@@ -133,7 +134,7 @@ class Vfs:
         """The kernel has been told of an inode once more."""
         self._lookups[ino] = self._lookups.get(ino, 0) + 1
 
-    def forget(self, ino: int, count: int) -> None:
+    async def forget(self, ino: int, count: int) -> None:
         """The kernel takes `count` lookups back."""
         left = self._lookups.get(ino, 0) - count
         if left > 0:
@@ -143,8 +144,8 @@ class Vfs:
         self._settle(ino)
 
     def _settle(self, ino: int) -> None:
-        """Remove an inode for good if nothing names or uses it any more."""
-        # The index is not asked: the kernel may forget a million inodes at a time.
+        """Remove an inode if it has no name, no open handle and no lookup count."""
+        # Makes no query first: the kernel may forget a million inodes at a time.
         if ino not in self._nameless or ino in self._lookups or self._files.is_open(ino):
             return
         token = self._index.purge(ino)
@@ -153,7 +154,7 @@ class Vfs:
             self._store.discard(token)
 
     def _lost_name(self, node: Inode) -> None:
-        """A name of `node`, as its row is now, has gone."""
+        """Note that `node`, as its row is now, has lost a name."""
         if node.nlink == 0:
             self._nameless.add(node.ino)
             self._settle(node.ino)
@@ -177,7 +178,7 @@ class Vfs:
         if changes.size is not None:
             self._check_regular(node)
             await self._files.truncate(ino, changes.size, caller.uid)
-        # A write that is not in the row yet comes before this, or its time would win later.
+        # Persist earlier writes first, or their time would replace the one set here.
         self._files.persist(ino)
         node = self._index.inode(ino)
         fields: dict[str, int] = {"ctime_ns": now_ns()}
@@ -249,8 +250,8 @@ class Vfs:
         return node
 
     def _is_inside(self, folder: int, top: int) -> bool:
-        """Whether `folder` is `top` or lies below it. Raises OSError ELOOP where damage has made
-        a circle of them."""
+        """Whether `folder` is `top` or lies below it. Raises OSError ELOOP if folders form a
+        cycle, because of damage."""
         above = set[int]()
         while folder != top:
             if folder in above:
@@ -439,6 +440,10 @@ class Vfs:
             self._writable()
         return await self._files.open(node, flags, caller.uid)
 
+    def keeps_pages(self, fh: int) -> bool:
+        """Always: nothing but this mount changes the bytes of a file."""
+        return True
+
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`, fewer only at the end of the file."""
         return await self._files.read(fh, offset, length)
@@ -462,7 +467,7 @@ class Vfs:
             self._render_ahead(handle.entry.ino)
 
     def _render_ahead(self, ino: int) -> None:
-        """If `ino` was read after its neighbours on one side, ask for those on the other."""
+        """Render the next files ahead if the last ones were read in name order."""
         place = self._index.folder_of(ino)
         run = self._expected.get(ino, 0)
         self._expected = {}
@@ -489,7 +494,7 @@ class Vfs:
         self._folders[fh] = OpenFolder(ino)
         return fh
 
-    async def readdir(self, fh: int, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
+    async def readdir(self, fh: int, after: int) -> Iterator[DirEntry]:
         """The entries from `after` on: (cookie, name, attributes), made as they are taken.
 
         `after` is 0 or a cookie. "." and ".." come first and are not to be remembered; each
@@ -497,15 +502,15 @@ class Vfs:
         """
         return self._entries(self._open_folder(fh), after)
 
-    def _entries(self, folder: OpenFolder, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
+    def _entries(self, folder: OpenFolder, after: int) -> Iterator[DirEntry]:
         if after < _DOTS:
             place = self._index.folder_of(folder.ino)
             above = place[0] if place else folder.ino
             for cookie, name, ino in ((1, b".", folder.ino), (2, b"..", above)):
                 if cookie > after:
                     yield cookie, name, self._show(self._index.inode(ino))
-        # What is not taken is thrown away, as it may have changed by the next request: so no more
-        # is asked for than the kernel had room for the last time, and a little.
+        # Entries that are not taken are dropped, since they may change before the next request. So
+        # the query asks for little more than the kernel had room for the last time.
         limit = max(_BATCH, folder.taken + folder.taken // 8)
         folder.taken, at = 0, max(0, after - _DOTS)
         while children := self._index.children(folder.ino, at, limit):
@@ -541,7 +546,7 @@ class Vfs:
         return xattrs.names(self._store, self._index.inode(ino))
 
     async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
-        """Set or replace; the flags of setxattr(2) have been seen to by the caller."""
+        """Set or replace; the adapter handles the flags of setxattr(2)."""
         self._writable()
         self._files.persist(ino)
         xattrs.put(self._store, self._index.inode(ino), name, value)
