@@ -8,12 +8,14 @@ from pathlib import Path
 
 import trio
 
+from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.config import Layout, make
 from fsmount.store.disk import Disk
 from fsmount.store.index import Index, Object
 from fsmount.store.recovery import recover
 from fsmount.store.staging import Staging
+from fsmount.threads import Kind
 
 
 @dataclass
@@ -74,7 +76,10 @@ class FakeStore:
         self.queued.append(ino)
         self._work.set()
 
-    async def need_room(self) -> None:
+    async def need_room(self, size: int = 0) -> None:
+        pass
+
+    async def before_deleting(self) -> None:
         pass
 
     def discard(self, token: int) -> None:
@@ -85,7 +90,7 @@ class FakeStore:
 
     async def durable(self) -> None:
         self.forced += 1
-        await trio.to_thread.run_sync(self.index.force)
+        await threads.call(Kind.FORCE, self.index.force)
 
     async def prefetch(self, ino: int) -> None:
         self.prefetched.append(ino)

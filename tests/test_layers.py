@@ -17,12 +17,13 @@ ROOMS = {
     "errors": {"folder"},
     "quoting": set(),
     "refused": set(),
+    "threads": set(),
     "codec": {"errors", "folder"},
-    "legacy": {"codec", "errors"},
-    "store": {"legacy", "codec", "errors", "folder", "refused"},
-    "mount": {"store", "codec", "errors", "folder", "quoting"},
+    "legacy": {"codec", "errors", "threads"},
+    "store": {"legacy", "codec", "errors", "folder", "refused", "threads"},
+    "mount": {"store", "codec", "errors", "folder", "quoting", "threads"},
     # Beside the store: it shares its workers and caches, never its files.
-    "album": {"codec", "errors", "refused"},
+    "album": {"codec", "errors", "refused", "threads"},
     "cli": {"mount", "album", "store", "legacy", "codec", "errors", "folder", "quoting"},
     # The package itself holds the version, for everybody.
     "__init__": set(),

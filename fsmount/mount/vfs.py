@@ -1,8 +1,8 @@
 """The tree as POSIX sees it: names, attributes, links, and how long an inode lives.
 
 Defined here and only here; knows no kernel and no pyfuse3, so it is tested without them. Every
-method is called from the one trio task. Only :mod:`handles` awaits; what this module does between
-looking at the index and changing it is never interrupted, and needs no lock.
+method is called from the one trio task. What this module does between looking at the index and
+changing it is never interrupted, and needs no lock: whatever awaits comes before it or after it.
 
 An inode lives while it has a name, an open handle, or a place in the kernel's memory. The last is
 its lookup count: one more for each answer of lookup, create, mknod, mkdir, symlink and link and
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import trio
 
+from fsmount import threads
 from fsmount.mount import xattrs
 from fsmount.mount.attributes import (
     NAME_BYTES,
@@ -34,9 +35,10 @@ from fsmount.mount.attributes import (
     now_ns,
     without_privileges,
 )
-from fsmount.mount.handles import OpenFiles
+from fsmount.mount.handles import OpenFiles, StagedFile
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
+from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +209,7 @@ class Vfs:
 
     async def statfs(self) -> os.statvfs_result:
         """The disk behind the store."""
-        return os.statvfs(self._store.layout.root)
+        return await threads.call(Kind.ROOM, os.statvfs, self._store.layout.root)
 
     # -- checks
 
@@ -274,31 +276,54 @@ class Vfs:
         rdev: int = 0,
         target: bytes | None = None,
     ) -> Inode:
+        """A new inode that is no regular file."""
         await self._store.need_room()
+        return self._place_new(folder, name, mode, caller, rdev=rdev, target=target)
+
+    async def _make_file(
+        self, folder: int, name: bytes, mode: int, caller: Caller
+    ) -> tuple[Inode, StagedFile]:
+        """A new regular file, and its staged file, which the caller closes or gives away."""
+        await self._store.need_room()
+        # What cannot be made makes no file; what comes up meanwhile is seen below.
+        self._place(folder, name)
+        fresh = await self._files.fresh()
+        try:
+            return self._place_new(folder, name, mode, caller, staged=fresh.token), fresh
+        except BaseException:
+            await self._files.remove(fresh)
+            raise
+
+    def _place_new(
+        self,
+        folder: int,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        *,
+        rdev: int = 0,
+        target: bytes | None = None,
+        staged: int | None = None,
+    ) -> Inode:
+        """The row and name of a new inode. Does not await."""
         place = self._place(folder, name)
         gid = caller.gid
         if place.mode & stat.S_ISGID:
             gid = place.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
-        staged = self._store.staging.create() if stat.S_ISREG(mode) else None
-        try:
-            return self._index.create(
-                folder,
-                name,
-                mode=mode,
-                uid=caller.uid,
-                gid=gid,
-                now_ns=now_ns(),
-                rdev=rdev,
-                target=target,
-                staged=staged,
-                size=len(target or b""),
-            )
-        except BaseException:
-            if staged is not None:
-                self._store.staging.remove(staged)
-            raise
+        return self._index.create(
+            folder,
+            name,
+            mode=mode,
+            uid=caller.uid,
+            gid=gid,
+            now_ns=now_ns(),
+            rdev=rdev,
+            target=target,
+            staged=staged,
+            size=len(target or b""),
+        )
 
     async def create(
         self, folder: int, name: bytes, mode: int, flags: int, caller: Caller
@@ -309,10 +334,10 @@ class Vfs:
         node = self._find(folder, name)
         if node is None:
             mode = stat.S_IFREG | (stat.S_IMODE(mode) & ~caller.umask)
-            node = await self._make(folder, name, mode, caller)
+            node, fresh = await self._make_file(folder, name, mode, caller)
             try:
                 # Nothing is there to be cut off, and a cut would take set-group-id away.
-                fh = await self._files.open(node, flags & ~os.O_TRUNC, caller.uid)
+                fh = await self._files.open(node, flags & ~os.O_TRUNC, caller.uid, fresh)
             except BaseException:
                 await self.unlink(folder, name)
                 raise
@@ -329,10 +354,13 @@ class Vfs:
         if stat.S_IFMT(mode) not in _SPECIAL:
             raise failure(errno.EINVAL)
         mode &= ~caller.umask
-        node = await self._make(folder, name, mode, caller, rdev=rdev)
-        if node.staged is not None:
-            self._store.queue(node.ino)
-        return self._introduce(node)
+        if not stat.S_ISREG(mode):
+            return self._introduce(await self._make(folder, name, mode, caller, rdev=rdev))
+        node, fresh = await self._make_file(folder, name, mode, caller)
+        self._store.queue(node.ino)
+        shown = self._introduce(node)
+        await self._files.close(fresh)
+        return shown
 
     async def mkdir(self, folder: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """A new folder."""
@@ -364,6 +392,7 @@ class Vfs:
     async def unlink(self, folder: int, name: bytes) -> None:
         """Take a file's name away. Raises OSError EISDIR, ENOENT."""
         self._writable()
+        await self._store.before_deleting()
         self._folder(folder)
         node = self._entry(folder, name)
         if stat.S_ISDIR(node.mode):
@@ -374,6 +403,7 @@ class Vfs:
     async def rmdir(self, folder: int, name: bytes) -> None:
         """Remove an empty folder. Raises OSError ENOTDIR, ENOTEMPTY, ENOENT."""
         self._writable()
+        await self._store.before_deleting()
         self._folder(folder)
         node = self._entry(folder, name)
         if not stat.S_ISDIR(node.mode):
@@ -389,6 +419,7 @@ class Vfs:
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise failure(errno.EINVAL)
         self._writable()
+        await self._store.before_deleting()
         self._folder(folder)
         if self._folder(new_folder).nlink == 0:
             raise failure(errno.ENOENT)
@@ -457,7 +488,7 @@ class Vfs:
 
     async def release(self, fh: int) -> None:
         """The handle is closed for good."""
-        handle = self._files.release(fh)
+        handle = await self._files.release(fh)
         if handle.was_read and not handle.writable:
             self._render_ahead(handle.entry.ino)
 

@@ -16,6 +16,7 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
+from fsmount import threads
 from fsmount.errors import Damaged, NeedsExtra
 from fsmount.folder import readable
 from fsmount.store import contents, copies
@@ -24,6 +25,7 @@ from fsmount.store.pack import read_entry, scan
 from fsmount.store.staging import writer_of
 from fsmount.store.store import Store
 from fsmount.store.tree import SLICE
+from fsmount.threads import Kind
 
 _AT_ONCE = 4
 
@@ -324,7 +326,7 @@ async def _read_entry(store: Store, found: Object) -> None:
         now = store.index.object(found.id)
         place = store.layout.pack(now.pack)
         try:
-            await trio.to_thread.run_sync(read_entry, place, now.offset, now.length)
+            await threads.call(Kind.ENTRY, read_entry, place, now.offset, now.length)
         except Damaged:
             if store.index.object(found.id).pack == now.pack:
                 raise
