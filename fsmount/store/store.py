@@ -283,12 +283,12 @@ class Store:
         """Wait until nothing is pending. Raises OSError EIO if another takes the store over."""
         if self._encoder is None:
             return
-        self._owned()
+        await threads.call(Kind.ROOM, self._owned)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
             await self._encoder.queue.drain()
             nursery.cancel_scope.cancel()
-        self._owned()
+        await threads.call(Kind.ROOM, self._owned)
 
     def _writing(self) -> Encoder:
         if self._encoder is None:
@@ -331,7 +331,7 @@ class Store:
         """Repack a part: until a file is written or read or `go_on` says no (False), or until
         nothing is left (True). What :mod:`quiet` says; one at a time. Raises OSError."""
         encoder = self._writing()
-        self._owned()
+        await threads.call(Kind.ROOM, self._owned)
         await self._sound()
         if self._quiet is None:
             make = partial(self._repacker, at_once=1)
