@@ -31,7 +31,7 @@ _OF_FILES = (
 _readlink = os.readlink
 
 
-def _path_of(what: object) -> str:
+def path_of(what: object) -> str:
     """The path of a file, by path or by descriptor."""
     if isinstance(what, int):
         try:
@@ -42,12 +42,17 @@ def _path_of(what: object) -> str:
         path = os.fsdecode(os.fspath(what))  # type: ignore[call-overload]
     except TypeError:
         return ""
-    return re.sub(r"^/proc/self/fd/[0-9]+", lambda found: _path_of(int(found[0][14:])), path)
+    return re.sub(r"^/proc/self/fd/[0-9]+", lambda found: path_of(int(found[0][14:])), path)
 
 
-def _never_waits(name: str, args: tuple[Any, ...]) -> bool:
+def never_waits(name: str, args: tuple[Any, ...]) -> bool:
     """Whether a call takes what the kernel has in memory, or nothing."""
     return name == "preadv" and len(args) > 3 and bool(args[3] & os.RWF_NOWAIT)
+
+
+def seams() -> list[tuple[Any, str]]:
+    """Where Python asks for files: (module, name of a function that is given one first)."""
+    return [*((os, name) for name in (*_OF_PATHS, *_OF_FILES)), (builtins, "open"), (io, "open")]
 
 
 def _is_of_index() -> bool:
@@ -78,8 +83,8 @@ def watched(root: Path) -> Iterator[list[str]]:
 
     def seam(real: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*args: Any, **named: Any) -> Any:
-            if threading.get_ident() == thread and args and not _never_waits(name, args):
-                path = _path_of(args[0])
+            if threading.get_ident() == thread and args and not never_waits(name, args):
+                path = path_of(args[0])
                 if path.startswith(top) and not _is_of_index():
                     seen.append(f"{name} {path[len(top) :]} by {_where()}")
             return real(*args, **named)
@@ -87,9 +92,7 @@ def watched(root: Path) -> Iterator[list[str]]:
         return call
 
     with ExitStack() as stack:
-        for name in (*_OF_PATHS, *_OF_FILES):
-            stack.enter_context(mock.patch.object(os, name, seam(getattr(os, name), name)))
-        opening = seam(builtins.open, "open")
-        stack.enter_context(mock.patch.object(builtins, "open", opening))
-        stack.enter_context(mock.patch.object(io, "open", opening))
+        for owner, name in seams():
+            wrapped = seam(getattr(owner, name), name)
+            stack.enter_context(mock.patch.object(owner, name, wrapped))
         yield seen

@@ -12,12 +12,15 @@ from pathlib import Path
 from fsmount.mount.options import parse_options
 from fsmount.mount.session import serve
 from fsmount.mount.unmount import unmount
-from fsmount.store import config, pack
+from fsmount.store import config, encoder, pack
 from fsmount.store.disk import Disk
 from fsmount.store.store import DEFAULT_CACHE_BYTES
+from tests.e2e import slow_disk
 
 # Set to a number: packs of the serving process are full with so many bytes.
 SEAL_BYTES = "FSMOUNT_TEST_SEAL_BYTES"
+# Set to a number: files of more bytes stay files of their own.
+KEEP_BYTES = "FSMOUNT_TEST_KEEP_BYTES"
 _ROOT = Path(__file__).parents[2]
 _DEVICE = Path("/dev/fuse")
 
@@ -99,6 +102,8 @@ def _answers(path: Path) -> bool:
 
 def main() -> None:
     pack.SEAL_BYTES = int(os.environ.get(SEAL_BYTES, pack.SEAL_BYTES))
+    encoder.KEEP_BYTES = int(os.environ.get(KEEP_BYTES, encoder.KEEP_BYTES))
+    slow_disk.install()
     store, mountpoint, options, cache_bytes = sys.argv[1:5]
     serve(
         Path(store),
