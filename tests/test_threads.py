@@ -19,9 +19,9 @@ from fsmount import threads
 from fsmount.mount.attributes import Changes
 from fsmount.mount.handles import StagedFile
 from fsmount.mount.vfs import Vfs
-from fsmount.store import encoder, pack, quiet, reserve
+from fsmount.store import bodies, encoder, pack, quiet, reserve
 from fsmount.store import store as store_module
-from fsmount.store.disk import Disk
+from fsmount.store.disk import Disk, pread
 from fsmount.store.index import ROOT
 from fsmount.store.store import Store
 from fsmount.threads import Kind
@@ -461,20 +461,17 @@ async def test_the_watch_sees_who_does(
 async def test_a_large_file_is_read_once_for_all_who_ask_for_a_part_of_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fsmount.store import bodies
-
     data = random.Random(2).randbytes(1 << 20)
     path = root / "file"
     path.write_bytes(data)
     sums, _, size = bodies.sum_up(path)
     reads: list[int] = []
-    read = bodies.pread
 
     def count(fd: int, length: int, offset: int) -> bytes:
         reads.append(offset)
-        return read(fd, length, offset)
+        return pread(fd, length, offset)
 
-    monkeypatch.setattr(bodies, "pread", count)
+    monkeypatch.setattr("fsmount.store.bodies.pread", count)
     kept = bodies.Kept(path, size, sums)
     found: dict[int, bytes] = {}
 

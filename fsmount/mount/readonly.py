@@ -12,11 +12,12 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import pyfuse3
+import trio
 from pyfuse3 import (
     EntryAttributes,
     FileHandleT,
@@ -31,8 +32,10 @@ from pyfuse3 import (
 )
 
 import fsmount
+from fsmount import threads
 from fsmount.mount.attributes import NAME_BYTES, Attributes, Bytes, failure
 from fsmount.mount.fuse import READ_ONLY_TIMEOUT_S, Overrides, answers, entry_of
+from fsmount.threads import Kind
 
 _ROOT = pyfuse3.ROOT_INODE
 _VIRTUAL = b"user.fsmount."
@@ -93,6 +96,8 @@ class _Open:
 
     path: bytes
     body: Bytes | None = None
+    # Held by who makes the body, for all who read at once.
+    making: trio.Lock = field(default_factory=trio.Lock)
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
@@ -175,7 +180,7 @@ class ReadOnlyOperations(pyfuse3.Operations):
 
     @answers
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        found = os.statvfs(self._tree.source)
+        found = await threads.call(Kind.ROOM, os.statvfs, self._tree.source)
         data = StatvfsData()
         data.f_bsize, data.f_frsize = found.f_bsize, found.f_frsize
         data.f_blocks, data.f_files = found.f_blocks, found.f_files
@@ -201,10 +206,11 @@ class ReadOnlyOperations(pyfuse3.Operations):
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         opened = self._open[fh]
-        body = opened.body
-        if body is None:
-            body = opened.body = await self._tree.body(opened.path)
-        return await body.pread(off, size)
+        if opened.body is None:
+            async with opened.making:
+                if opened.body is None:
+                    opened.body = await self._tree.body(opened.path)
+        return await opened.body.pread(off, size)
 
     @answers
     async def flush(self, fh: FileHandleT) -> None:
