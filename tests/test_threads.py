@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
+from pyfuse3 import FlagT, InodeT
 
 from fsmount import threads
 from fsmount.mount.attributes import Changes
 from fsmount.mount.handles import StagedFile
+from fsmount.mount.readonly import ReadOnlyOperations, Tree
 from fsmount.mount.vfs import Vfs
 from fsmount.store import bodies, encoder, pack, quiet, reserve
 from fsmount.store import store as store_module
@@ -26,7 +29,7 @@ from fsmount.store.index import ROOT
 from fsmount.store.store import Store
 from fsmount.threads import Kind
 from tests.calls import ROOT_USER, USER, get, listing, mount, put
-from tests.fake_store import FakeStore
+from tests.fake_store import FakeBody, FakeStore
 from tests.frames import png, screens
 from tests.watch import watched
 
@@ -511,3 +514,33 @@ async def test_a_warm_read_takes_no_thread(tmp_path: Path, monkeypatch: pytest.M
     store.close()
     if not cached:
         pytest.skip("this filesystem cannot tell what is in memory")
+
+
+class Slow:
+    """A tree of one picture that takes a while to make; `made` counts."""
+
+    source = Path("/")
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    async def body(self, path: bytes) -> FakeBody:
+        self.made += 1
+        await trio.sleep(0.01)
+        return FakeBody(b"picture")
+
+
+async def test_a_picture_is_made_once_for_all_who_begin_to_read_it() -> None:
+    tree = Slow()
+    shown = ReadOnlyOperations(cast(Tree, tree))
+    opened = await shown.open(InodeT(1), FlagT(os.O_RDONLY), cast(Any, None))
+    found: list[bytes] = []
+
+    async def read() -> None:
+        found.append(await shown.read(opened.fh, 0, 100))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(read)
+    assert found == [b"picture"] * 5
+    assert tree.made == 1
