@@ -189,8 +189,10 @@ async def test_encoding_stops_and_cuts_nothing(
     """Entries of both stand at the same place of the same pack."""
     commit = Encoder._commit
     others: list[Store] = []
+    written = trio.Event()
 
     async def late(self: Encoder, batch: list[object]) -> None:
+        await written.wait()
         if not others:
             others.append(second(root))
         await commit(self, batch)  # type: ignore[arg-type]
@@ -204,6 +206,7 @@ async def test_encoding_stops_and_cuts_nothing(
         inodes: dict[bytes, int] = {}
         if not wait:
             inodes = {name: await put(vfs, name, data) for name, data in samples().items()}
+        written.set()
         with trio.fail_after(20), raises(errno.EIO):
             await store.drain()
         assert store.pending() == 0, "nobody waits for it"
