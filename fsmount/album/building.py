@@ -19,6 +19,7 @@ from typing import BinaryIO, TypeVar
 import trio
 
 import fsmount
+from fsmount import threads
 from fsmount.album import document, files, jobs, photos, similar, video
 from fsmount.album.album import Album
 from fsmount.album.document import Contents, Entry, Header, Other
@@ -27,6 +28,7 @@ from fsmount.album.folders import Item
 from fsmount.album.jobs import Coded, Settings
 from fsmount.album.tags import ExifTool
 from fsmount.errors import Damaged, WorkerDied
+from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
 Progress = Callable[[int, int], None]
@@ -205,7 +207,7 @@ class _Builder:
                         self.summary.unfit.append((str(item.path), answer))
                     continue
                 start = writer.frames if answer.starts else start
-                described = await trio.to_thread.run_sync(tool.describe, item.path)
+                described = await threads.call(Kind.READ, tool.describe, item.path)
                 self._draft(item, answer, described, (writer.frames, start), spool)
                 writer.add(answer.packet, answer.starts)
 
@@ -250,7 +252,7 @@ class _Builder:
         else:
             folder = self._place.work / self._place.files.name
             try:
-                kept = await trio.to_thread.run_sync(files.keep, item.path, folder, self._is_free)
+                kept = await threads.call(Kind.WRITE, files.keep, item.path, folder, self._is_free)
             except OSError as error:
                 if error.errno in files.NO_SPACE:
                     raise

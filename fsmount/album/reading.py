@@ -11,11 +11,12 @@ from pathlib import Path
 
 import trio
 
-from fsmount import refused
+from fsmount import refused, threads
 from fsmount.album import files, jobs, video
 from fsmount.album.album import Album
 from fsmount.album.document import Entry, Other
 from fsmount.errors import Damaged, FsmountError
+from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
 Progress = Callable[[int, int], None]
@@ -92,7 +93,7 @@ class Extractor:
                     self.found.other_bytes.append(str(target))
                 scratch.write_bytes(data)
             else:
-                await trio.to_thread.run_sync(shutil.copyfile, self._album.path_of(record), scratch)
+                await threads.call(Kind.READ, shutil.copyfile, self._album.path_of(record), scratch)
             scratch.chmod(record.mode & 0o777)
             os.utime(scratch, ns=(record.mtime_ns, record.mtime_ns))
             scratch.rename(target)
@@ -105,7 +106,8 @@ class Extractor:
 
 async def serve(album: Album, entry: Entry, workers: Workers) -> tuple[bytes, bool]:
     """A photo's JPEG, and whether it is the recorded one to the byte."""
-    return await workers.run(jobs.serve, album.wanted(entry), album.settings, urgent=True)
+    wanted = await threads.call(Kind.TREE, album.wanted, entry)
+    return await workers.run(jobs.serve, wanted, album.settings, urgent=True)
 
 
 class Verifier:
@@ -152,7 +154,7 @@ class Verifier:
                     self.found.other_bytes.append(name)
             else:
                 path = self._album.path_of(record)
-                if await trio.to_thread.run_sync(files.sha256_of, path) != record.sha256:
+                if await threads.call(Kind.READ, files.sha256_of, path) != record.sha256:
                     raise Damaged(path, reason="it is not the file that was kept")
             self.found.files += 1
         except FsmountError as error:

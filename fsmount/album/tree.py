@@ -12,21 +12,25 @@ import logging
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
+from fsmount import threads
 from fsmount.album import document, reading
 from fsmount.album.album import Album
 from fsmount.album.document import Entry, Other
 from fsmount.album.files import place_of
 from fsmount.errors import Damaged, FsmountError
+from fsmount.threads import Kind
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 # Albums kept open: a descriptor each, and 1.5 kB a photo. Others are read again when asked for.
@@ -51,6 +55,7 @@ class _Photo:
     """The bytes of a photo; decoded when more than its head is read."""
 
     def __init__(self, tree: AlbumTree, album: Album, entry: Entry) -> None:
+        """In a thread."""
         self._tree = tree
         self._album = album
         self._entry = entry
@@ -75,6 +80,7 @@ class _Kept:
     """The bytes of a file kept verbatim; raises :class:`Damaged` if it is not as long as it was."""
 
     def __init__(self, path: Path, other: Other) -> None:
+        """In a thread."""
         self._path = path
         self._other = other
         if path.stat().st_size != other.bytes:
@@ -86,6 +92,9 @@ class _Kept:
 
     async def pread(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`; fewer only at the end."""
+        return await threads.call(Kind.READ, self._read, offset, length)
+
+    def _read(self, offset: int, length: int) -> bytes:
         with self._path.open("rb") as file:
             file.seek(offset)
             # Unlike pread(2) this goes on after a short read, and so meets an error behind it.
@@ -103,6 +112,8 @@ class AlbumTree:
         self._workers = Workers(_WORKERS, preload=("fsmount.album.jobs", "av"))
         self._nursery: trio.Nursery | None = None
         self._last: tuple[Path, int] | None = None
+        # Albums are found, opened and let go of in threads, one at a time.
+        self._asking = trio.Lock()
         if not source.is_dir():
             self._album(source)
 
@@ -126,6 +137,10 @@ class AlbumTree:
             await self._workers.warm()
 
     # -- names
+
+    async def _ask(self, function: Callable[[bytes], T], path: bytes) -> T:
+        async with self._asking:
+            return await threads.call(Kind.TREE, function, path)
 
     def _album(self, xml: Path) -> Album:
         """An album, kept open for a while; whoever uses it may hold on to it."""
@@ -157,6 +172,9 @@ class AlbumTree:
 
     async def children(self, folder: bytes) -> Sequence[tuple[bytes, Node]]:
         """The entries of a folder, in order of name."""
+        return await self._ask(self._children, folder)
+
+    def _children(self, folder: bytes) -> Sequence[tuple[bytes, Node]]:
         found = self._find(folder)
         if isinstance(found, Path):
             return self._albums_in(found)
@@ -189,6 +207,9 @@ class AlbumTree:
 
     async def attributes(self, path: bytes) -> Node:
         """One file or folder; raises FileNotFoundError."""
+        return await self._ask(self._attributes, path)
+
+    def _attributes(self, path: bytes) -> Node:
         found = self._find(path)
         if isinstance(found, Path):
             return self._folder(found)
@@ -202,6 +223,9 @@ class AlbumTree:
 
     async def body(self, path: bytes) -> _Photo | _Kept:
         """The bytes of a file."""
+        return await self._ask(self._body, path)
+
+    def _body(self, path: bytes) -> _Photo | _Kept:
         found = self._find(path)
         if isinstance(found, Path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -240,6 +264,9 @@ class AlbumTree:
 
     async def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Of a photo: that it is a lossy copy, and how good."""
+        return await self._ask(self._xattrs, path)
+
+    def _xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         found = self._find(path)
         if isinstance(found, Path) or not found[1]:
             return {}

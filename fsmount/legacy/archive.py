@@ -5,17 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+import trio
+
+from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.legacy.pictures import Context, Made, gives, make, sample_of
 from fsmount.legacy.runs import Scan, Step, scan, shown
+from fsmount.threads import Kind
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
 
+T = TypeVar("T")
 DEFAULT_CACHE_BYTES = 256 << 20
 _AROUND = 8  # differences on each side that a worker may want to look at
 
@@ -75,7 +81,7 @@ class Archive:
 
     async def make(self, folder: Path, name: bytes) -> Made:
         """What the difference `name` of a folder shows."""
-        found = self.scan(folder)
+        found = await threads.call(Kind.TREE, self.scan, folder)
         number, place = found.places[name]
         run = found.runs[number][: place + 1]
         made = await self._made.get(run[-1], lambda: self._work(found, number, place))
@@ -128,11 +134,17 @@ class _File:
     """A file that is shown as it is, read where it lies."""
 
     def __init__(self, path: Path) -> None:
+        """In a thread."""
+        self._reading = trio.Lock()
         self._file = path.open("rb")
         self.size = os.fstat(self._file.fileno()).st_size
 
     async def pread(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`; fewer only at the end."""
+        async with self._reading:
+            return await threads.call(Kind.READ, self._read, offset, length)
+
+    def _read(self, offset: int, length: int) -> bytes:
         self._file.seek(offset)
         # Unlike pread(2) this goes on after a short read, and so meets an error behind it.
         return self._file.read(length)
@@ -161,6 +173,12 @@ class LegacyTree:
     def __init__(self, source: Path, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self.source = source
         self._archive = Archive(cache_bytes)
+        # The folder is asked in threads, one at a time.
+        self._asking = trio.Lock()
+
+    async def _ask(self, function: Callable[[Path], T], place: Path) -> T:
+        async with self._asking:
+            return await threads.call(Kind.TREE, function, place)
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """See :meth:`Archive.running`."""
@@ -171,8 +189,10 @@ class LegacyTree:
 
     async def children(self, folder: bytes) -> Sequence[tuple[bytes, Item]]:
         """The entries of a folder in name order; sizes of pictures nobody read yet are None."""
+        return await self._ask(self._children, self._path(folder))
+
+    def _children(self, place: Path) -> Sequence[tuple[bytes, Item]]:
         found = []
-        place = self._path(folder)
         for name in os.listdir(os.fsencode(place)):
             try:
                 info = (place / os.fsdecode(name)).lstat()
@@ -189,21 +209,28 @@ class LegacyTree:
     async def attributes(self, path: bytes) -> Item:
         """One entry; a picture is made if that is what it takes to know its size."""
         place = self._path(path)
-        hidden = self._hidden(place)
-        if hidden is not None:
-            info = hidden.lstat()
-            step = self._archive.step(place.parent, os.fsencode(hidden.name))
+        item, step, is_hidden = await self._ask(self._look, place)
+        if is_hidden:
             size = self._archive.known.get(step) if step is not None else None
             if size is None or size < 0:
-                size = len(await self._picture(hidden))
-            return _item(info, size)
-        info = place.lstat()
-        if await self._is_difference(place):
+                size = len(await self._picture(place.with_suffix(".jxl")))
+            return replace(item, size=size)
+        if step is not None and not (await self._made(place)).itself:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return item
+
+    def _look(self, place: Path) -> tuple[Item, Step | None, bool]:
+        """What is there, which difference that is, and whether it is the one behind a PNG."""
+        hidden = self._hidden(place)
+        shown_as = hidden or place
+        info = shown_as.lstat()
+        step = None
+        if shown_as.suffix == ".jxl":
+            step = self._archive.step(place.parent, os.fsencode(shown_as.name))
         item = _item(info, info.st_size)
         if stat.S_ISLNK(info.st_mode):
-            return replace(item, target=os.fsencode(os.readlink(place)))
-        return item
+            item = replace(item, target=os.fsencode(os.readlink(shown_as)))
+        return item, step, hidden is not None
 
     def _hidden(self, place: Path) -> Path | None:
         """The difference behind a PNG that is not there."""
@@ -213,14 +240,11 @@ class LegacyTree:
         step = self._archive.step(place.parent, os.fsencode(other.name))
         return None if step is None else other
 
-    async def _is_difference(self, place: Path) -> bool:
-        name = os.fsencode(place.name)
-        if place.suffix != ".jxl" or self._archive.step(place.parent, name) is None:
-            return False
-        return not (await self._archive.make(place.parent, name)).itself
+    async def _made(self, place: Path) -> Made:
+        return await self._archive.make(place.parent, os.fsencode(place.name))
 
     async def _picture(self, place: Path) -> bytes:
-        made = await self._archive.make(place.parent, os.fsencode(place.name))
+        made = await self._made(place)
         if made.itself:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if made.data is None:
@@ -229,13 +253,18 @@ class LegacyTree:
 
     async def body(self, path: bytes) -> _File | _Picture:
         """The bytes of a file."""
-        place = self._path(path)
-        hidden = self._hidden(place)
-        return _File(place) if hidden is None else _Picture(await self._picture(hidden))
+        found = await self._ask(self._file, self._path(path))
+        return found if isinstance(found, _File) else _Picture(await self._picture(found))
+
+    def _file(self, place: Path) -> _File | Path:
+        """The file that is there, or the path of the difference behind it."""
+        return self._hidden(place) or _File(place)
 
     async def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Those of the file that is there."""
-        place = self._path(path)
+        return await self._ask(self._xattrs, self._path(path))
+
+    def _xattrs(self, place: Path) -> Mapping[bytes, bytes]:
         place = self._hidden(place) or place
         try:
             names = os.listxattr(place, follow_symlinks=False)

@@ -3,6 +3,8 @@
 One :class:`OpenInode` per inode that is open, however often; it is counted by its users and goes
 with the last. Its lock is held by everything that changes the body or waits while it does: one
 coarse lock on purpose. Between awaits the trio task is alone, so what never awaits takes no lock.
+What asks a disk runs in a thread, and so awaits: a row that was read before is read again behind
+it. Sizes and times are answered from memory, whatever a disk does.
 
 A body is either *staged* (a descriptor on the staged file, shared by all handles) or *encoded*
 (rendered by the store at the first read and pinned). The first change of an encoded body copies
@@ -17,17 +19,22 @@ import errno
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import trio
 
+from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.mount.attributes import Bytes, failure, now_ns, without_privileges
-from fsmount.store.disk.disk import pread
+from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
+from fsmount.threads import Kind
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _SLICE_BYTES = 1 << 20
@@ -35,20 +42,69 @@ _SIZE_LIMIT = (1 << 63) - 1
 
 
 class StagedFile:
-    """A descriptor on a staged file."""
+    """A descriptor on a staged file, and the file's extent as it was when it was last changed.
 
-    def __init__(self, token: int, fd: int) -> None:
+    Only threads ask the disk. The descriptor is closed once nothing leads to it and no thread uses
+    it, so that none meets another file under its number. Belongs to the trio task.
+    """
+
+    def __init__(self, disk: Disk, token: int, fd: int) -> None:
+        """Take over a descriptor. In a thread; raises OSError."""
         self.token = token
-        self.fd = fd
+        self._disk = disk
+        self._fd = fd
+        self._users = 0
+        self._is_dropped = False
+        self._measure(os.fstat(fd))
 
-    @property
-    def size(self) -> int:
-        """Bytes in it now."""
-        return os.fstat(self.fd).st_size
+    def _measure(self, found: os.stat_result) -> None:
+        self.size = found.st_size
+        self.blocks = found.st_blocks
+
+    async def use(self, kind: Kind, function: Callable[[int], T]) -> T:
+        """`function(fd)` in a thread. Raises OSError EBADF if the file was dropped before."""
+        if self._is_dropped:
+            raise failure(errno.EBADF)
+        self._users += 1
+        try:
+            return await threads.call(kind, function, self._fd)
+        finally:
+            self._users -= 1
+            if self._is_dropped and not self._users:
+                await threads.finish(Kind.OPEN, self._disk.close, self._fd)
+
+    async def change(self, function: Callable[[int], T]) -> T:
+        """As :meth:`use`, for what changes the file, in part also where it fails."""
+        found: list[os.stat_result] = []
+
+        def changing(fd: int) -> T:
+            try:
+                return function(fd)
+            finally:
+                found.append(os.fstat(fd))
+
+        try:
+            return await self.use(Kind.WRITE, changing)
+        finally:
+            for each in found:
+                self._measure(each)
 
     async def pread(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`; fewer only at the end."""
-        return pread(self.fd, length, offset)
+        if not self._is_dropped:
+            # What the kernel has in memory takes no thread. Whatever the error, a thread asks.
+            with suppress(OSError):
+                return self._disk.read_cached(self._fd, length, offset)
+        return await self.use(Kind.READ, lambda fd: pread(fd, length, offset))
+
+    def drop(self) -> bool:
+        """Nothing leads here any more; whether :meth:`close` is due. Does not await."""
+        self._is_dropped = True
+        return not self._users
+
+    def close(self) -> None:
+        """Close what is dropped and not in use. May wait for the disk; raises OSError."""
+        self._disk.close(self._fd)
 
 
 @dataclass(slots=True)
@@ -92,6 +148,8 @@ class OpenFiles:
         self._entries: dict[int, OpenInode] = {}
         self._handles: dict[int, Handle] = {}
         self._next = 1
+        # Dropped, and to be closed by whoever awaits next.
+        self._closing: list[StagedFile] = []
 
     # -- handles
 
@@ -99,18 +157,24 @@ class OpenFiles:
         """Whether anybody uses the inode."""
         return ino in self._entries
 
-    async def open(self, node: Inode, flags: int, uid: int) -> int:
-        """A new handle on a regular file; honours O_TRUNC. Raises OSError, Damaged."""
+    async def open(self, node: Inode, flags: int, uid: int, fresh: StagedFile | None = None) -> int:
+        """A new handle on a regular file; honours O_TRUNC. Raises OSError, Damaged.
+
+        `fresh`: the staged file of an inode that was made just now; it is ours from here on.
+        """
         access = flags & os.O_ACCMODE
         writable = access != os.O_RDONLY
         entry = self._enter(node.ino, writable)
         try:
+            entry.staged = fresh or entry.staged
             if flags & os.O_TRUNC:
                 await self.truncate(node.ino, 0, uid)
-            if entry.staged is None:
-                self._attach(entry)
+            if entry.staged is None and self._store.index.inode(node.ino).staged is not None:
+                async with entry.lock:
+                    await self._attach(entry)
         except BaseException:
             self._leave(entry, writable)
+            await self._close_dropped()
             raise
         number = self._next
         self._next += 1
@@ -124,20 +188,32 @@ class OpenFiles:
             raise failure(errno.EBADF)
         return found
 
-    def release(self, fh: int) -> Handle:
-        """Forget a handle; what hangs on its inode's last user or writer happens now."""
+    async def release(self, fh: int) -> Handle:
+        """Forget a handle; what hangs on its inode's last user or writer happens before the first
+        await. Returns when its descriptor is closed."""
+        try:
+            return self._release(fh)
+        finally:
+            await self._close_dropped()
+
+    def _release(self, fh: int) -> Handle:
         handle = self.handle(fh)
         del self._handles[fh]
         self._leave(handle.entry, handle.writable)
         return handle
 
     def release_all(self) -> None:
-        """Forget all handles, at the end of the mount."""
+        """Forget all handles, at the end of the mount. Waits for the disk: nobody else is left."""
         for fh in list(self._handles):
             try:
-                self.release(fh)
+                self._release(fh)
             except Exception:
                 _log.exception("closing handle %d failed", fh)
+        while self._closing:
+            try:
+                self._closing.pop().close()
+            except OSError:
+                _log.exception("closing a staged file failed")
 
     def _enter(self, ino: int, writer: bool) -> OpenInode:
         entry = self._entries.get(ino)
@@ -181,30 +257,74 @@ class OpenFiles:
                 yield entry
         finally:
             self._leave(entry, True)
+            await self._close_dropped()
 
     # -- bodies
 
-    def _attach(self, entry: OpenInode) -> None:
-        """Take a descriptor on the staged file if the row names one."""
-        token = self._store.index.inode(entry.ino).staged
-        if token is None:
-            return
-        flags = os.O_RDONLY if self._store.read_only else os.O_RDWR
-        try:
-            fd = self._store.staging.open(token, flags)
-        except FileNotFoundError as error:
-            if self._store.index.inode(entry.ino).staged != token:
-                # A read-only mount: the writer beside us has encoded it just now.
-                self._attach(entry)
+    async def _attach(self, entry: OpenInode) -> None:
+        """Take a descriptor on the staged file if the row names one that we have none on.
+
+        The caller holds the lock. The row of an inode without a writer may have turned to encoded
+        when this returns.
+        """
+        while True:
+            token = self._store.index.inode(entry.ino).staged
+            if token is None or (entry.staged is not None and entry.staged.token == token):
                 return
-            raise Damaged(self._store.staging.path(token), reason="the file is gone") from error
+            try:
+                staged = await threads.call(Kind.OPEN, self._open, token)
+                break
+            except FileNotFoundError as error:
+                # Else it was encoded just now, here or by the writer beside a read-only mount.
+                if self._store.index.inode(entry.ino).staged == token:
+                    path = self._store.staging.path(token)
+                    raise Damaged(path, reason="the file is gone") from error
         self._detach(entry)
-        entry.staged = StagedFile(token, fd)
+        entry.staged = staged
+        await self._close_dropped()
+
+    def _open(self, token: int) -> StagedFile:
+        """In a thread."""
+        flags = os.O_RDONLY if self._store.read_only else os.O_RDWR
+        return self._took(token, self._store.staging.open(token, flags))
+
+    def _took(self, token: int, fd: int) -> StagedFile:
+        try:
+            return StagedFile(self._store.disk, token, fd)
+        except BaseException:
+            self._store.disk.close(fd)
+            raise
+
+    async def fresh(self) -> StagedFile:
+        """A new empty staged file that no row names yet. Raises OSError."""
+
+        def create() -> StagedFile:
+            return self._took(*self._store.staging.create_open())
+
+        return await threads.call(Kind.WRITE, create)
+
+    async def close(self, fresh: StagedFile) -> None:
+        """Close a staged file that no inode here has."""
+        if fresh.drop():
+            await threads.finish(Kind.OPEN, fresh.close)
+
+    async def remove(self, fresh: StagedFile) -> None:
+        """Close and remove a staged file that no row names. Raises OSError."""
+        try:
+            await self.close(fresh)
+        finally:
+            await threads.finish(Kind.WRITE, self._store.staging.remove, fresh.token)
 
     def _detach(self, entry: OpenInode) -> None:
+        """Let go of the body; :meth:`_close_dropped` is due. Does not await."""
         staged, entry.staged, entry.body = entry.staged, None, None
-        if staged is not None:
-            self._store.disk.close(staged.fd)
+        if staged is not None and staged.drop():
+            self._closing.append(staged)
+
+    async def _close_dropped(self) -> None:
+        """Close what was let go of."""
+        while self._closing:
+            await threads.finish(Kind.OPEN, self._closing.pop().close)
 
     async def _body(self, entry: OpenInode) -> Bytes:
         """What reads are answered from; rendered now if it has to be."""
@@ -217,7 +337,7 @@ class OpenFiles:
 
     async def _load(self, entry: OpenInode) -> None:
         if entry.staged is None:
-            self._attach(entry)
+            await self._attach(entry)
         if entry.staged is None and entry.body is None:
             entry.body = await self._render(self._store.index.inode(entry.ino))
 
@@ -235,40 +355,36 @@ class OpenFiles:
         node = self._store.index.inode(entry.ino)
         if node.staged is None or (not keep and self._store.staging.has_failed(node.staged)):
             await self._copy_up(entry, node, keep)
-        elif entry.staged is None or entry.staged.token != node.staged:
-            self._attach(entry)
+        else:
+            await self._attach(entry)
         assert entry.staged is not None
         return entry.staged
 
     async def _copy_up(self, entry: OpenInode, node: Inode, keep: int) -> None:
-        disk, staging = self._store.disk, self._store.staging
-        token = staging.create()
-        fd = -1
+        """The lock and a hold are held: neither the row's body nor ours changes meanwhile."""
+        fresh = await self.fresh()
         try:
-            fd = staging.open(token)
             size = 0
             if keep:
                 source = entry.staged or entry.body or await self._render(node)
-                size = await self._copy(source, fd, min(keep, source.size))
-            self._store.index.stage(node.ino, token, size)
+                size = await self._copy(source, fresh, min(keep, source.size))
+            self._store.index.stage(node.ino, fresh.token, size)
         except BaseException:
-            if fd >= 0:
-                disk.close(fd)
-            staging.remove(token)
+            await self.remove(fresh)
             raise
         if node.staged is not None:
             self._store.discard(node.staged)
         self._detach(entry)
-        entry.staged = StagedFile(token, fd)
+        entry.staged = fresh
+        await self._close_dropped()
 
-    async def _copy(self, source: Bytes, fd: int, size: int) -> int:
-        offset = 0
+    async def _copy(self, source: Bytes, target: StagedFile, size: int) -> int:
+        disk, offset = self._store.disk, 0
         while offset < size:
             data = await source.pread(offset, min(_SLICE_BYTES, size - offset))
             if not data:
                 raise failure(errno.EIO)
-            offset += self._store.disk.pwrite(fd, data, offset)
-            await trio.lowlevel.checkpoint()
+            offset += await target.change(partial(_pwrite, disk, data, offset))
         return size
 
     # -- what a file descriptor can do
@@ -296,10 +412,14 @@ class OpenFiles:
             raise failure(errno.EFBIG)
         entry = handle.entry
         async with entry.lock:
-            await self._store.need_room()
+            await self._store.need_room(len(data))
             staged = await self._staged(entry)
             self._touch(entry, handle.uid)
-            return self._store.disk.pwrite(staged.fd, data, offset)
+            try:
+                return await staged.change(partial(_pwrite, self._store.disk, data, offset))
+            finally:
+                # Whoever brought the row up to date meanwhile has not seen all of it.
+                entry.touched_ns = now_ns()
 
     async def truncate(self, ino: int, size: int, uid: int) -> None:
         """Cut or extend with a hole; the row shows it at once. Raises OSError EINVAL, EFBIG."""
@@ -309,7 +429,7 @@ class OpenFiles:
             raise failure(errno.EFBIG)
         async with self._writing(ino) as entry:
             staged = await self._staged(entry, keep=size)
-            self._store.disk.ftruncate(staged.fd, size)
+            await staged.change(lambda fd: self._store.disk.ftruncate(fd, size))
             self._touch(entry, uid)
             self.persist(ino)
 
@@ -346,8 +466,7 @@ class OpenFiles:
             self.persist(entry.ino)
             staged = entry.staged
             if staged and self._store.index.inode(entry.ino).staged == staged.token:
-                force = self._store.staging.force
-                await trio.to_thread.run_sync(force, staged.token, staged.fd)
+                await staged.use(Kind.FORCE, partial(self._store.staging.force, staged.token))
         await self._store.durable()
 
     # -- attributes
@@ -360,16 +479,17 @@ class OpenFiles:
         return entry.touched_ns, entry.touched_ns
 
     def extent(self, node: Inode) -> tuple[int, int]:
-        """Size in bytes and blocks of 512 bytes; of a staged file those of the file itself."""
+        """Size in bytes and blocks of 512 bytes; of an open staged file those of the file itself.
+
+        Asks no disk. What is not open here has the size of its row: who closes a file brings that
+        up to date, and so does recovery.
+        """
         if node.staged is not None:
             entry = self._entries.get(node.ino)
-            try:
-                if entry and entry.staged and entry.staged.token == node.staged:
-                    found = os.fstat(entry.staged.fd)
-                else:
-                    found = self._store.staging.path(node.staged).stat()
-            except FileNotFoundError:
-                _log.error("the staged file %d of inode %d is gone", node.staged, node.ino)
-            else:
-                return found.st_size, found.st_blocks
+            if entry and entry.staged and entry.staged.token == node.staged:
+                return entry.staged.size, entry.staged.blocks
         return node.size, -(-node.size // 512)
+
+
+def _pwrite(disk: Disk, data: bytes, offset: int, fd: int) -> int:
+    return disk.pwrite(fd, data, offset)

@@ -11,11 +11,14 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import trio
+
 import fsmount
+from fsmount import threads
 from fsmount.mount.attributes import (
     NAME_BYTES,
     SHARED_VALID_S,
@@ -26,6 +29,7 @@ from fsmount.mount.attributes import (
     failure,
 )
 from fsmount.mount.filesystem import ROOT, Filesystem
+from fsmount.threads import Kind
 
 _VIRTUAL = b"user.fsmount."
 # The size shown while the size is unknown; the kernel asks again at once.
@@ -87,6 +91,8 @@ class _Open:
 
     path: bytes
     body: Bytes | None = None
+    # Held by the task that makes the body, so that readers make it once.
+    making: trio.Lock = field(default_factory=trio.Lock)
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
@@ -169,7 +175,7 @@ class ReadOnlyFilesystem(Filesystem):
 
     async def statfs(self) -> os.statvfs_result:
         """The disk of the source, with no free space."""
-        found = os.statvfs(self._tree.source)
+        found = await threads.call(Kind.ROOM, os.statvfs, self._tree.source)
         sizes = (found.f_bsize, found.f_frsize, found.f_blocks, 0, 0)
         return os.statvfs_result((*sizes, found.f_files, 0, 0, found.f_flag, NAME_BYTES))
 
@@ -191,10 +197,11 @@ class ReadOnlyFilesystem(Filesystem):
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`; fewer only at the end of the file."""
         opened = _known(self._open, fh)
-        body = opened.body
-        if body is None:
-            body = opened.body = await self._tree.body(opened.path)
-        return await body.pread(offset, length)
+        if opened.body is None:
+            async with opened.making:
+                if opened.body is None:
+                    opened.body = await self._tree.body(opened.path)
+        return await opened.body.pread(offset, length)
 
     async def flush(self, fh: int) -> None:
         """No-op: nothing was written."""

@@ -1,7 +1,7 @@
 """A store as a filesystem to read and write: names, attributes, links, the life of an inode.
 
-Between a look at the index and a change that rests on it this module never awaits, so it needs no
-lock.
+Whatever awaits comes before the look at the index, or after the change that rests on it. So this
+module needs no lock.
 
 An inode lives while it has a name, an open handle or a lookup count (see :mod:`filesystem`).
 Reading does not change the time of access (as with ``noatime``); only setattr does.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import trio
 
+from fsmount import threads
 from fsmount.mount import xattrs
 from fsmount.mount.attributes import (
     NAME_BYTES,
@@ -33,9 +34,10 @@ from fsmount.mount.attributes import (
     without_privileges,
 )
 from fsmount.mount.filesystem import Filesystem
-from fsmount.mount.handles import OpenFiles
+from fsmount.mount.handles import OpenFiles, StagedFile
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
+from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -208,7 +210,7 @@ class Vfs(Filesystem):
 
     async def statfs(self) -> os.statvfs_result:
         """The disk behind the store."""
-        return os.statvfs(self._store.layout.root)
+        return await threads.call(Kind.ROOM, os.statvfs, self._store.layout.root)
 
     # -- checks
 
@@ -275,31 +277,54 @@ class Vfs(Filesystem):
         rdev: int = 0,
         target: bytes | None = None,
     ) -> Inode:
+        """A new inode that is no regular file."""
         await self._store.need_room()
+        return self._place_new(folder, name, mode, caller, rdev=rdev, target=target)
+
+    async def _make_file(
+        self, folder: int, name: bytes, mode: int, caller: Caller
+    ) -> tuple[Inode, StagedFile]:
+        """A new regular file, and its staged file, which the caller closes or gives away."""
+        await self._store.need_room()
+        # What cannot be made makes no file; what comes up meanwhile is seen below.
+        self._place(folder, name)
+        fresh = await self._files.fresh()
+        try:
+            return self._place_new(folder, name, mode, caller, staged=fresh.token), fresh
+        except BaseException:
+            await self._files.remove(fresh)
+            raise
+
+    def _place_new(
+        self,
+        folder: int,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        *,
+        rdev: int = 0,
+        target: bytes | None = None,
+        staged: int | None = None,
+    ) -> Inode:
+        """The row and name of a new inode. Does not await."""
         place = self._place(folder, name)
         gid = caller.gid
         if place.mode & stat.S_ISGID:
             gid = place.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
-        staged = self._store.staging.create() if stat.S_ISREG(mode) else None
-        try:
-            return self._index.create(
-                folder,
-                name,
-                mode=mode,
-                uid=caller.uid,
-                gid=gid,
-                now_ns=now_ns(),
-                rdev=rdev,
-                target=target,
-                staged=staged,
-                size=len(target or b""),
-            )
-        except BaseException:
-            if staged is not None:
-                self._store.staging.remove(staged)
-            raise
+        return self._index.create(
+            folder,
+            name,
+            mode=mode,
+            uid=caller.uid,
+            gid=gid,
+            now_ns=now_ns(),
+            rdev=rdev,
+            target=target,
+            staged=staged,
+            size=len(target or b""),
+        )
 
     async def create(
         self, folder: int, name: bytes, mode: int, flags: int, caller: Caller
@@ -310,10 +335,10 @@ class Vfs(Filesystem):
         node = self._find(folder, name)
         if node is None:
             mode = stat.S_IFREG | (stat.S_IMODE(mode) & ~caller.umask)
-            node = await self._make(folder, name, mode, caller)
+            node, fresh = await self._make_file(folder, name, mode, caller)
             try:
                 # Nothing is there to be cut off, and a cut would take set-group-id away.
-                fh = await self._files.open(node, flags & ~os.O_TRUNC, caller.uid)
+                fh = await self._files.open(node, flags & ~os.O_TRUNC, caller.uid, fresh)
             except BaseException:
                 await self.unlink(folder, name)
                 raise
@@ -330,10 +355,13 @@ class Vfs(Filesystem):
         if stat.S_IFMT(mode) not in _SPECIAL:
             raise failure(errno.EINVAL)
         mode &= ~caller.umask
-        node = await self._make(folder, name, mode, caller, rdev=rdev)
-        if node.staged is not None:
-            self._store.queue(node.ino)
-        return self._introduce(node)
+        if not stat.S_ISREG(mode):
+            return self._introduce(await self._make(folder, name, mode, caller, rdev=rdev))
+        node, fresh = await self._make_file(folder, name, mode, caller)
+        self._store.queue(node.ino)
+        shown = self._introduce(node)
+        await self._files.close(fresh)
+        return shown
 
     async def mkdir(self, folder: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """A new folder."""
@@ -365,6 +393,7 @@ class Vfs(Filesystem):
     async def unlink(self, folder: int, name: bytes) -> None:
         """Take a file's name away. Raises OSError EISDIR, ENOENT."""
         self._writable()
+        await self._store.before_deleting()
         self._folder(folder)
         node = self._entry(folder, name)
         if stat.S_ISDIR(node.mode):
@@ -375,6 +404,7 @@ class Vfs(Filesystem):
     async def rmdir(self, folder: int, name: bytes) -> None:
         """Remove an empty folder. Raises OSError ENOTDIR, ENOTEMPTY, ENOENT."""
         self._writable()
+        await self._store.before_deleting()
         self._folder(folder)
         node = self._entry(folder, name)
         if not stat.S_ISDIR(node.mode):
@@ -390,6 +420,7 @@ class Vfs(Filesystem):
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise failure(errno.EINVAL)
         self._writable()
+        await self._store.before_deleting()
         self._folder(folder)
         if self._folder(new_folder).nlink == 0:
             raise failure(errno.ENOENT)
@@ -462,7 +493,7 @@ class Vfs(Filesystem):
 
     async def release(self, fh: int) -> None:
         """The handle is closed for good."""
-        handle = self._files.release(fh)
+        handle = await self._files.release(fh)
         if handle.was_read and not handle.writable:
             self._render_ahead(handle.entry.ino)
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from fsmount import threads
 from fsmount.codec.deflate import engine
 from fsmount.codec.deflate.deflate import known_answer
 from fsmount.errors import Damaged, FsmountError, ReadOnly, WorkerDied
@@ -42,6 +43,7 @@ from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery.consistency import Consistency
 from fsmount.store.recovery.startup import recover
+from fsmount.threads import Kind
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
 
@@ -231,19 +233,33 @@ class Store:
         self._queued.add(ino)
         self._writing().queue.put(ino)
 
-    async def need_room(self) -> None:
-        """Files are about to grow: on a full disk the room of those that were deleted comes first.
+    async def need_room(self, size: int = 0) -> None:
+        """Files are about to grow by `size` bytes: on a full disk the room of those that were
+        deleted comes first. Where there was much a moment ago, nobody is asked.
 
         Raises OSError ENOSPC while the disk has no room for the reserve: what was given up for
         deleting must not be filled by somebody else.
         """
         self._used = time.monotonic()
-        self._owned()
-        if self._writer is None or (self._reserve.fill() and not self._reserve.is_low):
+        if self._is_lost:
+            self._owned()
+        if self._writer is None or self._reserve.allows(size):
+            return
+        if await threads.call(Kind.ROOM, self._has_room):
             return
         await self._room.make()
-        if not self._reserve.fill():
+        if not await threads.call(Kind.ROOM, self._reserve.fill):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _has_room(self) -> bool:
+        """In a thread. Raises OSError EIO if another process has taken the store over."""
+        self._owned()
+        return self._reserve.has_room()
+
+    async def before_deleting(self) -> None:
+        """A commit that deletes comes: where the disk is full, it gets the reserve."""
+        if self._writer is not None and not self._reserve.allows(0):
+            await threads.call(Kind.ROOM, self._reserve.spend_if_full)
 
     async def make_room(self, enough: int = ENOUGH_BYTES) -> None:
         """Room back as on a full disk, until `enough` bytes are free."""
@@ -269,12 +285,12 @@ class Store:
         """Wait until nothing is pending. Raises OSError EIO if another takes the store over."""
         if self._encoder is None:
             return
-        self._owned()
+        await threads.call(Kind.ROOM, self._owned)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
             await self._encoder.queue.drain()
             nursery.cancel_scope.cancel()
-        self._owned()
+        await threads.call(Kind.ROOM, self._owned)
 
     def _writing(self) -> Encoder:
         if self._encoder is None:
@@ -305,6 +321,7 @@ class Store:
         await self._sound()
         assert self._workers is not None
         repacker = self._repacker(self._workers, at_once=len(os.sched_getaffinity(0)))
+        await self.before_deleting()
         async with self._repacking:
             if encoder.is_idle():
                 encoder.start_afresh()
@@ -316,11 +333,12 @@ class Store:
         """Repack a part: until a file is written or read or `go_on` says no (False), or until
         nothing is left (True). What :mod:`background` says; one at a time. Raises OSError."""
         encoder = self._writing()
-        self._owned()
+        await threads.call(Kind.ROOM, self._owned)
         await self._sound()
         if self._quiet is None:
             make = partial(self._repacker, at_once=1)
             self._quiet = QuietRepack(self.layout, self.index, encoder, make)
+        await self.before_deleting()
         used = self._used
         async with self._repacking:
             return await self._quiet.work(lambda: self._used == used and go_on())
@@ -405,7 +423,7 @@ class Store:
         self, found: Object, target: Location, places: tuple[Location, ...]
     ) -> bytes:
         if found.kind == "raw":
-            return await trio.to_thread.run_sync(jobs.render, target, places, found.sha256, 0)
+            return await threads.call(Kind.ENTRY, jobs.render, target, places, found.sha256, 0)
         await self._ready.wait()
         assert self._workers is not None
         return await self._workers.run(
@@ -414,7 +432,7 @@ class Store:
 
     async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> Kept:
         path = Path(place.pack)
-        entry = await trio.to_thread.run_sync(read_entry, path, place.offset, place.length)
+        entry = await threads.call(Kind.ENTRY, read_entry, path, place.offset, place.length)
         return Kept(self.layout.kept(found.id), found.size, load_sums(entry.payload))
 
     # -- life
@@ -431,6 +449,8 @@ class Store:
             self._budget = self._layer_bytes // (count + 1)
             self._workers = workers
             self._ready.set()
+            if self._writer is not None:
+                self._reserve.asked_before = True
             if self._encoder is not None and self._writer is not None:
                 nursery.start_soon(self._write, self._encoder, self._writer, workers, count)
             await trio.sleep_forever()
@@ -478,10 +498,10 @@ class Store:
             touched, self._queued = self._queued | set(encoder.queue.held()), set()
             try:
                 self._reserve.want(self._packs.largest)
-                self._reserve.fill()
+                await threads.call(Kind.ROOM, self._reserve.fill)
                 if not (touched or self.index.dirty or writer.has_discarded()):
                     continue
-                await trio.to_thread.run_sync(self._force_staged, self._tokens(touched))
+                await threads.call(Kind.FORCE, self._force_staged, self._tokens(touched))
                 await writer.settle()
             except (OSError, FsmountError) as error:
                 self._queued |= touched
@@ -492,8 +512,12 @@ class Store:
         while True:
             await trio.sleep(DURABLE_SECONDS)
             with suppress(OSError):
-                if self._reserve.is_low or self._reserve.is_spent:
+                if await threads.call(Kind.ROOM, self._is_full):
                     await self._room.make()
+
+    def _is_full(self) -> bool:
+        """In a thread."""
+        return self._reserve.is_low or self._reserve.is_spent
 
     def _tokens(self, inodes: set[int]) -> dict[int, bytes]:
         """The staged files of inodes, and the paths of these."""

@@ -18,13 +18,14 @@ PACKAGES: dict[str, set[str]] = {
     "quoting": set(),
     "refused": set(),
     "lru": set(),
+    "threads": set(),
     "codec": {"errors", "folder", "lru"},
     "work": {"codec", "errors", "folder", "lru"},
-    "legacy": {"work", "codec", "errors", "lru"},
-    "store": {"legacy", "work", "codec", "errors", "folder", "refused", "lru"},
-    "mount": {"store", "work", "codec", "errors", "folder", "quoting"},
+    "legacy": {"work", "codec", "errors", "lru", "threads"},
+    "store": {"legacy", "work", "codec", "errors", "folder", "refused", "lru", "threads"},
+    "mount": {"store", "work", "codec", "errors", "folder", "quoting", "threads"},
     # Beside the store: it shares its workers and caches, never its files.
-    "album": {"work", "codec", "errors", "refused"},
+    "album": {"work", "codec", "errors", "refused", "threads"},
     "cli": {"mount", "album", "store", "legacy", "work", "codec", "errors", "folder", "quoting"},
     # The package itself holds the version, for everybody.
     "__init__": set(),

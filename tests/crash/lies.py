@@ -71,7 +71,7 @@ SITES: dict[str, tuple[Any, str, int | None]] = {
     "JPEG entry": (entries, "jpeg_entry", None),
     "large file's entry": (entries, "kept_entry", None),
     "entry appended": (pack, "build_entry", None),
-    "place": (Pack, "append", None),
+    "place": (Pack, "count", None),
     "bytes written": (Disk, "pwrite", 2),  # of entries
 }
 

@@ -14,12 +14,16 @@ from fsmount.mount.session import MountRequest, serve
 from fsmount.mount.unmount import unmount
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
+from fsmount.store.ingest import encoder
 from fsmount.store.packs import pack
 from fsmount.store.store import DEFAULT_CACHE_BYTES
+from tests.e2e import slow_disk
 from tests.support.paths import CHECKOUT
 
 # Set to a number: packs of the serving process are full with so many bytes.
 SEAL_BYTES = "FSMOUNT_TEST_SEAL_BYTES"
+# Set to a number: files of more bytes stay files of their own.
+KEEP_BYTES = "FSMOUNT_TEST_KEEP_BYTES"
 _ROOT = CHECKOUT
 _DEVICE = Path("/dev/fuse")
 
@@ -101,6 +105,8 @@ def _answers(path: Path) -> bool:
 
 def main() -> None:
     pack.SEAL_BYTES = int(os.environ.get(SEAL_BYTES, pack.SEAL_BYTES))
+    encoder.KEEP_BYTES = int(os.environ.get(KEEP_BYTES, encoder.KEEP_BYTES))
+    slow_disk.install()
     store, mountpoint, options, cache_bytes = sys.argv[1:5]
     chosen = dataclasses.replace(parse_options(options), cache_bytes=int(cache_bytes))
     request = MountRequest(Path(store), Path(mountpoint), chosen)

@@ -47,8 +47,12 @@ async def test_a_read_that_stops_at_a_bad_page_is_an_error_not_the_end(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(fd, min(length, 4096 - offset), offset)
 
+    def not_cached(*_: object) -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", pread)
+        patch.setattr(os, "preadv", not_cached)
         with raises(errno.EIO):
             await vfs.read(fh, 0, 10_000)
         assert await vfs.read(fh, 0, 4096) == b"x" * 4096

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.config import make
 from fsmount.store.disk.disk import Disk
@@ -15,6 +16,7 @@ from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
 from fsmount.store.packs.staging import Staging
 from fsmount.store.recovery.startup import recover
+from fsmount.threads import Kind
 
 
 @dataclass
@@ -75,7 +77,10 @@ class FakeStore:
         self.queued.append(ino)
         self._work.set()
 
-    async def need_room(self) -> None:
+    async def need_room(self, size: int = 0) -> None:
+        pass
+
+    async def before_deleting(self) -> None:
         pass
 
     def discard(self, token: int) -> None:
@@ -86,7 +91,7 @@ class FakeStore:
 
     async def durable(self) -> None:
         self.forced += 1
-        await trio.to_thread.run_sync(self.index.force)
+        await threads.call(Kind.FORCE, self.index.force)
 
     async def prefetch(self, ino: int) -> None:
         self.prefetched.append(ino)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 from fsmount.store.disk.disk import Disk
@@ -11,6 +12,9 @@ from fsmount.store.disk.disk import Disk
 RESERVE_BYTES = 1 << 20
 # With so many times as much free the reserve is made as large as it should be.
 _PLENTY = 4
+# Where so many times as much is free, what the disk says of it is believed for so long.
+_ROOMY = 64
+_BELIEVED_S = 1.0
 
 
 class Reserve:
@@ -27,6 +31,9 @@ class Reserve:
         self._disk = disk
         self._wanted = max(RESERVE_BYTES, self._size())
         self._was_low = False
+        # How many bytes may still be written without asking, and until when.
+        self._allowed = 0
+        self._believed_until = 0.0
         self._changing = threading.Lock()
         self.is_spent = not path.exists()
         self.asked_before = False
@@ -38,6 +45,26 @@ class Reserve:
         """
         steps = -(-(size + RESERVE_BYTES // 2) // RESERVE_BYTES)
         self._wanted = max(self._wanted, steps * RESERVE_BYTES)
+
+    def has_room(self) -> bool:
+        """Whether files may grow: the reserve is there, or can be, and more is free besides."""
+        if not self.fill() or self.is_low:
+            self._believed_until = 0.0
+            return False
+        free = self.free()
+        # Others write to this disk, too.
+        if free >= _ROOMY * RESERVE_BYTES:
+            self._allowed = free // 4
+            self._believed_until = time.monotonic() + _BELIEVED_S
+        return True
+
+    def allows(self, size: int) -> bool:
+        """Whether `size` bytes more fit by what :meth:`has_room` found a moment ago, less what
+        was allowed since. Asks no disk; for one task."""
+        if size > self._allowed or time.monotonic() >= self._believed_until:
+            return False
+        self._allowed -= size
+        return True
 
     def fill(self) -> bool:
         """Allocate it where it is missing, if the disk has room; whether it is there.

@@ -8,7 +8,11 @@ from staged to encoded in one transaction, index durable, staged files removed.
 State and who touches it: everything here belongs to the trio task; between awaits nothing else
 changes it. After each await the inode is looked at again: `_unchanged` says whether the body is
 still the one that was taken (same token, not spoilt by a writer). When a commit fails, everything
-appended and not committed is given up (`_epoch` moves on) and encoded anew, into a new pack.
+appended and not committed is given up (`_epoch` moves on) and encoded anew, into a new pack. What
+was under way then waits in the next batch for its turn, so that all of it is queued in order.
+
+Only threads and workers ask the disk. From the moment :meth:`Writer.append` returns until the body
+is in `_batch` nothing awaits: a commit has all that its packs hold.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from pathlib import Path
 
 import trio
 
+from fsmount import threads
 from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.codec.images import images
 from fsmount.codec.png.png import MAX_FILE, NOT_A_PNG
@@ -46,6 +51,7 @@ from fsmount.store.packs.bodies import dump_sums, sum_up
 from fsmount.store.packs.entries import About
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
+from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -184,7 +190,7 @@ class Encoder:
         except Exception as error:
             try:
                 inode = self._staged(ino)
-                if inode is not None and self._is_missing(inode):
+                if inode is not None and await self._is_missing(inode):
                     # Nothing to wait for: a reader is told, the others go on.
                     _log.error("%r: its staged file is missing", self._index.path(ino))
                     self.queue.leave(ino)
@@ -263,16 +269,16 @@ class Encoder:
         if self._staging.has_failed(inode.staged):
             await self._rescue(job)
             return False
-        if await trio.to_thread.run_sync(_is_large, path):
+        if await threads.call(Kind.STAGED, _is_large, path):
             await place.enter()
             return await self._keep(job, path, NOT_A_PNG)
         seen = await self._look(workers, budget, inode, path)
-        same = await trio.to_thread.run_sync(prove.is_staged, path, seen.sha256, seen.size)
+        same = await threads.call(Kind.STAGED, prove.is_staged, path, seen.sha256, seen.size)
         transcoded = await self._transcode(workers, inode, path, seen)
         await place.enter()
         self._streak = self._streak + 1 if seen.picture is not None else 0
         if not self._unchanged(job):
-            return False
+            return self._void(job)
         if not same:
             raise Damaged(path, reason="a worker says another hash")
         there = self._writer.find(seen.sha256, seen.size)
@@ -281,7 +287,7 @@ class Encoder:
             return True
         reason = seen.reason
         if isinstance(transcoded, Transcoded):
-            return self._jpeg(job, seen, transcoded)
+            return await self._jpeg(job, seen, transcoded)
         if transcoded is not None:
             reason = transcoded
         if seen.picture is not None:
@@ -302,8 +308,15 @@ class Encoder:
             return None
         return inode
 
-    def _is_missing(self, inode: Inode) -> bool:
-        return inode.staged is not None and not self._staging.path(inode.staged).exists()
+    async def _is_missing(self, inode: Inode) -> bool:
+        """Whether the staged file of a row is gone, and is still the one of its row."""
+        if inode.staged is None:
+            return False
+        path = self._staging.path(inode.staged)
+        if await threads.call(Kind.STAGED, path.exists):
+            return False
+        now = self._staged(inode.ino)
+        return now is not None and now.staged == inode.staged
 
     def _unchanged(self, job: _Job) -> bool:
         inode = self._staged(job.ino)
@@ -314,22 +327,28 @@ class Encoder:
     async def _rescue(self, job: _Job) -> None:
         """Give a file whose fsync failed another staged file, or set its bytes aside if the kernel
         has not got them any more: what the disk has instead must not be taken for the file."""
-        fresh = await trio.to_thread.run_sync(self._staging.rescue, job.token)
+        found = await threads.call(Kind.STAGED, self._rescued, job.token)
         inode = self._staged(job.ino)
         if inode is None or inode.staged != job.token or not self.queue.is_whole(job.ino):
-            if fresh is not None:
-                self._staging.remove(fresh)
-        elif fresh is None:
-            place = self._staging.set_aside(job.token)
+            if found is not None:
+                await threads.finish(Kind.WRITE, self._staging.remove, found[0])
+        elif found is None:
             what = self._index.path(job.ino)
+            self._staging.condemn(job.token)
+            place = await threads.call(Kind.WRITE, self._staging.set_aside, job.token)
             _log.critical("%r is lost: the disk did not take it; what it has is in %s", what, place)
         else:
             try:
-                self._index.stage(job.ino, fresh, self._staging.size(fresh))
+                self._index.stage(job.ino, *found)
             except BaseException:
-                self._staging.remove(fresh)
+                await threads.finish(Kind.WRITE, self._staging.remove, found[0])
                 raise
             self._writer.discard(job.token)
+
+    def _rescued(self, token: int) -> tuple[int, int] | None:
+        """The token and size of a new staged file, if one could be made. In a thread."""
+        fresh = self._staging.rescue(token)
+        return None if fresh is None else (fresh, self._staging.size(fresh))
 
     async def _look(self, workers: Workers, budget: int, inode: Inode, path: Path) -> Look:
         place = self._index.folder_of(inode.ino)
@@ -345,7 +364,7 @@ class Encoder:
             raise
         except Exception as error:
             reason = _why(error, self._index.path(inode.ino))
-            return await trio.to_thread.run_sync(jobs.look_raw, str(path), reason)
+            return await threads.call(Kind.STAGED, jobs.look_raw, str(path), reason)
         params = seen.picture.recipe.params if seen.picture is not None else None
         if isinstance(params, DeflateParams):
             self._hints[folder] = self._last_hint = params
@@ -389,8 +408,8 @@ class Encoder:
                 raise _CannotEncodeError(_why(error, about.path)) from error
         self._by = encoded.by
         if not self._unchanged(job):
-            return False
-        new = self._writer.append(
+            return self._void(job)
+        new = await self._writer.append(
             encoded.entry,
             about,
             kind=encoded.kind,
@@ -398,6 +417,8 @@ class Encoder:
             needs=encoded.needs,
             layer=encoded.layer,
         )
+        if new is None:
+            return self._void(job)
         data = self._note(seen, plan, encoded, new.id)
         check = self._check(prove.check_frame, new, about, encoded.proof)
         signatures = (geometry, data) if data else None
@@ -418,31 +439,35 @@ class Encoder:
         """What reads an appended entry back; `known` is what it is compared with."""
         return partial(check, self._layout.pack(new.pack), new, *known)
 
-    def _jpeg(self, job: _Job, seen: Look, found: Transcoded) -> bool:
+    async def _jpeg(self, job: _Job, seen: Look, found: Transcoded) -> bool:
         about = self._about(job, seen.sha256, seen.size)
         entry = entries.jpeg_entry(about, found.payload)
-        new = self._writer.append(entry, about, kind=entries.JPEG)
+        new = await self._writer.append(entry, about, kind=entries.JPEG)
+        if new is None:
+            return self._void(job)
         check = self._check(prove.check_whole, new, about, found.proof, images.JXL)
         self._add(_Done(job, new.id, seen.size, new, check))
         return True
 
     async def _raw(self, job: _Job, path: Path, seen: Look, reason: str) -> bool:
-        payload = await trio.to_thread.run_sync(path.read_bytes)
+        payload = await threads.call(Kind.STAGED, path.read_bytes)
         if not self._unchanged(job) or len(payload) != seen.size:
-            return False
+            return self._void(job)
         about = self._about(job, seen.sha256, seen.size)
         entry = entries.raw_entry(about, reason, payload)
-        new = self._writer.append(entry, about, kind="raw", reason=reason)
+        new = await self._writer.append(entry, about, kind="raw", reason=reason)
+        if new is None:
+            return self._void(job)
         check = self._check(prove.check_whole, new, about, seen.sha256)
         self._add(_Done(job, new.id, seen.size, new, check))
         return True
 
     async def _keep(self, job: _Job, path: Path, reason: str) -> bool:
         """A large file becomes a file in raw/: by a hard link, or a copy where there are none."""
-        sums, sha256, size = await trio.to_thread.run_sync(sum_up, path)
-        await trio.to_thread.run_sync(self._staging.force_by_name, job.token)
+        sums, sha256, size = await threads.call(Kind.STAGED, sum_up, path)
+        await threads.call(Kind.FORCE, self._staging.force_by_name, job.token)
         if not self._unchanged(job):
-            return False
+            return self._void(job)
         # Vast sparse files have no hash.
         there = self._writer.find(sha256, size) if sha256 else None
         if there is not None:
@@ -454,29 +479,31 @@ class Encoder:
         entry = entries.kept_entry(about, reason, listed)
         kept = self._layout.kept(about.id)
         try:
-            await self._name_again(path, kept, sums)
-            if not self._unchanged(job):
-                self._disk.unlink(kept)
-                return False
-            self._disk.fsync_folder(self._layout.raw)
-            new = self._writer.append(entry, about, kind="raw", reason=reason)
+            await threads.call(Kind.STAGED, self._name_again, path, kept, sums)
+            new = None
+            if self._unchanged(job):
+                new = await self._writer.append(entry, about, kind="raw", reason=reason)
+            if new is None:
+                await threads.finish(Kind.WRITE, self._disk.unlink, kept)
+                return self._void(job)
         except (OSError, FsmountError):
-            self._disk.unlink(kept)
+            await threads.finish(Kind.WRITE, self._disk.unlink, kept)
             raise
         check = self._check(prove.check_whole, new, about, proof, entries.SUMS)
         self._add(_Done(job, new.id, size, new, check, kept=kept))
         return True
 
-    async def _name_again(self, path: Path, kept: Path, sums: dict[int, bytes]) -> None:
-        """A second name for a file; a copy with these `sums` where there are no hard links."""
+    def _name_again(self, path: Path, kept: Path, sums: dict[int, bytes]) -> None:
+        """A second name for a file; a copy with these `sums` where there are no hard links. It is
+        durable. In a thread."""
         try:
             self._disk.link(path, kept)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            found = await trio.to_thread.run_sync(_copy, self._disk, path, kept)
-            if found != sums:
+            if _copy(self._disk, path, kept) != sums:
                 raise Damaged(kept, reason="the copy has other bytes") from None
+        self._disk.fsync_folder(self._layout.raw)
 
     def _about(self, job: _Job, sha256: bytes, size: int) -> About:
         """What is written of a file, with a new object id."""
@@ -495,6 +522,14 @@ class Encoder:
         self._batch.append(done)
         self.queue.notify()
 
+    def _void(self, job: _Job) -> bool:
+        """What was made of a body is of no use; whether it waits in the next batch: it does if all
+        was given up, to be begun anew behind the files that were before it. Does not await."""
+        if job.epoch == self._epoch:
+            return False
+        self._add(_Done(job, 0, 0, None))
+        return True
+
     async def _commit_for_ever(self, nursery: trio.Nursery) -> None:
         while True:
             while not self._batch:
@@ -509,21 +544,27 @@ class Encoder:
 
     async def _commit_all(self) -> list[_Done]:
         """Commit what is appended; returns that, and what was given up."""
-        void = [done for done in self._batch if done.job.epoch != self._epoch]
-        batch = [done for done in self._batch if done.job.epoch == self._epoch]
-        self._batch = []
+        void = self._take_void()
+        batch, self._batch = self._batch, []
         try:
             if batch:
                 await self._commit(batch)
         except Exception:
             _log.exception("a commit failed; its %d files stay staged", len(batch))
             await self._give_up(batch)
-            return batch + void
+            # Those that joined the next batch meanwhile come behind these.
+            return batch + void + self._take_void()
         try:
             await self._writer.settle()
         except (OSError, FsmountError) as error:
             _log.error("%s; staged files wait until the index is durable", error)
         return batch + void
+
+    def _take_void(self) -> list[_Done]:
+        """Take what was given up out of the next batch."""
+        void = [done for done in self._batch if done.job.epoch != self._epoch]
+        self._batch = [done for done in self._batch if done.job.epoch == self._epoch]
+        return void
 
     def _busy(self) -> bool:
         """Whether more files will join the batch soon."""
@@ -532,9 +573,10 @@ class Encoder:
     async def _commit(self, batch: list[_Done]) -> None:
         """Packs, rows and index of a batch; the staged files of rows that turned may go then."""
         turned: list[int] = []
+        spoilt: list[Path] = []
         await self._prove(batch)
         try:
-            await self._writer.commit(lambda: self._turn(batch, turned))
+            await self._writer.commit(lambda: self._turn(batch, turned, spoilt))
         except Exception:
             # Else a disk that stays broken would be written to again and again.
             for done in batch:
@@ -545,6 +587,14 @@ class Encoder:
         for done in batch:
             self.queue.forgive(done.job.ino)
             self._writer.forget(done.object_id)
+        # The writers that spoilt them write into these very files.
+        await threads.finish(Kind.WRITE, self._unlink, spoilt)
+
+    def _unlink(self, kept: list[Path]) -> None:
+        """Remove files from raw/ that no row names; recovery removes what is left. In a thread."""
+        for path in kept:
+            with suppress(OSError):
+                self._disk.unlink(path)
 
     async def _prove(self, batch: list[_Done]) -> None:
         """Read back all that was appended. Raises what a check does.
@@ -555,23 +605,26 @@ class Encoder:
         for done in batch:
             if done.check is not None:
                 try:
-                    await trio.to_thread.run_sync(done.check)
+                    await threads.call(Kind.ENTRY, done.check)
                 except Exception as error:
                     self.queue.failed(done.job.ino)
                     wrong = error
             if done is batch[-1]:
+                void = self._take_void()
                 batch += self._batch
-                self._batch = []
+                self._batch = void
         if wrong is not None:
             raise wrong
 
-    def _turn(self, batch: list[_Done], turned: list[int]) -> None:
-        """Inside the transaction: objects, and rows from staged to encoded (their tokens)."""
+    def _turn(self, batch: list[_Done], turned: list[int], spoilt: list[Path]) -> None:
+        """Inside the transaction: objects, and rows from staged to encoded (their tokens).
+
+        `spoilt`: what is to go from raw/ then.
+        """
         for done in batch:
             unchanged = self._unchanged(done.job)
             if done.kept is not None and not unchanged:
-                # The writer that spoilt it writes into this very file.
-                self._disk.unlink(done.kept)
+                spoilt.append(done.kept)
                 continue
             if done.new is not None:
                 self._index.add_object(done.new)
@@ -600,11 +653,9 @@ class Encoder:
         """
         self._epoch += 1
         self._planner = Planner()
-        for done in batch + self._batch:
-            if done.kept is not None:
-                with suppress(OSError):
-                    self._disk.unlink(done.kept)
+        kept = [done.kept for done in batch + self._batch if done.kept is not None]
         await self._writer.give_up()
+        await threads.finish(Kind.WRITE, self._unlink, kept)
 
 
 def _why(error: Exception, path: object) -> str:

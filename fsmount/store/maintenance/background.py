@@ -21,12 +21,14 @@ from collections.abc import Callable
 
 import trio
 
+from fsmount import threads
 from fsmount.store.index import Index
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import repack
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack
+from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ class QuietRepack:
                 return False
             self._looked = time.monotonic()
         packs = self._due(look)
-        if not packs or not self._has_room():
+        if not packs or not await threads.call(Kind.ROOM, self._has_room):
             return True
         _log.info("nobody uses the store: repacking %d packs", len(packs))
         workers = Workers(1, preload=(repack.__name__,), nice=_NICE, time_limit=_TIME_LIMIT)
@@ -82,7 +84,7 @@ class QuietRepack:
                 if not go_on():
                     return False
                 self._done.add(number)
-                if not self._has_room():
+                if not await threads.call(Kind.ROOM, self._has_room):
                     break
         return True
 

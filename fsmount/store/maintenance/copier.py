@@ -13,12 +13,14 @@ import zlib
 
 import trio
 
+from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
 from fsmount.store.packs.pack_set import Packs
+from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -58,8 +60,8 @@ class Copier:
         # Entries that are kept twice are read from packs: none may go meanwhile.
         async with self._packs.turn:
             many = self._many(wanted)
-            await trio.to_thread.run_sync(
-                copies.update, self._layout, self._disk, wanted.names, many
+            await threads.call(
+                Kind.PACK, copies.update, self._layout, self._disk, wanted.names, many
             )
 
     def _many(self, wanted: copies.Copies) -> list[Object]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import trio
 
+from fsmount import threads
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.reserve import Reserve
@@ -33,6 +34,7 @@ from fsmount.store.packs import mover
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import SEAL_BYTES, Pack
 from fsmount.store.packs.writer import Writer
+from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ class Room:
                 _log.warning("the disk is full, and not all could be given back: %s", error)
 
     async def _make(self, enough: int) -> None:
-        free = self._reserve.free()
+        free = await threads.call(Kind.ROOM, self._reserve.free)
         if free >= enough or not (free >= self._wanted or self._has_more()):
             return
         # Unless it ends well.
@@ -100,7 +102,7 @@ class Room:
         await self._sound()
         async with self._encoder.halted():
             all_done = await self._give_back(enough)
-        free = self._reserve.free()
+        free = await threads.call(Kind.ROOM, self._reserve.free)
         if free >= enough:
             self._wanted = 0
         elif all_done:
@@ -122,6 +124,7 @@ class Room:
 
     async def _give_back(self, enough: int) -> bool:
         """Whether that was not ended by want of room. Raises OSError, FsmountError."""
+        await threads.call(Kind.ROOM, self._reserve.spend_if_full)
         needed: set[int] = set()
         for some in self._index.needed_by_shown():
             needed |= some
@@ -141,7 +144,7 @@ class Room:
                     _log.error("pack %d keeps its length: %s", number, error)
             await shrinker.finish()
         finally:
-            shrinker.close()
+            await shrinker.close()
         return all_done
 
     def _wasted(self) -> list[int]:
@@ -185,7 +188,8 @@ class Shrinker:
         objects = self._index.objects_in(number)
         end = self._index.packs()[number][0]
         filled = _bytes(objects)
-        while filled < end and self._reserve.free() < enough:
+        while filled < end and await threads.call(Kind.ROOM, self._reserve.free) < enough:
+            await threads.call(Kind.ROOM, self._reserve.spend_if_full)
             # A log that grows would take what is given back.
             self._index.make_room()
             batch = self._tail(objects, filled)
@@ -232,7 +236,7 @@ class Shrinker:
     async def _move(self, number: int, batch: Sequence[Object], end: int) -> None:
         """Move objects out of a pack, and cut it to `end` bytes."""
         entries = {
-            found.id: await trio.to_thread.run_sync(mover.read, self._writer.place(found.id))
+            found.id: await threads.call(Kind.ENTRY, mover.read, self._writer.place(found.id))
             for found in batch
         }
 
@@ -246,9 +250,9 @@ class Shrinker:
         path = self._layout.pack(number)
         async with self._mover.left():
             if end:
-                _cut(self._disk, path, end)
+                await threads.call(Kind.PACK, _cut, self._disk, path, end)
             else:
-                self._disk.unlink(path)
+                await threads.call(Kind.PACK, self._disk.unlink, path)
 
     async def finish(self) -> None:
         """Give all packs that were open or cut their directories. Raises OSError."""
@@ -257,16 +261,17 @@ class Shrinker:
                 continue
             path = self._layout.pack(number)
             try:
-                again = await trio.to_thread.run_sync(Pack, path, number, self._disk, length)
+                again = await threads.call(Kind.PACK, Pack, path, number, self._disk, length)
             except Damaged as error:
                 _log.error("%s; it is left as it is, `fsmount check --full` names the files", error)
             else:
                 self._writer.take(again)
         await self._writer.seal()
 
-    def close(self) -> None:
-        """Close all; what has no directory yet gets it at the next start."""
-        self._writer.close()
+    async def close(self) -> None:
+        """Close all, also when cancelled; what has no directory yet gets it at the next start."""
+        with trio.CancelScope(shield=True):
+            await self._writer.give_up()
 
 
 def _end(objects: Sequence[Object]) -> int:

@@ -25,13 +25,15 @@ Readers and the encoder may be at work meanwhile, but for step 1: see :class:`En
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import trio
 
+from fsmount import threads
 from fsmount.codec.images import images
 from fsmount.errors import FsmountError, WorkerDied
 from fsmount.folder import readable
@@ -45,6 +47,7 @@ from fsmount.store.packs.entries import FRAMES, NO_PAYLOAD, layout_of
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry
 from fsmount.store.packs.writer import Writer
+from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -180,9 +183,8 @@ class Repacker:
             return
         self._index.drop_objects([found.id for found in dropped])
         await self._again.force()
-        for found in dropped:
-            if found.is_kept:
-                self._disk.unlink(self._layout.kept(found.id))
+        kept = [self._layout.kept(found.id) for found in dropped if found.is_kept]
+        await threads.call(Kind.PACK, self._unlink, kept)
         self.summary.dropped += len(dropped)
         # A copy that still has them would have a repair look for them.
         self._again.packs.copies_due.set()
@@ -236,7 +238,7 @@ class Repacker:
             needs = tuple(map(self._fresh.place, found.needs))
             with suppress(WorkerDied):
                 return await self._workers.run(recode, place, needs, found.sha256, self._budget)
-        return await trio.to_thread.run_sync(mover.read, place)
+        return await threads.call(Kind.ENTRY, mover.read, place)
 
     async def _move(self, batch: list[Object], entries: dict[int, Entry]) -> None:
         """Write the entries of a batch and commit; packs without objects go then."""
@@ -247,8 +249,12 @@ class Repacker:
         self.summary.smaller += sum(new.length < old.length for old, new in pairs)
         if emptied:
             async with self._mover.left():
-                for number in emptied:
-                    self._disk.unlink(self._layout.pack(number))
+                await threads.call(Kind.PACK, self._unlink, map(self._layout.pack, emptied))
+
+    def _unlink(self, paths: Iterable[Path]) -> None:
+        """In a thread."""
+        for path in paths:
+            self._disk.unlink(path)
 
     def _turn(self, moved: Sequence[Object], emptied: list[int]) -> None:
         """Inside the transaction: rows of packs; what is emptied goes to `emptied`."""

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
+from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import pread
 from fsmount.store.disk.holes import data_parts
+from fsmount.threads import Kind
 
 SEGMENT_BYTES = 1 << 20
 # Holes beyond this many bytes are not hashed as zeros for the hash of the whole file.
@@ -47,19 +51,29 @@ class Kept:
         self._path = path
         self._sums = sums
         self._last: tuple[int, bytes] = (-1, b"")
+        # A kernel that reads ahead asks for parts of one segment at a time.
+        self._reading = trio.Lock()
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`; raises :class:`Damaged`."""
+        """Up to `length` bytes at `offset`; raises :class:`Damaged`. Reads in a thread."""
         end = min(offset + length, self.size)
         parts = []
         while offset < end:
             number, start = divmod(offset, SEGMENT_BYTES)
-            part = self._segment(number)[start : start + end - offset]
+            part = (await self._segment_at(number))[start : start + end - offset]
             if not part:
                 raise Damaged(self._path, reason="cut off")
             parts.append(part)
             offset += len(part)
         return b"".join(parts)
+
+    async def _segment_at(self, number: int) -> bytes:
+        """A segment; read once for all who ask for it at a time."""
+        last = self._last
+        if last[0] == number:
+            return last[1]
+        async with self._reading:
+            return await threads.call(Kind.READ, self._segment, number)
 
     def verify(self) -> None:
         """Read all of it that is no hole, and its end; raises :class:`Damaged`."""
@@ -74,8 +88,9 @@ class Kept:
             self._segment(number)
 
     def _segment(self, number: int) -> bytes:
-        if self._last[0] == number:
-            return self._last[1]
+        last = self._last
+        if last[0] == number:
+            return last[1]
         try:
             with self._path.open("rb", buffering=0) as file:
                 data = pread(file.fileno(), SEGMENT_BYTES, number * SEGMENT_BYTES)

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import trio
-
+from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
 from fsmount.store.packs.writer import Writer
+from fsmount.threads import Kind
 
 
 class Mover:
@@ -38,10 +38,8 @@ class Mover:
         moved: list[Object] = []
         try:
             for found in batch:
-                moved.append(self._writer.append_again(found, entries[found.id]))
-                # A mount answers in between.
-                await trio.lowlevel.checkpoint()
-            await trio.to_thread.run_sync(self._compare, moved, entries)
+                moved.append(await self._writer.append_again(found, entries[found.id]))
+            await threads.call(Kind.ENTRY, self._compare, moved, entries)
             await self._writer.commit(lambda: self._turn(moved, rows))
         except BaseException:
             await self._writer.give_up()

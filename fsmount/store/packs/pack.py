@@ -281,6 +281,13 @@ class Pack:
 
     def append(self, entry: Entry) -> tuple[int, int]:
         """Write an entry behind the others, not yet durable: (offset, length)."""
+        return self.count(*self.write(entry))
+
+    def write(self, entry: Entry) -> tuple[list[Member], int]:
+        """The first half of :meth:`append`, which may wait for the disk: members and length.
+
+        Nothing counts yet. Nobody writes to the pack or cuts it meanwhile.
+        """
         data = build_entry(entry)
         offset = self.length
         if self._has_directory:
@@ -291,10 +298,15 @@ class Pack:
         except OSError:
             self._disk.ftruncate(self._fd, offset)
             raise
-        for member in _members(data):
-            self._members.append(replace(member, offset=offset + member.offset))
-        self.length += len(data)
-        return offset, len(data)
+        members = [replace(each, offset=offset + each.offset) for each in _members(data)]
+        return members, len(data)
+
+    def count(self, members: list[Member], length: int) -> tuple[int, int]:
+        """The second half: what was written counts from now on. (offset, length)."""
+        offset = self.length
+        self._members += members
+        self.length += length
+        return offset, length
 
     def write_directory(self) -> None:
         """Put a central directory behind the entries, so that any unzip opens the file."""

@@ -53,6 +53,8 @@ class Staging:
         self._lock = threading.Lock()
         # Tokens whose names the folder may not have on the disk yet.
         self._unforced = set(self.tokens())
+        # Nobody may open these any more.
+        self._condemned: set[int] = set()
         # Token -> errno of the fsync that failed.
         self._failed: dict[int, int] = {}
         # One fsync of a file at a time: the kernel reports a failure to one of those who ask.
@@ -76,15 +78,22 @@ class Staging:
 
     def create(self) -> int:
         """A new empty staged file; its token."""
+        token, fd = self.create_open()
+        self._disk.close(fd)
+        return token
+
+    def create_open(self) -> tuple[int, int]:
+        """As :meth:`create`: the token, and a descriptor to read and write."""
         with self._lock:
             token = self._next
             self._next += 1
             self._unforced.add(token)
-        self._disk.close(self._disk.create(self.path(token)))
-        return token
+        return token, self._disk.create(self.path(token))
 
     def open(self, token: int, flags: int = os.O_RDWR) -> int:
-        """A descriptor on a staged file."""
+        """A descriptor on a staged file. Raises OSError, FileNotFoundError if it was condemned."""
+        if token in self._condemned:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path(token)))
         return self._disk.open(self.path(token), flags)
 
     def size(self, token: int) -> int:
@@ -191,6 +200,10 @@ class Staging:
             self.force(fresh, target)
         finally:
             self._disk.close(target)
+
+    def condemn(self, token: int) -> None:
+        """From now on nobody opens a file that is about to be set aside. Asks no disk."""
+        self._condemned.add(token)
 
     def set_aside(self, token: int) -> Path:
         """Move a file that must not be believed to ``lost/``, where people may look at it."""

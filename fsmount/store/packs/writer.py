@@ -7,6 +7,9 @@ appended and not committed is given up, and what comes next goes to a new pack.
 A store has two writers, each with an open pack of its own: one of new objects, one of entries that
 repack has written. So a pack that repack wrote has no others, and what one writer gives up is
 nothing of the other's. They commit in turn (:class:`Packs`).
+
+Threads write; the trio task counts. An entry counts from the moment :meth:`Writer.append` returns:
+until then it is behind the pack's end, and no commit takes it for its own.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import replace
 
 import trio
 
+from fsmount import threads
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
@@ -26,6 +30,7 @@ from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, Pack
 from fsmount.store.packs.pack_set import Packs
 from fsmount.store.packs.staging import Staging
+from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +58,11 @@ class Writer:
         # Given up, and to be closed by whoever holds the lock `Packs.turn`.
         self._given_up: list[Pack] = []
         self._appended: dict[int, Object] = {}
+        # Held while a thread writes an entry, or makes the pack for it. Never together with
+        # `Packs.turn`.
+        self._putting = trio.Lock()
+        # How often all was given up.
+        self._epoch = 0
         self._removable: list[int] = []
 
     # -- objects
@@ -85,7 +95,7 @@ class Writer:
                 return new.id
         return self._index.find_object(sha256, size)
 
-    def append(
+    async def append(
         self,
         entry: Entry,
         about: About,
@@ -95,9 +105,16 @@ class Writer:
         needs: tuple[int, ...] = (),
         layer: tuple[int, ...] = (),
         reason: str | None = None,
-    ) -> Object:
-        """Write an entry; from now on its object can be read and taken tiles from."""
-        pack, offset, length = self._put(entry)
+    ) -> Object | None:
+        """Write an entry; from now on its object can be read and taken tiles from.
+
+        None if all was given up meanwhile. Between what makes it count and the return there is no
+        await.
+        """
+        place = await self._put(entry)
+        if place is None:
+            return None
+        pack, offset, length = place
         new = Object(
             id=about.id,
             kind=kind,
@@ -115,12 +132,20 @@ class Writer:
         return new
 
     def next_pack(self) -> str:
-        """The path of the pack that the next entry goes to, unless it gets full before."""
-        return str(self._layout.pack(self._writable_pack().number))
+        """The path of the pack that the next entry goes to, unless it gets full or another writer
+        begins one before. Makes none."""
+        old = self._pack
+        number = self.packs.newest + 1 if old is None or old.full else old.number
+        return str(self._layout.pack(number))
 
-    def append_again(self, found: Object, entry: Entry) -> Object:
-        """Write another entry of an object, which is read there from now on."""
-        pack, offset, length = self._put(entry)
+    async def append_again(self, found: Object, entry: Entry) -> Object:
+        """Write another entry of an object, which is read there from now on.
+
+        Nobody gives up meanwhile.
+        """
+        place = await self._put(entry)
+        assert place is not None
+        pack, offset, length = place
         moved = replace(found, pack=pack, offset=offset, length=length)
         self._appended[moved.id] = moved
         return moved
@@ -136,9 +161,10 @@ class Writer:
         and :meth:`is_open` until then. Raises what the disk or the index raises: the packs are
         given up then, and the next start finishes them.
         """
-        if self._pack is not None and self._pack.length:
-            self._full_packs.append(self._pack)
-            self._pack = None
+        async with self._putting:
+            if self._pack is not None and self._pack.length:
+                self._full_packs.append(self._pack)
+                self._pack = None
         async with self.packs.turn:
             # Looked up under the lock: whoever had it may have finished some of them.
             waiting = {new.pack for new in self._appended.values()}
@@ -149,28 +175,49 @@ class Writer:
                 await self._commit({pack: pack.length for pack in full}, full, lambda: None)
             except BaseException:
                 # A failed fsync must not be repeated on the same file.
-                self._drop(full)
+                await self._drop(full)
                 raise
 
     def is_open(self, number: int) -> bool:
         """Whether more may come to a pack, or has come and is not committed."""
         return any(pack.number == number for pack in self._packs())
 
-    def _put(self, entry: Entry) -> tuple[int, int, int]:
-        pack = self._writable_pack()
-        offset, length = pack.append(entry)
+    async def _put(self, entry: Entry) -> tuple[int, int, int] | None:
+        """Pack, offset and length of an entry; None if all was given up meanwhile."""
+        epoch = self._epoch
+        async with self._putting:
+            if epoch != self._epoch:
+                return None
+            pack = await self._writable_pack()
+            if epoch != self._epoch:
+                return None
+            written = await threads.call(Kind.PACK, pack.write, entry)
+            if epoch != self._epoch:
+                return None
+            offset, length = pack.count(*written)
         self.packs.largest = max(self.packs.largest, length)
         return pack.number, offset, length
 
-    def _writable_pack(self) -> Pack:
-        """The pack for the next entry: a new one where the last is full or was given up."""
-        if self._pack is None or self._pack.full:
-            number = self.packs.newest + 1
-            fresh = Pack(self._layout.pack(number), number, self._disk, 0)
-            if self._pack is not None:
-                self._full_packs.append(self._pack)
-            self._pack, self.packs.newest = fresh, number
-        return self._pack
+    async def _writable_pack(self) -> Pack:
+        """The pack for the next entry: a new one where the last is full or was given up.
+
+        The caller holds `_putting`.
+        """
+        if self._pack is not None and not self._pack.full:
+            return self._pack
+        # The other writer may begin one meanwhile.
+        number = self.packs.newest = self.packs.newest + 1
+        try:
+            path = self._layout.pack(number)
+            fresh = await threads.call(Kind.PACK, Pack, path, number, self._disk, 0)
+        except BaseException:
+            if self.packs.newest == number:
+                self.packs.newest -= 1
+            raise
+        if self._pack is not None:
+            self._full_packs.append(self._pack)
+        self._pack = fresh
+        return fresh
 
     def _packs(self) -> list[Pack]:
         """All packs that have entries not committed yet, or may get some."""
@@ -201,9 +248,9 @@ class Writer:
         """Force packs, of which `full` are finished, and commit. The caller holds `Packs.turn`:
         nobody else closes one of them."""
         for pack in full:
-            pack.write_directory()
+            await threads.call(Kind.PACK, pack.write_directory)
         for pack in lengths:
-            await trio.to_thread.run_sync(pack.fsync)
+            await threads.call(Kind.FORCE, pack.fsync)
         with self._index.transaction():
             for pack, length in lengths.items():
                 if length:
@@ -213,7 +260,7 @@ class Writer:
         self._full_packs = [pack for pack in self._full_packs if pack not in full]
         for pack in full:
             with suppress(OSError):
-                pack.close()
+                await threads.finish(Kind.PACK, pack.close)
 
     def forget(self, object_id: int) -> None:
         """The object's row is there, or never will be: it needs not be remembered here any more."""
@@ -222,15 +269,20 @@ class Writer:
     async def give_up(self) -> None:
         """Forget what was appended and not committed, and write to a new pack from here on.
 
-        No commit of this writer is under way; :meth:`seal` may be. Cancelled, it leaves packs open
-        until it is called again, or :meth:`close`.
+        No commit of this writer is under way; :meth:`seal` and :meth:`append` may be. Cancelled, it
+        leaves packs open until it is called again, or :meth:`close`.
         """
         self._appended.clear()
+        self._epoch += 1
         # Before the first await: nothing commits what these packs might still get.
         self._leave_packs()
+        async with self._putting:
+            # No thread writes to them any more.
+            pass
         async with self.packs.turn:
+            packs, self._given_up = self._given_up, []
             try:
-                self._close_given_up()
+                await self._put_away(packs)
             except Exception:
                 _log.exception("not all of it could be cut back; the next start does it")
 
@@ -238,14 +290,25 @@ class Writer:
         self._given_up += self._packs()
         self._full_packs, self._pack = [], None
 
-    def _drop(self, packs: list[Pack]) -> None:
-        """Close packs that could not be finished. The caller holds `Packs.turn`."""
+    async def _drop(self, packs: list[Pack]) -> None:
+        """Close packs that could not be finished. The caller holds `Packs.turn`, and nothing is
+        appended to them."""
+        # Those that were given up since are closed by who did that: a thread may write to them.
+        left = [pack for pack in self._full_packs if pack in packs]
         self._full_packs = [pack for pack in self._full_packs if pack not in packs]
-        self._given_up += [pack for pack in packs if pack not in self._given_up]
         try:
-            self._close_given_up()
+            await self._put_away(left)
         except Exception:
             _log.exception("the next start finishes them")
+
+    async def _put_away(self, packs: list[Pack]) -> None:
+        """Cut packs to what is committed and close them. The caller holds `Packs.turn`."""
+        try:
+            committed = self._index.packs()
+        except BaseException:
+            await threads.finish(Kind.PACK, _close, packs)
+            raise
+        await threads.finish(Kind.PACK, self._cut_and_close, packs, committed)
 
     # -- durability
 
@@ -261,18 +324,22 @@ class Writer:
         """Make all commits so far survive a power cut. Raises OSError."""
         if self._index.suspect:
             self._index.rewrite()
-        await trio.to_thread.run_sync(self._index.force)
+        await threads.call(Kind.FORCE, self._index.force)
 
     async def settle(self) -> None:
         """A durability point; staged files go that no row names any more. Raises OSError."""
         going, self._removable = self._removable, []
         try:
             await self.force()
-            while going:
-                self._staging.remove(going[-1])
-                going.pop()
+            await threads.call(Kind.WRITE, self._remove, going)
         finally:
             self._removable += going
+
+    def _remove(self, going: list[int]) -> None:
+        """Remove staged files; those that are left are in `going`. In a thread."""
+        while going:
+            self._staging.remove(going[-1])
+            going.pop()
 
     def abandon(self) -> None:
         """Close the packs and leave them as they are: the store is another process's."""
@@ -288,23 +355,34 @@ class Writer:
         self._close_given_up()
 
     def _close_given_up(self) -> None:
-        """Cut packs to what is committed and close them. A pack that was finished is left alone."""
-        packs = [pack for pack in self._given_up if not pack.is_closed]
-        self._given_up = []
+        packs, self._given_up = self._given_up, []
+        committed: dict[int, tuple[int, bool]] | None = None
         try:
             committed = self._index.packs()
-            for pack in packs:
-                length = committed.get(pack.number, (0, False))[0]
-                try:
-                    _finish(pack, length)
-                    if not length:
-                        self._disk.unlink(pack.path)
-                except OSError as error:
-                    _log.error("%s: %s; the next start cuts it back", pack.path, error)
         finally:
-            for pack in packs:
-                with suppress(OSError):
-                    pack.close()
+            if committed is None:
+                _close(packs)
+        self._cut_and_close(packs, committed)
+
+    def _cut_and_close(self, packs: list[Pack], committed: dict[int, tuple[int, bool]]) -> None:
+        """Cut packs to what is committed and close them. One that was finished is left alone."""
+        for pack in packs:
+            if pack.is_closed:
+                continue
+            length = committed.get(pack.number, (0, False))[0]
+            try:
+                _finish(pack, length)
+                if not length:
+                    self._disk.unlink(pack.path)
+            except OSError as error:
+                _log.error("%s: %s; the next start cuts it back", pack.path, error)
+        _close(packs)
+
+
+def _close(packs: list[Pack]) -> None:
+    for pack in packs:
+        with suppress(OSError):
+            pack.close()
 
 
 def _finish(pack: Pack, length: int) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
+from fsmount import threads
 from fsmount.errors import Damaged, NeedsExtra
 from fsmount.folder import readable
 from fsmount.store import contents
@@ -26,6 +27,7 @@ from fsmount.store.packs.pack import read_entry, scan
 from fsmount.store.packs.staging import writer_of
 from fsmount.store.store import Store
 from fsmount.store.transfer.tree import SLICE
+from fsmount.threads import Kind
 
 # Objects that are rendered at the same time.
 _AT_ONCE = 4
@@ -394,7 +396,7 @@ async def _read_entry(store: Store, found: Object) -> None:
         now = store.index.object(found.id)
         place = store.layout.pack(now.pack)
         try:
-            await trio.to_thread.run_sync(read_entry, place, now.offset, now.length)
+            await threads.call(Kind.ENTRY, read_entry, place, now.offset, now.length)
         except Damaged:
             if store.index.object(found.id).pack == now.pack:
                 raise

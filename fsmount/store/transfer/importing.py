@@ -25,6 +25,7 @@ from pathlib import Path
 
 import trio
 
+from fsmount import threads
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.pictures import same_picture
@@ -44,6 +45,7 @@ from fsmount.store.transfer.tree import (
     slices,
     walk,
 )
+from fsmount.threads import Kind
 
 # Staged files an import may run ahead of the encoder, so that staging does not grow without end.
 _AHEAD = 48
@@ -189,7 +191,7 @@ class Importer:
             if data is None:
                 self._check_room(item)
             token = staging.create()
-            size, stamp = await trio.to_thread.run_sync(self._copy, item, token, data)
+            size, stamp = await threads.call(Kind.WRITE, self._copy, item, token, data)
             if stamp != _stamp(item.info):
                 why = "it changed while it was read; import it again"
                 self.summary.problems.append((str(item.source), why))
@@ -402,7 +404,7 @@ class Importer:
         if not stat.S_ISREG(inode.mode):
             return False
         stored = b"".join([part async for part in slices(self._store, inode.ino)])
-        return stored == data or await trio.to_thread.run_sync(same_picture, stored, data)
+        return stored == data or await threads.call(Kind.STAGED, same_picture, stored, data)
 
     async def _difference(self, item: Item, inode: Inode) -> str | None:
         """What keeps a source from being deleted."""

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from fsmount import threads
 from fsmount.errors import FsmountError
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.pictures import same_picture
@@ -17,6 +18,7 @@ from fsmount.legacy.runs import shown
 from fsmount.store.store import Store
 from fsmount.store.transfer.exporting import below
 from fsmount.store.transfer.tree import SLICE, Item, Progress, Summary, find, same, slices, walk
+from fsmount.threads import Kind
 
 _AT_ONCE = 4
 _ARCHIVE_BYTES = 128 << 20
@@ -98,7 +100,7 @@ class InFolder:
         """See :class:`Other`."""
         with self._path(path).open("rb", buffering=0) as file:
             # The mount may be served by this machine's slowest disk: others go on meanwhile.
-            while data := await trio.to_thread.run_sync(file.read, SLICE):
+            while data := await threads.call(Kind.READ, file.read, SLICE):
                 yield data
 
     def below(self, path: bytes) -> Iterator[tuple[bytes, int]]:
@@ -186,7 +188,7 @@ class Verifier:
             return None if alike else f"another target or device in {where}"
         if whole is not None:
             there = b"".join([data async for data in self._other.slices(target)])
-            alike = there == whole or await trio.to_thread.run_sync(same_picture, there, whole)
+            alike = there == whole or await threads.call(Kind.STAGED, same_picture, there, whole)
             return None if alike else f"another picture in {where}"
         with item.source.open("rb") as file:
             async for data in self._other.slices(target):

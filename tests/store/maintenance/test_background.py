@@ -308,7 +308,8 @@ async def test_what_is_appended_while_a_commit_waits_for_its_turn_does_not_count
         async with trio.open_nursery() as nursery, store._packs.turn:
             for number in (1, 2):
                 about = About(number, "a", 0, bytes(32), 1)
-                new = writer.append(raw_entry(about, "", b"x"), about, kind="raw")
+                new = await writer.append(raw_entry(about, "", b"x"), about, kind="raw")
+                assert new is not None
                 ends.append(new.offset + new.length)
                 if number == 1:
                     nursery.start_soon(writer.commit, lambda: None)
@@ -432,13 +433,14 @@ class Counted:
         self.stored = self.again = 0
         append, again = Writer.append, Writer.append_again
 
-        def first(writer: Writer, *args: Any, **more: Any) -> Object:
-            new = append(writer, *args, **more)
+        async def first(writer: Writer, *args: Any, **more: Any) -> Object | None:
+            new = await append(writer, *args, **more)
+            assert new is not None
             self.stored += new.length
             return new
 
-        def other(writer: Writer, *args: Any) -> Object:
-            moved = again(writer, *args)
+        async def other(writer: Writer, *args: Any) -> Object:
+            moved = await again(writer, *args)
             self.again += moved.length
             return moved
 

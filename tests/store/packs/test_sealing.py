@@ -142,12 +142,19 @@ class Parts:
         self.writer = Writer(self.layout, self.index, staging, self.disk, self.packs, None)
         self._next = 1
 
-    def append(self, size: int = 100) -> Object:
+    async def append(self, size: int = 100) -> Object:
+        new = await self.try_append(size)
+        assert new is not None
+        return new
+
+    async def try_append(self, size: int) -> Object | None:
+        """None: all was given up meanwhile."""
         number = self._next
         self._next += 1
         data = random.Random(number).randbytes(size)
         about = About(number, "a", 1, bytes(32), size)
-        return self.writer.append(raw_entry(about, "test", data), about, kind="raw", reason="test")
+        entry = raw_entry(about, "test", data)
+        return await self.writer.append(entry, about, kind="raw", reason="test")
 
     async def commit(self, *objects: Object) -> None:
         def rows() -> None:
@@ -182,9 +189,9 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
 
 
 async def test_a_seal_while_a_commit_waits_for_its_turn(parts: Parts) -> None:
-    first = parts.append()
+    first = await parts.append()
     await parts.commit(first)
-    second = parts.append()
+    second = await parts.append()
     async with trio.open_nursery() as nursery, parts.packs.turn:
         nursery.start_soon(parts.commit, second)
         await wait_all_tasks_blocked()
@@ -192,19 +199,19 @@ async def test_a_seal_while_a_commit_waits_for_its_turn(parts: Parts) -> None:
         await wait_all_tasks_blocked()
     # The commit finishes the pack, which has an entry of it.
     assert parts.sealed() == {1: True}
-    third = parts.append()
+    third = await parts.append()
     await parts.commit(third)
     assert parts.sealed() == {1: True, 2: False}
     parts.verdict(first, second, third)
 
 
 async def test_a_commit_while_a_seal_waits_for_its_turn(parts: Parts) -> None:
-    first = parts.append()
+    first = await parts.append()
     await parts.commit(first)
     async with trio.open_nursery() as nursery, parts.packs.turn:
         nursery.start_soon(parts.writer.seal)
         await wait_all_tasks_blocked()
-        second = parts.append()
+        second = await parts.append()
         nursery.start_soon(parts.commit, second)
         await wait_all_tasks_blocked()
     assert second.pack == 2
@@ -214,7 +221,7 @@ async def test_a_commit_while_a_seal_waits_for_its_turn(parts: Parts) -> None:
 
 async def test_a_commit_that_noted_a_pack_which_is_sealed_before_it(parts: Parts) -> None:
     """The open pack has nothing new; what the commit is about lies in another one."""
-    first = parts.append()
+    first = await parts.append()
     await parts.commit(first)
     async with trio.open_nursery() as nursery, parts.packs.turn:
         nursery.start_soon(parts.writer.seal)
@@ -229,11 +236,11 @@ async def test_a_pack_that_gets_full_while_a_commit_waits(
 ) -> None:
     """What came after the commit was asked for counts with the next one."""
     monkeypatch.setattr(packs, "SEAL_BYTES", 500)
-    first = parts.append()
+    first = await parts.append()
     async with trio.open_nursery() as nursery, parts.packs.turn:
         nursery.start_soon(parts.commit, first)
         await wait_all_tasks_blocked()
-        second, third = parts.append(400), parts.append()
+        second, third = await parts.append(400), await parts.append()
     assert (second.pack, third.pack) == (1, 2)
     assert parts.sealed() == {1: False}
     assert parts.index.packs()[1][0] == first.length
@@ -243,13 +250,13 @@ async def test_a_pack_that_gets_full_while_a_commit_waits(
 
 
 async def test_a_pack_with_entries_that_wait_for_a_commit_stays_open(parts: Parts) -> None:
-    first = parts.append()
+    first = await parts.append()
     await parts.commit(first)
-    second = parts.append()
+    second = await parts.append()
     await parts.writer.seal()
     assert parts.writer.is_open(1)
     assert parts.sealed() == {1: False}
-    third = parts.append()
+    third = await parts.append()
     assert (second.pack, third.pack) == (1, 2)
     await parts.commit(second, third)
     assert parts.sealed() == {1: True, 2: False}
@@ -259,14 +266,14 @@ async def test_a_pack_with_entries_that_wait_for_a_commit_stays_open(parts: Part
 
 @pytest.mark.parametrize("call", ["give up", "commit", "seal"])
 async def test_nothing_closes_a_pack_that_a_thread_forces(parts: Parts, call: str) -> None:
-    first = parts.append()
+    first = await parts.append()
     await parts.commit(first)
     parts.disk.held = threading.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer.seal)
         while not parts.disk.forcing.is_set():
             await trio.sleep(0.001)
-        second = parts.append()
+        second = await parts.append()
         if call == "give up":
             nursery.start_soon(parts.writer.give_up)
         elif call == "commit":
@@ -284,7 +291,7 @@ async def test_nothing_closes_a_pack_that_a_thread_forces(parts: Parts, call: st
 
 
 async def test_a_seal_whose_fsync_failed_is_not_tried_again(parts: Parts) -> None:
-    first = parts.append()
+    first = await parts.append()
     await parts.commit(first)
     parts.disk.calls.clear()
     parts.disk.fail_once("fsync")
@@ -292,7 +299,7 @@ async def test_a_seal_whose_fsync_failed_is_not_tried_again(parts: Parts) -> Non
         await parts.writer.seal()
     parts.disk.hook = lambda call, what: 0
     await parts.writer.seal()
-    second = parts.append()
+    second = await parts.append()
     await parts.commit(second)
     assert second.pack == 2
     assert parts.sealed() == {1: False, 2: False}
@@ -301,13 +308,13 @@ async def test_a_seal_whose_fsync_failed_is_not_tried_again(parts: Parts) -> Non
 
 async def test_what_was_given_up_is_closed_by_the_next_who_may(parts: Parts) -> None:
     """The one who gives up is cancelled while somebody else has the lock."""
-    first = parts.append()
+    first = await parts.append()
     async with parts.packs.turn:
         with trio.CancelScope() as scope:
             scope.cancel()
             await parts.writer.give_up()
     assert not parts.writer.is_open(first.pack)
-    second = parts.append()
+    second = await parts.append()
     assert second.pack == first.pack + 1
     await parts.commit(second)
     parts.verdict(second)
@@ -317,7 +324,7 @@ async def test_what_was_given_up_is_closed_by_the_next_who_may(parts: Parts) -> 
 async def test_an_index_that_cannot_be_read_leaves_no_descriptor(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = parts.append()
+    first = await parts.append()
 
     def fail() -> None:
         raise OSError(errno.EIO, "told to fail")
@@ -325,7 +332,7 @@ async def test_an_index_that_cannot_be_read_leaves_no_descriptor(
     with monkeypatch.context() as patch:
         patch.setattr(parts.index, "packs", fail)
         await parts.writer.give_up()
-        parts.append()
+        await parts.append()
         with pytest.raises(OSError):
             parts.writer.close()
     assert parts.disk.files == {}
@@ -362,7 +369,9 @@ async def test_appends_commits_and_seals_in_any_order(
 
     async with trio.open_nursery() as nursery:
         for _ in range(60):
-            waiting.append(parts.append(chance.randrange(400)))
+            new = await parts.try_append(chance.randrange(400))
+            if new is not None:
+                waiting.append(new)
             doing = chance.choices(
                 [None, commit, give_up, copy, parts.writer.seal], [4, 3, 1, 2, 3]
             )[0]
