@@ -16,7 +16,7 @@ from fsmount.mount.store_fs import Vfs
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.index import Index
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer, large, retries
 from tests.support.calls import mount
 from tests.support.encoding import Inline, forget_caches
 from tests.support.fake_store import FakeStore
@@ -52,8 +52,8 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Inline, "before", staticmethod(at_once))
     monkeypatch.setattr(store_module, "Workers", Inline)
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
-    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files over 5,000 bytes are large."""
-    monkeypatch.setattr(encoder, "KEEP_BYTES", 5000)
+    monkeypatch.setattr(large, "KEEP_BYTES", 5000)
 
 
 @pytest.fixture

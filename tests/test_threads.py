@@ -25,7 +25,7 @@ from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer, large
 from fsmount.store.maintenance import background
 from fsmount.store.packs import bodies, pack
 from fsmount.store.store import Store
@@ -366,8 +366,8 @@ def _files() -> dict[bytes, bytes]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small packs, small files in raw/, durability points all the time."""
-    monkeypatch.setattr(encoder, "KEEP_BYTES", 20_000)
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(large, "KEEP_BYTES", 20_000)
+    monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
     monkeypatch.setattr(pack, "SEAL_BYTES", 10_000)
     monkeypatch.setattr(background, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(background, "_FREE_PACKS", 0)

@@ -38,8 +38,9 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.frames.planner import Planner
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import encoder
-from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.ingest import retries
+from fsmount.store.ingest.committer import Committer
+from fsmount.store.ingest.retries import Retries
 from fsmount.store.packs import entries, pack
 from fsmount.store.packs.pack import Pack
 from fsmount.store.store import Store
@@ -246,14 +247,14 @@ def one(site: str, at: int, forever: bool, seed: int) -> tuple[str, str, int]:
     """(what was wrong, what became of the lie, calls of the site) of one fault."""
     liar = Liar(site, at, forever, random.Random(seed))
     tried: list[int] = []
-    failed, give_up = Encoder._failed, Encoder._give_up
+    failed, give_up = Retries.failed, Committer._give_up
 
-    def note(self: Encoder, ino: int, error: Exception) -> None:
+    def note(self: Retries, ino: int, error: Exception) -> None:
         tried.append(ino)
         failed(self, ino, error)
 
-    async def note_all(self: Encoder, batch: list[Any]) -> None:
-        tried.extend(done.job.ino for done in batch)
+    async def note_all(self: Committer, batch: list[Any]) -> None:
+        tried.extend(done.claim.ino for done in batch)
         await give_up(self, batch)
 
     rendering = Rendering()
@@ -261,8 +262,8 @@ def one(site: str, at: int, forever: bool, seed: int) -> tuple[str, str, int]:
         root = Path(scratch) / "store"
         shutil.copytree(base(), root)
         with ExitStack() as stack:
-            stack.enter_context(mock.patch.object(Encoder, "_failed", note))
-            stack.enter_context(mock.patch.object(Encoder, "_give_up", note_all))
+            stack.enter_context(mock.patch.object(Retries, "failed", note))
+            stack.enter_context(mock.patch.object(Committer, "_give_up", note_all))
             stack.enter_context(liar.lying())
             try:
                 trio.run(_fill, root, after())
@@ -328,7 +329,7 @@ def _prepare() -> None:
     quiet()
     small_limits()
     # A file that fails for good takes those under way with it: they need time between its tries.
-    encoder._RETRY_SECONDS = 0.05
+    retries._RETRY_SECONDS = 0.05
 
 
 def main() -> int:

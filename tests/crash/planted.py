@@ -16,7 +16,7 @@ from fsmount.folder import Folder
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.index.database import Database
-from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.ingest.committer import Committer
 from fsmount.store.maintenance import copies, reclaim
 from fsmount.store.maintenance.reclaim import Shrinker
 from fsmount.store.maintenance.repack import Repacker
@@ -84,14 +84,14 @@ def _index_before_packs() -> None:
 
 
 def _staged_file_first() -> None:
-    real = Encoder._commit
+    real = Committer._commit
 
-    async def commit(self: Encoder, batch: list[Any]) -> None:
+    async def commit(self: Committer, batch: list[Any]) -> None:
         for done in batch:
-            self._staging.remove(done.job.token)
+            self._writer._staging.remove(done.claim.token)
         await real(self, batch)
 
-    _set(Encoder, "_commit", commit)
+    _set(Committer, "_commit", commit)
 
 
 def _old_pack_first() -> None:
@@ -164,10 +164,10 @@ def _swallowed_error() -> None:
 
 
 def _no_read_back() -> None:
-    async def nothing(self: Encoder, batch: object) -> None:
+    async def nothing(self: Committer, batch: object) -> None:
         return
 
-    _set(Encoder, "_prove", nothing)
+    _set(Committer, "_read_back", nothing)
 
 
 def _rows_of_any_kind() -> None:

@@ -34,7 +34,7 @@ from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import large
 from fsmount.store.packs.location import Location
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import Store
@@ -56,7 +56,7 @@ Facts = dict[bytes, tuple[object, ...]]
 
 def make_reference(root: Path) -> None:
     """A store of some 100 KB with everything in it that a store can have."""
-    encoder.KEEP_BYTES = 2500
+    large.KEEP_BYTES = 2500
     config.make(root, Disk())
     chance = random.Random(1)
 

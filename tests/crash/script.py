@@ -23,7 +23,7 @@ from fsmount.mount.store_fs import RENAME_EXCHANGE, Vfs
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer, large, retries
 from fsmount.store.maintenance import background, copier, copies, reclaim
 from fsmount.store.packs import pack
 from fsmount.store.recovery import consistency
@@ -119,9 +119,9 @@ class Spoilt(Exception):
 
 def small_limits() -> None:
     """So that a script of small files meets large ones, sealed packs and durability points."""
-    encoder.KEEP_BYTES = LARGE
-    encoder._BATCH_SECONDS = 0.0
-    encoder._RETRY_SECONDS = 0.002
+    large.KEEP_BYTES = LARGE
+    committer._BATCH_SECONDS = 0.0
+    retries._RETRY_SECONDS = 0.002
     pack.SEAL_BYTES = 6_000
     copier._REST = 0.0
     reserve.RESERVE_BYTES = 4096

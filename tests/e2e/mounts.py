@@ -14,7 +14,7 @@ from fsmount.mount.session import MountRequest, serve
 from fsmount.mount.unmount import unmount
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import large
 from fsmount.store.packs import pack
 from fsmount.store.store import DEFAULT_CACHE_BYTES
 from tests.e2e import slow_disk
@@ -105,7 +105,7 @@ def _answers(path: Path) -> bool:
 
 def main() -> None:
     pack.SEAL_BYTES = int(os.environ.get(SEAL_BYTES, pack.SEAL_BYTES))
-    encoder.KEEP_BYTES = int(os.environ.get(KEEP_BYTES, encoder.KEEP_BYTES))
+    large.KEEP_BYTES = int(os.environ.get(KEEP_BYTES, large.KEEP_BYTES))
     slow_disk.install()
     store, mountpoint, options, cache_bytes = sys.argv[1:5]
     chosen = dataclasses.replace(parse_options(options), cache_bytes=int(cache_bytes))

@@ -14,7 +14,7 @@ from typing import Any
 
 from fsmount import threads
 from fsmount.threads import Kind
-from tests.watch import never_waits, path_of, seams
+from tests.support.watch import never_waits, path_of, seams
 
 # The path of the file, and of what the calls are for.
 HANG, BELOW = "FSMOUNT_TEST_HANG", "FSMOUNT_TEST_HANG_BELOW"

@@ -30,7 +30,7 @@ from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from fsmount.work.workers import Workers
@@ -207,7 +207,7 @@ def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_module, "Workers", Inline)
-        patch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+        patch.setattr(committer, "_BATCH_SECONDS", 0.01)
         trio.run(fill)
     return root
 

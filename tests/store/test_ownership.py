@@ -23,7 +23,8 @@ from fsmount.store import lock
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
-from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.ingest.committer import Committer
+from fsmount.store.ingest.outcome import Appended
 from fsmount.store.lock import Lock
 from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.packs.staging import writer_of
@@ -190,19 +191,19 @@ async def test_encoding_stops_and_cuts_nothing(
     root: Path, wait: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Entries of both stand at the same place of the same pack."""
-    commit = Encoder._commit
+    commit = Committer._commit
     others: list[Store] = []
     written = trio.Event()
 
-    async def late(self: Encoder, batch: list[object]) -> None:
+    async def late(self: Committer, batch: list[Appended]) -> None:
         await written.wait()
         if not others:
             others.append(second(root))
-        await commit(self, batch)  # type: ignore[arg-type]
+        await commit(self, batch)
 
     store = Store.open(root)
     vfs = Vfs(store)
-    monkeypatch.setattr(Encoder, "_commit", late)
+    monkeypatch.setattr(Committer, "_commit", late)
     if wait:
         others.append(second(root))
     async with store.running(count=1):

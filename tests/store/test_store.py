@@ -15,7 +15,7 @@ from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer, large
 from fsmount.store.packs.bodies import Kept, Rendered
 from fsmount.store.store import Store
 from tests.support.encoding import Inline, forget_caches, get, open_files, put
@@ -27,7 +27,7 @@ NOTE = b"not a picture"
 @pytest.fixture(name="root")
 def root_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     forget_caches()
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
     config.make(tmp_path / "store", FlakyDisk())
     return tmp_path / "store"
 
@@ -168,7 +168,7 @@ async def test_a_size_that_is_wrong_in_the_index_is_damage(root: Path) -> None:
 async def test_a_large_file_is_read_where_it_lies(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "KEEP_BYTES", 1000)
+    monkeypatch.setattr(large, "KEEP_BYTES", 1000)
     data = os.urandom(3000)
     store = Store.open(root)
     async with store.running(count=1):

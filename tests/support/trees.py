@@ -14,7 +14,7 @@ import pytest
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer
 from fsmount.store.store import Store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.importing import Importer
@@ -119,7 +119,7 @@ def facts(root: Path, *, ctimes: bool = False) -> Facts:
 def make_store(path: Path, monkeypatch: pytest.MonkeyPatch, *, inline: bool = True) -> Path:
     """A new store whose work is done in this process, and without waiting for company."""
     forget_caches()
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
     if inline:
         monkeypatch.setattr(store_module, "Workers", Inline)
     config.make(path, Disk())

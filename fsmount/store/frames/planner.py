@@ -250,6 +250,10 @@ class Planner:
     def __init__(self) -> None:
         self._books: OrderedDict[str, Book] = OrderedDict()
 
+    def clear(self) -> None:
+        """Close all books: objects that they name may be gone."""
+        self._books.clear()
+
     def knows(self, geometry: str) -> bool:
         """Whether a book is open for a geometry (else its signatures may be loaded)."""
         return geometry in self._books

@@ -1,6 +1,6 @@
-"""Tasks that go through a section one at a time, in an order that is fixed before they get there.
+"""Tasks that enter a section one at a time, in an order that is fixed beforehand.
 
-Belongs to the trio task.
+Everything here belongs to the trio task.
 """
 
 from __future__ import annotations
@@ -11,46 +11,44 @@ import trio
 
 
 class Sequencer:
-    """Hands out places in order. A place has its turn when all earlier places have been left."""
+    """Hands out slots in order. A slot is open when all earlier slots have been left."""
 
     def __init__(self) -> None:
-        # In the order they were handed out. One that was left early stays until its turn comes.
-        self._places: deque[Place] = deque()
+        # In order. A slot that was left early stays until all before it have been left.
+        self._slots: deque[Slot] = deque()
 
-    def place(self) -> Place:
-        """The next place. Whoever takes it must leave it, also when cancelled. Does not await."""
-        made = Place(self)
-        self._places.append(made)
-        self._pass_on()
+    def slot(self) -> Slot:
+        """The next slot. The task that takes it must leave it, also when cancelled. Does not
+        await."""
+        made = Slot(self)
+        self._slots.append(made)
+        self._open_first()
         return made
 
-    def _pass_on(self) -> None:
-        """Give the turn to the first place that has not been left."""
-        while self._places and self._places[0].is_left:
-            self._places.popleft()
-        if self._places:
-            self._places[0].turn.set()
+    def _open_first(self) -> None:
+        """Open the first slot that has not been left."""
+        while self._slots and self._slots[0].is_left:
+            self._slots.popleft()
+        if self._slots:
+            self._slots[0].opened.set()
 
 
-class Place:
-    """One task's place. Made by :meth:`Sequencer.place`."""
+class Slot:
+    """One task's slot. Made by :meth:`Sequencer.slot`."""
 
     def __init__(self, sequencer: Sequencer) -> None:
         self._sequencer = sequencer
-        self.turn = trio.Event()
+        self.opened = trio.Event()
         self.is_left = False
 
     async def enter(self) -> None:
-        """Wait until all earlier places have been left. May be called twice.
+        """Wait until all earlier slots have been left. May be called twice.
 
-        Until :meth:`leave` no later place has its turn.
+        Until :meth:`leave` no later slot is open.
         """
-        await self.turn.wait()
+        await self.opened.wait()
 
     def leave(self) -> None:
-        """Give the place up, entered or not. Does not await; may be called twice.
-
-        The next place has its turn when all places before this one have been left, too.
-        """
+        """Give the slot up, entered or not. Does not await; may be called twice."""
         self.is_left = True
-        self._sequencer._pass_on()
+        self._sequencer._open_first()

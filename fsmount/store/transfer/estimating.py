@@ -27,7 +27,7 @@ from fsmount.codec.images import jpeg
 from fsmount.legacy.runs import scan
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
-from fsmount.store.ingest.encoder import KEEP_BYTES
+from fsmount.store.ingest.large import KEEP_BYTES
 from fsmount.store.store import Store
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import Item, Progress, Summary, find, walk

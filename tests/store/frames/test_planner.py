@@ -28,7 +28,7 @@ from fsmount.store.frames.planner import (
     tile_keys,
 )
 from fsmount.store.index import Object
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer
 from fsmount.store.store import Store
 from tests.support.encoding import Inline, Line, forget_caches, get, put
 from tests.support.frames import png, screens
@@ -366,7 +366,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store whose jobs run in this process."""
     forget_caches()
     monkeypatch.setattr(store_module, "Workers", Inline)
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
     config.make(tmp_path / "store", Disk())
     return tmp_path / "store"
 
@@ -407,7 +407,7 @@ async def test_what_stood_there_before_is_known_after_a_new_start(root: Path) ->
 
 
 async def test_what_is_kept_on_disk_is_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "_SIGNATURES_KEPT", 5)
+    monkeypatch.setattr(committer, "_SIGNATURES_KEPT", 5)
     frames = [noise(number) for number in range(12)]
     found = await fill(root, {b"%d" % n: png(frame) for n, frame in enumerate(frames)})
     kept = signatures(root, frames[0])

@@ -16,8 +16,9 @@ import trio
 from fsmount.codec.delta import record
 from fsmount.store.frames import jobs
 from fsmount.store.index import Index
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer, retries
 from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.ingest.retries import Retries
 from fsmount.store.store import Store
 from tests.support.encoding import NOTE, Inline, put, reopened, settled
 from tests.support.frames import FlakyDisk, png, screens
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("inline", "long_wait")
 @pytest.fixture
 def long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed is tried again long after the test."""
-    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 1e6)
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 1e6)
 
 
 async def until(done: Callable[[], bool]) -> None:
@@ -98,9 +99,9 @@ async def test_a_file_whose_row_cannot_be_read_delays_no_other(
     """Just after its commit, when it is taken from the queue."""
     store = Store.open(root)
     inode, committed = Index.inode, False
-    requeue = Encoder._requeue
+    requeue = Retries._requeue
 
-    def mark(this: Encoder, inos: Any) -> list[int]:
+    def mark(this: Retries, inos: Any) -> list[int]:
         nonlocal committed
         committed = True
         try:
@@ -115,7 +116,7 @@ async def test_a_file_whose_row_cannot_be_read_delays_no_other(
 
     async with store.running(count=1):
         first = put(store, b"a", NOTE)
-        monkeypatch.setattr(Encoder, "_requeue", mark)
+        monkeypatch.setattr(Retries, "_requeue", mark)
         monkeypatch.setattr(Index, "inode", fail)
         await until(lambda: of(store).queue.failures(first) == 1)
         second = put(store, b"b", NOTE * 2)
@@ -127,7 +128,7 @@ async def test_a_file_whose_row_cannot_be_read_delays_no_other(
 async def test_files_that_wait_for_their_next_try_hold_no_batch_open(
     root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 1e6)
+    monkeypatch.setattr(committer, "_BATCH_SECONDS", 1e6)
     store = Store.open(root, disk=disk)
     async with store.running(count=1):
         disk.fail_once("fsync")
@@ -174,7 +175,7 @@ async def test_each_file_is_tried_once_while_a_disk_is_full(
         await trio.sleep(0.05)
         assert tries == before
         assert all(of(store).queue.failures(ino) == 1 for ino in inodes)
-        assert not of(store)._committing.locked()
+        assert not of(store)._committer._committing.locked()
         disk.hook = lambda call, what: 0
     store.close()
     await reopened(root, {b"%d" % number: b"%d" % number * size for number in range(8)})
@@ -185,7 +186,7 @@ async def test_nobody_waits_for_ever_for_commits_that_fail(
     root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """``umount`` waits for a drain: three tries, then the files stay staged."""
-    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.001)
     store = Store.open(root, disk=disk)
 
     def hook(name: str, what: object) -> int:
@@ -221,7 +222,7 @@ async def test_a_retry_does_not_wait_for_the_commits_of_others(
     root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many failures of several files, and each gets through in the end."""
-    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.001)
     store = Store.open(root, disk=disk)
     failures = iter([errno.EIO, 0, errno.EIO, errno.EIO, 0, errno.ENOSPC] * 3)
     files: dict[bytes, bytes] = {}

@@ -22,7 +22,7 @@ from fsmount.errors import WorkerDied
 from fsmount.store import config
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer, retries
 from fsmount.store.store import Store
 from tests.support.encoding import (
     NOTE,
@@ -410,7 +410,7 @@ async def test_what_is_not_what_was_proved_does_not_count(
 async def test_a_file_that_never_gets_through_stops_no_other(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.05)
     bad, *good = (png(frame) for frame in screens(4))
     digest = hashlib.sha256(bad).digest()
     store = Store.open(root)
@@ -486,7 +486,7 @@ async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is spoilt after the second has found it: the second must not name it."""
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 30.0)
+    monkeypatch.setattr(committer, "_BATCH_SECONDS", 30.0)
     data = noisy(2)[:-30]
     gate = trio.Event()
 
@@ -504,7 +504,7 @@ async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
         engine = store._encoder
         assert engine is not None
         with trio.fail_after(20):
-            while len(engine._batch) < 2:
+            while len(engine._committer._batch) < 2:
                 await trio.sleep(0.001)
         store.hold(first)
         gate.set()
@@ -512,7 +512,7 @@ async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
         assert await get(store, second) == data
         store.unhold(first)
         store.queue(first)
-        monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.01)
+        monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
         await settled(store, {b"a": data, b"b": data, b"c": NOTE})
     store.close()
     await reopened(root, {b"a": data, b"b": data, b"c": NOTE})

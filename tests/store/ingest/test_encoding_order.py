@@ -20,8 +20,9 @@ from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import encoder
-from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.ingest import committer, large, retries
+from fsmount.store.ingest.outcome import Outcome
+from fsmount.store.ingest.pipeline import Pipeline
 from fsmount.store.packs.writer import Writer
 from fsmount.store.store import Store
 from tests.support.encoding import Inline, forget_caches, get, put, rewrite
@@ -49,7 +50,7 @@ class Watch:
         self.appended: list[str] = []
         self.encodes = 0
         for name in SECTIONS:
-            patch.setattr(Encoder, name, self._watched(getattr(Encoder, name)))
+            patch.setattr(Pipeline, name, self._watched(getattr(Pipeline, name)))
         append = Writer.append
 
         def noted(writer: Writer, entry: Any, about: Any, **more: Any) -> Any:
@@ -60,9 +61,9 @@ class Watch:
         patch.setattr(Writer, "append", noted)
 
     def _watched(
-        self, real: Callable[Concatenate[Encoder, P], Awaitable[bool]]
-    ) -> Callable[Concatenate[Encoder, P], Awaitable[bool]]:
-        async def watched(this: Encoder, /, *args: P.args, **more: P.kwargs) -> bool:
+        self, real: Callable[Concatenate[Pipeline, P], Awaitable[Outcome]]
+    ) -> Callable[Concatenate[Pipeline, P], Awaitable[Outcome]]:
+        async def watched(this: Pipeline, /, *args: P.args, **more: P.kwargs) -> Outcome:
             self.encodes += 1
             self.inside += 1
             self.most = max(self.most, self.inside)
@@ -76,7 +77,7 @@ class Watch:
 
 @pytest.fixture
 def watch(inline: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    monkeypatch.setattr(encoder, "KEEP_BYTES", LARGE)
+    monkeypatch.setattr(large, "KEEP_BYTES", LARGE)
     yield Watch(monkeypatch)
 
 
@@ -274,9 +275,9 @@ def test_any_sequence_of_puts_removals_and_failures(
     forget_caches()
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as scratch:
         patch.setattr(store_module, "Workers", Inline)
-        patch.setattr(encoder, "KEEP_BYTES", LARGE)
-        patch.setattr(encoder, "_BATCH_SECONDS", 0.0)
-        patch.setattr(encoder, "_RETRY_SECONDS", 0.0)
+        patch.setattr(large, "KEEP_BYTES", LARGE)
+        patch.setattr(committer, "_BATCH_SECONDS", 0.0)
+        patch.setattr(retries, "_RETRY_SECONDS", 0.0)
         run = Run(patch, delays)
         patch.setattr(Inline, "before", staticmethod(run.before))
         trio.run(run.main, Path(scratch) / "store", start, actions)

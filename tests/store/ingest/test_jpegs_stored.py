@@ -20,7 +20,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Object
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
 from fsmount.store.packs.entries import About, jpeg_entry
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
@@ -202,7 +202,7 @@ async def test_a_jpeg_that_is_written_again_while_it_is_coded(
 async def test_a_large_one_stays_a_file_of_its_own(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "KEEP_BYTES", 5000)
+    monkeypatch.setattr(large, "KEEP_BYTES", 5000)
     await fill(root, {b"a.jpg": camera(1)})
     assert objects(root)[b"a.jpg"].is_kept
     assert await read(root) == {b"a.jpg": camera(1)}

@@ -1,4 +1,4 @@
-"""Places in order: who has the turn, whatever leaves early, fails or is cancelled."""
+"""Slots in order: who has the turn, whatever leaves early, fails or is cancelled."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fsmount.store.ingest.sequencer import Place, Sequencer
+from fsmount.store.ingest.sequencer import Sequencer, Slot
 
 
 class Walkers:
-    """Tasks that enter their places and stay until they are told to leave."""
+    """Tasks that enter their slots and stay until they are told to leave."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._sequencer = Sequencer()
-        self.places: list[Place] = []
+        self.slots: list[Slot] = []
         self.inside: list[int] = []
         self.entered: list[int] = []
         self._scopes: list[trio.CancelScope] = []
 
     def start(self, count: int) -> None:
         for _ in range(count):
-            place = self._sequencer.place()
-            self.places.append(place)
+            slot = self._sequencer.slot()
+            self.slots.append(slot)
             self._scopes.append(trio.CancelScope())
-            self._nursery.start_soon(self._walk, len(self.places) - 1, place)
+            self._nursery.start_soon(self._walk, len(self.slots) - 1, slot)
 
-    async def _walk(self, number: int, place: Place) -> None:
+    async def _walk(self, number: int, slot: Slot) -> None:
         try:
             with self._scopes[number]:
-                await place.enter()
+                await slot.enter()
                 self.entered.append(number)
                 self.inside.append(number)
                 try:
@@ -40,7 +40,7 @@ class Walkers:
                 finally:
                     self.inside.remove(number)
         finally:
-            place.leave()
+            slot.leave()
 
     async def stop(self, number: int) -> None:
         """One task ends, wherever it is."""
@@ -76,17 +76,17 @@ async def test_a_place_left_early_lets_nobody_overtake(gone: list[int]) -> None:
 async def test_a_place_after_none_and_after_all_have_left_has_its_turn() -> None:
     sequencer = Sequencer()
     for _ in range(3):
-        place = sequencer.place()
+        slot = sequencer.slot()
         with trio.fail_after(5):
-            await place.enter()
-            await place.enter()
-        place.leave()
-        place.leave()
+            await slot.enter()
+            await slot.enter()
+        slot.leave()
+        slot.leave()
 
 
 async def test_a_task_that_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
     sequencer = Sequencer()
-    first, second, third = (sequencer.place() for _ in range(3))
+    first, second, third = (sequencer.slot() for _ in range(3))
 
     async def walk() -> None:
         try:
@@ -111,14 +111,14 @@ async def test_hundreds_of_places_in_any_order(seed: int) -> None:
     inside = 0
     entered: list[int] = []
 
-    async def walk(number: int, place: Place) -> None:
+    async def walk(number: int, slot: Slot) -> None:
         nonlocal inside
         try:
             for _ in range(chance.randrange(20)):
                 await trio.lowlevel.checkpoint()
             if chance.random() < 0.3:
                 return
-            await place.enter()
+            await slot.enter()
             entered.append(number)
             inside += 1
             assert inside == 1
@@ -130,16 +130,16 @@ async def test_hundreds_of_places_in_any_order(seed: int) -> None:
         except ValueError:
             pass
         finally:
-            place.leave()
+            slot.leave()
 
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             for number in range(500):
-                place = sequencer.place()
+                slot = sequencer.slot()
                 if chance.random() < 0.1:
-                    place.leave()
+                    slot.leave()
                 else:
-                    nursery.start_soon(walk, number, place)
+                    nursery.start_soon(walk, number, slot)
                 if chance.random() < 0.2:
                     await trio.lowlevel.checkpoint()
     assert entered == sorted(entered)

@@ -16,7 +16,7 @@ import trio.testing
 from fsmount.codec.images import images
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT, Object
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import committer
 from fsmount.store.maintenance import background, repack
 from fsmount.store.maintenance.repack import always
 from fsmount.store.packs import pack
@@ -36,7 +36,7 @@ def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Poor codes at ingest, small packs, a look each time."""
     monkeypatch.setattr(background, "Workers", Inline)
     monkeypatch.setattr(background, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(encoder, "_BATCH_SECONDS", 0.0)
+    monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.0)
     monkeypatch.setattr(images, "encode", _poor)
     monkeypatch.setattr(pack, "SEAL_BYTES", SEAL)
 

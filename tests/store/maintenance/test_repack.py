@@ -18,7 +18,7 @@ from fsmount.codec.images.webp import Effort
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import ReadOnly, WorkerDied
 from fsmount.store.index import ROOT, Object
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import repack
 from fsmount.store.maintenance.repack import Summary
@@ -39,7 +39,7 @@ def _poor(image: Frame, *, fast: bool = True) -> tuple[str, bytes]:
 @pytest.fixture(autouse=True)
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Poor codes at ingest, files over 100,000 bytes are large."""
-    monkeypatch.setattr(encoder, "KEEP_BYTES", 100_000)
+    monkeypatch.setattr(large, "KEEP_BYTES", 100_000)
     monkeypatch.setattr(images, "encode", _poor)
 
 
@@ -294,7 +294,7 @@ async def test_no_more_than_16_mib_of_entries_are_in_memory(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or one entry, where that is larger."""
-    monkeypatch.setattr(encoder, "KEEP_BYTES", 32 << 20)
+    monkeypatch.setattr(large, "KEEP_BYTES", 32 << 20)
     source = np.random.default_rng(3)
     sizes = [3 << 20] * 12 + [20 << 20, 1000, 6 << 20]
     files = {b"%02d" % n: source.bytes(size) for n, size in enumerate(sizes)}

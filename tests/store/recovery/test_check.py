@@ -13,7 +13,7 @@ import trio
 
 from fsmount.store import store as store_module
 from fsmount.store.index import Index, Object
-from fsmount.store.ingest import encoder
+from fsmount.store.ingest import large
 from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.store import Store
 from fsmount.store.transfer.tree import find
@@ -125,7 +125,7 @@ def test_a_staged_file_that_is_gone(root: Path) -> None:
 
 
 def test_large_files_in_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "KEEP_BYTES", 1000)
+    monkeypatch.setattr(large, "KEEP_BYTES", 1000)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "large").write_bytes(os.urandom(5000))
     root = make_store(tmp_path / "store", monkeypatch)

@@ -1,0 +1,97 @@
+"""The first step of the pipeline: what is in a staged file?
+
+Several files are looked at at once; a look does not depend on other files.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import trio
+
+from fsmount import threads
+from fsmount.codec.deflate.deflate import DeflateParams
+from fsmount.errors import NotExact, WorkerDied
+from fsmount.store.frames import jobs
+from fsmount.store.frames.jobs import Look, Transcoded
+from fsmount.store.index import Index, Inode
+from fsmount.threads import Kind
+from fsmount.work.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+# JPEGs that are transcoded at once: one of 16 megapixels takes 700 MB of memory.
+_TRANSCODING = 2
+# After this many pictures in a row one worker only encodes: a look costs a fifth more in a worker
+# that did not look at the picture before. Files that are no pictures are looked at by all workers.
+_STREAK = 4
+
+
+class Looker:
+    """Sends looks to workers, with hints from earlier looks.
+
+    `count` is the number of workers, `budget` the bytes of layers that each may keep.
+    """
+
+    def __init__(self, index: Index, workers: Workers, count: int, budget: int) -> None:
+        self._index = index
+        self._workers = workers
+        self._count = count
+        self._budget = budget
+        # The parameters found last, by folder and overall: files of one program share them.
+        self._hints: dict[int, DeflateParams] = {}
+        self._last_hint: DeflateParams | None = None
+        self._looks = trio.CapacityLimiter(math.inf)
+        self._transcoding = trio.Semaphore(_TRANSCODING)
+        self._pictures_in_a_row = 0
+
+    async def look(self, inode: Inode, path: Path) -> Look:
+        """What a staged file turned out to be. A file that breaks workers is not a picture.
+
+        Raises OSError.
+        """
+        place = self._index.folder_of(inode.ino)
+        folder = place[0] if place else 0
+        known = (self._hints.get(folder), self._last_hint)
+        hints = tuple(dict.fromkeys(hint for hint in known if hint is not None))
+        one_encodes = self._count > 1 and self._pictures_in_a_row >= _STREAK
+        self._looks.total_tokens = self._count - 1 if one_encodes else math.inf
+        try:
+            async with self._looks:
+                seen = await self._workers.run(jobs.look, str(path), hints, self._budget)
+        except OSError:
+            raise
+        except Exception as error:
+            reason = why_raw(error, self._index.path(inode.ino))
+            return await threads.call(Kind.STAGED, jobs.look_raw, str(path), reason)
+        params = seen.picture.recipe.params if seen.picture is not None else None
+        if isinstance(params, DeflateParams):
+            self._hints[folder] = self._last_hint = params
+        return seen
+
+    def count_picture(self, is_picture: bool) -> None:
+        """Note, in queue order, whether a file is a picture."""
+        self._pictures_in_a_row = self._pictures_in_a_row + 1 if is_picture else 0
+
+    async def transcode(self, inode: Inode, path: Path, sha256: bytes) -> Transcoded | str:
+        """The smaller form of a JPEG, or the reason why there is none. Raises OSError."""
+        try:
+            async with self._transcoding:
+                return await self._workers.run(jobs.transcode, str(path), sha256)
+        except OSError:
+            raise
+        except Exception as error:
+            return why_raw(error, self._index.path(inode.ino))
+
+
+def why_raw(error: Exception, path: object) -> str:
+    """The reason, for `stats`, why a file is stored raw after `error`. Logs unforeseen errors."""
+    if isinstance(error, NotExact):
+        return str(error.detail)
+    if isinstance(error, WorkerDied):
+        _log.warning("%r cost two worker processes; it is stored raw", path)
+        return "worker died"
+    _log.error("%r is stored raw", path, exc_info=error)
+    return "internal error"

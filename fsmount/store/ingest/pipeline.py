@@ -1,0 +1,287 @@
+"""One file's way from a staged body to an entry in the open pack.
+
+Steps: *look* (a worker takes the PNG apart; several files at once), *plan* and *encode* (one file
+after the other in queue order, since a frame may take tiles from the one before), *append* to the
+open pack. A file enters its slot (:class:`~fsmount.store.ingest.sequencer.Slot`) after the look.
+
+Contract: everything here belongs to the trio task. After each await the pipeline asks whether its
+claim is still current. Threads and workers alone touch the disk. Between the return of
+:meth:`Writer.append` and the return of :meth:`Pipeline.run` there is no await, so that a commit
+knows all entries that its packs hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from fsmount import threads
+from fsmount.codec.images import images
+from fsmount.codec.png.png import NOT_A_PNG
+from fsmount.errors import Damaged, FsmountError
+from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
+from fsmount.store.frames.jobs import Encoded, Look, Order, Transcoded
+from fsmount.store.frames.planner import Plan, Planner, Sighting
+from fsmount.store.index import Index, Object
+from fsmount.store.ingest import large, prove
+from fsmount.store.ingest.claims import Claim, Claims
+from fsmount.store.ingest.look import Looker, why_raw
+from fsmount.store.ingest.outcome import Appended, Outcome, Retry, Skipped
+from fsmount.store.ingest.queue import final_name
+from fsmount.store.ingest.sequencer import Slot
+from fsmount.store.layout import Layout
+from fsmount.store.packs import entries
+from fsmount.store.packs.bodies import dump_sums, sum_up
+from fsmount.store.packs.entries import About
+from fsmount.store.packs.staging import Staging
+from fsmount.store.packs.writer import Writer
+from fsmount.threads import Kind
+from fsmount.work.shared_frames import Held
+from fsmount.work.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+
+class _CannotEncodeError(Exception):
+    """This frame is stored raw; the message is the reason."""
+
+
+class Pipeline:
+    """Takes files from claim to append.
+
+    `ids` yields the numbers of new objects; `budget` is the bytes of layers that each worker may
+    keep.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        index: Index,
+        staging: Staging,
+        disk: Disk,
+        writer: Writer,
+        claims: Claims,
+        planner: Planner,
+        ids: Iterator[int],
+        *,
+        looker: Looker,
+        workers: Workers,
+        budget: int,
+    ) -> None:
+        self._layout = layout
+        self._index = index
+        self._staging = staging
+        self._disk = disk
+        self._writer = writer
+        self._claims = claims
+        self._planner = planner
+        self._ids = ids
+        self._workers = workers
+        self._budget = budget
+        self._looker = looker
+        # The process that encoded last: it has the layers that the next frame needs.
+        self._last_encoder: int | None = None
+
+    async def run(self, ino: int, slot: Slot) -> Outcome:
+        """Take one file through all steps. The caller leaves `slot` afterwards.
+
+        Raises OSError, and Damaged if a worker and this process read other bytes.
+        """
+        claim = await self._claims.claim(ino)
+        if claim is None:
+            return Skipped.NOT_STAGED
+        path = self._staging.path(claim.token)
+        if self._staging.has_failed(claim.token):
+            await self._rescue(claim)
+            return Skipped.RESCUED
+        if await threads.call(Kind.STAGED, large.is_large, path):
+            await slot.enter()
+            return await self._keep(claim, path, NOT_A_PNG)
+        inode = self._claims.staged(ino)
+        if inode is None:
+            return self._lapsed(claim)
+        seen = await self._looker.look(inode, path)
+        same = await threads.call(Kind.STAGED, prove.is_staged, path, seen.sha256, seen.size)
+        transcoded: Transcoded | str | None = None
+        if self._is_new_jpeg(seen):
+            transcoded = await self._looker.transcode(inode, path, seen.sha256)
+        await slot.enter()
+        self._looker.count_picture(seen.picture is not None)
+        if not self._claims.is_current(claim):
+            return self._lapsed(claim)
+        if not same:
+            raise Damaged(path, reason="a worker says another hash")
+        there = self._writer.find(seen.sha256, seen.size)
+        if there is not None:
+            return Appended(claim, there, seen.size, None)
+        if isinstance(transcoded, Transcoded):
+            return await self._jpeg(claim, seen, transcoded)
+        reason = transcoded or seen.reason
+        if seen.picture is not None and seen.seen is not None:
+            try:
+                return await self._frame(claim, seen, seen.picture, seen.seen)
+            except _CannotEncodeError as error:
+                reason = str(error)
+        if seen.size > large.KEEP_BYTES:
+            return await self._keep(claim, path, reason)
+        return await self._raw(claim, path, seen, reason)
+
+    def _is_new_jpeg(self, seen: Look) -> bool:
+        """Whether a transcode may make the file smaller: it is a JPEG that the store lacks."""
+        if not seen.jpeg or seen.size > large.KEEP_BYTES:
+            return False
+        return self._writer.find(seen.sha256, seen.size) is None
+
+    def _lapsed(self, claim: Claim) -> Outcome:
+        """The outcome for a claim that is not current any more."""
+        return Retry(claim) if self._claims.is_void(claim) else Skipped.CHANGED
+
+    async def _rescue(self, claim: Claim) -> None:
+        """Replace a staged file whose fsync failed.
+
+        The bytes that the kernel still has in memory go to a new staged file. Without them the
+        file moves to ``lost/``: the disk may hold other bytes than the program wrote.
+        """
+        found = await threads.call(Kind.STAGED, self._copy_rescued, claim.token)
+        inode = self._claims.staged(claim.ino)
+        if inode is None or not self._is_same_body(claim):
+            if found is not None:
+                await threads.finish(Kind.WRITE, self._staging.remove, found[0])
+        elif found is None:
+            name = self._index.path(claim.ino)
+            self._staging.condemn(claim.token)
+            place = await threads.call(Kind.WRITE, self._staging.set_aside, claim.token)
+            _log.critical("%r is lost: the disk did not take it; what it has is in %s", name, place)
+        else:
+            try:
+                self._index.stage(claim.ino, *found)
+            except BaseException:
+                await threads.finish(Kind.WRITE, self._staging.remove, found[0])
+                raise
+            self._writer.discard(claim.token)
+
+    def _is_same_body(self, claim: Claim) -> bool:
+        inode = self._claims.staged(claim.ino)
+        return inode is not None and inode.staged == claim.token
+
+    def _copy_rescued(self, token: int) -> tuple[int, int] | None:
+        """The token and size of a new staged file, if one could be made. Runs in a thread."""
+        fresh = self._staging.rescue(token)
+        return None if fresh is None else (fresh, self._staging.size(fresh))
+
+    # -- one method for each kind of body
+
+    async def _frame(self, claim: Claim, seen: Look, picture: Held, frame: Sighting) -> Outcome:
+        """Plan, encode and append a picture. The caller's slot has been entered."""
+        geometry = frame.geometry
+        if not self._planner.knows(geometry):
+            self._planner.load(geometry, self._index.signatures(geometry))
+        plan = self._planner.plan(frame)
+        about = self._about(claim, seen.sha256, seen.size)
+        with self._writer.packs.reading():
+            # Sources, the objects that their layers need, and the anchor.
+            places = self._writer.places(plan.objects())
+            order = Order(about, picture, plan, places, self._writer.next_pack())
+            try:
+                encoded = await self._workers.run(
+                    jobs.encode, order, self._budget, by=self._last_encoder
+                )
+            except OSError:
+                raise
+            except Exception as error:
+                raise _CannotEncodeError(why_raw(error, about.path)) from error
+        self._last_encoder = encoded.by
+        if not self._claims.is_current(claim):
+            return self._lapsed(claim)
+        new = await self._writer.append(
+            encoded.entry,
+            about,
+            kind=encoded.kind,
+            depth=encoded.depth,
+            needs=encoded.needs,
+            layer=encoded.layer,
+        )
+        if new is None:
+            return self._lapsed(claim)
+        data = self._remember(frame, plan, encoded, new)
+        check = self._check(prove.check_frame, new, about, encoded.proof)
+        signatures = (geometry, data) if data else None
+        return Appended(claim, new.id, seen.size, new, check, signatures)
+
+    def _remember(self, frame: Sighting, plan: Plan, encoded: Encoded, new: Object) -> bytes:
+        """Tell the planner of an appended frame; returns its packed tile signatures."""
+        if encoded.fell_back:
+            _log.warning("object %d: its references were of no use; coded whole", new.id)
+            for used in plan.objects():
+                self._planner.forget(used)
+        return self._planner.encoded(
+            frame, encoded.layout, new.id, anchor=encoded.anchor, size=new.size
+        )
+
+    async def _jpeg(self, claim: Claim, seen: Look, found: Transcoded) -> Outcome:
+        about = self._about(claim, seen.sha256, seen.size)
+        entry = entries.jpeg_entry(about, found.payload)
+        new = await self._writer.append(entry, about, kind=entries.JPEG)
+        if new is None:
+            return self._lapsed(claim)
+        check = self._check(prove.check_whole, new, about, found.proof, images.JXL)
+        return Appended(claim, new.id, seen.size, new, check)
+
+    async def _raw(self, claim: Claim, path: Path, seen: Look, reason: str) -> Outcome:
+        payload = await threads.call(Kind.STAGED, path.read_bytes)
+        if not self._claims.is_current(claim) or len(payload) != seen.size:
+            return self._lapsed(claim)
+        about = self._about(claim, seen.sha256, seen.size)
+        entry = entries.raw_entry(about, reason, payload)
+        new = await self._writer.append(entry, about, kind="raw", reason=reason)
+        if new is None:
+            return self._lapsed(claim)
+        check = self._check(prove.check_whole, new, about, seen.sha256)
+        return Appended(claim, new.id, seen.size, new, check)
+
+    async def _keep(self, claim: Claim, path: Path, reason: str) -> Outcome:
+        """Make a large file a file in ``raw/``. The caller's slot has been entered."""
+        sums, sha256, size = await threads.call(Kind.STAGED, sum_up, path)
+        await threads.call(Kind.FORCE, self._staging.force_by_name, claim.token)
+        if not self._claims.is_current(claim):
+            return self._lapsed(claim)
+        # Vast sparse files have no hash.
+        there = self._writer.find(sha256, size) if sha256 else None
+        if there is not None:
+            return Appended(claim, there, size, None)
+        about = self._about(claim, sha256, size)
+        listed = dump_sums(sums)
+        proof = hashlib.sha256(listed).digest()
+        entry = entries.kept_entry(about, reason, listed)
+        kept = self._layout.kept(about.id)
+        try:
+            await threads.call(Kind.STAGED, large.name_again, self._disk, path, kept, sums)
+            new = None
+            if self._claims.is_current(claim):
+                new = await self._writer.append(entry, about, kind="raw", reason=reason)
+            if new is None:
+                await large.remove_kept(self._disk, kept)
+                return self._lapsed(claim)
+        except (OSError, FsmountError):
+            await large.remove_kept(self._disk, kept)
+            raise
+        check = self._check(prove.check_whole, new, about, proof, entries.SUMS)
+        return Appended(claim, new.id, size, new, check, kept=kept)
+
+    def _check(self, check: Callable[..., None], new: Object, *known: object) -> Callable[[], None]:
+        """A function that reads an appended entry back and compares it with `known`."""
+        return partial(check, self._layout.pack(new.pack), new, *known)
+
+    def _about(self, claim: Claim, sha256: bytes, size: int) -> About:
+        """What the entry says of its file, with a new object number."""
+        mtime_ns = self._index.inode(claim.ino).mtime_ns
+        return About(next(self._ids), self._name(claim.ino), mtime_ns, sha256, size)
+
+    def _name(self, ino: int) -> str:
+        folder, _, name = self._index.path(ino).rpartition(b"/")
+        path = folder + b"/" * bool(folder) + final_name(name)
+        return path.decode("utf-8", "surrogateescape")
