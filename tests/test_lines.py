@@ -63,8 +63,6 @@ def test_a_sequence_reads_as_each_picture_alone(
 
 
 def test_unchanged_rows_are_not_undone_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not engine.NATIVE:
-        pytest.skip("no kernel")
     layout = Layout(30, 40, 6, 8)
     lines._newest.clear()
     rows = [bytes([y, 1, 2, 255]) * 30 for y in range(40)]

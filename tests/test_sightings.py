@@ -31,8 +31,6 @@ def test_a_sequence_is_seen_as_each_frame_alone(seed: int, dtype: str, channels:
 
 
 def test_only_what_differs_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not engine.NATIVE:
-        pytest.skip("no kernel")
     sightings._newest.clear()
     frame = screens(1)[0]
     sightings.of(frame)

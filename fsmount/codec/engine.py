@@ -1,53 +1,52 @@
-"""What the native kernel does, where it was built, and the standard library's zlib in its place.
+"""Deflate streams by the native kernel, and what is remembered to make them sooner.
 
-Both give the bytes of classic zlib (`docs/deflate.md`). The kernel also remembers the newest input
-of each size with its tokens, within a budget, and makes a similar input's stream from them: of
-consecutive screenshots only what changed is searched again. The kernel's calls for scanlines are
-used by `filters`, which can do without them.
-
-Streams that classic zlib does not write are made from a correction record instead.
+The kernel (`kernel/`, C) gives the bytes of classic zlib (`docs/deflate.md`). From the newest input
+of each size with its tokens it makes a similar input's stream: of consecutive screenshots only what
+changed is searched again. Streams that classic zlib does not write are made from a correction
+record instead. The kernel's calls for scanlines and tiles are handed on as they are.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from fsmount.codec import corrections
 from fsmount.codec.lru import Lru
+from fsmount.errors import NoKernel
+
+try:
+    from fsmount.codec import _kernel
+except ImportError as error:
+    raise NoKernel(reason=error) from None
+
+from fsmount.codec._kernel import (
+    adler32,
+    apply,
+    apply_filters,
+    cut_tiles,
+    differing_rows,
+    flat_tiles,
+    hash_tiles,
+    hash_windows,
+    identify,
+    inflate,
+    paint_tiles,
+    undo_filters,
+)
 
 __all__ = [
-    "NATIVE",
+    "adler32",
+    "apply",
     "apply_filters",
     "cut_tiles",
     "differing_rows",
     "flat_tiles",
     "hash_tiles",
     "hash_windows",
+    "identify",
     "inflate",
     "paint_tiles",
     "undo_filters",
 ]
-
-try:
-    from fsmount.codec import _kernel
-    from fsmount.codec._kernel import (
-        apply_filters,
-        cut_tiles,
-        differing_rows,
-        flat_tiles,
-        hash_tiles,
-        hash_windows,
-        inflate,
-        paint_tiles,
-        undo_filters,
-    )
-
-    NATIVE = True
-except ImportError:
-    # No compiler at installation: slower, and as exact as the zlib at hand.
-    NATIVE = False
 
 Bytes = bytes | bytearray | memoryview
 
@@ -55,11 +54,8 @@ Bytes = bytes | bytearray | memoryview
 _MOST_MODELS = 4
 _models: list[bytes] = []
 
-# The kernel names no more candidates than this.
+# `identify` names no more candidates than this.
 MOST_CANDIDATES = 32
-
-# How much of the input zlib is fed at once. Frozen with the format.
-SLICE = 1 << 16
 
 
 class _Remembered(NamedTuple):
@@ -93,8 +89,6 @@ def deflate(
 
     `row_bytes`: bytes of a scanline with its filter type, where several threads may cut.
     """
-    if not NATIVE:
-        return b"".join(zlib_pieces(raw, level, strategy, mem_level, window_bits))
     params = level, strategy, mem_level, window_bits
     if not _remembered.budget:
         return _kernel.deflate(raw, *params, threads, row_bytes)[0]
@@ -111,33 +105,12 @@ def deflate(
     return body
 
 
-def adler32(data: Bytes) -> int:
-    """The checksum of a zlib stream's input (RFC 1950 section 8.2)."""
-    return _kernel.adler32(data) if NATIVE else zlib.adler32(data)
-
-
-def zlib_pieces(
-    raw: Bytes, level: int, strategy: int, mem_level: int, window_bits: int
-) -> Iterator[bytes]:
-    """zlib's stream in order, one piece for each SLICE of input; pieces may be empty."""
-    maker = zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level, strategy)
-    view = memoryview(raw).cast("B")
-    for at in range(0, len(view), SLICE):
-        yield maker.compress(view[at : at + SLICE])
-    yield maker.flush()
-
-
-def identify(body: bytes, raw: Bytes) -> list[tuple[int, int, int, int]] | None:
-    """Parameters that can have made `body` of `raw`, likeliest first; None: nobody can tell."""
-    return _kernel.identify(body, raw) if NATIVE else None
-
-
 def correct(body: bytes, raw: Bytes) -> bytes | None:
     """A correction record that gives `body`, a deflate stream of `raw`, back; None: there is none.
 
     That it does is for the caller to check, with `apply`.
     """
-    made = _kernel.correct(body, raw, b"".join(_models)) if NATIVE else None
+    made = _kernel.correct(body, raw, b"".join(_models))
     if made is None:
         return None
     record, model = made
@@ -145,11 +118,3 @@ def correct(body: bytes, raw: Bytes) -> bytes | None:
         _models.remove(model)
     _models[:] = [model, *_models[: _MOST_MODELS - 1]]
     return record
-
-
-def apply(record: bytes, raw: Bytes) -> bytes:
-    """The deflate stream of `raw` that `correct` made a record of. ValueError when it is damaged.
-
-    Without the kernel this takes up to a minute for a large picture.
-    """
-    return _kernel.apply(record, raw) if NATIVE else corrections.apply(record, bytes(raw))

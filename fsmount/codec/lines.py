@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsmount.codec import engine, filters, samples
+from fsmount.codec import filters, samples
 from fsmount.codec.lru import Lru
 from fsmount.codec.samples import Frame, Layout, Rows
 from fsmount.errors import NotExact
@@ -42,7 +42,7 @@ def read(raw: bytes, layout: Layout) -> tuple[Frame, bool, bytes]:
     The frame may be given out again: it is not to be written to. Raises NotExact for filter types
     above 4 and for bits set beyond the end of a row.
     """
-    if not engine.NATIVE or layout.bit_depth != 8:
+    if layout.bit_depth != 8:
         return _read_whole(raw, layout)
     before = _newest.get(layout)
     # Its rows may be written to from here on.

@@ -153,9 +153,7 @@ def parse(data: bytes, hints: Sequence[DeflateParams] = (), *, threads: int = 1)
     frame, opaque, types = lines.read(raw, layout)
     zlib_header = int.from_bytes(stream[:2], "big")
     row_bytes = layout.row_bytes + 1
-    params = deflate.search(
-        raw, body, zlib_header, sizes[0], hints, row_bytes=row_bytes, threads=threads
-    )
+    params = deflate.search(raw, body, hints, row_bytes=row_bytes, threads=threads)
     if params is None:
         raise unknown_encoder(data[_IDAT_FROM:idat_start], data[tail_start:], sizes[0])
     recipe = Recipe(
@@ -315,24 +313,11 @@ def _inflate(stream: bytes, expected: int) -> tuple[bytes, bytes, bytes]:
     """Raw bytes, deflate body, and what follows it. Never holds more than `expected` + 1 bytes."""
     if expected > _MOST_INFLATED * len(stream):
         raise NotExact("damaged: truncated")
-    if engine.NATIVE:
-        try:
-            raw, length = engine.inflate(memoryview(stream)[2:], expected)
-        except ValueError as error:
-            raise NotExact(f"damaged: {error}") from None
-        return raw, stream[2 : 2 + length], stream[2 + length :]
-    decoder = zlib.decompressobj(-15)
     try:
-        # One byte more than expected lets zlib reach the end of the stream, or proves an excess.
-        raw = decoder.decompress(memoryview(stream)[2:], expected + 1)
-    except zlib.error:
-        raise NotExact("damaged: deflate stream") from None
-    if len(raw) > expected:
-        raise NotExact("damaged: more image data than pixels")
-    if not decoder.eof or len(raw) < expected:
-        raise NotExact("damaged: truncated")
-    rest = decoder.unused_data
-    return raw, stream[2 : len(stream) - len(rest)], rest
+        raw, length = engine.inflate(memoryview(stream)[2:], expected)
+    except ValueError as error:
+        raise NotExact(f"damaged: {error}") from None
+    return raw, stream[2 : 2 + length], stream[2 + length :]
 
 
 def _split(sizes: Sequence[int]) -> Split:

@@ -26,7 +26,7 @@ def of(frame: Frame) -> Sighting:
     """What this process sees in a frame, which is not to be written to afterwards."""
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     geometry = f"{shape}:{frame.dtype}"
-    before = _newest.get(geometry) if engine.NATIVE else None
+    before = _newest.get(geometry)
     seen = _whole(frame, shape) if before is None else _changed(frame, *before)
     _newest.put(geometry, (frame, seen), frame.nbytes)
     return seen
