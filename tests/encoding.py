@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import pytest
 import trio
 
-from fsmount.codec.lru import Lru
+from fsmount.codec.memory import of_worker
 from fsmount.store import jobs
 from fsmount.store.copier import Copier
 from fsmount.store.disk import Disk
@@ -22,7 +22,7 @@ from fsmount.store.index import ROOT
 from fsmount.store.jobs import Encoded, Order
 from fsmount.store.pack import Pack
 from fsmount.store.planner import Plan, Planner
-from fsmount.store.reader import Place, Reader
+from fsmount.store.reader import Place
 from fsmount.store.store import Store
 from tests.frames import FlakyDisk, png, screens
 from tests.test_pack import unzipped
@@ -33,8 +33,7 @@ NOTE = b"not a picture"
 
 def forget_caches() -> None:
     """As in a process that has just been started."""
-    Reader.layers = Lru(0)
-    Reader.records = Lru(8 << 20)
+    of_worker.cache_clear()
 
 
 class Line:
@@ -50,7 +49,7 @@ class Line:
 
     def look(self, data: bytes) -> jobs.Look:
         self.scratch.write_bytes(data)
-        return jobs.look(str(self.scratch), ())
+        return jobs.look(str(self.scratch), (), BUDGET)
 
     def order(self, data: bytes, plan: Plan | None = None) -> tuple[Order, jobs.Look]:
         seen = self.look(data)

@@ -16,20 +16,19 @@ from PIL import Image
 from fsmount.codec import jxl, png
 from fsmount.codec.deflate import DeflateParams
 from fsmount.codec.samples import Frame
-from fsmount.legacy import archive, pictures
+from fsmount.legacy import archive
 from fsmount.legacy.archive import Archive, LegacyTree
 from fsmount.legacy.pictures import Made
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.writing import difference
-from tests.encoding import Inline
+from tests.encoding import Inline, forget_caches
 from tests.legacies import BERLIN, convert, convert_all, desk, folder_of, minutes, samples, save
 
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "Workers", Inline)
-    pictures._states.clear()
-    pictures._genuine.clear()
+    forget_caches()
 
 
 async def made(place: Path) -> dict[str, Made]:

@@ -26,7 +26,7 @@ from fsmount.legacy.runs import Run
 from fsmount.store.exporting import Exporter
 from fsmount.store.importing import Importer
 from fsmount.store.store import Store
-from tests.encoding import Inline, get
+from tests.encoding import Inline, forget_caches, get
 from tests.legacies import BERLIN, convert, convert_all, desk, folder_of, minutes, samples, save
 from tests.trees import export_from, import_into, make_store
 
@@ -54,8 +54,7 @@ def in_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def forget() -> None:
     """As in a process that has just been started."""
-    pictures._states.clear()
-    pictures._genuine.clear()
+    forget_caches()
 
 
 async def stored(root: Path) -> dict[str, Frame]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsmount.codec import engine
+from fsmount.codec.memory import WorkerMemory
 
 # How much of the input tells candidates apart first. All of it does where too many are left.
 _FIRST_LOOK = 1 << 20
@@ -52,11 +53,12 @@ def deflate(
     *,
     row_bytes: int = 0,
     threads: int = 1,
+    memory: WorkerMemory | None = None,
 ) -> bytes:
     """Compress `raw` into a raw deflate body (no zlib header, no Adler-32).
 
     ValueError when `params` are out of range, or a record that shows to be damaged. `row_bytes`,
-    `threads`: as in `engine.deflate`.
+    `threads`, `memory`: as in `engine.deflate`.
     """
     if isinstance(params, Corrections):
         return engine.apply(params.record, raw)
@@ -70,6 +72,7 @@ def deflate(
         params.window_bits,
         row_bytes=row_bytes,
         threads=threads,
+        memory=memory,
     )
 
 
@@ -80,22 +83,29 @@ def search(
     *,
     row_bytes: int = 0,
     threads: int = 1,
+    memory: WorkerMemory | None = None,
 ) -> DeflateParams | Corrections | None:
     """Find out how `deflate(raw, ...)` gives exactly `body`; None if there is no way.
 
     `hints` come first. Then the kernel reads from the stream what can have made it. `row_bytes`,
-    `threads`: as in `engine.deflate`, for the trials of `hints`.
+    `threads`: as in `engine.deflate`, for the trials of `hints`; `memory`: as there.
     """
     body = bytes(body)
     hints = tuple(dict.fromkeys(hints))
     for params in hints:
-        if params.valid() and deflate(raw, params, row_bytes=row_bytes, threads=threads) == body:
+        if not params.valid():
+            continue
+        made = deflate(raw, params, row_bytes=row_bytes, threads=threads, memory=memory)
+        if made == body:
             return params
-    return _identify(raw, body, hints) or _correct(raw, body)
+    return _identify(raw, body, hints, memory) or _correct(raw, body, memory)
 
 
 def _identify(
-    raw: bytes | bytearray | memoryview, body: bytes, failed: Sequence[DeflateParams]
+    raw: bytes | bytearray | memoryview,
+    body: bytes,
+    failed: Sequence[DeflateParams],
+    memory: WorkerMemory | None,
 ) -> DeflateParams | None:
     """Parameters that give `body`, other than those that `failed`."""
     tried = set(failed)
@@ -104,16 +114,18 @@ def _identify(
         for params in found:
             if params.valid() and params not in tried:
                 tried.add(params)
-                if deflate(raw, params) == body:
+                if deflate(raw, params, memory=memory) == body:
                     return params
         if len(found) < engine.MOST_CANDIDATES or limit >= len(raw):
             break
     return None
 
 
-def _correct(raw: bytes | bytearray | memoryview, body: bytes) -> Corrections | None:
+def _correct(
+    raw: bytes | bytearray | memoryview, body: bytes, memory: WorkerMemory | None
+) -> Corrections | None:
     """A record that is proved to give `body` and is worth keeping."""
-    record = engine.correct(body, raw)
+    record = engine.correct(body, raw, memory)
     if record is None or len(record) >= len(body) or engine.apply(record, raw) != body:
         return None
     return Corrections(record)

@@ -1,4 +1,4 @@
-"""Deflate streams by the native kernel, and what is remembered to make them sooner.
+"""Deflate streams by the native kernel, from those made before where that is sooner.
 
 The kernel (`kernel/`, C) gives the bytes of classic zlib (`docs/deflate.md`). From the newest input
 of each size with its tokens it makes a similar input's stream: of consecutive screenshots only what
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fsmount.codec.lru import Lru
+from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import NoKernel
 
 try:
@@ -50,29 +50,23 @@ __all__ = [
 
 Bytes = bytes | bytearray | memoryview
 
-# Models of other encoders than zlib, newest first, that streams have been corrected with here.
+# Models of other encoders than zlib, with which streams have been corrected, that are kept.
 _MOST_MODELS = 4
-_models: list[bytes] = []
 
 # `identify` names no more candidates than this.
 MOST_CANDIDATES = 32
 
 
-class _Remembered(NamedTuple):
+class Made(NamedTuple):
+    """A stream that was made: its input, the kernel's tokens, and the stream."""
+
     raw: bytes
     tokens: bytes
     body: bytes
 
 
-_Key = tuple[int, int, int, int, int]
-_remembered: Lru[_Key, _Remembered] = Lru(0)
-
-
-def remember(budget: int) -> None:
-    """Let this process keep `budget` bytes of inputs and tokens; 0 forgets all."""
-    if budget != _remembered.budget:
-        _remembered.clear()
-        _remembered.budget = budget
+StreamKey = tuple[int, int, int, int, int]
+"""Level, strategy, memory level, window bits; bytes of input."""
 
 
 def deflate(
@@ -84,37 +78,38 @@ def deflate(
     *,
     row_bytes: int = 0,
     threads: int = 1,
+    memory: WorkerMemory | None = None,
 ) -> bytes:
     """The raw deflate stream (RFC 1951) that classic zlib writes for the whole of `raw`.
 
     `row_bytes`: bytes of a scanline with its filter type, where several threads may cut.
+    `memory` has streams made before, and gets this one.
     """
     params = level, strategy, mem_level, window_bits
-    if not _remembered.budget:
+    if memory is None or not memory.streams.budget:
         return _kernel.deflate(raw, *params, threads, row_bytes)[0]
     data = bytes(raw)
     key = (*params, len(data))
-    known = _remembered.get(key)
+    known = memory.streams.get(key)
     if known is None:
         body, tokens = _kernel.deflate(data, *params, threads, row_bytes)
     else:
         body, tokens = _kernel.deflate_delta(
             known.raw, known.tokens, data, *params, threads, row_bytes, known.body
         )
-    _remembered.put(key, _Remembered(data, tokens, body), len(data) + len(tokens) + len(body))
+    memory.streams.put(key, Made(data, tokens, body), len(data) + len(tokens) + len(body))
     return body
 
 
-def correct(body: bytes, raw: Bytes) -> bytes | None:
+def correct(body: bytes, raw: Bytes, memory: WorkerMemory | None = None) -> bytes | None:
     """A correction record that gives `body`, a deflate stream of `raw`, back; None: there is none.
 
     That it does is for the caller to check, with `apply`.
     """
-    made = _kernel.correct(body, raw, b"".join(_models))
+    models = [] if memory is None else memory.models
+    made = _kernel.correct(body, raw, b"".join(models))
     if made is None:
         return None
     record, model = made
-    if model in _models:
-        _models.remove(model)
-    _models[:] = [model, *_models[: _MOST_MODELS - 1]]
+    models[:] = [model, *(one for one in models if one != model)][:_MOST_MODELS]
     return record

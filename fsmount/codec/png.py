@@ -16,6 +16,7 @@ import numpy as np
 
 from fsmount.codec import deflate, engine, filters, lines, samples
 from fsmount.codec.deflate import Corrections, DeflateParams
+from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.producer import unknown_encoder
 from fsmount.codec.samples import Frame, Layout
 from fsmount.errors import Damaged, NotExact
@@ -137,10 +138,17 @@ class Picture:
     recipe: Recipe
 
 
-def parse(data: bytes, hints: Sequence[DeflateParams] = (), *, threads: int = 1) -> Picture:
+def parse(
+    data: bytes,
+    hints: Sequence[DeflateParams] = (),
+    *,
+    threads: int = 1,
+    memory: WorkerMemory | None = None,
+) -> Picture:
     """Take a PNG file apart, so that `assemble(frame, recipe)` is `data`, byte for byte.
 
-    `hints` are deflate parameters to try first, on so many `threads`. Raises NotExact, and nothing
+    `hints` are deflate parameters to try first, on so many `threads`; `memory` has the pictures
+    before. Raises NotExact, and nothing
     else, for whatever cannot be re-created: other files, damaged or interlaced or animated PNGs,
     pictures beyond the limits above, and deflate streams of which no record is shorter than they
     are.
@@ -150,10 +158,10 @@ def parse(data: bytes, hints: Sequence[DeflateParams] = (), *, threads: int = 1)
     sizes, tail_start = _idats(data, idat_start)
     stream = _stream(data, idat_start, sizes)
     raw, body, rest, checksum = _unpack(stream, layout)
-    frame, opaque, types = lines.read(raw, layout)
+    frame, opaque, types = lines.read(raw, layout, memory)
     zlib_header = int.from_bytes(stream[:2], "big")
     row_bytes = layout.row_bytes + 1
-    params = deflate.search(raw, body, hints, row_bytes=row_bytes, threads=threads)
+    params = deflate.search(raw, body, hints, row_bytes=row_bytes, threads=threads, memory=memory)
     if params is None:
         raise unknown_encoder(data[_IDAT_FROM:idat_start], data[tail_start:], sizes[0])
     recipe = Recipe(
@@ -187,7 +195,13 @@ def read(data: bytes) -> tuple[Frame, Layout, bytes]:
     return samples.from_rows(rows, layout), layout, data[_IDAT_FROM:start]
 
 
-def canonical(frame: Frame, head: bytes = b"", *, palette: bool = False) -> bytes:
+def canonical(
+    frame: Frame,
+    head: bytes = b"",
+    *,
+    palette: bool = False,
+    memory: WorkerMemory | None = None,
+) -> bytes:
     """The PNG file of samples whose own file is gone: always the same bytes for the same frame.
 
     docs/format.md has the rule. `frame` has all channels; `head` are chunks to keep (of a palette
@@ -206,10 +220,12 @@ def canonical(frame: Frame, head: bytes = b"", *, palette: bool = False) -> byte
         b"".join(_chunk(b"IEND", b"")),
         b"",
     )
-    return assemble(frame, recipe)
+    return assemble(frame, recipe, memory=memory)
 
 
-def assemble(frame: Frame, recipe: Recipe, *, threads: int = 1) -> bytes:
+def assemble(
+    frame: Frame, recipe: Recipe, *, threads: int = 1, memory: WorkerMemory | None = None
+) -> bytes:
     """The PNG file of a frame and its recipe. Raises Damaged when the two do not fit."""
     layout = _layout_of(frame, recipe)
     rows = samples.to_rows(frame, layout)
@@ -218,7 +234,9 @@ def assemble(frame: Frame, recipe: Recipe, *, threads: int = 1) -> bytes:
     raw = filters.apply(rows, types, layout.pixel_bytes, alpha)
     row_bytes = layout.row_bytes + 1
     try:
-        body = deflate.deflate(raw, recipe.params, row_bytes=row_bytes, threads=threads)
+        body = deflate.deflate(
+            raw, recipe.params, row_bytes=row_bytes, threads=threads, memory=memory
+        )
     except ValueError as error:
         raise _bad_recipe(str(error)) from error
     return _file(layout, recipe, body, engine.adler32(raw))

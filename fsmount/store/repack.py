@@ -33,6 +33,7 @@ import numpy as np
 import trio
 
 from fsmount.codec import images
+from fsmount.codec.memory import of_worker
 from fsmount.codec.workers import Workers
 from fsmount.errors import FsmountError, WorkerDied
 from fsmount.folder import readable
@@ -77,8 +78,10 @@ def recode(target: Place, places: tuple[Place, ...], sha256: bytes, budget: int)
     A new entry is proved by rendering the file from its bytes: raises :class:`Damaged` if that does
     not have the hash `sha256`.
     """
-    entry = Reader([target], 0).entry(target.id)
-    reader = Reader([*places, target], budget)
+    memory = of_worker()
+    memory.share_for_store(budget)
+    reader = Reader([*places, target], memory)
+    entry = reader.entry(target.id)
     found = reader.record(entry)
     if found.header.get("kind") not in FRAMES or entry.suffix == NO_PAYLOAD:
         return entry
@@ -91,7 +94,7 @@ def recode(target: Place, places: tuple[Place, ...], sha256: bytes, budget: int)
         return entry
     smaller = Entry(f"{entry.name[:8]}{suffix}", entry.record, payload)
     parsed, _ = parse_entry(build_entry(smaller))
-    jobs.rendered(parsed, Reader([*places, target], budget), sha256)
+    jobs.rendered(parsed, Reader([*places, target], memory), sha256)
     return smaller
 
 

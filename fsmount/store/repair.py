@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fsmount.codec import record
+from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
 from fsmount.store import config, contents, copies, jobs
@@ -201,7 +202,9 @@ class _World:
                 lengths[known.pack] = max(lengths[known.pack], known.offset + known.length)
         # Sealed: what is damaged inside is not to be appended to.
         self._packs.update((number, (length, True)) for number, length in lengths.items())
-        reader = Reader(list(places.values()), _LAYER_BYTES)
+        memory = WorkerMemory()
+        memory.layers.resize(_LAYER_BYTES)
+        reader = Reader(list(places.values()), memory)
         for object_id in sorted(later):
             found = self._read(*later[object_id], reader)
             if found is not None:

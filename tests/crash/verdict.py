@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import FsmountError
 from fsmount.store import jobs
 from fsmount.store.bodies import Kept, load_sums
@@ -165,7 +166,7 @@ class Rendering:
         """Decode what is left of an object that no file shows: the pixels it coded itself."""
         places = [_place(store, store.index.object(i)) for i in found.layer if i != found.id]
         forget_caches()
-        Reader([_place(store, found), *places], 0).layer(found.id)
+        Reader([_place(store, found), *places], WorkerMemory()).layer(found.id)
 
 
 def _entry(place: Place) -> bytes:
