@@ -7,11 +7,11 @@
 Needs Python 3.10, numpy and Pillow, and jxlpy where a pack holds a .jxl (any JPEG XL decoder will
 do in its place: it is one function below). JPEGs kept as JPEG XL need imagecodecs, or the program
 djxl (Debian: libjxl-tools). A PNG that classic zlib did not write (Chromium's, for example) takes
-up to a minute. docs/format.md describes what is read here. Nothing
-inside STORE is changed, DEST has to be new or empty. What is written has the SHA-256 it had when
-it was stored; a file that has not gets ".not-exact" into its name, is listed, and makes the exit
-code 1. Most likely then is a zlib that compresses differently from the classic one (zlib-ng, for
-example): the picture is right, the PNG around it is another.
+up to a minute. docs/format.md describes what is read here. Nothing inside STORE is changed, DEST
+has to be new or empty. What is written has the SHA-256 it had when it was stored; a file that has
+not gets ".not-exact" into its name, is listed, and makes the exit code 1. Most likely then is a
+zlib that compresses differently from the classic one (zlib-ng, for example): the picture is right,
+the PNG around it is another.
 """
 
 import functools
