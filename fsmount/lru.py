@@ -45,6 +45,14 @@ class Lru(Generic[K, V]):
             return
         self._items[key] = (value, size)
         self._used += size
+        self._shrink()
+
+    def resize(self, budget: int) -> None:
+        """Hold no more than `budget` bytes from now on."""
+        self.budget = budget
+        self._shrink()
+
+    def _shrink(self) -> None:
         while self._used > self.budget:
             _, (_, freed) = self._items.popitem(last=False)
             self._used -= freed

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fsmount.codec.deflate import engine
 from fsmount.mount.store_fs import Vfs
 from fsmount.store import config
 from fsmount.store import store as store_module
@@ -30,16 +29,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("default"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-
-
-@pytest.fixture(params=[True, False], ids=["kernel", "numpy"], scope="module")
-def both_engines(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything with the native kernel, and once more without."""
-    if request.param and not engine.NATIVE:
-        pytest.skip("no kernel")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "NATIVE", request.param)
-        yield
 
 
 @pytest.fixture

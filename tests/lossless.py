@@ -23,6 +23,7 @@ import numpy as np
 import trio
 
 from fsmount.codec.delta.delta import Copy, Fill
+from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
@@ -130,7 +131,7 @@ def _ways(store: Store, found: Object) -> set[str]:
         return set()
     needed = (store.index.object(i) for i in {*found.needs, found.id})
     places = [Location(o.id, str(store.layout.pack(o.pack)), o.offset, o.length) for o in needed]
-    reader = Reader(places, 0)
+    reader = Reader(places, WorkerMemory())
     written = reader.record(reader.entry(found.id))
     layout = layout_of(written)
     used = {layout.source(slot) for slot in np.unique(layout.tiles).tolist() if slot}

@@ -24,13 +24,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fsmount.codec.deflate import engine
 from fsmount.codec.images import jxl
+from fsmount.codec.memory import WorkerMemory, of_worker
 from fsmount.codec.png import png
 from fsmount.codec.png.samples import Frame, is_opaque
 from fsmount.errors import Damaged, NotExact
 from fsmount.legacy.runs import Run, Step
-from fsmount.lru import Lru
 
 MOST_DIFFERING = 100_000
 """A difference has fewer samples than this that are not zero."""
@@ -93,37 +92,32 @@ class Context:
     sample: tuple[Step, Step] | None = None
 
 
-_states: Lru[tuple[Step, ...], _State] = Lru(0)
-_genuine: dict[tuple[str, tuple[int, int]], bool] = {}
-
-
 def make(run: Run, context: Context, budget: int) -> Made:
     """The picture of the last step of `run`; `budget`: bytes this process may keep for the next."""
-    if budget != _states.budget:
-        _states.clear()
-        _states.budget = budget
-        engine.remember(budget // 4)
-    state = _state(run, context)
+    memory = of_worker()
+    memory.share_for_runs(budget)
+    state = _state(run, context, memory)
     if state.picture is None or state.made.itself or state.made.reason:
         return state.made
     picture = state.picture
-    return Made(png.canonical(picture.frame, picture.head, palette=picture.palette))
+    palette = picture.palette
+    return Made(png.canonical(picture.frame, picture.head, palette=palette, memory=memory))
 
 
-def _state(run: Run, context: Context) -> _State:
+def _state(run: Run, context: Context, memory: WorkerMemory) -> _State:
     done = len(run)
-    while done and run[:done] not in _states:
+    while done and run[:done] not in memory.runs:
         done -= 1
-    known = _states.get(run[:done]) if done else None
+    known: _State | None = memory.runs.get(run[:done]) if done else None
     state = known or _State(None, "there is no picture before it", Made())
     for count in range(done + 1, len(run) + 1):
         back = len(run) - count
-        state = _advance(state, run[count - 1], context, context.at - back)
-        _states.put(run[:count], state, state.picture.size if state.picture else 1000)
+        state = _advance(state, run[count - 1], context, context.at - back, memory)
+        memory.runs.put(run[:count], state, state.picture.size if state.picture else 1000)
     return state
 
 
-def _advance(state: _State, step: Step, context: Context, at: int) -> _State:
+def _advance(state: _State, step: Step, context: Context, at: int, memory: WorkerMemory) -> _State:
     """One step further; `at`: its place among the folder's differences."""
     name = _name(step)
     if not step.is_difference:
@@ -136,7 +130,7 @@ def _advance(state: _State, step: Step, context: Context, at: int) -> _State:
     before, own = _aligned(None if step.unsure else state.picture, decoded)
     if stands_alone(before.frame if before else None, own):
         mostly = 2 * int(np.count_nonzero(own)) > own.size
-        if not mostly and _is_odd(step, data, decoded, context, at):
+        if not mostly and _is_odd(step, data, decoded, context, at, memory):
             return _damaged(name)
         return _State(state.picture, state.cut, Made(itself=True), doubt=True)
     if step.unsure:
@@ -151,7 +145,7 @@ def _advance(state: _State, step: Step, context: Context, at: int) -> _State:
             "its shape is not that of the picture before it",
             f"it hangs on {name}, whose shape is not that of the picture before",
         )
-    if _is_odd(step, data, decoded, context, at):
+    if _is_odd(step, data, decoded, context, at, memory):
         return _damaged(name)
     frame = before.frame + own
     if (step.after_gap or state.doubt) and _doubtful(before.frame, own, frame, context):
@@ -328,33 +322,37 @@ def _colours(pixels: Frame) -> npt.NDArray[np.uint32]:
     return np.asarray(numbers, np.uint32)
 
 
-def _is_odd(step: Step, data: bytes, own: Frame, context: Context, at: int) -> bool:
+def _is_odd(
+    step: Step, data: bytes, own: Frame, context: Context, at: int, memory: WorkerMemory
+) -> bool:
     """Whether a file is not what the encoder here writes, while those around it are."""
-    if _note(step, data, own):
+    if _note(step, data, own, memory):
         return False
     sides = (
         context.differences[max(0, at - _NEAR) : at][::-1],
         context.differences[at + 1 : at + 1 + _NEAR],
     )
-    return any(sides) and all(any(_is_genuine(other) for other in side) for side in sides if side)
+    return any(sides) and all(
+        any(_is_genuine(other, memory) for other in side) for side in sides if side
+    )
 
 
-def _is_genuine(step: Step) -> bool:
-    known = _genuine.get((step.path, step.stamp))
+def _is_genuine(step: Step, memory: WorkerMemory) -> bool:
+    known = memory.genuine.get((step.path, step.stamp))
     if known is not None:
         return known
     try:
         data = Path(step.path).read_bytes()
-        return _note(step, data, jxl.read(data))
+        return _note(step, data, jxl.read(data), memory)
     except (Damaged, OSError):
         return False
 
 
-def _note(step: Step, data: bytes, own: Frame) -> bool:
+def _note(step: Step, data: bytes, own: Frame, memory: WorkerMemory) -> bool:
     """Whether the encoder here makes the same file of what the file decodes to; remembered."""
     fits = own.dtype == np.uint8 and jxl.fits(own)  # as in `writing`
     found = fits and jxl.encode(own, 1) == jxl.codestream(data)
-    _genuine[step.path, step.stamp] = found
+    memory.genuine[step.path, step.stamp] = found
     return found
 
 

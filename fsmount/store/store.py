@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 import trio
 
 from fsmount import threads
-from fsmount.codec.deflate import engine
-from fsmount.codec.deflate.deflate import known_answer
 from fsmount.errors import Damaged, FsmountError, ReadOnly, WorkerDied
 from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk
@@ -110,7 +108,6 @@ class Store:
         self._ready = trio.Event()
         self._lost = trio.Event()
         self._full = trio.Event()
-        _warn()
 
     def _open_for_writing(self, ownership: Ownership, undo: ExitStack) -> None:
         """Recover, and make what writes. What stays open is closed by `undo`."""
@@ -573,24 +570,9 @@ class Store:
             "ratio": round(totals["logical_bytes"] / stored, 2) if stored else 0.0,
             "max_depth": totals["max_depth"],
             "packs": len(self.index.packs()),
-            "deflate": "kernel" if engine.NATIVE else "zlib",
         }
 
 
 async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
-
-
-def _warn() -> None:
-    """Say what makes this installation slow, or of no use for other stores."""
-    if not engine.NATIVE:
-        _log.warning(
-            "the native deflate kernel is not built here (no C compiler at installation):"
-            " everything works, some three to ten times slower"
-        )
-    if not known_answer():
-        _log.warning(
-            "this system's zlib is not the classic one: new PNGs will mostly stay raw, and"
-            " files encoded elsewhere may answer with an error instead of their bytes"
-        )

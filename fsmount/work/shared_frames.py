@@ -15,13 +15,14 @@ import fcntl
 import hashlib
 import mmap
 import os
-from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fsmount.codec.deflate.deflate import DeflateParams
+from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.png import Picture, Recipe, parse
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import NotExact
@@ -44,14 +45,18 @@ class Held:
     fd: int
     proof: bytes
 
-    def get(self) -> Picture:
-        """The picture; its frame cannot be written to. Raises NotExact and OSError."""
+    def get(self, memory: WorkerMemory | None = None) -> Picture:
+        """The picture; its frame cannot be written to. Raises NotExact and OSError.
+
+        `memory`: that of this process, which may hold it.
+        """
         if self.proof != _digest(self.sha256, self.recipe, self.shape, self.dtype):
             raise NotExact("changed while it was encoded")
-        if self.by == os.getpid() and self.sha256 in _held:
-            return _held[self.sha256].picture
+        if self.by == os.getpid() and memory is not None and self.sha256 in memory.held:
+            here: Holding = memory.held[self.sha256]
+            return here.picture
         frame = self._mapped()
-        return self._again() if frame is None else Picture(frame, self.recipe)
+        return self._again(memory) if frame is None else Picture(frame, self.recipe)
 
     @property
     def frame(self) -> Frame:
@@ -77,16 +82,16 @@ class Held:
             os.close(fd)
         return np.frombuffer(memory, self.dtype).reshape(self.shape)
 
-    def _again(self) -> Picture:
+    def _again(self, memory: WorkerMemory | None) -> Picture:
         data = Path(self.path).read_bytes()
         if hashlib.sha256(data).digest() != self.sha256:
             raise NotExact("changed while it was encoded")
         params = self.recipe.params
         hints = (params,) if isinstance(params, DeflateParams) else ()
-        return Picture(parse(data, hints).frame, self.recipe)
+        return Picture(parse(data, hints, memory=memory).frame, self.recipe)
 
 
-class _Holding:
+class Holding:
     """A picture and the memory its frame was copied to."""
 
     def __init__(self, sha256: bytes, picture: Picture) -> None:
@@ -98,17 +103,15 @@ class _Holding:
             os.close(self.fd)
 
 
-_held: OrderedDict[bytes, _Holding] = OrderedDict()
-
-
-def hold(path: str, sha256: bytes, picture: Picture) -> Held:
+def hold(path: str, sha256: bytes, picture: Picture, memory: WorkerMemory) -> Held:
     """Keep the picture of the file `path` for a while: any process may :meth:`Held.get` it."""
-    _held.pop(sha256, None)
-    while len(_held) >= _MOST or _bytes() + picture.frame.nbytes > _MOST_BYTES:
-        if not _held:
+    held = memory.held
+    held.pop(sha256, None)
+    while len(held) >= _MOST or _bytes(held) + picture.frame.nbytes > _MOST_BYTES:
+        if not held:
             break
-        _held.popitem(last=False)
-    holding = _held[sha256] = _Holding(sha256, picture)
+        held.popitem(last=False)
+    holding = held[sha256] = Holding(sha256, picture)
     height, width, channels = picture.frame.shape
     shape = (height, width, channels)
     dtype = picture.frame.dtype.name
@@ -123,8 +126,8 @@ def _digest(sha256: bytes, recipe: Recipe, shape: tuple[int, int, int], dtype: s
     return hashlib.sha256(parts.encode()).digest()
 
 
-def _bytes() -> int:
-    return sum(holding.picture.frame.nbytes for holding in _held.values())
+def _bytes(held: Mapping[bytes, Holding]) -> int:
+    return sum(holding.picture.frame.nbytes for holding in held.values())
 
 
 def _name(sha256: bytes) -> str:

@@ -33,13 +33,13 @@ from unittest import mock
 
 from PIL import Image
 
-from fsmount.codec.deflate import deflate, engine
+from fsmount.codec.deflate import deflate
 from fsmount.codec.delta import delta
 from fsmount.codec.images import images
+from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import filters, png, samples
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
-from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Index, Object
 from fsmount.store.layout import Layout
 from fsmount.store.packs.location import Location
@@ -47,6 +47,7 @@ from tests.bench.deflate import scanlines, timed, with_zlib
 from tests.bench.latency import staged
 from tests.e2e.mounts import Mount
 from tests.support.corpus import root
+from tests.support.encoding import forget_caches
 from tests.support.pngs import image_data
 
 _COLD = 12
@@ -201,7 +202,8 @@ def stages(parts: dict[str, tuple[Any, str]]) -> Iterator[Stages]:
 def check(files: Sequence[Path]) -> None:
     """The part of `parse` that proves."""
     for name, budget, wanted in (("by itself", 0, 0.3), ("consecutive", _WORKER_BYTES, 0.15)):
-        engine.remember(budget)
+        memory = WorkerMemory()
+        memory.share_for_store(2 * budget)
         ratios, units, walls = [], [], []
         total: Stages = defaultdict(float)
         whole = 0.0
@@ -209,7 +211,7 @@ def check(files: Sequence[Path]) -> None:
         for path in files:
             with stages(_LOOK) as spent:
                 start = time.process_time()
-                png.parse(path.read_bytes(), [hint])
+                png.parse(path.read_bytes(), [hint], memory=memory)
                 whole += time.process_time() - start
             units.append(stock(path))
             if not budget:
@@ -249,9 +251,7 @@ def render(store: Path, files: Sequence[Path]) -> None:
         whole = unit = 0.0
         for path in files:
             if cold:
-                Reader.layers.clear()
-                Reader.records.clear()
-                engine.remember(0)
+                forget_caches()
             inode = index.lookup(ROOT, path.name.encode())
             assert inode is not None and inode.object_id is not None
             found = [index.object(i) for i in index.object(inode.object_id).needs]

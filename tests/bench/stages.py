@@ -20,7 +20,6 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
-from fsmount.codec.deflate import engine
 from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.codec.png.png import parse
 from fsmount.store import config
@@ -101,7 +100,6 @@ def stages(files: list[Path], scratch: Path) -> dict[str, float]:
     some = pictures[:: max(1, len(pictures) // 12)]
     for number, sha256 in some:
         forget_caches()
-        engine.remember(0)
         line.get(number, sha256, "render, cold")
     return found | {"render, cold": clock.seconds["render, cold"] / len(some)}
 

@@ -33,7 +33,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 # The parts of a package from the lowest up: a part may import itself and those before it.
 PARTS: dict[str, tuple[str, ...]] = {
-    "codec": ("_kernel", "deflate", "png", "images", "delta"),
+    "codec": ("_kernel", "memory", "deflate", "png", "images", "delta"),
     "store": (
         "disk",
         "index",

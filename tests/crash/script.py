@@ -126,7 +126,6 @@ def small_limits() -> None:
     copier._REST = 0.0
     reserve.RESERVE_BYTES = 4096
     store_module.DURABLE_SECONDS = 0.01
-    _set(store_module, "known_answer", lambda: True)
     _set(store_module, "Workers", Inline)
     _set(background, "Workers", Inline)
     _set(background, "_LOOK_SECONDS", 0.0)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import FsmountError
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
@@ -166,7 +167,7 @@ class Rendering:
         """Decode what is left of an object that no file shows: the pixels it coded itself."""
         places = [_place(store, store.index.object(i)) for i in found.layer if i != found.id]
         forget_caches()
-        Reader([_place(store, found), *places], 0).layer(found.id)
+        Reader([_place(store, found), *places], WorkerMemory()).layer(found.id)
 
 
 def _entry(place: Location) -> bytes:

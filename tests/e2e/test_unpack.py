@@ -74,10 +74,10 @@ class Result:
         return {os.fsencode(line.removeprefix("DAMAGED ")) for line in lines}
 
 
-def _unpack(source: Path, dest: Path, *forbidden: str) -> Result:
+def _unpack(source: Path, dest: Path, *forbidden: str, script: Path = _SCRIPT) -> Result:
     names = ",".join([*_OURS, *forbidden])
     done = subprocess.run(
-        [sys.executable, "-I", "-c", _DRIVER, names, _SCRIPT, source, dest],
+        [sys.executable, "-I", "-c", _DRIVER, names, script, source, dest],
         capture_output=True,
         timeout=120,
         check=False,
@@ -323,6 +323,19 @@ def test_jpegs_need_one_of_two_decoders(tmp_path: Path, monkeypatch: pytest.Monk
     assert (result.code, result.files()) == (1, {b"notes.txt": b"notes"})
     assert all("needs imagecodecs or djxl" in line for line in result.lines[:-1])
     assert result.damaged() == _jpegs().keys()
+
+
+def test_the_script_alone_reads_correction_records(tmp_path: Path) -> None:
+    store, files = _make(
+        tmp_path / "store",
+        {b"notes.txt": b"notes", b"flushed.png": _kinds()[b"kinds/flushed.png"]},
+    )
+    kinds = {names[0]: found.kind for found, names in _objects(store).values()}
+    assert kinds[b"flushed.png"] == "key"
+    (tmp_path / "alone").mkdir()
+    script = Path(shutil.copy(_SCRIPT, tmp_path / "alone"))
+    result = _unpack(store / "packs", tmp_path / "out", script=script)
+    assert (result.code, result.files()) == (0, files)
 
 
 def test_what_repack_writes_is_read(

@@ -17,12 +17,12 @@ from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.codec.images import jxl
 from fsmount.codec.png import png
 from fsmount.codec.png.samples import Frame
-from fsmount.legacy import archive, pictures
+from fsmount.legacy import archive
 from fsmount.legacy.archive import Archive, LegacyTree
 from fsmount.legacy.pictures import Made
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.writing import difference
-from tests.support.encoding import Inline
+from tests.support.encoding import Inline, forget_caches
 from tests.support.legacies import (
     BERLIN,
     convert,
@@ -38,8 +38,7 @@ from tests.support.legacies import (
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "Workers", Inline)
-    pictures._states.clear()
-    pictures._genuine.clear()
+    forget_caches()
 
 
 async def made(place: Path) -> dict[str, Made]:

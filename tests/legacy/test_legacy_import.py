@@ -26,7 +26,7 @@ from fsmount.store.store import Store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.importing import Importer
 from fsmount.work.workers import Workers
-from tests.support.encoding import Inline, get
+from tests.support.encoding import Inline, forget_caches, get
 from tests.support.legacies import (
     BERLIN,
     convert,
@@ -63,8 +63,7 @@ def in_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def forget() -> None:
     """As in a process that has just been started."""
-    pictures._states.clear()
-    pictures._genuine.clear()
+    forget_caches()
 
 
 async def stored(root: Path) -> dict[str, Frame]:

@@ -90,6 +90,19 @@ def texture(rng: random.Random, size: int) -> bytes:
     return bytes(out[:size])
 
 
+def mixture(seed: int, size: int, values: int) -> bytes:
+    """Bytes below `values` with some repetition in them, near and far."""
+    source = random.Random(seed)
+    out = bytearray()
+    while len(out) < size:
+        if out and source.random() < 0.5:
+            start = source.randrange(len(out))
+            out += out[start : start + source.randrange(1, 300)]
+        else:
+            out += bytes(source.randrange(values) for _ in range(source.randrange(1, 50)))
+    return bytes(out[:size])
+
+
 def boundaries(noise: bytes) -> bytes:
     """Repeats from exactly as far as a match may reach, one byte less and one more.
 

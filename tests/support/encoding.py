@@ -13,12 +13,11 @@ from typing import Any, ClassVar, Self
 import pytest
 import trio
 
-from fsmount.lru import Lru
+from fsmount.codec.memory import of_worker
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.frames.jobs import Encoded, Order
 from fsmount.store.frames.planner import Plan, Planner
-from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT
 from fsmount.store.maintenance.copier import Copier
 from fsmount.store.packs.entries import About
@@ -34,8 +33,7 @@ NOTE = b"not a picture"
 
 def forget_caches() -> None:
     """As in a process that has just been started."""
-    Reader.layers = Lru(0)
-    Reader.records = Lru(8 << 20)
+    of_worker.cache_clear()
 
 
 class Line:
@@ -51,7 +49,7 @@ class Line:
 
     def look(self, data: bytes) -> jobs.Look:
         self.scratch.write_bytes(data)
-        return jobs.look(str(self.scratch), ())
+        return jobs.look(str(self.scratch), (), BUDGET)
 
     def order(self, data: bytes, plan: Plan | None = None) -> tuple[Order, jobs.Look]:
         seen = self.look(data)

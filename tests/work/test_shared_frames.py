@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fsmount.codec.memory import of_worker
 from fsmount.codec.png import png
 from fsmount.errors import NotExact
 from fsmount.work import shared_frames
 from fsmount.work.shared_frames import Held, hold
 from fsmount.work.workers import Workers
 from tests.support import frames, worker_jobs
+from tests.support.encoding import forget_caches
 
 
 def picture(tmp_path: Path, number: int = 0) -> tuple[Held, png.Picture]:
@@ -22,12 +24,12 @@ def picture(tmp_path: Path, number: int = 0) -> tuple[Held, png.Picture]:
     path = tmp_path / f"{number}.png"
     path.write_bytes(data)
     found = png.parse(data)
-    return hold(str(path), hashlib.sha256(data).digest(), found), found
+    return hold(str(path), hashlib.sha256(data).digest(), found, of_worker()), found
 
 
 @pytest.fixture(autouse=True)
 def nothing_held() -> None:
-    shared_frames._held.clear()
+    forget_caches()
 
 
 def same(one: png.Picture, other: png.Picture) -> bool:
@@ -37,7 +39,7 @@ def same(one: png.Picture, other: png.Picture) -> bool:
 def test_at_hand_in_the_process_that_holds_it(tmp_path: Path) -> None:
     here, found = picture(tmp_path)
     Path(here.path).unlink()
-    assert here.get() is found
+    assert here.get(of_worker()) is found
 
 
 def test_mapped_elsewhere(tmp_path: Path) -> None:
@@ -57,14 +59,14 @@ async def test_another_process_gets_it_without_the_file(tmp_path: Path) -> None:
     Path(here.path).unlink()
     async with Workers(1) as workers:
         assert same(await workers.run(worker_jobs.get_held, here), found)
-        shared_frames._held.clear()
+        of_worker().held.clear()
         with pytest.raises(FileNotFoundError):
             await workers.run(worker_jobs.get_held, here)
 
 
 async def test_taken_apart_again_where_it_is_gone(tmp_path: Path) -> None:
     here, found = picture(tmp_path)
-    shared_frames._held.clear()
+    of_worker().held.clear()
     assert same(here.get(), found)
     assert same(replace(here, fd=-1).get(), found)
     Path(here.path).write_bytes(b"something else")
@@ -85,7 +87,7 @@ def test_memory_that_is_still_being_filled_is_not_taken(tmp_path: Path) -> None:
     filling = os.memfd_create(shared_frames._name(here.sha256), os.MFD_ALLOW_SEALING)
     os.write(filling, bytes(found.frame.nbytes // 2))
     second = replace(here, fd=filling)
-    shared_frames._held.clear()
+    of_worker().held.clear()
     try:
         assert second._mapped() is None
         assert same(second.get(), found)
@@ -111,14 +113,14 @@ def test_a_system_without_such_memory(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delattr(os, "memfd_create")
     here, found = picture(tmp_path)
     assert here.fd == -1
-    assert here.get() is found
+    assert here.get(of_worker()) is found
 
 
 def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_frames, "_MOST", 2)
     kept = [picture(tmp_path, number)[0] for number in range(4)]
-    assert [one.sha256 in shared_frames._held for one in kept] == [False, False, True, True]
+    assert [one.sha256 in of_worker().held for one in kept] == [False, False, True, True]
     assert kept[0]._mapped() is None
     monkeypatch.setattr(shared_frames, "_MOST_BYTES", 1)
     picture(tmp_path, 4)
-    assert len(shared_frames._held) == 1
+    assert len(of_worker().held) == 1

@@ -154,8 +154,6 @@ def equal(frame: Frame, other: Frame) -> bool:
     """Whether two frames are the same in shape, sample type and every sample."""
     if frame.shape != other.shape or frame.dtype != other.dtype:
         return False
-    if not engine.NATIVE:
-        return np.array_equal(frame, other)
     one, two = np.ascontiguousarray(frame).data, np.ascontiguousarray(other).data
     return not any(engine.differing_rows(one, two, frame.nbytes))
 
@@ -166,9 +164,6 @@ def _row_and_tile(frame: Frame) -> tuple[int, int]:
     return frame.shape[1] * pixel, TILE * pixel
 
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-
-
 def signatures(frame: Frame) -> NDArray[np.uint64]:
     """A 64-bit hash of each tile's samples, (tile rows, tile columns).
 
@@ -177,41 +172,15 @@ def signatures(frame: Frame) -> NDArray[np.uint64]:
     words_per_tile = TILE * TILE * frame.shape[2] * frame.itemsize // 8
     digest = shake_128(b"fsmount tiles").digest(8 * words_per_tile)
     keys = np.frombuffer(digest, "<u8").astype(np.uint64) | np.uint64(1)
-    if engine.NATIVE:
-        pixels = np.ascontiguousarray(frame)
-        found = engine.hash_tiles(pixels.data, *_row_and_tile(frame), keys.data)
-        return np.frombuffer(found, np.uint64).reshape(tile_grid(frame.shape))
-    tiles = np.ascontiguousarray(split(frame))
-    words = tiles.reshape(*tiles.shape[:2], -1).view(np.uint64)
-    # Shifting high bits down before the products lets a change anywhere reach most of the sum.
-    mixed = words ^ (words >> np.uint64(32))
-    mixed *= _MIX
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= keys
-    total = mixed.sum(axis=2, dtype=np.uint64)
-    return np.asarray(total ^ (total >> np.uint64(32)), np.uint64)
+    pixels = np.ascontiguousarray(frame)
+    found = engine.hash_tiles(pixels.data, *_row_and_tile(frame), keys.data)
+    return np.frombuffer(found, np.uint64).reshape(tile_grid(frame.shape))
 
 
 def flat(frame: Frame) -> tuple[NDArray[np.bool_], Frame]:
     """Which tiles have one colour, and the colour of each: (rows, columns), (.., channels)."""
-    rows, columns = tile_grid(frame.shape)
-    if engine.NATIVE:
-        found = engine.flat_tiles(np.ascontiguousarray(frame).data, *_row_and_tile(frame))
-        return np.frombuffer(found, np.bool_).reshape(rows, columns), frame[::TILE, ::TILE]
-    height, width, channels = frame.shape
-    padded: Frame = frame
-    if (rows * TILE, columns * TILE) != (height, width):
-        padded = np.empty((rows * TILE, columns * TILE, channels), frame.dtype)
-        padded[:height, :width] = frame
-        padded[height:, :width] = frame[-1:]
-        padded[:, width:] = padded[:, width - 1 : width]
-    tiles = padded.reshape(rows, TILE, columns, TILE, channels)
-    same = np.ascontiguousarray(tiles == tiles[:, :1, :, :1])
-    # Eight comparisons to a word: numpy is slow at reducing along short axes.
-    words = same.reshape(rows, TILE, -1).view(np.uint64)
-    down = np.bitwise_and.reduce(words, axis=1).reshape(rows, columns, -1)
-    every: NDArray[np.bool_] = np.all(down == np.uint64(0x0101010101010101), axis=2)
-    return every, frame[::TILE, ::TILE]
+    found = engine.flat_tiles(np.ascontiguousarray(frame).data, *_row_and_tile(frame))
+    return np.frombuffer(found, np.bool_).reshape(tile_grid(frame.shape)), frame[::TILE, ::TILE]
 
 
 def _kept(own: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -247,12 +216,8 @@ def own_image(frame: Frame, layout: Layout, layers: Mapping[int, Layer]) -> Fram
     shape = _own_shape(layout, rows, columns)
     kept = index[np.ix_(rows, columns)]
     image = np.zeros(shape, layout.dtype)
-    if engine.NATIVE:
-        _put(image, kept, pixels)
-        return image
-    tiles = split(image)
-    tiles[kept >= 0] = pixels
-    return join(tiles, shape)
+    _put(image, kept, pixels)
+    return image
 
 
 def _own_shape(
@@ -293,8 +258,6 @@ def layer(layout: Layout, image: Frame | None, layers: Mapping[int, Layer]) -> L
 
 def _cut(image: Frame, index: NDArray[np.int32]) -> Frame:
     """The tiles of an image that have a number in `index`, in that order, padded with zeros."""
-    if not engine.NATIVE:
-        return split(image)[index >= 0]
     tiles = np.zeros((np.count_nonzero(index >= 0), TILE, TILE, image.shape[2]), image.dtype)
     numbers = np.ascontiguousarray(index)
     engine.cut_tiles(
@@ -341,10 +304,6 @@ def compose(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
     Raises :class:`Damaged` if a copied tile is one that its object never coded.
     """
     mask = layout.own()
-    if not engine.NATIVE:
-        out = copies(layout, layers)
-        out[mask] = own.pixels[own.index[mask]]
-        return join(out, layout.shape)
     # Every tile is its own or has a slot, and a slot that shows nothing is an error.
     frame = np.empty(layout.shape, layout.dtype)
     _put(frame, np.where(mask, own.index, -1), own.pixels)

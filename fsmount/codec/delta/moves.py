@@ -163,14 +163,11 @@ def _windows(pixels: Frame) -> _Hashes:
     The sum of mixed pixels times powers of two odd numbers mod 2^32, from running sums along each
     axis; a window's place is divided out again.
     """
-    if engine.NATIVE:
-        height, width, channels = pixels.shape
-        size = pixels.dtype.itemsize
-        data = np.ascontiguousarray(pixels).data
-        hashes = engine.hash_windows(data, width * channels * size, channels, size)
-        shape = height - TILE + 1, width - TILE + 1
-        return np.frombuffer(hashes, np.uint32).reshape(shape)
-    return _along(_along(_mixed(pixels), _RIGHT).T, _DOWN).T
+    height, width, channels = pixels.shape
+    size = pixels.dtype.itemsize
+    data = np.ascontiguousarray(pixels).data
+    hashes = engine.hash_windows(data, width * channels * size, channels, size)
+    return np.frombuffer(hashes, np.uint32).reshape(height - TILE + 1, width - TILE + 1)
 
 
 def _tiles(tiles: Frame) -> _Hashes:
@@ -191,16 +188,6 @@ def _mixed(pixels: Frame) -> _Hashes:
     packed ^= packed >> np.uint64(32)
     packed *= _MIX
     return (packed >> np.uint64(32)).astype(np.uint32)
-
-
-def _along(values: _Hashes, factor: int) -> _Hashes:
-    """Sums of TILE values in a row, each times a power of `factor`: (n, m) -> (n, m - 15)."""
-    width = values.shape[1]
-    total = np.zeros((values.shape[0], width + 1), np.uint32)
-    np.cumsum(values * _powers(factor, width), axis=1, dtype=np.uint32, out=total[:, 1:])
-    sums: _Hashes = total[:, TILE:] - total[:, :-TILE]
-    sums *= _powers(pow(factor, -1, 1 << 32), width - TILE + 1)
-    return sums
 
 
 def _powers(factor: int, count: int) -> _Hashes:

@@ -8,7 +8,7 @@ typedef struct {
     u32 shortest;        /* match */
     u32 farthest;        /* distance */
     bool dynamic;        /* has a dynamic block */
-    bool all_stored;
+    bool all_stored, any_stored;
 } Traits;
 
 static bool find_traits(const Seen *seen, Traits *traits)
@@ -18,15 +18,18 @@ static bool find_traits(const Seen *seen, Traits *traits)
     traits->farthest = 0;
     traits->dynamic = false;
     traits->all_stored = true;
+    traits->any_stored = false;
     for (size_t i = 0; i < seen->count; i++) {
         const SeenBlock *block = &seen->blocks[i];
-        if (block->kind == BLOCK_STORED)
-            continue;
-        traits->all_stored = false;
+        bool is_stored = block->kind == BLOCK_STORED;
+        traits->all_stored = traits->all_stored && is_stored;
+        traits->any_stored = traits->any_stored || is_stored;
         traits->dynamic = traits->dynamic || block->kind == BLOCK_DYNAMIC;
         for (u32 memory = 1; memory <= 9; memory++) {
-            u32 full = (64u << memory) - 1;
-            if (block->last ? block->symbols > full : block->symbols != full)
+            u32 full = (64u << memory) - 1, bytes = block->end - block->start;
+            bool fits = block->last ? block->symbols <= full : block->symbols == full;
+            /* What a stored block has for symbols shows when they are predicted. */
+            if (is_stored ? !block->last && bytes < full : !fits)
                 traits->memory &= ~(1u << memory);
         }
     }
@@ -38,6 +41,19 @@ static bool find_traits(const Seen *seen, Traits *traits)
         }
     }
     return traits->memory != 0;
+}
+
+/* Whether every stored block was still in the window when it was written. */
+static bool in_window(const Seen *seen, const Rules *rules, u32 size)
+{
+    for (size_t i = 0; i < seen->count; i++) {
+        const SeenBlock *block = &seen->blocks[i];
+        /* Its last symbol was decided on within one match before its end. */
+        u32 step = block->end - min32(block->end, LONGEST_MATCH + SHORTEST_MATCH);
+        if (block->kind == BLOCK_STORED && rules_window_start(rules, size, step) > block->start)
+            return false;
+    }
+    return true;
 }
 
 static bool allowed(const Traits *traits, const Rules *rules)
@@ -52,21 +68,44 @@ static bool allowed(const Traits *traits, const Rules *rules)
 }
 
 /* Compares predicted matches, as they come, with those of the stream. In a stored block anything
- * may have been found, as long as the block ends with a symbol. */
+ * may have been found, as long as as many symbols as a block takes end with it. */
 typedef struct {
     const Seen *seen;
     MatchCursor matches;
     size_t block;
+    u32 full;  /* symbols of a block that is not the last */
+    u32 saved; /* symbols that matches in this stored block are fewer than its bytes */
 } Comparison;
+
+static u32 stored_symbols(const Comparison *compare)
+{
+    const SeenBlock *block = &compare->seen->blocks[compare->block];
+    return block->end - block->start - compare->saved;
+}
+
+/* On to the block of what begins at `position`. False: a stored one would not have ended there. */
+static bool leave_blocks(Comparison *compare, u32 position)
+{
+    const Seen *seen = compare->seen;
+    while (compare->block + 1 < seen->count && seen->blocks[compare->block].end <= position) {
+        bool is_stored = seen->blocks[compare->block].kind == BLOCK_STORED;
+        if (is_stored && stored_symbols(compare) != compare->full)
+            return false;
+        compare->block++;
+        compare->saved = 0;
+    }
+    return true;
+}
 
 static bool same_match(Comparison *compare, u32 start, u32 word)
 {
-    const Seen *seen = compare->seen;
-    while (compare->block + 1 < seen->count && seen->blocks[compare->block].end <= start)
-        compare->block++;
-    const SeenBlock *block = &seen->blocks[compare->block];
-    if (block->kind == BLOCK_STORED)
+    if (!leave_blocks(compare, start))
+        return false;
+    const SeenBlock *block = &compare->seen->blocks[compare->block];
+    if (block->kind == BLOCK_STORED) {
+        compare->saved += word_length(word) - 1;
         return start + word_length(word) <= block->end;
+    }
     if (compare->matches.start != start || (compare->matches.word ^ word) << 9)
         return false;
     matches_next(&compare->matches);
@@ -84,7 +123,14 @@ static bool same_matches(Comparison *compare, const Tokens *tokens, u32 literals
             return false;
         literals += word_length(word);
     }
-    return compare->matches.start >= position;
+    return compare->matches.start >= position && leave_blocks(compare, position);
+}
+
+/* Whether a stored block at the end has no more symbols than fit. */
+static bool same_end(const Comparison *compare)
+{
+    const SeenBlock *block = &compare->seen->blocks[compare->block];
+    return block->kind != BLOCK_STORED || stored_symbols(compare) <= compare->full;
 }
 
 /* 1: the rules predict the tokens; 0: they do not; -1: no memory. */
@@ -94,7 +140,8 @@ static int predicts(const Rules *rules, const Seen *seen, const u8 *raw, u32 siz
     Parser parser;
     memset(&parser, 0, sizeof parser);
     parser.tokens = &tokens;
-    Comparison compare = {seen, matches_from(seen->tokens.words, seen->tokens.count, 0), 0};
+    Comparison compare = {seen, matches_from(seen->tokens.words, seen->tokens.count, 0), 0,
+                          rules->symbols, 0};
     int result = finder_open(&parser.finder, rules, raw, size) ? 1 : -1;
     u32 stop = 0, step = 1 << 10; /* most of the wrong parameters are found out at once */
     while (result > 0 && parser.position < min32(size, limit)) {
@@ -112,6 +159,8 @@ static int predicts(const Rules *rules, const Seen *seen, const u8 *raw, u32 siz
         result = tokens.failed ? -1 : same_matches(&compare, &tokens, literals, parser.position);
         step = min32(step * 2, 1 << 16);
     }
+    if (result > 0 && parser.position >= size)
+        result = same_end(&compare);
     finder_close(&parser.finder);
     tokens_free(&tokens);
     return result;
@@ -130,10 +179,23 @@ static const u8 MODES[][2] = {
 };
 static const u8 MEMORIES[] = {8, 9, 7, 6, 5, 4, 3, 2, 1};
 
-static int find_candidates(const Seen *seen, const Traits *traits, const u8 *raw, u32 size,
-                           u32 limit, Params *found)
+/* Whether other parameters predict all the same tokens and write them in the same way. */
+static bool have_like(const Params *found, int count, const Rules *rules, int window_bits)
 {
-    int count = 0;
+    for (int i = 0; i < count; i++) {
+        Rules other = rules_of(&found[i]);
+        if (found[i].window_bits == window_bits && other.fixed == rules->fixed &&
+            other.ahead == rules->ahead)
+            return true;
+    }
+    return false;
+}
+
+/* Adds to the `count` that are in `found`. */
+static int find_candidates(const Seen *seen, const Traits *traits, const u8 *raw, u32 size,
+                           u32 limit, Params *found, int count)
+{
+    bool all_seen = !traits->any_stored && size <= limit;
     for (int window_bits = 15; window_bits >= 9; window_bits--) {
         if (window_bits < 15 && size <= (1u << window_bits) - WINDOW_RESERVE)
             continue; /* the input ends before the window does, as with 15 */
@@ -141,7 +203,9 @@ static int find_candidates(const Seen *seen, const Traits *traits, const u8 *raw
             for (size_t j = 0; j < sizeof MODES / sizeof *MODES; j++) {
                 Params params = {MODES[j][0], MODES[j][1], MEMORIES[i], window_bits};
                 Rules rules = rules_of(&params);
-                if (!(traits->memory >> params.memory & 1) || !allowed(traits, &rules))
+                if (!(traits->memory >> params.memory & 1) || !allowed(traits, &rules) ||
+                    !in_window(seen, &rules, size) ||
+                    (all_seen && have_like(found, count, &rules, window_bits)))
                     continue;
                 int result = predicts(&rules, seen, raw, size, limit);
                 if (result < 0)
@@ -174,12 +238,12 @@ int identify(const u8 *body, size_t body_size, const u8 *raw, u32 size, u32 limi
     SeenResult result = inflate_tokens(body, body_size, raw, size, &seen);
     int count = result == SEEN_NO_MEMORY ? -1 : 0;
     if (result == SEEN && find_traits(&seen, &traits)) {
+        /* Any level may have made stored blocks, of what cannot be compressed. */
         if (traits.all_stored && is_level_0(body, body_size, raw, size)) {
             Params stored = {0, STRATEGY_DEFAULT, 8, 15};
             found[count++] = stored;
-        } else {
-            count = find_candidates(&seen, &traits, raw, size, limit, found);
         }
+        count = find_candidates(&seen, &traits, raw, size, limit, found, count);
     }
     seen_free(&seen);
     return count;

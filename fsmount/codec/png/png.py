@@ -16,6 +16,7 @@ import numpy as np
 
 from fsmount.codec.deflate import deflate, engine
 from fsmount.codec.deflate.deflate import Corrections, DeflateParams
+from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import filters, samples, scanlines
 from fsmount.codec.png.producer import unknown_encoder
 from fsmount.codec.png.samples import Frame, Layout
@@ -138,10 +139,17 @@ class Picture:
     recipe: Recipe
 
 
-def parse(data: bytes, hints: Sequence[DeflateParams] = (), *, threads: int = 1) -> Picture:
+def parse(
+    data: bytes,
+    hints: Sequence[DeflateParams] = (),
+    *,
+    threads: int = 1,
+    memory: WorkerMemory | None = None,
+) -> Picture:
     """Take a PNG file apart, so that `assemble(frame, recipe)` is `data`, byte for byte.
 
-    `hints` are deflate parameters to try first, on so many `threads`. Raises NotExact, and nothing
+    `hints` are deflate parameters to try first, on so many `threads`; `memory` has the pictures
+    before. Raises NotExact, and nothing
     else, for whatever cannot be re-created: other files, damaged or interlaced or animated PNGs,
     pictures beyond the limits above, and deflate streams of which no record is shorter than they
     are.
@@ -151,12 +159,10 @@ def parse(data: bytes, hints: Sequence[DeflateParams] = (), *, threads: int = 1)
     sizes, tail_start = _idats(data, idat_start)
     stream = _stream(data, idat_start, sizes)
     raw, body, rest, checksum = _unpack(stream, layout)
-    frame, opaque, types = scanlines.read(raw, layout)
+    frame, opaque, types = scanlines.read(raw, layout, memory)
     zlib_header = int.from_bytes(stream[:2], "big")
     row_bytes = layout.row_bytes + 1
-    params = deflate.search(
-        raw, body, zlib_header, sizes[0], hints, row_bytes=row_bytes, threads=threads
-    )
+    params = deflate.search(raw, body, hints, row_bytes=row_bytes, threads=threads, memory=memory)
     if params is None:
         raise unknown_encoder(data[_IDAT_FROM:idat_start], data[tail_start:], sizes[0])
     recipe = Recipe(
@@ -190,7 +196,13 @@ def read(data: bytes) -> tuple[Frame, Layout, bytes]:
     return samples.from_rows(rows, layout), layout, data[_IDAT_FROM:start]
 
 
-def canonical(frame: Frame, head: bytes = b"", *, palette: bool = False) -> bytes:
+def canonical(
+    frame: Frame,
+    head: bytes = b"",
+    *,
+    palette: bool = False,
+    memory: WorkerMemory | None = None,
+) -> bytes:
     """The PNG file of samples whose own file is gone: always the same bytes for the same frame.
 
     docs/format.md has the rule. `frame` has all channels; `head` are chunks to keep (of a palette
@@ -209,10 +221,12 @@ def canonical(frame: Frame, head: bytes = b"", *, palette: bool = False) -> byte
         b"".join(_chunk(b"IEND", b"")),
         b"",
     )
-    return assemble(frame, recipe)
+    return assemble(frame, recipe, memory=memory)
 
 
-def assemble(frame: Frame, recipe: Recipe, *, threads: int = 1) -> bytes:
+def assemble(
+    frame: Frame, recipe: Recipe, *, threads: int = 1, memory: WorkerMemory | None = None
+) -> bytes:
     """The PNG file of a frame and its recipe. Raises Damaged when the two do not fit."""
     layout = _layout_of(frame, recipe)
     rows = samples.to_rows(frame, layout)
@@ -221,7 +235,9 @@ def assemble(frame: Frame, recipe: Recipe, *, threads: int = 1) -> bytes:
     raw = filters.apply(rows, types, layout.pixel_bytes, alpha)
     row_bytes = layout.row_bytes + 1
     try:
-        body = deflate.deflate(raw, recipe.params, row_bytes=row_bytes, threads=threads)
+        body = deflate.deflate(
+            raw, recipe.params, row_bytes=row_bytes, threads=threads, memory=memory
+        )
     except ValueError as error:
         raise _bad_recipe(str(error)) from error
     return _file(layout, recipe, body, engine.adler32(raw))
@@ -316,24 +332,11 @@ def _inflate(stream: bytes, expected: int) -> tuple[bytes, bytes, bytes]:
     """Raw bytes, deflate body, and what follows it. Never holds more than `expected` + 1 bytes."""
     if expected > _MOST_INFLATED * len(stream):
         raise NotExact("damaged: truncated")
-    if engine.NATIVE:
-        try:
-            raw, length = engine.inflate(memoryview(stream)[2:], expected)
-        except ValueError as error:
-            raise NotExact(f"damaged: {error}") from None
-        return raw, stream[2 : 2 + length], stream[2 + length :]
-    decoder = zlib.decompressobj(-15)
     try:
-        # One byte more than expected lets zlib reach the end of the stream, or proves an excess.
-        raw = decoder.decompress(memoryview(stream)[2:], expected + 1)
-    except zlib.error:
-        raise NotExact("damaged: deflate stream") from None
-    if len(raw) > expected:
-        raise NotExact("damaged: more image data than pixels")
-    if not decoder.eof or len(raw) < expected:
-        raise NotExact("damaged: truncated")
-    rest = decoder.unused_data
-    return raw, stream[2 : len(stream) - len(rest)], rest
+        raw, length = engine.inflate(memoryview(stream)[2:], expected)
+    except ValueError as error:
+        raise NotExact(f"damaged: {error}") from None
+    return raw, stream[2 : 2 + length], stream[2 + length :]
 
 
 def _split(sizes: Sequence[int]) -> Split:

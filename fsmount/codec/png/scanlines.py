@@ -1,7 +1,7 @@
 """The frame behind a PNG's scanlines, made from the one before where the two are alike.
 
 Consecutive screenshots differ in few rows. A row whose scanline and whose row above are those of
-the picture before is that picture's row; only the others are undone. So this process remembers
+the picture before is that picture's row; only the others are undone. So a worker remembers
 the newest picture of each layout.
 
 What is proved: filtering the rows of the frame gives the scanlines back. Rows made now are
@@ -15,17 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsmount.codec.deflate import engine
+from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import filters, samples
 from fsmount.codec.png.samples import Frame, Layout, Rows
 from fsmount.errors import NotExact
-from fsmount.lru import Lru
-
-# Enough for a picture of 3840 x 2160. Larger ones are undone whole.
-_REMEMBERED_BYTES = 128 << 20
 
 
-class _Before(NamedTuple):
+class Before(NamedTuple):
     """The newest picture of a layout. `frame` shares memory with `rows` unless it is `opaque`."""
 
     raw: bytes
@@ -34,30 +30,34 @@ class _Before(NamedTuple):
     opaque: bool
 
 
-_newest: Lru[Layout, _Before] = Lru(_REMEMBERED_BYTES)
-
-
-def read(raw: bytes, layout: Layout) -> tuple[Frame, bool, bytes]:
+def read(
+    raw: bytes, layout: Layout, memory: WorkerMemory | None = None
+) -> tuple[Frame, bool, bytes]:
     """The frame of scanlines, whether an opaque alpha channel was dropped, and the filter types.
+
+    `memory` has the newest picture of each layout, and gets this one.
 
     The frame may be given out again: it is not to be written to. Raises NotExact for filter types
     above 4 and for bits set beyond the end of a row.
     """
-    if not engine.NATIVE or layout.bit_depth != 8:
+    if layout.bit_depth != 8:
         return _read_whole(raw, layout)
-    before = _newest.get(layout)
-    # Its rows may be written to from here on.
-    _newest.discard(layout)
+    before = None
+    if memory is not None:
+        before = memory.pictures.get(layout)
+        # Its rows may be written to from here on.
+        memory.pictures.discard(layout)
     rows, changed = filters.undo_from(
         raw, layout.height, layout.row_bytes, layout.pixel_bytes, _given(before)
     )
     frame, opaque = _without_alpha(rows, changed, layout, before)
-    size = len(raw) + rows.nbytes + frame.nbytes * opaque
-    _newest.put(layout, _Before(raw, rows, frame, opaque), size)
+    if memory is not None:
+        size = len(raw) + rows.nbytes + frame.nbytes * opaque
+        memory.pictures.put(layout, Before(raw, rows, frame, opaque), size)
     return frame, opaque, raw[:: layout.row_bytes + 1]
 
 
-def _given(before: _Before | None) -> tuple[bytes, Rows] | None:
+def _given(before: Before | None) -> tuple[bytes, Rows] | None:
     """The scanlines before and their rows, to be written to: a copy where they are the frame."""
     if before is None:
         return None
@@ -65,7 +65,7 @@ def _given(before: _Before | None) -> tuple[bytes, Rows] | None:
 
 
 def _without_alpha(
-    rows: Rows, changed: filters.Flags, layout: Layout, before: _Before | None
+    rows: Rows, changed: filters.Flags, layout: Layout, before: Before | None
 ) -> tuple[Frame, bool]:
     """The frame of 8-bit rows, less its alpha channel where that is opaque, and whether it was."""
     whole = samples.from_rows(rows, layout)

@@ -14,22 +14,21 @@ from numpy.typing import NDArray
 from fsmount.codec.deflate import engine
 from fsmount.codec.delta import delta
 from fsmount.codec.delta.delta import TILE
+from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
-from fsmount.lru import Lru
 from fsmount.store.frames.planner import Sighting
 
-# Mostly frames that `codec.png.scanlines` remembers, too.
-_REMEMBERED_BYTES = 64 << 20
-_newest: Lru[str, tuple[Frame, Sighting]] = Lru(_REMEMBERED_BYTES)
 
+def of(frame: Frame, memory: WorkerMemory) -> Sighting:
+    """What is seen in a frame, which is not to be written to afterwards.
 
-def of(frame: Frame) -> Sighting:
-    """What this process sees in a frame, which is not to be written to afterwards."""
+    `memory` has the newest frame of each geometry, and gets this one.
+    """
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     geometry = f"{shape}:{frame.dtype}"
-    before = _newest.get(geometry) if engine.NATIVE else None
+    before: tuple[Frame, Sighting] | None = memory.features.get(geometry)
     seen = _whole(frame, shape) if before is None else _changed(frame, *before)
-    _newest.put(geometry, (frame, seen), frame.nbytes)
+    memory.features.put(geometry, (frame, seen), frame.nbytes)
     return seen
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmount.codec.deflate import engine
 from fsmount.codec.deflate.deflate import Corrections, DeflateParams
 from fsmount.codec.delta import delta, moves, record
 from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Layout, Source
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images, jpeg
+from fsmount.codec.memory import WorkerMemory, of_worker
 from fsmount.codec.png.png import Picture, Recipe, assemble, parse
 from fsmount.codec.png.producer import unknown_encoder
 from fsmount.codec.png.samples import Frame
@@ -114,10 +114,11 @@ class Transcoded:
     proof: bytes
 
 
-def _layer_bytes(budget: int) -> int:
-    """Halve a process's `budget`: deflate's memory gets one half, layers the other, returned."""
-    engine.remember(budget // 2)
-    return budget - budget // 2
+def _memory(budget: int) -> WorkerMemory:
+    """What this process keeps, from now on within `budget` bytes."""
+    memory = of_worker()
+    memory.share_for_store(budget)
+    return memory
 
 
 def _threads() -> int:
@@ -126,15 +127,16 @@ def _threads() -> int:
 
 def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
     """Hash a staged file and, if it is a PNG that can be re-created exactly, take it apart."""
-    _layer_bytes(budget)
+    memory = _memory(budget)
     data = Path(path).read_bytes()
     sha256 = hashlib.sha256(data).digest()
     try:
-        picture = parse(data, hints, threads=_threads())
+        picture = parse(data, hints, threads=_threads(), memory=memory)
     except NotExact as error:
         is_jpeg = jpeg.is_jpeg(data) and jpeg.available()
         return Look(sha256, len(data), None, None, str(error.detail), is_jpeg)
-    return Look(sha256, len(data), hold(path, sha256, picture), features.of(picture.frame), "")
+    held = hold(path, sha256, picture, memory)
+    return Look(sha256, len(data), held, features.of(picture.frame, memory), "")
 
 
 def look_raw(path: str, reason: str) -> Look:
@@ -196,7 +198,7 @@ def render(target: Location, places: Sequence[Location], sha256: bytes, budget: 
     `sha256`: what the index says; `budget`: bytes this process may keep for the
     next call, decoded layers and deflate tokens.
     """
-    reader = Reader([*places, target], _layer_bytes(budget))
+    reader = Reader([*places, target], _memory(budget))
     return rendered(reader.entry(target.id), reader, sha256)
 
 
@@ -214,7 +216,7 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
     else:
         rebuilt = _rebuild(entry, found, reader)
         threads = _threads()
-        data = assemble(rebuilt.frame, rebuilt.recipe, threads=threads)
+        data = assemble(rebuilt.frame, rebuilt.recipe, threads=threads, memory=reader.memory)
     if not hashlib.sha256(data).digest() == sha256 == found.arrays.get("sha256"):
         raise Damaged(what, reason="the rendered bytes have another hash")
     return data
@@ -225,41 +227,41 @@ def encode(order: Order, budget: int) -> Encoded:
 
     Raises :class:`NotExact` if not even the keyframe comes back exactly.
     """
+    memory = _memory(budget)
     if isinstance(order.picture, Held):
         if order.picture.sha256 != order.about.sha256:
             raise NotExact("a picture of another file")
-        order = replace(order, picture=order.picture.get())
+        order = replace(order, picture=order.picture.get(memory))
     try:
-        return _encode(order, budget, fell_back=False)
+        return _encode(order, memory, fell_back=False)
     except Damaged as error:
         if not (order.plan.sources or order.plan.near):
             raise NotExact(f"decoding gave something else: {error}") from error
     with suppress(Damaged):
-        return _encode(_mended(order, budget), budget, fell_back=False)
+        return _encode(_mended(order, memory), memory, fell_back=False)
     alone = Plan(np.zeros_like(order.plan.tiles), (), np.zeros_like(order.plan.tiles), 0)
     try:
-        return _encode(replace(order, plan=alone), budget, fell_back=True)
+        return _encode(replace(order, plan=alone), memory, fell_back=True)
     except Damaged as error:
         raise NotExact(f"decoding gave something else: {error}") from error
 
 
-def _mended(order: Order, budget: int) -> Order:
+def _mended(order: Order, memory: WorkerMemory) -> Order:
     """The order without those copies that show something else: the planner's keys are short."""
     frame, plan = order.picture.frame, order.plan
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     layout = Layout(shape, frame.dtype, plan.tiles, plan.sources, np.zeros_like(plan.tiles))
-    reader = Reader(order.places, _layer_bytes(budget))
+    reader = Reader(order.places, memory)
     layers = {i: reader.layer(i) for i in layout.copied()}
     same = delta.split(frame) == delta.copies(layout, layers)
     tiles = np.where(same.all(axis=(2, 3, 4)), plan.tiles, OWN).astype(np.uint8)
     return replace(order, plan=replace(plan, tiles=tiles, near=()))
 
 
-def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
-    layer_bytes = _layer_bytes(budget)
-    entry, layout, anchor = _entry(order, Reader(order.places, layer_bytes))
+def _encode(order: Order, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
+    entry, layout, anchor = _entry(order, Reader(order.places, memory))
     data = build_entry(entry)
-    fresh = Reader(order.places, layer_bytes)
+    fresh = Reader(order.places, memory)
     parsed, _ = parse_entry(data)
     written = fresh.record(parsed)
     rebuilt = _rebuild(parsed, written, fresh)
@@ -273,7 +275,7 @@ def _encode(order: Order, budget: int, *, fell_back: bool) -> Encoded:
         raise Damaged(f"object {order.about.id}", reason="the decoded frame differs")
     if order.pack:
         # The next frame takes tiles from it.
-        Reader.layers.put((order.pack, order.about.id), rebuilt.own, rebuilt.own.layer.nbytes)
+        memory.layers.put((order.pack, order.about.id), rebuilt.own, rebuilt.own.layer.nbytes)
     layer, needs = tuple(sorted(rebuilt.below)), tuple(sorted(fresh.touched))
     proof = entry_digest(data, order.about, kind, rebuilt.depth, layer, needs)
     return Encoded(

@@ -14,9 +14,9 @@ from fsmount.codec.delta import delta, record
 from fsmount.codec.delta.delta import Layer, Layout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images
+from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged
-from fsmount.lru import Lru
 from fsmount.store.packs.entries import NO_PAYLOAD, layout_of
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
@@ -50,20 +50,16 @@ def _decoders() -> ThreadPoolExecutor | None:
 
 
 class Reader:
-    """Entries, records and layers of the objects at hand, cached across jobs.
+    """Entries, records and layers of the objects at hand; `memory` caches them across jobs.
 
     `touched` collects every object whose entry a result rests on, cached or not. Within one job no
     layer is decoded twice, however little may be kept for the next.
     """
 
-    records: Lru[tuple[str, int], Record] = Lru(8 << 20)
-    layers: Lru[tuple[str, int], Known] = Lru(0)
-
-    def __init__(self, places: Sequence[Location], budget: int) -> None:
+    def __init__(self, places: Sequence[Location], memory: WorkerMemory) -> None:
         self._places = {place.id: place for place in places}
+        self.memory = memory
         self.begin()
-        if budget != Reader.layers.budget:
-            Reader.layers = Lru(budget)
 
     def begin(self) -> None:
         """Another job: nothing is touched so far."""
@@ -93,13 +89,13 @@ class Reader:
             return _named(entry, record.unpack(entry.record))
         place = self.place(anchor)
         key = (place.pack, anchor)
-        found = self.records.get(key)
+        found = self.memory.records.get(key)
         if found is None:
             other = self.entry(anchor)
             if record.anchor_of(other.record):
                 raise Damaged(f"object {anchor}", reason="an anchor that has an anchor")
             found = _named(other, record.unpack(other.record))
-            self.records.put(key, found, sum(map(len, found.arrays.values())) + 2000)
+            self.memory.records.put(key, found, sum(map(len, found.arrays.values())) + 2000)
         return _named(entry, record.unpack(entry.record, found))
 
     def layer(self, object_id: int, nesting: int = 0) -> Layer:
@@ -110,7 +106,7 @@ class Reader:
         """An object's layer and what it rests on."""
         place = self.place(object_id)
         key = (place.pack, object_id)
-        found = self._decoded.get(object_id) or self.layers.get(key)
+        found: Known | None = self._decoded.get(object_id) or self.memory.layers.get(key)
         if found is None:
             if nesting > _MAX_NESTING:
                 raise Damaged(f"object {object_id}", reason="residuals nest too deep")
@@ -121,7 +117,7 @@ class Reader:
                 found = Known(layer, frozenset(self.touched), level)
             finally:
                 self.touched |= outer
-            self.layers.put(key, found, layer.nbytes)
+            self.memory.layers.put(key, found, layer.nbytes)
         self._decoded[object_id] = found
         self.touched |= found.below
         return found
@@ -153,7 +149,7 @@ class Reader:
                 decode = functools.partial(images.decode, entry.suffix, entry.payload)
                 self._images[entry.object_id] = threads.submit(decode, layout.shape[2])
             cold = [self.place(i) for i in wanted - seen]
-            cold = [place for place in cold if (place.pack, place.id) not in self.layers]
+            cold = [place for place in cold if (place.pack, place.id) not in self.memory.layers]
             if not cold:
                 break
             # The large ones first, so that none is left over at the end.

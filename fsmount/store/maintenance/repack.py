@@ -35,6 +35,7 @@ import trio
 
 from fsmount import threads
 from fsmount.codec.images import images
+from fsmount.codec.memory import of_worker
 from fsmount.errors import FsmountError, WorkerDied
 from fsmount.folder import readable
 from fsmount.store.disk.disk import Disk
@@ -83,8 +84,10 @@ def recode(target: Location, places: tuple[Location, ...], sha256: bytes, budget
     A new entry is proved by rendering the file from its bytes: raises :class:`Damaged` if that does
     not have the hash `sha256`.
     """
-    entry = Reader([target], 0).entry(target.id)
-    reader = Reader([*places, target], budget)
+    memory = of_worker()
+    memory.share_for_store(budget)
+    reader = Reader([*places, target], memory)
+    entry = reader.entry(target.id)
     found = reader.record(entry)
     if found.header.get("kind") not in FRAMES or entry.suffix == NO_PAYLOAD:
         return entry
@@ -97,7 +100,7 @@ def recode(target: Location, places: tuple[Location, ...], sha256: bytes, budget
         return entry
     smaller = Entry(f"{entry.name[:8]}{suffix}", entry.record, payload)
     parsed, _ = parse_entry(build_entry(smaller))
-    jobs.rendered(parsed, Reader([*places, target], budget), sha256)
+    jobs.rendered(parsed, Reader([*places, target], memory), sha256)
     return smaller
 
 

@@ -15,6 +15,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from fsmount.codec.delta import record
+from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
 from fsmount.store import contents
@@ -146,7 +147,9 @@ def scan_store(layout: Layout, identity: str) -> StoreFacts:
     entries, ends = _entries(layout)
     latest = {place.object_id: place for place in entries}
     places = {number: _reader_place(layout, place) for number, place in latest.items()}
-    reader = Reader(list(places.values()), _LAYER_BYTES)
+    memory = WorkerMemory()
+    memory.layers.resize(_LAYER_BYTES)
+    reader = Reader(list(places.values()), memory)
     # The copy lists every object below its next number, but for those that were dropped.
     later = sorted(number for number in latest if number >= copy.next_object)
     return StoreFacts(

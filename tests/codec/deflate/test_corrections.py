@@ -1,24 +1,29 @@
-"""Correction records: streams of other encoders, by the kernel and in plain Python."""
+"""Correction records: streams of other encoders, by the kernel and by contrib/unpack.py."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
+import runpy
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from fsmount.codec.deflate import corrections
+from fsmount.codec import _kernel
 from tests.support import corpus
 from tests.support.deflate_inputs import edge_inputs, odd_length, oracle, texture
-from tests.support.paths import DATA
+from tests.support.paths import CHECKOUT, DATA
 from tests.support.pngs import image_data
 
-kernel = pytest.importorskip("fsmount.codec._kernel")
+kernel: Any = _kernel
 
 GOLDEN = DATA / "corrections_golden.json"
+# The same decoder in plain Python.
+_UNPACK = runpy.run_path(str(CHECKOUT / "contrib" / "unpack.py"))
+reference: Callable[[bytes, bytes], bytes] = _UNPACK["corrected"]
 
 
 def flushed(raw: bytes, level: int = 6) -> bytes:
@@ -90,7 +95,7 @@ def test_any_stream_comes_back(name: str) -> None:
         assert made is not None
         assert kernel.apply(made[0], raw) == body
         if len(raw) < 3000:
-            assert corrections.apply(made[0], raw) == body
+            assert reference(made[0], raw) == body
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -99,7 +104,7 @@ def test_both_decoders_agree(name: str) -> None:
     body = MAKERS[name](raw)
     made = kernel.correct(body, raw)
     assert made is not None
-    assert corrections.apply(made[0], raw) == kernel.apply(made[0], raw) == body
+    assert reference(made[0], raw) == kernel.apply(made[0], raw) == body
 
 
 def test_classic_zlib_costs_next_to_nothing() -> None:
@@ -143,7 +148,7 @@ def test_damaged_records() -> None:
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
         cut = bytes(damaged[: rng.choice((len(damaged), rng.randrange(len(damaged))))])
         results = []
-        for apply in (kernel.apply, corrections.apply):
+        for apply in (kernel.apply, reference):
             try:
                 results.append(apply(cut, raw))
             except ValueError as error:
@@ -165,7 +170,7 @@ def test_golden() -> None:
         raw = texture(random.Random(name), expected["size"])
         assert hashlib.sha256(raw).hexdigest() == expected["input"]
         record = bytes.fromhex(expected["record"])
-        for body in (kernel.apply(record, raw), corrections.apply(record, raw)):
+        for body in (kernel.apply(record, raw), reference(record, raw)):
             assert hashlib.sha256(body).hexdigest() == expected["body"], name
 
 
@@ -193,4 +198,4 @@ def test_chromium() -> None:
     record, _ = kernel.correct(stream[2:-4], raw)
     assert len(record) < 60
     assert kernel.apply(record, raw) == stream[2:-4]
-    assert corrections.apply(record, raw) == stream[2:-4]
+    assert reference(record, raw) == stream[2:-4]

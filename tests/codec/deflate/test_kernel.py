@@ -6,14 +6,16 @@ import random
 import threading
 import time
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fsmount.codec import _kernel
+from tests.fuzz import edges
 from tests.support.deflate_inputs import edge_inputs, edited, oracle, stored, texture
 
-kernel = pytest.importorskip("fsmount.codec._kernel")
-edges = pytest.importorskip("tests.fuzz.edges")
+kernel: Any = _kernel
 
 LIKE_MAIM = (6, zlib.Z_FILTERED, 8, 15)
 

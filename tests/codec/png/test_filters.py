@@ -1,34 +1,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsmount.codec.deflate import engine
 from fsmount.codec.png import filters
 from fsmount.errors import NotExact
 from tests.support.pngs import filter_rows, undo_rows
 
 BPPS = [1, 2, 3, 4, 6, 8]
-
-pytestmark = pytest.mark.usefixtures("both_engines")
-
-
-# With the native kernel, if it is here, and without.
-BOTH = [True, False] if engine.NATIVE else [False]
-
-
-@contextmanager
-def native(use: bool) -> Iterator[None]:
-    """The kernel or numpy and Pillow; not a fixture, for hypothesis."""
-    with mock.patch.object(engine, "NATIVE", use):
-        yield
 
 
 def picture(
@@ -47,7 +30,6 @@ def as_array(rows: list[bytes]) -> filters.Bytes2:
     return np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
 
 
-@pytest.mark.parametrize("kernel", BOTH)
 @given(
     st.integers(0, 1 << 32),
     st.integers(1, 12),
@@ -56,92 +38,51 @@ def as_array(rows: list[bytes]) -> filters.Bytes2:
     st.sampled_from([2, 4, 256]),
 )
 def test_both_ways_like_the_specification(
-    kernel: bool, seed: int, height: int, width: int, bpp: int, spread: int
+    seed: int, height: int, width: int, bpp: int, spread: int
 ) -> None:
     rows, types = picture(seed, height, width, bpp, spread)
-    with native(kernel):
-        filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), bpp)
-        assert filtered == filter_rows(rows, types, bpp)
-        undone, found = filters.undo(filtered, height, width * bpp, bpp)
+    filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), bpp)
+    assert filtered == filter_rows(rows, types, bpp)
+    undone, found = filters.undo(filtered, height, width * bpp, bpp)
     assert found.tobytes() == types
     assert undone.shape == (height, width * bpp)
     assert undone.tobytes() == b"".join(rows)
 
 
-@pytest.mark.parametrize("kernel", BOTH)
 @given(st.integers(0, 1 << 32), st.sampled_from(BPPS), st.integers(0, 4))
-def test_undo_any_bytes(kernel: bool, seed: int, bpp: int, kind: int) -> None:
+def test_undo_any_bytes(seed: int, bpp: int, kind: int) -> None:
     # Not made by filtering: every byte behind a filter type is a valid one.
     source = random.Random(seed)
     row_bytes = 5 * bpp
     filtered = b"".join(bytes([kind]) + source.randbytes(row_bytes) for _ in range(6))
-    with native(kernel):
-        rows, _ = filters.undo(filtered, 6, row_bytes, bpp)
+    rows, _ = filters.undo(filtered, 6, row_bytes, bpp)
     assert rows.tobytes() == b"".join(undo_rows(filtered, row_bytes, bpp))
 
 
-@pytest.mark.parametrize("bpp", BPPS)
-@pytest.mark.parametrize("batch", [1, 40, 200])
-def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch, bpp: int, batch: int) -> None:
-    monkeypatch.setattr(engine, "NATIVE", False)
-    monkeypatch.setattr(filters, "_APPLY_BATCH", batch)
-    monkeypatch.setattr(filters, "_UNDO_BATCH", batch)
-    rows, types = picture(bpp, 23, 5, bpp)
-    filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), bpp)
-    assert filtered == filter_rows(rows, types, bpp)
-    undone, _ = filters.undo(filtered, 23, 5 * bpp, bpp)
-    assert undone.tobytes() == b"".join(rows)
-
-
-@pytest.mark.parametrize("kernel", BOTH)
-def test_every_paeth_decision(kernel: bool) -> None:
+def test_every_paeth_decision() -> None:
     # All orders and ties of a, b and c, at both ends of the range and in the middle.
     values = [0, 1, 2, 3, 127, 128, 129, 253, 254, 255]
     for a in values:
         above = [bytes(v for b in values for v in (c, b)) for c in values]
         rows = [row for c_b in above for row in (c_b, bytes([a, 7]) * len(values))]
         types = bytes([0, 4]) * len(values)
-        with native(kernel):
-            filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), 1)
-        assert filtered == filter_rows(rows, types, 1)
+        filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), 1)
+    assert filtered == filter_rows(rows, types, 1)
 
 
-def test_rows_longer_than_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "NATIVE", False)
-    rows, types = picture(1, 3, 70_000, 4)
-    types = b"\4\4\3"
-    filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), 4)
-    undone, _ = filters.undo(filtered, 3, 280_000, 4)
-    assert undone.tobytes() == b"".join(rows)
-    assert filtered != b"".join(b"\0" + row for row in rows)
-
-
-def test_more_pixels_than_pillow_likes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "NATIVE", False)
-    # Image.open warns beyond 89 million pixels, and refuses twice as many.
-    height, row_bytes = 20_000, 9_000
-    undone, _ = filters.undo(bytes(height * (row_bytes + 1)), height, row_bytes, 1)
-    assert not undone.any()
-
-
-@pytest.mark.parametrize("kernel", BOTH)
 @pytest.mark.parametrize(("bpp", "alpha"), [(2, 1), (4, 1), (4, 2), (8, 2)])
 @given(seed=st.integers(0, 1 << 32), height=st.integers(1, 9), width=st.integers(1, 9))
-def test_alpha_that_is_not_there(
-    kernel: bool, bpp: int, alpha: int, seed: int, height: int, width: int
-) -> None:
+def test_alpha_that_is_not_there(bpp: int, alpha: int, seed: int, height: int, width: int) -> None:
     rows, types = picture(seed, height, width, bpp - alpha)
     colours = as_array(rows).reshape(height, width, bpp - alpha)
     opaque = np.full((height, width, alpha), 255, np.uint8)
     whole = np.concatenate((colours, opaque), axis=2).reshape(height, -1)
-    with native(kernel):
-        filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), bpp, alpha)
+    filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), bpp, alpha)
     assert filtered == filter_rows([row.tobytes() for row in whole], types, bpp)
 
 
-@pytest.mark.parametrize("kernel", BOTH)
-def test_no_such_filter(kernel: bool) -> None:
-    with native(kernel), pytest.raises(NotExact, match="filter type"):
+def test_no_such_filter() -> None:
+    with pytest.raises(NotExact, match="filter type"):
         filters.undo(b"\0ab\5cd", 2, 2, 1)
-    with native(kernel), pytest.raises(ValueError, match="filter type"):
+    with pytest.raises(ValueError, match="filter type"):
         filters.apply(np.zeros((1, 4), np.uint8), np.array([5], np.uint8), 1)

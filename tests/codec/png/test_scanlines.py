@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmount.codec.deflate import engine
+from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import scanlines
 from fsmount.codec.png.samples import Layout
 from fsmount.errors import NotExact
@@ -40,7 +41,7 @@ def test_a_sequence_reads_as_each_picture_alone(
 ) -> None:
     source = random.Random(seed)
     layout = Layout(source.randint(1, 9), source.randint(1, 9), *kind)
-    scanlines._newest.clear()
+    memory = WorkerMemory()
     rows = [source.randbytes(layout.row_bytes) for _ in range(layout.height)]
     types = bytes(source.randrange(5) for _ in rows)
     given_out = []
@@ -53,9 +54,9 @@ def test_a_sequence_reads_as_each_picture_alone(
             wanted = scanlines._read_whole(raw, layout)
         except NotExact:
             with pytest.raises(NotExact):
-                scanlines.read(raw, layout)
+                scanlines.read(raw, layout, memory)
             continue
-        frame, dropped, found = scanlines.read(raw, layout)
+        frame, dropped, found = scanlines.read(raw, layout, memory)
         assert (dropped, found) == wanted[1:] == (wanted[1], types)
         assert frame.shape == wanted[0].shape
         given_out.append((frame, wanted[0]))
@@ -64,13 +65,11 @@ def test_a_sequence_reads_as_each_picture_alone(
 
 
 def test_unchanged_rows_are_not_undone_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not engine.NATIVE:
-        pytest.skip("no kernel")
     layout = Layout(30, 40, 6, 8)
-    scanlines._newest.clear()
+    memory = WorkerMemory()
     rows = [bytes([y, 1, 2, 255]) * 30 for y in range(40)]
     types = b"\1" + b"\4" * 39
-    frame, _, _ = scanlines.read(filter_rows(rows, types, 4), layout)
+    frame, _, _ = scanlines.read(filter_rows(rows, types, 4), layout, memory)
     undone = []
     genuine = engine.undo_filters
 
@@ -80,16 +79,16 @@ def test_unchanged_rows_are_not_undone_again(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(engine, "undo_filters", undo)
     rows[7] = bytes([99, 1, 2, 255]) * 30
-    after, _, _ = scanlines.read(filter_rows(rows, types, 4), layout)
+    after, _, _ = scanlines.read(filter_rows(rows, types, 4), layout, memory)
     assert undone == [1]
     assert np.flatnonzero((after != frame).any(axis=(1, 2))).tolist() == [7]
 
 
 def test_bad_filter_type_leaves_nothing_wrong_behind() -> None:
     layout = Layout(3, 2, 2, 8)
-    scanlines._newest.clear()
+    memory = WorkerMemory()
     good = filter_rows([b"abcdefghi", b"ihgfedcba"], b"\1\2", 3)
-    frame = scanlines.read(good, layout)[0].copy()
+    frame = scanlines.read(good, layout, memory)[0].copy()
     with pytest.raises(NotExact, match="filter type"):
-        scanlines.read(good[:1] + b"x" * 9 + b"\7" + good[11:], layout)
-    assert np.array_equal(scanlines.read(good, layout)[0], frame)
+        scanlines.read(good[:1] + b"x" * 9 + b"\7" + good[11:], layout, memory)
+    assert np.array_equal(scanlines.read(good, layout, memory)[0], frame)

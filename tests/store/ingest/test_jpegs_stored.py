@@ -13,6 +13,7 @@ import pytest
 
 from fsmount.cli import main
 from fsmount.codec.images import jpeg
+from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import Damaged, NeedsExtra
 from fsmount.legacy import archive
 from fsmount.store import config
@@ -347,7 +348,7 @@ async def test_a_damaged_one_is_damage_of_that_file_alone(root: Path) -> None:
 
 def rendered(entry: Entry, sha256: bytes) -> bytes:
     parsed, _ = parse_entry(build_entry(entry))
-    return jobs.rendered(parsed, Reader([], 0), sha256)
+    return jobs.rendered(parsed, Reader([], WorkerMemory()), sha256)
 
 
 def test_a_payload_that_gives_another_jpeg_is_never_served() -> None:
