@@ -83,7 +83,8 @@ def _av() -> ModuleType:
         import av.logging
     except ImportError as error:
         raise FsmountError(
-            "albums need PyAV, which is not installed: pip install 'fsmount[album]'"
+            "albums need PyAV, which is not installed: pip install 'fsmount[album]' (in a checkout: "
+            "contrib/install)"
         ) from error
     av.logging.set_level(av.logging.PANIC)  # what is wrong is raised
     return av

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fsmount.codec import engine, jxl, png
+from fsmount.codec.jxl_header import codestream
 from fsmount.codec.lru import Lru
 from fsmount.codec.samples import Frame, is_opaque
 from fsmount.errors import Damaged, NotExact
@@ -351,7 +352,7 @@ def _is_genuine(step: Step) -> bool:
 def _note(step: Step, data: bytes, own: Frame) -> bool:
     """Whether the encoder here makes the same file of what the file decodes to; remembered."""
     fits = own.dtype == np.uint8 and jxl.fits(own)  # as in `writing`
-    found = fits and jxl.encode(own, 1) == jxl.codestream(data)
+    found = fits and jxl.encode(own, 1) == codestream(data)
     _genuine[step.path, step.stamp] = found
     return found
 
