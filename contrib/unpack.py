@@ -4,8 +4,8 @@
     python3 unpack.py STORE DEST          names, folders, links and times from STORE/index.sqlite
     python3 unpack.py STORE/packs DEST    from the packs alone, whatever became of the index
 
-Needs Python 3.10, numpy and Pillow, and jxlpy where a pack holds a .jxl (any JPEG XL decoder will
-do in its place: it is one function below). JPEGs kept as JPEG XL need imagecodecs, or the program
+Needs Python 3.10, numpy and Pillow, and imagecodecs or jxlpy where a pack holds a .jxl (any JPEG XL
+decoder will do: it is one function below). JPEGs kept as JPEG XL need imagecodecs, or the program
 djxl (Debian: libjxl-tools). A PNG that classic zlib did not write (Chromium's, for example) takes
 up to a minute. docs/format.md describes what is read here. Nothing inside STORE is changed, DEST
 has to be new or empty. What is written has the SHA-256 it had when it was stored; a file that has
@@ -227,6 +227,17 @@ def decode(suffix, data, channels):
         # WebP has neither grey nor grey with alpha: they are stored with three equal colours.
         image = Image.open(io.BytesIO(data)).convert("RGBA" if channels in (2, 4) else "RGB")
         return np.asarray(image)[:, :, {1: [0], 2: [0, 3]}.get(channels, slice(None))]
+    try:
+        import imagecodecs
+
+        image = imagecodecs.jpegxl_decode(data, index=0, numthreads=1)
+    except ImportError:
+        return decode_by_jxlpy(data, channels)
+    return image.reshape(*image.shape[:2], channels)
+
+
+def decode_by_jxlpy(data, channels):
+    """As decode, for a .jxl where imagecodecs is not installed."""
     import jxlpy
 
     decoder = jxlpy.JXLPyDecoder(data, num_threads=1)

@@ -196,7 +196,7 @@ class NeedsExtra(FsmountError):
 
     message = (
         "{detail} is whole, but to read it takes {package}, which is not installed: pip install "
-        "'fsmount[{extra}]'"
+        "'fsmount[{extra}]' (in a checkout: contrib/install)"
     )
 
 

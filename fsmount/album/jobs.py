@@ -12,7 +12,7 @@ from fsmount.album.canvas import Bytes, Planes, Rect, cut, paint
 from fsmount.album.photos import Photo, Unfit
 from fsmount.album.quality import Quality
 from fsmount.album.segments import SOI
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, FsmountError
 
 _LARGEST = 1 << 30
 
@@ -120,7 +120,10 @@ def _packets(read: Sequence[Photo], settings: Settings) -> list[_Packet]:
     alone = [_graded([photo], settings)[0] for photo in read]
     if len(read) < 2:
         return alone
-    chained = _graded(read, settings)
+    try:
+        chained = _graded(read, settings)
+    except FsmountError:
+        return alone  # an encoder that cannot make such groups
     worst = min(settings.floor, *(packet.quality.ssim for packet in alone))
     smaller = sum(len(packet.data) for packet in chained) < sum(len(one.data) for one in alone)
     good = min(packet.quality.ssim for packet in chained) >= worst

@@ -3,7 +3,8 @@
 One run of an encoder makes a **group**: one photo, or a few that look alike. A group starts with a
 key packet and needs nothing before it, so groups made one by one, in several processes or years
 apart, are written one after another into one video. That asks of a codec that its extradata (what a
-decoder must know beforehand) depends on nothing but the settings; :func:`encode` checks it.
+decoder must know beforehand) depends on nothing but the settings, or, of AV1, that the key packet
+says it again and means the same pictures; :func:`encode` checks it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fsmount.album import av1
 from fsmount.album.canvas import Bytes, Samples
 from fsmount.errors import Damaged, FsmountError
 
@@ -83,7 +85,8 @@ def _av() -> ModuleType:
         import av.logging
     except ImportError as error:
         raise FsmountError(
-            "albums need PyAV, which is not installed: pip install 'fsmount[album]'"
+            "albums need PyAV, which is not installed: pip install 'fsmount[album]' (in a "
+            "checkout: contrib/install)"
         ) from error
     av.logging.set_level(av.logging.PANIC)  # what is wrong is raised
     return av
@@ -129,14 +132,26 @@ def encode(
         frame.time_base = Fraction(1)
         packets += context.encode(frame)
     packets += context.encode(None)
-    ours = bytes(context.extradata or b"")
-    told = [ours] if codec.name == "av1" else list(_units(ours))
+    stored = [_as_stored(codec, bytes(packet)) for packet in packets]
     in_order = [packet.pts for packet in packets] == list(range(len(canvases)))
-    if not in_order or not all(part in extradata for part in told):
+    if not in_order or not _fits(codec, stored[0], bytes(context.extradata or b""), extradata):
         raise FsmountError(
             f"{codec.encoder} of this machine makes packets that do not fit this video"
         )
-    return [_as_stored(codec, bytes(packet)) for packet in packets]
+    return stored
+
+
+def _fits(codec: Codec, key: bytes, ours: bytes, extradata: bytes) -> bool:
+    """Whether a decoder that knows `extradata` decodes a group that starts with the packet `key`.
+
+    `ours`: the extradata of the encoder that made it.
+    """
+    if codec.name != "av1":
+        return all(unit in extradata for unit in _units(ours))
+    try:
+        return av1.pictures(key) == av1.pictures(extradata)
+    except av1.NoHeader:
+        return False
 
 
 def _encoder(codec: Codec, box: int, grade: int, *, chained: bool) -> Any:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fsmount.codec.images import jxl
+from fsmount.codec.images.jxl_header import codestream
 from fsmount.codec.memory import WorkerMemory, of_worker
 from fsmount.codec.png import png
 from fsmount.codec.png.samples import Frame, is_opaque
@@ -351,7 +352,7 @@ def _is_genuine(step: Step, memory: WorkerMemory) -> bool:
 def _note(step: Step, data: bytes, own: Frame, memory: WorkerMemory) -> bool:
     """Whether the encoder here makes the same file of what the file decodes to; remembered."""
     fits = own.dtype == np.uint8 and jxl.fits(own)  # as in `writing`
-    found = fits and jxl.encode(own, 1) == jxl.codestream(data)
+    found = fits and jxl.encode(own, 1) == codestream(data)
     memory.genuine[step.path, step.stamp] = found
     return found
 

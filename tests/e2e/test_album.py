@@ -262,7 +262,9 @@ def test_any_player_shows_the_video_and_exiftool_the_tags(albums: Path) -> None:
         assert (stream["width"], stream["height"]) == (256, 256)
         assert (stream["nb_frames"], float(stream["duration"])) == ("6", 6.0)
         assert stream["avg_frame_rate"] == "1/1"
-        assert (stream["color_range"], stream["color_space"]) == colours
+        # Newer ffprobe does not name the range of ProRes, which has no other than limited.
+        limited = "tv" if codec == "prores" else None
+        assert (stream.get("color_range", limited), stream["color_space"]) == colours
     command = ["exiftool", "-a", "-s3", "-Model", str(out / "Italy.xml")]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout.split(b"\n").count(b"Canon EOS Test") >= 5

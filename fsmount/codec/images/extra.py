@@ -1,8 +1,8 @@
 """imagecodecs, where it is installed: image codecs that let other threads run while they work.
 
-It is an extra. Without it WebP goes through Pillow and JPEG XL through jxlpy, which hold the GIL
-and copy more (a WebP image of a million pixels: 19 ms instead of 6), and JPEGs are kept as they
-are.
+Below Python 3.13 it is an extra. Without it WebP goes through Pillow and JPEG XL through jxlpy,
+which hold the GIL and copy more (a WebP image of a million pixels: 19 ms instead of 6), and JPEGs
+are kept as they are.
 """
 
 from __future__ import annotations

@@ -1,25 +1,40 @@
-"""Frame <-> lossless JPEG XL, through jxlpy (the only module that imports it).
+"""Frame <-> lossless JPEG XL, through jxlpy (the only module that imports it) or imagecodecs.
 
-jxlpy holds the GIL for a whole call, so this belongs into a worker process. Where imagecodecs is
-installed it decodes instead, and other threads run meanwhile.
+jxlpy is the smaller one, but has no wheels from Python 3.13 on: imagecodecs is installed there
+(docs/design.md, section 10). Where both are, jxlpy encodes, as it did before, and imagecodecs
+decodes, since other threads run meanwhile. What one writes the other reads.
+
+An encoder may end its process at some inputs, so this belongs into a worker process.
 """
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-from jxlpy import JXLPyDecoder, JXLPyEncoder
 
 from fsmount.codec.images.extra import imagecodecs
+from fsmount.codec.images.jxl_header import Header, header
 from fsmount.codec.png.samples import Frame
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, FsmountError
 
 MAX_SAMPLES = 1 << 29  # 512 Mi: the decoder's own planes are 32 bits a sample, so 2 GiB at most
 
 _DType = np.dtype[np.unsignedinteger[Any]]
 
 _COLOURS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+@functools.cache
+def jxlpy() -> ModuleType | None:
+    """The package, None if it is not installed."""
+    try:
+        import jxlpy
+    except ImportError:
+        return None
+    return jxlpy  # type: ignore[no-any-return]
 
 
 def fits(image: Frame) -> bool:
@@ -34,10 +49,19 @@ def encode(image: Frame, effort: int = 1) -> bytes:
     """
     if not fits(image):
         raise ValueError(f"no JPEG XL for {image.dtype} of shape {image.shape}")
+    first, second = jxlpy(), imagecodecs("JPEGXL")
+    if first is not None:
+        return _encode_by_jxlpy(first, image, effort)
+    if second is not None:
+        return _encode_by_imagecodecs(second, image, effort)
+    raise _nothing_installed()
+
+
+def _encode_by_jxlpy(library: ModuleType, image: Frame, effort: int) -> bytes:
     height, width, channels = image.shape
     depth = 8 * image.dtype.itemsize
     samples = image.tobytes()  # the encoder keeps a bare pointer to them until close
-    encoder = JXLPyEncoder(
+    encoder = library.JXLPyEncoder(
         quality=100,
         colorspace=_COLOURS[channels],
         size=(width, height),
@@ -54,24 +78,37 @@ def encode(image: Frame, effort: int = 1) -> bytes:
         encoder.close()
 
 
+def _encode_by_imagecodecs(library: ModuleType, image: Frame, effort: int) -> bytes:
+    # Or 16 bits are called linear, and viewers show them too bright; older versions cannot help it.
+    label = {"transfer": "SRGB"} if hasattr(library.JPEGXL, "TRANSFER_FUNCTION") else {}
+    data: bytes = library.jpegxl_encode(
+        np.ascontiguousarray(image if image.shape[2] > 1 else image[:, :, 0]),
+        effort=effort,
+        lossless=True,
+        planar=False,
+        usecontainer=False,
+        numthreads=1,
+        **label,
+    )
+    return data
+
+
 def decode(data: bytes, channels: int) -> Frame:
     """The frame, uint8 or uint16 (height, width, channels), of a file that :func:`encode` made.
 
     Raises Damaged for anything else, before any memory is taken for a size the header only claims.
     """
     data = bytes(data)  # jxlpy takes nothing else, and keeps a bare pointer to it until close
-    library = imagecodecs("JPEGXL")
+    shape, dtype = _layout(header(data), channels)
+    first, second = imagecodecs("JPEGXL"), jxlpy()
+    if first is None and second is None:
+        raise _nothing_installed()
     try:
-        decoder = JXLPyDecoder(data, num_threads=1)
-        try:
-            shape, dtype = _layout(decoder.get_info(), channels)
-            if library is None:
-                samples = np.frombuffer(decoder.get_frame() or b"", dtype)
-        finally:
-            decoder.close()
-        if library is not None:
-            samples = library.jpegxl_decode(data, index=0, numthreads=1)
-    except (MemoryError, Damaged):
+        if first is not None:
+            samples: Frame = first.jpegxl_decode(data, index=0, numthreads=1)
+        elif second is not None:
+            samples = _decode_by_jxlpy(second, data, dtype)
+    except MemoryError:
         raise
     except Exception as error:
         raise Damaged("JPEG XL image", reason=str(error)) from error
@@ -80,47 +117,33 @@ def decode(data: bytes, channels: int) -> Frame:
     return samples.reshape(shape)
 
 
+def _decode_by_jxlpy(library: ModuleType, data: bytes, dtype: _DType) -> Frame:
+    decoder = library.JXLPyDecoder(data, num_threads=1)
+    try:
+        return np.frombuffer(decoder.get_frame() or b"", dtype)
+    finally:
+        decoder.close()
+
+
+def _nothing_installed() -> FsmountError:
+    return FsmountError("JPEG XL needs imagecodecs or jxlpy, and neither is installed here")
+
+
 def read(data: bytes) -> Frame:
     """The samples of any JPEG XL file of 8 or 16 bits; raises Damaged for what is none."""
-    data = bytes(data)
-    try:
-        decoder = JXLPyDecoder(data, num_threads=1)
-        try:
-            info = decoder.get_info()
-        finally:
-            decoder.close()
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise Damaged("JPEG XL image", reason=str(error)) from error
-    return decode(data, info["num_color_channels"] + info["num_extra_channels"])
+    found = header(data)
+    return decode(data, found.colours + found.extra)
 
 
-def codestream(data: bytes) -> bytes:
-    """A file without the container it may stand in (ISO/IEC 18181-2); b"" if it is cut up there."""
-    if not data.startswith(b"\0\0\0\x0cJXL "):
-        return data
-    at = 0
-    while at + 8 <= len(data):
-        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if kind == b"jxlc":
-            return data[at + 8 : at + size if size else len(data)]
-        if size < 8:
-            break
-        at += size
-    return b""
-
-
-def _layout(info: dict[str, int], channels: int) -> tuple[tuple[int, int, int], _DType]:
-    """Shape and dtype a header announces (ISO/IEC 18181-1, image metadata); Damaged if not ours."""
+def _layout(found: Header, channels: int) -> tuple[tuple[int, int, int], _DType]:
+    """Shape and dtype that a header announces; Damaged if not ours."""
     alpha = channels in (2, 4)
-    if (info["num_color_channels"], info["num_extra_channels"]) != (channels - alpha, int(alpha)):
+    if (found.colours, found.extra) != (channels - alpha, int(alpha)):
         raise Damaged("JPEG XL image", reason=f"it does not have {channels} channels")
-    depth = info["bits_per_sample"]
-    if depth not in (8, 16) or info["alpha_bits"] != (depth if alpha else 0):
+    if found.bits not in (8, 16) or found.alpha_bits != (found.bits if alpha else 0):
         raise Damaged("JPEG XL image", reason="its samples do not have 8 or 16 bits")
-    shape = (info["ysize"], info["xsize"], channels)
-    if shape[0] * shape[1] * channels > MAX_SAMPLES:
+    shape = (found.height, found.width, channels)
+    if found.height * found.width * channels > MAX_SAMPLES:
         raise Damaged("JPEG XL image", reason=f"{shape[1]} x {shape[0]} pixels are too many")
-    dtype: _DType = np.dtype(np.uint8) if depth == 8 else np.dtype(np.uint16)
+    dtype: _DType = np.dtype(np.uint8) if found.bits == 8 else np.dtype(np.uint16)
     return shape, dtype

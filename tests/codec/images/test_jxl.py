@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fsmount.codec.images import jxl
+from fsmount.codec.images.jxl_header import codestream
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged
 
@@ -24,13 +25,28 @@ def frames(draw: st.DrawFn) -> Frame:
     return image
 
 
-@pytest.fixture(params=["imagecodecs", "jxlpy"], autouse=True)
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything holds with either decoder."""
-    if request.param == "jxlpy":
+LIBRARIES = ["imagecodecs", "jxlpy"]
+
+
+def use(monkeypatch: pytest.MonkeyPatch, only: str) -> None:
+    """Encode and decode by one library, as where the other is not installed."""
+    pytest.importorskip(only)
+    if only == "jxlpy":
         monkeypatch.setattr(jxl, "imagecodecs", lambda part: None)
     else:
-        pytest.importorskip("imagecodecs")
+        monkeypatch.setattr(jxl, "jxlpy", lambda: None)
+
+
+@pytest.fixture(params=[*LIBRARIES, "both"], autouse=True, name="library")
+def each_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds with either library, and with both, which share the work."""
+    name = str(request.param)
+    if name == "both":
+        for one in LIBRARIES:
+            pytest.importorskip(one)
+    else:
+        use(monkeypatch, name)
+    return name
 
 
 def check(image: Frame, effort: int = 1) -> bytes:
@@ -130,3 +146,48 @@ def test_hostile_bytes_raise_nothing_but_damaged() -> None:
         except Damaged:
             refused += 1
     assert refused > 200
+
+
+def turned(stream: bytes) -> bytes:
+    """A bare file of a picture of less than 512 pixels a side, with an orientation put into it."""
+    bits = int.from_bytes(stream[2:], "little")
+    head = 1 + 2 + 9 + 3 + 2 + 9  # two sides, neither a multiple of 8 nor a ratio of the other
+    fields = bits & ((1 << head) - 1) | 0b0_0_0_101_1_0 << head  # turned by a quarter
+    rest = bits >> (head + 2)  # not all defaults, no more fields
+    whole = fields | rest << (head + 8)
+    return stream[:2] + whole.to_bytes(len(stream), "little")
+
+
+def test_a_picture_that_is_to_be_turned_is_damaged() -> None:
+    data = jxl.encode(np.zeros((41, 57, 3), np.uint8))
+    with pytest.raises(Damaged, match="turned or mirrored"):
+        jxl.read(turned(data))
+
+
+@pytest.mark.parametrize("cuts", [(), (3,), (1, 2, 30)])
+@pytest.mark.parametrize("long", [False, True])
+def test_files_in_containers(cuts: tuple[int, ...], long: bool) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (30, 50, 3), np.uint8)
+    stream = jxl.encode(image)
+    ends = [*cuts, len(stream)]
+    parts = [stream[start:end] for start, end in zip([0, *cuts], ends, strict=True)]
+    if len(parts) == 1:
+        boxes = [(b"jxlc", stream)]
+    else:
+        last = len(parts) - 1
+        numbers = [(at | (at == last) << 31).to_bytes(4, "big") for at in range(len(parts))]
+        boxes = [(b"jxlp", number + part) for number, part in zip(numbers, parts, strict=True)]
+    data = b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
+    for kind, body in boxes:
+        if long:
+            data += b"\0\0\0\1" + kind + (len(body) + 16).to_bytes(8, "big") + body
+        else:
+            data += (len(body) + 8).to_bytes(4, "big") + kind + body
+    assert codestream(data) == stream
+    assert np.array_equal(jxl.read(data), image)
+
+
+def test_a_container_without_a_picture_is_damaged() -> None:
+    for rest in (b"", b"\0\0\0\3jxlc", bytes(40), b"\0\0\0\1jxlp" + bytes(20)):
+        with pytest.raises(Damaged):
+            jxl.read(b"\0\0\0\x0cJXL \r\n\x87\n" + rest)

@@ -1,0 +1,137 @@
+"""Albums that PyAV 18 and 19 made are read, checked and continued by the PyAV that is installed.
+
+`tests/data/albums`: each has three photos of a burst, which are one group, and one by itself. The
+SVT-AV1 in them write different sequence headers for the same settings.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsmount.album import av1, jobs, photos, video
+from fsmount.album.album import Album
+from fsmount.album.files import Place
+from fsmount.album.photos import Photo
+from fsmount.errors import FsmountError
+from tests.album.test_bursts import shots
+from tests.support.albums import add, extract, packets, verify
+from tests.support.paths import DATA
+from tests.support.photos import burst, jpeg, scene
+
+GOLDEN = DATA / "albums"
+NAMES = ["pyav18", "pyav19"]
+
+
+@pytest.fixture(params=NAMES, name="place")
+def a_copy(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    for path in GOLDEN.glob(f"{request.param}.*"):
+        shutil.copy(path, tmp_path)
+    return Place(tmp_path, request.param)
+
+
+def groups(place: Place) -> list[tuple[int, int]]:
+    album = Album(place)
+    found = [(entry.frame, entry.key) for entry in album.contents.photos]
+    album.close()
+    return found
+
+
+async def test_an_album_of_another_version_is_whole_and_read(place: Place, tmp_path: Path) -> None:
+    assert groups(place) == [(0, 0), (1, 0), (2, 0), (3, 3)]
+    found = await verify(place)
+    assert (found.files, found.problems) == (4, [])
+    found = await extract(place, tmp_path / "dest")
+    assert (found.files, found.problems) == (4, [])
+
+
+async def test_an_album_of_another_version_is_continued(place: Place, tmp_path: Path) -> None:
+    before = packets(place)
+    more = shots(tmp_path / "more", [*burst(5, 3, 128, 96), scene(8, 96, 128)])
+    for number, path in enumerate(sorted(more.iterdir())):
+        path.rename(more / f"new{number}.jpg")
+    summary = await add(place, more)
+    assert summary.problems == []
+    assert groups(place)[4:] == [(4, 4), (5, 4), (6, 4), (7, 7)]
+    assert packets(place)[:4] == before
+    found = await verify(place)
+    assert (found.files, found.problems) == (8, [])
+    assert decoded_in_one_go(place) == 8
+
+
+def decoded_in_one_go(place: Place) -> int:
+    """Frames that a player shows who knows nothing of groups."""
+    album = Album(place)
+    with video._av().open(str(album.video)) as container:
+        shown = sum(1 for _ in container.decode(video=0))
+    album.close()
+    return shown
+
+
+def sequence_headers() -> list[bytes]:
+    found = []
+    for name in NAMES:
+        album = Album(Place(GOLDEN, name))
+        found.append(album.settings.extradata)
+        album.close()
+        found.append(packets(Place(GOLDEN, name))[0])
+    return found
+
+
+def test_sequence_headers_of_both_mean_the_same_pictures() -> None:
+    found = sequence_headers()
+    assert found[0] != found[2]
+    assert {av1.pictures(one) for one in found} == {
+        av1.Pictures(
+            width=128,
+            height=128,
+            deep=True,
+            primaries=1,
+            curve=13,
+            matrix=5,
+            full_range=True,
+            place=0,
+            grain=False,
+        )
+    }
+
+
+@pytest.mark.parametrize("data", [b"", b"\x12\x00", b"\x0a\x02\x00\x00", b"\x0a\xff\xff", b"\xff"])
+def test_what_has_no_sequence_header_is_an_error(data: bytes) -> None:
+    with pytest.raises(av1.NoHeader):
+        av1.pictures(data)
+
+
+def test_a_key_packet_without_a_header_of_its_own_does_not_fit() -> None:
+    extradata, key = sequence_headers()[:2]
+    codec = video.CODECS["av1"]
+    assert video._fits(codec, key, b"", extradata)
+    size = key[1]
+    assert not video._fits(codec, key[2 + size :], b"", extradata)
+
+
+def read(count: int) -> Sequence[Photo]:
+    return [photos.read(jpeg(pixels), 128) for pixels in burst(1, count, 128, 96)]
+
+
+def settings() -> jobs.Settings:
+    codec = video.CODECS["av1"]
+    extradata = video.extradata_of(video.template(codec, 128))
+    return jobs.Settings("av1", codec.grade, 128, 90, 0.9, extradata)
+
+
+def test_photos_go_one_by_one_where_no_group_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = video.encode
+    assert [packet.starts for packet in jobs._packets(read(3), settings())] == [True, False, False]
+
+    def encode(codec: video.Codec, canvases: Any, grade: int, extradata: bytes) -> list[bytes]:
+        if len(canvases) > 1:
+            raise FsmountError("packets that do not fit this video")
+        return plain(codec, canvases, grade, extradata)
+
+    monkeypatch.setattr(video, "encode", encode)
+    assert [packet.starts for packet in jobs._packets(read(3), settings())] == [True] * 3
