@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -105,3 +106,47 @@ def test_the_index_of_the_docs_has_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     for path in (ROOT / "docs").glob("*.md"):
         assert path.name == "README.md" or f"]({path.name})" in index
+
+
+# -- the tour names functions
+
+LINKED = re.compile(r"\[`([\w.]+)`\]\((\.\./fsmount/[\w./]+\.py)\)")
+
+
+def defined(path: Path) -> set[str]:
+    """Names that a module defines: ``f``, ``C``, ``C.method``, ``C.attribute``, ``module.f``."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        names |= {node.name, f"{path.stem}.{node.name}"}
+        for inner in ast.walk(node) if isinstance(node, ast.ClassDef) else ():
+            if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(f"{node.name}.{inner.name}")
+            elif isinstance(inner, ast.AnnAssign):
+                names.add(f"{node.name}.{ast.unparse(inner.target).removeprefix('self.')}")
+            elif isinstance(inner, ast.Assign):
+                targets = map(ast.unparse, inner.targets)
+                names |= {f"{node.name}.{target.removeprefix('self.')}" for target in targets}
+    return names
+
+
+def unknown_functions(page: Path, text: str) -> list[str]:
+    return [
+        f"{name} in {path}"
+        for name, path in LINKED.findall(text)
+        if name not in defined((page.parent / path).resolve())
+    ]
+
+
+@pytest.mark.parametrize("name", ["tour.md", "architecture.md"])
+def test_pages_name_functions_that_exist(name: str) -> None:
+    page = ROOT / "docs" / name
+    assert unknown_functions(page, page.read_text()) == []
+    assert name != "tour.md" or len(LINKED.findall(page.read_text())) > 30
+
+
+def test_an_unknown_function_is_found() -> None:
+    text = "[`Writer.gone`](../fsmount/store/packs/writer.py) [`Lru`](../fsmount/lru.py)"
+    found = unknown_functions(ROOT / "docs" / "page.md", text)
+    assert found == ["Writer.gone in ../fsmount/store/packs/writer.py"]

@@ -2,7 +2,7 @@
 
 Measured on the regions that are new in 120 real 1600 x 900 desktop frames, and on photographs,
 with WebP at method 3, quality 50 (what is used now for small ones, 1 and 75, is 2 % smaller in less
-time; for large ones see docs/design.md section 7):
+time; for large ones see docs/architecture.md section 7):
 
 - WebP at method 3, quality 50 is the smallest on nearly all of 64 regions from 2,048 pixels up
   (723 KB in all; JPEG XL effort 1: 1,339 KB, effort 5: 834 KB for three times the time), and

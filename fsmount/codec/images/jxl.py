@@ -1,7 +1,7 @@
 """Frame <-> lossless JPEG XL, through jxlpy (the only module that imports it) or imagecodecs.
 
 jxlpy is the smaller one, but has no wheels from Python 3.13 on: imagecodecs is installed there
-(docs/design.md, section 10). Where both are, jxlpy encodes, as it did before, and imagecodecs
+(docs/architecture.md, section 10). Where both are, jxlpy encodes, as it did before, and imagecodecs
 decodes, since other threads run meanwhile. What one writes the other reads.
 
 An encoder may end its process at some inputs, so this belongs into a worker process.

@@ -1,8 +1,8 @@
-"""The last look before a staged copy may go: has the pack what was proved?
+"""The last check before a staged file is removed: does the pack hold what was proved?
 
-Workers prove what they make where they make it (docs/design.md, section 6). Their answers cross
-between processes, become rows, and are written to a pack. Nobody would read it again before the
-staged copy has gone, so whatever went wrong on that way would cost the file.
+A worker proves what it makes (docs/architecture.md, section 6). Then its answer crosses to this
+process, becomes rows, and is written to a pack. An error on that way would cost the file, because
+nothing else reads the entry before the staged file is removed.
 """
 
 from __future__ import annotations
