@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import pyfuse3
 import pytest
 
-from fsmount.mount import daemon, fuse, log, session, signals, write_back
+from fsmount.mount import daemon, log, session, signals, write_back
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import free_if_dead, unmount
 from fsmount.store import config
@@ -38,7 +38,7 @@ pytestmark = [
 # Each how many-th line; 1 for all of them.
 EVERY = int(os.environ.get("FSMOUNT_EVERY_LINE", "7"))
 LIMIT_S = 120
-CODE = {module.__file__ for module in (daemon, fuse, log, session, signals, write_back)}
+CODE = {module.__file__ for module in (daemon, log, session, signals, write_back)}
 
 SENT, READY = b"s", b"r"
 # Runs in the process that starts or serves, just before one of its lines.
