@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _SLICE_BYTES = 1 << 20
+_BLOCK = 512
+_SPARSE_KNOWN = 1000
 _SIZE_LIMIT = (1 << 63) - 1
 
 
@@ -148,6 +151,8 @@ class OpenFiles:
         self._entries: dict[int, OpenInode] = {}
         self._handles: dict[int, Handle] = {}
         self._next = 1
+        # Blocks of sparse staged files that are closed, by token; without the disk only we know.
+        self._sparse: OrderedDict[int, int] = OrderedDict()
         # Dropped, and to be closed by whoever awaits next.
         self._closing: list[StagedFile] = []
 
@@ -315,11 +320,21 @@ class OpenFiles:
         finally:
             await threads.finish(Kind.WRITE, self._store.staging.remove, fresh.token)
 
+    def _remember_holes(self, staged: StagedFile) -> None:
+        if staged.blocks * _BLOCK < staged.size:
+            self._sparse[staged.token] = staged.blocks
+            while len(self._sparse) > _SPARSE_KNOWN:
+                self._sparse.popitem(last=False)
+        else:
+            self._sparse.pop(staged.token, None)
+
     def _detach(self, entry: OpenInode) -> None:
         """Let go of the body; :meth:`_close_dropped` is due. Does not await."""
         staged, entry.staged, entry.body = entry.staged, None, None
-        if staged is not None and staged.drop():
-            self._closing.append(staged)
+        if staged is not None:
+            self._remember_holes(staged)
+            if staged.drop():
+                self._closing.append(staged)
 
     async def _close_dropped(self) -> None:
         """Close what was let go of."""
@@ -481,14 +496,16 @@ class OpenFiles:
     def extent(self, node: Inode) -> tuple[int, int]:
         """Size in bytes and blocks of 512 bytes; of an open staged file those of the file itself.
 
-        Asks no disk. What is not open here has the size of its row: who closes a file brings that
-        up to date, and so does recovery.
+        Asks no disk. A staged file that is not open has the size of its row, which the last close
+        and recovery bring up to date.
         """
         if node.staged is not None:
             entry = self._entries.get(node.ino)
             if entry and entry.staged and entry.staged.token == node.staged:
                 return entry.staged.size, entry.staged.blocks
-        return node.size, -(-node.size // 512)
+            if node.staged in self._sparse:
+                return node.size, self._sparse[node.staged]
+        return node.size, -(-node.size // _BLOCK)
 
 
 def _pwrite(disk: Disk, data: bytes, offset: int, fd: int) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -294,10 +295,26 @@ def _device(mountpoint: Path) -> str | None:
 async def _announce(
     mountpoint: Path, warm: Callable[[], Awaitable[None]], report_ready: Ready
 ) -> None:
-    await trio.to_thread.run_sync(os.statvfs, mountpoint, abandon_on_cancel=True)
+    await _wait_for_kernel(mountpoint)
     await warm()
     _log.info("%s is mounted", mountpoint)
     report_ready()
+
+
+async def _wait_for_kernel(mountpoint: Path) -> None:
+    """Wait until the mount answers. Raises :class:`NoFuse` if it answers with an error.
+
+    Another process asks. A process that is killed while one of its threads waits for its own mount
+    never ends: the thread keeps /dev/fuse open, and so the kernel waits for an answer.
+    """
+    asking = subprocess.Popen(
+        ["stat", "-f", "--", mountpoint],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    if await trio.to_thread.run_sync(asking.wait, abandon_on_cancel=True):
+        raise NoFuse(f"{mountpoint} is mounted, but does not answer")
 
 
 async def _end_on_signals(
