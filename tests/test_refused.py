@@ -11,7 +11,7 @@ import pytest
 
 from fsmount import refused
 from fsmount.album import document, files
-from fsmount.album.files import Place
+from fsmount.album.files import AlbumPaths
 from fsmount.album.tree import AlbumTree
 from fsmount.cli import main
 from fsmount.errors import FsmountError
@@ -110,7 +110,7 @@ def make_day(folder: Path) -> dict[str, bytes]:
     return kept
 
 
-def is_kept(place: Place, kept: dict[str, bytes]) -> None:
+def is_kept(place: AlbumPaths, kept: dict[str, bytes]) -> None:
     """The XML maps each file's name to a name that FAT takes."""
     contents = document.read(place.xml)
     others = {os.fsdecode(other.name): other for other in contents.others}
@@ -122,11 +122,11 @@ def is_kept(place: Place, kept: dict[str, bytes]) -> None:
     assert len({name.casefold() for name in stored}) == len(kept)
     assert all(valid(name) for name in stored)
     for name, data in kept.items():
-        assert files.other_of(place, contents, others[name]).read_bytes() == data
+        assert files.other_path(place, contents, others[name]).read_bytes() == data
     assert others["plain.txt"].stored is None
 
 
-async def comes_back(place: Place, kept: dict[str, bytes], out: Path) -> None:
+async def comes_back(place: AlbumPaths, kept: dict[str, bytes], out: Path) -> None:
     """By `album extract` and by a mount, under the names that they had."""
     assert (await verify(place)).problems == []
     found = await extract(place, out)
@@ -195,7 +195,7 @@ async def test_an_album_where_all_names_are_taken_has_no_others(tmp_path: Path) 
 
 async def test_a_file_of_the_user_in_the_folder_is_not_overwritten(tmp_path: Path) -> None:
     kept = make_day(tmp_path / "day")
-    place = Place(tmp_path / "out", "day")
+    place = AlbumPaths(tmp_path / "out", "day")
     place.files.mkdir(parents=True)
     (place.files / "plain.txt").write_text("mine")
     await create(tmp_path / "day", tmp_path / "out")
@@ -228,7 +228,7 @@ def test_what_cannot_be_kept_is_not_said_to_be(
     assert ended.value.code == 3
     kept, _, left_out = err.partition("left out:")
     assert "18:40.jpg" not in kept
-    assert "kept as they are:" not in kept
+    assert "stored as they are:" not in kept
     assert "day/trunc 18:40.jpg: " in left_out
     assert os.strerror(code) in left_out
     contents = document.read(tmp_path / "day.xml")
@@ -244,7 +244,7 @@ def test_what_is_to_be_left_out_is_not_said_to_be_kept(
         options = ["-o", str(tmp_path), "--box", "256", "--skip-others"]
         main(["album", "create", str(tmp_path / "day"), *options])
     out, err = capsys.readouterr()
-    assert "kept as" not in out + err
+    assert "stored as" not in out + err
     assert "trunc 18:40.jpg" in err.partition("files are in no album (--skip-others):")[2]
 
 
