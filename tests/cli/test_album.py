@@ -121,3 +121,18 @@ def test_there_is_no_way_to_delete_sources() -> None:
 
 def test_names_lead_to_the_album(tmp_path: Path) -> None:
     assert paths_of(tmp_path / "2014-07 a.b").xml == tmp_path / "2014-07 a.b.xml"
+
+
+def test_info_lists_a_file_stored_under_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folder(tmp_path / "a", 1)
+    (source / "notes:1.txt").write_text("notes")
+    taken = tmp_path / "out" / "a.files"
+    taken.mkdir(parents=True)
+    (taken / "notes:1.txt").write_text("not of the album")
+    assert run(capsys, "album", "create", source, "-o", tmp_path / "out")[0] == 0
+    code, found, _ = run(capsys, "album", "info", "--photos", "--json", tmp_path / "out" / "a.xml")
+    assert code == 0
+    (other,) = found["other_files"]
+    assert (other["name"], other["stored"]) == ("notes:1.txt", "notes%3A1.txt")

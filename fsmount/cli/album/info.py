@@ -41,6 +41,8 @@ def info(album: Path, each: bool, as_json: bool) -> None:
         opened.close()
     for other in others:
         other["name"] = os.fsdecode(other["name"])
+        if other["stored"] is not None:
+            other["stored"] = os.fsdecode(other["stored"])
     lines = [
         f"{key.replace('_', ' ')}: {printable(value) if key == 'worst' and value else value}"
         for key, value in figures.items()
