@@ -71,7 +71,7 @@ def test_suffixes_stay() -> None:
         ("a:b?c:", "has :, ? ("),
         ("a\nb", "has \\n ("),
         ("a.", "has a dot or space at its end ("),
-        ("c\udce9", "has bytes that are no UTF-8 ("),
+        ("c\udce9", "has bytes that are not UTF-8 ("),
         ("con", "has the name of a device ("),
         ("x" * 200, "has 200 bytes ("),
     ],
@@ -254,7 +254,7 @@ async def test_an_album_whose_own_name_is_refused(
     make_day(tmp_path / "day 18:40")
     (tmp_path / "stick").mkdir()
     make_fat(monkeypatch, tmp_path / "stick")
-    with pytest.raises(FsmountError, match=r"does not take this name, which has : \("):
+    with pytest.raises(FsmountError, match=r"refuses this name, which has : \("):
         await create(tmp_path / "day 18:40", tmp_path / "stick")
     assert os.listdir(tmp_path / "stick") == []
 
@@ -271,8 +271,8 @@ async def test_extract_to_fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert problems.keys() == kept.keys() - fine - {"NOTES.TXT"} or problems.keys() == (
         kept.keys() - fine - {"Notes.txt"}
     )
-    assert problems["trunc 18:40.jpg"].startswith("the filesystem there does not take this name")
-    assert "capital letters" in (problems.get("Notes.txt") or problems["NOTES.TXT"])
+    assert problems["trunc 18:40.jpg"].startswith("the filesystem there refuses this name")
+    assert "other capitals" in (problems.get("Notes.txt") or problems["NOTES.TXT"])
     assert found.skipped == 0
     notes = ["NOTES.TXT" if "Notes.txt" in problems else "Notes.txt"]
     assert sorted(os.listdir(stick)) == sorted([*fine, *notes, "IMG_1.JPG", "IMG_2.JPG"])
@@ -309,7 +309,7 @@ async def test_export_to_fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert problems.keys() == expected
         assert {name for name, why in problems.items() if why == refused.CLASH} == clash
         assert "this name, which has : (Invalid argument)" in problems["fol:der/inside"]
-        assert all("does not take this name" in problems[name] for name in expected - clash)
+        assert all("refuses this name" in problems[name] for name in expected - clash)
         assert {path.name for path in stick.iterdir()} == {*fine, "Sub"}
         for name in fine:
             assert (stick / name).read_bytes() == os.fsencode(name).ljust(300)

@@ -90,9 +90,9 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["create", "{in}/IMG_0.JPG", "-o", "{out}"], 2, "not a folder"),
         (["create", "{in}/none", "-o", "{out}"], 1, "No such file"),
         (["create", "{in}", "{in}/../in", "-o", "{out}"], 2, "two folders"),
-        (["verify", "{in}/none.xml"], 10, "no photo album"),
-        (["info", "{in}/IMG_0.JPG"], 10, "no photo album"),
-        (["append", "{in}/none.xml", "{in}"], 10, "no photo album"),
+        (["verify", "{in}/none.xml"], 10, "not a photo album"),
+        (["info", "{in}/IMG_0.JPG"], 10, "not a photo album"),
+        (["append", "{in}/none.xml", "{in}"], 10, "not a photo album"),
     ],
 )
 def test_what_is_refused(

@@ -115,10 +115,10 @@ def test_a_system_without_such_memory(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_frames, "_MOST", 2)
+    monkeypatch.setattr(shared_frames, "_MAX_PICTURES", 2)
     kept = [picture(tmp_path, number)[0] for number in range(4)]
     assert [one.sha256 in shared_frames._held for one in kept] == [False, False, True, True]
     assert kept[0]._mapped() is None
-    monkeypatch.setattr(shared_frames, "_MOST_BYTES", 1)
+    monkeypatch.setattr(shared_frames, "_MAX_BYTES", 1)
     picture(tmp_path, 4)
     assert len(shared_frames._held) == 1
