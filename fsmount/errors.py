@@ -20,9 +20,9 @@ class FsmountError(Exception):
     Parameters
     ----------
     detail : object
-        What the error is about, mostly a path; the whole sentence if ``message`` is ``{detail}``.
+        What the error is about, mostly a path; the whole sentence if the class has no message.
     **fields : object
-        Values for the other fields of ``message``.
+        Values for the other fields of the message.
     """
 
     message = "{detail}"

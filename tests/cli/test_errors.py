@@ -234,4 +234,4 @@ def test_files_that_stay_staged(
     done = cli("import", source, root)
     assert done.code == 1
     assert "could not be encoded" in done.err
-    assert "start the import again" in done.err
+    assert "run the import again" in done.err
