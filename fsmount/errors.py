@@ -41,14 +41,14 @@ class FsmountError(Exception):
         return _rebuild, (type(self), _portable(self.detail), fields)
 
     def __str__(self) -> str:
-        return self.told(str)
+        return self.text(str)
 
-    def told(self, name: Callable[[str], str]) -> str:
-        """Return the message, with the name in ``detail`` printed by ``name``."""
+    def text(self, quote: Callable[[str], str]) -> str:
+        """Return the message, with the name in ``detail`` printed by ``quote``."""
         if self.message == FsmountError.message:
             # `detail` is a sentence, not a name.
             return readable(str(self.detail))
-        detail = name(readable(str(self.detail)))
+        detail = quote(readable(str(self.detail)))
         return readable(self.message.format(detail=detail, **self.fields))
 
 

@@ -25,14 +25,15 @@ def is_refusal(error: OSError) -> bool:
 def reason(path: Path, error: OSError) -> str:
     """Return why a file could not be created.
 
-    That is what is wrong with the names in ``path``, or the error's own text.
+    If the names in ``path`` may be the reason, that is what is wrong with them; else the error's
+    text.
     """
-    said = error.strerror or str(error)
+    text = error.strerror or str(error)
     faults = [fault for part in path.parts for fault in _faults(os.fsencode(part))]
     if not is_refusal(error) or not faults:
-        return said
+        return text
     listed = ", ".join(dict.fromkeys(faults))
-    return f"the filesystem there refuses this name, which has {listed} ({said})"
+    return f"the filesystem there refuses this name, which has {listed} ({text})"
 
 
 def _faults(name: bytes) -> list[str]:

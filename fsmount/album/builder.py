@@ -186,7 +186,7 @@ class AlbumBuilder:
         tool: ExifTool,
         spool: BinaryIO,
     ) -> None:
-        """Store what is no photo, then encode the photos and write them in order."""
+        """Store the other files, then encode the photos and write them in order."""
         for source in sources:
             if not source.is_photo:
                 await self._store_verbatim(source, "no photo")

@@ -1,9 +1,9 @@
-"""The canvas: where a photo stands on it, and its samples there. Pure numpy, no codec.
+"""The canvas: the position of a photo on it, and its samples there. Pure numpy, no codec.
 
 A canvas is a square of ``box`` x ``box`` pixels, black around the photo. Its samples are YCbCr by
 BT.601, full range, as in a JPEG file (JFIF 1.02). They are uint16 in quarter steps, 0 to 1020.
 Chroma has half the width, and half the height too with 4:2:0. A chroma sample lies in the middle of
-the pixels that it stands for, as in JFIF.
+its pixels, as in JFIF.
 """
 
 from __future__ import annotations

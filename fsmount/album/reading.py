@@ -25,11 +25,11 @@ _AT_ONCE = 4
 
 @dataclass
 class ReadReport:
-    """What an extraction or a verification found.
+    """The result of an extraction or a verification.
 
-    ``files`` and ``bytes`` count what was written, or found whole. ``skipped`` counts files that
-    existed. ``problems`` holds (name, reason). ``not_identical`` names the photos that this
-    machine's libraries render to other bytes than the album's builder did; they have the recorded
+    ``files`` and ``bytes`` count the written, or whole, files. ``skipped`` counts existing files.
+    ``problems`` holds (name, reason). ``not_identical`` names the photos that this machine's
+    libraries render to other bytes than those of the album's builder did; they have the recorded
     size and are not damaged.
     """
 

@@ -160,7 +160,7 @@ def _exif(image: Image.Image) -> bytes:
 
 
 def reset_orientation(tiff: bytes) -> tuple[bytes, int]:
-    """Set the orientation of EXIF to 1 in place, and return what it was.
+    """Set the orientation of EXIF to 1 in place, and return the old one.
 
     No byte moves, so offsets inside maker notes stay right. The thumbnail is rotated like the photo
     if the result fits its place, because readers apply the same tag to it.

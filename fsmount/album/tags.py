@@ -99,8 +99,8 @@ class ExifTool:
 def _parent_death_prefix() -> list[str]:
     """Return the start of a command line whose process dies with this one, even if killed.
 
-    Without it exiftool goes on waiting for requests. The shell covers the time before the death
-    signal is set: if this process died then, the shell's parent is another one.
+    Without it exiftool would wait for requests without end. The shell covers the time before the
+    death signal is set: if this process died then, the shell's parent is another one.
     """
     program = shutil.which("setpriv")
     if program is None:

@@ -96,8 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code = code if isinstance(code, int) else 0
     unwritten = streams.finish()
     if unwritten is not None:
-        told = _report(unwritten)
-        code = code or told
+        output_code = _report(unwritten)
+        code = code or output_code
     sys.exit(code)
 
 
@@ -127,7 +127,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, apsw.Error):
         error = Damaged("the store's index.sqlite", reason=error)
     if isinstance(error, FsmountError):
-        say(f"fsmount: {error.told(_name)}", err=True)
+        say(f"fsmount: {error.text(_name)}", err=True)
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         # The reader of the pipe has ended, as in `fsmount ls | head`.

@@ -108,7 +108,7 @@ def _report(
     deleting: bool,
     as_json: bool,
 ) -> None:
-    """Print what was imported, what is stored raw, and what was left out."""
+    """Print the imported files, those stored raw, and those left out."""
     summary = importer.summary
     emit(
         {

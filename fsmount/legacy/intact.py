@@ -1,9 +1,9 @@
-"""Whether a difference's file is intact, told by its encoder.
+"""Whether the file of a difference is intact, by comparison with its encoder's output.
 
 Lossless JPEG XL of effort 1 has no checksum. But an intact file is what the encoder makes of the
 samples that the file decodes to. If this holds for the files around a file and not for the file
 itself, then the file is damaged. If it does not hold for the files around, another version of the
-encoder made them, and the check tells nothing.
+encoder made them, and the comparison tells nothing.
 """
 
 from __future__ import annotations

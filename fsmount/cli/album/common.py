@@ -154,7 +154,15 @@ def _sentence(figures: dict[str, Any]) -> str:
 
 
 def warn_of_findings(report: ReadReport, trouble: str) -> None:
-    """Print what is not as it was when the album was made; ``trouble`` describes the problems."""
+    """Print the differences from the time when the album was made.
+
+    Parameters
+    ----------
+    report : ReadReport
+        The findings.
+    trouble : str
+        What is wrong with the files in ``report.problems``, for example "damaged".
+    """
     if report.not_identical:
         warn(
             f"{len(report.not_identical)} photos have other bytes than when the album was made,"

@@ -63,7 +63,10 @@ def meter(title: str, files: int, total_bytes: int) -> Iterator[Meter]:
 
 @contextmanager
 def countdown(title: str) -> Iterator[Any]:
-    """Show a progress bar that is told how much is left; the largest value told is the whole."""
+    """Show a progress bar for a number that falls to zero; call the result with the number.
+
+    The largest number counts as the whole.
+    """
     console = Console(stderr=True)
     with Progress(
         TextColumn(title),

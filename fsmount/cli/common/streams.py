@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by nobody.
+"""Standard streams that are closed, full, or without a reader.
 
 A warning that cannot be written to stderr is dropped. A result that cannot be written to stdout is
 reported at the end, so that the command does its work first and its exit code keeps its meaning.
