@@ -33,7 +33,7 @@ _MAX_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Held:
+class SharedPicture:
     """A picture in the memory of process ``by``, under its descriptor ``fd`` (-1: not available).
 
     It can be pickled. ``path`` and ``sha256`` are those of the file; ``shape`` is (height, width,
@@ -61,9 +61,9 @@ class Held:
         """
         if self.proof != _digest(self.sha256, self.recipe, self.shape, self.dtype):
             raise NotExact("changed while it was encoded")
-        if self.by == os.getpid() and self.sha256 in _held:
-            return _held[self.sha256].picture
-        frame = self._mapped()
+        if self.by == os.getpid() and self.sha256 in _pictures:
+            return _pictures[self.sha256].picture
+        frame = self._map()
         return self._decode_again() if frame is None else Picture(frame, self.recipe)
 
     @property
@@ -71,7 +71,7 @@ class Held:
         """The picture's frame."""
         return self.get().frame
 
-    def _mapped(self) -> Frame | None:
+    def _map(self) -> Frame | None:
         """Return the frame from the memory of the other process, or None if it is not there."""
         if self.fd < 0:
             return None
@@ -102,7 +102,7 @@ class Held:
         return Picture(parse(data, hints).frame, self.recipe)
 
 
-class _Holding:
+class _LocalPicture:
     """A picture, and the memory that holds a copy of its frame."""
 
     def __init__(self, sha256: bytes, picture: Picture) -> None:
@@ -114,11 +114,11 @@ class _Holding:
             os.close(self.fd)
 
 
-_held: OrderedDict[bytes, _Holding] = OrderedDict()
+_pictures: OrderedDict[bytes, _LocalPicture] = OrderedDict()
 
 
-def hold(path: str, sha256: bytes, picture: Picture) -> Held:
-    """Hold the picture of a file, so that any process may :meth:`Held.get` it.
+def share(path: str, sha256: bytes, picture: Picture) -> SharedPicture:
+    """Share the picture of a file, so that any process may :meth:`SharedPicture.get` it.
 
     The oldest pictures are dropped beyond 8 pictures or 256 MiB.
 
@@ -131,18 +131,18 @@ def hold(path: str, sha256: bytes, picture: Picture) -> Held:
     picture : Picture
         Its picture.
     """
-    _held.pop(sha256, None)
-    while len(_held) >= _MAX_PICTURES or _bytes() + picture.frame.nbytes > _MAX_BYTES:
-        if not _held:
+    _pictures.pop(sha256, None)
+    while len(_pictures) >= _MAX_PICTURES or _bytes() + picture.frame.nbytes > _MAX_BYTES:
+        if not _pictures:
             break
-        _held.popitem(last=False)
-    holding = _held[sha256] = _Holding(sha256, picture)
+        _pictures.popitem(last=False)
+    local = _pictures[sha256] = _LocalPicture(sha256, picture)
     height, width, channels = picture.frame.shape
     shape = (height, width, channels)
     dtype = picture.frame.dtype.name
     recipe = picture.recipe
     proof = _digest(sha256, recipe, shape, dtype)
-    return Held(path, sha256, recipe, shape, dtype, os.getpid(), holding.fd, proof)
+    return SharedPicture(path, sha256, recipe, shape, dtype, os.getpid(), local.fd, proof)
 
 
 def _digest(sha256: bytes, recipe: Recipe, shape: tuple[int, int, int], dtype: str) -> bytes:
@@ -153,7 +153,7 @@ def _digest(sha256: bytes, recipe: Recipe, shape: tuple[int, int, int], dtype: s
 
 def _bytes() -> int:
     """Return the bytes of all frames held."""
-    return sum(holding.picture.frame.nbytes for holding in _held.values())
+    return sum(local.picture.frame.nbytes for local in _pictures.values())
 
 
 def _name(sha256: bytes) -> str:
