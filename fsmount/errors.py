@@ -1,8 +1,9 @@
-"""One tree of errors.
+"""The tree of errors.
 
-``message`` is what the user reads, a format string over the fields (no docstring, since
-``python -OO`` strips those); ``exit_code`` is what the command line returns (the numbers are a
-contract and never reused); ``errno`` is what a process gets that meets the error through the mount.
+``message`` is what the user reads: a format string over the fields. It is not the docstring,
+because ``python -OO`` strips docstrings. ``exit_code`` is what the command line returns; the
+numbers are a contract and are never reused. ``errno`` is what a process gets that meets the error
+through the mount.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from fsmount.folder import readable
 
 
 class FsmountError(Exception):
-    """Base of all errors that a command tells in one sentence."""
+    """Base of all errors that a command reports in one sentence.
+
+    Parameters
+    ----------
+    detail : object
+        What the error is about, mostly a path; the whole sentence if the class has no message.
+    **fields : object
+        Values for the other fields of the message.
+    """
 
     message = "{detail}"
     exit_code = 1
@@ -27,61 +36,62 @@ class FsmountError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders by pickle, which calls the class with positional arguments.
-        # The other process may not know the folder that a path leads to by its descriptor.
-        fields = {name: _told(value) for name, value in self.fields.items()}
-        return _rebuild, (type(self), _told(self.detail), fields)
+        # The other process may not know the folder behind a path that names a descriptor.
+        fields = {name: _portable(value) for name, value in self.fields.items()}
+        return _rebuild, (type(self), _portable(self.detail), fields)
 
     def __str__(self) -> str:
-        return self.told(str)
+        return self.text(str)
 
-    def told(self, name: Callable[[str], str]) -> str:
-        """The message; what `detail` names is printed as `name` says."""
+    def text(self, quote: Callable[[str], str]) -> str:
+        """Return the message, with the name in ``detail`` printed by ``quote``."""
         if self.message == FsmountError.message:
-            # No name, but a sentence.
+            # `detail` is a sentence, not a name.
             return readable(str(self.detail))
-        detail = name(readable(str(self.detail)))
+        detail = quote(readable(str(self.detail)))
         return readable(self.message.format(detail=detail, **self.fields))
 
 
-def _told(value: object) -> object:
-    """The value, or its text where that names a folder by its descriptor."""
+def _portable(value: object) -> object:
+    """Return the value, or its text if that names a folder by its descriptor."""
     text = str(value)
     shown = readable(text)
     return value if shown == text else shown
 
 
 def _rebuild(kind: type[FsmountError], detail: object, fields: dict[str, object]) -> FsmountError:
+    """Return an error from its pickled parts."""
     return kind(detail, **fields)
 
 
 class UsageError(FsmountError):
-    """The command line asks for something that makes no sense."""
+    """The command line makes no sense."""
 
     message = "{detail}"
     exit_code = 2
 
 
 class NoStore(FsmountError):
-    """A path that should be a store is none."""
+    """A path is not a store."""
 
-    message = "{detail} is no fsmount store. Make one with: fsmount init {detail}"
+    message = "{detail} is not an fsmount store. Make one with: fsmount init {detail}"
     exit_code = 10
 
 
 class MountNotStore(FsmountError):
-    """A path that should be a store is where one is mounted."""
+    """A path is the mountpoint of a store, not the store."""
 
     message = (
-        "{detail} is where {source} is mounted, not the store. Copy files through the mount, or "
+        "{detail} is the mountpoint of {source}, not the store. Copy files through the mount, or "
         "unmount it and name the store."
     )
     exit_code = 10
 
 
 class StoreExists(FsmountError):
-    """A new store cannot be made in a path that is taken."""
+    """The path of a new store is taken."""
 
-    message = "{detail} already holds a store, or is a folder that is not empty. Choose a new path."
+    message = "{detail} is a store already, or a folder that is not empty. Choose a new path."
     exit_code = 2
 
 
@@ -93,11 +103,9 @@ class NotWritable(FsmountError):
 
 
 class OnlyReadable(NotWritable):
-    """As :class:`NotWritable`, for a mount, which can do without."""
+    """The same as :class:`NotWritable` for a mount, which can be read-only."""
 
-    message = (
-        "{detail} cannot be written ({reason}). To see its files without changing them: use -o ro"
-    )
+    message = "{detail} cannot be written ({reason}). To read its files, mount it with -o ro"
 
 
 class StoreLocked(FsmountError):
@@ -111,11 +119,11 @@ class StoreLocked(FsmountError):
 
 
 class LockUnclear(FsmountError):
-    """A store was not closed, and nobody can tell from here whether its writer still runs."""
+    """A store was not closed, and this host cannot tell whether its writer still runs."""
 
     message = (
-        "{detail} was not closed by {holder}, last alive at {alive}, and from here nobody can tell"
-        " whether that still runs. If it does not, or if this is a copy of a store: --force-lock."
+        "{detail} was not closed by {holder}, last alive at {alive}. This host cannot tell whether"
+        " that process still runs. If it does not, or if this is a copy of a store: --force-lock."
     )
     exit_code = 11
 
@@ -131,8 +139,8 @@ class StillHeld(FsmountError):
     """A filesystem is unmounted here and still mounted, or in use, elsewhere."""
 
     message = (
-        "{detail} is unmounted here, but its filesystem is still {how}. Process {server} goes on"
-        " serving it, encodes what is left, and ends when it is unmounted there, too."
+        "{detail} is unmounted here, but its filesystem is still {how}. Process {server} continues"
+        " to serve it, encodes waiting files, and ends when it is unmounted there too."
     )
     exit_code = 14
 
@@ -145,7 +153,7 @@ class NoFuse(FsmountError):
 
 
 class FormatUnsupported(FsmountError):
-    """A store was made by a newer fsmount."""
+    """A newer fsmount made the store."""
 
     message = (
         "{detail} is a store of format {version}; this fsmount reads format {supported}. Use a "
@@ -155,7 +163,7 @@ class FormatUnsupported(FsmountError):
 
 
 class Damaged(FsmountError):
-    """Stored bytes are not what they were when they were written."""
+    """Stored bytes have changed since they were written."""
 
     message = "{detail} is damaged: {reason}"
     exit_code = 20
@@ -176,7 +184,7 @@ class NotRepairable(FsmountError):
 
 
 class NotExact(FsmountError):
-    """A file cannot be re-created from its encoded form, and is kept raw."""
+    """A file cannot be re-created from its encoded form, and is stored raw."""
 
     message = "cannot be re-created exactly: {detail}"
 
@@ -192,18 +200,18 @@ class NoKernel(FsmountError):
 
 
 class NeedsExtra(FsmountError):
-    """An optional package is missing that reads what was stored."""
+    """Reading stored data needs an optional package that is missing."""
 
     message = (
-        "{detail} is whole, but to read it takes {package}, which is not installed: pip install "
+        "{detail} is whole, but reading it needs {package}, which is not installed: pip install "
         "'fsmount[{extra}]' (in a checkout: contrib/install)"
     )
 
 
 class WorkerDied(FsmountError):
-    """A job killed two worker processes."""
+    """A job killed two worker processes, or exceeded its limits in both."""
 
-    message = "a worker process died or ran over its limit, twice, in {detail}"
+    message = "a worker process died or exceeded its limits, twice, in {detail}"
 
 
 class DiskFull(FsmountError):
@@ -214,30 +222,30 @@ class DiskFull(FsmountError):
 
 
 class NoSuchInode(FsmountError):
-    """An inode that the index does not know."""
+    """The index does not know an inode."""
 
     message = "inode {detail} does not exist"
     errno = _errno.ENOENT
 
 
 class ReadOnly(FsmountError):
-    """A change was asked of a store that is open for reading only."""
+    """A change was requested of a store that is open for reading only."""
 
     message = "{detail} is open for reading only"
     errno = _errno.EROFS
 
 
 class NoAlbum(FsmountError):
-    """A path that should be an album is none."""
+    """A path is not an album."""
 
-    message = "{detail} is no photo album. Make one with: fsmount album create FOLDER"
+    message = "{detail} is not a photo album. Make one with: fsmount album create FOLDER"
     exit_code = 10
 
 
 class AlbumExists(FsmountError):
-    """A new album would replace one that is there."""
+    """A new album would replace an existing one."""
 
-    message = "{detail} is there already; --force makes it anew, `fsmount album append` adds to it."
+    message = "{detail} exists already; --force replaces it, `fsmount album append` adds to it."
     exit_code = 2
 
 
@@ -249,7 +257,7 @@ class AlbumLocked(FsmountError):
 
 
 class AlbumUnsupported(FsmountError):
-    """An album was made by a newer fsmount."""
+    """A newer fsmount made the album."""
 
     message = (
         "{detail} is an album of format {version}; this fsmount reads format {supported}. Use a "

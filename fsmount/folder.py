@@ -1,11 +1,11 @@
-"""A folder that is reached by a descriptor, whatever its name is by now.
+"""A folder that is reached by its descriptor, independent of its name.
 
-A program keeps a store open for weeks, and somebody renames the store's folder meanwhile. A path
-that the program took before would then mean nothing, or another store. A path below
-``/proc/self/fd/N`` means the folder behind descriptor N for as long as that is open.
+A program keeps a store open for weeks, and meanwhile somebody may rename the store's folder. A path
+that the program took before would then lead nowhere, or to another store. A path below
+``/proc/self/fd/N`` leads to the folder of descriptor N as long as that descriptor is open.
 
 Worker processes inherit the descriptors of all folders under the same numbers
-(:mod:`fsmount.work.workers`), so that such a path means the same in them.
+(:mod:`fsmount.work.workers`), so such a path leads to the same folder in them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ from pathlib import Path
 
 _DESCRIPTORS = "/proc/self/fd"
 _NUMBER = re.compile(rf"{_DESCRIPTORS}/(\d+)")
-# Numbers for descriptors of folders, in turn: a path that is used too late should lead nowhere, and
-# not to the next store. Above stdin, stdout and stderr, which a child process replaces.
+# Descriptors of folders get these numbers in a cycle: a path that is used too late should lead
+# nowhere, and not to the next store. The fallback avoids stdin, stdout and stderr, which a child
+# process replaces.
 _numbers = itertools.cycle(range(100, 1000))
 _LOWEST = 3
 
 
 class Folder:
-    """An open folder. `path` leads to it for as long as it is open.
+    """An open folder.
 
-    `given` is the name that it was opened by.
+    ``path`` leads to it as long as it is open. ``given`` is the path that it was opened by.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be opened, or /proc is not mounted (ENOSYS).
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the folder; raises OSError."""
         self.given = path
         with ExitStack() as undo:
             found = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -49,6 +54,7 @@ class Folder:
         _folders[self.number] = self
 
     def _name_at_first(self) -> str:
+        """Return the folder's name; raise OSError with an explanation if /proc is missing."""
         try:
             return self._now()
         except OSError as error:
@@ -57,13 +63,13 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """The name to show: the one it was opened by, or the present one if it was moved."""
+        """The name for messages: the one it was opened by, or the present one if it was moved."""
         if self._is_open:
             self._last = self._now()
         return str(self.given) if self._last == self._first else self._last
 
     def close(self) -> None:
-        """Close it. Messages that name `path` are still readable, until the number is reused."""
+        """Close the folder. Messages that name ``path`` are readable until the number is reused."""
         try:
             self._last = self._now()
         finally:
@@ -71,38 +77,41 @@ class Folder:
             os.close(self.number)
 
     def _now(self) -> str:
+        """Return the folder's present name."""
         return os.readlink(f"{_DESCRIPTORS}/{self.number}")
 
     @property
     def is_open(self) -> bool:
-        """Whether `path` leads to it."""
+        """Whether ``path`` leads to the folder."""
         return self._is_open
 
 
 def _duplicate(number: int) -> int:
+    """Return a copy of a descriptor under one of our numbers."""
     try:
         return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, next(_numbers))
     except OSError:
-        # The process may have fewer descriptors.
+        # The limit of the process may be below our numbers.
         return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _LOWEST)
 
 
-# By the number of the descriptor: the folder that has it, or had it last.
+# Number of a descriptor -> the folder that has it, or had it last.
 _folders: dict[int, Folder] = {}
 
 
 def open_numbers() -> list[int]:
-    """The descriptors of all folders that are open."""
+    """Return the descriptors of all open folders."""
     return [number for number, folder in _folders.items() if folder.is_open]
 
 
 def readable(text: str) -> str:
-    """A message with the names of folders in place of the paths that lead to them."""
+    """Return a message with the names of folders in place of the paths that lead to them."""
     if _DESCRIPTORS not in text:
         return text
     return _NUMBER.sub(_name, text)
 
 
 def _name(match: re.Match[str]) -> str:
+    """Return the name of the folder of a match."""
     folder = _folders.get(int(match[1]))
     return match[0] if folder is None else folder.name

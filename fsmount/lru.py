@@ -1,4 +1,4 @@
-"""A cache with a byte budget. Knows no domain type, and no trio: workers start without it."""
+"""A cache with a byte budget. It knows no domain type and no trio: workers start without it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """The most recently used values whose sizes, in bytes, add up to no more than `budget`."""
+    """The most recently used values whose sizes add up to at most ``budget`` bytes."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -31,7 +31,7 @@ class Lru(Generic[K, V]):
         return key in self._items
 
     def get(self, key: K) -> V | None:
-        """The value, now the most recently used one; None if it is not held."""
+        """Return the value and mark it as the most recently used one; None if it is not held."""
         item = self._items.get(key)
         if item is None:
             return None
@@ -39,7 +39,17 @@ class Lru(Generic[K, V]):
         return item[0]
 
     def put(self, key: K, value: V, size: int) -> None:
-        """Hold `value`, in place of an earlier one. One above the budget is simply not kept."""
+        """Hold a value in place of an earlier one; a value larger than the budget is not held.
+
+        Parameters
+        ----------
+        key : hashable
+            The key.
+        value : object
+            The value.
+        size : int
+            Its size in bytes.
+        """
         self.discard(key)
         if size > self.budget:
             return
@@ -58,11 +68,11 @@ class Lru(Generic[K, V]):
             self._used -= freed
 
     def discard(self, key: K) -> None:
-        """Forget `key`, if it is held."""
+        """Drop a key, if it is held."""
         _, size = self._items.pop(key, (None, 0))
         self._used -= size
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self._items.clear()
         self._used = 0

@@ -1,7 +1,7 @@
-"""Names and texts for terminals and logs: no character of a name may control what shows it.
+"""Names and texts for terminals and logs: no character of a name may control the terminal.
 
-That is what control characters do (escape sequences, line breaks), but also line separators and
-marks of direction of Unicode, and bytes that are no text.
+Such characters are control characters (escape sequences, line breaks), Unicode's line separators
+and marks of direction, and bytes that are not text.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from itertools import groupby
 
 # Control, format and surrogate characters, line and paragraph separators.
 _UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-# Format characters without which some scripts and emoji are not written right.
+# Format characters that some scripts and emoji need.
 _JOINERS = "\u200c\u200d"
 _SHORT = dict(zip("\a\b\t\n\v\f\r", "abtnvfr", strict=True))
 
 
 def _is_unsafe(character: str) -> bool:
+    """Return whether a character may control a terminal."""
     return unicodedata.category(character) in _UNSAFE and character not in _JOINERS
 
 
 def _escape(character: str) -> str:
-    """A character as the shell writes it in ``$'…'``: by a letter, or its bytes in octal."""
+    """Return a character as the shell writes it in ``$'...'``: by a letter or by octal bytes."""
     if character in _SHORT:
         return f"\\{_SHORT[character]}"
     try:
@@ -33,9 +34,9 @@ def _escape(character: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name in the quotes of the shell if it holds unsafe characters, as `ls` prints it.
+    """Return a name in shell quotes if it holds unsafe characters, as ``ls`` prints it.
 
-    What is not quoted does not begin with a quote.
+    A result without quotes never begins with a quote.
     """
     if not name.startswith("'") and escaped(name) == name:
         return name
@@ -50,7 +51,7 @@ def quoted(name: str) -> str:
 
 
 def escaped(line: str) -> str:
-    """A line of text whose unsafe characters are written as backslash escapes."""
+    """Return a line of text with unsafe characters as backslash escapes."""
     if line.isprintable():
         return line
     return "".join(_escape(one) if _is_unsafe(one) else one for one in line)

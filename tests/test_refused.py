@@ -11,7 +11,7 @@ import pytest
 
 from fsmount import refused
 from fsmount.album import document, files
-from fsmount.album.files import Place
+from fsmount.album.files import AlbumPaths
 from fsmount.album.tree import AlbumTree
 from fsmount.cli import main
 from fsmount.errors import FsmountError
@@ -71,7 +71,7 @@ def test_suffixes_stay() -> None:
         ("a:b?c:", "has :, ? ("),
         ("a\nb", "has \\n ("),
         ("a.", "has a dot or space at its end ("),
-        ("c\udce9", "has bytes that are no UTF-8 ("),
+        ("c\udce9", "has bytes that are not UTF-8 ("),
         ("con", "has the name of a device ("),
         ("x" * 200, "has 200 bytes ("),
     ],
@@ -110,7 +110,7 @@ def make_day(folder: Path) -> dict[str, bytes]:
     return kept
 
 
-def is_kept(place: Place, kept: dict[str, bytes]) -> None:
+def is_kept(place: AlbumPaths, kept: dict[str, bytes]) -> None:
     """The XML maps each file's name to a name that FAT takes."""
     contents = document.read(place.xml)
     others = {os.fsdecode(other.name): other for other in contents.others}
@@ -122,11 +122,11 @@ def is_kept(place: Place, kept: dict[str, bytes]) -> None:
     assert len({name.casefold() for name in stored}) == len(kept)
     assert all(valid(name) for name in stored)
     for name, data in kept.items():
-        assert files.other_of(place, contents, others[name]).read_bytes() == data
+        assert files.other_path(place, contents, others[name]).read_bytes() == data
     assert others["plain.txt"].stored is None
 
 
-async def comes_back(place: Place, kept: dict[str, bytes], out: Path) -> None:
+async def comes_back(place: AlbumPaths, kept: dict[str, bytes], out: Path) -> None:
     """By `album extract` and by a mount, under the names that they had."""
     assert (await verify(place)).problems == []
     found = await extract(place, out)
@@ -195,7 +195,7 @@ async def test_an_album_where_all_names_are_taken_has_no_others(tmp_path: Path) 
 
 async def test_a_file_of_the_user_in_the_folder_is_not_overwritten(tmp_path: Path) -> None:
     kept = make_day(tmp_path / "day")
-    place = Place(tmp_path / "out", "day")
+    place = AlbumPaths(tmp_path / "out", "day")
     place.files.mkdir(parents=True)
     (place.files / "plain.txt").write_text("mine")
     await create(tmp_path / "day", tmp_path / "out")
@@ -228,7 +228,7 @@ def test_what_cannot_be_kept_is_not_said_to_be(
     assert ended.value.code == 3
     kept, _, left_out = err.partition("left out:")
     assert "18:40.jpg" not in kept
-    assert "kept as they are:" not in kept
+    assert "stored as they are:" not in kept
     assert "day/trunc 18:40.jpg: " in left_out
     assert os.strerror(code) in left_out
     contents = document.read(tmp_path / "day.xml")
@@ -244,7 +244,7 @@ def test_what_is_to_be_left_out_is_not_said_to_be_kept(
         options = ["-o", str(tmp_path), "--box", "256", "--skip-others"]
         main(["album", "create", str(tmp_path / "day"), *options])
     out, err = capsys.readouterr()
-    assert "kept as" not in out + err
+    assert "stored as" not in out + err
     assert "trunc 18:40.jpg" in err.partition("files are in no album (--skip-others):")[2]
 
 
@@ -254,7 +254,7 @@ async def test_an_album_whose_own_name_is_refused(
     make_day(tmp_path / "day 18:40")
     (tmp_path / "stick").mkdir()
     make_fat(monkeypatch, tmp_path / "stick")
-    with pytest.raises(FsmountError, match=r"does not take this name, which has : \("):
+    with pytest.raises(FsmountError, match=r"refuses this name, which has : \("):
         await create(tmp_path / "day 18:40", tmp_path / "stick")
     assert os.listdir(tmp_path / "stick") == []
 
@@ -271,8 +271,8 @@ async def test_extract_to_fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert problems.keys() == kept.keys() - fine - {"NOTES.TXT"} or problems.keys() == (
         kept.keys() - fine - {"Notes.txt"}
     )
-    assert problems["trunc 18:40.jpg"].startswith("the filesystem there does not take this name")
-    assert "capital letters" in (problems.get("Notes.txt") or problems["NOTES.TXT"])
+    assert problems["trunc 18:40.jpg"].startswith("the filesystem there refuses this name")
+    assert "other capitals" in (problems.get("Notes.txt") or problems["NOTES.TXT"])
     assert found.skipped == 0
     notes = ["NOTES.TXT" if "Notes.txt" in problems else "Notes.txt"]
     assert sorted(os.listdir(stick)) == sorted([*fine, *notes, "IMG_1.JPG", "IMG_2.JPG"])
@@ -309,7 +309,7 @@ async def test_export_to_fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert problems.keys() == expected
         assert {name for name, why in problems.items() if why == refused.CLASH} == clash
         assert "this name, which has : (Invalid argument)" in problems["fol:der/inside"]
-        assert all("does not take this name" in problems[name] for name in expected - clash)
+        assert all("refuses this name" in problems[name] for name in expected - clash)
         assert {path.name for path in stick.iterdir()} == {*fine, "Sub"}
         for name in fine:
             assert (stick / name).read_bytes() == os.fsencode(name).ljust(300)

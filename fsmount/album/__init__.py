@@ -1,1 +1,1 @@
-"""Photo albums: a folder of photos as one video and one XML; lossy, and said so."""
+"""Photo albums: a folder of photos as one video and one XML file. Lossy on purpose."""

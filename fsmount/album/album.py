@@ -1,4 +1,4 @@
-"""An album open for reading: its photos by name, and what a worker needs to serve one."""
+"""An album open for reading: its photos by name, and what a worker needs to render one."""
 
 from __future__ import annotations
 
@@ -7,38 +7,52 @@ import weakref
 from pathlib import Path
 
 from fsmount.album import document
-from fsmount.album.document import Contents, Entry, Other
-from fsmount.album.files import Place, other_of, video_of
-from fsmount.album.jobs import Settings, Wanted
+from fsmount.album.document import AlbumContents, OtherFile, PhotoRecord
+from fsmount.album.files import AlbumPaths, other_path, video_path
+from fsmount.album.jobs import CodecSettings, PhotoRequest
 from fsmount.errors import NoAlbum
 
 
 class Album:
-    """One album; close it when done, or let go of it. What it says is what its files said when it
-    was opened."""
+    """An open album; it shows the state that its files had when it was opened.
 
-    def __init__(self, place: Place) -> None:
-        """Raises :class:`NoAlbum`, :class:`Damaged`, :class:`AlbumUnsupported`, OSError."""
-        self.place = place
+    Call :meth:`close` when done. An album that is garbage collected closes its file too.
+
+    Raises
+    ------
+    NoAlbum
+        If there is no XML, or it is not the XML of an album.
+    AlbumUnsupported
+        If a newer fsmount made the album.
+    Damaged
+        If the XML cannot be parsed.
+    OSError
+        If the XML cannot be read.
+    """
+
+    def __init__(self, paths: AlbumPaths) -> None:
+        self.paths = paths
         try:
-            self._xml = os.open(place.xml, os.O_RDONLY | os.O_CLOEXEC)
+            self._xml = os.open(paths.xml, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise NoAlbum(place.xml) from None
+            raise NoAlbum(paths.xml) from None
         self.close = weakref.finalize(self, os.close, self._xml)
         try:
-            self.contents: Contents = document.read(place.xml, self._xml)
+            self.contents: AlbumContents = document.read(paths.xml, self._xml)
         except BaseException:
             self.close()
             raise
-        self.video = video_of(place, self.contents)
-        self._at = {entry.shown: number for number, entry in enumerate(self.contents.photos)}
+        self.video = video_path(paths, self.contents)
+        self._photo_numbers = {
+            record.shown: number for number, record in enumerate(self.contents.photos)
+        }
         self._others = {other.name: other for other in self.contents.others if other.kept}
 
     @property
-    def settings(self) -> Settings:
-        """How its photos are coded."""
+    def settings(self) -> CodecSettings:
+        """How the album's photos are encoded."""
         header = self.contents.header
-        return Settings(
+        return CodecSettings(
             header.codec,
             header.grade,
             header.box,
@@ -47,47 +61,53 @@ class Album:
             header.extradata,
         )
 
-    def photo(self, shown: bytes) -> Entry | None:
-        """The photo served under a name, or None."""
-        number = self._at.get(shown)
+    def photo(self, shown: bytes) -> PhotoRecord | None:
+        """Return the photo served under a name, or None."""
+        number = self._photo_numbers.get(shown)
         return None if number is None else self.contents.photos[number]
 
-    def after(self, entry: Entry) -> Entry | None:
-        """The photo that a viewer shows next."""
-        number = self._at[entry.shown] + 1
+    def next_photo(self, record: PhotoRecord) -> PhotoRecord | None:
+        """Return the photo of the next frame, or None after the last one."""
+        number = self._photo_numbers[record.shown] + 1
         return self.contents.photos[number] if number < len(self.contents.photos) else None
 
-    def other(self, name: bytes) -> Other | None:
-        """The file kept verbatim under a name, or None."""
+    def other_file(self, name: bytes) -> OtherFile | None:
+        """Return the file stored verbatim under a name, or None."""
         return self._others.get(name)
 
-    def others(self) -> list[Other]:
-        """All that are kept verbatim."""
+    def other_files(self) -> list[OtherFile]:
+        """Return all files that are stored verbatim."""
         return list(self._others.values())
 
-    def path_of(self, other: Other) -> Path:
-        """Where a file kept verbatim is."""
-        return other_of(self.place, self.contents, other)
+    def path_of(self, other: OtherFile) -> Path:
+        """Return the path of a file stored verbatim."""
+        return other_path(self.paths, self.contents, other)
 
-    def head(self, entry: Entry) -> bytes:
-        """The start of the served file, known without decoding; raises :class:`Damaged`."""
-        span = self.contents.heads[self._at[entry.shown]]
-        return document.head_at(self._xml, span, entry)
+    def head(self, record: PhotoRecord) -> bytes:
+        """Return the first bytes of the served file, up to the pixels; decodes no frame.
 
-    def description(self, entry: Entry) -> bytes:
-        """The photo's whole element in the XML."""
-        start, end = self.contents.spans[self._at[entry.shown]]
+        Raises
+        ------
+        Damaged
+            If the head in the XML does not unpack to its recorded length.
+        """
+        span = self.contents.head_spans[self._photo_numbers[record.shown]]
+        return document.head_at(self._xml, span, record)
+
+    def description(self, record: PhotoRecord) -> bytes:
+        """Return the photo's whole ``rdf:Description`` element of the XML."""
+        start, end = self.contents.description_spans[self._photo_numbers[record.shown]]
         return os.pread(self._xml, end - start, start)
 
-    def wanted(self, entry: Entry) -> Wanted:
-        """What a worker needs to serve a photo."""
-        group = self.contents.photos[entry.key : entry.frame + 1]
-        return Wanted(
-            name=os.fsdecode(entry.shown),
+    def request_for(self, record: PhotoRecord) -> PhotoRequest:
+        """Return what a worker needs to render a photo."""
+        group = self.contents.photos[record.key : record.frame + 1]
+        return PhotoRequest(
+            name=os.fsdecode(record.shown),
             video=str(self.video),
             packets=tuple((one.offset, one.packet_bytes, one.packet_sha256) for one in group),
-            rect=entry.rect,
-            head=self.head(entry),
-            served_bytes=entry.served_bytes,
-            served_sha256=entry.served_sha256,
+            rect=record.rect,
+            head=self.head(record),
+            served_bytes=record.served_bytes,
+            served_sha256=record.served_sha256,
         )

@@ -1,8 +1,9 @@
-"""What an AV1 stream says of its pictures (AV1 bitstream specification, section 5.5).
+"""The sequence header of an AV1 stream (AV1 bitstream specification, section 5.5).
 
-A key packet carries a sequence header of its own, so a decoder needs no other. What versions of an
-encoder write there differs: level, buffers of the decoder, tools that are allowed. What has to be
-one in all of a video is only what is read here.
+Every key packet carries its own sequence header, so a decoder needs no other. Versions of an
+encoder write different headers for the same settings: they differ in the level, the decoder's
+buffers and the tools that are allowed. This module reads only what must be the same in all of a
+video.
 """
 
 from __future__ import annotations
@@ -13,31 +14,44 @@ _SEQUENCE_HEADER = 1  # type of a unit (OBU)
 
 
 class NoHeader(ValueError):
-    """Bytes that hold no sequence header of the kind SVT-AV1 writes."""
+    """The bytes hold no sequence header of the kind that SVT-AV1 writes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """Largest sides in pixels; 10 bits a sample or 8; of colour what ITU-T H.273 calls so; where
-    samples of chroma stand; whether grain is added."""
+class SequenceHeader:
+    """What a sequence header says of the pictures.
+
+    ``width`` and ``height`` are the largest sides, in pixels. ``deep`` means 10 bits a sample
+    instead of 8. ``primaries``, ``transfer`` and ``matrix`` are the numbers of ITU-T H.273, and
+    ``full_range`` is its flag. ``chroma_position`` is the position of the chroma samples.
+    ``film_grain`` says whether a decoder adds grain.
+    """
 
     width: int
     height: int
     deep: bool
     primaries: int
-    curve: int
+    transfer: int
     matrix: int
     full_range: bool
-    place: int
-    grain: bool
+    chroma_position: int
+    film_grain: bool
 
 
-def pictures(data: bytes) -> Pictures:
-    """Of the first sequence header among units: a packet, or extradata in either of its forms.
+def read_sequence_header(data: bytes) -> SequenceHeader:
+    """Read the first sequence header.
 
-    Raises :class:`NoHeader` where there is none, or a kind that no encoder here writes.
+    Parameters
+    ----------
+    data : bytes
+        A packet, or extradata: units, or the configuration record of an MP4 file.
+
+    Raises
+    ------
+    NoHeader
+        If there is none, or it is of a kind that no encoder here writes.
     """
-    if data[:1] == b"\x81":  # an MP4 file's configuration record, whose first 4 bytes repeat some
+    if data[:1] == b"\x81":  # A configuration record. Its first 4 bytes repeat parts of the header.
         data = data[4:]
     at = 0
     while at < len(data):
@@ -59,24 +73,26 @@ def pictures(data: bytes) -> Pictures:
 
 
 class _Bits:
-    """Bits, the highest of each byte first."""
+    """Reads bits, the highest bit of each byte first."""
 
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data, "big")
         self._left = 8 * len(data)
 
     def take(self, count: int) -> int:
+        """Read an unsigned number of ``count`` bits; raise NoHeader at the end."""
         self._left -= count
         if self._left < 0:
             raise NoHeader("a sequence header that is cut off")
         return self._bits >> self._left & ((1 << count) - 1)
 
 
-def _read(bits: _Bits) -> Pictures:
-    if bits.take(3):  # the main profile, which is 4:2:0
+def _read(bits: _Bits) -> SequenceHeader:
+    """Read a sequence header; raise NoHeader if it has parts that no encoder here writes."""
+    if bits.take(3):  # not the main profile, which is 4:2:0
         raise NoHeader("another profile")
     bits.take(1)  # a still picture
-    reduced = bits.take(1)  # for a still picture alone, of which less is said
+    reduced = bits.take(1)  # the short header of a still picture
     if reduced:
         bits.take(5)
     else:
@@ -95,11 +111,11 @@ def _read(bits: _Bits) -> Pictures:
         raise NoHeader("numbered frames")
     bits.take(3)  # large blocks, two filters
     if not reduced:
-        bits.take(4)  # ways to predict
+        bits.take(4)  # kinds of prediction
         order = bits.take(1)
         if order:
             bits.take(2)
-        # Screen content, and whether motion is in whole pixels: by each frame, or for all.
+        # Screen content, then motion in whole pixels: chosen for each frame, or once for all.
         screen = 2 if bits.take(1) else bits.take(1)
         if screen and not bits.take(1):
             bits.take(1)
@@ -109,15 +125,26 @@ def _read(bits: _Bits) -> Pictures:
     return _colours(bits, width, height)
 
 
-def _colours(bits: _Bits, width: int, height: int) -> Pictures:
+def _colours(bits: _Bits, width: int, height: int) -> SequenceHeader:
+    """Read the rest of a sequence header: colours and film grain."""
     deep = bits.take(1) == 1
     if bits.take(1):
         raise NoHeader("grey pictures")
-    primaries, curve, matrix = 2, 2, 2  # not said
+    primaries, transfer, matrix = 2, 2, 2  # unspecified
     if bits.take(1):
-        primaries, curve, matrix = bits.take(8), bits.take(8), bits.take(8)
+        primaries, transfer, matrix = bits.take(8), bits.take(8), bits.take(8)
     full_range = bits.take(1) == 1
-    place = bits.take(2)
-    bits.take(1)  # quantisers of their own for both kinds of chroma
-    grain = bits.take(1) == 1
-    return Pictures(width, height, deep, primaries, curve, matrix, full_range, place, grain)
+    chroma_position = bits.take(2)
+    bits.take(1)  # separate quantisers for the two chroma planes
+    film_grain = bits.take(1) == 1
+    return SequenceHeader(
+        width,
+        height,
+        deep,
+        primaries,
+        transfer,
+        matrix,
+        full_range,
+        chroma_position,
+        film_grain,
+    )

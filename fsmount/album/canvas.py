@@ -1,9 +1,9 @@
-"""Where a photo stands on the canvas, and its samples there: pure numpy, no codec.
+"""The canvas: the position of a photo on it, and its samples there. Pure numpy, no codec.
 
-A canvas is a square of `box` x `box` pixels, black around the photo. Its samples are YCbCr by
-BT.601, full range, as in a JPEG file (JFIF), in steps of a quarter: uint16, 0 to 1020. Chroma is
-halved in width, and in height too with 4:2:0; its samples lie in the middle of the pixels they
-stand for, again as in JFIF.
+A canvas is a square of ``box`` x ``box`` pixels, black around the photo. Its samples are YCbCr by
+BT.601, full range, as in a JPEG file (JFIF 1.02). They are uint16 in quarter steps, 0 to 1020.
+Chroma has half the width, and half the height too with 4:2:0. A chroma sample lies in the middle of
+its pixels, as in JFIF.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy.typing as npt
 Samples: TypeAlias = npt.NDArray[np.uint16]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Planes: TypeAlias = tuple[Bytes, Bytes, Bytes]
-"""Luma (height, width) and two of chroma, uint8, 0 to 255."""
+"""Luma and two chroma planes, each (height, width), uint8, 0 to 255."""
 
 _NEUTRAL = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Rect:
-    """A photo's place on the canvas, in pixels; x and y are even."""
+    """A photo's rectangle on the canvas, in pixels; ``x`` and ``y`` are even."""
 
     x: int
     y: int
@@ -35,8 +35,21 @@ class Rect:
         return f"{self.x} {self.y} {self.width} {self.height}"
 
 
-def place(width: int, height: int, box: int) -> Rect:
-    """The middle of a canvas for a picture of this size: shrunk to fit, never enlarged."""
+def centred_rect(width: int, height: int, box: int) -> Rect:
+    """Return the rectangle of a picture in the middle of a canvas.
+
+    Parameters
+    ----------
+    width, height : int
+        The upright picture, in pixels.
+    box : int
+        Side of the canvas, in pixels.
+
+    Returns
+    -------
+    Rect
+        The picture shrunk to fit, never enlarged, with its aspect ratio kept.
+    """
     scale = min(1.0, box / width, box / height)
     shown = max(1, round(width * scale)), max(1, round(height * scale))
     x, y = ((box - length) // 2 & ~1 for length in shown)
@@ -44,10 +57,26 @@ def place(width: int, height: int, box: int) -> Rect:
 
 
 def paint(planes: Planes, rect: Rect, box: int, *, halve_height: bool) -> list[Samples]:
-    """The canvas of a picture: `planes` are its luma and whole (not halved) chroma.
+    """Paint a picture on a new canvas.
 
-    An odd last row or column is repeated once into the black, since chroma samples there stand
-    for both (measured: its error becomes that of any other row).
+    An odd last column or row is repeated once into the black, because the chroma samples there
+    stand for both. Measured: their error then equals that of any other row.
+
+    Parameters
+    ----------
+    planes : Planes
+        Luma and chroma of the picture, all of the size of ``rect``.
+    rect : Rect
+        Where the picture goes.
+    box : int
+        Side of the canvas, in pixels.
+    halve_height : bool
+        Whether chroma has half the height too (4:2:0).
+
+    Returns
+    -------
+    list of arrays
+        Luma (box, box), then two of chroma; uint16, 0 to 1020.
     """
     down = 2 if halve_height else 1
     canvas = [np.zeros((box, box), np.uint16)]
@@ -63,8 +92,11 @@ def paint(planes: Planes, rect: Rect, box: int, *, halve_height: bool) -> list[S
     return canvas
 
 
-def cut(canvas: list[Bytes], rect: Rect) -> Planes:
-    """A photo out of its canvas, chroma repeated to the size of luma."""
+def crop(canvas: list[Bytes], rect: Rect) -> Planes:
+    """Cut a photo out of a decoded canvas, with chroma repeated to the size of luma.
+
+    ``canvas`` holds luma (box, box) and two smaller chroma planes, uint8. The result is contiguous.
+    """
     luma = canvas[0][rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
     down = canvas[0].shape[0] // canvas[1].shape[0]
     chroma = []

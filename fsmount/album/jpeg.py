@@ -1,8 +1,8 @@
-"""The JPEG a photo is served as: made from the decoded planes, exactly as long as recorded.
+"""The served JPEG of a photo, made from the decoded planes, exactly as long as recorded.
 
-The bytes depend on the library that makes them. The size was recorded when the album was built and
-is what `stat` says, so it must hold with any library: shorter ones get zeros after the end mark,
-which readers ignore; longer ones are made again a little coarser.
+The bytes depend on the JPEG library. ``stat`` reports the size that was recorded when the album was
+built, so the size must hold with any library. A shorter file is padded with zeros after the end
+mark, which readers ignore. A longer one is made again with a lower quality.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ _APP0 = 0xE0
 
 
 def body(planes: Planes, quality: int, *, halve_height: bool) -> bytes:
-    """A JPEG file without its start mark and JFIF segment, to stand behind a head of ours."""
+    """Encode planes as a JPEG without its start mark and JFIF segment, to follow one of our heads.
+
+    Parameters
+    ----------
+    planes : Planes
+        Luma and chroma of one size.
+    quality : int
+        Quality as Pillow counts it, 1 to 95.
+    halve_height : bool
+        Whether to encode 4:2:0; else 4:2:2.
+    """
     image = Image.merge("YCbCr", [Image.fromarray(plane) for plane in planes])
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality, subsampling=2 if halve_height else 1)
@@ -30,8 +40,14 @@ def body(planes: Planes, quality: int, *, halve_height: bool) -> bytes:
     return data[at:]
 
 
-def fitted(planes: Planes, quality: int, size: int, *, halve_height: bool) -> bytes:
-    """A :func:`body` of exactly `size` bytes. :class:`NotExact` if even the coarsest is longer."""
+def body_of_size(planes: Planes, quality: int, size: int, *, halve_height: bool) -> bytes:
+    """Return a :func:`body` of exactly ``size`` bytes, at ``quality`` or the next lower that fits.
+
+    Raises
+    ------
+    NotExact
+        If even the lowest quality gives more bytes.
+    """
     for lower in range(quality, 0, -1):
         data = body(planes, lower, halve_height=halve_height)
         if len(data) <= size:

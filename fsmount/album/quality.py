@@ -1,7 +1,6 @@
-"""How close a decoded photo is to what was encoded: PSNR and SSIM of luma.
+"""The quality of a decoded photo: PSNR and SSIM of its luma.
 
-Both compare the photo as it stands on the canvas, so they say what the codec did to it, not what
-shrinking did.
+Both compare planes of the canvas, so they measure the loss of the codec and not that of shrinking.
 """
 
 from __future__ import annotations
@@ -14,30 +13,30 @@ import numpy.typing as npt
 
 from fsmount.album.canvas import Bytes
 
-_SIDE = 8
+_SQUARE_PIXELS = 8
 _C1 = (0.01 * 255) ** 2
 _C2 = (0.03 * 255) ** 2
-_BEST_DB = 99.0
+_MAX_PSNR_DB = 99.0
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """SSIM (1.0: the same) and PSNR in dB (at most 99)."""
+    """SSIM (1.0 means identical) and PSNR in dB (at most 99)."""
 
     ssim: float
     psnr: float
 
 
-def measure(wanted: Bytes, got: Bytes) -> Quality:
-    """Compare two planes of one shape, uint8."""
-    error = float(np.mean(np.square(wanted.astype(np.float32) - got, dtype=np.float32)))
-    psnr = _BEST_DB if error == 0 else min(_BEST_DB, 10 * math.log10(255**2 / error))
-    return Quality(round(_ssim(wanted, got), 4), round(psnr, 2))
+def measure(original: Bytes, decoded: Bytes) -> Quality:
+    """Compare a decoded luma plane with the original; both (height, width), uint8."""
+    error = float(np.mean(np.square(original.astype(np.float32) - decoded, dtype=np.float32)))
+    psnr = _MAX_PSNR_DB if error == 0 else min(_MAX_PSNR_DB, 10 * math.log10(255**2 / error))
+    return Quality(round(_ssim(original, decoded), 4), round(psnr, 2))
 
 
-def _ssim(wanted: Bytes, got: Bytes) -> float:
-    """Structural similarity (Wang et al. 2004), mean over squares of 8 x 8 that do not overlap."""
-    first, second = _squares(wanted), _squares(got)
+def _ssim(original: Bytes, decoded: Bytes) -> float:
+    """Structural similarity (Wang et al. 2004): the mean over 8 x 8 squares that do not overlap."""
+    first, second = _squares(original), _squares(decoded)
     mean1, mean2 = first.mean(1), second.mean(1)
     count = first.shape[1]
     var1 = np.einsum("ij,ij->i", first, first) / count - mean1**2
@@ -48,9 +47,13 @@ def _ssim(wanted: Bytes, got: Bytes) -> float:
 
 
 def _squares(plane: Bytes) -> npt.NDArray[np.float64]:
-    """(count, samples): the plane in squares; what is left at the right and bottom is dropped."""
+    """Cut a plane into squares (count, samples); the rest at the right and bottom is dropped."""
     height, width = plane.shape
-    tall, wide = min(_SIDE, height), min(_SIDE, width)
-    rows, columns = height // tall, width // wide
-    part = plane[: rows * tall, : columns * wide].reshape(rows, tall, columns, wide)
-    return part.swapaxes(1, 2).reshape(rows * columns, tall * wide).astype(np.float64)
+    square_height, square_width = min(_SQUARE_PIXELS, height), min(_SQUARE_PIXELS, width)
+    rows, columns = height // square_height, width // square_width
+    part = plane[: rows * square_height, : columns * square_width].reshape(
+        rows, square_height, columns, square_width
+    )
+    return (
+        part.swapaxes(1, 2).reshape(rows * columns, square_height * square_width).astype(np.float64)
+    )

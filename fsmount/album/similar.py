@@ -1,7 +1,7 @@
-"""Photos that look alike: which neighbours are coded together.
+"""Find neighbouring photos that look alike, to encode them as one group.
 
-Scene detection of encoders does not find them (measured: one key frame in 16 unrelated photos), so
-this looks at the pictures: small grey thumbnails, compared at small shifts, taken within seconds.
+The scene detection of encoders does not find them (measured: one key frame in 16 unrelated photos).
+So this module compares small grey thumbnails at small shifts, of photos taken within seconds.
 """
 
 from __future__ import annotations
@@ -17,44 +17,63 @@ from PIL import Image
 
 Thumbnail: TypeAlias = npt.NDArray[np.float32]
 
-_SIDE = 48
-_SHIFT = 4
-# Measured: bursts correlate at 0.95 and more, photos of one walk or flight at 0.83 and less.
-_ALIKE = 0.9
-_GAP_S = 10.0
+_THUMBNAIL_PIXELS = 48
+_MAX_SHIFT = 4
+# Measured: bursts correlate at 0.95 or more, photos of one walk or flight at 0.83 or less.
+_MIN_CORRELATION = 0.9
+_MAX_GAP_S = 10.0
 _EXIF_IFD, _TAKEN, _FRACTION, _CHANGED = 0x8769, 0x9003, 0x9291, 0x0132
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What is compared: grey thumbnail (48, 48), when taken (s), size and
-    orientation."""
+class PhotoFeatures:
+    """What is compared of a photo.
+
+    ``thumbnail`` is grey (48, 48), float32. ``taken_s`` is the time of the photo in seconds.
+    ``shape`` is (width, height, EXIF orientation).
+    """
 
     thumbnail: Thumbnail
-    taken: float
+    taken_s: float
     shape: tuple[int, int, int]
 
 
-def look(data: bytes, mtime_ns: int) -> Look | None:
-    """The look of a photo file; None if it cannot be decoded."""
+def features_of(data: bytes, mtime_ns: int) -> PhotoFeatures | None:
+    """Compute the features of a photo file.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    mtime_ns : int
+        Its mtime, used if EXIF has no time.
+
+    Returns
+    -------
+    PhotoFeatures or None
+        None if the file cannot be decoded.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
             exif = image.getexif()
             taken = _taken(exif) or mtime_ns / 1e9
             shape = (*image.size, int(exif.get(0x0112, 1)))
-            image.draft("L", (_SIDE * 2, _SIDE * 2))
-            small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    # Pillow's plugins raise what comes to them on damaged files.
+            image.draft("L", (_THUMBNAIL_PIXELS * 2, _THUMBNAIL_PIXELS * 2))
+            small = image.convert("L").resize(
+                (_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS), Image.Resampling.BOX
+            )
+    # Pillow's plugins raise all kinds of exceptions on damaged files.
     except Exception:
         return None
-    return Look(np.asarray(small, dtype=np.float32), taken, shape)
+    return PhotoFeatures(np.asarray(small, dtype=np.float32), taken, shape)
 
 
 def _taken(exif: Image.Exif) -> float | None:
+    """Return the time of the photo by EXIF, in seconds."""
     details = exif.get_ifd(_EXIF_IFD)
     text = str(details.get(_TAKEN) or exif.get(_CHANGED) or "")
     try:
-        # The clock of the camera, whatever zone: only differences count.
+        # The camera's clock has no time zone here. Only differences count.
         moment = datetime.datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S")
         fraction = float("0." + str(details.get(_FRACTION, "0")).strip("\0 "))
     except ValueError:
@@ -62,12 +81,12 @@ def _taken(exif: Image.Exif) -> float | None:
     return moment.replace(tzinfo=datetime.UTC).timestamp() + fraction
 
 
-def likeness(first: Thumbnail, second: Thumbnail) -> float:
-    """The best normalised correlation (-1 to 1) of two thumbnails over small shifts."""
+def correlation(first: Thumbnail, second: Thumbnail) -> float:
+    """Return the best normalised correlation (-1 to 1) of two thumbnails over small shifts."""
     best = -1.0
-    for down in range(-_SHIFT, _SHIFT + 1):
-        for right in range(-_SHIFT, _SHIFT + 1):
-            height, width = _SIDE - abs(down), _SIDE - abs(right)
+    for down in range(-_MAX_SHIFT, _MAX_SHIFT + 1):
+        for right in range(-_MAX_SHIFT, _MAX_SHIFT + 1):
+            height, width = _THUMBNAIL_PIXELS - abs(down), _THUMBNAIL_PIXELS - abs(right)
             one = first[max(down, 0) :, max(right, 0) :][:height, :width]
             two = second[max(-down, 0) :, max(-right, 0) :][:height, :width]
             one, two = one - one.mean(), two - two.mean()
@@ -78,28 +97,30 @@ def likeness(first: Thumbnail, second: Thumbnail) -> float:
 
 
 class Grouping:
-    """Runs of neighbours that look alike, told one look after the other; only the last is kept.
+    """Finds runs of neighbours that look alike, given one photo after the other.
 
-    `sizes`: of the runs, at most `most` each; their sum is the count of looks.
+    ``sizes`` holds the lengths of the runs, each at most ``max_size``; their sum is the number of
+    photos.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._before: Look | None = None
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._previous: PhotoFeatures | None = None
         self.sizes: list[int] = []
 
-    def add(self, look: Look | None) -> None:
-        """The next photo; None: it has no look."""
-        if self.sizes and self.sizes[-1] < self._most and _alike(self._before, look):
+    def add(self, features: PhotoFeatures | None) -> None:
+        """Add the next photo; None means that it has no features."""
+        if self.sizes and self.sizes[-1] < self._max_size and _are_alike(self._previous, features):
             self.sizes[-1] += 1
         else:
             self.sizes.append(1)
-        self._before = look
+        self._previous = features
 
 
-def _alike(first: Look | None, second: Look | None) -> bool:
+def _are_alike(first: PhotoFeatures | None, second: PhotoFeatures | None) -> bool:
+    """Return whether two neighbours belong into one group."""
     if first is None or second is None or first.shape != second.shape:
         return False
-    if abs(first.taken - second.taken) > _GAP_S:
+    if abs(first.taken_s - second.taken_s) > _MAX_GAP_S:
         return False
-    return likeness(first.thumbnail, second.thumbnail) >= _ALIKE
+    return correlation(first.thumbnail, second.thumbnail) >= _MIN_CORRELATION

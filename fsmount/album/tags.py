@@ -1,4 +1,4 @@
-"""What exiftool says of photos, as XML: one process for any number of them."""
+"""Descriptions of photos by exiftool, as XML: one process for any number of photos."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from xml.parsers import expat
 from fsmount.errors import FsmountError
 
 _DESCRIPTION = re.compile(rb"<rdf:Description\b.*</rdf:Description>", re.DOTALL)
-# With a number exiftool says it even when told to be quiet.
+# exiftool prints a numbered mark even with -q.
 _READY = b"{ready1}\n"
 _END = b"</rdf:Description>"
 
 
 class ExifTool:
-    """A running exiftool; a context manager. Not for two threads at once."""
+    """A running exiftool; a context manager, for one thread at a time.
+
+    Raises
+    ------
+    FsmountError
+        On entering, if exiftool is not installed.
+    """
 
     def __enter__(self) -> ExifTool:
         program = shutil.which("exiftool")
@@ -27,9 +33,9 @@ class ExifTool:
             raise FsmountError(
                 "exiftool is not installed; on Debian it is the package libimage-exiftool-perl"
             )
-        self._links: tempfile.TemporaryDirectory[str] | None = None
+        self._link_folder: tempfile.TemporaryDirectory[str] | None = None
         self._process = subprocess.Popen(
-            [*_dying_with_us(), program, "-stay_open", "True", "-@", "-"],
+            [*_parent_death_prefix(), program, "-stay_open", "True", "-@", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -44,20 +50,26 @@ class ExifTool:
             self._process.stdin.write(b"-stay_open\nFalse\n")
             self._process.stdin.close()
         except OSError:
-            pass  # it has died; whoever needed it was told
+            pass  # It has died. `describe` has reported that.
         self._process.stdout.close()
         self._process.wait()
-        if self._links is not None:
-            self._links.cleanup()
+        if self._link_folder is not None:
+            self._link_folder.cleanup()
 
     def describe(self, path: Path) -> bytes:
-        """The ``rdf:Description`` of a file, whole; an empty one if exiftool has none to give."""
+        """Return the whole ``rdf:Description`` of a file, an empty one if exiftool gives none.
+
+        Raises
+        ------
+        FsmountError
+            If exiftool ends.
+        """
         assert self._process.stdin is not None
         name = os.fsencode(path.absolute())
         if b"\n" in name or b"\r" in name:
-            # The list of files has one a line.
-            self._links = self._links or tempfile.TemporaryDirectory(prefix="fsmount-")
-            link = Path(self._links.name, "photo")
+            # exiftool reads one file name a line, so a link stands in for this one.
+            self._link_folder = self._link_folder or tempfile.TemporaryDirectory(prefix="fsmount-")
+            link = Path(self._link_folder.name, "photo")
             link.unlink(missing_ok=True)
             link.symlink_to(path.absolute())
             name = os.fsencode(link)
@@ -65,13 +77,16 @@ class ExifTool:
         try:
             self._process.stdin.write(request)
             self._process.stdin.flush()
-            answer = self._answer()
+            answer = self._read_answer()
         except OSError as error:
-            raise FsmountError(f"exiftool ended in the middle of its work ({error})") from error
+            raise FsmountError(f"exiftool ended unexpectedly ({error})") from error
         found = _DESCRIPTION.search(answer)
-        return found[0] if found is not None and is_well_formed(found[0]) else _empty(path)
+        return (
+            found[0] if found is not None and is_well_formed(found[0]) else _empty_description(path)
+        )
 
-    def _answer(self) -> bytes:
+    def _read_answer(self) -> bytes:
+        """Read the output of one request."""
         assert self._process.stdout is not None
         lines = []
         while (line := self._process.stdout.readline()) != _READY:
@@ -81,12 +96,11 @@ class ExifTool:
         return b"".join(lines)
 
 
-def _dying_with_us() -> list[str]:
-    """What a command begins with whose process must not outlive this one, even killed: exiftool
-    goes on waiting for requests when there is nobody to write any.
+def _parent_death_prefix() -> list[str]:
+    """Return the start of a command line whose process dies with this one, even if killed.
 
-    The shell is for the moment before the death signal is set: who was killed in it is no longer
-    the parent.
+    Without it exiftool would wait for requests without end. The shell covers the time before the
+    death signal is set: if this process died then, the shell's parent is another one.
     """
     program = shutil.which("setpriv")
     if program is None:
@@ -95,14 +109,17 @@ def _dying_with_us() -> list[str]:
     return [program, "--pdeathsig", "KILL", "sh", "-c", check, str(os.getpid())]
 
 
-def _empty(path: Path) -> bytes:
-    about = escaped(os.fsencode(path.name).decode(errors="replace"))
+def _empty_description(path: Path) -> bytes:
+    """Return a description without elements."""
+    about = xml_escaped(os.fsencode(path.name).decode(errors="replace"))
     return b"<rdf:Description rdf:about='%s'>\n%s" % (about, _END)
 
 
-def escaped(text: str) -> bytes:
-    """Text as it may stand in XML, quotes included; what it cannot hold becomes a question
-    mark."""
+def xml_escaped(text: str) -> bytes:
+    """Escape text for XML, quotes included.
+
+    A character that XML cannot hold becomes a question mark.
+    """
     text = re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
     for plain, code in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;")):
         text = text.replace(plain, code)
@@ -110,7 +127,7 @@ def escaped(text: str) -> bytes:
 
 
 def is_well_formed(description: bytes) -> bool:
-    """Whether this is one whole element, so that it cannot spoil the file it is put into."""
+    """Return whether a description is one whole element, and so cannot break the XML around it."""
     parser = expat.ParserCreate("UTF-8")
     try:
         parser.Parse(b"<x xmlns:rdf='r'>" + description + b"</x>", True)

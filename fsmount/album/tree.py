@@ -1,8 +1,9 @@
-"""Albums as folders of files, for a mount that only reads.
+"""Albums as folders of files, for a read-only mount.
 
-One album is a folder of its photos; a folder with albums in it shows each as a folder. Names, sizes
-and times are known from the XML. So is the head of every photo, with its EXIF: reading no more than
-that decodes nothing. (It is of the shape that :mod:`fsmount.mount.readonly_fs` asks for.)
+An album is a folder of its photos. A folder with albums in it shows each album as a folder. Names,
+sizes and times come from the XML, and so does the head of every photo with its EXIF: a reader of
+the head alone decodes nothing. :class:`AlbumTree` has the methods that
+:mod:`fsmount.mount.readonly_fs` asks for.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import trio
 from fsmount import threads
 from fsmount.album import document, reading
 from fsmount.album.album import Album
-from fsmount.album.document import Entry, Other
-from fsmount.album.files import place_of
+from fsmount.album.document import OtherFile, PhotoRecord
+from fsmount.album.files import paths_of
 from fsmount.errors import Damaged, FsmountError
 from fsmount.threads import Kind
 from fsmount.work.cache import Cache
@@ -33,15 +34,15 @@ from fsmount.work.workers import Workers
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-# Albums kept open: a descriptor each, and 1.5 kB a photo. Others are read again when asked for.
-_MOST_ALBUMS, _MOST_PHOTOS = 256, 50_000
-# And one more, for readers who wait.
+# Limits of open albums: each holds a descriptor, and 1.5 kB a photo. Others are opened again.
+_MAX_OPEN_ALBUMS, _MAX_OPEN_PHOTOS = 256, 50_000
+# Workers adds one for urgent jobs, which serves waiting readers.
 _WORKERS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What `stat` says of a file or folder."""
+    """The attributes of a file or folder, as ``stat`` reports them."""
 
     mode: int
     size: int
@@ -51,58 +52,72 @@ class Node:
     target: bytes | None = None
 
 
-class _Photo:
-    """The bytes of a photo; decoded when more than its head is read."""
+class _PhotoBody:
+    """The bytes of a photo, which is decoded when a reader goes beyond the head."""
 
-    def __init__(self, tree: AlbumTree, album: Album, entry: Entry) -> None:
-        """In a thread."""
+    def __init__(self, tree: AlbumTree, album: Album, record: PhotoRecord) -> None:
+        """Read the head of the photo; called in a thread."""
         self._tree = tree
         self._album = album
-        self._entry = entry
-        self._head = album.head(entry)
+        self._record = record
+        self._head = album.head(record)
         self._whole: bytes | None = None
 
     @property
     def size(self) -> int:
-        return self._entry.served_bytes
+        return self._record.served_bytes
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`."""
+        """Return up to ``length`` bytes at ``offset``."""
         end = min(offset + length, self.size)
         if end <= len(self._head):
             return self._head[offset:end]
         if self._whole is None:
-            self._whole = await self._tree.rendered(self._album, self._entry)
+            self._whole = await self._tree.render(self._album, self._record)
         return self._whole[offset:end]
 
 
-class _Kept:
-    """The bytes of a file kept verbatim; raises :class:`Damaged` if it is not as long as it was."""
+class _VerbatimBody:
+    """The bytes of a file stored verbatim."""
 
-    def __init__(self, path: Path, other: Other) -> None:
-        """In a thread."""
+    def __init__(self, path: Path, other: OtherFile) -> None:
+        """Look at the file; called in a thread."""
         self._path = path
         self._other = other
         if path.stat().st_size != other.bytes:
-            raise Damaged(path, reason="it is not as long as when it was kept")
+            raise Damaged(path, reason="it does not have its recorded length")
 
     @property
     def size(self) -> int:
         return self._other.bytes
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`; fewer only at the end."""
+        """Return up to ``length`` bytes at ``offset``; fewer only at the end."""
         return await threads.call(Kind.READ, self._read, offset, length)
 
     def _read(self, offset: int, length: int) -> bytes:
+        """Do the work of :meth:`pread`."""
         with self._path.open("rb") as file:
             file.seek(offset)
-            # Unlike pread(2) this goes on after a short read, and so meets an error behind it.
+            # Unlike pread(2) this continues after a short read and so raises a later error.
             return file.read(length)
 
 
 class AlbumTree:
-    """See the module. `source` is the XML of an album, or a folder with some in it."""
+    """The tree of an album or of a folder of albums. Belongs to one trio task.
+
+    Parameters
+    ----------
+    source : Path
+        The XML of an album, or a folder with albums in it.
+    cache_bytes : int
+        Memory for rendered photos.
+
+    Raises
+    ------
+    FsmountError, OSError
+        If ``source`` is an album that cannot be opened (:class:`fsmount.album.album.Album`).
+    """
 
     def __init__(self, source: Path, cache_bytes: int) -> None:
         self.source = source
@@ -111,15 +126,15 @@ class AlbumTree:
         self._albums: OrderedDict[Path, Album] = OrderedDict()
         self._workers = Workers(_WORKERS, preload=("fsmount.album.jobs", "av"))
         self._nursery: trio.Nursery | None = None
-        self._last: tuple[Path, int] | None = None
-        # Albums are found, opened and let go of in threads, one at a time.
-        self._asking = trio.Lock()
+        self._last_read: tuple[Path, int] | None = None
+        # Threads locate, open and drop albums, one thread at a time.
+        self._lock = trio.Lock()
         if not source.is_dir():
             self._album(source)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Workers, and what is decoded ahead of readers, for as long as it is mounted."""
+        """Run the workers, and decode ahead of readers, while the tree is mounted."""
         async with self._workers, trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._warm)
@@ -132,31 +147,33 @@ class AlbumTree:
                     album.close()
 
     async def _warm(self) -> None:
-        """So that the first reader does not wait for a process to start."""
+        """Start a worker, so that the first reader does not wait for one."""
         with suppress(FsmountError):
             await self._workers.warm()
 
     # -- names
 
-    async def _ask(self, function: Callable[[bytes], T], path: bytes) -> T:
-        async with self._asking:
+    async def _call(self, function: Callable[[bytes], T], path: bytes) -> T:
+        """Call a function that may wait for the disk, in a thread."""
+        async with self._lock:
             return await threads.call(Kind.TREE, function, path)
 
     def _album(self, xml: Path) -> Album:
-        """An album, kept open for a while; whoever uses it may hold on to it."""
+        """Return an open album. The cache may drop it at any time; a caller may hold on to it."""
         if xml not in self._albums:
-            self._albums[xml] = Album(place_of(xml))
+            self._albums[xml] = Album(paths_of(xml))
         self._albums.move_to_end(xml)
-        while len(self._albums) > 1 and self._too_many():
+        while len(self._albums) > 1 and self._holds_too_many():
             self._albums.popitem(last=False)
         return self._albums[xml]
 
-    def _too_many(self) -> bool:
+    def _holds_too_many(self) -> bool:
+        """Return whether the open albums exceed a limit."""
         photos = sum(len(album.contents.photos) for album in self._albums.values())
-        return photos > _MOST_PHOTOS or len(self._albums) > _MOST_ALBUMS
+        return photos > _MAX_OPEN_PHOTOS or len(self._albums) > _MAX_OPEN_ALBUMS
 
-    def _find(self, path: bytes) -> Path | tuple[Album, bytes]:
-        """The folder of albums a path means, or the album and the name in it (b"": itself)."""
+    def _locate(self, path: bytes) -> Path | tuple[Album, bytes]:
+        """Return the folder of albums that a path means, or an album and the name in it."""
         if not self.source.is_dir():
             return self._album(self.source), path
         here = self.source
@@ -166,113 +183,144 @@ class AlbumTree:
             if document.is_album(xml):
                 return self._album(xml), b"/".join(parts[number + 1 :])
             here = here / os.fsdecode(part)
-            if not _is_shown(here):
+            if not _may_hold_albums(here):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return here
 
     async def children(self, folder: bytes) -> Sequence[tuple[bytes, Node]]:
-        """The entries of a folder, in order of name."""
-        return await self._ask(self._children, folder)
+        """List the entries of a folder, in order of name.
+
+        Raises
+        ------
+        FileNotFoundError, NotADirectoryError
+            If the path does not exist, or is a file.
+        """
+        return await self._call(self._children, folder)
 
     def _children(self, folder: bytes) -> Sequence[tuple[bytes, Node]]:
-        found = self._find(folder)
+        found = self._locate(folder)
         if isinstance(found, Path):
-            return self._albums_in(found)
+            return self._list_albums(found)
         album, name = found
         if name:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        nodes = [(entry.shown, self._of_photo(entry)) for entry in album.contents.photos]
-        nodes += [(other.name, self._of_other(other)) for other in album.others()]
+        nodes = [(record.shown, self._photo_node(record)) for record in album.contents.photos]
+        nodes += [(other.name, self._other_node(other)) for other in album.other_files()]
         return sorted(nodes, key=lambda pair: pair[0])
 
-    def _albums_in(self, folder: Path) -> list[tuple[bytes, Node]]:
+    def _list_albums(self, folder: Path) -> list[tuple[bytes, Node]]:
+        """List the albums and folders in a folder."""
         nodes: dict[bytes, Node] = {}
         for path in folder.iterdir():
             if document.is_album(path):
-                nodes[os.fsencode(path.stem)] = self._folder(path)
-            elif _is_shown(path):
-                nodes.setdefault(os.fsencode(path.name), self._folder(path))
+                nodes[os.fsencode(path.stem)] = self._folder_node(path)
+            elif _may_hold_albums(path):
+                nodes.setdefault(os.fsencode(path.name), self._folder_node(path))
         return sorted(nodes.items())
 
-    def _folder(self, path: Path) -> Node:
+    def _folder_node(self, path: Path) -> Node:
+        """Return the attributes of a folder."""
         return Node(stat.S_IFDIR | 0o555, 0, *self._owner, path.stat().st_mtime_ns)
 
-    def _of_photo(self, entry: Entry) -> Node:
-        mode = stat.S_IFREG | (entry.mode & 0o444)
-        return Node(mode, entry.served_bytes, *self._owner, entry.mtime_ns)
+    def _photo_node(self, record: PhotoRecord) -> Node:
+        """Return the attributes of a photo."""
+        mode = stat.S_IFREG | (record.mode & 0o444)
+        return Node(mode, record.served_bytes, *self._owner, record.mtime_ns)
 
-    def _of_other(self, other: Other) -> Node:
+    def _other_node(self, other: OtherFile) -> Node:
+        """Return the attributes of a file stored verbatim."""
         mode = stat.S_IFREG | (other.mode & 0o555)
         return Node(mode, other.bytes, *self._owner, other.mtime_ns)
 
     async def attributes(self, path: bytes) -> Node:
-        """One file or folder; raises FileNotFoundError."""
-        return await self._ask(self._attributes, path)
+        """Return the attributes of a file or folder; raises FileNotFoundError."""
+        return await self._call(self._attributes, path)
 
     def _attributes(self, path: bytes) -> Node:
-        found = self._find(path)
+        found = self._locate(path)
         if isinstance(found, Path):
-            return self._folder(found)
+            return self._folder_node(found)
         album, name = found
         if not name:
-            return self._folder(album.place.xml)
-        record = _record(album, name)
-        return self._of_photo(record) if isinstance(record, Entry) else self._of_other(record)
+            return self._folder_node(album.paths.xml)
+        record = _find_record(album, name)
+        return (
+            self._photo_node(record)
+            if isinstance(record, PhotoRecord)
+            else self._other_node(record)
+        )
 
     # -- bytes
 
-    async def body(self, path: bytes) -> _Photo | _Kept:
-        """The bytes of a file."""
-        return await self._ask(self._body, path)
+    async def body(self, path: bytes) -> _PhotoBody | _VerbatimBody:
+        """Return the bytes of a file, to be read piece by piece.
 
-    def _body(self, path: bytes) -> _Photo | _Kept:
-        found = self._find(path)
+        Raises
+        ------
+        FileNotFoundError, IsADirectoryError
+            If the path does not exist, or is a folder.
+        Damaged
+            If a verbatim file or the head of a photo has changed.
+        """
+        return await self._call(self._body, path)
+
+    def _body(self, path: bytes) -> _PhotoBody | _VerbatimBody:
+        found = self._locate(path)
         if isinstance(found, Path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         album, name = found
-        record = _record(album, name)
-        if isinstance(record, Entry):
-            return _Photo(self, album, record)
-        return _Kept(album.path_of(record), record)
+        record = _find_record(album, name)
+        if isinstance(record, PhotoRecord):
+            return _PhotoBody(self, album, record)
+        return _VerbatimBody(album.path_of(record), record)
 
-    async def rendered(self, album: Album, entry: Entry) -> bytes:
-        """A whole photo; for those who read in order the next one is decoded ahead."""
-        before, self._last = self._last, (album.place.xml, entry.frame)
-        data = await self._cached(album, entry)
-        following = album.after(entry)
-        in_order = before is None or before == (album.place.xml, entry.frame - 1)
+    async def render(self, album: Album, record: PhotoRecord) -> bytes:
+        """Return a whole photo; if it follows the last one read, the next one is decoded ahead.
+
+        Raises
+        ------
+        Damaged, WorkerDied, OSError
+            See :func:`fsmount.album.jobs.render_jpeg`.
+        """
+        before, self._last_read = self._last_read, (album.paths.xml, record.frame)
+        data = await self._cached(album, record)
+        following = album.next_photo(record)
+        in_order = before is None or before == (album.paths.xml, record.frame - 1)
         if in_order and following is not None and self._nursery is not None:
-            self._nursery.start_soon(self._ahead, album, following)
+            self._nursery.start_soon(self._decode_ahead, album, following)
         return data
 
-    async def _cached(self, album: Album, entry: Entry) -> bytes:
+    async def _cached(self, album: Album, record: PhotoRecord) -> bytes:
+        """Return a whole photo from the cache, or render it."""
+
         async def make() -> tuple[bytes, int]:
-            data, same = await reading.serve(album, entry, self._workers)
+            data, same = await reading.render_photo(album, record, self._workers)
             if not same:
-                name = os.fsdecode(entry.shown)
-                _log.info("%s: this machine's libraries make other bytes of the same frame", name)
+                name = os.fsdecode(record.shown)
+                _log.info("%s: this machine's libraries render it to other bytes", name)
             return data, len(data)
 
-        return await self._cache.get((album.place.xml, entry.frame), make)
+        return await self._cache.get((album.paths.xml, record.frame), make)
 
-    async def _ahead(self, album: Album, entry: Entry) -> None:
+    async def _decode_ahead(self, album: Album, record: PhotoRecord) -> None:
+        """Put a photo into the cache."""
         try:
-            await self._cached(album, entry)
+            await self._cached(album, record)
         except Exception as error:
-            # Whoever reads it will be told.
+            # A reader of this photo gets the error itself.
             _log.info("decoding ahead: %s", error)
 
     async def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
-        """Of a photo: that it is a lossy copy, and how good."""
-        return await self._ask(self._xattrs, path)
+        """Return a file's extended attributes: that a photo is a lossy copy, and its quality."""
+        return await self._call(self._xattrs, path)
 
     def _xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
-        found = self._find(path)
+        found = self._locate(path)
         if isinstance(found, Path) or not found[1]:
             return {}
-        record = _record(*found)
+        record = _find_record(*found)
         facts: dict[str, object] = {"kind": "verbatim", "sha256": record.sha256}
-        if isinstance(record, Entry):
+        if isinstance(record, PhotoRecord):
             facts = {
                 "kind": "lossy copy",
                 "stored_bytes": record.packet_bytes,
@@ -289,22 +337,23 @@ class AlbumTree:
         return {f"user.fsmount.{key}".encode(): str(value).encode() for key, value in facts.items()}
 
 
-def _record(album: Album, name: bytes) -> Entry | Other:
-    record = album.photo(name) or album.other(name)
+def _find_record(album: Album, name: bytes) -> PhotoRecord | OtherFile:
+    """Return the file of an album that is served under a name; raise FileNotFoundError."""
+    record = album.photo(name) or album.other_file(name)
     if record is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return record
 
 
-def _is_shown(path: Path) -> bool:
-    """Folders that may hold albums; not those that belong to one."""
+def _may_hold_albums(path: Path) -> bool:
+    """Return whether a folder is shown: not if it is hidden, or belongs to an album."""
     if not path.is_dir() or path.name.startswith("."):
         return False
     return not (path.suffix == ".files" and document.is_album(path.with_suffix(".xml")))
 
 
 def holds_albums(folder: Path) -> bool:
-    """Whether there are albums in a folder, or in folders in it."""
+    """Return whether a folder, or a folder below it that is not hidden, holds an album."""
     for here, names, files in os.walk(folder):
         names[:] = [name for name in names if not name.startswith(".")]
         if any(document.is_album(Path(here, name)) for name in files):
@@ -313,11 +362,14 @@ def holds_albums(folder: Path) -> bool:
 
 
 def source_of(path: Path) -> Path | None:
-    """What there is to mount at a path: the XML of the album it names, a folder of albums, or None.
+    """Return what can be mounted at a path: an album's XML, a folder of albums, or None.
 
-    A folder is one that holds albums and is nothing else (a store, say).
+    Parameters
+    ----------
+    path : Path
+        An album (its XML, video, or name without a suffix), or a folder.
     """
-    xml = place_of(path).xml
+    xml = paths_of(path).xml
     if document.is_album(xml):
         return xml
     return path if path.is_dir() and holds_albums(path) else None

@@ -1,10 +1,11 @@
-"""Canvases <-> the packets of a video, and the video file: everything that needs PyAV.
+"""Canvases to video packets and back, and the video file. The only module that uses PyAV.
 
 One run of an encoder makes a **group**: one photo, or a few that look alike. A group starts with a
-key packet and needs nothing before it, so groups made one by one, in several processes or years
-apart, are written one after another into one video. That asks of a codec that its extradata (what a
-decoder must know beforehand) depends on nothing but the settings, or, of AV1, that the key packet
-says it again and means the same pictures; :func:`encode` checks it.
+key packet and needs nothing before it. So groups are encoded one by one, in several processes or
+years apart, and written one after another into one video. This requires that a codec's extradata
+(what a decoder must know before the first packet) depends on the settings alone. A key packet of
+AV1 repeats what it needs, so there it is enough that both mean the same pictures. :func:`encode`
+checks this.
 """
 
 from __future__ import annotations
@@ -26,20 +27,26 @@ from fsmount.album import av1
 from fsmount.album.canvas import Bytes, Samples
 from fsmount.errors import Damaged, FsmountError
 
-# SVT-AV1 writes its settings to stderr otherwise.
+# Otherwise SVT-AV1 prints its settings to stderr.
 os.environ.setdefault("SVT_LOG", "1")
 
-MOST_IN_GROUP = 8
+MAX_GROUP = 8
 _FULL, _LIMITED = 2, 1  # AVCOL_RANGE_JPEG, AVCOL_RANGE_MPEG
-_BT601 = {_FULL: 5, _LIMITED: 6}  # BT470BG, SMPTE170M: the same matrix; ProRes knows the latter
+# BT470BG and SMPTE170M have the same matrix. ProRes knows only the latter.
+_BT601 = {_FULL: 5, _LIMITED: 6}
 _BT709_PRIMARIES, _SRGB_CURVE = 1, 13
-_LUMA_SPAN, _CHROMA_SPAN = 876, 896  # of limited range, in 10 bits
+_LUMA_SPAN, _CHROMA_SPAN = 876, 896  # limited range in 10 bits
 _AV1_DELIMITER = b"\x12\x00"
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """A kind of video. `grade` is the default CRF (ProRes: quantiser), `finest` the least used."""
+    """A video codec.
+
+    ``grade`` is the default CRF (ProRes: quantiser), ``finest`` the lowest one used, ``step`` the
+    amount by which it is lowered at a time. ``pixels`` is FFmpeg's pixel format, ``suffix`` that of
+    the video file.
+    """
 
     name: str
     encoder: str
@@ -52,17 +59,17 @@ class Codec:
 
     @property
     def halve_height(self) -> bool:
-        """Whether chroma is halved in height too (4:2:0)."""
+        """Whether chroma has half the height too (4:2:0)."""
         return "420" in self.pixels
 
     @property
-    def deep(self) -> bool:
-        """10 bits a sample instead of 8."""
+    def is_10_bit(self) -> bool:
+        """Whether samples have 10 bits instead of 8."""
         return self.pixels.endswith("10le")
 
     @property
     def colour_range(self) -> int:
-        """Full range but for ProRes, whose players know no other than limited."""
+        """Full range, except for ProRes, whose players know only limited range."""
         return _LIMITED if self.name == "prores" else _FULL
 
 
@@ -79,7 +86,7 @@ CODECS = {
 
 @functools.cache
 def _av() -> ModuleType:
-    """PyAV, loaded when it is first needed: it is large, and an extra."""
+    """Import PyAV when it is first needed: it is large, and optional."""
     try:
         import av
         import av.logging
@@ -88,40 +95,57 @@ def _av() -> ModuleType:
             "albums need PyAV, which is not installed: pip install 'fsmount[album]' (in a "
             "checkout: contrib/install)"
         ) from error
-    av.logging.set_level(av.logging.PANIC)  # what is wrong is raised
+    av.logging.set_level(av.logging.PANIC)  # Errors are raised anyway.
     return av
 
 
 def _options(codec: Codec, grade: int, chained: bool) -> dict[str, str]:
-    """Measured choices (docs/album-format.md); one thread, since photos are coded side by side."""
-    length = MOST_IN_GROUP if chained else 1
+    """Return an encoder's measured options (docs/album-format.md); one thread a photo."""
+    length = MAX_GROUP if chained else 1
     match codec.name:
         case "av1":
-            # tune 3 is made for still images and spreads quality least between photos.
+            # tune 3 is for still images; with it quality varies least between photos.
             tuning = f"tune={0 if chained else 3}:keyint={length}:lp=1"
             return {"preset": "8", "crf": str(grade), "svtav1-params": tuning}
         case "h264":
-            # The same settings for all groups, and stitchable: the extradata must not depend on
-            # the grade.
-            tuning = f"keyint={MOST_IN_GROUP}:min-keyint=1:scenecut=0:bframes=0"
+            # All groups share these settings. `stitchable` keeps the grade out of the extradata.
+            tuning = f"keyint={MAX_GROUP}:min-keyint=1:scenecut=0:bframes=0"
             tuning += ":stitchable=1:threads=1"
             return {"preset": "medium", "crf": str(grade), "x264-params": tuning}
         case "hevc":
-            tuning = f"keyint={MOST_IN_GROUP}:min-keyint=1:scenecut=0:bframes=0:info=0"
+            tuning = f"keyint={MAX_GROUP}:min-keyint=1:scenecut=0:bframes=0:info=0"
             tuning += ":pools=1:frame-threads=1:log-level=error"
             return {"preset": "medium", "crf": str(grade), "x265-params": tuning}
         case _:
-            # FF_QP2LAMBDA: what `ffmpeg -qscale` multiplies by.
+            # FF_QP2LAMBDA: `ffmpeg -qscale` multiplies by it too.
             return {"flags": "+qscale", "global_quality": str(grade * 118)}
 
 
 def encode(
     codec: Codec, canvases: Sequence[Sequence[Samples]], grade: int, extradata: bytes
 ) -> list[bytes]:
-    """The packets of a group, the first one key, as they stand in the file.
+    """Encode a group.
 
-    `extradata` is the video's (:func:`template`). Raises :class:`FsmountError` if this encoder
-    would need another.
+    Parameters
+    ----------
+    codec : Codec
+        The codec.
+    canvases : sequence
+        One canvas a photo (:func:`fsmount.album.canvas.paint`).
+    grade : int
+        CRF, or quantiser of ProRes.
+    extradata : bytes
+        That of the video (:func:`extradata_of`).
+
+    Returns
+    -------
+    list of bytes
+        One packet a canvas in the form of the file; the first one is a key packet.
+
+    Raises
+    ------
+    FsmountError
+        If this encoder's packets need another extradata.
     """
     box = canvases[0][0].shape[0]
     context = _encoder(codec, box, grade, chained=len(canvases) > 1)
@@ -132,7 +156,7 @@ def encode(
         frame.time_base = Fraction(1)
         packets += context.encode(frame)
     packets += context.encode(None)
-    stored = [_as_stored(codec, bytes(packet)) for packet in packets]
+    stored = [_to_container_form(codec, bytes(packet)) for packet in packets]
     in_order = [packet.pts for packet in packets] == list(range(len(canvases)))
     if not in_order or not _fits(codec, stored[0], bytes(context.extradata or b""), extradata):
         raise FsmountError(
@@ -142,27 +166,29 @@ def encode(
 
 
 def _fits(codec: Codec, key: bytes, ours: bytes, extradata: bytes) -> bool:
-    """Whether a decoder that knows `extradata` decodes a group that starts with the packet `key`.
+    """Return whether a decoder that knows ``extradata`` can decode a group.
 
-    `ours`: the extradata of the encoder that made it.
+    ``key`` is the first packet of the group; ``ours`` is the extradata of its encoder.
     """
     if codec.name != "av1":
-        return all(unit in extradata for unit in _units(ours))
+        return all(unit in extradata for unit in _nal_units(ours))
     try:
-        return av1.pictures(key) == av1.pictures(extradata)
+        return av1.read_sequence_header(key) == av1.read_sequence_header(extradata)
     except av1.NoHeader:
         return False
 
 
 def _encoder(codec: Codec, box: int, grade: int, *, chained: bool) -> Any:
+    """Return an open encoder."""
     context: Any = _av().CodecContext.create(codec.encoder, "w")
-    _set_up(context, codec, box, grade, chained=chained)
+    _configure(context, codec, box, grade, chained=chained)
     context.flags |= _av().codec.context.Flags.global_header
     context.open()
     return context
 
 
-def _set_up(context: Any, codec: Codec, box: int, grade: int, *, chained: bool) -> None:
+def _configure(context: Any, codec: Codec, box: int, grade: int, *, chained: bool) -> None:
+    """Set the options that the encoder and the video's stream share."""
     context.width = context.height = box
     context.pix_fmt = codec.pixels
     context.framerate = Fraction(1)
@@ -175,19 +201,19 @@ def _set_up(context: Any, codec: Codec, box: int, grade: int, *, chained: bool) 
 
 
 def _frame(codec: Codec, canvas: Sequence[Samples]) -> Any:
-    """Quarter steps of full range -> what the codec wants."""
+    """Convert a canvas (quarter steps, full range) to the samples of the codec."""
     frame = _av().VideoFrame(canvas[0].shape[1], canvas[0].shape[0], codec.pixels)
     if codec.name == "prores":
-        # It writes into each picture's header what the picture says, not the encoder's settings.
+        # ProRes writes the colours of the frame into each header, not those of the encoder.
         frame.colorspace = _BT601[codec.colour_range]
         frame.color_primaries = _BT709_PRIMARIES
     for number, (plane, samples) in enumerate(zip(frame.planes, canvas, strict=True)):
         if codec.colour_range == _LIMITED:
-            span, low = (_CHROMA_SPAN, 512) if number else (_LUMA_SPAN, 64)
-            zero = 512 if number else 0
-            scaled = (samples.astype(np.int32) - zero) * span
-            stored = ((scaled + 510) // 1020 + low).astype(np.uint16)
-        elif codec.deep:
+            span, offset = (_CHROMA_SPAN, 512) if number else (_LUMA_SPAN, 64)
+            zero_level = 512 if number else 0
+            scaled = (samples.astype(np.int32) - zero_level) * span
+            stored = ((scaled + 510) // 1020 + offset).astype(np.uint16)
+        elif codec.is_10_bit:
             stored = samples
         else:
             stored = np.minimum((samples + 2) >> 2, 255).astype(np.uint8)
@@ -198,26 +224,26 @@ def _frame(codec: Codec, canvas: Sequence[Samples]) -> Any:
     return frame
 
 
-def _as_stored(codec: Codec, packet: bytes) -> bytes:
-    """A packet as the file format wants it, where encoders give another form."""
+def _to_container_form(codec: Codec, packet: bytes) -> bytes:
+    """Convert a packet to the form that the file format wants."""
     if codec.name == "av1":
         return packet.removeprefix(_AV1_DELIMITER)
     if codec.name in ("h264", "hevc"):
-        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in _units(packet))
+        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in _nal_units(packet))
     return packet
 
 
-def _units(packet: bytes) -> Iterator[bytes]:
-    """The units between the start codes of H.264 and HEVC."""
+def _nal_units(packet: bytes) -> Iterator[bytes]:
+    """Yield the units between the start codes of H.264 and HEVC (ITU-T H.264, annex B)."""
     for unit in packet.split(b"\0\0\1"):
-        # A start code may have one more zero, which is the end of the piece before it; no unit ends
-        # in zeros.
+        # A start code may have a further zero, which `split` leaves at the end of the unit before.
+        # No unit ends in zeros of its own.
         if stripped := unit.rstrip(b"\0"):
             yield stripped
 
 
 class Decoder:
-    """Packets of one group -> canvases of bytes; takes them one by one, from the key packet on."""
+    """A decoder for the packets of one group, from the key packet on."""
 
     def __init__(self, codec: Codec, extradata: bytes) -> None:
         self._codec = codec
@@ -226,8 +252,19 @@ class Decoder:
             self._context.extradata = extradata
         self._context.thread_count = 1
 
-    def all(self, packets: Sequence[bytes]) -> list[list[Bytes]]:
-        """One canvas a packet: luma and two of chroma, full range. Raises :class:`Damaged`."""
+    def decode(self, packets: Sequence[bytes]) -> list[list[Bytes]]:
+        """Decode all packets.
+
+        Returns
+        -------
+        list of canvases
+            One a packet: luma (box, box) and two of chroma, uint8, full range.
+
+        Raises
+        ------
+        Damaged
+            If a packet does not decode to a frame.
+        """
         try:
             frames = []
             for packet in packets:
@@ -241,9 +278,10 @@ class Decoder:
 
 
 def _canvas(codec: Codec, frame: Any) -> list[Bytes]:
+    """Convert a decoded frame to a canvas."""
     if frame.format.name.replace("yuvj", "yuv") != codec.pixels:
         raise Damaged("the video", reason=f"its frames are {frame.format.name}")
-    kind = np.dtype("<u2") if codec.deep else np.dtype(np.uint8)
+    kind = np.dtype("<u2") if codec.is_10_bit else np.dtype(np.uint8)
     canvas = []
     for number, plane in enumerate(frame.planes):
         rows = np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : plane.width]
@@ -252,23 +290,24 @@ def _canvas(codec: Codec, frame: Any) -> list[Bytes]:
 
 
 def _full_range(rows: Any, chroma: bool, codec: Codec) -> Bytes:
+    """Convert a plane to uint8, full range."""
     full: Bytes
     if codec.colour_range == _LIMITED:
-        span, low, zero = (_CHROMA_SPAN, 512, 128) if chroma else (_LUMA_SPAN, 64, 0)
-        scaled = (rows.astype(np.int32) - low) * 255
-        full = ((2 * scaled + span) // (2 * span) + zero).clip(0, 255).astype(np.uint8)
-    elif codec.deep:
+        span, offset, zero_level = (_CHROMA_SPAN, 512, 128) if chroma else (_LUMA_SPAN, 64, 0)
+        scaled = (rows.astype(np.int32) - offset) * 255
+        full = ((2 * scaled + span) // (2 * span) + zero_level).clip(0, 255).astype(np.uint8)
+    elif codec.is_10_bit:
         full = np.minimum((rows + 2) >> 2, 255).astype(np.uint8)
     else:
         full = np.array(rows)
     return full
 
 
-def finds_damage(jpeg: bytes) -> bool:
-    """Whether libavcodec finds a JPEG's data broken where Pillow decodes it without a word.
+def is_damaged_jpeg(jpeg: bytes) -> bool:
+    """Return whether libavcodec finds damage in a JPEG that Pillow decodes without an error.
 
-    Measured on 211 photos: no false alarm; 30 of 35 were found in which 20 bits had been turned
-    over and Pillow saw nothing. What leaves a valid stream nobody can find.
+    Measured on 211 photos: no false alarm. Of 35 photos with 20 flipped bits each, which Pillow all
+    decoded, it found 30. Damage that leaves a valid stream cannot be found.
     """
     context: Any = _av().CodecContext.create("mjpeg", "r")
     context.thread_count = 1
@@ -278,22 +317,22 @@ def finds_damage(jpeg: bytes) -> bool:
     except _av().error.InvalidDataError:
         return True
     except _av().error.FFmpegError:
-        return False  # a kind it does not know
+        return False  # This decoder does not know this kind of JPEG.
     return any(frame.is_corrupt for frame in frames)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """Where a packet stands in the file; `pts` in seconds."""
+class PacketInfo:
+    """Where a packet is in the file: ``offset`` and ``size`` in bytes, ``pts`` in seconds."""
 
     offset: int
     size: int
     pts: int
-    key: bool
+    is_key: bool
 
 
 def template(codec: Codec, box: int) -> bytes:
-    """A video of one black frame: what a new video's stream is made like."""
+    """Return a video of one black frame, which defines the stream of a new video."""
     halves = box // 2 if codec.halve_height else box
     grey = np.full((halves, box // 2), 512, np.uint16)
     frame = _frame(codec, [np.zeros((box, box), np.uint16), grey, grey])
@@ -302,19 +341,20 @@ def template(codec: Codec, box: int) -> bytes:
     stream = io.BytesIO()
     with _av().open(stream, "w", format=codec.suffix[1:]) as output:
         made: Any = output.add_stream(codec.encoder, rate=1)
-        _set_up(made.codec_context, codec, box, codec.grade, chained=False)
+        _configure(made.codec_context, codec, box, codec.grade, chained=False)
         for packet in [*made.encode(frame), *made.encode(None)]:
             output.mux(packet)
     return stream.getvalue()
 
 
 @contextmanager
-def _stream_of(source: str | io.BytesIO) -> Iterator[tuple[Any, Any]]:
+def _open_video(source: str | io.BytesIO) -> Iterator[tuple[Any, Any]]:
+    """Open a video and its stream; raise Damaged if there is none."""
     name = source if isinstance(source, str) else "the video"
     try:
         container = _av().open(source)
     except _av().error.FFmpegError as error:
-        raise Damaged(name, reason=f"it cannot be opened ({error.strerror})") from error
+        raise Damaged(name, reason=f"it does not open ({error.strerror})") from error
     with container:
         if not container.streams.video:
             raise Damaged(name, reason="there is no video in it")
@@ -322,27 +362,41 @@ def _stream_of(source: str | io.BytesIO) -> Iterator[tuple[Any, Any]]:
 
 
 def extradata_of(video: bytes) -> bytes:
-    """What a decoder must know before the first packet of a video (a :func:`template`)."""
-    with _stream_of(io.BytesIO(video)) as (_, stream):
+    """Return what a decoder must know before the first packet of a video (a :func:`template`)."""
+    with _open_video(io.BytesIO(video)) as (_, stream):
         return bytes(stream.codec_context.extradata or b"")
 
 
-def samples(path: Path) -> list[Sample]:
-    """The packets of a video file in order. Raises :class:`Damaged`."""
+def packets_in(path: Path) -> list[PacketInfo]:
+    """List the packets of a video file in order.
+
+    Raises
+    ------
+    Damaged
+        If the file does not read to its end.
+    """
     found = []
-    with _stream_of(str(path)) as (container, stream):
+    with _open_video(str(path)) as (container, stream):
         try:
             for packet in container.demux(stream):
                 if packet.size:
                     at = round(packet.pts * packet.time_base)
-                    found.append(Sample(packet.pos, packet.size, at, packet.is_keyframe))
+                    found.append(PacketInfo(packet.pos, packet.size, at, packet.is_keyframe))
         except _av().error.FFmpegError as error:
             raise Damaged(str(path), reason=f"it does not read to its end ({error})") from error
     return found
 
 
 class VideoWriter:
-    """A video file in the making: packets as they come, one a second. A context manager."""
+    """A context manager that writes a video file, one packet a second.
+
+    Parameters
+    ----------
+    path : Path
+        The new file.
+    like : bytes or Path
+        A :func:`template`, or the video that is continued: the stream is made like its stream.
+    """
 
     def __init__(self, path: Path, like: bytes | Path) -> None:
         """`like`: a :func:`template`, or the video that is continued."""
@@ -354,19 +408,19 @@ class VideoWriter:
         source = str(self._like) if isinstance(self._like, Path) else io.BytesIO(self._like)
         self._source = _av().open(source)
         self._output = _av().open(str(self._path), "w", format=self._path.suffix[1:])
-        # Opaque: a decoder's name is no encoder's, and there is nothing to encode here.
+        # Opaque: this stream takes finished packets, and needs no encoder.
         stream = self._source.streams.video[0]
         self._stream: Any = self._output.add_stream_from_template(stream, opaque=True)
         return self
 
-    def add(self, packet: bytes, key: bool) -> None:
+    def add(self, packet: bytes, is_key: bool) -> None:
         """Append a packet."""
         made: Any = _av().Packet(packet)
         made.stream = self._stream
         made.time_base = Fraction(1)
         made.pts = made.dts = self.frames
         made.duration = 1
-        made.is_keyframe = key
+        made.is_keyframe = is_key
         self._output.mux(made)
         self.frames += 1
 
@@ -376,5 +430,5 @@ class VideoWriter:
 
 
 def versions() -> str:
-    """The libraries that made a video, for its record."""
+    """Return the versions of the libraries that encode, for the album's record."""
     return f"PyAV {_av().__version__}, libavcodec {_av().library_versions['libavcodec'][0]}"

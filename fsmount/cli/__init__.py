@@ -1,17 +1,17 @@
-"""The command line: one file a verb. The only place that prints."""
+"""The command line: one module a command. The only package that prints."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from fsmount.cli import streams
+from fsmount.cli.common import streams
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; also when interrupted while modules load."""
+    """Run the command line and exit with its code, also if interrupted while modules load."""
     streams.prepare()
     try:
         from fsmount.cli import app

@@ -1,4 +1,4 @@
-"""The command group, and what becomes of an error: one sentence and an exit code."""
+"""The command group, and how an error becomes one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import apsw
 import click
 
 from fsmount import __version__
-from fsmount.cli import streams
-from fsmount.cli.output import print_verbatim, printable, say
+from fsmount.cli.common import streams
+from fsmount.cli.common.output import print_verbatim, printable, say
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
 
-# Where each command stands: module of this package, and name in it.
+# Command -> (module of this package, name in that module).
 _COMMANDS = {
     "init": ("init", "init"),
     "mount": ("mount", "mount"),
     "umount": ("umount", "umount"),
     "estimate": ("estimate", "estimate_"),
-    "import": ("importer", "import_"),
+    "import": ("import_", "import_"),
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
     "ls": ("ls", "ls"),
@@ -38,14 +38,14 @@ _INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Loads a command when it is asked for: all of them take as long as a short command does."""
+    """Imports a command's module when needed: importing all takes as long as a short command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which people come to need them."""
+        """List the commands in the order in which people come to need them."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, or None if there is none of that name."""
+        """Return the command of a name, or None."""
         if cmd_name not in _COMMANDS:
             return None
         module, name = _COMMANDS[cmd_name]
@@ -64,22 +64,22 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 some files skipped or kept raw with a warn
 A command whose output cannot be written (a closed stdout, a full disk) does its work and ends
 with 1 instead of 0.
 
-Names go into pipes and files as they are. On a terminal names with control characters are quoted,
-as by ls. In JSON a byte that is not UTF-8 stands as \\udc80 to \\udcff.
+A name is printed unchanged to pipes and files. On a terminal a name with control characters is
+quoted, as by ls. In JSON a byte that is not UTF-8 is written as \\udc80 to \\udcff.
 
-Environment: FSMOUNT_STORE (the store, where it is left out), FSMOUNT_CACHE_SIZE,
-FSMOUNT_LOG (a file that says what happens), NO_COLOR.
+Environment: FSMOUNT_STORE (the store, if the arguments do not name one), FSMOUNT_CACHE_SIZE,
+FSMOUNT_LOG (a file for the log), NO_COLOR.
 """
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, help=_HELP)
 @click.version_option(__version__, prog_name="fsmount")
 def group() -> None:
-    """``fsmount`` itself."""
+    """Run a command of ``fsmount``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with the code of the plan."""
+    """Run the command line and exit with the code of the command or of its error."""
     for stream in (sys.stdout, sys.stderr):
         print_verbatim(stream)
     try:
@@ -96,15 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code = code if isinstance(code, int) else 0
     unwritten = streams.finish()
     if unwritten is not None:
-        told = _report(unwritten)
-        code = code or told
+        output_code = _report(unwritten)
+        code = code or output_code
     sys.exit(code)
 
 
 def _show(error: click.ClickException) -> None:
-    """What click says of a wrong command line, which may quote names."""
+    """Print click's message about a wrong command line, with its names quoted."""
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        # Or it takes escape sequences out.
+        # Otherwise click deletes escape sequences from the names.
         error.ctx.color = True
     text = io.StringIO()
     error.show(text)
@@ -113,24 +113,24 @@ def _show(error: click.ClickException) -> None:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The error inside the groups that nurseries wrap around it."""
+    """Return the first error inside the exception groups of nurseries."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def _report(error: BaseException) -> int:
-    """Say in one sentence what went wrong; the exit code."""
+    """Print an error as one sentence and return its exit code; raise it if it is not expected."""
     error = _first(error)
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     if isinstance(error, apsw.Error):
         error = Damaged("the store's index.sqlite", reason=error)
     if isinstance(error, FsmountError):
-        say(f"fsmount: {error.told(_name)}", err=True)
+        say(f"fsmount: {error.text(_name)}", err=True)
         return error.exit_code
     if isinstance(error, BrokenPipeError):
-        # Nobody reads our results any more, as in `fsmount ls | head`.
+        # The reader of the pipe has ended, as in `fsmount ls | head`.
         return 1
     if isinstance(error, OSError) and error.errno is not None:
         where = "" if error.filename is None else f"{_name(error.filename)}: "
@@ -140,4 +140,5 @@ def _report(error: BaseException) -> int:
 
 
 def _name(path: str | bytes) -> str:
+    """Return a path as messages print it."""
     return printable(readable(os.fsdecode(path)), err=True)

@@ -10,17 +10,10 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common import force_lock_option, store_argument, with_store
-from fsmount.cli.output import (
-    SOME_SKIPPED,
-    counted,
-    emit,
-    json_option,
-    listing,
-    meter,
-    printable,
-    warn,
-)
+from fsmount.cli.common.options import force_lock_option, json_option, store_argument
+from fsmount.cli.common.output import SOME_SKIPPED, counted, emit, listing, printable, warn
+from fsmount.cli.common.progress import meter
+from fsmount.cli.common.stores import with_store
 from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
 from fsmount.store.config import enter, is_store, writing
 from fsmount.store.disk.disk import Disk

@@ -1,4 +1,4 @@
-"""fsmount diff"""
+"""The command ``fsmount diff``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import cache_option, split_store, with_store
-from fsmount.cli.output import emit, json_option
+from fsmount.cli.common.options import cache_option, json_option, split_store
+from fsmount.cli.common.output import emit
+from fsmount.cli.common.stores import with_store
 from fsmount.errors import UsageError
 from fsmount.store.store import Store
 from fsmount.store.transfer.diff import change
 
 _HELP = """\
-Show what changed in a picture since the one before it in its folder.
+Show the changes of a picture since the one before it in its folder.
 
-The result is a PNG of the same size in which everything that did not change is transparent, to
-stdout or a file, and with --json the rectangles that changed. Works beside a mount.
+Writes a PNG of the same size to stdout or to a file; unchanged pixels are transparent. With
+--json prints the changed rectangles. Works beside a mount.
 
 \b
 Examples:
@@ -33,7 +34,7 @@ Examples:
 @cache_option
 @json_option
 def diff(arguments: tuple[str, ...], output: Path | None, cache_size: int, as_json: bool) -> int:
-    """``fsmount diff``."""
+    """Run ``fsmount diff``."""
     store, paths = split_store(arguments, 0)
     if len(paths) != 1:
         raise UsageError("name one store and one picture in it: fsmount diff STORE PATH")
@@ -56,7 +57,7 @@ def diff(arguments: tuple[str, ...], output: Path | None, cache_size: int, as_js
             )
             return 0
         if sys.stdout.isatty():
-            raise UsageError("a PNG does not belong on a terminal; name a file with -o, or --json")
+            raise UsageError("the result is a PNG, not text; name a file with -o, or use --json")
         sys.stdout.buffer.write(found.picture)
         return 0
 

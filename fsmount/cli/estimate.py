@@ -1,4 +1,4 @@
-"""fsmount estimate"""
+"""The command ``fsmount estimate``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from pathlib import Path
 import click
 import trio
 
-from fsmount.cli.common import start_log
-from fsmount.cli.output import emit, json_option, listing, meter, problems, size, warn
+from fsmount.cli.common.options import json_option
+from fsmount.cli.common.output import emit, list_problems, listing, size, warn
+from fsmount.cli.common.progress import meter
+from fsmount.cli.common.stores import start_log
 from fsmount.store.transfer.estimating import Estimate, estimate
 
 _LIMIT_S = 45.0
 
 
 _HELP = """\
-Say what a folder would take in a store, and how long an import would run.
+Estimate the size of a folder in a store, and the time that its import takes.
 
-Stretches of consecutive pictures from all over the folder are encoded as an import would do it,
-in memory; small folders are encoded whole. Nothing is written to the folder or to any store.
+Encodes runs of consecutive pictures from all parts of the folder as an import does, in memory.
+Encodes a small folder whole. Writes nothing to the folder or to a store.
 
 \b
 Example:
@@ -29,25 +31,26 @@ Example:
 @click.command("estimate", help=_HELP)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
-    "--seconds", type=float, default=_LIMIT_S, help="How long to sample, about. Default 45."
+    "--seconds", type=float, default=_LIMIT_S, help="Time for sampling, about. Default 45."
 )
 @json_option
 def estimate_(folder: Path, seconds: float, as_json: bool) -> None:
-    """``fsmount estimate``."""
+    """Run ``fsmount estimate``."""
     start_log()
     with meter("sampling", 0, 0) as progress:
         found = trio.run(estimate, folder, seconds, progress)
     emit(_data(found), _text(found), as_json)
     if not as_json:
         if found.raw:
-            warn("kept as they are among those looked at:")
+            warn("sampled pictures that would be stored as they are:")
             listing([f"{count} x {why}" for why, count in found.raw.most_common()])
         if found.lost or found.problems:
-            warn("cannot be taken:")
-            problems(found.problems + found.lost)
+            warn("cannot be imported:")
+            list_problems(found.problems + found.lost)
 
 
 def _data(found: Estimate) -> dict[str, object]:
+    """Return the estimate for JSON."""
     return {
         "files": found.files,
         "bytes": found.bytes,
@@ -68,24 +71,26 @@ def _data(found: Estimate) -> dict[str, object]:
 
 
 def _text(found: Estimate) -> str:
+    """Return the estimate in words."""
     recreated = found.sampled - sum(found.raw.values())
     ratio = found.bytes / found.stored_bytes if found.stored_bytes else 0
     jpegs = f"{found.jpegs} JPEGs would take about {found.jpeg_share:.0%} of their size"
     return "\n".join(
         (
             f"{found.files} files, {size(found.bytes)}; {found.sampled} of {found.pictures}"
-            " pictures looked at",
+            " pictures sampled",
             f"in a store: about {size(found.stored_bytes)} (between {size(found.low)} and"
             f" {size(found.high)}), {ratio:.1f} times smaller",
-            f"every file would come back as it is; {recreated} of {found.sampled} pictures are"
-            " coded as pictures, the others kept as files",
+            f"every file would come back unchanged; {recreated} of {found.sampled} sampled pictures"
+            " would be encoded, the others stored as they are",
             *([jpegs] if found.jpegs else []),
-            f"an import would run about {_duration(found.seconds)} on this machine",
+            f"an import would take about {_duration(found.seconds)} on this machine",
         )
     )
 
 
 def _duration(seconds: float) -> str:
+    """Return a duration in words."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,4 +1,4 @@
-"""fsmount export"""
+"""The command ``fsmount export``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import cache_option, check_apart, split_store, with_store
-from fsmount.cli.output import SOME_SKIPPED, emit, json_option, meter, problems, size, warn
+from fsmount.cli.common.options import cache_option, json_option, split_store
+from fsmount.cli.common.output import SOME_SKIPPED, emit, list_problems, size, warn
+from fsmount.cli.common.progress import meter
+from fsmount.cli.common.stores import check_apart, with_store
 from fsmount.errors import UsageError
 from fsmount.store.store import Store
 from fsmount.store.transfer.exporting import Exporter, below
@@ -17,13 +19,13 @@ from fsmount.work.workers import Workers
 _HELP = """\
 Write the files of a store, or some of its paths, to a folder. Works beside a mount.
 
-Names, times, permissions and attributes are kept (owners too where you are root). Nothing is
-overwritten without --force; files of the same size and time are skipped.
+Keeps names, times, permissions and attributes, and owners if you are root. Overwrites nothing
+without --force. Skips files of the same size and time.
 
 With --legacy a picture that differs little from the one before it in time is written as
-`<same stem>.jxl`, their difference (the form of "Losslessly Compressing 25000 Images"). Its
-pixels come back from that, but not the bytes of its PNG. A picture stays a PNG where the times
-in the names would leave open what it is the difference to.
+`<same stem>.jxl`, their difference (the form of "Losslessly Compressing 25000 Images"). This
+keeps its pixels, but not the bytes of its PNG. A picture stays a PNG if the times in the names
+do not tell which picture comes before it.
 
 \b
 Examples:
@@ -34,7 +36,7 @@ Examples:
 
 @click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE DEST [PATH]...")
-@click.option("--force", is_flag=True, help="Replace files that are there and differ.")
+@click.option("--force", is_flag=True, help="Replace existing files that differ.")
 @click.option(
     "--legacy",
     is_flag=True,
@@ -49,14 +51,13 @@ def export(
     cache_size: int,
     as_json: bool,
 ) -> int:
-    """``fsmount export``."""
-
+    """Run ``fsmount export``."""
     store, (folder, *paths) = split_store(arguments, 0)
     dest = Path(folder)
     check_apart(dest, store)
     if legacy and dest.is_dir() and any(dest.iterdir()):
-        # What is there already might stand between a difference and its picture.
-        raise UsageError(f"{dest} is not empty; --legacy needs an empty folder, or a new one")
+        # An existing file might come between a difference and its picture.
+        raise UsageError(f"{dest} is not empty; --legacy needs an empty folder or a new one")
 
     async def work(opened: Store) -> int:
         wanted = [os.fsencode(path).strip(b"/") for path in paths] or [b""]
@@ -79,13 +80,13 @@ def export(
                 "problems": summary.problems,
             },
             f"{summary.files} files exported ({size(summary.bytes)}),"
-            f" {summary.skipped} were there already",
+            f" {summary.skipped} existed already",
             as_json,
         )
         if summary.problems:
             if not as_json:
                 warn(f"{len(summary.problems)} problems:")
-                problems(summary.problems)
+                list_problems(summary.problems)
             return SOME_SKIPPED
         return 0
 

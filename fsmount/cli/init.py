@@ -1,4 +1,4 @@
-"""fsmount init"""
+"""The command ``fsmount init``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import store_argument
-from fsmount.cli.output import emit, json_option, printable
+from fsmount.cli.common.options import json_option, store_argument
+from fsmount.cli.common.output import emit, printable
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 
@@ -24,7 +24,7 @@ Example:
 @store_argument
 @json_option
 def init(store: Path, as_json: bool) -> None:
-    """``fsmount init``."""
+    """Run ``fsmount init``."""
     config.make(store, Disk())
     made = config.read(store)
     name = printable(store)

@@ -1,4 +1,4 @@
-"""fsmount ls"""
+"""The command ``fsmount ls``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common import reading, split_store
-from fsmount.cli.output import emit, printable
+from fsmount.cli.common.options import split_store
+from fsmount.cli.common.output import emit, printable
+from fsmount.cli.common.stores import open_index
 from fsmount.errors import FsmountError, UsageError
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
 from fsmount.store.transfer.tree import find
 
 _HELP = """\
-List a folder of a store: size, bytes stored for it, kind, depth, time, name.
+List a folder of a store: size, stored bytes, kind, depth, time, name.
 
-Bytes stored count what the file has to itself; deltas share the rest with other files. Works
+Stored bytes count only the file's own entry; a delta shares the rest with other files. Works
 beside a mount.
 
 \b
@@ -34,12 +35,12 @@ Examples:
 @click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def ls(arguments: tuple[str, ...], as_json: bool) -> None:
-    """``fsmount ls``."""
+    """Run ``fsmount ls``."""
     store, paths = split_store(arguments, 0, fewest=0)
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
     path = paths[0] if paths else ""
-    with reading(store) as opened:
+    with open_index(store) as opened:
         wanted = os.fsencode(path).strip(b"/")
         top = find(opened, wanted)
         if top is None:
@@ -53,6 +54,7 @@ def ls(arguments: tuple[str, ...], as_json: bool) -> None:
 
 
 def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:
+    """Return the attributes of a file for JSON."""
     row: dict[str, Any] = {
         "name": os.fsdecode(name),
         "size": inode.size,
@@ -63,7 +65,7 @@ def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:
         try:
             row |= {"kind": "staged", "stored_bytes": store.staging.size(inode.staged)}
         except FileNotFoundError:
-            # Encoded by a mount beside us since the row was read, or lost.
+            # A mount beside us encoded it after the row was read, or the file is lost.
             now = store.index.inode(inode.ino)
             if now.staged != inode.staged:
                 return _row(store, name, now)
@@ -76,12 +78,14 @@ def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:
 
 
 def _kind(mode: int) -> str:
+    """Return the kind of an inode that has no bytes."""
     if stat.S_ISDIR(mode):
         return "folder"
     return "link" if stat.S_ISLNK(mode) else "special"
 
 
 def _line(row: dict[str, Any]) -> str:
+    """Return the attributes of a file as a line."""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["mtime_ns"] // 10**9))
     stored = row.get("stored_bytes", "")
     depth = row.get("depth", "")

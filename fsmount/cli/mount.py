@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from fsmount.album.tree import AlbumTree, source_of
-from fsmount.cli.common import cache_option, force_lock_option, split_store
+from fsmount.cli.common.options import cache_option, force_lock_option, split_store
 from fsmount.errors import UsageError
-from fsmount.legacy.archive import LegacyTree
 from fsmount.legacy.runs import is_legacy
+from fsmount.legacy.tree import LegacyTree
 from fsmount.mount.options import parse_options
 from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
 from fsmount.store.config import is_store

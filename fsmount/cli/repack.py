@@ -1,4 +1,4 @@
-"""fsmount repack"""
+"""The command ``fsmount repack``."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import cache_option, force_lock_option, store_argument, with_store
-from fsmount.cli.output import emit, json_option, meter, problems, size, warn
+from fsmount.cli.common.options import cache_option, force_lock_option, json_option, store_argument
+from fsmount.cli.common.output import emit, list_problems, size, warn
+from fsmount.cli.common.progress import meter
+from fsmount.cli.common.stores import with_store
 from fsmount.errors import Damaged, DiskFull
 from fsmount.store.store import Store
 from fsmount.store.transfer.tree import NO_SPACE
 
 _HELP = """\
-Make a store smaller: drop what deleted files left, code pictures again with more effort.
+Make a store smaller: drop the entries of deleted files, encode pictures again with more effort.
 
-Takes up to seconds a picture, uses all cores, and may be stopped at any time: what is done
-stays done, and the next run goes on. Every file is rebuilt from its new form and compared
-before the old one goes. Needs free space for a pack or two (64 MiB each), which it takes from
-deleted files first where the disk is full, and a store that is not mounted for writing.
+Takes up to seconds a picture and uses all cores. It may be stopped at any time; the next run
+continues. Every file is rebuilt from its new form and compared before the old form is deleted.
+Needs free space for a pack or two (64 MiB each); on a full disk it first reclaims the space of
+deleted files. The store must not be mounted for writing.
 
 \b
 Example:
@@ -33,7 +35,7 @@ Example:
 @cache_option
 @json_option
 def repack(store: Path, force_lock: bool, cache_size: int, as_json: bool) -> int:
-    """``fsmount repack``."""
+    """Run ``fsmount repack``."""
 
     async def work(opened: Store) -> int:
         before = opened.stats()["stored_bytes"]
@@ -60,12 +62,12 @@ def repack(store: Path, force_lock: bool, cache_size: int, as_json: bool) -> int
                 "problems": left,
             },
             f"{size(before)} before, {size(after)} now: {summary.smaller} of {summary.moved}"
-            f" objects made smaller, {summary.dropped} dropped that nothing showed",
+            f" objects made smaller, {summary.dropped} unreferenced objects dropped",
             as_json,
         )
         if left and not as_json:
-            warn(f"{len(left)} could not be proved and stay as they were; see fsmount check --full")
-            problems(left)
+            warn(f"{len(left)} could not be verified and are unchanged; see fsmount check --full")
+            list_problems(left)
         return Damaged.exit_code if left else 0
 
     return with_store(store, work, read_only=False, cache_bytes=cache_size, force_lock=force_lock)

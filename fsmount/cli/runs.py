@@ -1,4 +1,4 @@
-"""fsmount runs"""
+"""The command ``fsmount runs``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import os
 
 import click
 
-from fsmount.cli.common import reading, split_store
-from fsmount.cli.output import emit, json_option, printable, size
+from fsmount.cli.common.options import json_option, split_store
+from fsmount.cli.common.output import emit, printable, size
+from fsmount.cli.common.stores import open_index
 from fsmount.errors import UsageError
 from fsmount.store.transfer.diff import Stretch, stretches
 
 _HELP = """\
-List when nothing happened on the screen and when something did.
+List the idle and busy times of a screen.
 
-An idle run is a stretch of pictures that added next to nothing to the store (a clock, a graph,
-a few letters); all others are busy times. Only the index is read, so this is quick. Works
-beside a mount.
+An idle run is a sequence of pictures that added next to nothing to the store (a clock, a graph,
+a few letters). All other pictures are busy. Reads only the index, so it is quick. Works beside
+a mount.
 
 \b
 Examples:
@@ -29,12 +30,12 @@ Examples:
 @click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @json_option
 def runs(arguments: tuple[str, ...], as_json: bool) -> None:
-    """``fsmount runs``."""
+    """Run ``fsmount runs``."""
     store, paths = split_store(arguments, 0, fewest=0)
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount runs STORE PATH")
     path = os.fsencode(paths[0]).strip(b"/") if paths else b""
-    with reading(store) as opened:
+    with open_index(store) as opened:
         found = list(stretches(opened, path))
     emit(
         {"runs": [_row(one) for one in found]},
@@ -44,6 +45,7 @@ def runs(arguments: tuple[str, ...], as_json: bool) -> None:
 
 
 def _row(one: Stretch) -> dict[str, object]:
+    """Return a run for JSON."""
     return {
         "kind": "idle" if one.idle else "busy",
         "pictures": one.pictures,
@@ -54,6 +56,7 @@ def _row(one: Stretch) -> dict[str, object]:
 
 
 def _line(one: Stretch) -> str:
+    """Return a run as a line."""
     kind = "idle" if one.idle else "busy"
     first, last = printable(one.first), printable(one.last.rpartition(b"/")[2])
     return f"{kind}  {one.pictures:>6}  {size(one.bytes):>9}  {first} … {last}"

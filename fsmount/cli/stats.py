@@ -1,4 +1,4 @@
-"""fsmount stats"""
+"""The command ``fsmount stats``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common import reading, store_argument
-from fsmount.cli.output import emit, json_option, size
+from fsmount.cli.common.options import json_option, store_argument
+from fsmount.cli.common.output import emit, size
+from fsmount.cli.common.stores import open_index
 
 _HELP = """\
-How many files a store holds, how large they are and how small it is. Works beside a mount.
+Show how many files a store holds, their size, and the size of the store. Works beside a mount.
 
 \b
 Example:
@@ -22,8 +23,8 @@ Example:
 @store_argument
 @json_option
 def stats(store: Path, as_json: bool) -> None:
-    """``fsmount stats``."""
-    with reading(store) as opened:
+    """Run ``fsmount stats``."""
+    with open_index(store) as opened:
         found = opened.stats()
     kinds = found["objects"]
     jpegs = f" {kinds['jpeg']} JPEGs as JPEG XL," if kinds["jpeg"] else ""

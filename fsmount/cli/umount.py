@@ -1,4 +1,4 @@
-"""fsmount umount"""
+"""The command ``fsmount umount``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.output import countdown, warn
+from fsmount.cli.common.output import warn
+from fsmount.cli.common.progress import countdown
 from fsmount.mount.unmount import unmount
 
 _HELP = """\
-Encode what is left, then unmount.
+Encode the files that wait for it, then unmount.
 
-Plain `umount DIR` is safe too: what is not encoded by then is kept as it was written, and is
-encoded when the store is mounted again.
+Plain `umount DIR` is safe too: the store keeps files that are not encoded yet as they were
+written, and encodes them when it is mounted again.
 
-A mount whose process has died is given free, also while programs are in it. Root can unmount
-what a user has mounted. Exit code 14: DIR is unmounted, but its files are still in use, since
-they are mounted elsewhere, too (a bind mount, another mount namespace); the message says where.
+A mount whose process has died is unmounted even while programs use it. Root can unmount what a
+user has mounted. Exit code 14: DIR is unmounted, but its filesystem is still mounted elsewhere
+(a bind mount, another mount namespace) or in use; the message tells where.
 
 \b
 Example:
@@ -27,8 +28,8 @@ Example:
 
 @click.command(help=_HELP)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--now", is_flag=True, help="Leave what is not encoded yet to the next mount.")
+@click.option("--now", is_flag=True, help="Leave files not encoded yet to the next mount.")
 def umount(folder: Path, now: bool) -> None:
-    """``fsmount umount``."""
+    """Run ``fsmount umount``."""
     with countdown("encoding") as left:
         unmount(folder, drain=not now, progress=left, tell=warn)

@@ -1,4 +1,4 @@
-"""fsmount verify"""
+"""The command ``fsmount verify``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 import trio
 
-from fsmount.cli.common import cache_option, split_store, with_store
-from fsmount.cli.output import emit, json_option, meter, problems, warn
+from fsmount.cli.common.options import cache_option, json_option, split_store
+from fsmount.cli.common.output import emit, list_problems, warn
+from fsmount.cli.common.progress import meter
+from fsmount.cli.common.stores import with_store
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.store.config import is_store
 from fsmount.store.store import Store
@@ -17,17 +19,17 @@ from fsmount.store.transfer.verifying import InFolder, InStore, Other, Verifier
 
 
 def _meant(other: Other, source: Path, target: bytes) -> bytes:
-    """The place to compare a source with: the root, if it went in with a slash at its end."""
+    """Return the path to compare a source with: the root if it went in with a final slash."""
     return b"" if source.is_dir() and other.mode(target) is None else target
 
 
 _HELP = """\
 Compare a folder with a store or a mount, names and bytes, in both directions.
 
-Every file is rebuilt from the store, or read through the mount, and compared byte for byte; of
-pictures that SOURCE keeps as differences the pixels are compared. SOURCE and SOURCE/ mean the
-same as for import, but a folder whose name is not there is compared with the root. Ends with a
-non-zero code and a list unless all is identical.
+Rebuilds every file from the store, or reads it through the mount, and compares it byte for byte.
+Of a picture that SOURCE keeps as a difference, the pixels are compared. SOURCE and SOURCE/ mean
+the same as for import, but a folder whose name is missing is compared with the root. Unless all
+is identical, prints a list and ends with a non-zero exit code.
 
 \b
 Example:
@@ -41,7 +43,7 @@ Example:
 @cache_option
 @json_option
 def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
-    """``fsmount verify``."""
+    """Run ``fsmount verify``."""
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
 
@@ -59,7 +61,7 @@ def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
         if found.problems:
             if not as_json:
                 warn(f"{len(found.problems)} differ:")
-                problems(found.problems)
+                list_problems(found.problems)
             return 1
         return 0
 

@@ -1,4 +1,4 @@
-"""Pictures as differences again, the way the blog's script leaves them. For worker processes."""
+"""Encode pictures as differences, as the blog's scripts do. For worker processes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,33 @@ import numpy as np
 
 from fsmount.codec.images import jxl
 from fsmount.errors import NotExact
-from fsmount.legacy.pictures import read_png, stands_alone
+from fsmount.legacy.decoding import is_whole_picture
+from fsmount.legacy.pictures import read_png
 
 
-def difference(before: str, path: str) -> bytes | None:
-    """The `.jxl` that stands for the picture at `path`, decoded and compared; None: it stays a PNG.
+def encode_difference(before: str, path: str) -> bytes | None:
+    """Encode the difference of two PNGs, decode it again and compare.
 
-    A picture stays if its shape is another one, or if 100,000 samples or more differ, or if its
-    difference would be taken for a picture. Pictures with a palette stay, too, and those of 16
-    bits, some of which libjxl 0.10.1 cannot encode at effort 1 without harm to the process.
+    A picture stays a PNG if its shape differs, if 100,000 or more samples differ, or if its
+    difference would be taken for a picture. Pictures with a palette stay too, and so do those of
+    16 bits: libjxl 0.10.1 crashes on some of these at effort 1.
+
+    Parameters
+    ----------
+    before : str
+        Path of the PNG before it.
+    path : str
+        Path of the PNG.
+
+    Returns
+    -------
+    bytes or None
+        The ``.jxl``, or None if the picture stays a PNG.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
     """
     try:
         first, second = read_png(Path(before)), read_png(Path(path))
@@ -26,8 +44,11 @@ def difference(before: str, path: str) -> bytes | None:
         return None
     if first.frame.shape != second.frame.shape or first.frame.dtype != second.frame.dtype:
         return None
-    own = second.frame - first.frame
-    if own.dtype != np.uint8 or stands_alone(first.frame, own) or not jxl.fits(own):
+    difference = second.frame - first.frame
+    if difference.dtype != np.uint8 or not jxl.fits(difference):
         return None
-    data = jxl.encode(own, 1)
-    return data if np.array_equal(first.frame + jxl.read(data), second.frame) else None
+    if is_whole_picture(first.frame, difference):
+        return None
+    data = jxl.encode(difference, 1)
+    same = np.array_equal(first.frame + jxl.read(data), second.frame)
+    return data if same else None

@@ -1,1 +1,1 @@
-"""Worker processes, caches, and frames in shared memory."""
+"""Worker processes, the cache of values made on demand, and frames in shared memory."""

@@ -1,6 +1,7 @@
-"""Single flight on top of a cache with a byte budget. Knows no domain type.
+"""A byte-budget cache with single flight: one task makes a value, the others wait for it.
 
-It belongs to one trio thread. There is no lock: state changes only between two awaits.
+It knows no domain type. It belongs to one trio thread and needs no lock: its state changes only
+between two awaits.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ V = TypeVar("V")
 
 
 class _Flight(Generic[V]):
-    """One piece of work in progress, and what came of it.
+    """One value in the making, and its outcome.
 
-    When `landed` is set, exactly one is true: `result` holds the value, `failure` the error, or
-    both are None because the task that worked was cancelled.
+    When ``landed`` is set, one of three holds: ``result`` has the value; ``failure`` has the error;
+    both are None, because the task that made the value was cancelled.
     """
 
     def __init__(self) -> None:
@@ -32,8 +33,13 @@ class _Flight(Generic[V]):
 class Cache(Generic[K, V]):
     """An :class:`Lru` whose values are made on demand, each by one task at a time.
 
-    Whoever asks for a key that another task is making waits for that work. A `make` may get other
-    keys, as long as keys do not wait for each other in a circle.
+    A task that asks for a key in the making waits for it. ``make`` may ask for other keys, as long
+    as keys do not wait for each other in a circle.
+
+    Parameters
+    ----------
+    budget : int
+        Memory for values, in bytes.
     """
 
     def __init__(self, budget: int) -> None:
@@ -41,11 +47,18 @@ class Cache(Generic[K, V]):
         self._flights: dict[K, _Flight[V]] = {}
 
     async def get(self, key: K, make: Callable[[], Awaitable[tuple[V, int]]]) -> V:
-        """The value of `key`: held, being made by another task, or made now by `make`.
+        """Return the value of a key: held, made by another task, or made now.
 
-        `make` returns value and size in bytes. Its Exception reaches every task that waits for
-        this flight, and nothing is kept. If its task is cancelled, one of those that wait starts
-        its own `make`. A value that is held comes back without a checkpoint.
+        A held value is returned without a checkpoint.
+
+        Parameters
+        ----------
+        key : hashable
+            The key.
+        make : callable
+            Returns the value and its size in bytes. If it raises an Exception, every task that
+            waits for this value gets it, and nothing is held. If its task is cancelled, one of the
+            waiting tasks calls its own ``make``.
         """
         while True:
             value = self.kept.get(key)
@@ -58,10 +71,11 @@ class Cache(Generic[K, V]):
             if flight.failure is not None:
                 raise flight.failure
             if flight.result is not None:
-                # Not looked up again: it may have been too large to be kept.
+                # A second look-up might miss: the value may be too large to be held.
                 return flight.result[0]
 
     async def _make(self, key: K, make: Callable[[], Awaitable[tuple[V, int]]]) -> V:
+        """Make a value for this task and for those that wait."""
         flight = self._flights[key] = _Flight()
         try:
             value, size = await make()
@@ -73,18 +87,20 @@ class Cache(Generic[K, V]):
             flight.failure = error
             raise
         finally:
-            # Another flight may be in its place since a discard.
+            # After a discard another flight may have its place.
             if self._flights.get(key) is flight:
                 del self._flights[key]
             flight.landed.set()
 
     def discard(self, key: K) -> None:
-        """Forget `key`; what is being made for it now still reaches its waiters, but is not kept
-        and not given to anyone who asks after this call."""
+        """Drop a key. A value in the making still reaches its waiters, but is not held.
+
+        A task that asks after this call gets a new value.
+        """
         self.kept.discard(key)
         self._flights.pop(key, None)
 
     def clear(self) -> None:
-        """:meth:`discard` every key."""
+        """Drop every key, as :meth:`discard` does."""
         self.kept.clear()
         self._flights.clear()

@@ -1,12 +1,13 @@
-"""Pictures between two jobs: looked at in one worker process, encoded in another.
+"""Pictures that one worker process decodes and another one encodes.
 
-A frame is the bulk of what would cross. It goes into anonymous memory (memfd_create(2)), which the
-other process opens through /proc and maps: nothing is copied twice, nothing passes through a third
-process, and nothing is left when both have ended.
+A frame is the bulk of a picture. The first process copies it into anonymous memory
+(memfd_create(2)), which the other process opens through /proc and maps. So the frame is not copied
+again, does not pass through a third process, and disappears when both processes have ended.
 
-The memory is sealed before anybody learns of it, and its name has the hash of the file, so that
-what is found under a number used again is not taken for it. Where it is gone, or cannot be had on
-this system, the file is taken apart once more. What crosses besides has a hash of its own.
+The memory is sealed before another process learns of it, and its name contains the hash of the
+file. So a descriptor number that is used again is not mistaken for it. If the memory is gone, or
+the system has no memfd, the file is decoded again. The other parts of a picture have a hash of
+their own.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ from fsmount.codec.png.png import Picture, Recipe, parse
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import NotExact
 
-# Pictures a process holds for others: the newest, by number and by bytes of their frames.
-_MOST = 8
-_MOST_BYTES = 256 << 20
+# Limits of the pictures that a process holds for others; the oldest ones are dropped.
+_MAX_PICTURES = 8
+_MAX_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Held:
-    """A picture in the memory of process `by`, behind its descriptor `fd` (-1: not to be had)."""
+class SharedPicture:
+    """A picture in the memory of process ``by``, under its descriptor ``fd`` (-1: not available).
+
+    It can be pickled. ``path`` and ``sha256`` are those of the file; ``shape`` is (height, width,
+    channels); ``proof`` is a hash of everything but the samples.
+    """
 
     path: str
     sha256: bytes
@@ -46,24 +51,35 @@ class Held:
     proof: bytes
 
     def get(self, memory: WorkerMemory | None = None) -> Picture:
-        """The picture; its frame cannot be written to. Raises NotExact and OSError.
+        """Return the picture; its frame is read-only.
 
-        `memory`: that of this process, which may hold it.
+        Parameters
+        ----------
+        memory : WorkerMemory, optional
+            The memory of this process, which may hold the picture.
+
+        Raises
+        ------
+        NotExact
+            If the file or this record has changed.
+        OSError
+            If the file cannot be read.
         """
         if self.proof != _digest(self.sha256, self.recipe, self.shape, self.dtype):
             raise NotExact("changed while it was encoded")
         if self.by == os.getpid() and memory is not None and self.sha256 in memory.held:
-            here: Holding = memory.held[self.sha256]
-            return here.picture
-        frame = self._mapped()
-        return self._again(memory) if frame is None else Picture(frame, self.recipe)
+            local: LocalPicture = memory.held[self.sha256]
+            return local.picture
+        frame = self._map()
+        return self._decode_again(memory) if frame is None else Picture(frame, self.recipe)
 
     @property
     def frame(self) -> Frame:
         """The picture's frame."""
         return self.get().frame
 
-    def _mapped(self) -> Frame | None:
+    def _map(self) -> Frame | None:
+        """Return the frame from the memory of the other process, or None if it is not there."""
         if self.fd < 0:
             return None
         try:
@@ -73,7 +89,8 @@ class Held:
         try:
             if os.readlink(f"/proc/self/fd/{fd}") != f"/memfd:{_name(self.sha256)} (deleted)":
                 return None
-            # Of two files of the same bytes the second may be on its way to where the first was.
+            # Another copy of the same file may still be being written under this descriptor.
+            # Unsealed means not ready.
             if fcntl.fcntl(fd, fcntl.F_GET_SEALS) != _seals():
                 return None
             flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
@@ -82,7 +99,8 @@ class Held:
             os.close(fd)
         return np.frombuffer(memory, self.dtype).reshape(self.shape)
 
-    def _again(self, memory: WorkerMemory | None) -> Picture:
+    def _decode_again(self, memory: WorkerMemory | None) -> Picture:
+        """Decode the file again."""
         data = Path(self.path).read_bytes()
         if hashlib.sha256(data).digest() != self.sha256:
             raise NotExact("changed while it was encoded")
@@ -91,8 +109,8 @@ class Held:
         return Picture(parse(data, hints, memory=memory).frame, self.recipe)
 
 
-class Holding:
-    """A picture and the memory its frame was copied to."""
+class LocalPicture:
+    """A picture, and the memory that holds a copy of its frame."""
 
     def __init__(self, sha256: bytes, picture: Picture) -> None:
         self.picture = picture
@@ -103,44 +121,60 @@ class Holding:
             os.close(self.fd)
 
 
-def hold(path: str, sha256: bytes, picture: Picture, memory: WorkerMemory) -> Held:
-    """Keep the picture of the file `path` for a while: any process may :meth:`Held.get` it."""
+def share(path: str, sha256: bytes, picture: Picture, memory: WorkerMemory) -> SharedPicture:
+    """Share the picture of a file, so that any process may :meth:`SharedPicture.get` it.
+
+    The oldest pictures are dropped beyond 8 pictures or 256 MiB.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    sha256 : bytes
+        Its hash.
+    picture : Picture
+        Its picture.
+    memory : WorkerMemory
+        The memory of this process, which holds the picture.
+    """
     held = memory.held
     held.pop(sha256, None)
-    while len(held) >= _MOST or _bytes(held) + picture.frame.nbytes > _MOST_BYTES:
+    while len(held) >= _MAX_PICTURES or _bytes(held) + picture.frame.nbytes > _MAX_BYTES:
         if not held:
             break
         held.popitem(last=False)
-    holding = held[sha256] = Holding(sha256, picture)
+    local = held[sha256] = LocalPicture(sha256, picture)
     height, width, channels = picture.frame.shape
     shape = (height, width, channels)
     dtype = picture.frame.dtype.name
     recipe = picture.recipe
     proof = _digest(sha256, recipe, shape, dtype)
-    return Held(path, sha256, recipe, shape, dtype, os.getpid(), holding.fd, proof)
+    return SharedPicture(path, sha256, recipe, shape, dtype, os.getpid(), local.fd, proof)
 
 
 def _digest(sha256: bytes, recipe: Recipe, shape: tuple[int, int, int], dtype: str) -> bytes:
-    """A hash of all of a picture but its samples."""
+    """Return a hash of everything but the samples."""
     parts = repr((sha256, recipe.header(), recipe.blobs(), shape, dtype))
     return hashlib.sha256(parts.encode()).digest()
 
 
-def _bytes(held: Mapping[bytes, Holding]) -> int:
-    return sum(holding.picture.frame.nbytes for holding in held.values())
+def _bytes(held: Mapping[bytes, LocalPicture]) -> int:
+    """Return the bytes of all frames held."""
+    return sum(local.picture.frame.nbytes for local in held.values())
 
 
 def _name(sha256: bytes) -> str:
+    """Return the name of the memory of a file."""
     return f"fsmount-{sha256.hex()}"
 
 
 def _seals() -> int:
-    """Nothing may change in the memory any more. (A function: not every system has the names.)"""
+    """Return the seals that forbid every change. A function, because not every system has them."""
     return fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def _memory(name: str, frame: Frame) -> int:
-    """A descriptor of sealed memory that holds a frame, -1 where there is none to be had."""
+    """Return a descriptor of sealed memory with a copy of a frame, or -1 if the system has none."""
     if not hasattr(os, "memfd_create"):
         return -1
     fd = -1

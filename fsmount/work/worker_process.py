@@ -1,10 +1,10 @@
-"""What runs inside a worker process, and the messages both sides speak. Imports no trio.
+"""The worker's side: its main loop, and the messages that both sides use. Imports no trio.
 
-A message is a number of parts (4 bytes), the size of each (8 bytes each; all little endian) and
-the parts: a pickle (protocol 5) and its out-of-band buffers. So arrays cross without being copied
+A message is a number of parts (4 bytes), the size of each part (8 bytes each, all little endian),
+and the parts: a pickle (protocol 5) and its out-of-band buffers (PEP 574). So arrays are not copied
 into the pickle, and arrive in memory of their own.
 
-A request is ``(function, args)``. An answer is :class:`Answer`.
+A request is ``(function, args)``. A reply is an :class:`Answer`.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from typing import Any
 
 from fsmount.errors import FsmountError
 
-# One thread a worker: there are as many workers as jobs that may run.
+# Libraries use one thread in a worker: there is one worker for each job that may run.
 ENVIRONMENT = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
-# Frames come and go: glibc keeps this much for the next one instead of asking the system for zeroed
-# pages anew each time, which took a twentieth of the time of an import.
+# glibc keeps this much freed memory for the next frame. Otherwise it requests zeroed pages from the
+# system each time, which took a twentieth of the time of an import.
 ENVIRONMENT |= dict.fromkeys(
     ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"), str(64 << 20)
 )
-# One heap for the threads that decode images, too, in huge pages: page faults were a sixth of the
-# time of the first picture that a worker renders.
+# All threads share one heap, in huge pages. Page faults were a sixth of the time of the first
+# picture that a worker renders.
 ENVIRONMENT |= {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
-# Signals that programs define for themselves, timers and the like: by default they kill whoever
-# does not know them. Not every system has all.
+# Signals with meanings of a program's own, of timers and the like. By default they kill a process.
+# Not every system has all of them.
 _NAMES = ("USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "XFSZ", "PIPE", "STKFLT")
 _REAL_TIME = range(getattr(signal, "SIGRTMIN", 0), getattr(signal, "SIGRTMAX", -1) + 1)
 IGNORED: tuple[int, ...] = (
     *(getattr(signal, f"SIG{name}") for name in _NAMES if hasattr(signal, f"SIG{name}")),
     *_REAL_TIME,
 )
-# What a worker leaves to its parent to decide.
+# Signals that a worker ignores: the parent decides.
 LEFT_TO_PARENT: tuple[int, ...] = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -63,7 +63,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a function returned, or what it raised and where."""
+    """The result of a function, or its error and where it was raised."""
 
     result: Any = None
     error: Exception | None = None
@@ -71,7 +71,10 @@ class Answer:
 
 
 def pack(message: object) -> list[memoryview]:
-    """The pieces to send for `message`, in order. Buffers are not copied: leave them unchanged."""
+    """Return the pieces to send for a message, in order.
+
+    Buffers are not copied: leave them unchanged until they are sent.
+    """
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
@@ -80,26 +83,36 @@ def pack(message: object) -> list[memoryview]:
 
 
 def sizes_layout(count: int) -> struct.Struct:
-    """How the sizes of `count` parts stand in a message."""
+    """Return the layout of the sizes of ``count`` parts."""
     return struct.Struct(f"<{count}Q")
 
 
 def unpack(parts: Sequence[bytearray]) -> Any:
-    """The message whose parts were received. Arrays in it are views of the parts."""
+    """Return the message of received parts. Arrays in it are views of the parts."""
     return pickle.loads(parts[0], buffers=parts[1:])
 
 
 def serve(
     fd: int, *, parent: int, memory_limit: int | None, nice: int, preload: Sequence[str]
 ) -> None:
-    """The life of a worker: answer requests on the socket `fd` until it ends.
+    """Answer requests on a socket until it ends: the whole life of a worker.
 
-    `parent` is the process to die with, `memory_limit` a bound on the address space in bytes,
-    `preload` names modules to import before the worker says it is ready.
+    Parameters
+    ----------
+    fd : int
+        The socket.
+    parent : int
+        The process to die with.
+    memory_limit : int or None
+        Limit of the address space, in bytes.
+    nice : int
+        Added to the priority value.
+    preload : sequence of str
+        Modules to import before the worker reports that it is ready.
     """
     for number in LEFT_TO_PARENT:
         signal.signal(number, signal.SIG_IGN)
-    # The parent held them back, so that none could come before.
+    # The parent blocked these signals while it started this process.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
     _die_with(parent)
     if sys.stderr is not None:  # closed
@@ -110,8 +123,8 @@ def serve(
         os.nice(nice)
     for name in preload:
         importlib.import_module(name)
-    # What was imported stays; jobs make hardly any cycles, and looking for them took a fiftieth of
-    # the time of an import.
+    # Imported objects stay, and jobs make few cycles. Searching for cycles took a fiftieth of the
+    # time of an import.
     gc.freeze()
     gc.set_threshold(50_000)
     with socket.socket(fileno=fd) as channel, contextlib.suppress(EOFError, ConnectionError):
@@ -121,19 +134,20 @@ def serve(
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, even in the middle of a job.
+    """Have the kernel kill this process when the parent dies, even in the middle of a job.
 
-    The end of the socket does the same between two jobs, on every system.
+    Between two jobs the end of the socket does the same, on every system.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # The parent may have died before the call; then there is nobody left to send the signal.
+    # If the parent died before the call, the signal never comes.
     if os.getppid() != parent:
         os._exit(1)
 
 
 def _limit_memory(limit: int) -> None:
+    """Limit the address space of this process, in bytes."""
     import resource  # not on every system
 
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -143,21 +157,22 @@ def _limit_memory(limit: int) -> None:
 
 
 def _answer(parts: Sequence[bytearray]) -> list[memoryview]:
-    """Do a request; the packed answer."""
+    """Run a request and return the packed answer."""
     try:
         function, args = unpack(parts)
         return pack(Answer(result=function(*args)))
     except MemoryError:
-        # Counts as a death: a fresh worker has its whole limit to try with.
+        # The job is tried again in a new worker, which has its whole limit free.
         os._exit(1)
     except Exception as error:
         return pack(_failure(error))
 
 
 def _failure(error: Exception) -> Answer:
+    """Return an error as an answer."""
     where = "".join(traceback.format_exception(error))
     try:
-        # What does not survive the way would be noticed only by the receiver.
+        # An error that cannot be unpickled would fail in the receiver only.
         pickle.loads(pickle.dumps(error))
     except Exception:
         error = FsmountError(f"{type(error).__name__}: {error}")
@@ -165,17 +180,20 @@ def _failure(error: Exception) -> Answer:
 
 
 def _send(channel: socket.socket, pieces: Sequence[memoryview]) -> None:
+    """Send all pieces."""
     for piece in pieces:
         channel.sendall(piece)
 
 
 def _receive(channel: socket.socket) -> list[bytearray]:
+    """Receive the parts of a message."""
     (count,) = COUNT.unpack(_exactly(channel, COUNT.size))
     layout = sizes_layout(count)
     return [_exactly(channel, size) for size in layout.unpack(_exactly(channel, layout.size))]
 
 
 def _exactly(channel: socket.socket, size: int) -> bytearray:
+    """Receive ``size`` bytes; raise EOFError if the socket ends."""
     data = bytearray(size)
     view = memoryview(data)
     while view:

@@ -1,28 +1,27 @@
-"""Worker processes: the one way CPU work leaves the trio thread.
+"""Worker processes: the only way that CPU work leaves the trio thread.
 
-A codec that holds the GIL, crashes, leaks or never ends costs a worker, not the mount.
+A codec that holds the GIL, crashes, leaks or hangs costs a worker, not the mount.
 
-**Processes.** A worker is a fresh interpreter (fork and exec), never a fork of this process, which
-has threads and FUSE descriptors. It runs ``python -c`` with this process's ``sys.path`` rather than
-:mod:`multiprocessing`, whose spawn method runs the parent's ``__main__`` again and keeps one more
-process, the resource tracker. So a function must stand in a module that can be imported, which
-``__main__`` is not.
+**Processes.** A worker is a new interpreter (fork and exec). It is never a fork of this process,
+which has threads and FUSE descriptors. It runs ``python -c`` with this process's ``sys.path``, not
+:mod:`multiprocessing`, whose spawn method runs the parent's ``__main__`` again and keeps a resource
+tracker process. Therefore a function must be in a module that can be imported; ``__main__`` cannot.
 
-**Death.** A worker dies with the parent (see :mod:`fsmount.work.worker_process`) and ignores
-signals that would end it (LEFT_TO_PARENT): the parent decides. One that dies or runs over its time
-is replaced, and the job tried once more. One whose caller is cancelled is killed, so that no answer
-can reach the wrong caller.
+**Death.** A worker dies with the parent (see :mod:`fsmount.work.worker_process`). It ignores
+signals that would end it (LEFT_TO_PARENT). A worker that dies or exceeds its time is replaced, and
+its job is tried once more. A worker whose caller is cancelled is killed, so that no answer reaches
+the wrong caller.
 
-**Places.** `count` jobs run at a time, first come, first served, urgent ones (a reader waits)
-before all others. One more place is for urgent jobs alone: however long the background jobs take,
-a reader starts at once. Its worker is started when it is first needed.
+**Slots.** ``count`` jobs run at a time, in the order of their calls; urgent jobs (a reader waits)
+come before all others. One more slot is for urgent jobs only: a reader starts at once, however long
+the background jobs take. The worker of that slot starts when it is first needed.
 
-**Which worker.** A job may ask for the worker that did another one, because that still has in its
-memory what need not cross then. It goes before other background jobs as soon as that worker is
-free; if that has died, any worker does it.
+**Which worker.** A job may ask for the worker of another job, because that one still has data in
+memory which then need not be sent. Such a job comes before other background jobs as soon as that
+worker is free. If that worker has died, any worker does the job.
 
-All state belongs to one trio thread, which must be one that lives as long as the process (see
-_launch), and changes only between two awaits.
+All state belongs to one trio thread, which must live as long as the process (see _launch), and
+changes only between two awaits.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 DEFAULT_MEMORY = 4 << 30  # bytes of address space
-_START_LIMIT = 60.0  # seconds until a new worker must say it is ready
-_END_LIMIT = 5.0  # seconds an idle worker gets to end by itself
+_START_LIMIT = 60.0  # seconds in which a new worker must report that it is ready
+_END_LIMIT = 5.0  # seconds in which an idle worker must end by itself
 
 
 class _LostError(Exception):
@@ -67,7 +66,7 @@ class _LostError(Exception):
 
 
 class _Worker:
-    """One process and this side's end of its socket."""
+    """One process, and this side's end of its socket."""
 
     def __init__(self, memory_limit: int | None, nice: int, preload: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
@@ -84,26 +83,28 @@ class _Worker:
         finally:
             theirs.close()
         self._channel = trio.socket.from_stdlib_socket(ours)
-        self.asked_for = False  # for its newest job
+        self.was_requested = False  # by its newest job
 
     def alive(self) -> bool:
+        """Return whether the process runs."""
         return self.process.poll() is None
 
     async def ask(self, request: Sequence[memoryview], limit: float) -> Answer:
-        """Send `request` and return the answer, both within `limit` seconds; raises _LostError."""
+        """Send a request and return the answer within ``limit`` seconds; raises _LostError."""
         with trio.move_on_after(limit):
             await self._send(request)
             return await self.receive()
         raise _LostError
 
     async def ready(self) -> None:
-        """Wait for the word that the process has started; raises _LostError."""
+        """Wait until the process reports that it has started; raises _LostError."""
         with trio.move_on_after(_START_LIMIT):
             await self.receive()
             return
         raise _LostError
 
     async def _send(self, pieces: Sequence[memoryview]) -> None:
+        """Send all pieces; raises _LostError."""
         try:
             for piece in pieces:
                 view = piece
@@ -113,6 +114,7 @@ class _Worker:
             raise _LostError from error
 
     async def receive(self) -> Answer:
+        """Receive an answer; raises _LostError."""
         (count,) = COUNT.unpack(await self._exactly(COUNT.size))
         layout = sizes_layout(count)
         sizes = layout.unpack(await self._exactly(layout.size))
@@ -121,6 +123,7 @@ class _Worker:
         return answer
 
     async def _exactly(self, size: int) -> bytearray:
+        """Receive ``size`` bytes; raises _LostError."""
         data = bytearray(size)
         view = memoryview(data)
         while view:
@@ -134,16 +137,17 @@ class _Worker:
         return data
 
     def hang_up(self) -> None:
-        """End the conversation: an idle worker ends by itself."""
+        """Close the socket: an idle worker then ends by itself."""
         self._channel.close()
 
     def kill(self) -> None:
+        """Kill the process."""
         self._channel.close()
         self.process.send_signal(signal.SIGKILL)
 
 
 class _Ticket:
-    """One caller in the queue for a place; granted together with the worker, if one is idle."""
+    """A caller that waits for a slot, which comes together with an idle worker if there is one."""
 
     def __init__(self, by: int | None) -> None:
         self.by = by
@@ -152,11 +156,25 @@ class _Ticket:
 
 
 class Workers:
-    """`count` worker processes, plus one for urgent jobs; an async context manager.
+    """``count`` worker processes, plus one for urgent jobs; an async context manager.
 
-    `time_limit` is in seconds a job, `memory_limit` in bytes of address space a worker (None: no
-    limit), `nice` is added to the priority value of the workers, `preload` names modules that a
-    worker imports before its first job.
+    Parameters
+    ----------
+    count : int
+        Number of background jobs at a time.
+    time_limit : float
+        Seconds for a job.
+    memory_limit : int or None
+        Bytes of address space of a worker; None means no limit.
+    nice : int
+        Added to the priority value of the workers.
+    preload : sequence of str
+        Modules that a worker imports before its first job.
+
+    Raises
+    ------
+    ValueError
+        If ``count`` is less than 1.
     """
 
     def __init__(
@@ -176,7 +194,7 @@ class Workers:
         self._open = False
         self._alive: list[_Worker] = []
         self._idle: list[_Worker] = []
-        self._killed: list[_Worker] = []  # not waited for yet
+        self._killed: list[_Worker] = []  # ended, but not waited for
         self._running = 0
         self._urgent: deque[_Ticket] = deque()
         self._background: deque[_Ticket] = deque()
@@ -209,16 +227,33 @@ class Workers:
         urgent: bool = False,
         by: int | None = None,
     ) -> T:
-        """`function(*args)`, computed in a worker: in the one with process id `by` while it lives.
+        """Return ``function(*args)``, computed in a worker.
 
-        `function` must be importable by name; arguments and result are pickled, contiguous arrays
-        without a copy, so leave them unchanged until this returns. An exception of the function is
-        raised here, with a note of where in the worker; one that cannot be pickled as FsmountError.
-        WorkerDied if the worker died, ran out of memory or over its time limit in two attempts.
+        Leave arrays unchanged until this returns: contiguous ones are sent without a copy. An error
+        of the function is raised here, with a note of its place in the worker; an error that cannot
+        be pickled becomes an FsmountError.
+
+        Parameters
+        ----------
+        function : callable
+            Importable by name.
+        *args : object
+            Pickled, as is the result.
+        urgent : bool
+            Whether a reader waits.
+        by : int, optional
+            Process id of the worker to prefer, while it lives.
+
+        Raises
+        ------
+        WorkerDied
+            If the worker died, ran out of memory or exceeded its time limit in two attempts.
+        RuntimeError
+            Outside the context manager.
         """
         if not self._open:
             raise RuntimeError("the workers are not running")
-        async with self._place(urgent, by) as ticket:
+        async with self._slot(urgent, by) as ticket:
             request = pack((function, args))
             name = getattr(function, "__qualname__", repr(function))
             answer = await self._ask(ticket, request, name)
@@ -228,9 +263,14 @@ class Workers:
         return cast(T, answer.result)
 
     async def warm(self, count: int | None = None) -> None:
-        """Start workers until `count` run, by default all but the one for urgent jobs.
+        """Start workers until ``count`` run, by default all but the one for urgent jobs.
 
-        Needs places as background jobs do. WorkerDied if the workers do not come up.
+        It waits for slots as background jobs do.
+
+        Raises
+        ------
+        WorkerDied
+            If the workers do not start.
         """
         wanted = self._count if count is None else min(count, self._count)
         async with trio.open_nursery() as nursery:
@@ -240,27 +280,29 @@ class Workers:
             raise WorkerDied("its start")
 
     def pids(self) -> list[int]:
-        """The process ids of all workers that run now."""
+        """Return the process ids of all workers that run now."""
         return [worker.process.pid for worker in self._alive]
 
     async def _warm_one(self, wanted: int) -> None:
-        async with self._place(urgent=False, by=None):
+        """Start one worker, unless enough run."""
+        async with self._slot(urgent=False, by=None):
             if len(self._alive) < wanted:
                 with suppress(_LostError):
                     self._idle.append(await self._start())
 
     async def _ask(self, ticket: _Ticket, request: Sequence[memoryview], name: str) -> Answer:
+        """Run a job in the ticket's worker or a new one; try twice."""
         worker, ticket.worker = ticket.worker, None
         for _ in range(2):
             try:
                 worker = worker or await self._start()
                 answer = await worker.ask(request, self._time_limit)
             except BaseException as error:
-                # Also when cancelled: whatever this worker says later is nobody's answer.
+                # Also if cancelled: a later answer of this worker would belong to no caller.
                 if worker is not None:
                     self._kill(worker)
                     worker = None
-                    self._admit()  # who asked for it need not wait any more
+                    self._admit()  # Jobs that asked for this worker need not wait any more.
                 if not isinstance(error, _LostError):
                     raise
             else:
@@ -269,27 +311,24 @@ class Workers:
         raise WorkerDied(name)
 
     def _take_idle(self, by: int | None) -> _Worker | None:
-        """An idle worker if there is one: `by`, or else one that nobody asked for, used last.
-
-        Those that died meanwhile are forgotten.
-        """
-        self._idle.sort(key=lambda worker: (worker.process.pid == by, not worker.asked_for))
+        """Return an idle worker, or None: ``by``, or else the last one that no job asked for."""
+        self._idle.sort(key=lambda worker: (worker.process.pid == by, not worker.was_requested))
         while self._idle:
             worker = self._idle.pop()
             if worker.alive():
-                worker.asked_for = by is not None
+                worker.was_requested = by is not None
                 return worker
             self._kill(worker)
         return None
 
     async def _start(self) -> _Worker:
-        """A new worker, ready; raises _LostError."""
+        """Start a worker and return it when it is ready; raises _LostError."""
         self._killed = [worker for worker in self._killed if worker.alive()]
         if not self._open:
             raise RuntimeError("the workers have ended")
         try:
             worker = _Worker(*self._settings)
-        except OSError as error:  # no more processes, descriptors or memory
+        except OSError as error:  # The system has no processes, descriptors or memory left.
             raise _LostError from error
         self._alive.append(worker)
         try:
@@ -300,14 +339,15 @@ class Workers:
         return worker
 
     def _kill(self, worker: _Worker) -> None:
+        """Kill a worker and forget it."""
         worker.kill()
-        if worker in self._alive:  # not if the context has ended meanwhile
+        if worker in self._alive:  # False if the context has ended meanwhile.
             self._alive.remove(worker)
             self._killed.append(worker)
 
     @asynccontextmanager
-    async def _place(self, urgent: bool, by: int | None) -> AsyncIterator[_Ticket]:
-        """Wait for a place to run in, and hold it."""
+    async def _slot(self, urgent: bool, by: int | None) -> AsyncIterator[_Ticket]:
+        """Wait for a slot, and hold it."""
         queue = self._urgent if urgent else self._background
         ticket = _Ticket(by)
         if by is None:
@@ -321,14 +361,14 @@ class Workers:
         finally:
             if ticket.granted.is_set():
                 self._running -= 1
-                if ticket.worker is not None:  # not made use of
+                if ticket.worker is not None:  # It was not used.
                     self._idle.append(ticket.worker)
                 self._admit()
             else:
                 queue.remove(ticket)
 
     def _admit(self) -> None:
-        """Give free places to those who wait: the last one only to an urgent job."""
+        """Give free slots to waiting jobs; the last slot only to an urgent one."""
         while self._running <= self._count:
             if self._urgent:
                 ticket = self._urgent.popleft()
@@ -342,30 +382,33 @@ class Workers:
             ticket.granted.set()
 
     def _first(self) -> _Ticket | None:
-        """The first background job that waits for no busy worker."""
+        """Return the first background job that does not wait for a busy worker."""
         idle = {worker.process.pid for worker in self._idle}
         busy = {worker.process.pid for worker in self._alive} - idle
         return next((ticket for ticket in self._background if ticket.by not in busy), None)
 
 
 def _launch(code: str, fd: int) -> subprocess.Popen[bytes]:
-    """A Python that runs `code` and inherits `fd` and all folders that are open.
+    """Start a Python that runs ``code`` and inherits ``fd`` and all open folders.
 
-    OSError if there is no room for a process.
+    Call it in the main trio thread only: the kernel sends the child its death signal when the
+    thread that started it ends.
 
-    Not to be called in a helper thread: the kernel sends the child its death signal when the thread
-    that started it ends.
+    Raises
+    ------
+    OSError
+        If the system has no room for a process.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.DEVNULL,
-            # Nothing a library prints may get between what this process writes.
+            # Output of libraries must not mix with the output of this process.
             stdout=subprocess.DEVNULL,
-            # Jobs get paths that lead through the descriptors of folders.
+            # Jobs get paths that lead through the descriptors of open folders.
             pass_fds=[fd, *open_numbers()],
-            # What is sent to the parent's process group is meant for the parent.
+            # Signals to the parent's process group are meant for the parent alone.
             start_new_session=True,
             env={**os.environ, **ENVIRONMENT, "PYTHONPATH": _import_path()},
         )
@@ -374,9 +417,9 @@ def _launch(code: str, fd: int) -> subprocess.Popen[bytes]:
 
 
 def _import_path() -> str:
-    """``sys.path`` for a worker: it must find the modules this process found, and no others.
+    """Return ``sys.path`` for a worker, which must find the same modules as this process.
 
-    The current folder, which an empty entry means, may be another one by the time it looks.
+    An empty entry means the current folder, which may change, so it is replaced by its path.
     """
     home = str(Path(fsmount.__file__).resolve().parent.parent)
     entries = [entry or str(Path.cwd()) for entry in sys.path]
@@ -384,7 +427,7 @@ def _import_path() -> str:
 
 
 def _wait_for(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait until all have ended, at most a few seconds; kill those that have not."""
+    """Wait until all processes have ended; kill those that do not end within seconds."""
     for process in processes:
         try:
             process.wait(_END_LIMIT)

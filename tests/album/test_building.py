@@ -50,7 +50,7 @@ async def test_photos_come_out_upright_with_their_tags(tmp_path: Path, codec: st
     suffix = ".mov" if codec == "prores" else ".mp4"
     assert {path.name for path in place.folder.iterdir()} == {f"Italy{suffix}", "Italy.xml"}
     found = await extract(place, tmp_path / "dest")
-    assert (found.files, found.problems, found.other_bytes) == (2, [], [])
+    assert (found.files, found.problems, found.not_identical) == (2, [], [])
     for entry in summary.photos:
         name = os.fsdecode(entry.shown)
         original, copy = source / name, tmp_path / "dest" / name
@@ -128,7 +128,7 @@ async def test_every_kind_of_file_is_shown_or_kept(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "dest" / "one.jpg").size == (1, 1)
     assert Image.open(tmp_path / "dest" / "panorama.jpg").size == (256, 26)
     found = await verify(place)
-    assert (found.files, found.problems, found.other_bytes) == (12 + heic, [], [])
+    assert (found.files, found.problems, found.not_identical) == (12 + heic, [], [])
 
 
 async def test_others_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ async def test_others_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
     assert [(other.name, other.kept) for other in summary.others] == [(b"notes.txt", False)]
     album = Album(place)
     assert [other.name for other in album.contents.others] == [b"notes.txt"]
-    assert album.others() == []
+    assert album.other_files() == []
     album.close()
 
 
@@ -237,11 +237,11 @@ async def test_the_size_holds_with_other_decoders_and_encoders(tmp_path: Path) -
                 plane = np.frombuffer(raw[at : at + size], np.uint8)
                 frame.append(plane.reshape((BOX, BOX) if number == 0 else chroma))
                 at += size
-            served, _ = jobs.finish(frame, album.wanted(entry), album.settings)
+            served, _ = jobs.jpeg_from_canvas(frame, album.request_for(entry), album.settings)
             assert len(served) == entry.served_bytes
             with Image.open(io.BytesIO(served)) as image:
                 theirs = np.asarray(image.convert("L"))
-            ours, same = jobs.serve(album.wanted(entry), album.settings)
+            ours, same = jobs.render_jpeg(album.request_for(entry), album.settings)
             assert same
             with Image.open(io.BytesIO(ours)) as image:
                 assert measure(np.asarray(image.convert("L")), theirs).ssim > 0.97
@@ -259,7 +259,7 @@ async def test_the_size_holds_with_a_library_that_needs_more_bytes(
         save(image, *args, **{**more, "subsampling": 0})
 
     monkeypatch.setattr(Image.Image, "save", coarse)
-    data, same = jobs.serve(album.wanted(entry), album.settings)
+    data, same = jobs.render_jpeg(album.request_for(entry), album.settings)
     album.close()
     assert not same
     assert len(data) == entry.served_bytes
@@ -282,7 +282,7 @@ async def test_append_keeps_every_packet_and_skips_what_is_there(tmp_path: Path)
     (late / "new.jpg").write_bytes(camera(78, orientation=8))
     (late / "new.txt").write_text("new")
     summary = await add(place, late)
-    assert (len(summary.photos), len(summary.others), summary.known) == (1, 1, 2)
+    assert (len(summary.photos), len(summary.others), summary.already_present) == (1, 1, 2)
     assert [Path(path).name for path, _ in summary.problems] == ["IMG_0.JPG"]
     assert packets(place)[:2] == before
     album = Album(place)
@@ -292,7 +292,7 @@ async def test_append_keeps_every_packet_and_skips_what_is_there(tmp_path: Path)
     album.close()
     old.close()
     assert (await verify(place)).files == 5
-    assert (await add(place, late)).known == 4
+    assert (await add(place, late)).already_present == 4
 
 
 async def test_append_to_a_damaged_video_changes_nothing(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsmount.album import building, canvas, jobs, video
+from fsmount.album import builder, canvas, jobs, video
 from fsmount.album.album import Album
-from fsmount.album.files import Place
+from fsmount.album.files import AlbumPaths
 from fsmount.album.quality import measure
 from tests.support.albums import BOX, create, packets, single, verify
 from tests.support.photos import burst, exif, folder, jpeg, scene
@@ -41,11 +41,13 @@ async def test_what_no_grade_brings_above_the_floor_is_said(tmp_path: Path) -> N
 async def test_the_recorded_quality_is_that_of_the_file(tmp_path: Path) -> None:
     place, (entry,) = await single(tmp_path)
     album = Album(place)
-    frames = video.Decoder(album.settings.kind, album.settings.extradata).all(packets(place))
+    frames = video.Decoder(album.settings.video_codec, album.settings.extradata).decode(
+        packets(place)
+    )
     album.close()
     with Image.open(tmp_path / "a" / "IMG_0.JPG") as image:
         wanted = image.resize((256, 192), Image.Resampling.BICUBIC).convert("YCbCr").split()[0]
-    found = measure(np.asarray(wanted), canvas.cut(frames[0], entry.rect)[0])
+    found = measure(np.asarray(wanted), canvas.crop(frames[0], entry.rect)[0])
     assert (found.ssim, found.psnr) == (entry.ssim, entry.psnr)
 
 
@@ -60,7 +62,7 @@ def shots(path: Path, pixels: list[Any]) -> Path:
     return path
 
 
-def video_bytes(place: Place) -> int:
+def video_bytes(place: AlbumPaths) -> int:
     return sum(map(len, packets(place)))
 
 
@@ -69,7 +71,7 @@ async def test_bursts_are_smaller_at_the_same_floor(tmp_path: Path) -> None:
     alone, _ = await create(source, tmp_path / "alone")
     together, summary = await create(source, tmp_path / "together", bursts=True)
     assert [entry.key for entry in summary.photos] == [0] * 8 + [8] * 4
-    assert all(entry.ssim >= building.FLOOR for entry in summary.photos)
+    assert all(entry.ssim >= builder.DEFAULT_FLOOR for entry in summary.photos)
     assert video_bytes(alone) > 1.5 * video_bytes(together)
     assert (await verify(together)).files == 12
 
@@ -82,11 +84,11 @@ async def test_unrelated_photos_are_never_larger_with_bursts(tmp_path: Path) -> 
     assert video_bytes(together) <= video_bytes(alone)
 
 
-def encoded(group: list[Path], **more: Any) -> list[jobs.Coded]:
+def encoded(group: list[Path], **more: Any) -> list[jobs.EncodedPhoto]:
     """A group as workers code it."""
     codec = video.CODECS["av1"]
     extradata = video.extradata_of(video.template(codec, BOX))
-    settings = jobs.Settings("av1", codec.grade, BOX, 90, building.FLOOR, extradata)
+    settings = jobs.CodecSettings("av1", codec.grade, BOX, 90, builder.DEFAULT_FLOOR, extradata)
     answers = jobs.encode([str(path) for path in group], dataclasses.replace(settings, **more))
     assert not any(isinstance(answer, str) for answer in answers)
     return [answer for answer in answers if not isinstance(answer, str)]
@@ -97,7 +99,7 @@ def test_a_group_that_is_larger_than_its_photos_is_not_kept(
 ) -> None:
     shots(tmp_path / "a", burst(7, 3, 400, 300))
     paths = sorted((tmp_path / "a").iterdir())
-    assert [one.starts for one in encoded(paths)] == [True, False, False]
+    assert [one.is_key for one in encoded(paths)] == [True, False, False]
     encode = video.encode
 
     def padded(codec: Any, canvases: Any, *more: Any) -> list[bytes]:
@@ -106,7 +108,7 @@ def test_a_group_that_is_larger_than_its_photos_is_not_kept(
         return found if len(canvases) == 1 else [one + b"\x7a\0" * 30_000 for one in found]
 
     monkeypatch.setattr(video, "encode", padded)
-    assert [one.starts for one in encoded(paths)] == [True, True, True]
+    assert [one.is_key for one in encoded(paths)] == [True, True, True]
 
 
 def test_a_group_with_a_photo_below_the_floor_is_not_kept(
@@ -114,17 +116,17 @@ def test_a_group_with_a_photo_below_the_floor_is_not_kept(
 ) -> None:
     shots(tmp_path / "a", burst(7, 3, 400, 300))
     paths = sorted((tmp_path / "a").iterdir())
-    graded = jobs._graded
+    graded = jobs._encode_group
 
     def spoilt(group: Any, settings: Any) -> Any:
         found = graded(group, settings)
         if len(group) > 1:
-            worse = dataclasses.replace(found[-1].quality, ssim=building.FLOOR - 0.001)
+            worse = dataclasses.replace(found[-1].quality, ssim=builder.DEFAULT_FLOOR - 0.001)
             found[-1] = dataclasses.replace(found[-1], quality=worse)
         return found
 
-    monkeypatch.setattr(jobs, "_graded", spoilt)
-    assert [one.starts for one in encoded(paths)] == [True, True, True]
+    monkeypatch.setattr(jobs, "_encode_group", spoilt)
+    assert [one.is_key for one in encoded(paths)] == [True, True, True]
 
 
 def test_unrelated_photos_told_to_be_a_group_are_never_larger(tmp_path: Path) -> None:
@@ -133,4 +135,4 @@ def test_unrelated_photos_told_to_be_a_group_are_never_larger(tmp_path: Path) ->
     paths = sorted((tmp_path / "a").iterdir())
     together, alone = encoded(paths), [one for path in paths for one in encoded([path])]
     assert sum(len(one.packet) for one in together) <= sum(len(one.packet) for one in alone)
-    assert min(one.quality.ssim for one in together) >= building.FLOOR
+    assert min(one.quality.ssim for one in together) >= builder.DEFAULT_FLOOR

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsmount.album.canvas import Planes, Rect, Samples, cut, paint, place
+from fsmount.album.canvas import Planes, Rect, Samples, centred_rect, crop, paint
 
 BOX = 64
 
@@ -25,7 +25,7 @@ def as_bytes(canvas: list[Samples]) -> list[np.ndarray[tuple[int, ...], np.dtype
 
 @given(st.integers(1, 20_000), st.integers(1, 20_000))
 def test_a_photo_fits_and_is_never_enlarged(width: int, height: int) -> None:
-    rect = place(width, height, BOX)
+    rect = centred_rect(width, height, BOX)
     assert rect.x % 2 == rect.y % 2 == 0
     assert 1 <= rect.width <= min(BOX, width)
     assert 1 <= rect.height <= min(BOX, height)
@@ -47,16 +47,16 @@ def test_a_photo_fits_and_is_never_enlarged(width: int, height: int) -> None:
     ],
 )
 def test_places(size: tuple[int, int], rect: Rect) -> None:
-    assert place(*size, BOX) == rect
+    assert centred_rect(*size, BOX) == rect
 
 
 @pytest.mark.parametrize("halve_height", [True, False])
 @pytest.mark.parametrize("size", [(30, 20), (31, 21), (1, 1), (64, 63)])
 def test_luma_comes_back_and_chroma_is_the_mean(size: tuple[int, int], halve_height: bool) -> None:
-    rect = place(*size, BOX)
+    rect = centred_rect(*size, BOX)
     given_planes = planes(rect)
     canvas = paint(given_planes, rect, BOX, halve_height=halve_height)
-    y, cb, _ = cut(as_bytes(canvas), rect)
+    y, cb, _ = crop(as_bytes(canvas), rect)
     assert np.array_equal(y, given_planes[0])
     assert cb.shape == y.shape
     down = 2 if halve_height else 1
@@ -65,7 +65,7 @@ def test_luma_comes_back_and_chroma_is_the_mean(size: tuple[int, int], halve_hei
 
 
 def test_around_the_photo_it_is_black() -> None:
-    rect = place(30, 20, BOX)
+    rect = centred_rect(30, 20, BOX)
     y, cb, _ = paint(planes(rect), rect, BOX, halve_height=True)
     outside = np.ones((BOX, BOX), bool)
     outside[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = False
@@ -74,7 +74,7 @@ def test_around_the_photo_it_is_black() -> None:
 
 
 def test_an_odd_edge_is_repeated_once() -> None:
-    rect = place(31, 21, BOX)
+    rect = centred_rect(31, 21, BOX)
     y, _, _ = paint(planes(rect), rect, BOX, halve_height=True)
     right, below = rect.x + rect.width, rect.y + rect.height
     assert np.array_equal(y[rect.y : below, right], y[rect.y : below, right - 1])

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from fsmount.album import document
 from fsmount.album.canvas import Rect
-from fsmount.album.document import Contents, Entry, Header, Other
+from fsmount.album.document import AlbumContents, AlbumHeader, OtherFile, PhotoRecord
 from fsmount.album.tags import ExifTool, is_well_formed
 from fsmount.errors import AlbumUnsupported, Damaged, NoAlbum
 from tests.support.photos import camera
 
-HEADER = Header(
+HEADER = AlbumHeader(
     video=b"a b.mp4",
     video_bytes=1234,
     video_sha256="ab" * 32,
@@ -37,7 +37,7 @@ HEADER = Header(
     made_by="fsmount <&>",
 )
 HEAD = b"\xff\xd8\xff\xe1\0\x04ab"
-ENTRY = Entry(
+ENTRY = PhotoRecord(
     name=b"IMG_1.HEIC",
     shown=b"IMG_1.HEIC.jpg",
     frame=0,
@@ -60,12 +60,14 @@ ENTRY = Entry(
     head_bytes=len(HEAD),
     left_out_bytes=0,
 )
-OTHER = Other(b"IMG_1.MOV", 77, 5, 0o100600, "23" * 32, True, "no photo")
+OTHER = OtherFile(b"IMG_1.MOV", 77, 5, 0o100600, "23" * 32, True, "no photo")
 PLAIN = b"<rdf:Description rdf:about='x'>\n</rdf:Description>"
 
 
-def write(path: Path, photos: list[Entry], others: list[Other], header: Header = HEADER) -> Path:
-    described = [document.described(PLAIN, entry, HEAD) for entry in photos]
+def write(
+    path: Path, photos: list[PhotoRecord], others: list[OtherFile], header: AlbumHeader = HEADER
+) -> Path:
+    described = [document.photo_element(PLAIN, entry, HEAD) for entry in photos]
     parts = [document.start_of(header), *described, *document.end_of(others)]
     path.write_bytes(b"".join(parts))
     return path
@@ -82,11 +84,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert contents.photos == [ENTRY, second]
     assert contents.others == [OTHER, left_out]
     with path.open("rb") as file:
-        for entry, span in zip(contents.photos, contents.heads, strict=True):
+        for entry, span in zip(contents.photos, contents.head_spans, strict=True):
             assert document.head_at(file.fileno(), span, entry) == HEAD
     data = path.read_bytes()
-    for (start, end), entry in zip(contents.spans, contents.photos, strict=True):
-        assert data[start:end] == document.described(PLAIN, entry, HEAD).rstrip()
+    for (start, end), entry in zip(contents.description_spans, contents.photos, strict=True):
+        assert data[start:end] == document.photo_element(PLAIN, entry, HEAD).rstrip()
 
 
 @given(
@@ -133,9 +135,9 @@ def test_damage_is_said_and_never_read_over(tmp_path: Path) -> None:
 def test_a_damaged_head_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.xml", [ENTRY], [])
     path.write_bytes(path.read_bytes().replace(b"<fsm:Head>H4sI", b"<fsm:Head>H5sI"))
-    contents: Contents = document.read(path)
+    contents: AlbumContents = document.read(path)
     with path.open("rb") as file, pytest.raises(Damaged):
-        document.head_at(file.fileno(), contents.heads[0], ENTRY)
+        document.head_at(file.fileno(), contents.head_spans[0], ENTRY)
 
 
 def test_other_xml_and_other_formats(tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_exiftools_words_stay_readable_by_exiftool(tmp_path: Path) -> None:
         missing = tool.describe(tmp_path / "none.jpg")
     assert missing == b"<rdf:Description rdf:about='none.jpg'>\n</rdf:Description>"
     assert all(b"<IFD0:Model>Canon EOS Test<" in one for one in described)
-    parts = [document.described(one, ENTRY, HEAD) for one in described]
+    parts = [document.photo_element(one, ENTRY, HEAD) for one in described]
     album = tmp_path / "a.xml"
     album.write_bytes(b"".join([document.start_of(HEADER), *parts, *document.end_of([])]))
     ElementTree.parse(album)

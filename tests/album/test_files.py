@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from fsmount.album import document, files
-from fsmount.album.document import Contents
-from fsmount.album.files import Place
+from fsmount.album.document import AlbumContents
+from fsmount.album.files import AlbumPaths
 from fsmount.errors import AlbumLocked
 from tests.album.test_document import HEADER, OTHER
 
 
-def state(video: bytes, other: bytes, suffix: str = ".mp4") -> Contents:
+def state(video: bytes, other: bytes, suffix: str = ".mp4") -> AlbumContents:
     """An album whose "video" is a few bytes."""
-    return Contents(
+    return AlbumContents(
         dataclasses.replace(
             HEADER,
             video=f"a{suffix}".encode(),
@@ -32,10 +32,10 @@ def state(video: bytes, other: bytes, suffix: str = ".mp4") -> Contents:
     )
 
 
-def make(place: Place, video: bytes, other: bytes, suffix: str = ".mp4") -> None:
+def make(place: AlbumPaths, video: bytes, other: bytes, suffix: str = ".mp4") -> None:
     """Build and commit such an album."""
-    with files.working(place) as work:
-        before = files.current(place)
+    with files.work_folder(place) as work:
+        before = files.read_current(place)
         contents = state(video, other, suffix)
         (work / f"a{suffix}").write_bytes(video)
         (work / "a.files").mkdir()
@@ -45,14 +45,14 @@ def make(place: Place, video: bytes, other: bytes, suffix: str = ".mp4") -> None
         files.commit(place, contents, before)
 
 
-def shown(place: Place) -> tuple[bytes, bytes] | None:
+def shown(place: AlbumPaths) -> tuple[bytes, bytes] | None:
     """What a reader finds: the video and the file; None if there is no album."""
     if not place.xml.exists():
         return None
     contents = document.read(place.xml)
     (other,) = contents.others
-    video = files.video_of(place, contents).read_bytes()
-    return video, files.other_of(place, contents, other).read_bytes()
+    video = files.video_path(place, contents).read_bytes()
+    return video, files.other_path(place, contents, other).read_bytes()
 
 
 class _Died(BaseException):
@@ -93,7 +93,7 @@ def test_death_at_any_call(tmp_path: Path, suffix: str) -> None:
     number, states = 0, set()
     while True:
         number += 1
-        place = Place(tmp_path / str(number), "a")
+        place = AlbumPaths(tmp_path / str(number), "a")
         make(place, b"old video", b"old file")
         with pytest.MonkeyPatch.context() as patch:
             die_at(patch, number)
@@ -119,7 +119,7 @@ def test_death_of_the_first_create_leaves_none_or_all(tmp_path: Path) -> None:
     number, states = 0, set()
     while True:
         number += 1
-        place = Place(tmp_path / str(number), "a")
+        place = AlbumPaths(tmp_path / str(number), "a")
         with pytest.MonkeyPatch.context() as patch:
             die_at(patch, number)
             try:
@@ -134,27 +134,27 @@ def test_death_of_the_first_create_leaves_none_or_all(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_refused_and_spoils_nothing(tmp_path: Path) -> None:
-    place = Place(tmp_path, "a")
-    with files.working(place) as work:
+    place = AlbumPaths(tmp_path, "a")
+    with files.work_folder(place) as work:
         (work / "x").write_bytes(b"")
-        with pytest.raises(AlbumLocked), files.working(place):
+        with pytest.raises(AlbumLocked), files.work_folder(place):
             pass
         assert (work / "x").exists()
     assert not place.work.exists()
 
 
 def test_what_was_left_half_done_is_forgotten(tmp_path: Path) -> None:
-    place = Place(tmp_path, "a")
+    place = AlbumPaths(tmp_path, "a")
     make(place, b"old", b"file")
     place.work.mkdir()
     (place.work / "a.mp4").write_bytes(b"the")
     assert shown(place) == (b"old", b"file")
-    with files.working(place) as work:
+    with files.work_folder(place) as work:
         assert not list(work.iterdir())
 
 
 def test_a_damaged_album_can_be_made_anew(tmp_path: Path) -> None:
-    place = Place(tmp_path, "a")
+    place = AlbumPaths(tmp_path, "a")
     make(place, b"old", b"file")
     place.xml.write_bytes(place.xml.read_bytes()[:300])
     make(place, b"new", b"file")
@@ -163,14 +163,14 @@ def test_a_damaged_album_can_be_made_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.xml", "a.mp4", "a.mov", "a"])
 def test_an_album_has_several_names(name: str) -> None:
-    assert files.place_of(Path("x") / name) == Place(Path("x"), "a")
+    assert files.paths_of(Path("x") / name) == AlbumPaths(Path("x"), "a")
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
-    place = Place(tmp_path, "a")
+    place = AlbumPaths(tmp_path, "a")
     make(place, b"old", b"file")
     (place.files / "mine.txt").write_bytes(b"mine")
-    with files.working(place) as work:
+    with files.work_folder(place) as work:
         before = document.read(place.xml)
         contents = dataclasses.replace(state(b"new", b""), others=[])
         (work / "a.mp4").write_bytes(b"new")
@@ -183,10 +183,10 @@ def test_what_is_kept_keeps_its_time(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x" * 3_000_000)
     os.utime(source, ns=(1, 1_404_563_696_123_456_789))
-    kept = files.keep(source, tmp_path / "a.files", lambda name: True)
+    kept = files.copy_verbatim(source, tmp_path / "a.files", lambda name: True)
     copy = tmp_path / "a.files" / "source"
-    assert kept == files.Kept(3_000_000, files.sha256_of(source), b"source")
+    assert kept == files.CopiedFile(3_000_000, files.sha256_of(source), b"source")
     assert copy.stat().st_mtime_ns == 1_404_563_696_123_456_789
-    again = files.keep(source, tmp_path / "a.files", lambda name: True)
+    again = files.copy_verbatim(source, tmp_path / "a.files", lambda name: True)
     assert again.name.startswith(b"source~")
     assert (tmp_path / "a.files" / os.fsdecode(again.name)).read_bytes() == source.read_bytes()

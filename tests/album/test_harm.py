@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from fsmount.album.album import Album
-from fsmount.album.files import Place
+from fsmount.album.files import AlbumPaths
 from tests.support.albums import create, packets, verify
 from tests.support.photos import camera, folder
 
@@ -54,7 +54,7 @@ def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*command, "-o", str(output), "--force"], stdout=subprocess.DEVNULL)
 
 
-async def state(place: Place) -> list[str] | None:
+async def state(place: AlbumPaths) -> list[str] | None:
     """Hashes of the photos of a whole album; None if there is none."""
     if not place.xml.exists():
         return None
@@ -70,11 +70,11 @@ def test_kill_9_at_any_moment_leaves_the_old_album_the_new_one_or_none(tmp_path:
     """Kills at moments all over a run, of a first album and of one that replaces another."""
     old, new = folder(tmp_path / "old" / "a", 3), folder(tmp_path / "new" / "a", 5)
     begun = time.monotonic()
-    whole = Place(tmp_path / "whole", "a")
+    whole = AlbumPaths(tmp_path / "whole", "a")
     assert start(new, whole.folder).wait() == 0
     lasts = time.monotonic() - begun
     wanted = trio.run(state, whole)
-    place = Place(tmp_path / "replaced", "a")
+    place = AlbumPaths(tmp_path / "replaced", "a")
     assert start(old, place.folder).wait() == 0
     before = trio.run(state, place)
     assert None not in (wanted, before)
@@ -85,7 +85,7 @@ def test_kill_9_at_any_moment_leaves_the_old_album_the_new_one_or_none(tmp_path:
         # Most of what may go wrong is near the end.
         part = (number + random_moments.random()) / KILLS
         moment = lasts * (part if number % 2 else 0.7 + 0.4 * part)
-        fresh = Place(tmp_path / f"fresh {number}", "a")
+        fresh = AlbumPaths(tmp_path / f"fresh {number}", "a")
         found = fresh if number % 4 < 2 else place
         process = start(new, found.folder)
         time.sleep(moment)
@@ -107,7 +107,7 @@ def test_append_killed_at_any_moment_leaves_the_old_album_or_the_new_one(tmp_pat
     late.mkdir()
     for number in range(3):
         (late / f"late {number}.jpg").write_bytes(camera(50 + number))
-    first, place = Place(tmp_path / "first", "a"), Place(tmp_path / "out", "a")
+    first, place = AlbumPaths(tmp_path / "first", "a"), AlbumPaths(tmp_path / "out", "a")
     assert start(source, first.folder).wait() == 0
     before = trio.run(state, first)
     earlier = packets(first)

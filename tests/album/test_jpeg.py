@@ -35,7 +35,7 @@ def test_a_body_behind_a_start_mark_is_a_jpeg(planes: Planes, halve_height: bool
 
 def test_what_is_shorter_is_padded_and_shows_the_same(planes: Planes) -> None:
     body = jpeg.body(planes, 90, halve_height=True)
-    padded = jpeg.fitted(planes, 90, len(body) + 1000, halve_height=True)
+    padded = jpeg.body_of_size(planes, 90, len(body) + 1000, halve_height=True)
     assert padded == body + b"\0" * 1000
     whole, same = (np.asarray(Image.open(io.BytesIO(SOI + data))) for data in (body, padded))
     assert np.array_equal(whole, same)
@@ -43,7 +43,7 @@ def test_what_is_shorter_is_padded_and_shows_the_same(planes: Planes) -> None:
 
 def test_what_is_longer_is_made_coarser_until_it_fits(planes: Planes) -> None:
     size = len(jpeg.body(planes, 90, halve_height=True)) - 1
-    data = jpeg.fitted(planes, 90, size, halve_height=True)
+    data = jpeg.body_of_size(planes, 90, size, halve_height=True)
     assert len(data) == size
     got = np.asarray(Image.open(io.BytesIO(SOI + data)).convert("YCbCr"))[:, :, 0].astype(int)
     assert np.abs(got - planes[0]).mean() < 3
@@ -51,4 +51,4 @@ def test_what_is_longer_is_made_coarser_until_it_fits(planes: Planes) -> None:
 
 def test_what_never_fits_is_an_error(planes: Planes) -> None:
     with pytest.raises(NotExact):
-        jpeg.fitted(planes, 90, 100, halve_height=True)
+        jpeg.body_of_size(planes, 90, 100, halve_height=True)

@@ -112,9 +112,9 @@ def test_heic() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "no picture"),
-        (b"just text", "no picture"),
-        (camera(1)[:20], "no picture"),
+        (b"", "not a picture"),
+        (b"just text", "not a picture"),
+        (camera(1)[:20], "not a picture"),
         (camera(1)[:10_000], "cleanly"),
         (camera(1)[:-2000], "cleanly"),
         (saved(Image.fromarray(scene(1, 60, 40)), "PNG")[:-400], "cleanly"),

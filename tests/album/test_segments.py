@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fsmount.album.segments import SOI, behind, head_of_image, head_of_jpeg, of_jpeg, turn, upright
+from fsmount.album.segments import (
+    SOI,
+    head_of_image,
+    head_of_jpeg,
+    reset_orientation,
+    rotate_upright,
+    segments_of,
+    trailing_bytes,
+)
 from tests.support.photos import MAKER_TEXT, camera, exif, jpeg, scene, srgb
 
 EXIF_BYTES = len(b"Exif\0\0")
@@ -33,19 +41,19 @@ def body_of(data: bytes) -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_only_the_orientation_changes(order: str, orientation: int) -> None:
     tags = exif(orientation, order=order)[EXIF_BYTES:]
-    patched, was = upright(tags)
+    patched, was = reset_orientation(tags)
     assert was == orientation
     assert len(patched) == len(tags)
     changed = [at for at in range(len(tags)) if tags[at] != patched[at]]
     assert len(changed) == (0 if orientation == 1 else 1)
-    assert upright(patched) == (patched, 1)
+    assert reset_orientation(patched) == (patched, 1)
 
 
 def test_a_thumbnail_is_turned_with_the_photo() -> None:
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[:, 40:] = 250
     tags = exif(6, thumbnail=jpeg(pixels))[EXIF_BYTES:]
-    patched, _ = upright(tags)
+    patched, _ = reset_orientation(tags)
     assert len(patched) == len(tags)
     start = patched.index(b"\xff\xd8\xff")
     with Image.open(io.BytesIO(patched[start:])) as small:
@@ -59,12 +67,12 @@ def test_a_thumbnail_is_turned_with_the_photo() -> None:
 
 def test_a_thumbnail_that_is_none_stays() -> None:
     tags = exif(6, thumbnail=b"\xff\xd8\xff nothing")[EXIF_BYTES:]
-    assert b"\xff\xd8\xff nothing" in upright(tags)[0]
+    assert b"\xff\xd8\xff nothing" in reset_orientation(tags)[0]
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"II*\0", b"MM\0*", b""]))
 def test_any_bytes_are_taken_for_exif(data: bytes, start: bytes) -> None:
-    patched, orientation = upright(start + data)
+    patched, orientation = reset_orientation(start + data)
     assert len(patched) == len(start + data)
     assert 1 <= orientation <= 8
 
@@ -79,8 +87,8 @@ def test_a_head_has_the_segments_in_their_order() -> None:
     data = camera(1, orientation=6)
     head, orientation, _ = head_of_jpeg(data, rgb_profile=True)
     assert orientation == 6
-    before = [(marker, content) for marker, content in of_jpeg(data) if marker >= 0xE0]
-    after = list(of_jpeg(head + body_of(data)))
+    before = [(marker, content) for marker, content in segments_of(data) if marker >= 0xE0]
+    after = list(segments_of(head + body_of(data)))
     assert [marker for marker, _ in before] == [marker for marker, _ in after[: len(before)]]
     assert [b for b in before if b[0] != 0xE1] == [a for a in after[: len(before)] if a[0] != 0xE1]
 
@@ -116,16 +124,16 @@ def test_what_is_bulky_is_kept_unless_it_outweighs_the_photo(marker: int, kind: 
 )
 def test_what_stands_behind_the_picture_is_counted(more: dict[str, Any]) -> None:
     data = jpeg(scene(3, 90, 70), exif=exif(1, thumbnail=jpeg(scene(4, 16, 12))), **more)
-    assert behind(data) == behind(data + bytes(500)) == 0
-    assert behind(data + b"a video") == 7
-    assert behind(data + jpeg(scene(1, 16, 16))) > 300
+    assert trailing_bytes(data) == trailing_bytes(data + bytes(500)) == 0
+    assert trailing_bytes(data + b"a video") == 7
+    assert trailing_bytes(data + jpeg(scene(1, 16, 16))) > 300
     assert head_of_jpeg(data + b"a video", rgb_profile=True)[2] == 7
-    assert behind(data[:-2]) == 0
+    assert trailing_bytes(data[:-2]) == 0
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_end_somewhere(tail: bytes) -> None:
-    assert 0 <= behind(SOI + tail) <= len(tail)
+    assert 0 <= trailing_bytes(SOI + tail) <= len(tail)
 
 
 def test_a_profile_for_other_colours_is_left_out() -> None:
@@ -155,4 +163,4 @@ def test_turning_is_what_pillow_takes_orientations_for(orientation: int) -> None
     data = jpeg(scene(2, 40, 24), exif=exif(orientation))
     with Image.open(io.BytesIO(data)) as image:
         wanted = np.asarray(ImageOps.exif_transpose(image))
-        assert np.array_equal(np.asarray(turn(image, orientation)), wanted)
+        assert np.array_equal(np.asarray(rotate_upright(image, orientation)), wanted)

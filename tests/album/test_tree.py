@@ -12,7 +12,7 @@ import trio.testing
 from fsmount.album import reading
 from fsmount.album import tree as tree_module
 from fsmount.album.album import Album
-from fsmount.album.document import Entry
+from fsmount.album.document import PhotoRecord
 from fsmount.album.tree import AlbumTree, source_of
 from fsmount.errors import Damaged
 from fsmount.work.workers import Workers
@@ -26,12 +26,12 @@ def count_served(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The photos that are decoded, in order; a stand-in decodes them."""
     found: list[bytes] = []
 
-    async def serve(album: Album, entry: Entry, workers: Workers) -> tuple[bytes, bool]:
+    async def serve(album: Album, entry: PhotoRecord, workers: Workers) -> tuple[bytes, bool]:
         found.append(entry.shown)
         await trio.lowlevel.checkpoint()
         return album.head(entry).ljust(entry.served_bytes, b"."), True
 
-    monkeypatch.setattr(reading, "serve", serve)
+    monkeypatch.setattr(reading, "render_photo", serve)
     return found
 
 
@@ -89,8 +89,8 @@ async def test_many_readers_of_a_photo_wait_for_one(tmp_path: Path, served: list
 async def test_many_albums_are_not_all_kept_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, albums: int, photos: int
 ) -> None:
-    monkeypatch.setattr(tree_module, "_MOST_ALBUMS", albums)
-    monkeypatch.setattr(tree_module, "_MOST_PHOTOS", photos)
+    monkeypatch.setattr(tree_module, "_MAX_OPEN_ALBUMS", albums)
+    monkeypatch.setattr(tree_module, "_MAX_OPEN_PHOTOS", photos)
     source, out = folder(tmp_path / "in" / "a", 2), tmp_path / "out"
     await create(source, out)
     for number in range(9):

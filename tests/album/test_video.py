@@ -44,13 +44,13 @@ def test_photos_come_back_alike_and_in_order(codec: Codec, tmp_path: Path) -> No
     with VideoWriter(path, like) as writer:
         for (packet,) in packets:
             writer.add(packet, True)
-    found = video.samples(path)
+    found = video.packets_in(path)
     data = path.read_bytes()
-    assert [(one.pts, one.key) for one in found] == [(0, True), (1, True), (2, True)]
+    assert [(one.pts, one.is_key) for one in found] == [(0, True), (1, True), (2, True)]
     # What was written is what is there, so that offsets and hashes hold.
     assert [[data[one.offset : one.offset + one.size]] for one in found] == packets
     for one, packet_alone in zip(shown, packets, strict=True):
-        planes = canvas.cut(Decoder(codec, extradata).all(packet_alone)[0], one.rect)
+        planes = canvas.crop(Decoder(codec, extradata).decode(packet_alone)[0], one.rect)
         assert quality.measure(one.planes[0], planes[0]).ssim > 0.93
         for wanted, got in zip(one.planes[1:], planes[1:], strict=True):
             error = wanted.astype(int) - got
@@ -64,7 +64,7 @@ def test_grades_order_size_and_quality(codec: Codec) -> None:
     found = []
     for grade in (codec.grade, codec.finest):
         packets = video.encode(codec, [painted(one, codec)], grade, extradata)
-        planes = canvas.cut(Decoder(codec, extradata).all(packets)[0], one.rect)
+        planes = canvas.crop(Decoder(codec, extradata).decode(packets)[0], one.rect)
         found.append((len(packets[0]), quality.measure(one.planes[0], planes[0]).ssim))
     assert found[0] < found[1]
 
@@ -92,8 +92,8 @@ def test_prores_is_what_ffmpeg_makes_with_the_same_qscale(tmp_path: Path) -> Non
         command += ["-s", f"{BOX}x{BOX}", "-r", "1", "-i", "-", "-c:v", "prores_ks"]
         command += ["-qscale:v", str(grade), str(theirs)]
         subprocess.run(command, input=raw, check=True)
-        ours = [one.size for one in video.samples(path)]
-        assert ours == [one.size for one in video.samples(theirs)]
+        ours = [one.size for one in video.packets_in(path)]
+        assert ours == [one.size for one in video.packets_in(theirs)]
 
 
 def test_a_group_is_smaller_and_decodes_from_its_start(codec: Codec, tmp_path: Path) -> None:
@@ -110,11 +110,11 @@ def test_a_group_is_smaller_and_decodes_from_its_start(codec: Codec, tmp_path: P
         for number, packet in enumerate([*alone[:1], *packets, *alone[1:2]]):
             writer.add(packet, number in (0, 1, 6))
     data = path.read_bytes()
-    stored = [data[one.offset : one.offset + one.size] for one in video.samples(path)]
+    stored = [data[one.offset : one.offset + one.size] for one in video.packets_in(path)]
     assert stored == [*alone[:1], *packets, *alone[1:2]]
     for count in (1, 3, 5):
-        last = Decoder(codec, extradata).all(stored[1 : 1 + count])[-1]
-        planes = canvas.cut(last, shown[count - 1].rect)
+        last = Decoder(codec, extradata).decode(stored[1 : 1 + count])[-1]
+        planes = canvas.crop(last, shown[count - 1].rect)
         assert quality.measure(shown[count - 1].planes[0], planes[0]).ssim > 0.9
 
 
@@ -131,7 +131,7 @@ def test_a_continued_video_keeps_its_packets(codec: Codec, tmp_path: Path) -> No
             for packet in packets[:count]:
                 writer.add(packet, True)
     data = new.read_bytes()
-    assert [data[one.offset : one.offset + one.size] for one in video.samples(new)] == packets
+    assert [data[one.offset : one.offset + one.size] for one in video.packets_in(new)] == packets
     assert video.extradata_of(new.read_bytes()) == extradata
 
 
@@ -147,7 +147,7 @@ def test_damaged_packets_are_an_error() -> None:
     codec = CODECS["av1"]
     extradata = video.extradata_of(video.template(codec, BOX))
     with pytest.raises(Damaged):
-        Decoder(codec, extradata).all([b"\x0a\x0b nothing"])
+        Decoder(codec, extradata).decode([b"\x0a\x0b nothing"])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -156,8 +156,8 @@ def test_damage_that_pillow_passes_over_is_found(mode: str, more: dict[str, int]
     stream = io.BytesIO()
     Image.fromarray(scene(1, 400, 300)).convert(mode).save(stream, "JPEG", quality=92, **more)
     whole = stream.getvalue()
-    assert not video.finds_damage(whole)
-    assert not video.finds_damage(whole + b"a trailer as telephones write it" * 100)
+    assert not video.is_damaged_jpeg(whole)
+    assert not video.is_damaged_jpeg(whole + b"a trailer as telephones write it" * 100)
     rng = random.Random(1)
     silent = found = 0
     for _ in range(40):
@@ -169,7 +169,7 @@ def test_damage_that_pillow_passes_over_is_found(mode: str, more: dict[str, int]
         except OSError:
             continue
         silent += 1
-        found += video.finds_damage(bytes(data))
+        found += video.is_damaged_jpeg(bytes(data))
     assert silent > 0
     assert found > 0
 
@@ -179,4 +179,4 @@ def test_what_is_no_video_is_an_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(data)
     with pytest.raises(Damaged):
-        video.samples(path)
+        video.packets_in(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fsmount.album.files import place_of
+from fsmount.album.files import paths_of
 from fsmount.cli import main
 from tests.support.photos import camera, folder
 
@@ -85,14 +85,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["create", "{in}", "-o", "{in}"], 2, "among the photos"),
         (["create", "{in}", "-o", "{in}/inside", "-r"], 2, "among the photos"),
         (["create", "{in}", "-o", "{out}", "--box", "63"], 2, "even number"),
-        (["create", "{in}", "-o", "{out}", "--qscale", "16"], 2, "--qscale goes with"),
-        (["create", "{in}", "-o", "{out}", "--codec", "prores", "--crf", "9"], 2, "--crf with"),
-        (["create", "{in}/IMG_0.JPG", "-o", "{out}"], 2, "no folder"),
+        (["create", "{in}", "-o", "{out}", "--qscale", "16"], 2, "--qscale is for"),
+        (["create", "{in}", "-o", "{out}", "--codec", "prores", "--crf", "9"], 2, "--crf for"),
+        (["create", "{in}/IMG_0.JPG", "-o", "{out}"], 2, "not a folder"),
         (["create", "{in}/none", "-o", "{out}"], 1, "No such file"),
         (["create", "{in}", "{in}/../in", "-o", "{out}"], 2, "two folders"),
-        (["verify", "{in}/none.xml"], 10, "no photo album"),
-        (["info", "{in}/IMG_0.JPG"], 10, "no photo album"),
-        (["append", "{in}/none.xml", "{in}"], 10, "no photo album"),
+        (["verify", "{in}/none.xml"], 10, "not a photo album"),
+        (["info", "{in}/IMG_0.JPG"], 10, "not a photo album"),
+        (["append", "{in}/none.xml", "{in}"], 10, "not a photo album"),
     ],
 )
 def test_what_is_refused(
@@ -120,4 +120,19 @@ def test_there_is_no_way_to_delete_sources() -> None:
 
 
 def test_names_lead_to_the_album(tmp_path: Path) -> None:
-    assert place_of(tmp_path / "2014-07 a.b").xml == tmp_path / "2014-07 a.b.xml"
+    assert paths_of(tmp_path / "2014-07 a.b").xml == tmp_path / "2014-07 a.b.xml"
+
+
+def test_info_lists_a_file_stored_under_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folder(tmp_path / "a", 1)
+    (source / "notes:1.txt").write_text("notes")
+    taken = tmp_path / "out" / "a.files"
+    taken.mkdir(parents=True)
+    (taken / "notes:1.txt").write_text("not of the album")
+    assert run(capsys, "album", "create", source, "-o", tmp_path / "out")[0] == 0
+    code, found, _ = run(capsys, "album", "info", "--photos", "--json", tmp_path / "out" / "a.xml")
+    assert code == 0
+    (other,) = found["other_files"]
+    assert (other["name"], other["stored"]) == ("notes:1.txt", "notes%3A1.txt")

@@ -70,7 +70,7 @@ def test_cache_size_from_the_environment(
     monkeypatch.setenv("FSMOUNT_CACHE_SIZE", "plenty")
     done = cli("verify", source, root)
     assert done.code == 2
-    assert "'plenty' is no size" in done.err
+    assert "'plenty' is not a size" in done.err
 
 
 def test_the_log(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,9 @@ def test_no_store(cli: Cli, source: Path, tmp_path: Path, name: str, what: str) 
     uses["mount"] = [place, tmp_path]
     done = cli(name, *uses[name])
     assert done.code == 10
-    assert done.sentence() == f"{place} is no fsmount store. Make one with: fsmount init {place}"
+    assert (
+        done.sentence() == f"{place} is not an fsmount store. Make one with: fsmount init {place}"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -232,4 +234,4 @@ def test_files_that_stay_staged(
     done = cli("import", source, root)
     assert done.code == 1
     assert "could not be encoded" in done.err
-    assert "start the import again" in done.err
+    assert "run the import again" in done.err

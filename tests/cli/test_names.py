@@ -177,7 +177,7 @@ def test_a_name_that_the_stream_cannot_hold(tmp_path: Path) -> None:
     """A locale that is not UTF-8 gets what it has no character for as an escape."""
     done = process("ls", tmp_path / "…\udce9", PYTHONIOENCODING="latin-1")
     assert done.code == 10
-    assert "/\\u2026\udce9 is no fsmount store" in done.err
+    assert "/\\u2026\udce9 is not an fsmount store" in done.err
 
 
 # The log

@@ -100,7 +100,7 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
     assert done["stats"]["objects"] == {"key": 1, "delta": 2, "jpeg": 0, "raw": 1, "staged": 0}
     words = cli("import", source, root)
     assert words.code == 0
-    assert words.out.startswith("0 files imported (0 bytes), 4 were there already; the store ")
+    assert words.out.startswith("0 files imported (0 bytes), 4 existed already; the store ")
 
     assert cli("verify", source, root) == Done(0, "4/4 identical\n", "")
     assert cli("verify", source, root, "--json").json() == {
@@ -115,7 +115,7 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
     assert (done["files"], done["skipped"]) == (3, 1)
     assert facts(tmp_path / "out" / "in") == facts(source)
     words = cli("export", root, tmp_path / "out")
-    assert (words.code, words.out) == (0, "0 files exported (0 bytes), 4 were there already\n")
+    assert (words.code, words.out) == (0, "0 files exported (0 bytes), 4 existed already\n")
 
     found = cli("stats", root, "--json").json()
     assert (found["files"], found["frames"], found["max_depth"]) == (4, 3, 1)
@@ -203,7 +203,7 @@ def test_names_that_are_not_utf8(root: Path, source: Path, tmp_path: Path) -> No
     (source / os.fsdecode(b"\xff.png")).write_bytes(broken)
     done = process("import", f"{source}/", odd)
     assert done.code == 3
-    assert "1 pictures are kept as they are" in done.err
+    assert "1 pictures are stored as they are" in done.err
     assert ".png: " in done.err
     assert process("stats", odd, "--json").json()["files"] == 4
     assert process("verify", f"{source}/", odd).out == "4/4 identical\n"
@@ -223,7 +223,7 @@ def test_some_were_left_out(cli: Cli, root: Path, source: Path, tmp_path: Path) 
     done = cli("import", source, root)
     assert done.code == 3
     assert done.out.startswith("4 files imported")
-    assert "1 pictures are kept as they are, since they cannot be re-created:" in done.err
+    assert "1 pictures are stored as they are, because they cannot be re-created:" in done.err
     assert "  in/broken.png: " in done.err
     # Not a PNG at all, but called one: that is worth a word, too.
     (source / "empty.PNG").touch()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsmount.legacy.names import time_in
+from fsmount.legacy.timestamps import parse_timestamp
 from tests.e2e.mounts import Mount, missing
 from tests.e2e.test_desktop import SIZE, display  # noqa: F401
 from tests.support.paths import CHECKOUT
@@ -71,7 +71,7 @@ class TestShots:
         )
         assert (done.returncode, done.stderr) == (0, "")
         (name,) = os.listdir(mount.path)
-        assert time_in(name.removesuffix(".png")) is not None
+        assert parse_timestamp(name.removesuffix(".png")) is not None
         shown = np.array(Image.open(mount.path / name))
         assert shown.shape[:2] == SIZE[::-1]
 

@@ -238,7 +238,7 @@ def test_what_is_mounted_cannot_be_imported_into(root: Path, place: Path, tmp_pa
         11, "import", "--delete-source", source, root
     )
     why = refused(10, "import", source, place)
-    assert why.startswith(f"{place} is where {root} is mounted, not the store. Copy files")
+    assert why.startswith(f"{place} is the mountpoint of {root}, not the store. Copy files")
     assert os.listdir(place) == []
     assert (source / "a").read_text() == "1"
     well("umount", place)

@@ -82,7 +82,7 @@ def shown(place: Path) -> dict[str, bytes]:
 def test_a_mount_says_how_it_can_be_had(locked: Path, place: Path) -> None:
     wanted = (
         f"fsmount: {locked} cannot be written ({locked}/lock: Read-only file system)."
-        " To see its files without changing them: use -o ro\n"
+        " To read its files, mount it with -o ro\n"
     )
     assert fsmount("mount", locked, place, code=1) == ("", wanted)
     assert mounted_at(place) is None

@@ -18,10 +18,11 @@ from fsmount.codec.images import jxl
 from fsmount.codec.png import png
 from fsmount.codec.png.samples import Frame
 from fsmount.legacy import archive
-from fsmount.legacy.archive import Archive, LegacyTree
-from fsmount.legacy.pictures import Made
+from fsmount.legacy.archive import Archive
+from fsmount.legacy.decoding import Decoded
 from fsmount.legacy.runs import is_legacy
-from fsmount.legacy.writing import difference
+from fsmount.legacy.tree import LegacyTree
+from fsmount.legacy.writing import encode_difference
 from tests.support.encoding import Inline, forget_caches
 from tests.support.legacies import (
     BERLIN,
@@ -41,24 +42,24 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     forget_caches()
 
 
-async def made(place: Path) -> dict[str, Made]:
+async def made(place: Path) -> dict[str, Decoded]:
     """What each difference of a folder turns out to be, by stem."""
     reader = Archive(64 << 20, count=1)
     found = {}
     async with reader.running():
         for step in reader.scan(place).differences():
-            found[step.name.decode()[:-4]] = await reader.make(place, step.name)
+            found[step.name.decode()[:-4]] = await reader.decode(place, step.name)
     return found
 
 
-def pixels(result: Made) -> Frame:
-    assert result.data is not None, result.reason
-    frame = np.array(Image.open(BytesIO(result.data)))
+def pixels(result: Decoded) -> Frame:
+    assert result.png is not None, result.reason
+    frame = np.array(Image.open(BytesIO(result.png)))
     return frame.reshape(frame.shape[0], frame.shape[1], -1)
 
 
-def missing(found: dict[str, Made]) -> list[str]:
-    return sorted(stem for stem, result in found.items() if result.data is None)
+def missing(found: dict[str, Decoded]) -> list[str]:
+    return sorted(stem for stem, result in found.items() if result.png is None)
 
 
 # -- pictures
@@ -155,7 +156,7 @@ async def test_a_jxl_that_is_a_picture_of_its_own(tmp_path: Path) -> None:
     convert(tmp_path)
     (tmp_path / f"{stems[3]}.jxl").write_bytes(jxl.encode(photo, 3))
     found = await made(tmp_path)
-    assert [stem for stem, result in found.items() if result.itself] == [stems[3]]
+    assert [stem for stem, result in found.items() if result.is_picture] == [stems[3]]
     assert missing(found) == [stems[3]]
     for stem in (stems[2], stems[4], stems[7]):
         assert np.array_equal(pixels(found[stem]), by_stem[stem])
@@ -208,7 +209,7 @@ async def test_palette_pictures(tmp_path: Path) -> None:
         (tmp_path / f"{stems[at]}.jxl").write_bytes(data)
     found = await made(tmp_path)
     for at in (1, 2):
-        result = found[stems[at]].data
+        result = found[stems[at]].png
         assert result is not None
         shown = Image.open(BytesIO(result))
         assert shown.mode == "P"
@@ -224,7 +225,7 @@ async def test_small_pictures_come_back_from_what_is_written(tmp_path: Path) -> 
     stems = list(minutes(5))
     by_stem = folder_of(tmp_path, frames, stems)
     for before, late in pairwise(stems):
-        data = difference(str(tmp_path / f"{before}.png"), str(tmp_path / f"{late}.png"))
+        data = encode_difference(str(tmp_path / f"{before}.png"), str(tmp_path / f"{late}.png"))
         if data is not None:
             (tmp_path / f"{late}.jxl").write_bytes(data)
     for path in tmp_path.glob("*.jxl"):
@@ -246,7 +247,7 @@ async def test_sixteen_bits(tmp_path: Path) -> None:
         (tmp_path / f"{stems[at]}.jxl").write_bytes(data)
     found = await made(tmp_path)
     for at in (1, 2):
-        result = found[stems[at]].data
+        result = found[stems[at]].png
         assert result is not None
         assert np.array_equal(png.read(result)[0], frames[at])
 
@@ -259,7 +260,7 @@ def test_a_difference_of_sixteen_bits_is_not_written(tmp_path: Path) -> None:
         paths = [str(tmp_path / f"{dtype.__name__}{number}.png") for number in range(2)]
         for path, frame in zip(paths, frames, strict=True):
             Path(path).write_bytes(png.canonical(frame))
-        assert (difference(*paths) is None) == (dtype is np.uint16)
+        assert (encode_difference(*paths) is None) == (dtype is np.uint16)
 
 
 # -- order
@@ -337,7 +338,7 @@ async def test_a_picture_of_its_own_needs_no_place(tmp_path: Path) -> None:
     photo = np.random.default_rng(3).integers(0, 255, (200, 240, 4), np.uint8)
     (tmp_path / "20240606T000100Z.jxl").write_bytes(jxl.encode(photo, 3))
     found = await made(tmp_path)
-    assert found["20240606T000100Z"].itself
+    assert found["20240606T000100Z"].is_picture
     assert missing(found) == sorted([*stems[1:3], "20240606T000100Z"])
 
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from fsmount.codec.images import jxl
 from fsmount.codec.png.samples import Frame
-from fsmount.legacy import archive, pictures
-from fsmount.legacy.order import Placed, in_order
-from fsmount.legacy.pictures import Made
+from fsmount.legacy import archive, decoding
+from fsmount.legacy.decoding import Decoded
+from fsmount.legacy.order import OrderedFile, sort_by_time
 from fsmount.legacy.runs import Run
 from fsmount.store.store import Store
 from fsmount.store.transfer.exporting import Exporter
@@ -102,12 +102,12 @@ async def test_pictures_made_in_a_wrong_order_keep_their_sources(
     convert(source)
     names = sorted(os.listdir(source))
 
-    def make(run: Run, *rest: Any) -> Made:
+    def make(run: Run, *rest: Any) -> Decoded:
         """As if each picture hung on the one two before it."""
-        return pictures.make((*run[:-2], run[-1]) if len(run) > 2 else run, *rest)
+        return decoding.decode((*run[:-2], run[-1]) if len(run) > 2 else run, *rest)
 
     with monkeypatch.context() as planted:
-        planted.setattr(archive, "make", make)
+        planted.setattr(archive, "decode", make)
         importer = await brought(root, source)
     assert importer.deleted == 0
     assert sorted(os.listdir(source)) == names
@@ -124,12 +124,12 @@ async def test_pictures_that_an_earlier_import_took_for_others_keep_their_source
     convert(source)
     names = sorted(os.listdir(source))
 
-    def otherwise(files: Any) -> list[Placed]:
-        found = in_order(files)
+    def otherwise(files: Any) -> list[OrderedFile]:
+        found = sort_by_time(files)
         return [found[0], found[2], found[1], *found[3:]]
 
     with monkeypatch.context() as planted:
-        planted.setattr("fsmount.legacy.runs.in_order", otherwise)
+        planted.setattr("fsmount.legacy.runs.sort_by_time", otherwise)
         assert (await brought(root, source, delete=False)).summary.problems == []
     importer = await brought(root, source)
     assert importer.deleted == 0
@@ -308,11 +308,11 @@ async def test_what_an_earlier_version_took_for_certain_is_named(
     convert(source)
     tie(source)
 
-    def certain(files: Any) -> list[Placed]:
-        return [Placed(one.file, "") for one in in_order(files)]
+    def certain(files: Any) -> list[OrderedFile]:
+        return [OrderedFile(one.file, "") for one in sort_by_time(files)]
 
     with monkeypatch.context() as planted:
-        planted.setattr("fsmount.legacy.runs.in_order", certain)
+        planted.setattr("fsmount.legacy.runs.sort_by_time", certain)
         assert (await brought(root, source, delete=False)).summary.problems == []
     importer = await brought(root, source, delete=False)
     assert sorted(whys(importer)) == [f"{stem}.jxl" for stem in stems[2:]]

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsmount.legacy.names import Time, other_time_in, time_in
-from fsmount.legacy.order import File, in_order
-from fsmount.legacy.runs import Scan, pairs, scan
+from fsmount.legacy.order import TimedFile, sort_by_time
+from fsmount.legacy.runs import FolderRuns, pairs, scan
+from fsmount.legacy.timestamps import Timestamp, parse_other_timestamp, parse_timestamp
 from tests.support.legacies import BERLIN
 
 NOON = 1_717_695_600 * 10**6
@@ -68,19 +68,23 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 )
 def test_names_of_one_instant(stem: str, zone: str) -> None:
     assert zone
-    assert time_in(stem) == Time(NOON, zoned=True)
+    assert parse_timestamp(stem) == Timestamp(NOON, zoned=True)
 
 
 @pytest.mark.parametrize("stem", ["2024-06-06T17:40:00", "20240606_1740", "2024-06-06 17-40-00"])
 def test_digits_without_a_zone_are_the_same_in_every_zone(stem: str, zone: str) -> None:
     assert zone
-    assert time_in(stem) == Time(NOON, zoned=False)
+    assert parse_timestamp(stem) == Timestamp(NOON, zoned=False)
 
 
 def test_fractions_count_to_the_microsecond() -> None:
-    assert time_in("2024-06-06T17:40:00.25Z") == Time(NOON + 250_000, zoned=True)
-    assert time_in("2024-06-06T17:40:00,123456789") == Time(NOON + 123_456, zoned=False)
-    assert time_in("2024-06-06T17:40:00.1234560") == time_in("2024-06-06T17:40:00.123456")
+    assert parse_timestamp("2024-06-06T17:40:00.25Z") == Timestamp(NOON + 250_000, zoned=True)
+    assert parse_timestamp("2024-06-06T17:40:00,123456789") == Timestamp(
+        NOON + 123_456, zoned=False
+    )
+    assert parse_timestamp("2024-06-06T17:40:00.1234560") == parse_timestamp(
+        "2024-06-06T17:40:00.123456"
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,14 +92,14 @@ def test_fractions_count_to_the_microsecond() -> None:
     ["", "shot", "2024-06-06", "2024-13-06T17:40:00", "12024-06-06T1", "2024-06-06T17:40:61"],
 )
 def test_names_without_a_time(stem: str) -> None:
-    assert time_in(stem) is None
+    assert parse_timestamp(stem) is None
 
 
 def test_dates_alone_are_what_only_the_script_takes_for_a_time() -> None:
-    assert other_time_in("2024-06-06") == time_in("2024-06-06T00:00:00")
-    assert other_time_in("2024-W23-4T10:00:00") == time_in("2024-06-06T10:00:00")
-    assert other_time_in("2024-06-06T10:00:00") is None
-    assert other_time_in("shot") is None
+    assert parse_other_timestamp("2024-06-06") == parse_timestamp("2024-06-06T00:00:00")
+    assert parse_other_timestamp("2024-W23-4T10:00:00") == parse_timestamp("2024-06-06T10:00:00")
+    assert parse_other_timestamp("2024-06-06T10:00:00") is None
+    assert parse_other_timestamp("shot") is None
 
 
 offsets = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda m: timezone(timedelta(minutes=m)))
@@ -105,7 +109,7 @@ moments = st.datetimes(*DATES) | st.datetimes(*DATES, timezones=offsets)
 
 @given(moments, st.sampled_from(["T", " ", "_"]))
 def test_a_name_tells_what_the_script_reads_in_it(moment: datetime, separator: str) -> None:
-    told = time_in(moment.isoformat(separator))
+    told = parse_timestamp(moment.isoformat(separator))
     assert told is not None
     assert told.zoned == (moment.tzinfo is not None)
     there = moment if told.zoned else moment.replace(tzinfo=UTC)
@@ -115,17 +119,19 @@ def test_a_name_tells_what_the_script_reads_in_it(moment: datetime, separator: s
 # -- the order
 
 
-def named(*names: str) -> list[File]:
+def named(*names: str) -> list[TimedFile]:
     found = []
     for name in names:
-        told = time_in(name.rpartition(".")[0])
+        told = parse_timestamp(name.rpartition(".")[0])
         assert told is not None
-        found.append(File(name.encode(), told))
+        found.append(TimedFile(name.encode(), told))
     return found
 
 
 def names_in_order(stems: list[str]) -> list[str]:
-    return [one.file.name.decode()[:-4] for one in in_order(named(*(f"{s}.png" for s in stems)))]
+    return [
+        one.file.name.decode()[:-4] for one in sort_by_time(named(*(f"{s}.png" for s in stems)))
+    ]
 
 
 @pytest.mark.parametrize("day", DAYS)
@@ -149,9 +155,9 @@ def test_names_with_a_zone_go_by_their_instants(day: datetime, zone: str) -> Non
     assert told != sorted(told)
 
 
-def hanging(files: list[File]) -> dict[bytes, bytes | None]:
+def hanging(files: list[TimedFile]) -> dict[bytes, bytes | None]:
     """What each file hangs on where that is certain; None for the first."""
-    placed = in_order(files)
+    placed = sort_by_time(files)
     found = {late.file.name: early.file.name for early, late in pairwise(placed)}
     doubted = {one.file.name for one in placed if one.doubt}
     return {
@@ -172,11 +178,11 @@ def test_what_is_certain_in_a_mixed_folder_is_so_in_every_zone(
 ) -> None:
     """Quarters of hours, some with a zone; the others were taken anywhere."""
     files = [
-        File(b"%d%d.png" % (quarter, zoned), Time(quarter * 900 * 10**6, zoned))
+        TimedFile(b"%d%d.png" % (quarter, zoned), Timestamp(quarter * 900 * 10**6, zoned))
         for quarter, zoned in times
     ]
 
-    def instant(file: File) -> int:
+    def instant(file: TimedFile) -> int:
         return file.time.us - (0 if file.time.zoned else offset * 900 * 10**6)
 
     there = sorted(files, key=instant)
@@ -189,9 +195,10 @@ def test_what_is_certain_in_a_mixed_folder_is_so_in_every_zone(
 def test_what_is_left_in_doubt_could_be_otherwise(times: list[tuple[int, bool]]) -> None:
     """Each file in doubt has one of the other kind less than a day away."""
     files = [
-        File(b"%d%d" % (hour, zoned), Time(hour * 3600 * 10**6, zoned)) for hour, zoned in times
+        TimedFile(b"%d%d" % (hour, zoned), Timestamp(hour * 3600 * 10**6, zoned))
+        for hour, zoned in times
     ]
-    for one in in_order(files):
+    for one in sort_by_time(files):
         away = [
             abs(one.file.time.us - other.time.us)
             for other in files
@@ -201,13 +208,13 @@ def test_what_is_left_in_doubt_could_be_otherwise(times: list[tuple[int, bool]])
 
 
 def test_a_doubt_names_the_files() -> None:
-    placed = in_order(named("2024-06-06T10:00:00.png", "2024-06-06T12:00:00Z.png"))
+    placed = sort_by_time(named("2024-06-06T10:00:00.png", "2024-06-06T12:00:00Z.png"))
     for one in placed:
         assert "2024-06-06T10:00:00.png and 2024-06-06T12:00:00Z.png" in one.doubt
         assert "time zone" in one.doubt
-    placed = in_order(named("2024-06-06T10:00:00Z.png", "20240606T120000+0200.png"))
+    placed = sort_by_time(named("2024-06-06T10:00:00Z.png", "20240606T120000+0200.png"))
     assert all("the same time" in one.doubt for one in placed)
-    placed = in_order(named("2024-06-06T10:00:00.png", "2024-06-07T10:00:00Z.png"))
+    placed = sort_by_time(named("2024-06-06T10:00:00.png", "2024-06-07T10:00:00Z.png"))
     assert not any(one.doubt for one in placed)
 
 
@@ -221,12 +228,12 @@ def folder_of(place: Path, *names: str) -> Path:
     return place
 
 
-def runs_of(found: Scan) -> list[list[str]]:
+def runs_of(found: FolderRuns) -> list[list[str]]:
     return [[step.name.decode() for step in run] for run in found.runs]
 
 
-def unsure(found: Scan) -> list[str]:
-    return [step.name.decode() for step in found.differences() if step.unsure]
+def unsure(found: FolderRuns) -> list[str]:
+    return [step.name.decode() for step in found.differences() if step.doubt]
 
 
 def test_a_folder_is_the_same_in_every_zone(tmp_path: Path, zone: str) -> None:
@@ -283,7 +290,7 @@ def test_what_is_no_file_leaves_doubt(kind: str, tmp_path: Path) -> None:
         os.mkfifo(strange)
     found = scan(folder)
     assert unsure(found) == [f"{STEMS[3]}.jxl"]
-    assert f"{STEMS[2]}.png may count" in found.differences()[1].unsure
+    assert f"{STEMS[2]}.png may count" in found.differences()[1].doubt
 
 
 def test_a_jxl_beside_a_link_of_its_stem_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -319,8 +326,8 @@ def test_a_jxl_beside_its_png_is_no_difference(tmp_path: Path) -> None:
     assert runs_of(found) == [pngs[:1], [pngs[1], pngs[2], links[2]]]
     twins = {step.name: step.twin.name for run in found.runs for step in run if step.twin}
     assert twins == {pngs[2].encode(): links[1].encode()}
-    assert found.places[links[1].encode()] == found.places[pngs[2].encode()]
-    assert links[0].encode() not in found.places
+    assert found.positions[links[1].encode()] == found.positions[pngs[2].encode()]
+    assert links[0].encode() not in found.positions
 
 
 # -- what is written

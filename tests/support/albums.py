@@ -5,58 +5,60 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fsmount.album import building, folders, reading
+from fsmount.album import create as creation
+from fsmount.album import packets as album_packets
+from fsmount.album import reading, sources
 from fsmount.album.album import Album
-from fsmount.album.building import Choices, Summary
-from fsmount.album.files import Place
+from fsmount.album.builder import BuildReport, CreateOptions
+from fsmount.album.files import AlbumPaths
 from fsmount.work.workers import Workers
 from tests.support.photos import folder
 
 BOX = 256
 
 
-async def create(source: Path, output: Path, **choices: Any) -> tuple[Place, Summary]:
-    place = Place(output, source.name)
+async def create(source: Path, output: Path, **choices: Any) -> tuple[AlbumPaths, BuildReport]:
+    place = AlbumPaths(output, source.name)
     async with Workers(2, memory_limit=None) as workers:
         found: list[tuple[str, str]] = []
-        items = folders.scan(source, found)
-        settings = Choices(**{"box": BOX, **choices})
-        summary = await building.create(place, items, settings, workers, lambda *_: None)
-        summary.problems += found
-    return place, summary
+        items = sources.scan_folder(source, found)
+        settings = CreateOptions(**{"box": BOX, **choices})
+        report = await creation.create(place, items, settings, workers, lambda *_: None)
+        report.problems += found
+    return place, report
 
 
-async def add(place: Place, source: Path) -> Summary:
+async def add(place: AlbumPaths, source: Path) -> BuildReport:
     async with Workers(2, memory_limit=None) as workers:
-        items = folders.scan(source, [])
-        return await building.append(place, items, False, workers, lambda *_: None)
+        items = sources.scan_folder(source, [])
+        return await creation.append(place, items, False, workers, lambda *_: None)
 
 
-async def extract(place: Place, dest: Path) -> reading.Found:
+async def extract(place: AlbumPaths, dest: Path) -> reading.ReadReport:
     album = Album(place)
     async with Workers(2, memory_limit=None) as workers:
         extractor = reading.Extractor(album, dest, workers, lambda *_: None)
         await extractor.extract(force=False)
     album.close()
-    return extractor.found
+    return extractor.report
 
 
-async def verify(place: Place) -> reading.Found:
+async def verify(place: AlbumPaths) -> reading.ReadReport:
     album = Album(place)
     async with Workers(2, memory_limit=None) as workers:
         verifier = reading.Verifier(album, workers, lambda *_: None)
         await verifier.verify()
     album.close()
-    return verifier.found
+    return verifier.report
 
 
-def packets(place: Place) -> list[bytes]:
+def packets(place: AlbumPaths) -> list[bytes]:
     album = Album(place)
-    found = [packet for packet, _ in building.packets_of(album)]
+    found = [packet for packet, _ in album_packets.packets_of(album)]
     album.close()
     return found
 
 
-async def single(tmp_path: Path, **choices: Any) -> tuple[Place, list[Any]]:
-    place, summary = await create(folder(tmp_path / "a", 1), tmp_path / "out", **choices)
-    return place, summary.photos
+async def single(tmp_path: Path, **choices: Any) -> tuple[AlbumPaths, list[Any]]:
+    place, report = await create(folder(tmp_path / "a", 1), tmp_path / "out", **choices)
+    return place, report.photos

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fsmount.codec.png.png import Picture
-    from fsmount.work.shared_frames import Held
+    from fsmount.work.shared_frames import SharedPicture
 
 
 def add(a: int, b: int) -> int:
@@ -90,8 +90,8 @@ def pid() -> int:
     return os.getpid()
 
 
-def get_held(held: Held) -> Picture:
-    return held.get()
+def get_shared(shared: SharedPicture) -> Picture:
+    return shared.get()
 
 
 def echo(text: str) -> str:

@@ -12,19 +12,19 @@ from fsmount.codec.memory import of_worker
 from fsmount.codec.png import png
 from fsmount.errors import NotExact
 from fsmount.work import shared_frames
-from fsmount.work.shared_frames import Held, hold
+from fsmount.work.shared_frames import SharedPicture, share
 from fsmount.work.workers import Workers
 from tests.support import frames, worker_jobs
 from tests.support.encoding import forget_caches
 
 
-def picture(tmp_path: Path, number: int = 0) -> tuple[Held, png.Picture]:
+def picture(tmp_path: Path, number: int = 0) -> tuple[SharedPicture, png.Picture]:
     """A picture held by this process."""
     data = frames.png(frames.screens(number + 1)[number])
     path = tmp_path / f"{number}.png"
     path.write_bytes(data)
     found = png.parse(data)
-    return hold(str(path), hashlib.sha256(data).digest(), found, of_worker()), found
+    return share(str(path), hashlib.sha256(data).digest(), found, of_worker()), found
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_mapped_elsewhere(tmp_path: Path) -> None:
     here, found = picture(tmp_path)
     Path(here.path).unlink()
     elsewhere = replace(here, sha256=here.sha256)
-    mapped = elsewhere._mapped()
+    mapped = elsewhere._map()
     assert mapped is not None
     assert same(png.Picture(mapped, here.recipe), found)
     assert not mapped.flags.writeable
@@ -58,10 +58,10 @@ async def test_another_process_gets_it_without_the_file(tmp_path: Path) -> None:
     here, found = picture(tmp_path)
     Path(here.path).unlink()
     async with Workers(1) as workers:
-        assert same(await workers.run(worker_jobs.get_held, here), found)
+        assert same(await workers.run(worker_jobs.get_shared, here), found)
         of_worker().held.clear()
         with pytest.raises(FileNotFoundError):
-            await workers.run(worker_jobs.get_held, here)
+            await workers.run(worker_jobs.get_shared, here)
 
 
 async def test_taken_apart_again_where_it_is_gone(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_number_used_again_is_not_mistaken(tmp_path: Path) -> None:
     one, _ = picture(tmp_path, 0)
     two, other = picture(tmp_path, 1)
     assert same(replace(two, fd=one.fd).get(), other)
-    assert replace(two, fd=one.fd)._mapped() is None
+    assert replace(two, fd=one.fd)._map() is None
 
 
 def test_memory_that_is_still_being_filled_is_not_taken(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_memory_that_is_still_being_filled_is_not_taken(tmp_path: Path) -> None:
     second = replace(here, fd=filling)
     of_worker().held.clear()
     try:
-        assert second._mapped() is None
+        assert second._map() is None
         assert same(second.get(), found)
     finally:
         os.close(filling)
@@ -117,10 +117,10 @@ def test_a_system_without_such_memory(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_frames, "_MOST", 2)
+    monkeypatch.setattr(shared_frames, "_MAX_PICTURES", 2)
     kept = [picture(tmp_path, number)[0] for number in range(4)]
     assert [one.sha256 in of_worker().held for one in kept] == [False, False, True, True]
-    assert kept[0]._mapped() is None
-    monkeypatch.setattr(shared_frames, "_MOST_BYTES", 1)
+    assert kept[0]._map() is None
+    monkeypatch.setattr(shared_frames, "_MAX_BYTES", 1)
     picture(tmp_path, 4)
     assert len(of_worker().held) == 1

@@ -40,7 +40,7 @@ from fsmount.store.packs.entries import (
 )
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
-from fsmount.work.shared_frames import Held, hold
+from fsmount.work.shared_frames import SharedPicture, share
 
 # A standalone record becomes the new anchor where an anchored one saves less than this share.
 _ANCHOR_PAYS = 0.6
@@ -67,7 +67,7 @@ class Look:
 
     sha256: bytes
     size: int
-    picture: Held | None
+    picture: SharedPicture | None
     seen: Sighting | None
     reason: str
     jpeg: bool = False
@@ -81,7 +81,7 @@ class Order:
     """
 
     about: About
-    picture: Picture | Held
+    picture: Picture | SharedPicture
     plan: Plan
     places: tuple[Location, ...]
     pack: str = ""
@@ -135,8 +135,8 @@ def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
     except NotExact as error:
         is_jpeg = jpeg.is_jpeg(data) and jpeg.available()
         return Look(sha256, len(data), None, None, str(error.detail), is_jpeg)
-    held = hold(path, sha256, picture, memory)
-    return Look(sha256, len(data), held, features.of(picture.frame, memory), "")
+    shared = share(path, sha256, picture, memory)
+    return Look(sha256, len(data), shared, features.of(picture.frame, memory), "")
 
 
 def look_raw(path: str, reason: str) -> Look:
@@ -228,7 +228,7 @@ def encode(order: Order, budget: int) -> Encoded:
     Raises :class:`NotExact` if not even the keyframe comes back exactly.
     """
     memory = _memory(budget)
-    if isinstance(order.picture, Held):
+    if isinstance(order.picture, SharedPicture):
         if order.picture.sha256 != order.about.sha256:
             raise NotExact("a picture of another file")
         order = replace(order, picture=order.picture.get(memory))

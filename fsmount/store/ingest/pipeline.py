@@ -40,7 +40,7 @@ from fsmount.store.packs.entries import About
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.threads import Kind
-from fsmount.work.shared_frames import Held
+from fsmount.work.shared_frames import SharedPicture
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -175,7 +175,9 @@ class Pipeline:
 
     # -- one method for each kind of body
 
-    async def _frame(self, claim: Claim, seen: Look, picture: Held, frame: Sighting) -> Outcome:
+    async def _frame(
+        self, claim: Claim, seen: Look, picture: SharedPicture, frame: Sighting
+    ) -> Outcome:
         """Plan, encode and append a picture. The caller's slot has been entered."""
         geometry = frame.geometry
         if not self._planner.knows(geometry):

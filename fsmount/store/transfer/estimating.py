@@ -95,7 +95,7 @@ def _depths(pictures: Sequence[Item]) -> dict[Path, int]:
     found = {}
     for folder in folders:
         with suppress(OSError):
-            for name, (_, place) in scan(folder).places.items():
+            for name, (_, place) in scan(folder).positions.items():
                 found[folder / os.fsdecode(name)] = place
     return found
 

@@ -20,7 +20,7 @@ import trio
 from fsmount import refused
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.runs import pairs
-from fsmount.legacy.writing import difference
+from fsmount.legacy.writing import encode_difference
 from fsmount.store.disk.holes import nonzero_parts
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
@@ -108,7 +108,7 @@ class Exporter:
         target = path.with_suffix(".jxl")
         with self._listed(path):
             info = path.stat()
-            data = await workers.run(difference, str(before), str(path))
+            data = await workers.run(encode_difference, str(before), str(path))
             if data is None or info.st_nlink > 1 or os.path.lexists(target):
                 return
             scratch = path.with_name(f"{self._scratch}{path.stem}")

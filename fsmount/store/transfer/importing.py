@@ -29,7 +29,7 @@ from fsmount import threads
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.pictures import same_picture
-from fsmount.legacy.runs import Run, Step, shown
+from fsmount.legacy.runs import Run, RunFile, png_name
 from fsmount.store.disk.disk import pread
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.store import Store
@@ -131,16 +131,16 @@ class Importer:
             there = find(self._store, _as_png(item).target)
             known = there is not None and there.mtime_ns == item.info.st_mtime_ns
             # An earlier version may have taken it for another picture.
-            if there is not None and known and not step.unsure:
+            if there is not None and known and not step.doubt:
                 return self._skip(item, there)
-            made = await self._archive.make(item.source.parent, os.fsencode(item.source.name))
-            data = made.data
+            made = await self._archive.decode(item.source.parent, os.fsencode(item.source.name))
+            data = made.png
             if data is not None:
                 item = _as_png(item)
                 if there is not None and await self._shows(there, data):
                     # Imported before it became a difference, with the bytes it had as a file.
                     return self._skip(item, there)
-            elif not made.itself:
+            elif not made.is_picture:
                 self.summary.problems.append((str(item.source), made.reason))
                 self._progress(1, item.info.st_size)
                 return None
@@ -163,12 +163,12 @@ class Importer:
         self._progress(1, item.info.st_size)
         return there
 
-    def _step(self, item: Item) -> Step | None:
+    def _step(self, item: Item) -> RunFile | None:
         """The difference that a source is."""
         name = os.fsencode(item.source.name)
         if not stat.S_ISREG(item.info.st_mode) or not name.endswith(b".jxl"):
             return None
-        return self._archive.step(item.source.parent, name)
+        return self._archive.difference(item.source.parent, name)
 
     def _folder(self, item: Item, there: Inode | None) -> Inode:
         if there is not None:
@@ -299,7 +299,7 @@ class Importer:
     def _run(self, item: Item) -> tuple[Path, bytes] | None:
         """The run of differences a source is part of."""
         folder = item.source.parent
-        place = self._archive.place(folder, os.fsencode(item.source.name))
+        place = self._archive.run_of(folder, os.fsencode(item.source.name))
         return None if place is None else (folder, place[0])
 
     async def _delete_taken(self, *, final: bool) -> None:
@@ -326,7 +326,7 @@ class Importer:
     ) -> None:
         """Delete the files of a run if every picture of it is in the store."""
         found = self._archive.scan(folder)
-        run = found.runs[found.places[first][0]]
+        run = found.runs[found.positions[first][0]]
         names = list(_names(run))
         taken = {os.fsencode(item.source.name) for item, _ in parts}
         if left := [name for name in names if name not in taken]:
@@ -362,11 +362,13 @@ class Importer:
         before = b""
         for step in run:
             item, ino = taken[step.name]
-            if self._archive.known.get(step, 0) < 0 or (step.unsure and not step.is_difference):
+            if self._archive.is_picture(step) or (step.doubt and not step.is_difference):
                 continue  # nothing hangs on it
             try:
                 after = b"".join([part async for part in slices(self._store, ino)])
-                alike = not step.is_difference or await self._archive.gives(before, after, step)
+                alike = not step.is_difference or await self._archive.is_difference_of(
+                    before, after, step
+                )
                 reason = None if alike else "it is not the difference of the pictures in the store"
             except (FsmountError, OSError) as error:
                 reason = str(error)
@@ -413,11 +415,11 @@ class Importer:
         if inode.object_id is None:
             return "it is not encoded yet"
         if self._step(item) is not None:
-            made = await self._archive.make(item.source.parent, os.fsencode(item.source.name))
-            if made.data is not None:
-                shown_there = await self._shows(inode, made.data)
+            made = await self._archive.decode(item.source.parent, os.fsencode(item.source.name))
+            if made.png is not None:
+                shown_there = await self._shows(inode, made.png)
                 return None if shown_there else "the store has another picture"
-            if not made.itself:
+            if not made.is_picture:
                 return made.reason
         with item.source.open("rb") as file:
             async for data in slices(self._store, inode.ino):
@@ -441,7 +443,7 @@ def _needs(item: Item) -> int:
 
 
 def _as_png(item: Item) -> Item:
-    return replace(item, target=shown(item.target))
+    return replace(item, target=png_name(item.target))
 
 
 def _stamp(info: os.stat_result) -> _Stamp:

@@ -14,7 +14,7 @@ from fsmount import threads
 from fsmount.errors import FsmountError
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.pictures import same_picture
-from fsmount.legacy.runs import shown
+from fsmount.legacy.runs import png_name
 from fsmount.store.store import Store
 from fsmount.store.transfer.exporting import below
 from fsmount.store.transfer.tree import SLICE, Item, Progress, Summary, find, same, slices, walk
@@ -170,12 +170,12 @@ class Verifier:
         where = self._other.name
         folder, name = item.source.parent, os.fsencode(item.source.name)
         target, whole = item.target, None
-        if name.endswith(b".jxl") and self._archive.step(folder, name) is not None:
-            made = await self._archive.make(folder, name)
-            if made.data is not None:
-                target, whole = shown(target), made.data
-            elif not made.itself:
-                seen.add(shown(target))
+        if name.endswith(b".jxl") and self._archive.difference(folder, name) is not None:
+            made = await self._archive.decode(folder, name)
+            if made.png is not None:
+                target, whole = png_name(target), made.png
+            elif not made.is_picture:
+                seen.add(png_name(target))
                 return made.reason
         seen.add(target)
         mode = self._other.mode(target)

@@ -13,7 +13,7 @@ import trio
 
 from fsmount.legacy import archive
 from fsmount.legacy.archive import Archive
-from fsmount.legacy.pictures import Made
+from fsmount.legacy.decoding import Decoded
 from fsmount.store.store import Store
 from fsmount.store.transfer import estimating
 from fsmount.store.transfer.estimating import estimate
@@ -129,20 +129,20 @@ async def test_making_what_is_not_looked_at_is_no_part_of_an_import(
     monkeypatch.setattr(estimating, "STRETCH", 5)
     source = make_folder(tmp_path / "in")
     convert(source)
-    make = Archive.make
+    decode = Archive.decode
     made: list[int] = []
     aside: list[int] = []
 
-    async def slow(reader: Archive, folder: Path, name: bytes) -> Made:
-        place = reader.scan(folder).places[name][1]
+    async def slow(reader: Archive, folder: Path, name: bytes) -> Decoded:
+        place = reader.scan(folder).positions[name][1]
         # As if it came from the beginning of its run, unless the one before it was just made.
         jumped = made[-1:] != [place - 1]
         aside.append(jumped * place)
         await trio.sleep(0.02 * (1 + jumped * place))
         made.append(place)
-        return await make(reader, folder, name)
+        return await decode(reader, folder, name)
 
-    monkeypatch.setattr(Archive, "make", slow)
+    monkeypatch.setattr(Archive, "decode", slow)
     start = time.monotonic()
     found = await estimate(source, 60, quiet)
     whole = time.monotonic() - start

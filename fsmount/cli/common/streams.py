@@ -1,8 +1,8 @@
-"""The standard streams, whatever the program was started with: closed, a full disk, a closed pipe.
+"""Standard streams that are closed, full, or without a reader.
 
-Errors are as follows. What cannot be written to stderr is dropped: nobody could be told. What
-cannot be written to stdout is told at the end, so that a command does its work first and its exit
-code keeps its meaning. Only a pipe that nobody reads ends the command at once.
+A warning that cannot be written to stderr is dropped. A result that cannot be written to stdout is
+reported at the end, so that the command does its work first and its exit code keeps its meaning.
+Only a pipe without a reader ends the command at once.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import os
 import sys
 from contextlib import suppress
 
-# A closed stdout is opened for reading: writing to it goes on to fail.
+# A closed stdin or stdout is opened for reading only, so that writing to it still fails.
 _MODES = (os.O_RDONLY, os.O_RDONLY, os.O_RDWR)
 
 
 def prepare() -> None:
-    """Occupy the descriptors 0 to 2, and put streams on them that err as described.
+    """Occupy the descriptors 0 to 2 and replace the standard streams with ours.
 
-    To be called before anything is opened: a store file, socket or pipe that got one of these
-    numbers would receive what some library prints.
+    Call it before anything is opened. Otherwise a store file, socket or pipe may get one of these
+    numbers, and receive what a library prints.
     """
     for descriptor, mode in enumerate(_MODES):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest free number, which is this one.
+            # open(2) returns the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, mode), True)
-    # Those that a program around this one has put there stay.
+    # A stream that the calling program replaced stays.
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text(_Results(1, "w", closefd=False), sys.stdout, "strict")
     if sys.stderr is sys.__stderr__:
@@ -36,11 +36,17 @@ def prepare() -> None:
 
 
 def finish() -> OSError | None:
-    """Write what is left; what kept results from being written, or None."""
+    """Flush stdout.
+
+    Returns
+    -------
+    OSError or None
+        Why results could not be written.
+    """
     try:
         sys.stdout.flush()
     except OSError as error:
-        # The end of the interpreter must not try again.
+        # Python must not flush again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return error
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
@@ -48,11 +54,12 @@ def finish() -> OSError | None:
 
 
 class _Results(io.FileIO):
-    """Notes the first error instead of raising it, unless nobody reads any more."""
+    """Stores the first error instead of raising it, except that of a pipe without a reader."""
 
     failure: OSError | None = None
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
+        """Write, or store the error and report success."""
         if self.failure is None:
             try:
                 return super().write(data)
@@ -67,12 +74,14 @@ class _Remarks(io.FileIO):
     """Drops what cannot be written."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
+        """Write, or report success."""
         with suppress(OSError):
             return super().write(data)
         return len(data)
 
 
 def _text(raw: io.FileIO, before: io.TextIOBase | None, errors: str) -> io.TextIOWrapper:
+    """Return a text stream over ``raw`` with the encoding of the old stream."""
     encoding = getattr(before, "encoding", None) or "utf-8"
     at_once = raw.isatty() or isinstance(raw, _Remarks)
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=at_once)

@@ -1,4 +1,4 @@
-"""fsmount import"""
+"""The command ``fsmount import``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,10 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common import (
-    cache_option,
-    check_apart,
-    force_lock_option,
-    split_store,
-    with_store,
-)
-from fsmount.cli.output import (
-    SOME_SKIPPED,
-    emit,
-    json_option,
-    listing,
-    meter,
-    problems,
-    size,
-    warn,
-)
+from fsmount.cli.common.options import cache_option, force_lock_option, json_option, split_store
+from fsmount.cli.common.output import SOME_SKIPPED, emit, list_problems, listing, size, warn
+from fsmount.cli.common.progress import meter
+from fsmount.cli.common.stores import check_apart, with_store
 from fsmount.codec.images import jpeg
 from fsmount.codec.png.png import NOT_A_PNG
 from fsmount.errors import FsmountError
@@ -36,18 +23,18 @@ from fsmount.store.transfer.tree import measure, source_of, target_of
 _HELP = """\
 Copy files and folders into a store, without a mount, with all cores.
 
-Like rsync: SOURCE appears under its own name, SOURCE/ with a slash puts its contents into the
-top folder. What is in the store already with the same size and time is skipped, so an import
-that was stopped is simply started again. Pictures that a folder keeps as differences (`.jxl` of
-the script of "Losslessly Compressing 25000 Images") come in as whole PNGs.
+As with rsync, SOURCE appears under its own name, and SOURCE/ with a slash puts its contents into
+the top folder. Files that the store has with the same size and time are skipped; to continue a
+stopped import, run it again. A folder's differences (the `.jxl` files of "Losslessly
+Compressing 25000 Images") are imported as whole PNGs.
 
-Differences are in the order of the times in their names: by the digits where names have no time
-zone, by the instant where they have one. Where that leaves open what a difference belongs to,
-it is named and left out.
+Differences are ordered by the times in their names: by the digits if the names have no time
+zone, by the instant if they have one. If this does not tell which picture a difference belongs
+to, the difference is reported and left out.
 
-Sources are only read, unless --delete-source is given. Then files go that were read back from
-the store and compared. Folders stay. A run of differences goes only if the pictures in the
-store give every one of its differences; else all of it stays.
+Sources are only read, unless --delete-source is given. Then each file that was read back from
+the store and compared is deleted. Folders stay. A run of differences is deleted only if the
+pictures in the store give every one of its differences; otherwise all of the run stays.
 
 \b
 Examples:
@@ -62,9 +49,9 @@ Examples:
 @click.option(
     "--delete-source",
     is_flag=True,
-    help="Delete each file once it was read back from the store and compared.",
+    help="Delete each file after it was read back from the store and compared.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what there is to import, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Count what there is to import; change nothing.")
 @force_lock_option
 @cache_option
 @json_option
@@ -76,7 +63,7 @@ def import_(
     cache_size: int,
     as_json: bool,
 ) -> int:
-    """``fsmount import``."""
+    """Run ``fsmount import``."""
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
     for source, _ in sources:
@@ -98,13 +85,13 @@ def import_(
             importer = Importer(store, progress, delete=delete_source)
             for source, target in sources:
                 await importer.add(source, target)
-        raw = raw_pictures(store, importer.added)
+        raw = _raw_pictures(store, importer.added)
         stats = store.stats()
-        report(importer, raw, stats, deleting=delete_source, as_json=as_json)
+        _report(importer, raw, stats, deleting=delete_source, as_json=as_json)
         if waiting := stats["objects"]["staged"]:
             raise FsmountError(
                 f"{waiting} files are safe in the store, but could not be encoded. Is its disk"
-                " full? Make room and start the import again. FSMOUNT_LOG=FILE says more."
+                " full? Free space and run the import again. For details set FSMOUNT_LOG=FILE."
             )
         if importer.summary.problems or raw:
             return SOME_SKIPPED
@@ -113,7 +100,7 @@ def import_(
     return with_store(path, work, read_only=False, cache_bytes=cache_size, force_lock=force_lock)
 
 
-def report(
+def _report(
     importer: Importer,
     raw: list[tuple[str, str]],
     stats: dict[str, Any],
@@ -121,7 +108,7 @@ def report(
     deleting: bool,
     as_json: bool,
 ) -> None:
-    """Say what came in, what went raw, and what was left out."""
+    """Print the imported files, those stored raw, and those left out."""
     summary = importer.summary
     emit(
         {
@@ -133,7 +120,7 @@ def report(
             "raw": raw,
             "stats": stats,
         },
-        f"{summary.files} files imported ({size(summary.bytes)}), {summary.skipped} were there"
+        f"{summary.files} files imported ({size(summary.bytes)}), {summary.skipped} existed"
         f" already; the store holds {size(stats['logical_bytes'])} in"
         f" {size(stats['stored_bytes'])}"
         + (f"; {importer.deleted} sources deleted" if deleting else ""),
@@ -142,23 +129,23 @@ def report(
     if as_json:
         return
     if raw:
-        warn(f"{len(raw)} pictures are kept as they are, since they cannot be re-created:")
+        warn(f"{len(raw)} pictures are stored as they are, because they cannot be re-created:")
         reasons = Counter(why for _, why in raw).most_common()
         listing([f"{count} x {why}" for why, count in reasons])
-        problems(raw)
+        list_problems(raw)
     if summary.problems:
         warn(f"{len(summary.problems)} left out:")
-        problems(summary.problems)
+        list_problems(summary.problems)
 
 
-def raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
-    """PNGs, and what is called one, among `inodes` that went raw: (path, why)."""
+def _raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
+    """Return (path, reason) of the pictures among ``inodes`` that are stored raw."""
     no_png = (NOT_A_PNG, *jpeg.REASONS)
     found = []
     for ino in inodes:
         object_id = store.index.inode(ino).object_id
         body = None if object_id is None else store.index.object(object_id)
-        # One that would be larger when encoded is no reason to warn.
+        # A picture that is smaller raw than encoded is no reason to warn.
         if body is None or body.kind != "raw" or body.reason == LARGER:
             continue
         path = os.fsdecode(store.index.path(ino))
