@@ -1,1 +1,1 @@
-"""System calls that change a store, and the room that is reserved for them."""
+"""System calls that change a store, and disk space that is reserved for deleting."""

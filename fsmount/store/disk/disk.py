@@ -1,8 +1,11 @@
 """The system calls that change the store, and nothing else.
 
-Every other module of the store changes files through a :class:`Disk`, so that a test can hand in
-one that fails, delays or dies at the n-th call. SQLite makes its own system calls; what the index
-forces to the disk goes through :meth:`Disk.fsync` here all the same.
+Every other module of the store changes files through a :class:`Disk`. So a test can pass a disk
+that fails, delays or dies at the n-th call. SQLite makes its own system calls, but the index
+forces its files through :meth:`Disk.fsync`, too.
+
+Contract: every call may wait for the disk. The caller runs it in a thread if the trio thread must
+not wait. No lock is needed.
 """
 
 from __future__ import annotations
@@ -18,13 +21,16 @@ _COPY_BYTES = 1 << 20
 
 
 class _Scratch(threading.local):
-    """Memory to read into, of each thread: new memory takes ten times as long as the bytes do."""
+    """A read buffer for each thread.
+
+    Allocating new memory takes ten times as long as copying the bytes, so the buffer is reused.
+    """
 
     def __init__(self) -> None:
         self._view = memoryview(b"")
 
     def of(self, length: int) -> memoryview:
-        """At least `length` bytes."""
+        """Return a view of at least `length` bytes. The next call may return the same memory."""
         if len(self._view) < length:
             self._view = memoryview(bytearray(length))
         return self._view
@@ -34,10 +40,11 @@ _scratch = _Scratch()
 
 
 def pread(fd: int, length: int, offset: int) -> bytes:
-    """`length` bytes at `offset`; fewer only at the end of the file.
+    """Read `length` bytes at `offset`. Return fewer bytes only at the end of the file.
 
-    Where the disk has an error behind the first pages, pread(2) says how far it came. That is not
-    the end, for which a reader would take it: the next call raises.
+    If the disk has an error behind the first pages, pread(2) returns the bytes before it. A reader
+    would take this short result for the end of the file. So this function reads on, and the next
+    pread(2) raises OSError.
     """
     data = os.pread(fd, length, offset)
     while 0 < len(data) < length:
@@ -49,14 +56,17 @@ def pread(fd: int, length: int, offset: int) -> bytes:
 
 
 class Disk:
-    """Thin names over the calls; each raises :class:`OSError` as the kernel reports it."""
+    """Thin wrappers of system calls. Each raises :class:`OSError` as the kernel reports it."""
 
     def create(self, path: Path) -> int:
-        """A new file, readable by its owner only, open for reading and writing."""
+        """Make a new file and open it for reading and writing. Return the descriptor.
+
+        Only the owner can read or write the file. Raises FileExistsError if the path exists.
+        """
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def open(self, path: Path, flags: int) -> int:
-        """An existing file."""
+        """Open an existing file with `flags` (open(2)). Return the descriptor."""
         return os.open(path, flags | os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
@@ -64,7 +74,10 @@ class Disk:
         os.close(fd)
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        """Write all of `data` at `offset` (short writes are continued); the count written."""
+        """Write all of `data` at `offset`. Return the number of bytes.
+
+        After a short write it writes the rest.
+        """
         view = memoryview(data)
         done = 0
         while done < len(view):
@@ -72,19 +85,23 @@ class Disk:
         return done
 
     def ftruncate(self, fd: int, size: int) -> None:
-        """Cut or extend (with a hole) to `size` bytes."""
+        """Cut a file to `size` bytes, or extend it to `size` bytes with a hole."""
         os.ftruncate(fd, size)
 
     def allocate(self, fd: int, size: int) -> None:
-        """Make sure that `size` bytes from the start have their place on the disk."""
+        """Allocate disk space for the first `size` bytes of a file (posix_fallocate(3))."""
         os.posix_fallocate(fd, 0, size)
 
     def fsync(self, fd: int) -> None:
-        """Force a file to the disk. A failure must never be retried on the same descriptor."""
+        """Force a file to the disk.
+
+        The caller must never retry a failure on the same descriptor: the kernel may then report
+        success although the disk lacks the bytes (fsync(2), NOTES).
+        """
         os.fsync(fd)
 
     def fsync_folder(self, path: Path) -> None:
-        """Force a folder's names to the disk."""
+        """Force the names in a folder to the disk."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self.fsync(fd)
@@ -92,27 +109,35 @@ class Disk:
             os.close(fd)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Rename, replacing `new`."""
+        """Rename `old` to `new`. An existing file `new` is replaced."""
         old.rename(new)
 
     def link(self, old: Path, new: Path) -> None:
-        """A second name for a file."""
+        """Give the file `old` the second name `new` (a hard link)."""
         new.hardlink_to(old)
 
     def unlink(self, path: Path) -> None:
-        """Remove a name; one that is gone already is fine."""
+        """Remove a name. No-op if the name does not exist."""
         path.unlink(missing_ok=True)
 
     def mkdir(self, path: Path, *, parents: bool = False) -> None:
-        """A new folder, open to its owner only; with `parents` one that is there is fine."""
+        """Make a folder that only its owner can use.
+
+        With `parents` it makes missing parent folders, and it accepts an existing folder. Without,
+        it raises FileExistsError if the path exists.
+        """
         path.mkdir(mode=0o700, parents=parents, exist_ok=parents)
 
     def chmod(self, path: Path, mode: int) -> None:
-        """Set permissions."""
+        """Set the permission bits of a file or folder."""
         path.chmod(mode)
 
     def write_file(self, path: Path, data: bytes) -> None:
-        """A whole small file, durable, under its name only when complete."""
+        """Write a whole small file and make it durable.
+
+        The bytes go to a scratch file ``<name>.new``, which is forced and then renamed to `path`.
+        So `path` never names an incomplete file.
+        """
         scratch = path.with_name(path.name + ".new")
         self.unlink(scratch)
         fd = self.create(scratch)
@@ -125,10 +150,11 @@ class Disk:
         self.fsync_folder(path.parent)
 
     def read_cached(self, fd: int, length: int, offset: int) -> bytes:
-        """`length` bytes at `offset` out of the kernel's memory, without asking the disk.
+        """Read `length` bytes at `offset` from the page cache, without asking the disk.
 
-        Raises OSError EAGAIN where the kernel would have to read, EOPNOTSUPP where this
-        filesystem cannot tell (preadv2(2), RWF_NOWAIT).
+        Returns fewer bytes only at the end of the file. Raises OSError EAGAIN if the kernel would
+        have to read from the disk, and EOPNOTSUPP if this filesystem cannot tell (preadv2(2),
+        RWF_NOWAIT).
         """
         scratch = _scratch.of(length)
         done = 0
@@ -140,7 +166,7 @@ class Disk:
         return bytes(scratch[:done])
 
     def write_again(self, fd: int) -> None:
-        """Write the bytes that a file has once more, in their places."""
+        """Read all bytes of a file and write them again to the same offsets."""
         offset = 0
         while data := pread(fd, _COPY_BYTES, offset):
             offset += self.pwrite(fd, data, offset)
@@ -152,10 +178,10 @@ class Disk:
         size: int,
         read: Callable[[int, int, int], bytes] = pread,
     ) -> int:
-        """Copy `size` bytes from the start of one open file to the start of another, an empty one.
+        """Copy the first `size` bytes of the open file `source` to the empty open file `target`.
 
-        Holes stay holes. Returns how many bytes `target` has: fewer if `source` ends before.
-        `read(fd, length, offset)` gives the bytes.
+        Holes stay holes. `read(fd, length, offset)` reads the bytes of `source`. Returns the size
+        of `target` in bytes. It is smaller than `size` if `source` ends earlier.
         """
         offset = 0
         for start, end in data_parts(source, size):

@@ -1,4 +1,4 @@
-"""Holes of sparse files: found in a file, and left where zeros are written."""
+"""Holes of sparse files: find them in a file, and leave them where zeros would be written."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Iterator
 
 _BLOCK = 4096
 _ZEROS = bytes(_BLOCK)
-# What lseek(2) says on a filesystem that does not tell holes.
+# Errors of lseek(2) on a filesystem that does not report holes.
 _UNTOLD = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 def data_parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of what is no hole in the first `size` bytes of an open file, in order.
+    """Yield the byte ranges (start, end) that are no hole in the first `size` bytes of a file.
 
-    All of them, where the filesystem does not tell holes. Moves the file's position.
+    The ranges come in ascending order. If the filesystem does not report holes, one range covers
+    all `size` bytes. The call moves the position of the open file `fd`. Raises OSError.
     """
     at = 0
     while at < size:
@@ -27,7 +28,7 @@ def data_parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
                 yield at, size
             elif error.errno != errno.ENXIO:
                 raise
-            # ENXIO: nothing but a hole up to the end.
+            # ENXIO: only a hole is left up to the end of the file.
             return
         if start >= size:
             return
@@ -36,12 +37,18 @@ def data_parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def hole_bytes(fd: int, size: int) -> int:
-    """How much of the first `size` bytes of an open file is holes. Moves the file's position."""
+    """Number of bytes in holes among the first `size` bytes of an open file.
+
+    The call moves the position of the open file `fd`. Raises OSError.
+    """
     return size - sum(end - start for start, end in data_parts(fd, size))
 
 
 def nonzero_parts(data: bytes) -> Iterator[tuple[int, int]]:
-    """(start, end) of what has to be written of `data` if its blocks of zeros are to be holes."""
+    """Yield the ranges (start, end) of `data` that must be written if zero blocks become holes.
+
+    A block has 4096 bytes, counted from the start of `data`. The last one may be shorter.
+    """
     start = None
     for at in range(0, len(data), _BLOCK):
         block = data[at : at + _BLOCK]

@@ -1,4 +1,7 @@
-"""A little space kept back, so that files can be deleted from a store whose disk is full."""
+"""Reserved disk space, so that files can be deleted from a store whose disk is full.
+
+A deletion is a commit of the index, and a commit needs free space.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,23 @@ from pathlib import Path
 from fsmount.store.disk.disk import Disk
 
 RESERVE_BYTES = 1 << 20
-# With so many times as much free the reserve is made as large as it should be.
+# The reserve grows to its wanted size only if this many times the wanted size is free.
 _PLENTY = 4
-# Where so many times as much is free, what the disk says of it is believed for so long.
+# If this many times RESERVE_BYTES is free, allows() uses that result for _BELIEVED_S seconds.
 _ROOMY = 64
 _BELIEVED_S = 1.0
 
 
 class Reserve:
-    """A file of allocated bytes that mean nothing; given up for a commit that deletes.
+    """A file of allocated bytes without meaning. It is removed for a commit that deletes.
 
-    The methods may wait for the disk, and any thread may call them, unless they say otherwise.
-    `is_spent`: whether the disk has had no room for it since it was given up, as far as is known.
-    `asked_before`: whoever deletes calls :meth:`spend_if_full` in a thread before the transaction,
-    which must not wait for the disk itself. A mount sets it.
+    is_spent : whether the reserve is missing, as far as is known: it was removed, and the disk has
+        had no room for it since.
+    asked_before : whether every caller that deletes calls :meth:`spend_if_full` in a thread before
+        the transaction. A mount sets it, because its transactions must not wait for the disk.
+
+    Contract: unless a method says otherwise, it may wait for the disk, any thread may call it, and
+    it may raise OSError.
     """
 
     def __init__(self, path: Path, disk: Disk) -> None:
@@ -31,7 +37,7 @@ class Reserve:
         self._disk = disk
         self._wanted = max(RESERVE_BYTES, self._size())
         self._was_low = False
-        # How many bytes may still be written without asking, and until when.
+        # Bytes that may still be written without asking the disk, and the time when that ends.
         self._allowed = 0
         self._believed_until = 0.0
         self._changing = threading.Lock()
@@ -39,42 +45,51 @@ class Reserve:
         self.asked_before = False
 
     def want(self, size: int) -> None:
-        """An entry of `size` bytes may have to be moved: the reserve is to have room for it.
+        """Request a reserve that is large enough to move an entry of `size` bytes.
 
-        Asks no disk.
+        Does not ask the disk: :meth:`fill` makes the reserve larger.
         """
         steps = -(-(size + RESERVE_BYTES // 2) // RESERVE_BYTES)
         self._wanted = max(self._wanted, steps * RESERVE_BYTES)
 
     def has_room(self) -> bool:
-        """Whether files may grow: the reserve is there, or can be, and more is free besides."""
+        """Whether files may grow.
+
+        They may if the reserve exists or can be allocated, and at least RESERVE_BYTES more are
+        free.
+        """
         if not self.fill() or self.is_low:
             self._believed_until = 0.0
             return False
         free = self.free()
-        # Others write to this disk, too.
+        # Only a quarter: other programs write to this disk, too.
         if free >= _ROOMY * RESERVE_BYTES:
             self._allowed = free // 4
             self._believed_until = time.monotonic() + _BELIEVED_S
         return True
 
     def allows(self, size: int) -> bool:
-        """Whether `size` bytes more fit by what :meth:`has_room` found a moment ago, less what
-        was allowed since. Asks no disk; for one task."""
+        """Whether `size` more bytes fit, according to the last result of :meth:`has_room`.
+
+        The result counts for one second, and bytes allowed since then are subtracted. Does not ask
+        the disk. Only one task may call it.
+        """
         if size > self._allowed or time.monotonic() >= self._believed_until:
             return False
         self._allowed -= size
         return True
 
     def fill(self) -> bool:
-        """Allocate it where it is missing, if the disk has room; whether it is there.
+        """Allocate a missing reserve if the disk has room. Return whether the reserve exists.
 
-        It gets no larger than :data:`RESERVE_BYTES` unless there is plenty of room.
+        The reserve gets larger than :data:`RESERVE_BYTES` only if the disk has free space of four
+        times the wanted size.
         """
         with self._changing:
             return self._fill()
 
     def _fill(self) -> bool:
+        """As :meth:`fill`. The caller holds `_changing`."""
         size = self._size()
         plenty = size < self._wanted and self.free() >= _PLENTY * self._wanted
         if size and not plenty:
@@ -82,6 +97,10 @@ class Reserve:
         return self._allocate(self._wanted if plenty else RESERVE_BYTES) or size > 0
 
     def _allocate(self, size: int) -> bool:
+        """Make the file and allocate `size` bytes. Return whether that worked.
+
+        The caller holds `_changing`.
+        """
         there = self._path.exists()
         self.is_spent = not there
         try:
@@ -106,7 +125,7 @@ class Reserve:
             return 0
 
     def spend_if_full(self) -> bool:
-        """Give the space back to a disk that has hardly any left; whether it is such a disk."""
+        """Remove the reserve if the disk is almost full. Return whether the disk is almost full."""
         with self._changing:
             if not self.is_low:
                 return False
@@ -115,16 +134,19 @@ class Reserve:
             return True
 
     def is_due(self) -> bool:
-        """As :meth:`spend_if_full`, inside a commit: asks no disk if that was `asked_before`."""
+        """As :meth:`spend_if_full`, inside a commit.
+
+        With `asked_before` it returns the last known state and does not ask the disk.
+        """
         return self._was_low if self.asked_before else self.spend_if_full()
 
     @property
     def is_low(self) -> bool:
-        """Whether the disk has hardly any space left, the reserve aside."""
+        """Whether less than :data:`RESERVE_BYTES` are free, not counting the reserve."""
         self._was_low = self.free() < RESERVE_BYTES
         return self._was_low
 
     def free(self) -> int:
-        """Bytes that the disk has for us."""
+        """Free bytes on the disk that this user may use (statvfs(3), f_bavail)."""
         found = os.statvfs(self._path.parent)
         return found.f_bavail * found.f_frsize

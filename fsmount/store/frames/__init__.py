@@ -1,1 +1,1 @@
-"""Frames: which tiles to refer to, and how to decode them."""
+"""Frames: plan which tiles to copy from earlier objects, encode frames and decode them."""

@@ -1,7 +1,9 @@
-"""Features of a frame's tiles, which the planner compares.
+"""Features of a frame's tiles. The planner compares them.
 
 Each value of a :class:`~fsmount.store.frames.planner.Sighting` depends on one tile alone. So
 :func:`of` computes only the tile rows that differ from the newest frame of the same geometry.
+
+Contract: runs in a worker process.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from fsmount.store.frames.planner import Sighting
 
 
 def of(frame: Frame, memory: WorkerMemory) -> Sighting:
-    """What is seen in a frame, which is not to be written to afterwards.
+    """Compute the features of a frame: (height, width, channels), uint8 or uint16.
 
-    `memory` has the newest frame of each geometry, and gets this one.
+    The caller must not write to `frame` afterwards, because `memory` keeps it. `memory` has the
+    newest frame of each geometry.
     """
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     geometry = f"{shape}:{frame.dtype}"
@@ -33,12 +36,13 @@ def of(frame: Frame, memory: WorkerMemory) -> Sighting:
 
 
 def _whole(frame: Frame, shape: tuple[int, int, int]) -> Sighting:
+    """Compute the features of all tiles."""
     is_flat, colours = delta.flat(frame)
     return Sighting(shape, frame.dtype.name, delta.signatures(frame), is_flat, colours.copy())
 
 
 def _changed(frame: Frame, other: Frame, seen: Sighting) -> Sighting:
-    """As :func:`_whole`, from what was `seen` in another frame of the same shape and type."""
+    """As :func:`_whole`, from the features `seen` of `other`, a frame of equal shape and dtype."""
     if frame is other:
         return seen
     signatures, is_flat, colours = seen.signatures.copy(), seen.is_flat.copy(), seen.colours.copy()
@@ -50,7 +54,10 @@ def _changed(frame: Frame, other: Frame, seen: Sighting) -> Sighting:
 
 
 def _bands(frame: Frame, other: Frame) -> Iterator[tuple[int, int]]:
-    """Runs of tile rows in which two frames differ: the first, and the one behind the last."""
+    """Find the runs of tile rows that differ between two frames.
+
+    Yields (first tile row, tile row behind the last).
+    """
     row_bytes = frame.nbytes // frame.shape[0]
     found = engine.differing_rows(frame.data, other.data, row_bytes)
     starts = np.arange(0, frame.shape[0], TILE)

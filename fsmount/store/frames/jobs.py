@@ -1,6 +1,6 @@
-"""What runs in worker processes: look at a staged file, encode a frame or JPEG, render an object.
+"""Jobs of worker processes: look at a staged file, encode a frame or JPEG, render an object.
 
-Everything that crosses is an immutable value; packs are read by path.
+All arguments and results are immutable values. Jobs read packs and staged files by path.
 """
 
 from __future__ import annotations
@@ -42,27 +42,35 @@ from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.work.shared_frames import SharedPicture, share
 
-# A standalone record becomes the new anchor where an anchored one saves less than this share.
+# An anchored record must be smaller than this share of the standalone record. Else the standalone
+# one is stored and becomes the new anchor.
 _ANCHOR_PAYS = 0.6
-# A reader waits for a render, and a picture that comes alone is looked at sooner on several cores.
+# Several threads render and look: a program waits for a render, and a picture that arrives alone
+# is looked at sooner on several cores.
 _MOST_THREADS = 4
-# Residuals are worth a second encoding where they look this much flatter than the pixels.
+# A tile gets a residual only if the roughness of the residual is below this share of the roughness
+# of its pixels. A second encoding decides whether the residuals are used.
 _RESIDUAL_LOOKS_BETTER = 0.7
-# A large image is encoded again only for at least this share of its tiles: of 120 desktop frames
-# the second encodings cost 5 ms a frame and saved 1.4 %, with this bound 0.7 ms and 0.8 %.
+# An image of _BIG_IMAGE samples or more is encoded a second time, with residuals, only if at least
+# this share of its tiles has a prediction. For 120 desktop frames the second encodings cost 5 ms a
+# frame and saved 1.4 %. With this bound they cost 0.7 ms and save 0.8 %.
 _BIG_IMAGE = 3 << 16
 _FEW = 0.03
 LARGER = "larger when encoded"
-"""The reason of a picture whose entry would be larger than its file."""
-# Bytes that an entry may be larger than that of the verbatim file, which can help no other picture.
+"""Reason why a picture is kept raw: its entry would be larger than its file."""
+# An entry may be at most this many bytes larger than the entry of the verbatim file: no other
+# picture can use the pixels of a verbatim file.
 _MOST_LARGER = 2048
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a staged file turned out to be: `picture` and `seen`, or the reason why raw.
+    """The result of a look at a staged file.
 
-    `jpeg`: whether it is a JPEG that :func:`transcode` may make smaller.
+    sha256, size : SHA-256 and size in bytes of the file.
+    picture, seen : the picture and its features. None if the file is kept raw.
+    reason : why the file is kept raw. "" for a picture.
+    jpeg : whether the file is a JPEG that :func:`transcode` may make smaller.
     """
 
     sha256: bytes
@@ -75,9 +83,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Order:
-    """A frame to encode, what is written beside it, and the entries it may need.
+    """A frame to encode.
 
-    `pack`: the path of the pack that the entry is meant for, "" for none.
+    about : the facts that the record of the frame gets.
+    picture : the frame and its recipe, or where another process holds them.
+    plan : which tiles to copy from which objects.
+    places : locations of all entries that encoding may need.
+    pack : path of the pack that the entry probably goes to, "" for none.
     """
 
     about: About
@@ -89,9 +101,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A checked entry; `layer` and `needs` as in the index; `anchor` 0: stands alone.
+    """An encoded frame. The worker has decoded the entry and compared the result.
 
-    `by`: the process that has its layers in memory now; `proof`: hash of what was checked.
+    entry : the entry.
+    kind, depth, layer, needs : columns of the object's row in the index.
+    layout : where each tile comes from.
+    anchor : object id of the anchor of the record. 0: the record stands alone.
+    fell_back : whether the plan failed and the frame is coded without other objects.
+    by : process id of the worker. It has the layers of the frame in memory.
+    proof : :func:`entry_digest` of the checked entry.
     """
 
     entry: Entry
@@ -108,25 +126,33 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Transcoded:
-    """A JPEG as JPEG XL, from which it was made again; `proof`: the SHA-256 of that."""
+    """A JPEG as a JPEG XL file. The worker has made the JPEG again from it.
+
+    `proof` is the SHA-256 of `payload`.
+    """
 
     payload: bytes
     proof: bytes
 
 
 def _memory(budget: int) -> WorkerMemory:
-    """What this process keeps, from now on within `budget` bytes."""
+    """Return the caches of this process, after limiting them to `budget` bytes."""
     memory = of_worker()
     memory.share_for_store(budget)
     return memory
 
 
 def _threads() -> int:
+    """Number of threads for one job: the cores of this process, capped at _MOST_THREADS."""
     return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
 def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
-    """Hash a staged file and, if it is a PNG that can be re-created exactly, take it apart."""
+    """Hash a staged file. If it is a PNG that can be re-created exactly, parse it.
+
+    `path` is the path of the staged file, `hints` are the deflate parameters to try first, `budget`
+    is the number of bytes that this process may cache. Raises OSError.
+    """
     memory = _memory(budget)
     data = Path(path).read_bytes()
     sha256 = hashlib.sha256(data).digest()
@@ -140,15 +166,16 @@ def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
 
 
 def look_raw(path: str, reason: str) -> Look:
-    """Hash a staged file that is kept verbatim for a reason known already."""
+    """Hash a staged file that is kept verbatim. The caller knows the reason. Raises OSError."""
     data = Path(path).read_bytes()
     return Look(hashlib.sha256(data).digest(), len(data), None, None, reason)
 
 
 def transcode(path: str, sha256: bytes) -> Transcoded:
-    """The JPEG XL file from which a staged JPEG can be made again, proved by doing so.
+    """Encode a staged JPEG as a JPEG XL file, and make the JPEG again from it as a proof.
 
-    Raises NotExact if there is none, or none that is smaller.
+    `sha256` is the SHA-256 that the look found. Raises OSError, and :class:`NotExact` if the file
+    has another hash, no JPEG XL file gives the same bytes, or none is smaller.
     """
     data = Path(path).read_bytes()
     if hashlib.sha256(data).digest() != sha256:
@@ -159,7 +186,13 @@ def transcode(path: str, sha256: bytes) -> Transcoded:
 
 @dataclass(frozen=True)
 class _Rebuilt:
-    """A decoded object: its own layer rests on `below`; `depth` as in the index."""
+    """A decoded picture.
+
+    frame, recipe : frame and recipe of the picture.
+    own : the layer of the object.
+    below : ids of the objects that the layer rests on.
+    depth : column of the object's row.
+    """
 
     frame: Frame
     recipe: Recipe
@@ -169,7 +202,10 @@ class _Rebuilt:
 
 
 def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
-    """Frame and recipe of an entry, from payloads alone."""
+    """Decode the frame and recipe of an entry from payloads alone. `found` is its record.
+
+    Raises :class:`Damaged`.
+    """
     layout = layout_of(found)
     reader.prefetch(entry, layout)
     own, level = reader.decode(entry, layout)
@@ -182,9 +218,9 @@ def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
 
 
 def relations(target: Location, reader: Reader) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """What the index says of a picture, from its entry: (needs, layer, depth).
+    """Compute the columns (needs, layer, depth) of a picture's row from its entry.
 
-    `reader` knows the places of all entries it may need. Raises :class:`Damaged`.
+    `reader` has the locations of all entries that the picture may need. Raises :class:`Damaged`.
     """
     reader.begin()
     entry = read_entry(Path(target.pack), target.offset, target.length)
@@ -193,17 +229,22 @@ def relations(target: Location, reader: Reader) -> tuple[tuple[int, ...], tuple[
 
 
 def render(target: Location, places: Sequence[Location], sha256: bytes, budget: int) -> bytes:
-    """The bytes of a file, compared with the hash recorded for it; raises :class:`Damaged`.
+    """Render the file of an object and compare its hash. Return the bytes of the file.
 
-    `sha256`: what the index says; `budget`: bytes this process may keep for the
-    next call, decoded layers and deflate tokens.
+    `places` are the locations of the other entries that it needs. `sha256` is the hash in the
+    index. `budget` is the number of bytes that this process may cache for the next call: decoded
+    layers and deflate tokens. Raises :class:`Damaged`.
     """
     reader = Reader([*places, target], _memory(budget))
     return rendered(reader.entry(target.id), reader, sha256)
 
 
 def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
-    """The bytes of the file an entry stands for; raises :class:`Damaged` if their hash is wrong."""
+    """Render the file of an entry. Return its bytes.
+
+    Raises :class:`Damaged` if their hash is not `sha256`, if the record has another hash, or if an
+    entry is damaged.
+    """
     found = reader.record(entry)
     what = f"object {entry.object_id}"
     kind = found.header.get("kind")
@@ -223,9 +264,12 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
 
 
 def encode(order: Order, budget: int) -> Encoded:
-    """Encode a frame as planned and prove it by decoding; a keyframe where the plan fails.
+    """Encode a frame as planned, and decode the entry as a proof.
 
-    Raises :class:`NotExact` if not even the keyframe comes back exactly.
+    If the plan fails, encode again without the wrong copies, and then as a keyframe. `budget` is
+    the number of bytes that this process may cache. Raises :class:`NotExact` if the keyframe
+    decodes to something else, too, if the entry is too large, or if the picture is that of another
+    file. Raises OSError if the picture cannot be read.
     """
     memory = _memory(budget)
     if isinstance(order.picture, SharedPicture):
@@ -247,7 +291,10 @@ def encode(order: Order, budget: int) -> Encoded:
 
 
 def _mended(order: Order, memory: WorkerMemory) -> Order:
-    """The order without those copies that show something else: the planner's keys are short."""
+    """Return the order without the copies that show other pixels.
+
+    Such copies happen because the planner compares only a few bytes of each signature.
+    """
     frame, plan = order.picture.frame, order.plan
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     layout = Layout(shape, frame.dtype, plan.tiles, plan.sources, np.zeros_like(plan.tiles))
@@ -259,6 +306,10 @@ def _mended(order: Order, memory: WorkerMemory) -> Order:
 
 
 def _encode(order: Order, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
+    """Encode a frame, decode the entry and compare frame, recipe and record.
+
+    Raises :class:`Damaged` if they differ, and :class:`NotExact` if the entry is too large.
+    """
     entry, layout, anchor = _entry(order, Reader(order.places, memory))
     data = build_entry(entry)
     fresh = Reader(order.places, memory)
@@ -274,7 +325,7 @@ def _encode(order: Order, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
     if not delta.equal(rebuilt.frame, picture.frame) or rebuilt.recipe != picture.recipe:
         raise Damaged(f"object {order.about.id}", reason="the decoded frame differs")
     if order.pack:
-        # The next frame takes tiles from it.
+        # The next frame probably copies tiles from this layer.
         memory.layers.put((order.pack, order.about.id), rebuilt.own, rebuilt.own.layer.nbytes)
     layer, needs = tuple(sorted(rebuilt.below)), tuple(sorted(fresh.touched))
     proof = entry_digest(data, order.about, kind, rebuilt.depth, layer, needs)
@@ -293,9 +344,10 @@ def _encode(order: Order, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
 
 
 def _entry(order: Order, reader: Reader) -> tuple[Entry, Layout, int]:
-    """The entry of a frame, its layout, and its record's anchor; :class:`NotExact` if it is large.
+    """Encode a frame. Return its entry, its layout, and the anchor of its record.
 
-    With more effort where that may be what it takes to keep the picture.
+    If the entry is too large, encode once more with more effort, provided that a smaller payload
+    can help. Raises :class:`NotExact` if the entry stays too large.
     """
     plan, most = _with_moves(order, reader), _most_bytes(order)
     for fast in (True, False):
@@ -315,11 +367,11 @@ def _entry(order: Order, reader: Reader) -> tuple[Entry, Layout, int]:
 
 
 def _most_bytes(order: Order) -> int:
-    """Bytes of an entry that is not too large for its file.
+    """Largest length in bytes that the entry of a picture may have.
 
-    A picture that is kept raw can help no other one, so an entry may be larger than a raw one by
-    512 bytes and a quarter of the file, together 2 KB at most. One with a correction record may
-    not even be as large as the file: it would be mostly corrections.
+    No other picture can copy from a picture that is kept raw. So an entry may be larger than the
+    raw one by 512 bytes plus a quarter of the file, together 2 KB at most. An entry with a
+    correction record must be smaller than the file, because a larger one is mostly corrections.
     """
     size = order.about.size
     if isinstance(order.picture.recipe.params, Corrections):
@@ -328,7 +380,7 @@ def _most_bytes(order: Order) -> int:
 
 
 def _too_large(order: Order) -> NotExact:
-    """Why a picture is raw whose entry would be too large."""
+    """Make the error that says why a picture with a too large entry is kept raw."""
     recipe = order.picture.recipe
     if not isinstance(recipe.params, Corrections):
         return NotExact(LARGER)
@@ -337,7 +389,7 @@ def _too_large(order: Order) -> NotExact:
 
 
 def _used_sources(layout: Layout) -> tuple[Source, ...]:
-    """Sources without those that neither a tile nor a prediction uses."""
+    """Return the sources, with None for each one that no tile and no prediction uses."""
     used = {*delta.slots(layout.tiles), *delta.slots(layout.prediction)}
     kept = [source if i in used else None for i, source in enumerate(layout.sources, start=1)]
     while kept and kept[-1] is None:
@@ -348,7 +400,11 @@ def _used_sources(layout: Layout) -> tuple[Source, ...]:
 def _coded(
     frame: Frame, plan: Plan, reader: Reader, *, fast: bool
 ) -> tuple[Layout, tuple[str, bytes] | None]:
-    """The layout with or without residuals, whichever payload is smaller, and that payload."""
+    """Encode the own image with and without residuals. Return the smaller one.
+
+    Returns the layout and (suffix, payload), or None in place of the latter if the frame has no own
+    tile. `fast` selects less effort.
+    """
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     nothing = np.zeros_like(plan.tiles)
     plain = Layout(shape, frame.dtype, plan.tiles, plan.sources, nothing)
@@ -370,7 +426,10 @@ def _coded(
 
 
 def _with_moves(order: Order, reader: Reader) -> Plan:
-    """The plan, with copies of what has moved instead of own tiles."""
+    """Return the plan with copies instead of own tiles, where tiles have only moved.
+
+    The tiles are searched in the layers of the objects `near` of the plan.
+    """
     frame, plan = order.picture.frame, order.plan
     if not plan.near:
         return plan
@@ -387,7 +446,10 @@ def _with_moves(order: Order, reader: Reader) -> Plan:
 
 
 def _worthwhile(layout: Layout, plan: Plan, frame: Frame, reader: Reader) -> delta.Tiles:
-    """For each own tile the slot to predict it from, 0 where new pixels look as cheap."""
+    """For each own tile return the slot to predict it from, 0 if its pixels look as cheap.
+
+    The result has shape (tile rows, tile columns) and dtype uint8.
+    """
     guess = np.where(layout.own(), plan.guess, 0).astype(np.uint8)
     if not guess.any():
         return guess
@@ -406,14 +468,20 @@ def _worthwhile(layout: Layout, plan: Plan, frame: Frame, reader: Reader) -> del
 
 
 def _roughness(tiles: Frame) -> NDArray[np.int64]:
-    """A rough cost of tiles (n, TILE, TILE, channels): samples that differ from a neighbour."""
+    """Estimate the cost of each tile: the number of samples that differ from a neighbour.
+
+    `tiles` has shape (n, TILE, TILE, channels). The result has shape (n,).
+    """
     step = tiles[:, :, 1:] != tiles[:, :, :-1]
     first = tiles[:, 1:, 0] != tiles[:, :-1, 0]
     return np.asarray(step.sum(axis=(1, 2, 3)) + first.sum(axis=(1, 2)))
 
 
 def _record(order: Order, layout: Layout, reader: Reader) -> tuple[bytes, int]:
-    """The stored record and its anchor: alone, or against the anchor where that is smaller."""
+    """Pack the record alone or against the anchor of the plan. Return it and its anchor.
+
+    The anchored record is used if it is smaller than _ANCHOR_PAYS of the other. Anchor 0: alone.
+    """
     whole = picture_record(order.about, layout, order.picture.recipe)
     alone = record.pack(whole)
     anchor = order.plan.anchor

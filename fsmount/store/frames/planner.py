@@ -1,15 +1,16 @@
-"""Which objects the tiles of a new frame are taken from.
+"""Planner: chooses the objects that the tiles of a new frame are copied from.
 
-For each geometry (frame shape and sample type) a :class:`Book` remembers from where a tile of which
-content at which place can be copied. A tile that any remembered object coded at the same place, or
-that an earlier frame took from another place, is not coded again. What a frame may touch is bounded
-by :data:`MAX_OBJECTS`: where more objects would be needed, those that cover least are coded afresh.
+For each geometry (frame shape and sample type) a :class:`Book` maps the position and content of a
+tile to the place that it can be copied from. The planner does not code a tile again that a known
+object coded at the same position, or that an earlier frame copied from another position. A frame
+touches at most :data:`MAX_OBJECTS` objects. If it would need more, the tiles of the objects that
+cover least are coded afresh.
 
-Where much is new, the worker that encodes the frame looks for it at other places
-(:mod:`fsmount.codec.delta.moves`) in the few objects that a plan names as `near`.
+If many tiles are new, the worker that encodes the frame searches for them at other positions
+(:mod:`fsmount.codec.delta.moves`), in the few objects that a plan names as `near`.
 
-Names play no part: a frame is matched by what it shows, so neither temporary names nor several
-writers at once mislead the search.
+File names play no part. The planner matches a frame by its pixels, so neither temporary names nor
+several writers at the same time mislead it.
 """
 
 from __future__ import annotations
@@ -29,25 +30,28 @@ from fsmount.codec.delta.moves import MIN_TILES
 from fsmount.codec.png.samples import Frame
 
 MAX_OBJECTS = 24
-# Objects that residuals of one frame are predicted from; a frame that copies from such an object
-# reads these, too.
+# Number of objects that residuals of one frame are predicted from. A later frame that copies from
+# this frame's object reads these objects, too.
 MAX_GUESSES = 4
-# Objects that are searched for what has moved, where at least _MANY tiles are new. Of 120 desktop
-# frames eight of them make entries 1 % smaller than one does, for half of all time at ingest.
+# Number of objects in which a worker searches for moved tiles, if at least _MANY tiles are new. For
+# 120 desktop frames, eight objects make entries 1 % smaller than one object does, and take half of
+# the whole ingest time.
 MAX_NEAR = 1
 _MANY = 2 * MIN_TILES
-# Copies from other places in one frame; those a worker finds come on top.
+# Number of copies from other positions in the plan of one frame. A worker may add more.
 MAX_MOVED = 32
+# If the share of tiles without origin is larger than this, the plan copies no tile at all.
 KEY_SHARE = 0.85
 MAX_FILLS = 8
-# Memory of a book: about 120 bytes an entry.
+# Number of tiles in a book. Each takes about 120 bytes of memory.
 MAX_TILES = 150_000
 MAX_BOOKS = 4
-# Bytes of a tile's signature that are kept. A false hit costs a second encoding without the tiles
-# that were wrong; with 24 bits and a full book of 1080p frames that is one frame in some thousands.
+# Number of bytes of a tile's signature in its key. A false hit costs a second encoding without the
+# wrong tiles. With 24 bits and a full book of 1080p frames this happens to one frame in some
+# thousands.
 KEY_BYTES = 3
 _HASH = (1 << 8 * KEY_BYTES) - 1
-# Bytes that the index keeps of them for one picture, beyond the size of its file.
+# The index keeps keys of one picture up to this many bytes more than the size of its file.
 INDEX_BYTES = 4096
 _HEAD = struct.Struct("<II")
 _GROUP = struct.Struct("<IiiI")
@@ -55,9 +59,13 @@ _GROUP = struct.Struct("<IiiI")
 
 @dataclass(frozen=True)
 class Sighting:
-    """What a worker found out about a frame: all that the planner needs of it.
+    """Features of a frame. A worker computes them, and the planner needs nothing else of a frame.
 
-    `signatures`, `is_flat` (tile rows, tile columns); `colours` (.., channels).
+    shape : (height, width, channels) of the frame.
+    dtype : name of the sample type: uint8 or uint16.
+    signatures : hash of each tile; (tile rows, tile columns), uint64.
+    is_flat : whether each tile has one colour; (tile rows, tile columns), bool.
+    colours : first pixel of each tile; (tile rows, tile columns, channels), `dtype`.
     """
 
     shape: tuple[int, int, int]
@@ -68,17 +76,19 @@ class Sighting:
 
     @property
     def geometry(self) -> str:
-        """Frames of the same geometry may share tiles."""
+        """Shape and sample type as text. Only frames of equal geometry share tiles."""
         return f"{self.shape[1]}x{self.shape[0]}x{self.shape[2]}:{self.dtype}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Slots and sources as in :class:`~fsmount.codec.delta.delta.Layout`, and the record's anchor.
+    """The plan for one frame.
 
-    `guess`: for own tiles the slot of the object that last stood there (0: none), a candidate to
-    predict residuals from; `anchor` 0: none; `near`: objects to search for what has moved, the
-    likeliest first.
+    tiles, sources : as in :class:`~fsmount.codec.delta.delta.Layout`.
+    guess : for each own tile, the slot of the object that the frame before showed there; 0: none.
+        The object is a candidate to predict a residual from. (tile rows, tile columns), uint8.
+    anchor : object id of the anchor for the record; 0: none.
+    near : ids of the objects to search for moved tiles, the likeliest first.
     """
 
     tiles: Tiles
@@ -88,17 +98,28 @@ class Plan:
     near: tuple[int, ...] = ()
 
     def objects(self) -> set[int]:
-        """All objects that encoding it may touch, but for what those rest on."""
+        """Return the ids of the objects that the plan names.
+
+        Encoding touches these, and the objects that their layers rest on.
+        """
         copied = {source.object for source in self.sources if isinstance(source, Copy)}
         return (copied | {self.anchor, *self.near}) - {0}
 
 
 @dataclass
 class Book:
-    """What is remembered of one geometry.
+    """The known tiles of one geometry.
 
-    An **origin** is where a tile can be copied from, as one number: the id of the object that coded
-    it at the same place, or a negative number that stands for a moved copy in `moved`.
+    An **origin** is a number that says where a tile can be copied from. A positive origin is the id
+    of the object that coded the tile at the same position. A negative origin is a key of `moved`: a
+    copy from another position.
+
+    origin : origin by tile key (:func:`tile_keys`).
+    keys_of : tile keys by object id, oldest object first.
+    moved, origin_of : copy by negative origin, and the inverse.
+    anchor, anchor_sources : object id of the newest anchor (0: none), and its sources.
+    shown : origins that the newest frame shows, (tile rows, tile columns); 0: none.
+    simple : ids of the objects that have own tiles and no residuals.
     """
 
     origin: dict[int, int] = field(default_factory=dict)
@@ -109,11 +130,14 @@ class Book:
     anchor_sources: tuple[Source, ...] = ()
     shown: NDArray[np.int64] | None = None
     simple: set[int] = field(default_factory=set)
-    # Keys of the newest frame and the origin of each: most are those of the next one, too.
+    # Tile keys of the newest frame and their origins. Most are equal in the next frame.
     newest: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def origins(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The origin of each tile of a frame, 0: none; a new array of the shape of `keys`."""
+        """Return the origin of each tile key, 0 for none, as a new int64 array shaped as `keys`.
+
+        `keys` become the keys of the newest frame.
+        """
         if self.newest is None:
             found, unknown = np.empty_like(keys), np.ones(keys.shape, bool)
         else:
@@ -123,11 +147,11 @@ class Book:
         return found.copy()
 
     def source(self, origin: int) -> Copy:
-        """The source that an origin stands for."""
+        """Return the copy that an origin stands for."""
         return Copy(origin) if origin > 0 else self.moved[origin]
 
     def origin_for(self, copy: Copy) -> int:
-        """The origin that stands for a source."""
+        """Return the origin that stands for a copy. A new moved copy gets a new negative number."""
         if not (copy.dx or copy.dy):
             return copy.object
         if copy not in self.origin_of:
@@ -136,7 +160,10 @@ class Book:
         return self.origin_of[copy]
 
     def remember(self, copy: Copy, keys: list[int]) -> None:
-        """Tiles with these keys can be copied from there."""
+        """Note that tiles with these keys can be copied from `copy`.
+
+        If the book has more than :data:`MAX_TILES` tiles, forget the oldest objects.
+        """
         if not keys:
             return
         self.keys_of[copy.object] = self.keys_of.get(copy.object, []) + keys
@@ -149,7 +176,7 @@ class Book:
             self.forget(next(iter(self.keys_of)))
 
     def forget(self, object_id: int) -> None:
-        """Let no further frame take tiles from an object."""
+        """Forget an object: no later plan copies tiles from it."""
         gone = {object_id, *(n for n, copy in self.moved.items() if copy.object == object_id)}
         for key in self.keys_of.pop(object_id, []):
             if self.origin.get(key) in gone:
@@ -165,22 +192,30 @@ class Book:
 
 
 def tile_keys(signatures: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """One number for place and content (KEY_BYTES of it) of each tile: in row order ascending."""
+    """Compute the key of each tile: its position, then KEY_BYTES of its signature.
+
+    `signatures` and the result have shape (tile rows, tile columns). The result is int64, and
+    ascends in row order.
+    """
     places = np.arange(signatures.size, dtype=np.uint64).reshape(signatures.shape)
     keys = places << np.uint64(8 * KEY_BYTES) | (signatures & np.uint64(_HASH))
     return keys.astype(np.int64)
 
 
 def dump_keys(groups: Sequence[tuple[Copy, list[int]]]) -> bytes:
-    """Keys as they are kept in the index: (source, keys ascending); object 0 is the row's own.
+    """Encode tile keys for the index.
 
-    Numbers of groups and of bytes in the packed part; packed: the groups, and for each key how far
-    its place is from the one before; then KEY_BYTES of content for each key. Little endian.
+    `groups` has pairs (copy, ascending keys). Object 0 in a copy stands for the object of the row.
+
+    Format, little endian: number of groups (u32) and length of the packed part (u32); the packed
+    part (zlib): object id (u32), dx (i32), dy (i32) and number of keys (u32) of each group, then
+    for each group the distances of its positions from the ones before (u32, as four planes of
+    bytes); then KEY_BYTES of signature for each key.
     """
     heads = [_GROUP.pack(copy.object, copy.dx, copy.dy, len(keys)) for copy, keys in groups]
     every = [np.array(keys, np.uint64) for _, keys in groups]
     steps = [np.diff(keys >> np.uint64(8 * KEY_BYTES), prepend=np.uint64(0)) for keys in every]
-    # High bytes of steps are zeros: they pack better beside each other.
+    # The high bytes of steps are zeros. They compress better beside each other.
     planes = [step.astype("<u4").view(np.uint8).reshape(-1, 4).T.tobytes() for step in steps]
     packed = zlib.compress(b"".join([*heads, *planes]), 9)
     contents = [keys.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :KEY_BYTES] for keys in every]
@@ -191,9 +226,10 @@ def dump_keys(groups: Sequence[tuple[Copy, list[int]]]) -> bytes:
 def dump_within(
     groups: Sequence[tuple[Copy, list[int]]], is_flat: NDArray[np.bool_], most: int
 ) -> bytes:
-    """As :func:`dump_keys`, of as many keys as fit into `most` bytes; b"" if none does.
+    """As :func:`dump_keys`, with as many keys as fit into `most` bytes. Return b"" if none fits.
 
-    Tiles of one colour (`is_flat`, of each place) go first: they can be fills instead.
+    Tiles of one colour are dropped first, because they can be fills instead. `is_flat` says for
+    each position whether the tile has one colour.
     """
     data = dump_keys(groups) if groups else b""
     if len(data) <= most:
@@ -201,7 +237,7 @@ def dump_within(
     places = np.array([key >> 8 * KEY_BYTES for _, keys in groups for key in keys], np.int64)
     places = places[np.argsort(is_flat.ravel()[places], kind="stable")]
     while len(data) > most:
-        # An eighth less at least, since the packed part shrinks by less than its share.
+        # Drop an eighth at least, because the packed part shrinks by less than its share.
         places = places[: min(len(places) * most // len(data), len(places) * 7 // 8)]
         kept = set(places.tolist())
         some = [(c, [key for key in keys if key >> 8 * KEY_BYTES in kept]) for c, keys in groups]
@@ -211,7 +247,7 @@ def dump_within(
 
 
 def load_keys(data: bytes) -> list[tuple[Copy, list[int]]]:
-    """The inverse of :func:`dump_keys`; nothing from data that it did not write."""
+    """Decode the output of :func:`dump_keys`. Return [] for other data."""
     try:
         count, length = _HEAD.unpack_from(data)
         plain = zlib.decompress(data[_HEAD.size : _HEAD.size + length])
@@ -231,6 +267,7 @@ def _unpack_groups(
     planes: NDArray[np.uint8],
     contents: NDArray[np.uint8],
 ) -> list[tuple[Copy, list[int]]]:
+    """Join steps and signature bytes to keys, by group. Raises ValueError if `planes` is short."""
     groups = []
     at = 0
     for number, dx, dy, count in heads:
@@ -245,21 +282,27 @@ def _unpack_groups(
 
 
 class Planner:
-    """The books, and plans from them. Only the task that owns the store may call it."""
+    """Keeps the books and makes plans from them.
+
+    Contract: belongs to the trio task that owns the store. No method awaits or asks the disk.
+    """
 
     def __init__(self) -> None:
         self._books: OrderedDict[str, Book] = OrderedDict()
 
     def clear(self) -> None:
-        """Close all books: objects that they name may be gone."""
+        """Close all books. The caller may have dropped objects that they name."""
         self._books.clear()
 
     def knows(self, geometry: str) -> bool:
-        """Whether a book is open for a geometry (else its signatures may be loaded)."""
+        """Whether a book is open for a geometry. If not, the caller may :meth:`load` it."""
         return geometry in self._books
 
     def book(self, geometry: str) -> Book:
-        """The book of a geometry; opening one too many closes the one unused for longest."""
+        """Return the book of a geometry, and open it if needed.
+
+        If more than :data:`MAX_BOOKS` are open, the one that was unused for longest is closed.
+        """
         book = self._books.setdefault(geometry, Book())
         self._books.move_to_end(geometry)
         while len(self._books) > MAX_BOOKS:
@@ -267,14 +310,14 @@ class Planner:
         return book
 
     def load(self, geometry: str, stored: Iterable[tuple[int, bytes]]) -> None:
-        """Fill a book from what :meth:`encoded` returned, oldest object first."""
+        """Fill a book from pairs (object id, result of :meth:`encoded`), oldest object first."""
         book = self.book(geometry)
         for object_id, data in stored:
             for copy, keys in load_keys(data):
                 book.remember(copy if copy.object else Copy(object_id), keys)
 
     def plan(self, seen: Sighting) -> Plan:
-        """Slots for every tile of a frame."""
+        """Make the plan for a frame from its features: a slot for every tile."""
         book = self.book(seen.geometry)
         owners = book.origins(tile_keys(seen.signatures))
         before = book.shown if book.shown is not None else np.zeros_like(owners)
@@ -300,10 +343,12 @@ class Planner:
     def encoded(
         self, seen: Sighting, layout: Layout, object_id: int, *, anchor: int, size: int
     ) -> bytes:
-        """Note that `object_id` now holds the frame; what to keep for the next start, if anything.
+        """Note that the object `object_id` now has the frame. Return its keys for the index.
 
-        `layout`: as coded; `anchor`: of its record (0: it is an anchor itself); `size`: bytes of
-        the file, which bounds what is kept.
+        The result is the output of :func:`dump_within`; the next start loads it. It is b"" if there
+        is nothing to keep. `layout` is the coded layout. `anchor` is the anchor of the record, 0
+        if the object is an anchor itself. `size` is the size of the file in bytes: the result has
+        at most :data:`INDEX_BYTES` more.
         """
         book = self.book(seen.geometry)
         keys = tile_keys(seen.signatures)
@@ -329,14 +374,16 @@ class Planner:
         return dump_within(groups, seen.is_flat, size + INDEX_BYTES)
 
     def forget(self, object_id: int) -> None:
-        """An object turned out to be unusable: take nothing from it any more."""
+        """Forget an unusable object in all books."""
         for book in self._books.values():
             book.forget(object_id)
 
 
 def _keep_largest(book: Book, owners: NDArray[np.int64], most: int) -> None:
-    """Set tiles to 0 (coded afresh) whose origin is not among those that cover most: of objects
-    `most`, of copies from other places MAX_MOVED."""
+    """Set the origin of tiles to 0 (coded afresh) so that few objects and moved copies are left.
+
+    `most` objects and MAX_MOVED moved copies stay: the ones that cover most tiles.
+    """
     counts = Counter(owners[owners != 0].tolist())
     moved = [owner for owner, _ in counts.most_common() if owner < 0]
     objects: Counter[int] = Counter()
@@ -352,8 +399,11 @@ def _keep_largest(book: Book, owners: NDArray[np.int64], most: int) -> None:
 def _near(
     book: Book, owners: NDArray[np.int64], before: NDArray[np.int64], seen: Sighting
 ) -> tuple[int, ...]:
-    """The objects to search if much is new: those that what has changed showed before, for what
-    was scrolled or dragged; then the newest that coded much, for windows that come back elsewhere.
+    """Choose the objects to search for moved tiles. Return () if few tiles are new.
+
+    First come the objects that the changed tiles showed before: something may have been scrolled or
+    dragged. Then come the newest objects that coded many tiles: a window may have come back at
+    another position.
     """
     if np.count_nonzero((owners == 0) & ~seen.is_flat) < _MANY:
         return ()
@@ -368,7 +418,7 @@ def _near(
 
 
 def _fills(owners: NDArray[np.int64], seen: Sighting) -> dict[tuple[int, ...], NDArray[np.bool_]]:
-    """The commonest colours of flat tiles that nobody coded yet."""
+    """Find the commonest colours of flat tiles without origin. Return a mask of tiles by colour."""
     free = seen.is_flat & (owners == 0)
     counts = Counter(map(tuple, seen.colours[free].tolist()))
     return {
@@ -380,7 +430,10 @@ def _fills(owners: NDArray[np.int64], seen: Sighting) -> dict[tuple[int, ...], N
 def _guesses(
     owners: NDArray[np.int64], before: NDArray[np.int64], simple: set[int], objects: set[int]
 ) -> set[int]:
-    """The few objects worth predicting from, within the bound on objects."""
+    """Choose the few objects to predict residuals from. `objects` are used by the plan already.
+
+    Only objects in `simple` qualify. The plan stays within MAX_OBJECTS.
+    """
     counts = Counter(before[(owners == 0) & (before != 0)].tolist())
     found: set[int] = set()
     for owner, _ in counts.most_common():
@@ -393,9 +446,10 @@ def _guesses(
 def _slots(
     book: Book, origins: list[int], fills: Iterable[tuple[int, ...]]
 ) -> tuple[dict[int | tuple[int, ...], int], tuple[Source, ...]]:
-    """A slot for each origin and colour, where the anchor had it if it had it.
+    """Choose a slot for each origin and colour. Return (slot by origin or colour, sources).
 
-    The anchor itself is slot 1, so that maps of frames that show the same agree in most bytes.
+    Each source gets the slot that it has in the anchor, if it has one there. The anchor itself is
+    slot 1. So the maps of frames that show the same are equal in most bytes.
     """
     sources: list[Source] = [None] * MAX_SLOTS
     slots: dict[int | tuple[int, ...], int] = {}

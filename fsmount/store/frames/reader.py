@@ -1,4 +1,4 @@
-"""Entries, records and layers of objects, as a worker process reads them from packs."""
+"""Reads entries, records and layers of objects from packs. Runs in a worker process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class Known:
-    """A decoded layer, the objects it took besides its own, and how many residuals it rests on."""
+    """A decoded layer.
+
+    below : ids of the objects whose entries were read for it, its own object included.
+    level : number of residual layers in its longest path. 0: it is predicted from no other layer.
+    """
 
     layer: Layer
     below: frozenset[int]
@@ -35,7 +39,7 @@ class Known:
 
 
 class _Opened(NamedTuple):
-    """An entry and its layout, and the objects it took to read them."""
+    """An entry and its layout. `touched` has the ids of the objects that were read for both."""
 
     entry: Entry
     layout: Layout
@@ -44,16 +48,20 @@ class _Opened(NamedTuple):
 
 @functools.cache
 def _decoders() -> ThreadPoolExecutor | None:
-    """Threads that decode images; None where there is one core only."""
+    """The threads that decode images, or None if this process has only one core."""
     cores = len(os.sched_getaffinity(0))
     return ThreadPoolExecutor(min(cores, _MOST_THREADS)) if cores > 1 else None
 
 
 class Reader:
-    """Entries, records and layers of the objects at hand; `memory` caches them across jobs.
+    """Reads the objects at the locations `places`.
 
-    `touched` collects every object whose entry a result rests on, cached or not. Within one job no
-    layer is decoded twice, however little may be kept for the next.
+    memory : caches records and layers from one job to the next.
+    touched : ids of all objects whose entries the results of this job depend on, whether they came
+        from a cache or not.
+
+    One job decodes no layer twice, even if `memory` may keep only little for the next job. Packs
+    are read by path, so the methods wait for the disk. Contract: one thread uses a reader.
     """
 
     def __init__(self, places: Sequence[Location], memory: WorkerMemory) -> None:
@@ -62,13 +70,17 @@ class Reader:
         self.begin()
 
     def begin(self) -> None:
-        """Another job: nothing is touched so far."""
+        """Begin another job: clear `touched`, and all that the last job decoded."""
         self.touched: set[int] = set()
         self._decoded: dict[int, Known] = {}
         self._opened: dict[int, _Opened] = {}
         self._images: dict[int, Future[Frame]] = {}
 
     def place(self, object_id: int) -> Location:
+        """Return the location of an object and add the object to `touched`.
+
+        Raises :class:`Damaged` if the object is not in the given `places`.
+        """
         self.touched.add(object_id)
         try:
             return self._places[object_id]
@@ -76,6 +88,10 @@ class Reader:
             raise Damaged(f"object {object_id}", reason="needed and not listed") from None
 
     def entry(self, object_id: int) -> Entry:
+        """Read the entry of an object.
+
+        Raises :class:`Damaged` if it is damaged, cannot be read or is that of another object.
+        """
         place = self.place(object_id)
         entry = read_entry(Path(place.pack), place.offset, place.length)
         if entry.object_id != object_id:
@@ -83,7 +99,11 @@ class Reader:
         return entry
 
     def record(self, entry: Entry) -> Record:
-        """The record of an entry, its anchor's fetched where it has one."""
+        """Unpack the record of an entry. Read the record of its anchor first if it has one.
+
+        Raises :class:`Damaged` if a record is invalid or that of another object, or if the anchor
+        has an anchor.
+        """
         anchor = record.anchor_of(entry.record)
         if not anchor:
             return _named(entry, record.unpack(entry.record))
@@ -99,11 +119,15 @@ class Reader:
         return _named(entry, record.unpack(entry.record, found))
 
     def layer(self, object_id: int, nesting: int = 0) -> Layer:
-        """The pixels an object coded itself."""
+        """Return the layer of an object: the pixels that it codes itself. As :meth:`known`."""
         return self.known(object_id, nesting).layer
 
     def known(self, object_id: int, nesting: int = 0) -> Known:
-        """An object's layer and what it rests on."""
+        """Return the layer of an object and the objects that it rests on.
+
+        `nesting` is the number of residuals above this object. Raises :class:`Damaged`, also if
+        residuals nest more than four deep.
+        """
         place = self.place(object_id)
         key = (place.pack, object_id)
         found: Known | None = self._decoded.get(object_id) or self.memory.layers.get(key)
@@ -123,7 +147,7 @@ class Reader:
         return found
 
     def _open(self, object_id: int) -> tuple[Entry, Layout]:
-        """An object's entry and layout, read once in a job."""
+        """Return the entry and layout of an object. A job reads them once."""
         found = self._opened.get(object_id)
         if found is None:
             outer, self.touched = self.touched, set()
@@ -137,7 +161,11 @@ class Reader:
         return found.entry, found.layout
 
     def prefetch(self, entry: Entry, layout: Layout) -> None:
-        """Begin to decode, on several threads, all images that the frame of an entry takes."""
+        """Start to decode all images that the frame of an entry needs, on several threads.
+
+        `layout` is the layout of `entry`. No-op if this process has only one core, or if the frame
+        needs no other object. Does not change `touched`. Raises :class:`Damaged`.
+        """
         threads = _decoders()
         wanted = layout.copied() | layout.predicting()
         if threads is None or not wanted:
@@ -152,16 +180,20 @@ class Reader:
             cold = [place for place in cold if (place.pack, place.id) not in self.memory.layers]
             if not cold:
                 break
-            # The large ones first, so that none is left over at the end.
+            # Start with the largest: a large image that starts last would delay the end.
             largest = max(cold, key=lambda place: place.length).id
             seen.add(largest)
             entry, layout = self._open(largest)
             wanted |= layout.predicting()
-        # What rests on what is noted when it is used.
+        # A later use of a layer adds its objects to `touched`.
         self.touched = touched
 
     def decode(self, entry: Entry, layout: Layout, nesting: int = 0) -> tuple[Layer, int]:
-        """The layer of an entry from its payload, and how many residuals it rests on."""
+        """Decode the layer of an entry from its payload. Return the layer and its level.
+
+        The level is that of :class:`Known`. `nesting` is the number of residuals above this entry.
+        Raises :class:`Damaged`.
+        """
         image = None
         ahead = self._images.pop(entry.object_id, None)
         if ahead is not None:
@@ -175,7 +207,7 @@ class Reader:
 
 
 def _named(entry: Entry, found: Record) -> Record:
-    """The record, if it is the one of the object that the entry's name says."""
+    """Return the record. Raises :class:`Damaged` if its id is not the one in the entry's name."""
     if found.header.get("id") != entry.object_id:
         raise Damaged(f"entry {entry.name}", reason="its record is that of another object")
     return found

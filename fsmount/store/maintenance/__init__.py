@@ -1,1 +1,1 @@
-"""Work on committed objects: repack, reclaim, second copies."""
+"""Maintenance of committed objects: repack, reclaim, second copies."""

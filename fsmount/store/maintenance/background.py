@@ -1,15 +1,17 @@
-"""Repack while nobody uses the store: a little at a time, and no byte again and again.
+"""Background repack: repacks a store in small parts while no program uses it.
 
-What is different from the command, which does all there is to do (:mod:`repack`):
+It limits how often it writes the same bytes. The command `repack` does all work at once
+(:mod:`fsmount.store.maintenance.repack`). The background repack differs from it:
 
-- Only sealed packs are moved. So what comes in one picture a minute is moved once, when its pack
-  has been full, and not with each of them.
-- A pack that repack wrote is moved again when half of it is nobody's. So moving for the first
-  time writes at most what was stored, and moving again at most what was given up: together twice
-  the bytes that came in, whatever the pattern.
-- One object is coded at a time, in a process of low priority, and none is begun once somebody uses
-  the store; those that are done are committed.
-- What nothing needs is dropped when it is worth a look at all rows, which goes in slices.
+- It moves only sealed packs. If pictures come in one a minute, it moves them once, after their pack
+  has become full, and not after each picture.
+- It moves a pack that repack wrote again when half of the pack is garbage. So first moves write at
+  most the bytes that were stored, and further moves write at most the bytes that became garbage.
+  Together this is at most twice the bytes that came in, for every pattern of use.
+- It codes one object at a time, in a process of low priority. It begins no object after a program
+  has used the store. It commits the objects that are done.
+- It drops unneeded objects only if enough bytes are unused to justify a look at all rows. It reads
+  the rows in slices.
 """
 
 from __future__ import annotations
@@ -34,22 +36,29 @@ from fsmount.work.workers import Workers
 _log = logging.getLogger(__name__)
 
 _WASTE = 0.5
-# Seconds between two looks at how much is nobody's: each goes through all rows.
+# Seconds between two looks for garbage. Each look reads all rows.
 _LOOK_SECONDS = 600.0
-# Of the size of a pack: so much must have been given up since the last time, to drop it.
+# Unneeded objects are dropped only if this share of the size of a pack has become unused since the
+# last drop.
 _DROP_SHARE = 0.25
-# Of the size of a pack: so much must be free on the disk.
+# This many times the size of a pack must be free on the disk.
 _FREE_PACKS = 4
 _NICE = 19
-# A worker of low priority may have to wait for long.
+# Seconds for one job. A worker of low priority may get no processor time for long.
 _TIME_LIMIT = 900.0
 
-# A repacker that has these workers (none: it codes nothing) and goes on as long as it may.
+# Makes a repacker from workers (with None it codes no object) and a function that says whether it
+# may go on.
 Make = Callable[[Workers | None, Callable[[], bool]], Repacker]
 
 
 class QuietRepack:
-    """See the module; remembers what it looked at. Belongs to the task that owns the store."""
+    """Repacks the store in small parts. The module docstring says how.
+
+    It remembers the packs that it has moved, and the time of the last look for garbage.
+
+    Contract: belongs to the trio task that owns the store.
+    """
 
     def __init__(self, layout: Layout, index: Index, encoder: Encoder, make: Make) -> None:
         self._layout = layout
@@ -58,13 +67,15 @@ class QuietRepack:
         self._make = make
         self._looked = float("-inf")
         self._unused_left = 0
-        # Packs that were gone through: an object that could not be proved may be left there.
+        # Packs that were moved. They are not moved again, although an object that failed its proof
+        # may be left in them.
         self._done: set[int] = set()
 
     async def work(self, go_on: Callable[[], bool]) -> bool:
-        """Repack until `go_on` says no (False), or until nothing is left to do (True).
+        """Repack a part. Return True if nothing is left to do, False if `go_on` has stopped it.
 
-        `go_on` says no for good once a file is written or read. Raises OSError, FsmountError.
+        `go_on` returns whether the repack may go on. Once a program reads or writes a file, it
+        always returns False. Raises OSError, FsmountError.
         """
         look = time.monotonic() - self._looked >= _LOOK_SECONDS
         if look:
@@ -75,7 +86,7 @@ class QuietRepack:
         packs = self._due(look)
         if not packs or not await threads.call(Kind.ROOM, self._has_room):
             return True
-        _log.info("nobody uses the store: repacking %d packs", len(packs))
+        _log.info("no program uses the store: repacking %d packs", len(packs))
         workers = Workers(1, preload=(repack.__name__,), nice=_NICE, time_limit=_TIME_LIMIT)
         async with workers:
             repacker = self._make(workers, go_on)
@@ -89,7 +100,10 @@ class QuietRepack:
         return True
 
     def _due(self, look: bool) -> list[int]:
-        """Packs to move: those that repack has not written, and after a `look` wasted ones."""
+        """Return the packs to move: sealed packs that repack has not written.
+
+        With `look` it adds packs of which at least _WASTE is garbage, and reads all rows for that.
+        """
         written = self._index.repacked()
         fill = self._index.pack_fill() if look else {}
         return [
@@ -104,11 +118,16 @@ class QuietRepack:
         ]
 
     def _has_room(self) -> bool:
+        """Whether the disk has enough free space. Runs in a thread. Raises OSError."""
         disk = os.statvfs(self._layout.packs)
         return disk.f_bavail * disk.f_frsize >= _FREE_PACKS * pack.SEAL_BYTES
 
     async def _drop_unneeded(self, go_on: Callable[[], bool]) -> None:
-        """Drop objects that nothing needs, and packs that have no others."""
+        """Drop unneeded objects, and packs that are empty then.
+
+        No-op if too few bytes have become unused, if the encoder is busy, or if `go_on` returns
+        False. Raises OSError, FsmountError.
+        """
         unused = self._index.unused_bytes()
         enough = max(1, _DROP_SHARE * pack.SEAL_BYTES)
         if unused - self._unused_left < enough or not self._encoder.is_idle():
@@ -119,7 +138,7 @@ class QuietRepack:
             await trio.lowlevel.checkpoint()
             if not go_on():
                 return
-        # With nothing written meanwhile no object has come that needs another one.
+        # If nothing was written in the meantime, no new object needs another one.
         if not self._encoder.is_idle():
             return
         repacker = self._make(None, go_on)

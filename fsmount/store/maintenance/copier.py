@@ -1,9 +1,9 @@
-"""When the second copies are renewed: beside all else when a pack was sealed, and at a clean end.
+"""Decides when the second copies are renewed: after a pack was sealed, and at a clean end.
 
-Reading all rows takes a core for seconds where files are many (docs/benchmarks.md has it for a
-million), so a worker does it while a mount answers, from a snapshot of the index; and never for
-more than a twentieth of the time. At the end it is done only if anything has changed since the last
-clean end.
+If a store has many files, one core needs seconds to read all rows (docs/benchmarks.md has the
+figure for a million files). So a worker reads them from a snapshot of the index, while the mount
+answers requests. This takes at most a twentieth of the time. At a clean end the copies are
+renewed only if something has changed since the last clean end.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-_FAILED = "the copies of the index are not renewed: %s"
-# What it waits after each time, in times of what that took.
+_FAILED = "cannot renew the second copies of the index: %s"
+# After a renewal the copier waits this many times the duration of the renewal.
 _REST = 19.0
 
 
 class Copier:
-    """See the module. Belongs to the task that owns the store."""
+    """Renews the second copies of a store.
+
+    Contract: belongs to the trio task that owns the store.
+    """
 
     def __init__(self, layout: Layout, index: Index, disk: Disk, packs: Packs) -> None:
         self._layout = layout
         self._index = index
         self._disk = disk
         self._packs = packs
-        # Begun, and not ended well.
+        # Whether the last renewal has not ended, or has failed.
         self._failed = False
 
     async def run(self, workers: Workers) -> None:
-        """Renew the copies whenever they are due, for ever. Failures are logged."""
+        """Renew the copies whenever they are due, until cancelled. Failures are logged."""
         while True:
             await self._packs.copies_due.wait()
             self._packs.copies_due = trio.Event()
@@ -56,8 +59,12 @@ class Copier:
             await trio.sleep(_REST * (trio.current_time() - start))
 
     async def _renew(self, workers: Workers) -> None:
+        """Collect the copies in a worker and write them in a thread.
+
+        Raises OSError, and what the worker raises.
+        """
         wanted = await workers.run(copies.collect_beside, str(self._layout.index))
-        # Entries that are kept twice are read from packs: none may go meanwhile.
+        # The thread reads entries from packs. The lock keeps every pack in place until it ends.
         async with self._packs.turn:
             many = self._many(wanted)
             await threads.call(
@@ -65,12 +72,16 @@ class Copier:
             )
 
     def _many(self, wanted: copies.Copies) -> list[Object]:
-        """The objects to keep twice, where they lie now."""
+        """Return the objects to keep twice, with their present locations."""
         found = map(self._index.known_object, wanted.many)
         return [each for each in found if each is not None]
 
     def finish(self) -> None:
-        """A clean end: the copies say what the index does. Failures are logged."""
+        """At a clean end, bring the copies up to date with the index. Failures are logged.
+
+        If nothing has changed, it only records the clean end in the index. Does not await, so the
+        calling thread waits for the disk.
+        """
         try:
             if not self._is_due():
                 self._index.set_copied()
@@ -82,7 +93,7 @@ class Copier:
             _log.warning(_FAILED, error)
 
     def _is_due(self) -> bool:
-        """Whether anything has changed since a clean end that left the copies as they should be."""
+        """Whether something has changed since the last clean end that left correct copies."""
         return (
             self._index.changed
             or self._failed

@@ -1,8 +1,9 @@
-"""Second copies, in ``packs/``: the rows of the index, and the objects many pictures hang on.
+"""Second copies in ``packs/``: of all rows of the index, and of the objects that many others need.
 
-``names.gz`` is written anew, under another name and renamed; ``second.entries`` has entries as
-packs have them, one after the other, and only grows. Both are read by repair and `check` alone
-(`docs/format.md` has them to the byte). When they are renewed is :mod:`copier`'s business.
+``names.gz`` has the rows. Each renewal writes a new file under another name and renames it.
+``second.entries`` has entries in the format of packs, one after the other. It only grows. Only
+repair and `check` read both files. `docs/format.md` specifies them to the byte.
+:mod:`~fsmount.store.maintenance.copier` decides when they are renewed.
 """
 
 from __future__ import annotations
@@ -27,14 +28,21 @@ from fsmount.store.packs.pack import build_entry, read_entry, scan
 
 _log = logging.getLogger(__name__)
 
-# An object that so many others need is kept twice. One damaged entry costs at most the files of
-# so many objects, as far as they are older than the last copy.
+# An object is kept twice if at least this many others need it. So one damaged entry costs fewer
+# files than this, among the files that are older than the last copy.
 MANY = 128
 
 
 @dataclass
 class Rows:
-    """What the index held: `opened`, `next_object` and the rows."""
+    """The content of ``names.gz``.
+
+    opened : number of openings for writing at that time.
+    next_object : next object id.
+    inodes, objects : rows.
+    names : (folder inode, name, inode).
+    xattrs : (inode, name, value).
+    """
 
     opened: int = 0
     next_object: int = 1
@@ -44,36 +52,44 @@ class Rows:
     objects: list[Object] = field(default_factory=list)
 
 
-# Lines that are compressed at a time.
+# Number of lines that are compressed at a time.
 _AT_ONCE = 1000
-# zlib's word for a gzip stream with the largest window.
+# Value of `wbits` with which zlib writes a gzip stream with the largest window.
 _GZIP = 31
 _FIELDS = [each.name for each in fields(Object)]
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _text(value: Any) -> Any:
-    """Bytes as text: hashes and names alike, one character a byte."""
+    """Turn bytes (a hash or a name) into text, one character a byte. Return other values as is."""
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _bytes(value: Any) -> Any:
+    """Do the inverse of :func:`_text`. Raises ValueError for characters above 255."""
     return value.encode("latin-1") if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What the copies are to say: the bytes of one, and the objects the other must have."""
+    """The wanted content of both copies.
+
+    names : bytes of ``names.gz``.
+    many : ids of the objects that ``second.entries`` must have.
+    """
 
     names: bytes
     many: tuple[int, ...]
 
 
 def collect(index: Index) -> Copies:
-    """What the copies should be as the index is now. Raises OSError, :class:`Damaged`: also where
-    rows are missing, since an older copy that has them is worth more.
+    """Compute the copies from the index.
 
-    Nothing is kept of a row: of a million files the bytes take 75 MB, and the counts four.
+    Raises OSError, and :class:`Damaged` if rows are damaged or missing: an older copy that has
+    these rows is worth more than a new one.
+
+    The function keeps no rows in memory. For a million files the bytes take 75 MB, and the counts
+    4 MB.
     """
     why = index.contradiction()
     if why:
@@ -93,7 +109,10 @@ def collect(index: Index) -> Copies:
 
 
 def collect_beside(path: str) -> Copies:
-    """:func:`collect`, in another process than the one that has the index open at `path`."""
+    """As :func:`collect`, in a process that does not have the index open.
+
+    `path` is the path of the index. Reads a snapshot. Raises OSError, :class:`Damaged`.
+    """
     index = Index(Path(path), Disk(), read_only=True)
     try:
         with index.snapshot():
@@ -103,7 +122,11 @@ def collect_beside(path: str) -> Copies:
 
 
 def _lines(index: Index, needed: array[int]) -> Iterator[Any]:
-    """The lines of ``names.gz``; `needed` counts for each object how many others need it."""
+    """Yield the lines of ``names.gz`` as JSON values.
+
+    Adds to `needed[i]` the number of other objects that need object i. Ids beyond the length of
+    `needed` are not counted.
+    """
     yield {
         "format": 1,
         "uuid": index.identity(),
@@ -127,14 +150,15 @@ def _lines(index: Index, needed: array[int]) -> Iterator[Any]:
 
 
 def disagreement(layout: Layout, index: Index) -> str:
-    """How the index differs from its copy; "" if it does not, or the copy is of another time.
+    """Compare the index with its copy. Return a text about the first difference, or "".
 
-    Goes through all rows. Raises :class:`Damaged` if some cannot be read, OSError.
+    Also returns "" if the copy is from another time. Reads all rows. Raises OSError, and
+    :class:`Damaged` if rows cannot be read.
     """
     known = _last_lines(layout, index)
     for line in _lines(index, array("I")):
         expected = next(known, None)
-        # The head tells of openings, too, after which nothing was written.
+        # The head is not compared: it also counts openings after which nothing was written.
         is_row = isinstance(line, list)
         if is_row and expected is not None and _json(line).encode() != expected:
             return f"its copy says something else than {_json(line[:3])}"
@@ -142,21 +166,28 @@ def disagreement(layout: Layout, index: Index) -> str:
 
 
 def is_as_left(layout: Layout, index: Index) -> bool:
-    """Whether ``names.gz`` is the one that the last clean end which wrote it has left."""
+    """Whether ``names.gz`` still is the file that a clean end wrote last, by CRC-32.
+
+    Raises OSError.
+    """
     path = layout.names_copy
     return path.exists() and zlib.crc32(path.read_bytes()) == index.copy_sum()
 
 
 def _last_lines(layout: Layout, index: Index) -> Iterator[bytes]:
-    """The lines of the copy if nothing was written since the clean end that it is of, else none."""
+    """Yield the lines of the copy, if nothing was written after its clean end. Else yield none."""
     if index.copied() == index.opened() and is_as_left(layout, index):
         with gzip.GzipFile(fileobj=io.BytesIO(layout.names_copy.read_bytes())) as lines:
             yield from (line.rstrip(b"\n") for line in lines)
 
 
 def read(data: bytes, identity: str) -> Iterator[tuple[str, list[Any]]]:
-    """The lines of ``names.gz``, the head as ("head", [it]); raises :class:`Damaged` where they
-    end too soon or make no sense, and for those of another store."""
+    """Yield the lines of ``names.gz`` as (kind, values).
+
+    `data` is the bytes of the file, `identity` the UUID of the store. The head comes as
+    ("head", [head]). Raises :class:`Damaged` at a line that makes no sense, at an end that comes
+    too soon, and for a file of another store.
+    """
     try:
         last: tuple[str, list[Any]] = "", []
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as lines:
@@ -175,7 +206,7 @@ def read(data: bytes, identity: str) -> Iterator[tuple[str, list[Any]]]:
 
 
 def load(data: bytes, identity: str) -> Rows:
-    """The rows in ``names.gz``; raises :class:`Damaged`."""
+    """Return the rows in ``names.gz``. The arguments and errors are those of :func:`read`."""
     rows = Rows()
     try:
         for kind, values in read(data, identity):
@@ -186,6 +217,7 @@ def load(data: bytes, identity: str) -> Rows:
 
 
 def _take(rows: Rows, kind: str, values: list[Any]) -> None:
+    """Add a line to `rows`. Raises ValueError, KeyError, TypeError, IndexError."""
     if kind == "head":
         rows.opened, rows.next_object = int(values[0]["opened"]), int(values[0]["next_object"])
     elif kind == "inode":
@@ -202,7 +234,7 @@ def _take(rows: Rows, kind: str, values: list[Any]) -> None:
 
 
 def read_rows(layout: Layout, identity: str) -> Rows | None:
-    """What the copy says, or None if there is none that can be read."""
+    """Read the rows from the copy. Return None if the copy is missing or damaged; log the error."""
     try:
         return load(layout.names_copy.read_bytes(), identity)
     except (OSError, Damaged) as error:
@@ -211,7 +243,12 @@ def read_rows(layout: Layout, identity: str) -> Rows | None:
 
 
 def update(layout: Layout, disk: Disk, names: bytes, many: Sequence[Object]) -> None:
-    """Bring the copies up to date; touches no index. Raises OSError."""
+    """Write both copies if they differ from `names` and `many`. Raises OSError.
+
+    `names` is the wanted content of ``names.gz``, `many` are the objects to keep twice. The
+    function does not use the index, so it may run in a thread. The caller makes sure that no pack
+    is cut or removed in the meantime.
+    """
     _second_entries(layout, disk, many)
     path = layout.names_copy
     if not (path.exists() and path.read_bytes() == names):
@@ -219,15 +256,16 @@ def update(layout: Layout, disk: Disk, names: bytes, many: Sequence[Object]) -> 
 
 
 def _second_entries(layout: Layout, disk: Disk, many: Sequence[Object]) -> None:
+    """Append the entries of the objects `many` that ``second.entries`` lacks. Raises OSError."""
     path = layout.second_entries
     end, there = 0, set[tuple[int, int]]()
     for at, length, entry in scan(path) if path.exists() else ():
         if at != end:
-            # Damaged in the middle: what follows is written again.
+            # The file is damaged here. The entries from here on are written again.
             break
         there.add((entry.object_id, length))
         end = at + length
-    # An entry that `repack` made smaller is another one.
+    # If `repack` made an entry smaller, the copy gets the new entry, too.
     missing = [found for found in many if (found.id, found.length) not in there]
     if not missing and (not path.exists() or path.stat().st_size == end):
         return
@@ -248,7 +286,7 @@ def _second_entries(layout: Layout, disk: Disk, many: Sequence[Object]) -> None:
 
 
 def second(layout: Layout) -> Iterator[tuple[int, bytes]]:
-    """The objects kept twice: (id, bytes of the entry)."""
+    """Yield (object id, bytes of the entry) of the objects that are kept twice. Raises OSError."""
     if layout.second_entries.exists():
         for _, _, entry in scan(layout.second_entries):
             yield entry.object_id, build_entry(entry)

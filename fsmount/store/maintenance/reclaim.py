@@ -1,15 +1,17 @@
-"""Room back while the disk is full, of which there is hardly any to work with.
+"""Reclaim: frees space on a full disk, and needs hardly any space to work.
 
-Files that are deleted leave entries in packs that nothing needs. `repack` writes whole packs anew
-before it removes the old ones, for which a full disk has no room. Here a pack is taken from its
-end: what is still needed there is moved to another pack, as much at a time as there is room for,
-and then the pack is cut off before it. So each step gives back at least what it took, and with the
-whole of a pack gone through it has lost what was nobody's. Only an entry larger than the room there
-is keeps those before it where they are, and the reserve grows to the largest.
+Deleted files leave garbage in packs: entries that nothing needs. `repack` writes whole new packs
+before it removes the old ones, and a full disk has no space for them. Reclaim works on a pack from
+its end. It moves the entries there that are still needed to another pack, as many at a time as the
+free space allows. Then it cuts the old pack off before them. So each step frees at least the bytes
+that it took. When reclaim has worked through a pack, all garbage of the pack is gone. An entry that
+is larger than the free space stops this: it and the entries before it stay. The reserve grows to
+the size of the largest entry, so that this becomes rare.
 
-In the way of a crash each step is like one of :mod:`repack`: entries durable, one transaction, the
-index durable, and only then the old ones go. A pack that was cut counts as unsealed until it has
-its directory again, so that the next start cuts it where it was not done.
+After a crash each step is as safe as one of :mod:`~fsmount.store.maintenance.repack`. Reclaim makes
+the new entries durable, runs one transaction, makes the index durable, and only then removes the
+old entries. A cut pack counts as unsealed until it has its central directory again. So the next
+start finishes a cut that a crash has prevented.
 """
 
 from __future__ import annotations
@@ -38,23 +40,29 @@ from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
 
-# It ends when so much is free: the next time is not soon, and a repack can do the rest.
+# Reclaim ends when this many bytes are free. Then the next one is not soon, and a repack can do the
+# rest.
 ENOUGH_BYTES = SEAL_BYTES
-# A pack is left alone when less of it is nobody's.
+# A pack is left alone if less than this share of it is garbage.
 _WASTE = 0.1
-# Moved between two commits at first and at most, unless it is one entry.
+# Bytes that are moved between two commits, at first and at most. A single entry may be larger.
 _FIRST_BYTES, _MOST_BYTES = 512 << 10, 8 << 20
-# Worth a try again: with so much more room, or so much more that is nobody's.
+# After an incomplete reclaim, another try needs this many more free bytes or more garbage bytes.
 _MORE_BYTES = 256 << 10
 
 
 class Room:
-    """See the module. Belongs to the task that owns the store.
+    """Decides when to reclaim, and reclaims. The module docstring says how.
 
-    `repacking` is held by whoever moves entries of committed objects, `again` a writer of such;
-    `sound` raises :class:`Damaged` if the index cannot be the reason for removing anything.
-    `repacker` makes what forgets objects, and `shrinker` what cuts packs. `dropped`: how many
-    objects it has forgotten.
+    again : the writer that moves entries of committed objects.
+    repacking : lock. A task holds it while it moves entries of committed objects.
+    sound : raises :class:`Damaged` if the index is damaged, so that nothing may be removed because
+        of it.
+    repacker : makes a :class:`Repacker`, which drops objects.
+    shrinker : makes a :class:`Shrinker`, which cuts packs.
+    dropped : number of objects that were dropped so far.
+
+    Contract: belongs to the trio task that owns the store.
     """
 
     def __init__(
@@ -76,28 +84,31 @@ class Room:
         self._sound = sound
         self._repacker = repacker
         self._shrinker = shrinker
-        # When no more could be done: the free bytes with which there could, what was nobody's
-        # then, and how many bodies had been let go when that was last looked at.
+        # State after a reclaim that could not free enough: the free bytes that another try needs,
+        # the garbage bytes at that time, and the number of bodies that files had given up when the
+        # garbage was last counted.
         self._wanted = self._left = self._seen = 0
         self.dropped = 0
 
     async def make(self, enough: int = ENOUGH_BYTES) -> None:
-        """Give back what nothing needs until `enough` bytes are free, or as far as it can be.
+        """Reclaim garbage until `enough` bytes are free, or no more can be freed.
 
-        Nothing if there is as much, or if hardly anything was deleted since no more could be done.
-        Failures are logged.
+        No-op if enough is free. After an attempt that could free no more, also no-op until enough
+        new garbage exists or enough more bytes are free. Waits for the lock `repacking`. Failures
+        are logged.
         """
         async with self._repacking:
             try:
                 await self._make(enough)
             except (OSError, FsmountError) as error:
-                _log.warning("the disk is full, and not all could be given back: %s", error)
+                _log.warning("the disk is full, and reclaim could not free all garbage: %s", error)
 
     async def _make(self, enough: int) -> None:
+        """As :meth:`make`. The caller holds `repacking`. Raises OSError, FsmountError."""
         free = await threads.call(Kind.ROOM, self._reserve.free)
         if free >= enough or not (free >= self._wanted or self._has_more()):
             return
-        # Unless it ends well.
+        # This value stays if an error ends the attempt.
         self._wanted = free + _MORE_BYTES
         await self._sound()
         async with self._encoder.halted():
@@ -110,20 +121,29 @@ class Room:
         self._left = self._nobodys()
 
     def _has_more(self) -> bool:
-        """Whether enough has become nobody's to close the open packs for it: goes through all
-        rows, so not before something was deleted."""
+        """Whether so much garbage has been added that it pays to close the open packs.
+
+        Reads all rows, so it returns False at once if no file has given up a body since the last
+        call.
+        """
         if self._seen == self._index.let_go:
             return False
         self._seen = self._index.let_go
         return self._nobodys() - self._left >= _MORE_BYTES
 
     def _nobodys(self) -> int:
-        """Bytes of objects that no file shows, and in packs of none."""
+        """Number of garbage bytes: in packs outside of entries, and of objects that no file shows.
+
+        Reads all rows.
+        """
         packed = sum(length for length, _ in self._index.packs().values())
         return packed - sum(self._index.pack_fill().values()) + self._index.unused_bytes()
 
     async def _give_back(self, enough: int) -> bool:
-        """Whether that was not ended by want of room. Raises OSError, FsmountError."""
+        """Drop unneeded objects and shrink packs. Return False if lack of space stopped a shrink.
+
+        The caller holds `repacking`, and the encoder is halted. Raises OSError, FsmountError.
+        """
         await threads.call(Kind.ROOM, self._reserve.spend_if_full)
         needed: set[int] = set()
         for some in self._index.needed_by_shown():
@@ -132,7 +152,7 @@ class Room:
         repacker = self._repacker()
         await repacker.drop_unneeded(needed)
         self.dropped += repacker.summary.dropped
-        # No pack is open now: of this one, too, the end may go.
+        # After this no pack is open, so the end of every pack may be cut.
         await self._again.give_up()
         shrinker = self._shrinker()
         all_done = True
@@ -148,7 +168,10 @@ class Room:
         return all_done
 
     def _wasted(self) -> list[int]:
-        """Packs of which much is nobody's, those first that give most for what is moved."""
+        """Return the packs with much garbage. Those that free most for each moved byte come first.
+
+        Reads all rows.
+        """
         fill = self._index.pack_fill()
         share = {
             number: fill.get(number, 0) / max(length, 1)
@@ -158,9 +181,10 @@ class Room:
 
 
 class Shrinker:
-    """Cuts packs shorter. What is needed of them goes to `writer`, which is used for nothing else.
+    """Cuts packs shorter. It moves the entries that are still needed to packs of `writer`.
 
-    No pack is open, and none is opened meanwhile.
+    Contract: belongs to the trio task. Nothing else uses `writer`. The caller makes sure that no
+    other writer has an open pack or opens one in the meantime.
     """
 
     def __init__(
@@ -180,17 +204,17 @@ class Shrinker:
         self._at_once = _FIRST_BYTES
 
     async def shrink(self, number: int, enough: int) -> bool:
-        """Take a pack from its end, until `enough` bytes are free.
+        """Cut a pack shorter from its end, until `enough` bytes are free or no garbage is left.
 
-        False if it was ended by want of room. Raises OSError, :class:`Damaged`. What was done is
-        done, and the rest is as it was.
+        Returns False if lack of space ended this. Raises OSError, :class:`Damaged`. After an error
+        the steps before stay done, and the rest of the pack is unchanged.
         """
         objects = self._index.objects_in(number)
         end = self._index.packs()[number][0]
         filled = _bytes(objects)
         while filled < end and await threads.call(Kind.ROOM, self._reserve.free) < enough:
             await threads.call(Kind.ROOM, self._reserve.spend_if_full)
-            # A log that grows would take what is given back.
+            # The log of the index would grow and take the freed space.
             self._index.make_room()
             batch = self._tail(objects, filled)
             if await self._has_moved(number, batch, _end(objects)):
@@ -206,8 +230,11 @@ class Shrinker:
         return True
 
     def _tail(self, objects: list[Object], filled: int) -> list[Object]:
-        """Take from the end of `objects`, which have `filled` bytes, those to move next: one at
-        least, if one stands behind what is nobody's."""
+        """Take the objects to move next from the end of `objects`. Return them, the last first.
+
+        `filled` is the sum of the lengths of `objects` in bytes. Takes objects as long as garbage
+        lies before the last one that is left, up to the limit for one commit, but one at least.
+        """
         batch: list[Object] = []
         size = 0
         while filled - size < _end(objects):
@@ -219,9 +246,11 @@ class Shrinker:
         return batch
 
     async def _has_moved(self, number: int, batch: Sequence[Object], end: int) -> bool:
-        """Move objects out of a pack and cut it to `end` bytes, unless there is no room for them.
+        """Move objects out of a pack and cut it to `end` bytes. Return False if the disk is full.
 
-        What a disk says of its room may be too much (quotas) or too little (what is root's).
+        The method tries to write instead of asking for the free space: the disk may report too much
+        (quotas) or too little (blocks that are reserved for root). Raises other OSErrors, and
+        :class:`Damaged`.
         """
         try:
             await self._move(number, batch, end)
@@ -234,7 +263,10 @@ class Shrinker:
         return True
 
     async def _move(self, number: int, batch: Sequence[Object], end: int) -> None:
-        """Move objects out of a pack, and cut it to `end` bytes."""
+        """Move objects out of a pack, and cut it to `end` bytes, or remove it if `end` is 0.
+
+        Raises OSError, :class:`Damaged`.
+        """
         entries = {
             found.id: await threads.call(Kind.ENTRY, mover.read, self._writer.place(found.id))
             for found in batch
@@ -255,7 +287,11 @@ class Shrinker:
                 await threads.call(Kind.PACK, self._disk.unlink, path)
 
     async def finish(self) -> None:
-        """Give all packs that were open or cut their directories. Raises OSError."""
+        """Write the central directory of each unsealed pack, and seal it. Raises OSError.
+
+        These are the packs that were cut, and those that were open. A damaged pack is logged and
+        left as it is.
+        """
         for number, (length, sealed) in self._index.packs().items():
             if sealed or self._writer.is_open(number):
                 continue
@@ -269,20 +305,26 @@ class Shrinker:
         await self._writer.seal()
 
     async def close(self) -> None:
-        """Close all, also when cancelled; what has no directory yet gets it at the next start."""
+        """Close all packs, also if the task is cancelled.
+
+        A pack that has no central directory yet gets it at the next start.
+        """
         with trio.CancelScope(shield=True):
             await self._writer.give_up()
 
 
 def _end(objects: Sequence[Object]) -> int:
+    """End offset of the last object's entry in its pack, 0 without objects."""
     return objects[-1].offset + objects[-1].length if objects else 0
 
 
 def _bytes(objects: Sequence[Object]) -> int:
+    """Sum of the lengths of the objects' entries in bytes."""
     return sum(found.length for found in objects)
 
 
 def _cut(disk: Disk, path: Path, size: int) -> None:
+    """Cut a file to `size` bytes. Runs in a thread. Raises OSError."""
     fd = disk.open(path, os.O_RDWR)
     try:
         disk.ftruncate(fd, size)

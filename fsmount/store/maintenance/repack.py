@@ -1,25 +1,25 @@
-"""Repack: the space of deleted files back, and entries coded again with more effort.
+"""Repack: reclaims the space of deleted files, and codes entries again with more effort.
 
-Objects keep their ids, their pixels and their records; only their entries move to new packs, with
-smaller payloads where more effort finds some. So nothing else has to change: no object that takes
-pixels from another, no open file, no cache. What a frame touches stays the same, too.
+Objects keep their ids, pixels and records. Only their entries move to new packs, with a smaller
+payload if more effort finds one. So nothing else has to change: no object that copies pixels from
+another, no open file, no cache. A frame also touches the same objects as before.
 
-Steps, each a commit of its own, each leaving a whole store:
+Repack works in steps. Each step is a commit of its own and leaves a consistent store.
 
-1. Objects that no file shows and none that is shown needs lose their rows. Of those that no file
-   shows, but some need, nothing but the pixels they coded is kept usable.
-2. Pack after pack, a batch of objects after the other: each entry is coded again in a worker,
-   which renders the file from it and compares its hash; the entry is appended to a pack that has
-   repacked entries alone and read back from there; the pack is forced to the disk, one transaction
-   turns the rows to their new places, the index is forced.
-3. A pack without objects loses its row with the batch, its file when that is durable and nobody
-   is reading what was found there before.
+1. Drop the rows of objects that no file shows and no shown object needs. If no file shows an
+   object, but another object needs it, only its own pixels stay usable.
+2. Work through the packs, a batch of objects after the other. A worker codes each entry again,
+   renders the file from it, and compares the hash. The repacker appends the entry to a pack that
+   has only repacked entries, and reads it back. Then it forces the pack to the disk, turns the rows
+   to their new locations in one transaction, and forces the index.
+3. Drop a pack without objects. Its row goes with the batch. Its file goes when that commit is
+   durable and no task reads a location that it found there before.
 
-Stopped or killed at any moment it has done as many batches as were committed: what is not is cut
-off, and packs without rows are removed, at the next start. The index notes how far `repack` has
-written each pack, so that it goes on where it was and does nothing twice.
+Repack may be stopped or killed at any moment. The committed batches stay done. The next start cuts
+off all uncommitted entries and removes packs without rows. The index records how many bytes of each
+pack `repack` has written. So the next repack continues there and does nothing twice.
 
-Readers and the encoder may be at work meanwhile, but for step 1: see :class:`Encoder.is_idle`.
+Readers and the encoder may work during a repack, except in step 1: see :meth:`Encoder.is_idle`.
 """
 
 from __future__ import annotations
@@ -53,23 +53,27 @@ from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-# Objects between two commits, and bytes of their entries, which are in memory until then.
+# Number of objects between two commits, and bytes of their entries. Memory holds the entries until
+# the commit.
 _BATCH = 64
 _BATCH_BYTES = 16 << 20
-# A pack that repack wrote is written again when more than this share of it is nobody's.
+# A pack that repack wrote is repacked again if more than this share of it is garbage.
 _WASTE = 0.25
 
 
 def always() -> bool:
-    """For a repack that nothing stops."""
+    """Return True: the `go_on` of a repack that nothing stops."""
     return True
 
 
 @dataclass
 class Summary:
-    """What was done: `dropped` objects that nothing needed, `moved` ones, of which `smaller`.
+    """Result of a repack.
 
-    `problems`: (object, why) of those that could not be proved and stay where they were.
+    dropped : number of unneeded objects that were dropped.
+    moved : number of moved objects.
+    smaller : number of moved objects with a smaller entry.
+    problems : (object id, reason) of each object that failed its proof and was not moved.
     """
 
     dropped: int = 0
@@ -79,10 +83,13 @@ class Summary:
 
 
 def recode(target: Location, places: tuple[Location, ...], sha256: bytes, budget: int) -> Entry:
-    """In a worker: the smallest entry found for an object; the one it has if none is smaller.
+    """Code the entry of an object again. Return the new entry, or the old one if it is as small.
 
-    A new entry is proved by rendering the file from its bytes: raises :class:`Damaged` if that does
-    not have the hash `sha256`.
+    `target` is the location of the entry, `places` are those of all other entries that it needs.
+    `budget` is the number of bytes that this process may cache. Runs in a worker process.
+
+    As a proof, it renders the file from the bytes of a new entry. Raises :class:`Damaged` if the
+    file does not have the hash `sha256`, or if an entry is damaged.
     """
     memory = of_worker()
     memory.share_for_store(budget)
@@ -105,7 +112,10 @@ def recode(target: Location, places: tuple[Location, ...], sha256: bytes, budget
 
 
 def due(index: Index) -> list[int]:
-    """Packs worth writing again."""
+    """Return the packs that are worth a repack. Reads all rows.
+
+    These are packs that ingest has written, wholly or in part, and packs with much garbage.
+    """
     done, fill = index.repacked(), index.pack_fill()
     found = []
     for number, (length, _) in index.packs().items():
@@ -116,7 +126,7 @@ def due(index: Index) -> list[int]:
 
 
 def _batches(objects: Sequence[Object]) -> Iterator[list[Object]]:
-    """Objects to move together: no more than fit into memory, but one at least."""
+    """Split objects into batches: each has one object at least, and at most the limits above."""
     batch: list[Object] = []
     size = 0
     for found in objects:
@@ -130,10 +140,17 @@ def _batches(objects: Sequence[Object]) -> Iterator[list[Object]]:
 
 
 class Repacker:
-    """See the module. Belongs to the task that owns the store; one at a time.
+    """Repacks a store. The module docstring says how.
 
-    `fresh` writes new objects, `again` what is moved. No more than `at_once` objects are coded at a
-    time (none without `workers`), and none is begun once `go_on` says no.
+    fresh : the writer of new objects.
+    again : the writer of moved entries.
+    workers : code the entries. Without workers no entry is coded again.
+    budget : bytes that a worker may cache.
+    at_once : number of objects that are coded at the same time, at most.
+    go_on : says whether the repacker may begin another object.
+    summary : result so far.
+
+    Contract: belongs to the trio task that owns the store. Only one repacker works at a time.
     """
 
     def __init__(
@@ -161,11 +178,12 @@ class Repacker:
         self.summary = Summary()
 
     async def run(self, progress: Callable[[int], None]) -> Summary:
-        """Move all that is worth it; `progress` is told of each object. Raises OSError: disk full.
+        """Repack all packs that are worth it. Return the summary.
 
-        The encoder may be at work: a pack with entries that are not committed yet stays open, and
-        is there for the next time. Whatever it raises, what was committed stays and the rest is as
-        it was.
+        It calls `progress(1)` after each object. The encoder may work during the call. A pack with
+        uncommitted entries stays open for the encoder, and the next repack takes it. Raises
+        OSError, for example on a full disk. After an error the committed batches stay done, and the
+        rest is unchanged.
         """
         packs = due(self._index)
         for writer in (self._fresh, self._again):
@@ -177,9 +195,12 @@ class Repacker:
         return self.summary
 
     async def drop_unneeded(self, needed: Container[int] | None = None) -> None:
-        """Forget objects that nothing needs. The encoder is idle and plans afresh.
+        """Drop the rows of unneeded objects, and their files in ``raw/``.
 
-        Up to the first await nothing else can change what is needed. `needed`: see the index.
+        The caller makes sure that the encoder is idle or halted, and that it plans afresh. The
+        method does not await before the rows are dropped, so no other task can change the needs in
+        between. `needed` is the argument of :meth:`Index.unneeded_objects`. Raises OSError,
+        FsmountError.
         """
         dropped = self._index.unneeded_objects(needed)
         if not dropped:
@@ -189,22 +210,26 @@ class Repacker:
         kept = [self._layout.kept(found.id) for found in dropped if found.is_kept]
         await threads.call(Kind.PACK, self._unlink, kept)
         self.summary.dropped += len(dropped)
-        # A copy that still has them would have a repair look for them.
+        # Renew the second copies: from an old copy, a repair would search for the dropped objects.
         self._again.packs.copies_due.set()
 
     async def drop_emptied(self) -> None:
-        """Forget packs that hold no object."""
+        """Drop packs without objects. Raises OSError, FsmountError."""
         if self._emptied():
             await self._move([], {})
 
     def _emptied(self) -> list[int]:
-        """Packs that hold no object, and to which none will come."""
+        """Return the packs that have no object and that no writer has open. Reads all rows."""
         fill = self._index.pack_fill()
         without = [number for number in self._index.packs() if number not in fill]
         return [n for n in without if not (self._fresh.is_open(n) or self._again.is_open(n))]
 
     async def empty(self, number: int, progress: Callable[[int], None]) -> None:
-        """Move all objects out of a pack to which nothing is appended any more."""
+        """Move all objects out of a pack, in batches, until `go_on` says no.
+
+        No writer appends to the pack any more. It calls `progress(1)` after each object. Objects
+        that fail their proof stay, and the summary names them. Raises OSError, FsmountError.
+        """
         done = self._index.repacked().get(number, 0)
         for batch in _batches(self._index.objects_in(number)):
             entries: dict[int, Entry] = {}
@@ -221,7 +246,10 @@ class Repacker:
     async def _recode(
         self, found: Object, again: bool, entries: dict[int, Entry], progress: Callable[[int], None]
     ) -> None:
-        """Find the entry to write for an object, or why there is none."""
+        """Add the entry to write to `entries`, or the reason why there is none to the summary.
+
+        With `again` a worker codes the entry again. Raises OSError.
+        """
         async with self._slots:
             if not self._go_on():
                 return
@@ -231,11 +259,15 @@ class Repacker:
                 raise
             except Exception as error:
                 unforeseen = None if isinstance(error, FsmountError) else error
-                _log.error("object %d stays: %s", found.id, error, exc_info=unforeseen)
+                _log.error("object %d is not moved: %s", found.id, error, exc_info=unforeseen)
                 self.summary.problems.append((found.id, readable(str(error) or repr(error))))
             progress(1)
 
     async def _entry(self, found: Object, again: bool) -> Entry:
+        """Code the entry of an object again if `again`. Else, or if the worker dies, read it.
+
+        Raises what the worker raises, and :class:`Damaged`.
+        """
         place = self._fresh.place(found.id)
         if again and self._workers is not None:
             needs = tuple(map(self._fresh.place, found.needs))
@@ -244,7 +276,10 @@ class Repacker:
         return await threads.call(Kind.ENTRY, mover.read, place)
 
     async def _move(self, batch: list[Object], entries: dict[int, Entry]) -> None:
-        """Write the entries of a batch and commit; packs without objects go then."""
+        """Write the entries of a batch and commit. Then remove the packs that are empty.
+
+        Raises OSError, FsmountError.
+        """
         emptied: list[int] = []
         moved = await self._mover.relocate(batch, entries, lambda moved: self._turn(moved, emptied))
         self.summary.moved += len(moved)
@@ -255,12 +290,15 @@ class Repacker:
                 await threads.call(Kind.PACK, self._unlink, map(self._layout.pack, emptied))
 
     def _unlink(self, paths: Iterable[Path]) -> None:
-        """In a thread."""
+        """Remove files. Runs in a thread. Raises OSError."""
         for path in paths:
             self._disk.unlink(path)
 
     def _turn(self, moved: Sequence[Object], emptied: list[int]) -> None:
-        """Inside the transaction: rows of packs; what is emptied goes to `emptied`."""
+        """Update the rows of packs, and add the numbers of dropped packs to `emptied`.
+
+        Runs inside the transaction; does not await.
+        """
         ends: dict[int, int] = {}
         for new in moved:
             ends[new.pack] = max(ends.get(new.pack, 0), new.offset + new.length)

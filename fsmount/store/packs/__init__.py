@@ -1,1 +1,1 @@
-"""Packs and staged files: where bodies lie."""
+"""Packs and staged files: they hold the bodies of all files."""

@@ -1,4 +1,4 @@
-"""What a file's bytes are read from, once it is encoded."""
+"""Bodies of encoded files, for reading: rendered in memory, or kept verbatim in ``raw/``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from fsmount.store.disk.holes import data_parts
 from fsmount.threads import Kind
 
 SEGMENT_BYTES = 1 << 20
-# Holes beyond this many bytes are not hashed as zeros for the hash of the whole file.
+# If a file has more hole bytes than this, it gets no hash of the whole file: the hash would have to
+# read all holes as zeros.
 _MAX_HOLE_BYTES = 16 << 30
 _SUM = struct.Struct("<Q32s")
 _ZEROS = bytes(SEGMENT_BYTES)
@@ -26,24 +27,25 @@ _ZEROS = bytes(SEGMENT_BYTES)
 
 @dataclass(frozen=True)
 class Rendered:
-    """A whole file in memory, hash checked when it was rendered."""
+    """A whole file in memory. The renderer has checked its hash."""
 
     data: bytes
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """Size of the file in bytes."""
         return len(self.data)
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`; fewer only at the end."""
+        """Return `length` bytes at `offset`, fewer only at the end of the file. Does not await."""
         return self.data[offset : offset + length]
 
 
 class Kept:
-    """A large file kept verbatim in ``raw/``, checked by segments of 1 MiB as they are read.
+    """A large file kept verbatim in ``raw/``.
 
-    `sums` has the SHA-256 of every segment that is not all zeros.
+    Each segment of 1 MiB is checked when it is read. `size` is the size of the file in bytes.
+    `sums` has the SHA-256 of each segment that is not all zeros, by segment number.
     """
 
     def __init__(self, path: Path, size: int, sums: dict[int, bytes]) -> None:
@@ -51,11 +53,16 @@ class Kept:
         self._path = path
         self._sums = sums
         self._last: tuple[int, bytes] = (-1, b"")
-        # A kernel that reads ahead asks for parts of one segment at a time.
+        # A kernel that reads ahead asks for several parts of one segment at the same time. Held
+        # while a thread reads a segment.
         self._reading = trio.Lock()
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`; raises :class:`Damaged`. Reads in a thread."""
+        """Return `length` bytes at `offset`, fewer only at the end of the file.
+
+        Reads in a thread. Raises :class:`Damaged` if a segment is cut off, cannot be read or has
+        another hash.
+        """
         end = min(offset + length, self.size)
         parts = []
         while offset < end:
@@ -68,7 +75,7 @@ class Kept:
         return b"".join(parts)
 
     async def _segment_at(self, number: int) -> bytes:
-        """A segment; read once for all who ask for it at a time."""
+        """Return a segment. Tasks that ask for the same segment at the same time read it once."""
         last = self._last
         if last[0] == number:
             return last[1]
@@ -76,7 +83,10 @@ class Kept:
             return await threads.call(Kind.READ, self._segment, number)
 
     def verify(self) -> None:
-        """Read all of it that is no hole, and its end; raises :class:`Damaged`."""
+        """Read and check all segments that are no hole, those with a sum, and the last one.
+
+        May wait for the disk. Raises :class:`Damaged`.
+        """
         try:
             with self._path.open("rb", buffering=0) as file:
                 numbers = {*self._sums, *_data_segments(file.fileno(), self.size)}
@@ -88,6 +98,7 @@ class Kept:
             self._segment(number)
 
     def _segment(self, number: int) -> bytes:
+        """Read and check a segment. May wait for the disk. Raises :class:`Damaged`."""
         last = self._last
         if last[0] == number:
             return last[1]
@@ -110,7 +121,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def _data_segments(fd: int, size: int) -> Iterator[int]:
-    """Numbers of the segments that are not wholly a hole, in order."""
+    """Yield the numbers of the segments that have bytes outside holes, in ascending order."""
     last = -1
     for start, end in data_parts(fd, size):
         for number in range(max(last + 1, start // SEGMENT_BYTES), -(-end // SEGMENT_BYTES)):
@@ -119,7 +130,11 @@ def _data_segments(fd: int, size: int) -> Iterator[int]:
 
 
 def sum_up(path: Path) -> tuple[dict[int, bytes], bytes, int]:
-    """Segment sums, SHA-256 of the whole (b"" for vast sparse files) and size of a file."""
+    """Read a file and return (segment sums, SHA-256 of the whole file, size in bytes).
+
+    The segment sums have no item for a segment that is all zeros. The SHA-256 is b"" if holes
+    take more than 16 GiB. May wait for the disk. Raises OSError.
+    """
     sums: dict[int, bytes] = {}
     whole = hashlib.sha256()
     hashed = 0
@@ -142,18 +157,25 @@ def sum_up(path: Path) -> tuple[dict[int, bytes], bytes, int]:
 
 
 def _hash_zeros(whole: hashlib._Hash, count: int) -> None:
+    """Add `count` zero bytes to a hash."""
     while count > 0:
         whole.update(_ZEROS[: min(count, SEGMENT_BYTES)])
         count -= SEGMENT_BYTES
 
 
 def dump_sums(sums: dict[int, bytes]) -> bytes:
-    """Segment number (8 bytes, little endian) and hash (32 bytes) of each segment."""
+    """Encode segment sums.
+
+    Each segment takes 40 bytes: its number (8 bytes, little endian) and its SHA-256 (32 bytes).
+    """
     return b"".join(_SUM.pack(number, digest) for number, digest in sums.items())
 
 
 def load_sums(data: bytes) -> dict[int, bytes]:
-    """The inverse of :func:`dump_sums`; raises :class:`Damaged`."""
+    """Decode the output of :func:`dump_sums`.
+
+    Raises :class:`Damaged` if `data` is no whole number of segments.
+    """
     if len(data) % _SUM.size:
         raise Damaged("segment sums", reason="cut off")
     return {int(number): digest for number, digest in _SUM.iter_unpack(data)}

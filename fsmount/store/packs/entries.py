@@ -1,6 +1,6 @@
-"""What the entry of an object says: records of pictures, JPEGs and raw files, written and read.
+"""Entries of objects: writes and reads the records of pictures, JPEGs and raw files.
 
-`docs/format.md` lists the keys and arrays.
+`docs/format.md` lists the keys and arrays of a record.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUMS = ".sums"
 FRAMES = ("key", "delta")
 """Kinds of objects that are frames."""
 JPEG = "jpeg"
-"""The kind of a JPEG that is kept as a JPEG XL file, from which its bytes can be made."""
+"""Kind of a JPEG that is kept as a JPEG XL file. The bytes of the JPEG can be made from it."""
 _OURS = (NO_PAYLOAD, SUMS, ".rec")
 _PNG_ARRAYS = ("filters", "head", "tail", "idat_tail", "corrections")
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
@@ -37,7 +37,13 @@ _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
 
 @dataclass(frozen=True)
 class About:
-    """What is written of every file: object id, path and time when encoded, hash and size."""
+    """Facts that the record of each file has.
+
+    id : object id.
+    path, mtime_ns : path of the file, and its mtime in nanoseconds, when it was encoded.
+    sha256 : SHA-256 of the file.
+    size : size of the file in bytes.
+    """
 
     id: int
     path: str
@@ -46,7 +52,7 @@ class About:
     size: int
 
     def header(self, kind: str) -> dict[str, Any]:
-        """The keys that all records have."""
+        """The header keys that all records have. `kind` is the kind of the object."""
         return {
             "id": self.id,
             "kind": kind,
@@ -57,7 +63,7 @@ class About:
 
 
 def picture_record(about: About, layout: Layout, recipe: Recipe) -> Record:
-    """The record of a key or delta object."""
+    """Make the record of a picture: of a delta object if `layout` has sources, else of a key."""
     header = {
         **about.header("delta" if layout.sources else "key"),
         "frame": [*layout.shape, 8 * layout.dtype.itemsize],
@@ -74,29 +80,39 @@ def picture_record(about: About, layout: Layout, recipe: Recipe) -> Record:
 def entry_digest(
     entry: bytes, about: About, kind: str, depth: int, layer: Sequence[int], needs: Sequence[int]
 ) -> bytes:
-    """A hash of an entry's bytes and of all that the index says of its object."""
+    """SHA-256 that covers the bytes of an entry and all facts of the index about its object.
+
+    `kind`, `depth`, `layer` and `needs` are the columns of the object's row.
+    """
     says = repr((about.header(kind), about.sha256, depth, tuple(layer), tuple(needs)))
     return hashlib.sha256(hashlib.sha256(entry).digest() + says.encode()).digest()
 
 
 def jpeg_entry(about: About, payload: bytes) -> Entry:
-    """An entry that keeps a JPEG as the JPEG XL file `payload`."""
+    """Make the entry of a JPEG. `payload` is the JPEG XL file."""
     found = Record(about.header(JPEG), {"sha256": about.sha256})
     return Entry(f"{about.id:08x}{images.JXL}", record.pack(found), payload)
 
 
 def raw_entry(about: About, reason: str, payload: bytes) -> Entry:
-    """An entry that keeps a file verbatim."""
+    """Make the entry of a file that is kept verbatim.
+
+    `payload` is the file's bytes. `reason` says why the file is not encoded.
+    """
     return Entry(f"{about.id:08x}{_raw_suffix(about.path)}", _raw_record(about, reason), payload)
 
 
 def raw_length(about: About, reason: str) -> int:
-    """Bytes of the entry that keeps a file verbatim."""
+    """Length in bytes of the entry that :func:`raw_entry` makes, after :func:`build_entry`."""
     return len(build_entry(raw_entry(about, reason, b""))) + about.size
 
 
 def kept_entry(about: About, reason: str, sums: bytes) -> Entry:
-    """The entry of a large file that stays a file in ``raw/``; the payload is its segment sums."""
+    """Make the entry of a large file that stays a file in ``raw/``.
+
+    `sums` are the segment sums of the file (:func:`~fsmount.store.packs.bodies.dump_sums`). They
+    are the payload. `reason` says why the file is not encoded.
+    """
     return Entry(f"{about.id:08x}{SUMS}", _raw_record(about, reason), sums)
 
 
@@ -106,13 +122,18 @@ def _raw_record(about: About, reason: str) -> bytes:
 
 
 def _raw_suffix(path: str) -> str:
-    """The file's own suffix where it is short and plain, so that unzip gives something to open."""
+    """The suffix of a raw entry.
+
+    It is the file's own suffix if that is short and plain, so that programs can open the file that
+    unzip writes. Else it is ``.bin``.
+    """
     suffix = Path(path).suffix
     plain = suffix[1:].isascii() and suffix[1:].isalnum() and len(suffix) <= 6
     return suffix.lower() if plain and suffix.lower() not in _OURS else ".bin"
 
 
 def _sources_json(sources: Sequence[Source]) -> list[Any]:
+    """Encode sources as JSON values, one for each slot."""
     out: list[Any] = []
     for source in sources:
         if isinstance(source, Copy):
@@ -124,6 +145,7 @@ def _sources_json(sources: Sequence[Source]) -> list[Any]:
 
 
 def _source(value: Any) -> Source:
+    """Decode one value of :func:`_sources_json`. Raises ValueError, KeyError, TypeError."""
     if value is None:
         return None
     if isinstance(value, int):
@@ -135,7 +157,7 @@ def _source(value: Any) -> Source:
 
 
 def layout_of(found: Record) -> Layout:
-    """The layout a record describes; raises :class:`Damaged`."""
+    """Read the layout from the record of a picture. Raises :class:`Damaged` if it is invalid."""
     try:
         height, width, channels, bits = found.header["frame"]
         shape = (int(height), int(width), int(channels))
@@ -153,7 +175,10 @@ def layout_of(found: Record) -> Layout:
 
 
 def recipe_of(found: Record) -> Recipe:
-    """The recipe a record holds; raises :class:`Damaged`."""
+    """Read the recipe from the record of a picture.
+
+    Raises :class:`Damaged` if there is none, or an invalid one.
+    """
     try:
         header = found.header["png"]
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""Where an entry lies."""
+"""The location of an entry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 
 class Location(NamedTuple):
-    """Where an object's entry lies."""
+    """The location of an object's entry.
+
+    id : object id.
+    pack : path of the pack.
+    offset, length : position and length of the entry in the pack, in bytes.
+    """
 
     id: int
     pack: str

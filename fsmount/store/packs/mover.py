@@ -1,4 +1,8 @@
-"""Entries on the move: appended to another pack, read back, and found there from one commit on."""
+"""Moves entries to other packs.
+
+A mover appends a batch of entries to another pack and reads them back. One commit then turns all
+their rows to the new pack.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,10 @@ from fsmount.threads import Kind
 
 
 class Mover:
-    """Moves entries to the packs of a writer that is used for nothing else meanwhile."""
+    """Moves entries to the packs of `writer`. Nothing else uses this writer during a move.
+
+    Contract: belongs to the trio task.
+    """
 
     def __init__(self, layout: Layout, index: Index, writer: Writer) -> None:
         self._layout = layout
@@ -30,10 +37,13 @@ class Mover:
         entries: Mapping[int, Entry],
         rows: Callable[[Sequence[Object]], None],
     ) -> list[Object]:
-        """Write the entries of a batch, commit and force it: the objects as they are now.
+        """Move the entries of a batch. Return its objects with their new locations.
 
-        `rows` is called inside the transaction with them. Raises OSError, :class:`Damaged`; then
-        nothing has moved.
+        `entries` has the entry to write for each object of `batch`, by object id. The method
+        appends them, reads them back, commits, and forces the commit to the disk. Inside the
+        transaction it calls `rows` with the moved objects. Raises OSError, :class:`Damaged`. If
+        appending, reading back or committing fails, it gives up the appended entries, and nothing
+        has moved.
         """
         moved: list[Object] = []
         try:
@@ -51,27 +61,37 @@ class Mover:
 
     @asynccontextmanager
     async def left(self) -> AsyncIterator[None]:
-        """In the block nobody reads entries where they lay before they were moved."""
+        """In the block no task reads an entry at the location that it had before its move.
+
+        The block runs with `Packs.turn` held.
+        """
         await self._writer.packs.unread()
-        # The second copies may be reading from them.
+        # The copier reads entries of packs while it holds this lock.
         async with self._writer.packs.turn:
             yield
 
     def _compare(self, moved: Sequence[Object], entries: Mapping[int, Entry]) -> None:
-        """Read back what was written; raises :class:`Damaged` if it is something else."""
+        """Read the new entries back. Runs in a thread.
+
+        Raises :class:`Damaged` if one differs from the entry in `entries`.
+        """
         for new in moved:
             path = self._layout.pack(new.pack)
             if read_entry(path, new.offset, new.length) != entries[new.id]:
                 raise Damaged(path, reason="it does not hold what was written")
 
     def _turn(self, moved: Sequence[Object], rows: Callable[[Sequence[Object]], None]) -> None:
+        """Turn the rows of moved objects, then call `rows`. Runs inside the transaction."""
         for new in moved:
             self._index.move_object(new)
         rows(moved)
 
 
 def read(place: Location) -> Entry:
-    """The entry of an object as it lies there. Raises :class:`Damaged`."""
+    """Read the entry of an object from its location. May wait for the disk.
+
+    Raises :class:`Damaged` if the entry is damaged, cannot be read or is that of another object.
+    """
     entry = read_entry(Path(place.pack), place.offset, place.length)
     if entry.object_id != place.id:
         raise Damaged(place.pack, reason=f"entry {entry.name} instead of object {place.id}")

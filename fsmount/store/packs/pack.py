@@ -1,10 +1,13 @@
 """Packs: append-only ZIP files (PKWARE APPNOTE 6.3) of stored members, one per object.
 
-The record of an object stands in an extra field (id 0x4D46, "FM") of the member's local header, or
-for a record over 60,000 bytes in a member ``<id>.rec`` just before. A pack that is being written
-has no central directory yet; one is put behind the entries at a clean end and when the pack is
-sealed, and cut off again before the next append. Scanning local headers finds every entry without
-it.
+An extra field (id 0x4D46, "FM") of the member's local header holds the record of the object. A
+record over 60,000 bytes is a member ``<id>.rec`` of its own, just before the object's member.
+
+A pack that is being written has no central directory. :meth:`Pack.write_directory` writes one
+behind the entries at a clean end, and when the pack is sealed. The next append cuts it off again.
+:func:`scan` finds every entry by its local header and needs no central directory.
+
+Functions that take a path or a descriptor may wait for the disk.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk, pread
 
 SEAL_BYTES = 64 << 20
-# The classic end record counts members in 16 bits.
+# The classic end record (no ZIP64) counts members in 16 bits.
 MAX_MEMBERS = 60_000
-# Read at a time to look for a header.
+# Bytes that _find_header() reads at a time.
 _WINDOW_BYTES = 1 << 20
 _EXTRA_ID = 0x4D46
 _INLINE, _BEFORE = 0, 1
@@ -32,13 +35,19 @@ _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _LOCAL_MAGIC, _CENTRAL_MAGIC, _END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-# Fixed fields: version needed 2.0, UTF-8 names, 1980-01-01 00:00 (real times are in the records).
+# Fixed fields: version needed 2.0, UTF-8 names, no compression, time 1980-01-01 00:00. The records
+# have the real times.
 _VERSION, _FLAGS, _STORED, _TIME, _DATE = 20, 0x0800, 0, 0, 0x0021
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One ZIP member as the central directory lists it."""
+    """One ZIP member, as the central directory lists it.
+
+    crc : CRC-32 of the data.
+    size : length of the data in bytes.
+    offset : offset of the local header in the pack, in bytes.
+    """
 
     name: bytes
     crc: int
@@ -48,7 +57,12 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object as it lies in a pack: `name` is ``<id in 8 hex digits><suffix>``."""
+    """One object as a pack stores it.
+
+    name : ``<id in 8 hex digits><suffix>``.
+    record : packed record (:mod:`fsmount.codec.delta.record`).
+    payload : data of the member.
+    """
 
     name: str
     record: bytes
@@ -56,16 +70,17 @@ class Entry:
 
     @property
     def object_id(self) -> int:
-        """The object's id."""
+        """Id of the object, from the name."""
         return int(self.name[:8], 16)
 
     @property
     def suffix(self) -> str:
-        """``.webp``, ``.jxl``, ``.nil`` or, for raw objects, the file's own."""
+        """Suffix of the name: ``.webp``, ``.jxl``, ``.nil`` or, for raw objects, the file's own."""
         return self.name[8:]
 
 
 def _member(name: bytes, extra: bytes, data: bytes) -> bytes:
+    """The bytes of a member: local header, name, extra field, data."""
     header = _LOCAL.pack(
         _LOCAL_MAGIC,
         _VERSION,
@@ -87,7 +102,7 @@ def _extra(kind: int, data: bytes) -> bytes:
 
 
 def build_entry(entry: Entry) -> bytes:
-    """The bytes of an entry: one member, or two where the record is long."""
+    """Return the bytes of an entry: one member, or two if the record is over 60,000 bytes."""
     name = entry.name.encode()
     if len(entry.record) <= _MAX_INLINE:
         return _member(name, _extra(_INLINE, entry.record), entry.payload)
@@ -96,7 +111,10 @@ def build_entry(entry: Entry) -> bytes:
 
 
 def _parse_member(data: bytes, at: int) -> tuple[Member, bytes, bytes, int]:
-    """One member at `at`: (member, extra, payload, end); raises :class:`Damaged`."""
+    """Parse the member at offset `at`. Return (member, extra field, payload, end offset).
+
+    Raises :class:`Damaged` if the header is invalid, the data is cut off or the CRC-32 is wrong.
+    """
     if len(data) < at + _LOCAL.size:
         raise Damaged("entry", reason="cut off")
     fields = _LOCAL.unpack_from(data, at)
@@ -115,7 +133,10 @@ def _parse_member(data: bytes, at: int) -> tuple[Member, bytes, bytes, int]:
 
 
 def parse_entry(data: bytes, at: int = 0) -> tuple[Entry, int]:
-    """The entry at `at` and where it ends; raises :class:`Damaged`."""
+    """Parse the entry at offset `at` of `data`. Return the entry and its end offset.
+
+    Verifies the CRC-32 of each member. Raises :class:`Damaged` if the entry is not whole.
+    """
     member, extra, payload, end = _parse_member(data, at)
     record: bytes | None = None
     if member.name.endswith(b".rec"):
@@ -135,7 +156,11 @@ def parse_entry(data: bytes, at: int = 0) -> tuple[Entry, int]:
 
 
 def read_entry(path: Path, offset: int, length: int) -> Entry:
-    """One entry by its place; the ZIP checksum is verified. Raises :class:`Damaged`."""
+    """Read the entry at `offset` of a pack; `length` is its length in bytes.
+
+    Verifies the CRC-32 of each member. Raises :class:`Damaged` if the entry is not whole, has
+    another length or cannot be read.
+    """
     try:
         with path.open("rb", buffering=0) as file:
             data = pread(file.fileno(), length, offset)
@@ -151,6 +176,7 @@ def read_entry(path: Path, offset: int, length: int) -> Entry:
 
 
 def _members(data: bytes) -> Iterator[Member]:
+    """Yield the members in `data`. Raises :class:`Damaged`."""
     at = 0
     while at < len(data):
         member, _, _, at = _parse_member(data, at)
@@ -158,7 +184,10 @@ def _members(data: bytes) -> Iterator[Member]:
 
 
 def _stored_members(fd: int, end: int) -> Iterator[Member]:
-    """The members up to `end`, read one at a time. Raises :class:`Damaged`."""
+    """Yield the members of a pack up to offset `end`. Reads one member at a time.
+
+    Raises OSError, :class:`Damaged`.
+    """
     at = 0
     while at < end:
         behind, _ = _member_end(fd, at, end)
@@ -168,9 +197,9 @@ def _stored_members(fd: int, end: int) -> Iterator[Member]:
 
 
 def _member_end(fd: int, at: int, limit: int) -> tuple[int, bool]:
-    """Where the member at `at` ends by its header, and whether it is a record of its own.
+    """Read the header of the member at offset `at`. Return (end offset, whether it is a ``.rec``).
 
-    Raises :class:`Damaged` if that is behind `limit`.
+    Raises OSError, and :class:`Damaged` if there is no header or the end is behind `limit`.
     """
     header = pread(fd, _LOCAL.size, at)
     if len(header) < _LOCAL.size or not header.startswith(_LOCAL_MAGIC):
@@ -183,29 +212,34 @@ def _member_end(fd: int, at: int, limit: int) -> tuple[int, bool]:
 
 
 def _find_header(fd: int, at: int) -> int:
-    """The next place from `at` on that has the signature of a local header, -1 if there is none."""
+    """Find the next signature of a local header. Return its offset, which is `at` or greater.
+
+    Returns -1 if there is none.
+    """
     while window := pread(fd, _WINDOW_BYTES, at):
         found = window.find(_LOCAL_MAGIC)
         if found >= 0:
             return at + found
         if len(window) < _WINDOW_BYTES:
             break
-        # The signature may lie across the edge.
+        # The signature may lie across the edge of the window.
         at += len(window) - len(_LOCAL_MAGIC) + 1
     return -1
 
 
 def has_directory(path: Path, at: int) -> bool:
-    """Whether the central directory begins there."""
+    """Whether the central directory of a pack begins at offset `at`. Raises OSError."""
     with path.open("rb", buffering=0) as file:
         file.seek(at)
         return file.read(len(_CENTRAL_MAGIC)) in (_CENTRAL_MAGIC, _END_MAGIC)
 
 
 def scan(path: Path) -> Iterator[tuple[int, int, Entry]]:
-    """All whole entries: (offset, length, entry). What is damaged is skipped, to the next header
-    behind which a whole entry stands; so whatever follows damage is found. One entry at a time is
-    in memory. Raises OSError."""
+    """Yield all whole entries of a pack in order: (offset, length, entry).
+
+    Behind damage the scan goes on at the next local header that begins a whole entry. So it finds
+    all whole entries behind the damage. It holds one entry in memory at a time. Raises OSError.
+    """
     with path.open("rb", buffering=0) as file:
         fd = file.fileno()
         size = os.fstat(fd).st_size
@@ -220,20 +254,33 @@ def scan(path: Path) -> Iterator[tuple[int, int, Entry]]:
                 at = _find_header(fd, at + 1)
                 continue
             yield at, length, entry
-            # Where nothing is damaged, the next one stands there: no window to look through.
+            # Without damage the next entry begins here, so no search for a header is needed.
             at += length
 
 
 class Pack:
-    """The pack that is being written. `length` is where the next entry goes."""
+    """A pack that is open for writing.
+
+    path : path of the pack.
+    number : number of the pack.
+    length : bytes of all counted entries. The next entry is written at this offset.
+
+    Contract: all methods that write may wait for the disk, so a mount runs them in threads. Only
+    one thread at a time may use a pack.
+    """
 
     def __init__(self, path: Path, number: int, disk: Disk, length: int) -> None:
-        """Open (or make) a pack and drop what lies behind the `length` committed bytes."""
+        """Open a pack, or make it if `length` is 0. Cut off all bytes behind `length`.
+
+        `length` is the number of committed bytes. May wait for the disk. Raises OSError, and
+        :class:`Damaged` if the committed bytes are missing or are no members.
+        """
         self.path = path
         self.number = number
         self.length = length
         self._disk = disk
-        # None once it is closed: the number may be another file's then.
+        # None after close(): the kernel may have given the number of the descriptor to another
+        # file.
         self._open_fd: int | None
         if path.exists():
             self._open_fd = disk.open(path, os.O_RDWR)
@@ -250,7 +297,7 @@ class Pack:
             raise
 
     def _cut_back(self) -> list[Member]:
-        """Drop what lies behind the committed bytes; the members in them."""
+        """Cut off all bytes behind the committed ones. Return the members in the committed ones."""
         present = os.fstat(self._fd).st_size
         if present < self.length:
             raise Damaged(self.path, reason=f"{present} bytes of {self.length} are left")
@@ -264,29 +311,33 @@ class Pack:
 
     @property
     def _fd(self) -> int:
-        """The descriptor; raises OSError EBADF when the pack is closed."""
+        """The descriptor. Raises OSError EBADF if the pack is closed."""
         if self._open_fd is None:
             raise OSError(errno.EBADF, "the pack is closed", str(self.path))
         return self._open_fd
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed: it takes no more."""
+        """Whether the pack was closed. A closed pack takes no more entries."""
         return self._open_fd is None
 
     @property
     def full(self) -> bool:
-        """Whether the next entry belongs into a new pack."""
+        """Whether the pack is so large that the next entry must go to a new pack."""
         return self.length >= SEAL_BYTES or len(self._members) >= MAX_MEMBERS
 
     def append(self, entry: Entry) -> tuple[int, int]:
-        """Write an entry behind the others, not yet durable: (offset, length)."""
+        """Write an entry behind the others and count it. Return (offset, length) in bytes.
+
+        The entry is not durable before :meth:`fsync`. Raises OSError.
+        """
         return self.count(*self.write(entry))
 
     def write(self, entry: Entry) -> tuple[list[Member], int]:
-        """The first half of :meth:`append`, which may wait for the disk: members and length.
+        """Do the first half of :meth:`append`: write the entry. Return its members and length.
 
-        Nothing counts yet. Nobody writes to the pack or cuts it meanwhile.
+        The entry does not count before :meth:`count`. May wait for the disk. The caller makes sure
+        that nothing else writes to the pack or cuts it until then. Raises OSError.
         """
         data = build_entry(entry)
         offset = self.length
@@ -302,14 +353,20 @@ class Pack:
         return members, len(data)
 
     def count(self, members: list[Member], length: int) -> tuple[int, int]:
-        """The second half: what was written counts from now on. (offset, length)."""
+        """Do the second half of :meth:`append`: count the written entry. Return (offset, length).
+
+        `members` and `length` are the result of :meth:`write`. Does not wait for the disk.
+        """
         offset = self.length
         self._members += members
         self.length += length
         return offset, length
 
     def write_directory(self) -> None:
-        """Put a central directory behind the entries, so that any unzip opens the file."""
+        """Write a central directory behind the entries, so that any unzip opens the pack.
+
+        No-op if the pack has its directory or no entries. Raises OSError.
+        """
         fd = self._fd
         if self._has_directory or not self._members:
             return
@@ -346,18 +403,24 @@ class Pack:
         self._has_directory = True
 
     def rewind(self, length: int) -> None:
-        """Cut off the entries from `length` on: they were never committed."""
+        """Cut the pack to `length` bytes. The entries behind were never committed. Raises OSError.
+
+        A central directory is cut off, too.
+        """
         self._disk.ftruncate(self._fd, length)
         self._members = [member for member in self._members if member.offset < length]
         self.length = length
         self._has_directory = False
 
     def fsync(self) -> None:
-        """Force the pack to the disk."""
+        """Force the pack to the disk. Raises OSError."""
         self._disk.fsync(self._fd)
 
     def close(self) -> None:
-        """Close the descriptor; may be called twice. Raises OSError, closed all the same."""
+        """Close the descriptor. May be called twice.
+
+        If closing raises OSError, the pack counts as closed all the same.
+        """
         fd, self._open_fd = self._open_fd, None
         if fd is not None:
             self._disk.close(fd)

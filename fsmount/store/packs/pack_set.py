@@ -1,4 +1,4 @@
-"""What those who write packs and those who read them have in common, in an open store."""
+"""State that writers and readers of packs share in an open store."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import trio
 
 
 class Packs:
-    """The packs of an open store as a whole. Belongs to the trio task.
+    """The packs of an open store as a whole.
 
-    `newest`: the highest number a pack has; `turn`: held by the writer that commits; `copies_due`:
-    set when what the second copies say should be renewed soon; `largest`: bytes of the largest
-    entry that was written.
+    newest : highest number of a pack.
+    turn : lock. The writer that commits holds it, and so does a task that closes, cuts or removes
+        packs.
+    copies_due : event. It is set when the second copies should be renewed soon.
+    largest : length in bytes of the largest entry that was written since the store was opened.
+
+    Contract: belongs to the trio task.
     """
 
     def __init__(self, newest: int = 0) -> None:
@@ -25,7 +29,7 @@ class Packs:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Places of entries that are looked up in the block can be read until its end."""
+        """In the block, entries can be read at each location that was looked up in the block."""
         ended = trio.Event()
         self._readers.add(ended)
         try:
@@ -35,6 +39,9 @@ class Packs:
             ended.set()
 
     async def unread(self) -> None:
-        """Wait until all that are reading now have ended: those who come later look up anew."""
+        """Wait until all :meth:`reading` blocks end that are open now.
+
+        Blocks that begin later need no wait, because they look up the new locations.
+        """
         for ended in list(self._readers):
             await ended.wait()

@@ -1,14 +1,15 @@
-"""Files written and not yet encoded: verbatim bytes, one file each, named by a number (token).
+"""Staged files: files that are written and not yet encoded.
 
-The upper half of a token says which writer made it: a number that is chosen at random at each
-opening of the store for writing. So a staged file that no row names can be told from one that
-another writer has made, which may have acknowledged it.
+A staged file holds the verbatim bytes of one file. Its name is a number, the token. The upper half
+of a token is the number of the writer that made it. Each opening of the store for writing chooses
+this number at random. So recovery can distinguish an unreferenced staged file of this writer from
+one of another writer, and that writer may have acknowledged its file.
 
-:class:`Staging` is also the one place that knows which files an fsync has failed for. After a
-failed fsync(2) Linux marks the pages clean, so that the next call reports success although the
-disk has not got them (fsync(2), NOTES; "Can applications recover from fsync failures?", USENIX
-ATC 2020). Mount, encoder and durability points therefore all force staged files here: a failed
-fsync is never repeated, and the error stays until the bytes are in another file.
+:class:`Staging` is also the only place that knows which staged files have a failed fsync. After a
+failed fsync(2) Linux marks the pages clean. The next call then reports success although the disk
+lacks the bytes (fsync(2), NOTES; "Can applications recover from fsync failures?", USENIX ATC 2020).
+So mount, encoder and durability points all force staged files through this class. It never repeats
+a failed fsync, and it keeps the error until the bytes are in another file.
 """
 
 from __future__ import annotations
@@ -25,65 +26,71 @@ from pathlib import Path
 from fsmount.store import contents
 from fsmount.store.disk.disk import Disk
 
-# What read_cached() raises where the kernel has not got a page, or cannot tell.
+# Errors of read_cached() if the kernel lacks a page in memory, or cannot tell.
 _NOT_CACHED = (errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _WRITER_BITS = 31
 _COUNT_BITS = 32
 
 
 def new_writer() -> int:
-    """A number for an opening that no other has had."""
+    """Choose a random writer number for an opening: 1 to 2**31 - 1, so most likely a new one."""
     return 1 + secrets.randbelow((1 << _WRITER_BITS) - 1)
 
 
 def writer_of(token: int) -> int:
-    """Which writer made a staged file; 0: an earlier build."""
+    """Return the number of the writer that made a staged file. 0 is an earlier build."""
     return token >> _COUNT_BITS
 
 
 class Staging:
-    """The staging folder of a store. Tokens are never used twice while the store is open.
+    """The staging folder of a store.
 
-    All methods may be called from any thread.
+    No token is used twice while the store is open.
+
+    Contract: any thread may call any method. Unless a method says otherwise, it may wait for the
+    disk.
     """
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self.folder = folder
         self._disk = disk
         self._lock = threading.Lock()
-        # Tokens whose names the folder may not have on the disk yet.
+        # Tokens whose names the folder may lack on the disk.
         self._unforced = set(self.tokens())
-        # Nobody may open these any more.
+        # open() refuses these tokens.
         self._condemned: set[int] = set()
-        # Token -> errno of the fsync that failed.
+        # Token -> errno of its failed fsync.
         self._failed: dict[int, int] = {}
-        # One fsync of a file at a time: the kernel reports a failure to one of those who ask.
+        # One fsync of a file at a time: the kernel reports a failure to only one of the callers.
         self._forcing: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._forcing_names = threading.Lock()
         self.begin(0)
 
     def tokens(self) -> list[int]:
-        """All tokens that have a file now."""
+        """Return the tokens of all staged files. Raises OSError."""
         return [int(entry.name) for entry in contents.own(self.folder, contents.STAGED)]
 
     def begin(self, writer: int, known: Iterable[int] = ()) -> None:
-        """Hand out tokens of `writer` from here on, none of which has a file or is `known`."""
+        """Start to give out tokens of `writer`.
+
+        None of them has a file, and none is in `known`. Raises OSError.
+        """
         used = [token for token in (*self.tokens(), *known) if writer_of(token) == writer]
         with self._lock:
             self._next = max(used, default=writer << _COUNT_BITS) + 1
 
     def path(self, token: int) -> Path:
-        """Where the bytes of `token` lie."""
+        """Return the path of the staged file. Does not ask the disk."""
         return self.folder / str(token)
 
     def create(self) -> int:
-        """A new empty staged file; its token."""
+        """Make an empty staged file. Return its token. Raises OSError."""
         token, fd = self.create_open()
         self._disk.close(fd)
         return token
 
     def create_open(self) -> tuple[int, int]:
-        """As :meth:`create`: the token, and a descriptor to read and write."""
+        """As :meth:`create`. Return the token and a descriptor for reading and writing."""
         with self._lock:
             token = self._next
             self._next += 1
@@ -91,17 +98,23 @@ class Staging:
         return token, self._disk.create(self.path(token))
 
     def open(self, token: int, flags: int = os.O_RDWR) -> int:
-        """A descriptor on a staged file. Raises OSError, FileNotFoundError if it was condemned."""
+        """Open a staged file with `flags`. Return the descriptor.
+
+        Raises OSError, and FileNotFoundError if :meth:`condemn` was called for the file.
+        """
         if token in self._condemned:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path(token)))
         return self._disk.open(self.path(token), flags)
 
     def size(self, token: int) -> int:
-        """Bytes in the staged file (it is right even where the index lags behind a crash)."""
+        """Size of the staged file in bytes, by stat(2). Raises OSError.
+
+        The size is right even if the index lags behind after a crash.
+        """
         return self.path(token).stat().st_size
 
     def remove(self, token: int) -> None:
-        """Drop a staged file; the index must no longer name it."""
+        """Remove a staged file. The index must no longer name it. Raises OSError."""
         self._disk.unlink(self.path(token))
         with self._lock:
             self._unforced.discard(token)
@@ -111,13 +124,17 @@ class Staging:
     # -- durability
 
     def has_failed(self, token: int) -> bool:
-        """Whether an fsync of the file or of its name has failed: it may have lost bytes."""
+        """Whether an fsync of the file or of its name has failed. The file may then lack bytes.
+
+        Does not ask the disk.
+        """
         return token in self._failed
 
     def force(self, token: int, fd: int) -> None:
-        """Force a staged file, open as `fd`, and its name to the disk.
+        """Force a staged file and its name to the disk. `fd` is an open descriptor of the file.
 
-        Raises OSError; after a failure the same error each time, without asking the disk again.
+        Raises OSError. After a failure each further call raises the same error and does not ask
+        the disk.
         """
         with self._lock:
             forcing = self._forcing[token]
@@ -132,7 +149,10 @@ class Staging:
         self._raise_failure(token)
 
     def force_by_name(self, token: int) -> None:
-        """As :meth:`force`, with a descriptor of its own. Raises FileNotFoundError, too."""
+        """As :meth:`force`, with a descriptor that this method opens and closes.
+
+        Raises OSError, and FileNotFoundError if there is no such file.
+        """
         fd = self._disk.open(self.path(token), os.O_RDWR)
         try:
             self.force(token, fd)
@@ -140,10 +160,11 @@ class Staging:
             self._disk.close(fd)
 
     def fsync_folder(self) -> None:
-        """Make the names of new staged files durable. Raises OSError."""
+        """Force the names of all staged files to the disk. Raises OSError."""
         self._disk.fsync_folder(self.folder)
 
     def _force_names(self, token: int) -> None:
+        """Force the names in the folder, unless the name of `token` is forced. Raises OSError."""
         with self._forcing_names:
             with self._lock:
                 if token not in self._unforced:
@@ -159,11 +180,13 @@ class Staging:
                     self._unforced -= going
 
     def _note_failure(self, tokens: set[int], error: OSError) -> None:
+        """Store the errno for tokens that have no failure yet."""
         with self._lock:
             for token in tokens:
                 self._failed.setdefault(token, error.errno or errno.EIO)
 
     def _raise_failure(self, token: int) -> None:
+        """Raise OSError if an fsync of the file has failed."""
         code = self._failed.get(token)
         if code is not None:
             raise OSError(code, os.strerror(code), str(self.path(token)))
@@ -171,11 +194,11 @@ class Staging:
     # -- after a failure
 
     def rescue(self, token: int) -> int | None:
-        """Copy a file whose fsync failed into a new one, and force that; its token.
+        """Copy a file with a failed fsync to a new staged file and force that. Return its token.
 
-        Only what the kernel still has in memory is taken: read from the disk, the pages that it
-        did not get would come back as what was there before. None if the kernel has not got
-        everything. Raises OSError where the new file fails, too, or finds no room.
+        The copy takes only pages that the kernel still has in memory. A read from the disk would
+        return the old content of a page that the disk did not get. Returns None if the kernel
+        lacks a page in memory. Raises OSError if the new file fails, too, or the disk is full.
         """
         source = self._disk.open(self.path(token), os.O_RDONLY)
         try:
@@ -192,6 +215,7 @@ class Staging:
             self._disk.close(source)
 
     def _copy_cached(self, source: int, fresh: int) -> None:
+        """Copy from the descriptor `source` to the token `fresh`, from memory. Raises OSError."""
         target = self._disk.open(self.path(fresh), os.O_RDWR)
         try:
             size = os.fstat(source).st_size
@@ -202,11 +226,14 @@ class Staging:
             self._disk.close(target)
 
     def condemn(self, token: int) -> None:
-        """From now on nobody opens a file that is about to be set aside. Asks no disk."""
+        """Make :meth:`open` refuse a file that is about to be set aside. Does not ask the disk."""
         self._condemned.add(token)
 
     def set_aside(self, token: int) -> Path:
-        """Move a file that must not be believed to ``lost/``, where people may look at it."""
+        """Move an unreliable staged file to ``lost/``, where users can examine it.
+
+        Returns the new path. Raises OSError.
+        """
         lost = self.folder.parent / "lost"
         if not lost.exists():
             self._disk.mkdir(lost)

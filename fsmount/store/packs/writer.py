@@ -1,15 +1,18 @@
-"""The end of the write order: entries into packs, commits, and staged files that go.
+"""The end of the write order: append entries to packs, commit, and remove staged files.
 
-What is appended can be read at once, but counts only when it is committed: packs forced to the
-disk, then one transaction of the index, then the index forced. When a commit fails, everything
-appended and not committed is given up, and what comes next goes to a new pack.
+An appended entry can be read at once, but it is permanent only after a commit. A commit forces the
+packs to the disk, then runs one transaction of the index. Then the index is forced. If a commit
+fails, the writer gives up everything that is appended and not committed, and writes the next entry
+to a new pack.
 
-A store has two writers, each with an open pack of its own: one of new objects, one of entries that
-repack has written. So a pack that repack wrote has no others, and what one writer gives up is
-nothing of the other's. They commit in turn (:class:`Packs`).
+A store has two writers, and each has an open pack of its own. One writes new objects, the other
+writes entries that repack moves. So a pack that repack wrote has no other entries, and one writer
+never gives up entries of the other. They commit one after the other, under the lock
+:attr:`Packs.turn`.
 
-Threads write; the trio task counts. An entry counts from the moment :meth:`Writer.append` returns:
-until then it is behind the pack's end, and no commit takes it for its own.
+Threads write entries, and the trio task counts them. An entry counts from the moment
+:meth:`Writer.append` returns. Before that it lies behind the counted end of the pack, and no commit
+includes it.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ _log = logging.getLogger(__name__)
 
 
 class Writer:
-    """The pack that is open for appending, and what is not committed yet."""
+    """Appends entries to an open pack and commits them.
+
+    Contract: belongs to the trio task. Methods that are not `async` do not await.
+    """
 
     def __init__(
         self,
@@ -52,32 +58,38 @@ class Writer:
         self._staging = staging
         self._disk = disk
         self.packs = packs
-        # None before the first entry and after a commit failed: the next one goes to a new pack.
+        # None before the first entry and after a failed commit: the next entry makes a new pack.
         self._pack = pack
         self._full_packs: list[Pack] = []
-        # Given up, and to be closed by whoever holds the lock `Packs.turn`.
+        # Packs that were given up. A task that holds the lock `Packs.turn` closes them.
         self._given_up: list[Pack] = []
         self._appended: dict[int, Object] = {}
-        # Held while a thread writes an entry, or makes the pack for it. Never together with
+        # Held while a thread writes an entry or makes its pack. No task holds it together with
         # `Packs.turn`.
         self._putting = trio.Lock()
-        # How often all was given up.
+        # Number of give-ups.
         self._epoch = 0
         self._removable: list[int] = []
 
     # -- objects
 
     def object(self, object_id: int) -> Object:
-        """An object, committed or waiting for it; raises :class:`Damaged`."""
+        """Return an object that is committed, or appended and not yet committed.
+
+        Raises :class:`Damaged` if there is none with this id.
+        """
         return self._appended.get(object_id) or self._index.object(object_id)
 
     def place(self, object_id: int) -> Location:
-        """Where an object's entry lies."""
+        """Return the location of an object's entry. Raises :class:`Damaged`."""
         found = self.object(object_id)
         return Location(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
 
     def places(self, ids: Iterable[int]) -> tuple[Location, ...]:
-        """Where the entries of objects lie, and of those that their own pixels rest on."""
+        """Return the locations of objects' entries, and of all entries that their layers need.
+
+        They are sorted by object id. Raises :class:`Damaged` if an object has no row.
+        """
         found = {object_id: self.object(object_id) for object_id in ids}
         below = {object_id for known in found.values() for object_id in known.layer}
         found |= {object_id: self.object(object_id) for object_id in below - found.keys()}
@@ -89,7 +101,7 @@ class Writer:
         )
 
     def find(self, sha256: bytes, size: int) -> int | None:
-        """An object that renders to exactly these bytes, if there is one."""
+        """Return the id of an object that renders to a file of this hash and size, or None."""
         for new in self._appended.values():
             if new.sha256 == sha256 and new.size == size:
                 return new.id
@@ -106,10 +118,12 @@ class Writer:
         layer: tuple[int, ...] = (),
         reason: str | None = None,
     ) -> Object | None:
-        """Write an entry; from now on its object can be read and taken tiles from.
+        """Append the entry of a new object. Return the object, or None after a give-up.
 
-        None if all was given up meanwhile. Between what makes it count and the return there is no
-        await.
+        From the return on, tasks can read the object and plans can take tiles from it. None means
+        that :meth:`give_up` was called in the meantime. There is no await between the moment when
+        the entry counts and the return. `kind`, `depth`, `needs`, `layer` and `reason` are the
+        columns of the object's row. Raises OSError, :class:`Damaged`.
         """
         place = await self._put(entry)
         if place is None:
@@ -132,16 +146,20 @@ class Writer:
         return new
 
     def next_pack(self) -> str:
-        """The path of the pack that the next entry goes to, unless it gets full or another writer
-        begins one before. Makes none."""
+        """Return the probable path of the pack for the next entry. Makes no pack.
+
+        The path is wrong if this pack gets full, or the other writer begins a pack, before that
+        entry is appended.
+        """
         old = self._pack
         number = self.packs.newest + 1 if old is None or old.full else old.number
         return str(self._layout.pack(number))
 
     async def append_again(self, found: Object, entry: Entry) -> Object:
-        """Write another entry of an object, which is read there from now on.
+        """Append another entry of an existing object. Return the object with the new location.
 
-        Nobody gives up meanwhile.
+        From the return on, tasks read the object from the new location. The caller makes sure that
+        no task calls :meth:`give_up` in the meantime. Raises OSError, :class:`Damaged`.
         """
         place = await self._put(entry)
         assert place is not None
@@ -151,22 +169,22 @@ class Writer:
         return moved
 
     def take(self, pack: Pack) -> None:
-        """A pack that is not sealed, to be finished with the next commit."""
+        """Take over an unsealed pack. The next commit finishes it."""
         self._full_packs.append(pack)
 
     async def seal(self) -> None:
-        """Finish the open pack, and what was taken; what comes next goes to a new pack.
+        """Finish the open pack and all packs of :meth:`take`. The next entry goes to a new pack.
 
-        Entries may wait for a commit meanwhile. A pack that has such is finished by that commit,
-        and :meth:`is_open` until then. Raises what the disk or the index raises: the packs are
-        given up then, and the next start finishes them.
+        Entries may wait for a commit during the call. That commit then finishes their pack, and
+        :meth:`is_open` is true for it until then. Raises what the disk or the index raises. After
+        an error the packs are given up, and the next start finishes them.
         """
         async with self._putting:
             if self._pack is not None and self._pack.length:
                 self._full_packs.append(self._pack)
                 self._pack = None
         async with self.packs.turn:
-            # Looked up under the lock: whoever had it may have finished some of them.
+            # Look the packs up under the lock: its last holder may have finished some of them.
             waiting = {new.pack for new in self._appended.values()}
             full = [pack for pack in self._full_packs if pack.number not in waiting]
             if not full:
@@ -179,11 +197,15 @@ class Writer:
                 raise
 
     def is_open(self, number: int) -> bool:
-        """Whether more may come to a pack, or has come and is not committed."""
+        """Whether the pack may get more entries, or has entries that are not committed."""
         return any(pack.number == number for pack in self._packs())
 
     async def _put(self, entry: Entry) -> tuple[int, int, int] | None:
-        """Pack, offset and length of an entry; None if all was given up meanwhile."""
+        """Write an entry and count it. Return (pack number, offset, length) in bytes.
+
+        Returns None if :meth:`give_up` was called in the meantime. Raises OSError,
+        :class:`Damaged`.
+        """
         epoch = self._epoch
         async with self._putting:
             if epoch != self._epoch:
@@ -199,13 +221,13 @@ class Writer:
         return pack.number, offset, length
 
     async def _writable_pack(self) -> Pack:
-        """The pack for the next entry: a new one where the last is full or was given up.
+        """Return the pack for the next entry. Make a new pack if the last is full or given up.
 
         The caller holds `_putting`.
         """
         if self._pack is not None and not self._pack.full:
             return self._pack
-        # The other writer may begin one meanwhile.
+        # Take the number before the await: the other writer may begin a pack in the meantime.
         number = self.packs.newest = self.packs.newest + 1
         try:
             path = self._layout.pack(number)
@@ -220,23 +242,24 @@ class Writer:
         return fresh
 
     def _packs(self) -> list[Pack]:
-        """All packs that have entries not committed yet, or may get some."""
+        """Return all packs that have uncommitted entries or may get some."""
         return self._full_packs + ([] if self._pack is None else [self._pack])
 
     # -- commits
 
     async def commit(self, rows: Callable[[], None]) -> None:
-        """Make what is appended count; `rows` changes the index inside the transaction.
+        """Commit all entries that are appended before the call.
 
-        docs/format.md says what a crash leaves after each step. Raises what the disk or the index
-        raises: then nothing of it counts, and :meth:`give_up` is due.
+        `rows` changes the index inside the transaction and does not await. docs/format.md says
+        which state a crash leaves after each step. Raises what the disk, the index or `rows`
+        raises. Then nothing is committed, and the caller must call :meth:`give_up`.
         """
-        # Before the first await: what is appended from now on counts with the next commit.
+        # Before the first await: later entries belong to the next commit.
         noted = {pack: pack.length for pack in self._packs()}
         async with self.packs.turn:
-            # Looked up under the lock: whoever had it may have finished some of them.
+            # Look the packs up under the lock: its last holder may have finished some of them.
             lengths = {pack: noted[pack] for pack in self._packs() if pack in noted}
-            # One that got full meanwhile has entries that do not count yet.
+            # A pack that got full in the meantime has entries of the next commit.
             full = [pack for pack in self._full_packs if pack.length == lengths.get(pack)]
             await self._commit(lengths, full, rows)
             if full:
@@ -245,8 +268,11 @@ class Writer:
     async def _commit(
         self, lengths: dict[Pack, int], full: list[Pack], rows: Callable[[], None]
     ) -> None:
-        """Force packs, of which `full` are finished, and commit. The caller holds `Packs.turn`:
-        nobody else closes one of them."""
+        """Write the directories of the packs `full`, force all packs, and commit.
+
+        `lengths` has the bytes to commit of each pack. The caller holds `Packs.turn`, so no other
+        task closes one of the packs.
+        """
         for pack in full:
             await threads.call(Kind.PACK, pack.write_directory)
         for pack in lengths:
@@ -256,53 +282,62 @@ class Writer:
                 if length:
                     self._index.set_pack(pack.number, length, sealed=pack in full)
             rows()
-        # From here on nothing may raise: the rows name what a commit that fails would drop.
+        # From here on nothing may raise: after an error the caller would drop entries that the
+        # committed rows name.
         self._full_packs = [pack for pack in self._full_packs if pack not in full]
         for pack in full:
             with suppress(OSError):
                 await threads.finish(Kind.PACK, pack.close)
 
     def forget(self, object_id: int) -> None:
-        """The object's row is there, or never will be: it needs not be remembered here any more."""
+        """Forget an appended object, because its row is committed or will never exist."""
         self._appended.pop(object_id, None)
 
     async def give_up(self) -> None:
-        """Forget what was appended and not committed, and write to a new pack from here on.
+        """Give up all entries that are appended and not committed. The next one makes a new pack.
 
-        No commit of this writer is under way; :meth:`seal` and :meth:`append` may be. Cancelled, it
-        leaves packs open until it is called again, or :meth:`close`.
+        The caller makes sure that no :meth:`commit` of this writer is running. A :meth:`seal` or an
+        :meth:`append` may be running. If the task is cancelled here, packs stay open until the next
+        call, or until :meth:`close`. Failures of the disk and the index are logged, not raised.
         """
         self._appended.clear()
         self._epoch += 1
-        # Before the first await: nothing commits what these packs might still get.
+        # Before the first await: no commit includes an entry that these packs may still get.
         self._leave_packs()
         async with self._putting:
-            # No thread writes to them any more.
+            # From here on no thread writes to these packs.
             pass
         async with self.packs.turn:
             packs, self._given_up = self._given_up, []
             try:
                 await self._put_away(packs)
             except Exception:
-                _log.exception("not all of it could be cut back; the next start does it")
+                _log.exception("cannot cut all packs back; the next start does it")
 
     def _leave_packs(self) -> None:
+        """Turn all packs of this writer into given-up ones."""
         self._given_up += self._packs()
         self._full_packs, self._pack = [], None
 
     async def _drop(self, packs: list[Pack]) -> None:
-        """Close packs that could not be finished. The caller holds `Packs.turn`, and nothing is
-        appended to them."""
-        # Those that were given up since are closed by who did that: a thread may write to them.
+        """Close packs that :meth:`seal` could not finish.
+
+        The caller holds `Packs.turn`, and makes sure that nothing is appended to the packs.
+        """
+        # Leave out packs that were given up in the meantime: a thread may still write to them, and
+        # give_up() closes them.
         left = [pack for pack in self._full_packs if pack in packs]
         self._full_packs = [pack for pack in self._full_packs if pack not in packs]
         try:
             await self._put_away(left)
         except Exception:
-            _log.exception("the next start finishes them")
+            _log.exception("cannot finish all packs; the next start does it")
 
     async def _put_away(self, packs: list[Pack]) -> None:
-        """Cut packs to what is committed and close them. The caller holds `Packs.turn`."""
+        """Cut packs to their committed length and close them. The caller holds `Packs.turn`.
+
+        Also works in a cancelled task. Raises what the index raises; the packs are closed then.
+        """
         try:
             committed = self._index.packs()
         except BaseException:
@@ -313,7 +348,10 @@ class Writer:
     # -- durability
 
     def discard(self, token: int) -> None:
-        """Remove a staged file once the rows that no longer name it are durable."""
+        """Schedule a staged file for removal. :meth:`settle` removes it.
+
+        No row names the file any more, but that change may not be durable yet.
+        """
         self._removable.append(token)
 
     def has_discarded(self) -> bool:
@@ -321,13 +359,19 @@ class Writer:
         return bool(self._removable)
 
     async def force(self) -> None:
-        """Make all commits so far survive a power cut. Raises OSError."""
+        """Force all commits to the disk, so that they survive a power cut.
+
+        Raises OSError, and what :meth:`Index.rewrite` raises.
+        """
         if self._index.suspect:
             self._index.rewrite()
         await threads.call(Kind.FORCE, self._index.force)
 
     async def settle(self) -> None:
-        """A durability point; staged files go that no row names any more. Raises OSError."""
+        """Run a durability point: :meth:`force`, then remove the files of :meth:`discard`.
+
+        Raises OSError. Files that could not be removed stay scheduled.
+        """
         going, self._removable = self._removable, []
         try:
             await self.force()
@@ -336,25 +380,30 @@ class Writer:
             self._removable += going
 
     def _remove(self, going: list[int]) -> None:
-        """Remove staged files; those that are left are in `going`. In a thread."""
+        """Remove staged files and their tokens from `going`. Runs in a thread.
+
+        If it raises OSError, `going` has the tokens that are left.
+        """
         while going:
             self._staging.remove(going[-1])
             going.pop()
 
     def abandon(self) -> None:
-        """Close the packs and leave them as they are: the store is another process's."""
+        """Close the packs and do not change them: another process has taken over the store."""
         for pack in self._packs():
             pack.close()
 
     def close(self) -> None:
-        """Leave open packs readable by any unzip. Uncommitted entries are cut off.
+        """Cut off uncommitted entries, write the central directories and close all packs.
 
-        Nothing else is under way with this writer.
+        Any unzip opens the packs then. The caller makes sure that no other method of this writer is
+        running. May wait for the disk. Raises what the index raises; the packs are closed then.
         """
         self._leave_packs()
         self._close_given_up()
 
     def _close_given_up(self) -> None:
+        """Cut given-up packs to their committed length and close them. May wait for the disk."""
         packs, self._given_up = self._given_up, []
         committed: dict[int, tuple[int, bool]] | None = None
         try:
@@ -365,7 +414,11 @@ class Writer:
         self._cut_and_close(packs, committed)
 
     def _cut_and_close(self, packs: list[Pack], committed: dict[int, tuple[int, bool]]) -> None:
-        """Cut packs to what is committed and close them. One that was finished is left alone."""
+        """Cut packs to their committed length, write their directories and close them.
+
+        Removes a pack without committed entries, and leaves closed packs alone. `committed` has
+        (length, whether sealed) by pack number. May wait for the disk. Failures are logged.
+        """
         for pack in packs:
             if pack.is_closed:
                 continue
@@ -380,12 +433,14 @@ class Writer:
 
 
 def _close(packs: list[Pack]) -> None:
+    """Close packs. Failures are ignored."""
     for pack in packs:
         with suppress(OSError):
             pack.close()
 
 
 def _finish(pack: Pack, length: int) -> None:
+    """Cut a pack to `length` bytes, write its directory and close it. Raises OSError."""
     try:
         pack.rewind(length)
         pack.write_directory()
