@@ -33,8 +33,7 @@ class Before(NamedTuple):
 def read(
     raw: bytes, layout: Layout, memory: WorkerMemory | None = None
 ) -> tuple[Frame, bool, bytes]:
-    """Return the frame of scanlines, whether opaque alpha was dropped from it, and the filter
-    types.
+    """Return the frame of scanlines, whether opaque alpha was dropped, and the filter types.
 
     `memory` provides the newest picture of each layout, and keeps this one. A later call may return
     the same frame again: the caller must not write to it. Raises NotExact for filter types above 4,
