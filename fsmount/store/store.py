@@ -204,7 +204,7 @@ class Store:
         try:
             self._owned()
         except OSError as error:
-            _log.error("packs and copies are left as they are: %s", error)
+            _log.error("packs and copies stay unchanged: %s", error)
             self._again.abandon()
             writer.abandon()
             return
@@ -288,13 +288,13 @@ class Store:
     async def make_room(self, enough: int = ENOUGH_BYTES) -> None:
         """Reclaim space as on a full disk, until `enough` bytes are free.
 
-        Raises ReadOnly, OSError.
+        Raises ReadOnly. Logs failures.
         """
         self._writing()
         await self._room.make(enough)
 
     def discard(self, token: int) -> None:
-        """Remove a staged file that no row names any more, once the deletion of the row is durable.
+        """Remove a staged file that no row names any more, once that is durable.
 
         Does not await. Raises ReadOnly.
         """
@@ -368,7 +368,7 @@ class Store:
             return await repacker.run(progress)
 
     async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
-        """Repack a part, as :mod:`background` describes. Only one call runs at a time.
+        """Repack a part, as :mod:`background` describes. The caller makes one call at a time.
 
         Returns False if a file was written or read, or `go_on` returned False; True if nothing is
         left to do. Raises ReadOnly, :class:`Damaged`, OSError.
@@ -427,7 +427,10 @@ class Store:
         return Rendered(await self._rendered.get(object_id, lambda: self._render(found)))
 
     async def prefetch(self, ino: int) -> None:
-        """Render a file that will be read soon into the cache. Logs failures of the store."""
+        """Render a file that will be read soon into the cache.
+
+        Logs FsmountError; raises OSError.
+        """
         try:
             object_id = self.index.inode(ino).object_id
             if object_id is not None and self._object(object_id).kind != "raw":

@@ -358,9 +358,9 @@ def _shown(
         return tile, np.zeros(np.count_nonzero(mask), np.int32)
     found = layers.get(source.object)
     if found is None:
-        raise Damaged("map", reason=f"object {source.object} is not at hand")
+        raise Damaged("map", reason=f"object {source.object} is not available")
     if found.shape[2] != layout.shape[2] or found.pixels.dtype != layout.dtype:
-        raise Damaged("map", reason=f"object {source.object} has other samples")
+        raise Damaged("map", reason=f"object {source.object} has other channels or samples")
     if source.dx or source.dy or found.shape != layout.shape:
         moved = _moved(source, found, layout, mask)
         return moved, np.arange(len(moved), dtype=np.int32)

@@ -89,5 +89,5 @@ def decode(payload: bytes, what: str) -> bytes:
     try:
         data: bytes = library.jpegxl_decode_jpeg(payload, numthreads=1)
     except (RuntimeError, ValueError) as error:
-        raise Damaged(what, reason=f"its JPEG XL file gives no JPEG ({error})") from error
+        raise Damaged(what, reason=f"its JPEG XL file contains no JPEG ({error})") from error
     return data

@@ -64,14 +64,14 @@ def header(data: bytes) -> Header:
     """
     stream = codestream(data)
     if not stream.startswith(_SIGNATURE):
-        raise Damaged("JPEG XL image", reason="it does not begin as such a file does")
+        raise Damaged("JPEG XL image", reason="its signature is wrong")
     bits = _Bits(stream[2:_MOST])
     height, width = _size(bits)
     if bits.flag():  # all_default: 8 bits, colours, no extra channels
         return Header(height, width, 3, 0, 8, 0)
     if bits.flag():
         if bits.take(3):
-            raise Damaged("JPEG XL image", reason="it is to be shown turned or mirrored")
+            raise Damaged("JPEG XL image", reason="its orientation turns or mirrors it")
         if bits.flag():
             _size(bits)
         if bits.flag():
@@ -147,7 +147,7 @@ def _depth(bits: _Bits) -> int:
     Raises Damaged for samples that are not integers.
     """
     if bits.flag():
-        raise Damaged("JPEG XL image", reason="its samples are no integers")
+        raise Damaged("JPEG XL image", reason="its samples are not integers")
     return bits.number((8, 0), (10, 0), (12, 0), (1, 6))
 
 

@@ -49,8 +49,8 @@ async def change(store: Store, path: bytes) -> Change:
     """Compare the picture at `path` with the previous picture of its folder.
 
     The whole picture counts as changed if there is no previous picture or its shape differs. The
-    caller keeps the store running. Raises FsmountError if either file is not a picture, and what
-    :func:`slices` raises.
+    caller keeps the store running. Raises FsmountError if either file is not a picture or is
+    damaged, and OSError.
     """
     frame = await _pixels(store, path)
     before = _before(store, path)
@@ -108,7 +108,8 @@ def _clip(row: int, column: int, bottom: int, right: int, width: int, height: in
 async def _pixels(store: Store, path: bytes) -> Frame:
     """Read a picture as RGBA of 8 bits: uint8 (height, width, 4).
 
-    Raises FsmountError if there is no regular file at `path`, or if it is not a PNG.
+    Raises FsmountError if there is no regular file at `path`, or if it is damaged or not a PNG.
+    Raises OSError.
     """
     inode = find(store, path)
     if inode is None or not stat.S_ISREG(inode.mode):

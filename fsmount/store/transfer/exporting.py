@@ -86,7 +86,8 @@ class Exporter:
                         folders.append((target, inode))
                     continue
                 await slots.acquire()
-                # Await it here, so that the first name of a hard link exists before the next one.
+                # Files with hard links are exported in order, so that the first name exists before
+                # the next one.
                 if inode.nlink > 1:
                     await self._guarded(inode, target, slots)
                 else:
@@ -96,12 +97,13 @@ class Exporter:
                 self._attributes(target, inode)
 
     async def to_differences(self, workers: Workers) -> None:
-        """Replace PNGs by `.jxl` differences. The caller exports into an empty folder before.
+        """Replace PNGs by `.jxl` differences.
 
-        A picture stays a PNG if its name, or the name of the picture before it, does not tell for
-        certain which picture a difference depends on. In each folder, this method makes all
-        differences before it removes the first PNG. It removes the PNGs in order: the PNG that a
-        difference depends on exists until the difference is the only form of its picture.
+        The destination was an empty folder before the export. A picture stays a PNG if its name, or
+        the name of the picture before it, does not tell for certain which picture a difference
+        depends on. In each folder, this method makes all differences before it removes the first
+        PNG. It removes the PNGs in order: the PNG that a difference depends on exists until the
+        difference is the only form of its picture.
         """
         for folder in sorted(self._folders):
             wanted = pairs(folder)
@@ -251,9 +253,9 @@ class Exporter:
 
     @contextmanager
     def _noted(self, inode: Inode, what: str) -> Iterator[None]:
-        """List an attribute that the filesystem refuses; the file itself stays.
+        """List a part of a file that the filesystem refuses (`what`). The file itself stays.
 
-        Passes on a full disk.
+        Raises OSError if the disk is full.
         """
         try:
             yield

@@ -87,15 +87,15 @@ class Importer:
     async def add(self, source: Path, target: bytes) -> None:
         """Import `source` (file or folder) as `target`, and wait until the encoder is idle.
 
-        The caller keeps the store running. Raises what :meth:`take` raises.
+        The caller keeps the store running. Raises the same errors as :meth:`take`.
         """
         await self.take(walk(source, target, self.summary))
 
     async def take(self, items: Iterable[Item]) -> None:
         """Import items, each folder before its contents, and wait until the encoder is idle.
 
-        Raises :class:`DiskFull`, and OSError if the index fails. The summary lists all other
-        failures of single files.
+        Raises :class:`DiskFull`, another FsmountError if the store is damaged, and OSError if the
+        index fails. The summary lists all other failures of single files.
         """
         async with self._archive.running():
             await self._take(items)
@@ -129,8 +129,10 @@ class Importer:
         await self._delete_taken(final=True)
 
     async def _with_room(self, item: Item) -> Inode | None:
-        """As :meth:`_item`, with a second try on a full disk: encoding the staged files may free
-        space."""
+        """As :meth:`_item`, with a second try on a full disk.
+
+        Encoding the staged files may free space.
+        """
         try:
             return await self._item(item)
         except OSError as error:
@@ -188,7 +190,7 @@ class Importer:
         return there
 
     def _step(self, item: Item) -> Step | None:
-        """Return the difference that a source is, or None."""
+        """Return the difference that a source contains, or None if it is another file."""
         name = os.fsencode(item.source.name)
         if not stat.S_ISREG(item.info.st_mode) or not name.endswith(b".jxl"):
             return None
@@ -255,8 +257,10 @@ class Importer:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _note_links(self, item: Item, ino: int) -> None:
-        """Remember the inode of a source with hard links: its other names become names of this
-        inode."""
+        """Remember the inode of a source with hard links.
+
+        The other names of the source become names of this inode.
+        """
         if item.info.st_nlink > 1:
             self._links[item.info.st_dev, item.info.st_ino] = ino
 
@@ -344,8 +348,7 @@ class Importer:
     # -- deletion of sources
 
     def _run(self, item: Item) -> tuple[Path, bytes] | None:
-        """Return (folder, first name) of the run of differences that a source belongs to, or
-        None."""
+        """Return the run of differences that a source belongs to: (folder, first name), or None."""
         folder = item.source.parent
         place = self._archive.place(folder, os.fsencode(item.source.name))
         return None if place is None else (folder, place[0])
@@ -405,7 +408,7 @@ class Importer:
             self.summary.problems += [(str(item.source), why) for item in others]
 
     async def _not_proved(self, run: Run, parts: list[tuple[Item, int]]) -> list[Item]:
-        """Return the first difference that the pictures in the store do not reproduce, and list it.
+        """List and return the first difference that the pictures in the store do not reproduce.
 
         Returns an empty list if all differences are proved. The caller has checked that the store
         shows the same picture as each file of the run.
