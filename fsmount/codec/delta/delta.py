@@ -6,9 +6,10 @@ tiles that another object coded (at the same place, or moved by whole pixels), o
 one colour. A copy names the object that *coded* the pixels, so nothing recurses: a frame needs
 exactly the objects in its slots.
 
-The **own image** is the frame without the tile rows and tile columns that hold no own tile. Other
-tiles that remain in it are zero. So its layout follows from `tiles` alone. An own tile may be coded
-as a residual: its samples minus the samples of the slot in `prediction`, modulo the sample range.
+The **own image** is the frame without the tile rows and tile columns that hold no own tile. In it,
+the places of other tiles are zero. So the layout of the own image follows from `tiles` alone. An
+own tile may be coded as a residual: its samples minus the samples of the slot in `prediction`,
+modulo the sample range.
 """
 
 from __future__ import annotations
