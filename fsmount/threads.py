@@ -1,9 +1,9 @@
-"""Threads for calls that may wait for a disk, so that no request waits for one it does not need.
+"""Threads for calls that may wait for a disk: each request waits only for the disk it needs.
 
-The trio thread answers all requests of a mount. A disk or a server that hangs would stop it for
-good, so whatever may ask a disk runs in a thread; commits of the index alone do not. Threads come
-in kinds, each with places of its own: where all calls of one kind hang, the others go on, and so
-does whoever uses trio's own places.
+The trio thread answers all requests of a mount. A disk or server that hangs would stop this thread
+until it recovers. So every call that may ask a disk runs in another thread, except commits of the
+index. Each kind of call has its own limit of threads: if all calls of one kind hang, the other
+kinds go on, and so do tasks that use the default limit of trio.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Kind(Enum):
-    """What a call does, by whom it would keep waiting."""
+    """The purpose of a call. Calls of one kind may keep each other waiting."""
 
     OPEN = "opens and closes staged files"
     READ = "reads bodies for programs"
@@ -38,7 +38,7 @@ _limiters = trio.lowlevel.RunVar[dict[Kind, trio.CapacityLimiter]]("limiters")
 
 
 def limiter(kind: Kind) -> trio.CapacityLimiter:
-    """The places of a kind, in this run of trio."""
+    """Return the limiter of a kind, in this run of trio."""
     try:
         known = _limiters.get()
     except LookupError:
@@ -48,17 +48,17 @@ def limiter(kind: Kind) -> trio.CapacityLimiter:
 
 
 async def call(kind: Kind, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-    """`function(*args)`, in a thread of this kind.
+    """Run `function(*args)` in a thread of this kind, and return its result.
 
-    A task that is cancelled while it waits for a place makes no call. One that is cancelled later
-    gets what the call returns or raises: no call goes on behind the back of its task, with a
-    descriptor that somebody closes.
+    A task that is cancelled while it waits for a thread makes no call. A task that is cancelled
+    later still gets the result or exception of the call. So no call continues without its task, on
+    a descriptor that another task closes.
     """
     return await trio.to_thread.run_sync(function, *args, limiter=limiter(kind))
 
 
 async def finish(kind: Kind, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-    """As :func:`call`, also in a task that has been cancelled: for what must be put away."""
+    """As :func:`call`, also in a cancelled task: for cleanup that must happen."""
     found: list[T] = []
     with trio.CancelScope(shield=True):
         found.append(await call(kind, function, *args))

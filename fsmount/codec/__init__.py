@@ -1,1 +1,1 @@
-"""Exact PNG bytes, delta coding, image codecs and the worker processes they run in."""
+"""Exact PNG bytes, delta coding, image codecs, and the native kernel."""

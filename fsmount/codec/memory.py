@@ -1,8 +1,7 @@
-"""What a worker process keeps from one job to the next.
+"""The caches that a worker process keeps from one job to the next.
 
-One object holds all of it. A job asks :func:`of_worker` for it, says what it may take, and hands it
-down; code that is given None keeps nothing. What is kept never changes a result, only the time it
-takes.
+One object holds all of them. A job calls :func:`of_worker`, sets the budgets, and passes the object
+down. Code that gets None keeps nothing. The caches never change a result, only the time it takes.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from typing import Any
 
 from fsmount.lru import Lru
 
-# Beside the budget. Enough for a picture of 3840 x 2160; larger ones are undone whole.
+# Apart from the budget. Enough for a picture of 3840 x 2160 pixels. The filters of larger pictures
+# are undone whole.
 _PICTURE_BYTES = 128 << 20
-# Mostly frames that are among `pictures`, too.
+# Mostly frames that are also in `pictures`.
 _FEATURE_BYTES = 64 << 20
 _RECORD_BYTES = 8 << 20
 
@@ -23,15 +23,22 @@ _RECORD_BYTES = 8 << 20
 class WorkerMemory:
     """The caches of a process.
 
-    Values are of type Any: they belong to packages above this module, which alone read them.
+    Values have type Any: they belong to packages above this module, and only these read them.
 
-    Within the budget: `streams`, deflate streams by parameters and length of their input;
-    `layers`, decoded layers by pack and object; `runs`, pictures of legacy folders by their steps.
+    Within the budget:
 
-    Beside it: `models` of encoders, newest first; `pictures`, the newest of each layout;
-    `features` of the newest frame of each geometry; `records` by pack and object; `held`, pictures
-    for other processes by SHA-256 (see :mod:`fsmount.work.shared_frames`); `genuine`, legacy files
-    that are what the encoder here writes, by path and stamp.
+    - `streams`: deflate streams, by parameters and length of their input.
+    - `layers`: decoded layers, by pack and object.
+    - `runs`: pictures of legacy folders, by their steps.
+
+    Apart from the budget:
+
+    - `models`: models of deflate encoders, newest first.
+    - `pictures`: the newest picture of each layout.
+    - `features`: features of the newest frame of each geometry.
+    - `records`: records, by pack and object.
+    - `held`: pictures for other processes, by SHA-256 (see :mod:`fsmount.work.shared_frames`).
+    - `genuine`: whether a legacy file is exactly what the encoder here writes, by path and stamp.
     """
 
     def __init__(self) -> None:
@@ -51,8 +58,10 @@ class WorkerMemory:
         self.layers.resize(budget - budget // 2)
 
     def share_for_runs(self, budget: int) -> None:
-        """Split `budget` bytes for jobs of a legacy folder: all for its pictures, of which the
-        streams take no more than a quarter as much."""
+        """Give `budget` bytes to jobs of a legacy folder.
+
+        Its pictures get all of them. The streams get at most a quarter as many bytes on top.
+        """
         if budget != self.runs.budget:
             self.runs.resize(budget)
             self.streams.resize(budget // 4)
@@ -60,5 +69,5 @@ class WorkerMemory:
 
 @functools.cache
 def of_worker() -> WorkerMemory:
-    """The memory of this process, made by its first job."""
+    """Return the memory of this process. The first job creates it."""
     return WorkerMemory()

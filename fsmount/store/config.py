@@ -19,12 +19,15 @@ from fsmount.store.index import Index
 from fsmount.store.layout import CONFIG, Layout
 
 FORMAT = 1
-# What the system says where nothing may be written.
+# Errors of the system where it refuses writes.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def make(root: Path, disk: Disk) -> None:
-    """A new empty store; raises :class:`StoreExists` unless `root` is new or an empty folder."""
+    """Create an empty store. Its folder `root` must be missing or empty.
+
+    Raises :class:`StoreExists` if `root` contains anything or is not a folder, and OSError.
+    """
     layout = Layout(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise StoreExists(root)
@@ -40,14 +43,15 @@ def make(root: Path, disk: Disk) -> None:
         "format": FORMAT,
         "uuid": identity,
     }
-    # From the start, so that one that is missing later means that something else may be, too.
+    # Every store has this file from the start. If it is missing later, other files may be missing,
+    # too.
     disk.write_file(layout.opened, b"0\n")
-    # Last, so that a folder with a config file is a whole store.
+    # The config comes last, so that a folder with a config is a complete store.
     disk.write_file(layout.config, json.dumps(config, indent=2).encode() + b"\n")
 
 
 def enter(root: Path) -> Folder:
-    """The folder of a store, open; raises :class:`NoStore`, OSError."""
+    """Open the folder of a store. Raises :class:`NoStore` if there is no folder, and OSError."""
     try:
         return Folder(root)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -56,7 +60,7 @@ def enter(root: Path) -> Folder:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Where the system refuses to write inside the block, :class:`NotWritable` is raised."""
+    """Turn errors of the block, where the system refuses writes, into :class:`NotWritable`."""
     try:
         yield
     except OSError as error:
@@ -67,8 +71,10 @@ def writing(root: Path) -> Iterator[None]:
 
 
 def read(root: Path) -> dict[str, Any]:
-    """The config; raises :class:`NoStore`, :class:`FormatUnsupported`, or OSError where a disk
-    does not let us look."""
+    """Read the config.
+
+    Raises :class:`NoStore`, :class:`FormatUnsupported`, and OSError if the disk refuses to read it.
+    """
     try:
         config = json.loads((root / CONFIG).read_bytes())
         version = int(config["format"])
@@ -82,5 +88,5 @@ def read(root: Path) -> dict[str, Any]:
 
 
 def is_store(path: Path) -> bool:
-    """Whether there is a store at `path`, in whatever format and state."""
+    """Whether there is a store at `path`, in any format and state."""
     return Layout(path).config.is_file()

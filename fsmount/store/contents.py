@@ -1,7 +1,8 @@
-"""The files in the folders of a store: our own, and those of other programs.
+"""The files in the folders of a store: files of the store, and files of other programs.
 
-The name tells which. A NAS makes ``@eaDir``, a disk has ``lost+found``, a desktop leaves
-``.DS_Store``, a sync tool leaves temporary files. fsmount never opens, moves or removes those.
+The form of a name tells them apart. A NAS makes ``@eaDir``, a disk has ``lost+found``, a desktop
+leaves ``.DS_Store``, and a sync tool leaves temporary files. fsmount never opens, moves or removes
+files of other programs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MISSING = (
     "the folder is missing, and files of the store belong in it. Bring it back, or make an empty"
     " one to go on without them"
 )
-# Packs and their second copies, as :class:`Layout` names them.
+# Names of packs and of their second copies, as in :class:`Layout`.
 PACKS = re.compile(
     r"(?:[0-9]{8}|[1-9][0-9]{8,})\.zip|names\.gz(?:\.new)?|second\.entries", re.ASCII
 )
@@ -33,9 +34,9 @@ RAW = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
 def own(folder: Path, form: re.Pattern[str]) -> Iterator[os.DirEntry[str]]:
-    """Our own files: those whose name has this form. Empty if the folder is missing.
+    """Yield the files of the store in a folder: files whose name has this form.
 
-    Raises OSError.
+    Yields nothing if the folder is missing. Raises OSError.
     """
     if folder.is_dir():
         with os.scandir(folder) as entries:
@@ -43,16 +44,17 @@ def own(folder: Path, form: re.Pattern[str]) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_own(entry: os.DirEntry[str], form: re.Pattern[str]) -> bool:
+    """Whether an entry is a regular file whose name has this form."""
     return form.fullmatch(entry.name) is not None and entry.is_file()
 
 
 def forms(layout: Layout) -> Iterator[tuple[Path, re.Pattern[str]]]:
-    """Each folder, with the form of our own names in it."""
+    """Yield each folder of a store, with the form of the names that the store uses in it."""
     yield from zip(layout.folders, (PACKS, STAGED, RAW), strict=True)
 
 
 def make_folders(layout: Layout, index: Index, disk: Disk) -> None:
-    """Make missing folders: a program that copies a store may leave out empty ones.
+    """Create missing folders: a program that copies a store may leave out empty folders.
 
     Raises :class:`Damaged` if the index knows files in a missing folder: perhaps a disk is not
     mounted, and all its files would look lost. Raises OSError, also if a folder is not writable.
@@ -79,7 +81,7 @@ def _has_files(folder: Path, layout: Layout, index: Index) -> bool:
 
 
 def notices(layout: Layout) -> Iterator[tuple[str, str]]:
-    """Notices about the folders that are no damage: (name, explanation). Raises OSError."""
+    """Yield notices about the folders that are not damage: (name, explanation). Raises OSError."""
     for folder, form in forms(layout):
         if not folder.is_dir():
             yield folder.name, _EMPTY

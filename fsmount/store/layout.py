@@ -1,4 +1,4 @@
-"""Where things lie in a store's folder."""
+"""The paths inside the folder of a store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Layout:
 
     @property
     def config(self) -> Path:
-        """Format version, uuid; for people and programs."""
+        """Format version and uuid, for people and programs."""
         return self.root / CONFIG
 
     @property
@@ -26,7 +26,10 @@ class Layout:
 
     @property
     def index_shared(self) -> Path:
-        """Memory that SQLite's connections share, made from the log; made anew if it is gone."""
+        """Memory that the connections of SQLite share.
+
+        SQLite makes it from the log if it is missing.
+        """
         return self.root / "index.sqlite-shm"
 
     @property
@@ -36,12 +39,12 @@ class Layout:
 
     @property
     def staging(self) -> Path:
-        """Folder of files not encoded yet."""
+        """Folder of staged files: files that are not encoded yet."""
         return self.root / "staging"
 
     @property
     def raw(self) -> Path:
-        """Folder of large files kept verbatim, named by object id."""
+        """Folder of large files that are kept verbatim. Their names are object ids."""
         return self.root / "raw"
 
     @property
@@ -56,38 +59,41 @@ class Layout:
 
     @property
     def opened(self) -> Path:
-        """How often the store was opened for writing; tells an old index from the newest."""
+        """Number of times the store was opened for writing.
+
+        It tells an old index from the newest one.
+        """
         return self.root / "opened"
 
     @property
     def reserve(self) -> Path:
-        """Space for deleting files from a full disk."""
+        """Reserved space that allows deletions on a full disk."""
         return self.root / "reserve"
 
     @property
     def lost(self) -> Path:
-        """What an index did not know that may not have been the newest."""
+        """Folder of files that the index did not know when it was perhaps not the newest one."""
         return self.root / "lost"
 
     @property
     def names_copy(self) -> Path:
-        """The rows of the index as they were some time ago."""
+        """Copy of the rows of the index, from some time ago."""
         return self.packs / "names.gz"
 
     @property
     def second_entries(self) -> Path:
-        """Second copies of the entries that many objects need."""
+        """Second copies of entries that many objects need."""
         return self.packs / "second.entries"
 
     @property
     def copies(self) -> tuple[str, str]:
-        """What lies in ``packs/`` and is no pack."""
+        """Names of the files in ``packs/`` that are not packs."""
         return self.names_copy.name, self.second_entries.name
 
     def pack(self, number: int) -> Path:
-        """One pack."""
+        """Path of a pack."""
         return self.packs / f"{number:08d}.zip"
 
     def kept(self, object_id: int) -> Path:
-        """One large file kept verbatim."""
+        """Path of a large file that is kept verbatim."""
         return self.raw / f"{object_id:08x}"

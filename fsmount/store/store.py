@@ -1,7 +1,7 @@
-"""A store, open: the one place that knows all rooms, and the way in and out of it.
+"""An open store: the module that composes all parts of a store, and its public interface.
 
-The mount and the command line see names and attributes through :attr:`Store.index`, staged files
-through :attr:`Store.staging`, and everything encoded through :meth:`Store.body`.
+The mount and the command line access names and attributes through :attr:`Store.index`, staged files
+through :attr:`Store.staging`, and encoded bytes through :meth:`Store.body`.
 """
 
 from __future__ import annotations
@@ -48,14 +48,17 @@ from fsmount.work.workers import Workers
 _log = logging.getLogger(__name__)
 
 DEFAULT_CACHE_BYTES = 256 << 20
-# What was acknowledged without fsync survives a power cut after this long.
+# A write that was acknowledged without fsync survives a power cut after this long.
 DURABLE_SECONDS = 5.0
 Body = Rendered | Kept
 T = TypeVar("T")
 
 
 class Store:
-    """See the module. Open with :meth:`open`; belongs to one trio task."""
+    """An open store; see the module. Open it with :meth:`open`.
+
+    Belongs to one trio task, unless a method says otherwise.
+    """
 
     def __init__(
         self,
@@ -71,10 +74,11 @@ class Store:
         self.read_only = read_only
         self.disk = disk or Disk()
         self._ownership: Ownership | None = None
-        # What is open must not stay so when one of these steps fails. The index is closed before
-        # the lock is let go: the log of a store that was taken is not folded.
+        # If a step fails, `undo` closes everything that is open. It closes the index before it
+        # releases the lock: SQLite must not fold the log of a store that another process has taken.
         with ExitStack() as undo:
-            # All files are reached through it: by its name another store may be found later.
+            # The store reaches all its files through this descriptor: later, the path may lead to
+            # another store.
             self._folder = config.enter(path)
             undo.callback(self._folder.close)
             self.layout = Layout(self._folder.path)
@@ -92,12 +96,12 @@ class Store:
             self._packs = Packs()
             self._encoder: Encoder | None = None
             self._writer: Writer | None = None
-            # Held by whoever moves entries of committed objects.
+            # Held by the task that moves entries of committed objects.
             self._repacking = trio.Lock()
             if self._ownership is not None:
                 self._open_for_writing(self._ownership, undo)
             undo.pop_all()
-        # Half for finished files here, half for decoded layers in the workers.
+        # Half of the cache holds rendered files here, half holds decoded layers in the workers.
         self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
         self._layer_bytes = cache_bytes // 2
         self._queued: set[int] = set()
@@ -110,7 +114,10 @@ class Store:
         self._full = trio.Event()
 
     def _open_for_writing(self, ownership: Ownership, undo: ExitStack) -> None:
-        """Recover, and make what writes. What stays open is closed by `undo`."""
+        """Recover the store, and create the parts that write.
+
+        `undo` closes the parts that stay open.
+        """
         ownership.watch(self.index)
         contents.make_folders(self.layout, self.index, self.disk)
         self._reserve = Reserve(self.layout.reserve, self.disk)
@@ -135,7 +142,7 @@ class Store:
             lambda: self._repacker(None, at_once=1),
             self._shrinker,
         )
-        # Two that found the lock free at once: one of them has it.
+        # Two processes may have found the lock free at the same time: only one of them has it.
         ownership.ask()
 
     @classmethod
@@ -151,10 +158,11 @@ class Store:
     ) -> Store:
         """Open a store.
 
-        Raises NoStore, FormatUnsupported, StoreLocked, LockUnclear, NotWritable, Damaged.
-
-        `lock_wait_s`: how long to wait for a process that is about to end. `force_lock`: see
+        `cache_bytes` is the size of the caches for rendered files and decoded layers. `lock_wait_s`
+        is the time to wait for a process that is about to end, in seconds. `force_lock`: see
         :class:`Lock`.
+
+        Raises NoStore, FormatUnsupported, StoreLocked, LockUnclear, NotWritable, Damaged, OSError.
         """
         with nullcontext() if read_only else config.writing(path):
             return cls(
@@ -167,16 +175,18 @@ class Store:
             )
 
     def _open_index(self) -> Index:
+        """Open the index. May wait for the disk."""
         if self._ownership is not None and self._ownership.unproved:
-            # The holder before may have this file mapped through FUSE or a network: what it changed
-            # there comes back when it ends, over what we have in it. We take another one.
+            # The previous holder may still map this file, through FUSE or a network. Its changes to
+            # the map come back when it ends, and overwrite ours. So this process creates a new
+            # file.
             self.disk.unlink(self.layout.index_shared)
         return Index(self.layout.index, self.disk, read_only=self.read_only)
 
     def close(self) -> None:
-        """Close everything; what is still staged is encoded the next time.
+        """Close everything. The next writer encodes the files that are still staged.
 
-        A store that another process has taken over is left as it is.
+        Leaves a store that another process has taken over as it is.
         """
         with ExitStack() as last:
             last.callback(self._folder.close)
@@ -187,10 +197,14 @@ class Store:
                 self._finish(self._writer)
 
     def _finish(self, writer: Writer) -> None:
+        """Close the writers and renew the copies.
+
+        Abandons both if another process took the store over.
+        """
         try:
             self._owned()
         except OSError as error:
-            _log.error("packs and copies are left as they are: %s", error)
+            _log.error("packs and copies stay unchanged: %s", error)
             self._again.abandon()
             writer.abandon()
             return
@@ -200,23 +214,30 @@ class Store:
         self._copier.finish()
 
     def _owned(self) -> None:
-        """Raises OSError EIO if another process has taken the store over."""
+        """Check ownership; may wait for the disk.
+
+        Raises OSError EIO if another process took the store over.
+        """
         if self._ownership is not None:
             self._ownership.ask()
 
     @property
     def _is_lost(self) -> bool:
+        """Whether this process knows that another process took the store over. Asks no disk."""
         return self._ownership is not None and self._ownership.is_lost
 
-    # -- in
+    # -- writing
 
     def hold(self, ino: int) -> None:
-        """A writer opened the file: it is not encoded before :meth:`unhold`."""
+        """Note that a writer opened the file: the encoder waits for :meth:`unhold`.
+
+        Raises ReadOnly.
+        """
         self._used = time.monotonic()
         self._writing().queue.hold(ino)
 
     def unhold(self, ino: int) -> None:
-        """A writer closed the file."""
+        """Note that a writer closed the file. Raises ReadOnly."""
         self._used = time.monotonic()
         self._writing().queue.unhold(ino)
 
@@ -225,17 +246,20 @@ class Store:
         return [] if self._encoder is None else self._encoder.queue.held()
 
     def queue(self, ino: int) -> None:
-        """The last writer of a staged file has gone: encode it in the background."""
+        """Queue a staged file for encoding: its last writer closed it. Raises ReadOnly."""
         self._used = time.monotonic()
         self._queued.add(ino)
         self._writing().queue.put(ino)
 
     async def need_room(self, size: int = 0) -> None:
-        """Files are about to grow by `size` bytes: on a full disk the room of those that were
-        deleted comes first. Where there was much a moment ago, nobody is asked.
+        """Make room before files grow by `size` bytes.
 
-        Raises OSError ENOSPC while the disk has no room for the reserve: what was given up for
-        deleting must not be filled by somebody else.
+        On a full disk, this method first reclaims the space of deleted files. It asks no disk if
+        there was much free space a moment ago.
+
+        Raises OSError ENOSPC while the disk has no room for the reserve: other writes must not fill
+        the space that the reserve gave up for deletions. Raises OSError EIO if another process took
+        the store over.
         """
         self._used = time.monotonic()
         if self._is_lost:
@@ -249,37 +273,52 @@ class Store:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _has_room(self) -> bool:
-        """In a thread. Raises OSError EIO if another process has taken the store over."""
+        """Whether files may grow. Runs in a thread.
+
+        Raises OSError EIO if another process took the store over.
+        """
         self._owned()
         return self._reserve.has_room()
 
     async def before_deleting(self) -> None:
-        """A commit that deletes comes: where the disk is full, it gets the reserve."""
+        """Prepare for a commit that deletes: on a full disk, the commit gets the reserve."""
         if self._writer is not None and not self._reserve.allows(0):
             await threads.call(Kind.ROOM, self._reserve.spend_if_full)
 
     async def make_room(self, enough: int = ENOUGH_BYTES) -> None:
-        """Room back as on a full disk, until `enough` bytes are free."""
+        """Reclaim space as on a full disk, until `enough` bytes are free.
+
+        Raises ReadOnly. Logs failures.
+        """
         self._writing()
         await self._room.make(enough)
 
     def discard(self, token: int) -> None:
-        """A staged file that no row names any more: it goes when that is durable."""
+        """Remove a staged file that no row names any more, once that is durable.
+
+        Does not await. Raises ReadOnly.
+        """
         if self._writer is None:
             raise ReadOnly(self.path)
         self._writer.discard(token)
         if self._reserve.is_spent:
-            # Somebody waits for the room that this gives.
+            # A writer waits for the room that this gives.
             self._full.set()
 
     def pending(self) -> int:
-        """Files staged and not yet encoded, open ones aside; 0 once nothing is encoded any more."""
+        """Number of staged files that are not encoded yet, without files that have a writer.
+
+        0 if the store is open for reading only, or if another process took it over.
+        """
         if self._encoder is None or self._is_lost:
             return 0
         return self._encoder.queue.pending()
 
     async def drain(self) -> None:
-        """Wait until nothing is pending. Raises OSError EIO if another takes the store over."""
+        """Wait until no file is pending.
+
+        Raises OSError EIO if another process takes the store over.
+        """
         if self._encoder is None:
             return
         await threads.call(Kind.ROOM, self._owned)
@@ -290,27 +329,29 @@ class Store:
         await threads.call(Kind.ROOM, self._owned)
 
     def _writing(self) -> Encoder:
+        """Return the encoder. Raises ReadOnly if the store is open for reading only."""
         if self._encoder is None:
             raise ReadOnly(self.path)
         return self._encoder
 
     async def durable(self) -> None:
-        """Make everything the index holds survive a power cut."""
+        """Make everything that the index holds survive a power cut. Raises OSError."""
         if self._writer is not None:
             await self._writer.force()
 
     def renew_copies(self) -> None:
-        """Write the second copies anew soon, at the end at the latest."""
+        """Ask for new second copies: the copier writes them soon, or at the latest at the end."""
         self._packs.copies_due.set()
 
     def repack_size(self) -> int:
-        """Objects that :meth:`repack` would look at."""
+        """Number of objects that :meth:`repack` would examine."""
         return sum(len(self.index.objects_in(number)) for number in due(self.index))
 
     async def repack(self, progress: Callable[[int], None]) -> Summary:
-        """Space back, smaller entries; what is staged is encoded first. The store is running.
+        """Reclaim space and write smaller entries. Encodes the staged files first.
 
-        Raises OSError on a full disk of which not enough could be given back beforehand.
+        The caller keeps the store running. Raises ReadOnly, :class:`Damaged`, and OSError if the
+        disk is full and not enough space could be reclaimed beforehand.
         """
         encoder = self._writing()
         await self._room.make()
@@ -327,8 +368,11 @@ class Store:
             return await repacker.run(progress)
 
     async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
-        """Repack a part: until a file is written or read or `go_on` says no (False), or until
-        nothing is left (True). What :mod:`background` says; one at a time. Raises OSError."""
+        """Repack a part, as :mod:`background` describes. The caller makes one call at a time.
+
+        Returns False if a file was written or read, or `go_on` returned False; True if nothing is
+        left to do. Raises ReadOnly, :class:`Damaged`, OSError.
+        """
         encoder = self._writing()
         await threads.call(Kind.ROOM, self._owned)
         await self._sound()
@@ -341,32 +385,41 @@ class Store:
             return await self._quiet.work(lambda: self._used == used and go_on())
 
     async def _sound(self) -> None:
-        """Raises :class:`Damaged` if the index cannot be the reason for removing anything."""
+        """Raise :class:`Damaged` if the index must not be a reason for removing anything.
+
+        Waits until workers run.
+        """
         await self._ready.wait()
         assert self._workers is not None
         await self._consistency.require(self._workers)
 
     def unused_s(self) -> float:
-        """Seconds since a file was last written or read."""
+        """Seconds since a file was last written or read; 0 while files are pending."""
         return 0.0 if self.pending() else time.monotonic() - self._used
 
     def _repacker(
         self, workers: Workers | None, go_on: Callable[[], bool] = always, *, at_once: int
     ) -> Repacker:
+        """Create a repacker that codes `at_once` objects at a time while `go_on` returns True."""
         assert self._writer is not None
         writers = self._writer, self._again
         rooms = self.layout, self.index, self.disk
         return Repacker(*rooms, *writers, workers, self._budget, at_once, go_on)
 
     def _shrinker(self) -> Shrinker:
+        """Create a shrinker with its own writer, for reclaim on a full disk."""
         rooms = self.layout, self.index, self.staging, self.disk
         writer = Writer(*rooms, self._packs, None)
         return Shrinker(self.layout, self.index, self.disk, writer, self._reserve)
 
-    # -- out
+    # -- reading
 
     async def body(self, object_id: int) -> Body:
-        """The bytes of an object, hash checked; raises :class:`Damaged`."""
+        """Return the body of an object, after a check of its hash.
+
+        A rendered body is checked as a whole here. A kept body is a large raw file, checked as it
+        is read. Raises :class:`Damaged`, OSError.
+        """
         self._used = time.monotonic()
         found = self._object(object_id)
         if found.is_kept:
@@ -374,7 +427,10 @@ class Store:
         return Rendered(await self._rendered.get(object_id, lambda: self._render(found)))
 
     async def prefetch(self, ino: int) -> None:
-        """Render a file that will be read soon into the cache."""
+        """Render a file that will be read soon into the cache.
+
+        Logs FsmountError; raises OSError.
+        """
         try:
             object_id = self.index.inode(ino).object_id
             if object_id is not None and self._object(object_id).kind != "raw":
@@ -383,17 +439,23 @@ class Store:
             _log.info("prefetch of inode %d: %s", ino, error)
 
     def _object(self, object_id: int) -> Object:
+        """Return the row of an object, also if the writer has not committed it yet."""
         if self._writer is not None:
             return self._writer.object(object_id)
         return self.index.object(object_id)
 
     def _place(self, found: Object) -> Location:
+        """Return the location of the entry of an object."""
         return Location(found.id, str(self.layout.pack(found.pack)), found.offset, found.length)
 
     async def _read(
         self, found: Object, read: Callable[[Object, Location, tuple[Location, ...]], Awaitable[T]]
     ) -> T:
-        """What `read` makes of an object, given the places of its entry and of those it needs."""
+        """Call `read` with an object, the location of its entry, and those of the entries it needs.
+
+        Holds the packs meanwhile. Tries again if the entries moved during the call. Returns the
+        result.
+        """
         while True:
             with self._packs.reading():
                 target, *places = self._places(found.id)
@@ -402,16 +464,17 @@ class Store:
                 except Damaged:
                     if self._places(found.id) == [target, *places]:
                         raise
-                    # Repacked by another process: what we would have read has gone.
+                    # Another process has repacked the entries, and their old packs are gone.
 
     async def _render(self, found: Object) -> tuple[bytes, int]:
+        """Render an object. Returns (bytes, number of bytes), as the cache expects."""
         data = await self._read(found, self._render_from)
         if len(data) != found.size:
             raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
         return data, len(data)
 
     def _places(self, object_id: int) -> list[Location]:
-        """Where an object's entry lies, and those it needs."""
+        """Locations of the entry of an object, and of the entries that it needs."""
         found = self._object(object_id)
         needs = (self._object(i) for i in found.needs if i != object_id)
         return [self._place(found), *map(self._place, needs)]
@@ -419,6 +482,7 @@ class Store:
     async def _render_from(
         self, found: Object, target: Location, places: tuple[Location, ...]
     ) -> bytes:
+        """Render an object from these locations: a raw entry in a thread, others in a worker."""
         if found.kind == "raw":
             return await threads.call(Kind.ENTRY, jobs.render, target, places, found.sha256, 0)
         await self._ready.wait()
@@ -428,21 +492,22 @@ class Store:
         )
 
     async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> Kept:
+        """Return the body of a large file kept verbatim, with the checksums from its entry."""
         path = Path(place.pack)
         entry = await threads.call(Kind.ENTRY, read_entry, path, place.offset, place.length)
         return Kept(self.layout.kept(found.id), found.size, load_sums(entry.payload))
 
-    # -- life
+    # -- tasks
 
     async def run(self, *, count: int | None = None) -> None:
-        """Workers, background encoding and durability points, until cancelled.
+        """Run workers, background encoding and durability points, until cancelled.
 
-        `count`: processes that encode, by default one for each core.
+        `count` is the number of processes that encode, one for each core by default.
         """
         count = count or len(os.sched_getaffinity(0))
         preload = (jobs.__name__,)
         async with Workers(count, preload=preload) as workers, trio.open_nursery() as nursery:
-            # One more worker than `count` is kept free for readers.
+            # One worker more than `count` is free for readers.
             self._budget = self._layer_bytes // (count + 1)
             self._workers = workers
             self._ready.set()
@@ -453,7 +518,7 @@ class Store:
             await trio.sleep_forever()
 
     async def _write(self, encoder: Encoder, writer: Writer, workers: Workers, count: int) -> None:
-        """What changes the store beside programs, until another process takes it over."""
+        """Run the tasks that change the store, until another process takes the store over."""
         assert self._ownership is not None
         trio_token = trio.lowlevel.current_trio_token()
 
@@ -472,15 +537,15 @@ class Store:
             nursery.start_soon(self._room_for_ever)
 
     async def warm(self) -> None:
-        """Start a worker, so that the first reader need not wait for a process to start."""
+        """Start a worker, so that the first reader does not wait for a process to start."""
         await self._ready.wait()
         assert self._workers is not None
-        with suppress(WorkerDied):  # then the reader finds out
+        with suppress(WorkerDied):  # the first reader gets the error then
             await self._workers.warm(1)
 
     @asynccontextmanager
     async def running(self, *, count: int | None = None) -> AsyncIterator[None]:
-        """:meth:`run` for as long as the block lasts."""
+        """Run :meth:`run` while the block lasts."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: self.run(count=count))
             await self._ready.wait()
@@ -488,6 +553,11 @@ class Store:
             nursery.cancel_scope.cancel()
 
     async def _durable_for_ever(self, encoder: Encoder, writer: Writer) -> None:
+        """Reach durability points, until cancelled.
+
+        One comes after each DURABLE_SECONDS, or at once if a discarded file gives space to a full
+        disk. Fills the reserve again each time. Logs failures, and tries again at the next point.
+        """
         while True:
             with trio.move_on_after(DURABLE_SECONDS):
                 await self._full.wait()
@@ -505,7 +575,7 @@ class Store:
                 _log.error("a durability point failed: %s", error)
 
     async def _room_for_ever(self) -> None:
-        """What is deleted from a full disk gives its room back also if nobody writes."""
+        """Reclaim space on a full disk even when no write triggers it, until cancelled."""
         while True:
             await trio.sleep(DURABLE_SECONDS)
             with suppress(OSError):
@@ -513,11 +583,11 @@ class Store:
                     await self._room.make()
 
     def _is_full(self) -> bool:
-        """In a thread."""
+        """Whether the disk is full. Runs in a thread."""
         return self._reserve.is_low or self._reserve.is_spent
 
     def _tokens(self, inodes: set[int]) -> dict[int, bytes]:
-        """The staged files of inodes, and the paths of these."""
+        """Map the tokens of the staged files of some inodes to their paths."""
         tokens = {}
         for ino in inodes:
             try:
@@ -529,8 +599,11 @@ class Store:
         return tokens
 
     def _force_staged(self, tokens: dict[int, bytes]) -> None:
-        """Force staged files; one that fails keeps no other from it. Raises OSError where a file
-        cannot be opened. Runs in a thread."""
+        """Force staged files to the disk. Runs in a thread.
+
+        A file that fails does not stop the others: it is logged. Raises OSError if a file cannot be
+        opened.
+        """
         for token, path in tokens.items():
             if self.staging.has_failed(token):
                 continue
@@ -543,16 +616,16 @@ class Store:
                     raise
                 _log.error("%r may have lost bytes: forcing it to the disk failed: %s", path, error)
 
-    # -- figures
+    # -- statistics
 
     def stats(self) -> dict[str, Any]:
-        """What `fsmount stats --json` prints; sizes in bytes."""
+        """Return the figures that `fsmount stats --json` prints; sizes in bytes. Raises OSError."""
         totals = self.index.totals()
         kinds = {kind: totals["kinds"].get(kind, 0) for kind in ("key", "delta", "jpeg", "raw")}
         stored = self.index.bytes()
         for folder, form in contents.forms(self.layout):
             for entry in contents.own(folder, form):
-                # A staged file may go while we look, where a mount encodes beside us.
+                # A mount that encodes at the same time may remove a staged file during the scan.
                 with suppress(FileNotFoundError):
                     found = entry.stat()
                     # Large raw files may be sparse.
@@ -574,5 +647,6 @@ class Store:
 
 
 async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
+    """Cancel a scope when the event is set."""
     await event.wait()
     scope.cancel()

@@ -1,1 +1,1 @@
-"""Deflate streams that are made again bit for bit."""
+"""Deflate streams that fsmount makes again bit for bit."""

@@ -1,11 +1,11 @@
-"""The exact deflate stream of a recipe, and the search for the parameters that made one.
+"""Makes the exact deflate stream (RFC 1951) of a recipe, and searches the parameters of a stream.
 
 The bytes of a deflate stream depend on the encoder, not on the format: only the zlib that wrote a
-stream, or one that behaves the same to the bit, writes it again. Nearly every screenshot tool uses
-classic zlib, so four numbers (level, strategy, memory level, window) stand for the whole stream;
-those of other encoders are guessed from a model, with a record of where the guess is wrong.
-Format: RFC 1951. `engine` makes the streams. Level 0 (stored) is not
-searched for: its block lengths depend on the buffer sizes of the program around zlib.
+stream, or a library that behaves the same to the bit, writes it again. Nearly every screenshot tool
+uses classic zlib, so four numbers (level, strategy, memory level, window) stand for the whole
+stream. For streams of other encoders, a model guesses the stream, and a record lists where the
+guess is wrong. `engine` makes the streams. The search does not cover level 0 (stored): its block
+lengths depend on the buffer sizes of the program around zlib.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from fsmount.codec.deflate import engine
 from fsmount.codec.memory import WorkerMemory
 
-# How much of the input tells candidates apart first. All of it does where too many are left.
+# Bytes of the input that first tell candidates apart. If too many are left, the search uses all
+# bytes.
 _FIRST_LOOK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class DeflateParams:
-    """Arguments of zlib's deflateInit2 (window_bits positive, although the stream is raw)."""
+    """Arguments of zlib's deflateInit2. `window_bits` is positive, although the stream is raw."""
 
     level: int
     strategy: int
@@ -30,8 +31,11 @@ class DeflateParams:
     window_bits: int
 
     def valid(self) -> bool:
-        """Whether `deflate` accepts them. A window of 8 bits exists in headers only: zlib
-        silently compresses with 9, and refuses 8 for raw streams."""
+        """Whether `deflate` accepts them.
+
+        A window of 8 bits exists only in headers: zlib silently compresses with 9, and refuses 8
+        for raw streams.
+        """
         return (
             1 <= self.level <= 9
             and 0 <= self.strategy <= 4
@@ -42,7 +46,7 @@ class DeflateParams:
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """A stream that classic zlib does not write (`docs/deflate.md`, "Other encoders")."""
+    """Record of a stream that classic zlib does not write (docs/deflate.md, "Other encoders")."""
 
     record: bytes
 
@@ -55,10 +59,10 @@ def deflate(
     threads: int = 1,
     memory: WorkerMemory | None = None,
 ) -> bytes:
-    """Compress `raw` into a raw deflate body (no zlib header, no Adler-32).
+    """Compress `raw` into a raw deflate body, without zlib header and Adler-32.
 
-    ValueError when `params` are out of range, or a record that shows to be damaged. `row_bytes`,
-    `threads`, `memory`: as in `engine.deflate`.
+    `row_bytes`, `threads` and `memory`: as in `engine.deflate`. Raises ValueError if `params` are
+    out of range, or if a record proves to be damaged.
     """
     if isinstance(params, Corrections):
         return engine.apply(params.record, raw)
@@ -85,10 +89,11 @@ def search(
     threads: int = 1,
     memory: WorkerMemory | None = None,
 ) -> DeflateParams | Corrections | None:
-    """Find out how `deflate(raw, ...)` gives exactly `body`; None if there is no way.
+    """Find the parameters or record with which `deflate(raw, ...)` returns exactly `body`.
 
-    `hints` come first. Then the kernel reads from the stream what can have made it. `row_bytes`,
-    `threads`: as in `engine.deflate`, for the trials of `hints`; `memory`: as there.
+    Returns None if there is no way. Tries `hints` first. Then the kernel reads from the stream
+    which parameters can have made it. `row_bytes` and `threads`: as in `engine.deflate`, for the
+    trials of `hints`. `memory`: as there.
     """
     body = bytes(body)
     hints = tuple(dict.fromkeys(hints))
@@ -107,7 +112,7 @@ def _identify(
     failed: Sequence[DeflateParams],
     memory: WorkerMemory | None,
 ) -> DeflateParams | None:
-    """Parameters that give `body`, other than those that `failed`."""
+    """Return parameters that give `body`, apart from those that `failed`, or None."""
     tried = set(failed)
     for limit in (_FIRST_LOOK, len(raw)):
         found = [DeflateParams(*one) for one in engine.identify(body, raw, limit)]
@@ -124,7 +129,7 @@ def _identify(
 def _correct(
     raw: bytes | bytearray | memoryview, body: bytes, memory: WorkerMemory | None
 ) -> Corrections | None:
-    """A record that is proved to give `body` and is worth keeping."""
+    """Return a record that is proved to give `body` and shorter than `body`, or None."""
     record = engine.correct(body, raw, memory)
     if record is None or len(record) >= len(body) or engine.apply(record, raw) != body:
         return None

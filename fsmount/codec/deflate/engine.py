@@ -1,9 +1,10 @@
-"""Deflate streams by the native kernel, from those made before where that is sooner.
+"""Makes deflate streams with the native kernel, from earlier streams where that is faster.
 
-The kernel (`kernel/`, C) gives the bytes of classic zlib (`docs/deflate.md`). From the newest input
-of each size with its tokens it makes a similar input's stream: of consecutive screenshots only what
-changed is searched again. Streams that classic zlib does not write are made from a correction
-record instead. The kernel's calls for scanlines and tiles are handed on as they are.
+The kernel (`kernel/`, C) gives the bytes of classic zlib (`docs/deflate.md`). This module keeps the
+newest input of each size, with the tokens of its stream. From these, the kernel makes the stream of
+a similar input: of consecutive screenshots, it searches only the changed parts again. The kernel
+makes streams that classic zlib does not write from a correction record instead. The calls of the
+kernel for scanlines and tiles pass through this module unchanged.
 """
 
 from __future__ import annotations
@@ -50,15 +51,16 @@ __all__ = [
 
 Bytes = bytes | bytearray | memoryview
 
-# Models of other encoders than zlib, with which streams have been corrected, that are kept.
+# Number of models kept. A model describes an encoder other than zlib, and comes from a corrected
+# stream.
 _MOST_MODELS = 4
 
-# `identify` names no more candidates than this.
+# Largest number of candidates that `identify` returns.
 MOST_CANDIDATES = 32
 
 
 class Made(NamedTuple):
-    """A stream that was made: its input, the kernel's tokens, and the stream."""
+    """A stream that was made: its input, the tokens of the kernel, and the stream."""
 
     raw: bytes
     tokens: bytes
@@ -66,7 +68,7 @@ class Made(NamedTuple):
 
 
 StreamKey = tuple[int, int, int, int, int]
-"""Level, strategy, memory level, window bits; bytes of input."""
+"""Level, strategy, memory level, window bits; number of input bytes."""
 
 
 def deflate(
@@ -80,10 +82,11 @@ def deflate(
     threads: int = 1,
     memory: WorkerMemory | None = None,
 ) -> bytes:
-    """The raw deflate stream (RFC 1951) that classic zlib writes for the whole of `raw`.
+    """Return the raw deflate stream (RFC 1951) that classic zlib writes for all of `raw`.
 
-    `row_bytes`: bytes of a scanline with its filter type, where several threads may cut.
-    `memory` has streams made before, and gets this one.
+    `row_bytes` is the number of bytes of a scanline with its filter type: several threads may cut
+    the input there. `memory` provides earlier streams, and keeps this one. Raises ValueError if a
+    parameter is out of range.
     """
     params = level, strategy, mem_level, window_bits
     if memory is None or not memory.streams.budget:
@@ -102,9 +105,10 @@ def deflate(
 
 
 def correct(body: bytes, raw: Bytes, memory: WorkerMemory | None = None) -> bytes | None:
-    """A correction record that gives `body`, a deflate stream of `raw`, back; None: there is none.
+    """Return a correction record that reproduces `body`, a deflate stream of `raw`, or None.
 
-    That it does is for the caller to check, with `apply`.
+    The caller must check with `apply` that the record does so. `memory` provides models of
+    encoders, and keeps the new one.
     """
     models = [] if memory is None else memory.models
     made = _kernel.correct(body, raw, b"".join(models))

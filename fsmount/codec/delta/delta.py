@@ -1,14 +1,15 @@
-"""Frame <-> what is new in it: tiles, where each one comes from, and the pixels coded afresh.
+"""Frame <-> its new parts: tiles, the source of each tile, and the pixels coded anew.
 
-A frame is cut into tiles of 16 x 16 pixels (smaller at the right and lower edge). For every tile
-`tiles` names a **slot**: 0 is the object's own image, any other slot a :class:`Copy` from the
-tiles that another object coded (at the same place or moved by whole pixels) or a :class:`Fill` of
-one colour. Copies name the object that *coded* the pixels, so nothing recurses: a frame touches
+A frame is cut into tiles of 16 x 16 pixels (smaller at the right and lower edge). For every tile,
+`tiles` names a **slot**. Slot 0 is the object's own image. Any other slot is a :class:`Copy` from
+tiles that another object coded (at the same place, or moved by whole pixels), or a :class:`Fill` of
+one colour. A copy names the object that *coded* the pixels, so nothing recurses: a frame needs
 exactly the objects in its slots.
 
-The **own image** is the frame without the tile rows and tile columns that hold no own tile; what
-is left of foreign tiles in it is zero. Its layout thus follows from `tiles` alone. An own tile may
-be coded as residual: its samples minus those of the slot in `prediction`, modulo the sample range.
+The **own image** is the frame without the tile rows and tile columns that hold no own tile. In it,
+the places of other tiles are zero. So the layout of the own image follows from `tiles` alone. An
+own tile may be coded as a residual: its samples minus the samples of the slot in `prediction`,
+modulo the sample range.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Tiles = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Pixels that `object` coded; the tile at (x, y) shows what stood at (x + dx, y + dy)."""
+    """Pixels that `object` coded. The tile at (x, y) shows the pixels at (x + dx, y + dy)."""
 
     object: int
     dx: int = 0
@@ -52,11 +53,13 @@ Source = Copy | Fill | None
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tiles of a frame come from.
+    """The source of each tile of a frame.
 
-    `shape` (height, width, channels) and `dtype` (uint8 or uint16) of the frame; `tiles` (tile
-    rows, tile columns) of slots; `sources[i]` is slot i + 1; `prediction`, same shape as `tiles`,
-    has 0 where an own tile is coded as it is.
+    `shape` is (height, width, channels) and `dtype` uint8 or uint16, both of the frame. `tiles` is
+    uint8 (tile rows, tile columns) of slots. `sources[i]` is slot i + 1. `prediction` has the shape
+    of `tiles`, and is 0 for an own tile that is not coded as a residual.
+
+    The constructor raises :class:`Damaged` if the fields do not fit together.
     """
 
     shape: tuple[int, int, int]
@@ -76,39 +79,43 @@ class Layout:
             raise Damaged("map", reason=f"slot {highest} of {len(self.sources)}")
 
     def source(self, slot: int) -> Copy | Fill:
-        """What stands in a slot that the map uses; raises :class:`Damaged` for an empty one."""
+        """Return the source in a slot that the map uses.
+
+        Raises :class:`Damaged` if the slot is empty.
+        """
         found = self.sources[slot - 1]
         if found is None:
             raise Damaged("map", reason=f"slot {slot} is used and empty")
         return found
 
     def own(self) -> NDArray[np.bool_]:
-        """Which tiles the object codes itself."""
+        """Which tiles the object codes itself: bool (tile rows, tile columns)."""
         return np.asarray(self.tiles == OWN)
 
     def predicted(self) -> NDArray[np.bool_]:
-        """Which own tiles are coded as residual."""
+        """Which own tiles are coded as residuals: bool (tile rows, tile columns)."""
         return np.asarray(self.own() & (self.prediction != 0))
 
     def copied(self) -> set[int]:
-        """Objects whose pixels the frame shows."""
+        """Ids of the objects whose pixels the frame shows."""
         return self._objects(slots(self.tiles))
 
     def predicting(self) -> set[int]:
-        """Objects that residual tiles are predicted from."""
+        """Ids of the objects that predict residual tiles."""
         return self._objects(slots(self.prediction[self.predicted()]))
 
     def _objects(self, used: Iterable[int]) -> set[int]:
+        """Ids of the objects that the copies in these slots name."""
         found = (self.source(slot) for slot in used)
         return {source.object for source in found if isinstance(source, Copy)}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The pixels an object coded itself.
+    """The pixels that an object coded itself.
 
-    `pixels` (n, TILE, TILE, channels), edge tiles padded with zeros; `index` (tile rows, tile
-    columns) int32: which of them stands at a tile, -1 for none.
+    `pixels` is (n, TILE, TILE, channels), with edge tiles padded with zeros. `index` is int32 (tile
+    rows, tile columns): the number in `pixels` of the tile at each place, or -1.
     """
 
     shape: tuple[int, int, int]
@@ -122,18 +129,21 @@ class Layer:
 
 
 def tile_grid(shape: Sequence[int]) -> tuple[int, int]:
-    """Tile rows and tile columns of a frame of (height, width, ...)."""
+    """Return the number of tile rows and tile columns of a frame of (height, width, ...)."""
     return -(-shape[0] // TILE), -(-shape[1] // TILE)
 
 
 def slots(tiles: Tiles) -> list[int]:
-    """The slots in a map other than the object's own, ascending."""
+    """Return the slots in a map, apart from the own one, in ascending order."""
     used: list[int] = np.flatnonzero(np.bincount(tiles.ravel(), minlength=1)).tolist()
     return [slot for slot in used if slot != OWN]
 
 
 def split(frame: Frame) -> Frame:
-    """(height, width, channels) -> (tile rows, tile columns, TILE, TILE, channels), padded."""
+    """Split (height, width, channels) into (tile rows, tile columns, TILE, TILE, channels).
+
+    Pads edge tiles with zeros.
+    """
     rows, columns = tile_grid(frame.shape)
     height, width, channels = frame.shape
     padded: Frame = frame
@@ -144,14 +154,14 @@ def split(frame: Frame) -> Frame:
 
 
 def join(tiles: Frame, shape: tuple[int, int, int]) -> Frame:
-    """The inverse of :func:`split`: the frame of `shape`, C-contiguous."""
+    """Join tiles to a C-contiguous frame of `shape`; the inverse of :func:`split`."""
     rows, columns = tiles.shape[:2]
     whole = tiles.swapaxes(1, 2).reshape(rows * TILE, columns * TILE, shape[2])
     return np.ascontiguousarray(whole[: shape[0], : shape[1]])
 
 
 def equal(frame: Frame, other: Frame) -> bool:
-    """Whether two frames are the same in shape, sample type and every sample."""
+    """Whether two frames have the same shape, sample type and samples."""
     if frame.shape != other.shape or frame.dtype != other.dtype:
         return False
     one, two = np.ascontiguousarray(frame).data, np.ascontiguousarray(other).data
@@ -159,15 +169,16 @@ def equal(frame: Frame, other: Frame) -> bool:
 
 
 def _row_and_tile(frame: Frame) -> tuple[int, int]:
-    """Bytes of a row of pixels, and of as much of it as a tile is wide."""
+    """Return the bytes of a row of pixels, and of one pixel row of a tile."""
     pixel = frame.shape[2] * frame.itemsize
     return frame.shape[1] * pixel, TILE * pixel
 
 
 def signatures(frame: Frame) -> NDArray[np.uint64]:
-    """A 64-bit hash of each tile's samples, (tile rows, tile columns).
+    """Return a 64-bit hash of the samples of each tile: uint64 (tile rows, tile columns).
 
-    Only a search key: equal signatures are compared as pixels before a payload is accepted.
+    A hash is only a search key: before a payload is accepted, tiles with equal hashes are compared
+    as pixels.
     """
     words_per_tile = TILE * TILE * frame.shape[2] * frame.itemsize // 8
     digest = shake_128(b"fsmount tiles").digest(8 * words_per_tile)
@@ -178,31 +189,36 @@ def signatures(frame: Frame) -> NDArray[np.uint64]:
 
 
 def flat(frame: Frame) -> tuple[NDArray[np.bool_], Frame]:
-    """Which tiles have one colour, and the colour of each: (rows, columns), (.., channels)."""
+    """Return which tiles have one colour, and the colour of each tile.
+
+    Shapes: bool (tile rows, tile columns), and (tile rows, tile columns, channels).
+    """
     found = engine.flat_tiles(np.ascontiguousarray(frame).data, *_row_and_tile(frame))
     return np.frombuffer(found, np.bool_).reshape(tile_grid(frame.shape)), frame[::TILE, ::TILE]
 
 
 def _kept(own: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the tile rows and the tile columns that hold an own tile."""
     return np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
 
 
 def _numbered(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The number of each tile among those in `mask`, row by row; -1 for the others."""
+    """Number the tiles in `mask`, row by row; -1 for the other tiles."""
     index = np.full(mask.shape, -1, np.int32)
     index[mask] = np.arange(np.count_nonzero(mask), dtype=np.int32)
     return index
 
 
 def cut(frame: Frame, mask: NDArray[np.bool_]) -> Frame:
-    """The tiles in `mask`, row by row: (n, TILE, TILE, channels), padded with zeros."""
+    """Cut out the tiles in `mask`, row by row: (n, TILE, TILE, channels), padded with zeros."""
     return _cut(frame, _numbered(mask))
 
 
 def own_image(frame: Frame, layout: Layout, layers: Mapping[int, Layer]) -> Frame | None:
-    """The pixels to code, (height, width, channels); None where the object codes nothing.
+    """Return the pixels to code, (height, width, channels), or None if the object codes nothing.
 
-    `layers` has the layers of the objects that residual tiles are predicted from.
+    `layers` maps object ids to the layers that predict residual tiles. Raises :class:`Damaged` if
+    map and layers do not fit together.
     """
     own = layout.own()
     if not own.any():
@@ -223,16 +239,16 @@ def own_image(frame: Frame, layout: Layout, layers: Mapping[int, Layer]) -> Fram
 def _own_shape(
     layout: Layout, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> tuple[int, int, int]:
-    """Size of the own image: whole tiles, less what the edge tiles lack."""
+    """Return the shape of the own image: whole tiles, without the padding of edge tiles."""
     height = len(rows) * TILE - max(0, (int(rows[-1]) + 1) * TILE - layout.shape[0])
     width = len(columns) * TILE - max(0, (int(columns[-1]) + 1) * TILE - layout.shape[1])
     return height, width, layout.shape[2]
 
 
 def layer(layout: Layout, image: Frame | None, layers: Mapping[int, Layer]) -> Layer:
-    """The layer of an object from its decoded own image; the inverse of :func:`own_image`.
+    """Return the layer of an object from its decoded own image; the inverse of :func:`own_image`.
 
-    Raises :class:`Damaged` where image, map and predictions do not fit together.
+    Raises :class:`Damaged` if image, map and predictions do not fit together.
     """
     own = layout.own()
     index = _numbered(own)
@@ -249,7 +265,7 @@ def layer(layout: Layout, image: Frame | None, layers: Mapping[int, Layer]) -> L
     predicted = layout.predicted()
     if predicted.any():
         pixels[index[predicted]] += predictions(layout, layers)
-        # What hangs over may have been predicted as a colour.
+        # A fill may have predicted the padding of edge tiles.
         height, width, _ = layout.shape
         pixels[index[-1][own[-1]], height - height // TILE * TILE or TILE :] = 0
         pixels[index[:, -1][own[:, -1]], :, width - width // TILE * TILE or TILE :] = 0
@@ -257,7 +273,7 @@ def layer(layout: Layout, image: Frame | None, layers: Mapping[int, Layer]) -> L
 
 
 def _cut(image: Frame, index: NDArray[np.int32]) -> Frame:
-    """The tiles of an image that have a number in `index`, in that order, padded with zeros."""
+    """Cut out the tiles that have a number in `index`, in that order, padded with zeros."""
     tiles = np.zeros((np.count_nonzero(index >= 0), TILE, TILE, image.shape[2]), image.dtype)
     numbers = np.ascontiguousarray(index)
     engine.cut_tiles(
@@ -267,7 +283,10 @@ def _cut(image: Frame, index: NDArray[np.int32]) -> Frame:
 
 
 def _put(frame: Frame, index: NDArray[np.int32], pixels: Frame) -> None:
-    """Copy tile `index` of `pixels` to each place in a frame; nothing where it is -1."""
+    """Copy the tile of `pixels` that `index` names to each place of a frame.
+
+    Leaves a place as it is if its index is -1.
+    """
     engine.paint_tiles(
         frame.data,
         *_row_and_tile(frame),
@@ -277,7 +296,10 @@ def _put(frame: Frame, index: NDArray[np.int32], pixels: Frame) -> None:
 
 
 def predictions(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
-    """What the residual tiles are predicted as, row by row: (n, TILE, TILE, channels)."""
+    """Return the predictions of the residual tiles, row by row: (n, TILE, TILE, channels).
+
+    Raises :class:`Damaged` if map and layers do not fit together.
+    """
     predicted = layout.predicted()
     index = _numbered(predicted)
     out = np.zeros((np.count_nonzero(predicted), TILE, TILE, layout.shape[2]), layout.dtype)
@@ -289,7 +311,10 @@ def predictions(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
 
 
 def copies(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
-    """The tiles that are copies or fills, (tile rows, tile columns, ..); zeros elsewhere."""
+    """Return the tiles that are copies or fills: (tile rows, tile columns, TILE, TILE, channels).
+
+    All other tiles are zero. Raises :class:`Damaged` if map and layers do not fit together.
+    """
     out = np.zeros((*layout.tiles.shape, TILE, TILE, layout.shape[2]), layout.dtype)
     for slot in slots(layout.tiles):
         mask = layout.tiles == slot
@@ -299,12 +324,12 @@ def copies(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
 
 
 def compose(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
-    """The frame: own tiles, copies from `layers` (by object id) and fills.
+    """Compose the frame from own tiles, copies from `layers` (by object id), and fills.
 
-    Raises :class:`Damaged` if a copied tile is one that its object never coded.
+    Raises :class:`Damaged` if the frame copies a tile that the named object never coded.
     """
     mask = layout.own()
-    # Every tile is its own or has a slot, and a slot that shows nothing is an error.
+    # Every tile is an own tile or has a slot, and an empty slot is an error: no pixel stays unset.
     frame = np.empty(layout.shape, layout.dtype)
     _put(frame, np.where(mask, own.index, -1), own.pixels)
     for slot in slots(layout.tiles):
@@ -319,7 +344,7 @@ def compose(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
 def _shown(
     slot: int, mask: NDArray[np.bool_], layout: Layout, layers: Mapping[int, Layer]
 ) -> tuple[Frame, NDArray[np.integer]]:
-    """What a slot shows at the tiles in `mask`: tiles, and the number among them for each place.
+    """Return the tiles that a slot shows in `mask`: tiles, and a number among them for each place.
 
     Raises :class:`Damaged`.
     """
@@ -334,9 +359,9 @@ def _shown(
         return tile, np.zeros(np.count_nonzero(mask), np.int32)
     found = layers.get(source.object)
     if found is None:
-        raise Damaged("map", reason=f"object {source.object} is not at hand")
+        raise Damaged("map", reason=f"object {source.object} is not available")
     if found.shape[2] != layout.shape[2] or found.pixels.dtype != layout.dtype:
-        raise Damaged("map", reason=f"object {source.object} has other samples")
+        raise Damaged("map", reason=f"object {source.object} has other channels or samples")
     if source.dx or source.dy or found.shape != layout.shape:
         moved = _moved(source, found, layout, mask)
         return moved, np.arange(len(moved), dtype=np.int32)
@@ -347,9 +372,10 @@ def _shown(
 
 
 def _moved(source: Copy, found: Layer, layout: Layout, mask: NDArray[np.bool_]) -> Frame:
-    """The tiles in `mask` as a copy that is not tile on tile: (n, TILE, TILE, channels).
+    """Return the tiles in `mask` of a copy that does not map tile to tile.
 
-    Each is put together from the up to four tiles of the other object's layer it lies on.
+    Shape: (n, TILE, TILE, channels). Each tile is composed from up to four tiles of the other
+    object's layer. Raises :class:`Damaged`.
     """
     rows, columns = np.nonzero(mask)
     heights = np.minimum(TILE, layout.shape[0] - rows * TILE)
@@ -377,7 +403,7 @@ def _moved(source: Copy, found: Layer, layout: Layout, mask: NDArray[np.bool_]) 
                     "map", reason=f"object {source.object} never coded an area copied from it"
                 )
             out[:, to_y, to_x] = found.pixels[:, from_y, from_x][index]
-    # What hangs over at the lower and right edge of the frame.
+    # Clear the padding at the lower and right edge of the frame.
     out *= (np.arange(TILE) < heights[:, None])[:, :, None, None]
     out *= (np.arange(TILE) < widths[:, None])[:, None, :, None]
     return out

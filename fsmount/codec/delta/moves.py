@@ -1,8 +1,8 @@
-"""Where the tiles of a frame stood before, at any pixel: scrolled text, windows that were dragged.
+"""Finds moved content at any pixel offset: scrolled text, and windows that were dragged.
 
-A hash is made of every 16 x 16 window of the pixels that an object coded, and looked up among those
-of the tiles that are new. Offsets that several hits agree on are then tried on all new tiles, and
-what is found is compared as pixels.
+The search hashes every 16 x 16 window of the pixels that an object coded, and looks the hashes up
+among those of the new tiles. It tries each offset that several hits agree on for all new tiles, and
+compares the hits as pixels.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from fsmount.codec.deflate import engine
 from fsmount.codec.delta.delta import TILE, Copy, Layer, join, split
 from fsmount.codec.png.samples import Frame
 
-# Fewer tiles than this are not worth an offset of their own: measured on desktop frames, groups
-# of 4 to 12 tiles made payloads larger as often as smaller.
+# A copy of fewer tiles than this is not worth an offset of its own. Measured on desktop frames:
+# groups of 4 to 12 tiles made payloads larger as often as smaller.
 MIN_TILES = 16
 MAX_MOVES = 16
-# Content that stands at more places than this says nothing about where it came from.
+# Content at more places than this does not tell where it came from.
 _COMMON = 16
 _OFFSETS_TRIED = 32
-_ENOUGH = 0.15  # share of tiles that may be left when the search ends
-_DOWN, _RIGHT = 0xD192ED03, 0x9E3779B1  # odd, so they have inverses mod 2^32
+_ENOUGH = 0.15  # the search ends when less than this share of the tiles is left
+_DOWN, _RIGHT = 0xD192ED03, 0x9E3779B1  # odd numbers have inverses mod 2^32
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 
 _Mask = NDArray[np.bool_]
@@ -33,11 +33,12 @@ _Hashes = NDArray[np.uint32]
 
 
 def find(frame: Frame, wanted: _Mask, layers: Mapping[int, Layer]) -> list[tuple[Copy, _Mask]]:
-    """Copies that show tiles of `frame`, and which tiles (tile rows, tile columns).
+    """Find copies that show tiles of `frame`. Returns each copy with its mask of tiles.
 
-    Only tiles in `wanted` that are whole are looked for, in the `layers` (by object id) that have
-    samples of the same kind, one after the other until most are found. No tile is in two copies;
-    each has at least MIN_TILES.
+    A mask is bool (tile rows, tile columns). The search covers only whole tiles in `wanted`. It
+    uses the `layers` (by object id) with the same channels and sample type, one after the other,
+    until most tiles are found. No tile is in two copies, and each copy has at least MIN_TILES
+    tiles.
     """
     rows, columns = np.nonzero(wanted)
     whole = (rows * TILE + TILE <= frame.shape[0]) & (columns * TILE + TILE <= frame.shape[1])
@@ -75,7 +76,10 @@ def _copies(
     tops: NDArray[np.intp],
     lefts: NDArray[np.intp],
 ) -> list[tuple[Copy, _Mask]]:
-    """Offsets at which a layer shows some of the tiles at (tops, lefts), and which."""
+    """Find offsets at which a layer shows some of the tiles at (tops, lefts).
+
+    Returns copies, each with a mask of these tiles.
+    """
     coded = layer.index >= 0
     rows, columns = np.flatnonzero(coded.any(axis=1)), np.flatnonzero(coded.any(axis=0))
     if not len(rows):
@@ -104,8 +108,11 @@ def _copies(
 
 
 def _canvas(layer: Layer, top: int, left: int, coded: _Mask) -> Frame:
-    """The part of a layer's frame that begins at (top, left) and has the tiles of `coded`; zeros
-    where it coded nothing."""
+    """Return the part of a layer's frame that starts at (top, left) and covers the tiles of
+    `coded`.
+
+    Tiles that the layer did not code are zero.
+    """
     channels = layer.shape[2]
     tiles = np.zeros((*coded.shape, TILE, TILE, channels), layer.pixels.dtype)
     tiles[coded] = layer.pixels[layer.index[layer.index >= 0]]
@@ -121,12 +128,12 @@ def _offsets(
     tops: NDArray[np.intp],
     lefts: NDArray[np.intp],
 ) -> list[tuple[int, int]]:
-    """The (dx, dy) that most tiles of rare content agree on."""
+    """Return the offsets (dx, dy) that most tiles of rare content agree on."""
     values, first, counts = np.unique(hashes, return_index=True, return_counts=True)
     values, first = values[counts == 1], first[counts == 1]
     if not len(values):
         return []
-    # Most windows are none of these: 16 bits of the hash say so.
+    # Most windows match no tile: 16 bits of the hash show that.
     hopeful = np.zeros(1 << 16, bool)
     hopeful[values >> np.uint32(16)] = True
     down, right = np.nonzero(hopeful[windows >> np.uint32(16)] & usable)
@@ -144,13 +151,13 @@ def _offsets(
 
 
 def _cut(pixels: Frame, tops: NDArray[np.intp], lefts: NDArray[np.intp]) -> Frame:
-    """The windows at these places, (n, channels, TILE, TILE)."""
+    """Cut out the windows at these places: (n, channels, TILE, TILE)."""
     windows: Frame = sliding_window_view(pixels, (TILE, TILE), axis=(0, 1))[tops, lefts]
     return windows
 
 
 def _usable(coded: _Mask, shape: tuple[int, ...]) -> _Mask:
-    """Which windows lie on coded tiles alone, by their upper left corner: an array of `shape`."""
+    """Return which windows lie only on coded tiles: bool of `shape`, by their upper left corner."""
     first = [np.arange(size) // TILE for size in shape]
     last = [(np.arange(size) + TILE - 1) // TILE for size in shape]
     rows = coded[first[0]] & coded[last[0]]
@@ -158,10 +165,10 @@ def _usable(coded: _Mask, shape: tuple[int, ...]) -> _Mask:
 
 
 def _windows(pixels: Frame) -> _Hashes:
-    """A hash of each TILE x TILE window: (height - 15, width - 15).
+    """Hash each TILE x TILE window: uint32 (height - 15, width - 15).
 
-    The sum of mixed pixels times powers of two odd numbers mod 2^32, from running sums along each
-    axis; a window's place is divided out again.
+    The hash is the sum of mixed pixels times powers of two odd numbers, mod 2^32. The kernel
+    computes it from running sums along each axis, and divides the place of the window out again.
     """
     height, width, channels = pixels.shape
     size = pixels.dtype.itemsize
@@ -171,13 +178,13 @@ def _windows(pixels: Frame) -> _Hashes:
 
 
 def _tiles(tiles: Frame) -> _Hashes:
-    """The same hash of tiles (n, TILE, TILE, channels) that are at hand."""
+    """Hash tiles (n, TILE, TILE, channels) as :func:`_windows` does: uint32 (n,)."""
     weights = _powers(_DOWN, TILE)[:, np.newaxis] * _powers(_RIGHT, TILE)
     return np.asarray((_mixed(tiles) * weights).sum(axis=(1, 2), dtype=np.uint32))
 
 
 def _mixed(pixels: Frame) -> _Hashes:
-    """A number of each pixel (.., channels)."""
+    """Mix the samples of each pixel (..., channels) to one number: uint32 (...)."""
     bits = np.uint64(8 * pixels.dtype.itemsize)
     packed = pixels[..., 0].astype(np.uint64)
     for channel in range(1, pixels.shape[-1]):
@@ -191,6 +198,7 @@ def _mixed(pixels: Frame) -> _Hashes:
 
 
 def _powers(factor: int, count: int) -> _Hashes:
+    """Return the first `count` powers of `factor`, mod 2^32."""
     powers = np.full(count, factor, np.uint32)
     powers[:1] = 1
     return np.cumprod(powers, dtype=np.uint32)

@@ -1,13 +1,13 @@
-"""What lies beside a payload: a small JSON header and named byte arrays, packed tightly.
+"""The record beside a payload: a small JSON header and named byte arrays, packed tightly.
 
-Plain form: the arrays one after the other, then the header as ASCII JSON, then the header's length
-in 4 bytes, little endian. ``header["arrays"]`` lists [name, length] in that order.
+Plain form: the arrays one after the other, then the header as ASCII JSON, then the length of the
+header in 4 bytes, little endian. ``header["arrays"]`` lists [name, length] in that order.
 
-Stored form: 4 bytes little endian with the id of the **anchor** (0 for none), then a zlib stream
-(RFC 1950) of the plain form. With an anchor, every array that has the same name and length in the
-anchor's record is first XORed with it, and the stream's preset dictionary is the anchor's header
-text; without one the dictionary is :data:`DICTIONARY`. An anchor has no anchor itself, so that two
-entries at most give any record.
+Stored form: 4 bytes, little endian, with the id of the **anchor** (0 for none), then a zlib stream
+(RFC 1950) of the plain form. The anchor is another object. Every array that has the same name and
+length in the anchor's record is first XORed with the anchor's array, and the preset dictionary of
+the stream is the anchor's header text. Without an anchor, the dictionary is :data:`DICTIONARY`. An
+anchor has no anchor itself, so at most two entries give any record.
 """
 
 from __future__ import annotations
@@ -33,33 +33,41 @@ MAX_PLAIN = 64 << 20
 
 @dataclass(frozen=True)
 class Record:
-    """A header (JSON-able values) and named arrays."""
+    """A header (values fit for JSON) and named arrays."""
 
     header: dict[str, Any]
     arrays: dict[str, bytes]
 
 
 def anchor_of(stored: bytes) -> int:
-    """The id of the object whose record is needed to read this one, 0 for none."""
+    """Return the id of the object whose record is needed to read this one, or 0.
+
+    Raises :class:`Damaged` if `stored` is too short.
+    """
     if len(stored) < 4:
         raise Damaged("record", reason="too short")
     return int.from_bytes(stored[:4], "little")
 
 
 def _header_text(record: Record) -> bytes:
+    """Return the header as JSON, with the table of arrays."""
     header = dict(record.header)
     header["arrays"] = [[name, len(data)] for name, data in record.arrays.items()]
     return json.dumps(header, separators=(",", ":")).encode()
 
 
 def _xor(data: bytes, other: bytes) -> bytes:
+    """XOR two byte strings of equal length."""
     length = len(data)
     mixed = int.from_bytes(data, "little") ^ int.from_bytes(other, "little")
     return mixed.to_bytes(length, "little")
 
 
 def _against(arrays: Mapping[str, bytes], anchor: Record | None) -> dict[str, bytes]:
-    """Arrays XORed with the anchor's where lengths agree; its own inverse."""
+    """XOR arrays with the anchor's arrays of equal name and length.
+
+    The function is its own inverse.
+    """
     if anchor is None:
         return dict(arrays)
     out = {}
@@ -70,11 +78,15 @@ def _against(arrays: Mapping[str, bytes], anchor: Record | None) -> dict[str, by
 
 
 def _dictionary(anchor: Record | None) -> bytes:
+    """Return the preset dictionary of the zlib stream."""
     return DICTIONARY if anchor is None else _header_text(anchor)
 
 
 def pack(record: Record, anchor_id: int = 0, anchor: Record | None = None) -> bytes:
-    """The stored form."""
+    """Return the stored form of a record.
+
+    `anchor` is the record of the object `anchor_id`, or None with `anchor_id` 0.
+    """
     text = _header_text(record)
     arrays = _against(record.arrays, anchor)
     plain = b"".join(arrays.values()) + text + len(text).to_bytes(4, "little")
@@ -83,7 +95,11 @@ def pack(record: Record, anchor_id: int = 0, anchor: Record | None = None) -> by
 
 
 def unpack(stored: bytes, anchor: Record | None = None) -> Record:
-    """The inverse of :func:`pack`; raises :class:`Damaged` for anything it did not write."""
+    """Read a stored form; the inverse of :func:`pack`.
+
+    `anchor` is the record of the object that :func:`anchor_of` names. Raises :class:`Damaged` for
+    anything that :func:`pack` did not write.
+    """
     try:
         decoder = zlib.decompressobj(wbits=15, zdict=_dictionary(anchor))
         plain = decoder.decompress(stored[4:], MAX_PLAIN)
@@ -101,6 +117,7 @@ def unpack(stored: bytes, anchor: Record | None = None) -> Record:
 
 
 def _cut(data: bytes, table: list[tuple[str, int]]) -> dict[str, bytes]:
+    """Cut joined arrays apart by the table of the header. Raises :class:`Damaged`."""
     arrays: dict[str, bytes] = {}
     position = 0
     for name, length in table:

@@ -1,8 +1,8 @@
-"""imagecodecs, where it is installed: image codecs that let other threads run while they work.
+"""Loads imagecodecs, if it is installed: its codecs let other threads run while they work.
 
-Below Python 3.13 it is an extra. Without it WebP goes through Pillow and JPEG XL through jxlpy,
-which hold the GIL and copy more (a WebP image of a million pixels: 19 ms instead of 6), and JPEGs
-are kept as they are.
+Below Python 3.13 it is an extra. Without it, fsmount uses Pillow for WebP and jxlpy for JPEG XL.
+These hold the GIL and copy more: a WebP image of a million pixels takes 19 ms instead of 6. Without
+imagecodecs, fsmount stores JPEGs unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from types import ModuleType
 
 @functools.cache
 def imagecodecs(part: str) -> ModuleType | None:
-    """The package, None if it is not installed or was built without `part`, "WEBP" or "JPEGXL"."""
+    """Return the package, or None if it is not installed or was built without `part`.
+
+    `part` is "WEBP" or "JPEGXL".
+    """
     try:
         import imagecodecs
     except ImportError:

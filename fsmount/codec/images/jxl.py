@@ -1,10 +1,10 @@
-"""Frame <-> lossless JPEG XL, through jxlpy (the only module that imports it) or imagecodecs.
+"""Frame <-> lossless JPEG XL, through jxlpy or imagecodecs. Only this module imports jxlpy.
 
-jxlpy is the smaller one, but has no wheels from Python 3.13 on: imagecodecs is installed there
-(docs/architecture.md, section 10). Where both are, jxlpy encodes, as it did before, and imagecodecs
-decodes, since other threads run meanwhile. What one writes the other reads.
+jxlpy is smaller, but has no wheels from Python 3.13 on, where fsmount installs imagecodecs instead
+(docs/architecture.md, section 10). If both are installed, jxlpy encodes, as before, and imagecodecs
+decodes, since other threads run meanwhile. Each reads the files of the other.
 
-An encoder may end its process at some inputs, so this belongs into a worker process.
+An encoder may end its process for some inputs, so only worker processes should call this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fsmount.codec.images.jxl_header import Header, header
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged, FsmountError
 
-MAX_SAMPLES = 1 << 29  # 512 Mi: the decoder's own planes are 32 bits a sample, so 2 GiB at most
+MAX_SAMPLES = 1 << 29  # 512 Mi: planes of the decoder have 32 bits a sample, so at most 2 GiB
 
 _DType = np.dtype[np.unsignedinteger[Any]]
 
@@ -29,7 +29,7 @@ _COLOURS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 @functools.cache
 def jxlpy() -> ModuleType | None:
-    """The package, None if it is not installed."""
+    """Return the package, or None if it is not installed."""
     try:
         import jxlpy
     except ImportError:
@@ -38,14 +38,15 @@ def jxlpy() -> ModuleType | None:
 
 
 def fits(image: Frame) -> bool:
-    """Whether `image` (height, width, channels) is something encode and decode take."""
+    """Whether encode and decode accept `image` (height, width, channels)."""
     return image.dtype in (np.uint8, np.uint16) and 0 < image.size <= MAX_SAMPLES
 
 
 def encode(image: Frame, effort: int = 1) -> bytes:
-    """The JPEG XL file of `image`, uint8 or uint16 (height, width, 1..4), at effort 1..9.
+    """Return the JPEG XL file of `image`, losslessly coded, at `effort` 1 to 9.
 
-    ValueError if :func:`fits` says no.
+    `image` is uint8 or uint16 (height, width, 1 to 4 channels). Raises ValueError if :func:`fits`
+    returns False, and FsmountError if no library is installed.
     """
     if not fits(image):
         raise ValueError(f"no JPEG XL for {image.dtype} of shape {image.shape}")
@@ -60,7 +61,7 @@ def encode(image: Frame, effort: int = 1) -> bytes:
 def _encode_by_jxlpy(library: ModuleType, image: Frame, effort: int) -> bytes:
     height, width, channels = image.shape
     depth = 8 * image.dtype.itemsize
-    samples = image.tobytes()  # the encoder keeps a bare pointer to them until close
+    samples = image.tobytes()  # the encoder keeps a bare pointer to these bytes until close
     encoder = library.JXLPyEncoder(
         quality=100,
         colorspace=_COLOURS[channels],
@@ -79,7 +80,8 @@ def _encode_by_jxlpy(library: ModuleType, image: Frame, effort: int) -> bytes:
 
 
 def _encode_by_imagecodecs(library: ModuleType, image: Frame, effort: int) -> bytes:
-    # Or 16 bits are called linear, and viewers show them too bright; older versions cannot help it.
+    # Without this label, images of 16 bits count as linear, and viewers show them too bright. Older
+    # versions of imagecodecs cannot set it.
     label = {"transfer": "SRGB"} if hasattr(library.JPEGXL, "TRANSFER_FUNCTION") else {}
     data: bytes = library.jpegxl_encode(
         np.ascontiguousarray(image if image.shape[2] > 1 else image[:, :, 0]),
@@ -94,11 +96,12 @@ def _encode_by_imagecodecs(library: ModuleType, image: Frame, effort: int) -> by
 
 
 def decode(data: bytes, channels: int) -> Frame:
-    """The frame, uint8 or uint16 (height, width, channels), of a file that :func:`encode` made.
+    """Decode a file that :func:`encode` made: uint8 or uint16 (height, width, channels).
 
-    Raises Damaged for anything else, before any memory is taken for a size the header only claims.
+    Raises Damaged for any other file, before it allocates memory for a size that the header only
+    claims. Raises FsmountError if no library is installed.
     """
-    data = bytes(data)  # jxlpy takes nothing else, and keeps a bare pointer to it until close
+    data = bytes(data)  # jxlpy accepts only bytes, and keeps a bare pointer to them until close
     shape, dtype = _layout(header(data), channels)
     first, second = imagecodecs("JPEGXL"), jxlpy()
     if first is None and second is None:
@@ -130,13 +133,16 @@ def _nothing_installed() -> FsmountError:
 
 
 def read(data: bytes) -> Frame:
-    """The samples of any JPEG XL file of 8 or 16 bits; raises Damaged for what is none."""
+    """Return the samples of any JPEG XL file of 8 or 16 bits. Raises Damaged for any other file."""
     found = header(data)
     return decode(data, found.colours + found.extra)
 
 
 def _layout(found: Header, channels: int) -> tuple[tuple[int, int, int], _DType]:
-    """Shape and dtype that a header announces; Damaged if not ours."""
+    """Return the shape and dtype that a header announces.
+
+    Raises Damaged if `encode` made no such file.
+    """
     alpha = channels in (2, 4)
     if (found.colours, found.extra) != (channels - alpha, int(alpha)):
         raise Damaged("JPEG XL image", reason=f"it does not have {channels} channels")

@@ -1,8 +1,8 @@
-"""Frame <-> lossless WebP, through imagecodecs where that is installed, else through Pillow.
+"""Frame <-> lossless WebP, through imagecodecs if it is installed, otherwise through Pillow.
 
-The bytes are a "simple" lossless file (RFC 9649, section 2.6): RIFF header and one ``VP8L`` chunk.
-Grey is stored as RGB with three equal channels: the format's subtract-green transform makes the
-other two nothing, so it costs a few bytes only.
+The bytes are a "simple" lossless file (RFC 9649, section 2.6): a RIFF header and one ``VP8L``
+chunk. Grey is stored as RGB with three equal channels. The subtract-green transform of the format
+turns two of them into zeros, so they cost only a few bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Or Pillow loads all of its plugins when it meets the first WebP: 25 ms of a first open.
+# Without this import, Pillow loads all its plugins at the first WebP: 25 ms of a first open.
 import PIL.WebPImagePlugin  # noqa: F401
 from PIL import Image
 
@@ -22,8 +22,8 @@ from fsmount.errors import Damaged
 
 MAX_SIDE = 16383  # 14 bits in the VP8L header (RFC 9649, section 3.4)
 
-# Below the 89 million pixels at which Pillow warns of a "decompression bomb", so that no global
-# setting of Pillow has to be touched. libwebp holds two RGBA canvases and Pillow two more copies:
+# Below the 89 million pixels at which Pillow warns of a "decompression bomb", so that fsmount need
+# not change a global setting of Pillow. libwebp holds two RGBA canvases and Pillow two more copies:
 # about 1 GiB at this limit.
 MAX_PIXELS = 1 << 26
 
@@ -31,21 +31,24 @@ _HEADER = 25  # RIFF, size, WEBP, VP8L, size, signature, 14 + 14 bits of size an
 
 
 class Effort(NamedTuple):
-    """What libwebp is told: method 0..6, and quality 0..100, which for lossless is effort too."""
+    """Settings of libwebp: method 0 to 6, and quality 0 to 100.
+
+    For lossless files, the quality is an effort, too.
+    """
 
     method: int
     quality: int
 
 
 NORMAL = Effort(4, 75)
-# Of images of less than 65,536 pixels: a third of the time, 0.4 % more bytes.
+# For images of fewer than 65,536 pixels: a third of the time, 0.4 % more bytes.
 LIGHT = Effort(1, 75)
-# Of larger ones: a quarter of the time, a fifth more bytes.
+# For larger images: a quarter of the time, a fifth more bytes.
 QUICK = Effort(0, 100)
 
 
 def fits(image: Frame) -> bool:
-    """Whether the format holds `image` (height, width, channels): 8 bits, not too large."""
+    """Whether the format can hold `image` (height, width, channels): 8 bits, and not too large."""
     height, width, _ = image.shape
     return (
         image.dtype == np.uint8
@@ -56,7 +59,11 @@ def fits(image: Frame) -> bool:
 
 
 def encode(image: Frame, effort: Effort = NORMAL) -> bytes:
-    """The WebP file of `image`, uint8 (height, width, 1..4); ValueError if it does not fit."""
+    """Return the WebP file of `image`, losslessly coded.
+
+    `image` is uint8 (height, width, 1 to 4 channels). Raises ValueError if :func:`fits` returns
+    False.
+    """
     if not fits(image):
         raise ValueError(f"WebP cannot hold {image.dtype} of shape {image.shape}")
     channels = image.shape[2]
@@ -74,7 +81,7 @@ def encode(image: Frame, effort: Effort = NORMAL) -> bytes:
             numthreads=1,
         )
         return data
-    # Only Pillow has `exact`, which keeps the colours of transparent pixels, and takes MAX_SIDE.
+    # Only Pillow has `exact`, which keeps the colours of transparent pixels, and accepts MAX_SIDE.
     out = io.BytesIO()
     Image.fromarray(image).save(
         out, "WEBP", lossless=True, exact=True, method=effort.method, quality=effort.quality
@@ -83,12 +90,13 @@ def encode(image: Frame, effort: Effort = NORMAL) -> bytes:
 
 
 def decode(data: bytes, channels: int) -> Frame:
-    """The frame, uint8 (height, width, channels), of a file that :func:`encode` made.
+    """Decode a file that :func:`encode` made: uint8 (height, width, channels).
 
-    Raises Damaged for anything else, before any memory is taken for a size the header only claims.
+    Raises Damaged for any other file, before it allocates memory for a size that the header only
+    claims.
     """
     width, height = _size(data)
-    # libwebp leaves alpha out where the encoder saw it opaque everywhere.
+    # libwebp drops an alpha channel that is opaque everywhere.
     alpha = channels in (2, 4)
     library = imagecodecs("WEBP")
     try:
@@ -115,10 +123,10 @@ def _through_pillow(data: bytes, mode: str) -> Frame:
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    """Width and height in the header of a simple lossless file, checked; else Damaged.
+    """Read and check the header of a simple lossless file. Returns (width, height) in pixels.
 
-    Looked at here because libwebp takes memory for the canvas of an extended file, whose header
-    can claim 2^32 pixels in 30 bytes, as soon as it is opened.
+    Raises Damaged. This module checks the size itself: on opening an extended file, libwebp
+    allocates the canvas, and the header of such a file can claim 2^32 pixels in 30 bytes.
     """
     if len(data) < _HEADER or data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8L" or data[20] != 0x2F:
         raise Damaged("WebP image", reason="it has no lossless WebP header")

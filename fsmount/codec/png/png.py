@@ -1,9 +1,9 @@
-"""PNG files as a frame and a recipe that together give back every byte of the file.
+"""PNG files as a frame and a recipe that together reproduce every byte of the file.
 
-`parse` takes a file apart and proves that `assemble` puts it together again; whatever it cannot
-prove it refuses with NotExact. Only what exactness needs is understood: IHDR, and the IDAT chunks
-with the zlib stream in them. All else is kept verbatim. PNG specification, third edition; zlib
-streams are RFC 1950.
+`parse` takes a file apart and proves that `assemble` puts it together again. If it cannot prove
+this, it raises NotExact. This module interprets only the parts that exactness needs: IHDR, and the
+zlib stream in the IDAT chunks. The recipe keeps all other bytes verbatim. Sources: PNG
+specification, third edition; RFC 1950 for zlib streams.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ from fsmount.codec.png.producer import unknown_encoder
 from fsmount.codec.png.samples import Frame, Layout
 from fsmount.errors import Damaged, NotExact
 
-# What a picture may cost. The first two are checked before anything is allocated.
+# Limits of a picture. The first two are checked before anything is allocated.
 MAX_FILE = 512 << 20
 NOT_A_PNG = "not a PNG"
 MAX_FRAME = 400 << 20
-"""Bytes of all scanlines, and bytes of the unpacked frame."""
+"""Limit for the bytes of all scanlines, and for the bytes of the unpacked frame."""
 MAX_SIDE = 1 << 20
 MAX_CHUNKS = 1 << 18
-"""Chunks looked at: those before the first IDAT, and the IDATs."""
+"""Limit for the number of chunks examined: chunks before the first IDAT, and IDATs."""
 MAX_LISTED = 1 << 14
-"""IDAT sizes in a recipe when they follow no rule."""
+"""Limit for the number of IDAT sizes that a recipe lists if they follow no rule."""
 
 CORRECTIONS = 2
-"""The number of the engine that reads correction records. Classic zlib is 1, never written."""
+"""Number of the engine that reads correction records.
 
-# Frozen: pictures made anew from a folder of differences have these for ever.
+Number 1 would be classic zlib, never written.
+"""
+
+# These values must never change: PNGs made from a folder of differences keep their bytes.
 _CANONICAL = DeflateParams(level=6, strategy=1, mem_level=8, window_bits=15)
 _CANONICAL_HEADER = 0x789C
 _CANONICAL_SPLIT = 8192
 
-# Deflate makes at most 258 bytes of two bits.
+# Most bytes that deflate makes of one byte: two bits give at most 258 bytes.
 _MOST_INFLATED = 1032
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -52,33 +55,43 @@ Split = int | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a PNG file holds besides its samples. Width and height follow from the frame."""
+    """The content of a PNG file apart from its samples. Width and height follow from the frame."""
 
     colour_type: int
     bit_depth: int
     opaque: bool
-    """The file has an alpha channel, opaque everywhere and dropped from the frame."""
+    """Whether the file has an alpha channel that is opaque everywhere.
+
+    The frame does not contain it.
+    """
     zlib_header: int
-    """CMF and FLG as found, 16 bits, big-endian."""
+    """CMF and FLG as found, 16 bits, big-endian (RFC 1950, section 2.2)."""
     params: DeflateParams | Corrections
     split: Split
-    """How the zlib stream is cut into IDATs. 0: not at all. n: n bytes each, the rest in the last
-    one. Otherwise the size of every IDAT."""
+    """How the zlib stream is cut into IDATs.
+
+    0: into a single one. n: into n bytes each, with the rest in the last one. A tuple: the size of
+    every IDAT.
+    """
     filters: bytes
     """The filter type of each row."""
     head: bytes
-    """The file from behind IHDR to the first IDAT."""
+    """The bytes between IHDR and the first IDAT."""
     tail: bytes
-    """The file from behind the last IDAT, usually IEND alone."""
+    """The bytes after the last IDAT, usually only IEND."""
     idat_tail: bytes
-    """Bytes behind the zlib stream inside the IDATs, usually none."""
+    """Bytes after the zlib stream inside the IDATs, usually none."""
 
     def header(self) -> dict[str, int | list[int]]:
-        """The small fields, fit for JSON.
+        """Return the small fields, in a form fit for JSON.
 
-        c colour type, d bit depth, o opaque (0 or 1), z zlib header, p who writes the stream:
-        level, strategy, memory level and window bits of classic zlib, or a single number for
-        another engine, i the IDAT split (a number, or the list of sizes).
+        - c: colour type.
+        - d: bit depth.
+        - o: opaque (0 or 1).
+        - z: zlib header.
+        - p: how the stream is made. Level, strategy, memory level and window bits of classic zlib,
+          or a single number for another engine.
+        - i: IDAT split (a number, or a list of sizes).
         """
         params = self.params
         if isinstance(params, Corrections):
@@ -95,13 +108,19 @@ class Recipe:
         }
 
     def blobs(self) -> tuple[bytes, ...]:
-        """The large fields: filters, head, tail, idat_tail, and the correction record, if any."""
+        """Return the large fields: filters, head, tail, idat_tail, and the correction record.
+
+        The record is empty for classic zlib.
+        """
         record = self.params.record if isinstance(self.params, Corrections) else b""
         return self.filters, self.head, self.tail, self.idat_tail, record
 
     @classmethod
     def from_parts(cls, header: Mapping[str, object], blobs: Sequence[bytes]) -> Recipe:
-        """The recipe of `header()` and `blobs()`. Trusts nothing: raises Damaged."""
+        """Rebuild the recipe from `header()` and `blobs()`.
+
+        Raises Damaged for any invalid value.
+        """
         if set(header) != set("cdozpi") or [type(part) for part in blobs] != [bytes] * 5:
             raise _bad_recipe("unknown fields")
         colour_type, bit_depth = _number(header["c"], 6), _number(header["d"], 16)
@@ -133,7 +152,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG file taken apart."""
+    """The frame and the recipe of a PNG file."""
 
     frame: Frame
     recipe: Recipe
@@ -146,13 +165,12 @@ def parse(
     threads: int = 1,
     memory: WorkerMemory | None = None,
 ) -> Picture:
-    """Take a PNG file apart, so that `assemble(frame, recipe)` is `data`, byte for byte.
+    """Take a PNG file apart, so that `assemble(frame, recipe)` equals `data`, byte for byte.
 
-    `hints` are deflate parameters to try first, on so many `threads`; `memory` has the pictures
-    before. Raises NotExact, and nothing
-    else, for whatever cannot be re-created: other files, damaged or interlaced or animated PNGs,
-    pictures beyond the limits above, and deflate streams of which no record is shorter than they
-    are.
+    Tries the deflate parameters in `hints` first, on `threads` threads. `memory` provides earlier
+    pictures, and keeps this one. Raises only NotExact: for other files, for damaged, interlaced or
+    animated PNGs, for pictures beyond the limits above, and for deflate streams whose correction
+    record would not be shorter than the stream.
     """
     layout = _read_layout(data)
     idat_start = _first_idat(data)
@@ -177,17 +195,18 @@ def parse(
         data[tail_start:],
         rest[4:],
     )
-    # The search proved the body and the filters gave back its input: what is left are the bytes
-    # around them.
+    # The search has proved the body, and the filters have reproduced its input. Only the bytes
+    # around them still need a proof.
     if _file(layout, recipe, body, checksum) != data:
         raise NotExact("damaged: chunks do not add up")
     return Picture(frame, recipe)
 
 
 def read(data: bytes) -> tuple[Frame, Layout, bytes]:
-    """The samples of a PNG with all channels, its layout, and its bytes from IHDR to the IDATs.
+    """Return the samples of a PNG with all channels, its layout, and its chunks before the IDATs.
 
-    Needs no recipe, so any deflate encoder will do. Raises NotExact like `parse`.
+    The chunks are the bytes between IHDR and the first IDAT. This function needs no recipe, so it
+    reads PNGs of any deflate encoder. Raises NotExact like `parse`.
     """
     layout = _read_layout(data)
     start = _first_idat(data)
@@ -203,10 +222,10 @@ def canonical(
     palette: bool = False,
     memory: WorkerMemory | None = None,
 ) -> bytes:
-    """The PNG file of samples whose own file is gone: always the same bytes for the same frame.
+    """Return the canonical PNG file of a frame: the same frame always gives the same bytes.
 
-    docs/format.md has the rule. `frame` has all channels; `head` are chunks to keep (of a palette
-    picture PLTE and tRNS).
+    It stands for a PNG whose own bytes are lost. docs/format.md specifies the rule. `frame` has all
+    channels. `head` contains chunks to keep (for a palette picture, PLTE and tRNS).
     """
     height, _, channels = frame.shape
     recipe = Recipe(
@@ -227,7 +246,10 @@ def canonical(
 def assemble(
     frame: Frame, recipe: Recipe, *, threads: int = 1, memory: WorkerMemory | None = None
 ) -> bytes:
-    """The PNG file of a frame and its recipe. Raises Damaged when the two do not fit."""
+    """Return the PNG file of a frame and its recipe. Raises Damaged if they do not fit.
+
+    Deflates on `threads` threads. `memory` provides earlier streams, and keeps this one.
+    """
     layout = _layout_of(frame, recipe)
     rows = samples.to_rows(frame, layout)
     types = np.frombuffer(recipe.filters, np.uint8)
@@ -244,7 +266,7 @@ def assemble(
 
 
 def _read_layout(data: bytes) -> Layout:
-    """IHDR (section 11.2.1), with every limit checked that it can be held against."""
+    """Read IHDR (section 11.2.1) and check all limits that depend on it. Raises NotExact."""
     if len(data) > MAX_FILE:
         raise NotExact("too large")
     if not data.startswith(_SIGNATURE + b"\0\0\0\rIHDR"):
@@ -269,7 +291,7 @@ def _read_layout(data: bytes) -> Layout:
 
 
 def _first_idat(data: bytes) -> int:
-    """Where the first IDAT starts."""
+    """Return the offset of the first IDAT. Raises NotExact."""
     at = _IDAT_FROM
     for _ in range(MAX_CHUNKS):
         kind = data[at + 4 : at + 8]
@@ -284,10 +306,10 @@ def _first_idat(data: bytes) -> int:
 
 
 def _idats(data: bytes, at: int) -> tuple[list[int], int]:
-    """Sizes of the IDATs from `at` on, and where the last of them ends.
+    """Return the sizes of the IDATs from `at` on, and the offset after the last of them.
 
-    One that is cut off by the end of the file counts as something behind them: whether it is
-    missing shows when the zlib stream is read.
+    An IDAT that the end of the file cuts off counts as bytes after the IDATs: reading the zlib
+    stream shows whether it is missing. Raises NotExact.
     """
     sizes: list[int] = []
     while data[at + 4 : at + 8] == b"IDAT":
@@ -308,7 +330,7 @@ def _idats(data: bytes, at: int) -> tuple[list[int], int]:
 
 
 def _stream(data: bytes, at: int, sizes: Sequence[int]) -> bytes:
-    """The contents of the IDATs joined."""
+    """Join the contents of the IDATs."""
     view = memoryview(data)
     parts = []
     for size in sizes:
@@ -318,7 +340,11 @@ def _stream(data: bytes, at: int, sizes: Sequence[int]) -> bytes:
 
 
 def _unpack(stream: bytes, layout: Layout) -> tuple[bytes, bytes, bytes, int]:
-    """Of an intact zlib stream: scanlines, deflate body, what follows it; Adler-32 of the first."""
+    """Unpack an intact zlib stream. Raises NotExact.
+
+    Returns the scanlines, the deflate body, the bytes after the body, and the Adler-32 of the
+    scanlines.
+    """
     if len(stream) < 2 or stream[0] & 15 != zlib.DEFLATED or stream[1] & 32:
         raise NotExact("damaged: zlib header")
     raw, body, rest = _inflate(stream, layout.scanline_bytes)
@@ -329,7 +355,10 @@ def _unpack(stream: bytes, layout: Layout) -> tuple[bytes, bytes, bytes, int]:
 
 
 def _inflate(stream: bytes, expected: int) -> tuple[bytes, bytes, bytes]:
-    """Raw bytes, deflate body, and what follows it. Never holds more than `expected` + 1 bytes."""
+    """Return the raw bytes, the deflate body, and the bytes after it. Raises NotExact.
+
+    Never holds more than `expected` + 1 raw bytes.
+    """
     if expected > _MOST_INFLATED * len(stream):
         raise NotExact("damaged: truncated")
     try:
@@ -340,7 +369,7 @@ def _inflate(stream: bytes, expected: int) -> tuple[bytes, bytes, bytes]:
 
 
 def _split(sizes: Sequence[int]) -> Split:
-    """The shortest form of a list of IDAT sizes, see Recipe.split."""
+    """Return the shortest form of a list of IDAT sizes, see Recipe.split. Raises NotExact."""
     first, last = sizes[0], sizes[-1]
     if len(sizes) == 1:
         return 0
@@ -352,7 +381,7 @@ def _split(sizes: Sequence[int]) -> Split:
 
 
 def _sizes(split: Split, total: int) -> Sequence[int]:
-    """The IDAT sizes of `total` bytes. Raises Damaged when they cannot be cut so."""
+    """Return the IDAT sizes of `total` bytes. Raises Damaged if the split does not fit."""
     if isinstance(split, tuple):
         if sum(split) != total:
             raise _bad_recipe("IDAT sizes do not add up")
@@ -366,7 +395,7 @@ def _sizes(split: Split, total: int) -> Sequence[int]:
 
 
 def _layout_of(frame: Frame, recipe: Recipe) -> Layout:
-    """The layout of the file to assemble. Raises Damaged when the frame is not the recipe's."""
+    """Return the layout of the file to assemble. Raises Damaged if frame and recipe do not fit."""
     if frame.ndim != 3:
         raise Damaged("frame", reason="not an array of three dimensions")
     height, width, channels = frame.shape
@@ -381,7 +410,7 @@ def _layout_of(frame: Frame, recipe: Recipe) -> Layout:
 
 
 def _file(layout: Layout, recipe: Recipe, body: bytes, checksum: int) -> bytes:
-    """The whole file around a deflate body; `checksum` is the Adler-32 of its input."""
+    """Assemble the whole file around a deflate body; `checksum` is the Adler-32 of its input."""
     fields = layout.width.to_bytes(4, "big") + layout.height.to_bytes(4, "big")
     fields += bytes((layout.bit_depth, layout.colour_type, 0, 0, 0))
     header = recipe.zlib_header.to_bytes(2, "big")
@@ -396,23 +425,27 @@ def _file(layout: Layout, recipe: Recipe, body: bytes, checksum: int) -> bytes:
 
 
 def _chunk(kind: bytes, content: bytes) -> tuple[bytes, ...]:
+    """Return the parts of a chunk: length, type, content and CRC (section 5.3)."""
     checksum = zlib.crc32(content, zlib.crc32(kind))
     return len(content).to_bytes(4, "big"), kind, content, checksum.to_bytes(4, "big")
 
 
 def _number(value: object, maximum: int) -> int:
+    """Return `value` if it is an integer from 0 to `maximum`. Raises Damaged."""
     if type(value) is not int or not 0 <= value <= maximum:
         raise _bad_recipe("a number out of range")
     return value
 
 
 def _numbers(value: object, maximum: int, fewest: int, most: int) -> list[int]:
+    """Return `value` if it is a list of `fewest` to `most` such integers. Raises Damaged."""
     if not isinstance(value, list) or not fewest <= len(value) <= most:
         raise _bad_recipe("a list of the wrong length")
     return [_number(item, maximum) for item in value]
 
 
 def _params(numbers: list[int], record: bytes) -> DeflateParams | Corrections:
+    """Return the deflate parameters of a recipe. Raises Damaged."""
     if numbers == [CORRECTIONS]:
         return Corrections(record)
     if len(numbers) != 4 or record:

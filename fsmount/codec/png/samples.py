@@ -1,8 +1,8 @@
-"""Frames and the rows of bytes a PNG keeps them in (PNG specification, third edition, section 7.2).
+"""Frames, and the rows of bytes that a PNG keeps (PNG specification, third edition, section 7.2).
 
-A frame is a C-contiguous array (height, width, channels), uint8 or, for 16 bits, uint16 in native
-order. Channels: 1 grey or palette index, 2 grey and alpha, 3 RGB, 4 RGBA. Samples of 1, 2 and 4
-bits are unpacked, one to a byte.
+A frame is a C-contiguous array (height, width, channels). Its dtype is uint8, or for 16 bits uint16
+in native byte order. Channels: 1 is grey or palette index, 2 is grey and alpha, 3 is RGB, 4 is
+RGBA. Samples of 1, 2 and 4 bits are unpacked, one to a byte.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import numpy.typing as npt
 Frame = npt.NDArray[np.unsignedinteger[Any]]
 Rows = npt.NDArray[np.uint8]
 
-# Colour type -> samples of a pixel, and the bit depths allowed (section 11.2.1).
+# Colour type -> samples of a pixel, and the allowed bit depths (section 11.2.1).
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The picture an IHDR describes. Valid: sizes at least 1, colour type and depth allowed."""
+    """The picture that an IHDR describes.
+
+    Valid: width and height are at least 1, and the colour type allows the bit depth.
+    """
 
     width: int
     height: int
@@ -32,41 +35,50 @@ class Layout:
 
     @property
     def channels(self) -> int:
+        """Samples of a pixel, alpha included."""
         return CHANNELS[self.colour_type]
 
     @property
     def has_alpha(self) -> bool:
+        """Whether the pixels have an alpha sample."""
         return self.colour_type in (4, 6)
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of a row without its filter type. Padding bits fill its last byte."""
         return (self.width * self.channels * self.bit_depth + 7) // 8
 
     @property
     def pixel_bytes(self) -> int:
-        """What filters call a pixel: bytes of a pixel, at least 1."""
+        """Bytes of a pixel as filters count them: at least 1 (section 9.2)."""
         return max(1, self.channels * self.bit_depth // 8)
 
     @property
     def frame_bytes(self) -> int:
+        """Bytes of the frame with all channels."""
         return self.width * self.height * self.channels * (2 if self.bit_depth == 16 else 1)
 
     @property
     def scanline_bytes(self) -> int:
-        """Bytes deflate sees: all rows, each with its filter type."""
+        """Bytes of the input of deflate: all rows, each with its filter type."""
         return self.height * (1 + self.row_bytes)
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """Sample type of the frame."""
         return np.uint16 if self.bit_depth == 16 else np.uint8
 
     @property
     def maximum(self) -> int:
+        """Highest sample value."""
         return int((1 << self.bit_depth) - 1)
 
 
 def from_rows(rows: Rows, layout: Layout) -> Frame:
-    """The frame, with all channels, of rows uint8 (height, row_bytes). Padding bits are lost."""
+    """Return the frame, with all channels, of rows uint8 (height, row_bytes).
+
+    Drops padding bits.
+    """
     shape = layout.height, layout.width, layout.channels
     if layout.bit_depth == 16:
         return rows.view(">u2").astype(np.uint16).reshape(shape)
@@ -82,9 +94,9 @@ def from_rows(rows: Rows, layout: Layout) -> Frame:
 
 
 def to_rows(frame: Frame, layout: Layout) -> Rows:
-    """Rows uint8 (height, bytes) of a frame; padding bits are zero.
+    """Return rows uint8 (height, bytes) of a frame; padding bits are zero.
 
-    Without its alpha the frame gives rows without it, 8 and 16 bits only.
+    A frame without its alpha channel gives rows without alpha (8 and 16 bits only).
     """
     samples = np.ascontiguousarray(frame).reshape(layout.height, -1)
     if layout.bit_depth == 16:
@@ -103,14 +115,14 @@ def to_rows(frame: Frame, layout: Layout) -> Rows:
 
 
 def is_opaque(frame: Frame) -> bool:
-    """Whether the last channel is at its maximum everywhere."""
+    """Whether the last channel has the highest value of its dtype everywhere."""
     return bool(frame[..., -1].min() == np.iinfo(frame.dtype).max)
 
 
 def drop_alpha(frame: Frame) -> Frame:
-    """The frame without its last channel."""
+    """Return a copy of the frame without its last channel."""
     out = np.empty((*frame.shape[:2], frame.shape[2] - 1), frame.dtype)
-    # Channel by channel numpy copies seven times as fast as pixel by pixel.
+    # numpy copies seven times as fast channel by channel as pixel by pixel.
     for channel in range(out.shape[2]):
         out[..., channel] = frame[..., channel]
     return out

@@ -1,12 +1,12 @@
-"""The frame behind a PNG's scanlines, made from the one before where the two are alike.
+"""Decodes scanlines to a frame, and reuses the rows of the previous picture where they are equal.
 
-Consecutive screenshots differ in few rows. A row whose scanline and whose row above are those of
-the picture before is that picture's row; only the others are undone. So a worker remembers
-the newest picture of each layout.
+Consecutive screenshots differ in few rows. If a scanline and the row above it equal those of the
+previous picture, then the row equals the row of that picture. Only the other rows are undone. So a
+worker remembers the newest picture of each layout.
 
-What is proved: filtering the rows of the frame gives the scanlines back. Rows made now are
-filtered again and compared; a row taken over was compared when it was made, and neither its
-scanline nor the row above it has changed since.
+Proof: filtering the rows of the frame reproduces the scanlines. A row made now is filtered again
+and compared with its scanline. A reused row was compared when it was made, and neither its scanline
+nor the row above it has changed since.
 """
 
 from __future__ import annotations
@@ -33,19 +33,18 @@ class Before(NamedTuple):
 def read(
     raw: bytes, layout: Layout, memory: WorkerMemory | None = None
 ) -> tuple[Frame, bool, bytes]:
-    """The frame of scanlines, whether an opaque alpha channel was dropped, and the filter types.
+    """Return the frame of scanlines, whether opaque alpha was dropped, and the filter types.
 
-    `memory` has the newest picture of each layout, and gets this one.
-
-    The frame may be given out again: it is not to be written to. Raises NotExact for filter types
-    above 4 and for bits set beyond the end of a row.
+    `memory` provides the newest picture of each layout, and keeps this one. A later call may return
+    the same frame again: the caller must not write to it. Raises NotExact for filter types above 4,
+    and for bits set beyond the end of a row.
     """
     if layout.bit_depth != 8:
         return _read_whole(raw, layout)
     before = None
     if memory is not None:
         before = memory.pictures.get(layout)
-        # Its rows may be written to from here on.
+        # This call may overwrite its rows from here on.
         memory.pictures.discard(layout)
     rows, changed = filters.undo_from(
         raw, layout.height, layout.row_bytes, layout.pixel_bytes, _given(before)
@@ -58,7 +57,10 @@ def read(
 
 
 def _given(before: Before | None) -> tuple[bytes, Rows] | None:
-    """The scanlines before and their rows, to be written to: a copy where they are the frame."""
+    """Return the previous scanlines and their rows, which the caller may overwrite.
+
+    Copies the rows if they share memory with the frame.
+    """
     if before is None:
         return None
     return before.raw, before.rows if before.opaque else before.rows.copy()
@@ -67,7 +69,7 @@ def _given(before: Before | None) -> tuple[bytes, Rows] | None:
 def _without_alpha(
     rows: Rows, changed: filters.Flags, layout: Layout, before: Before | None
 ) -> tuple[Frame, bool]:
-    """The frame of 8-bit rows, less its alpha channel where that is opaque, and whether it was."""
+    """Return the frame of 8-bit rows, and whether an opaque alpha channel was dropped from it."""
     whole = samples.from_rows(rows, layout)
     if not layout.has_alpha:
         return whole, False
@@ -86,6 +88,7 @@ def _without_alpha(
 
 
 def _read_whole(raw: bytes, layout: Layout) -> tuple[Frame, bool, bytes]:
+    """Read a picture as :func:`read`, without a previous picture, at any bit depth."""
     rows, types = filters.undo(raw, layout.height, layout.row_bytes, layout.pixel_bytes)
     frame = samples.from_rows(rows, layout)
     opaque = layout.has_alpha and samples.is_opaque(frame)

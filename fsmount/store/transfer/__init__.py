@@ -1,1 +1,1 @@
-"""Files in and out of a store: import, export, verify, diff, estimate."""
+"""Import, export, verify, diff and estimate: transfers between a store and folders."""

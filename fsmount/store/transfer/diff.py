@@ -1,4 +1,4 @@
-"""What changed between two pictures, and when a folder's pictures changed at all."""
+"""Differences between consecutive pictures, and the times at which a folder's pictures change."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from fsmount.store.transfer.tree import find, slices
 
 Mask = npt.NDArray[np.bool_]
 Rectangle = tuple[int, int, int, int]
-"""x, y, width, height in pixels."""
+"""X, y, width and height in pixels."""
 
 TILE = 16
-# More rectangles than this say less than the one around them all.
+# Beyond this number of rectangles, one bounding rectangle tells the user more.
 _MOST_RECTANGLES = 200
-# What a picture stores when nothing but a clock and a graph moved: measured on an idle desktop.
+# Bytes that a picture adds when only a clock and a graph change. Measured on an idle desktop.
 IDLE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Change:
-    """A picture against the one before it in its folder.
+    """Difference between a picture and the previous picture of its folder.
 
-    `before`: that one's path, None for the first or where the shapes differ; `rectangles`
-    are disjoint; `picture`: PNG, RGBA, transparent where nothing changed.
+    `before` is the path of the previous picture. It is None for the first picture of a folder, and
+    if the two shapes differ. `size` is (width, height) in pixels. `rectangles` are disjoint.
+    `picture` is a PNG in RGBA, transparent where nothing changed.
     """
 
     path: bytes
@@ -45,7 +46,12 @@ class Change:
 
 
 async def change(store: Store, path: bytes) -> Change:
-    """Raises FsmountError for what is no picture; the store is running."""
+    """Compare the picture at `path` with the previous picture of its folder.
+
+    The whole picture counts as changed if there is no previous picture or its shape differs. The
+    caller keeps the store running. Raises FsmountError if either file is not a picture or is
+    damaged, and OSError.
+    """
     frame = await _pixels(store, path)
     before = _before(store, path)
     height, width = frame.shape[:2]
@@ -64,7 +70,12 @@ async def change(store: Store, path: bytes) -> Change:
 
 
 def rectangles(changed: Mask) -> list[Rectangle]:
-    """Disjoint rectangles of tiles (x, y, width, height) that hold all that changed."""
+    """Cover all changed pixels with disjoint rectangles (x, y, width, height) in pixels.
+
+    `changed` is bool (height, width). The rectangles consist of whole tiles of TILE x TILE pixels,
+    clipped to the picture. Returns the single bounding rectangle of all changed pixels if more than
+    `_MOST_RECTANGLES` rectangles would be needed.
+    """
     height, width = changed.shape
     rows, columns = -(-height // TILE), -(-width // TILE)
     padded = np.zeros((rows * TILE, columns * TILE), bool)
@@ -89,12 +100,17 @@ def rectangles(changed: Mask) -> list[Rectangle]:
 
 
 def _clip(row: int, column: int, bottom: int, right: int, width: int, height: int) -> Rectangle:
+    """Convert tile bounds (`bottom`, `right` exclusive) to a rectangle clipped to the picture."""
     x, y = column * TILE, row * TILE
     return x, y, min(right * TILE, width) - x, min(bottom * TILE, height) - y
 
 
 async def _pixels(store: Store, path: bytes) -> Frame:
-    """A picture as RGBA of 8 bits."""
+    """Read a picture as RGBA of 8 bits: uint8 (height, width, 4).
+
+    Raises FsmountError if there is no regular file at `path`, or if it is damaged or not a PNG.
+    Raises OSError.
+    """
     inode = find(store, path)
     if inode is None or not stat.S_ISREG(inode.mode):
         raise FsmountError(f"there is no picture {os.fsdecode(path)!r} in {store.path}")
@@ -107,6 +123,11 @@ async def _pixels(store: Store, path: bytes) -> Frame:
 
 
 def _rgba(frame: Frame, layout: Layout, head: bytes) -> Frame:
+    """Convert a frame with all channels to RGBA of 8 bits: uint8 (height, width, 4).
+
+    `head` contains the chunks before the first IDAT. PLTE in it gives the colours of a palette
+    picture.
+    """
     out = np.full((*frame.shape[:2], 4), 255, np.uint8)
     if layout.bit_depth == 16:
         frame = (frame >> np.uint16(8)).astype(np.uint8)
@@ -129,7 +150,7 @@ def _rgba(frame: Frame, layout: Layout, head: bytes) -> Frame:
 
 
 def _before(store: Store, path: bytes) -> bytes | None:
-    """The PNG before a path in its folder, by name."""
+    """Return the path of the previous PNG in the same folder, by name; None for the first."""
     folder, _, name = path.rpartition(b"/")
     top = find(store, folder)
     assert top is not None
@@ -144,12 +165,17 @@ def _before(store: Store, path: bytes) -> bytes | None:
 
 
 def _is_picture(name: bytes, inode: Inode) -> bool:
+    """Whether an entry is a regular file whose name ends in `.png`, in any case."""
     return stat.S_ISREG(inode.mode) and name.lower().endswith(b".png")
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Consecutive pictures of a folder that are all idle, or all busy. `bytes`: stored for them."""
+    """Consecutive pictures of a folder that are all idle, or all busy.
+
+    `first` and `last` are paths from the root, `pictures` is their number. `bytes` is the number of
+    bytes that the store keeps for them.
+    """
 
     idle: bool
     first: bytes
@@ -159,9 +185,10 @@ class Stretch:
 
 
 def stretches(store: Store, path: bytes = b"") -> Iterator[Stretch]:
-    """Idle runs and busy times below a path, by what each picture added to the store.
+    """Yield idle and busy stretches below a path, by the bytes that each picture added.
 
-    Only the index is read. Pictures that are not encoded yet count as busy.
+    A picture is idle if it added at most IDLE_BYTES. Reads only the index. A picture that is not
+    encoded yet adds its full size. Raises FsmountError if there is no entry at `path`.
     """
     folder, parts = b"", list[tuple[bytes, int]]()
     seen: set[int] = set()
@@ -176,7 +203,7 @@ def stretches(store: Store, path: bytes = b"") -> Iterator[Stretch]:
 
 
 def _added(store: Store, inode: Inode, seen: set[int]) -> int:
-    """Bytes a picture brought into the store: nothing if it equals one before."""
+    """Bytes that a picture added to the store: 0 if it equals an earlier one. Updates `seen`."""
     if inode.object_id is None:
         return inode.size
     if inode.object_id in seen:
@@ -186,6 +213,7 @@ def _added(store: Store, inode: Inode, seen: set[int]) -> int:
 
 
 def _group(parts: Sequence[tuple[bytes, int]]) -> Iterator[Stretch]:
+    """Split (path, bytes) pairs of one folder into stretches."""
     start = 0
     for at in range(1, len(parts) + 1):
         idle = parts[start][1] <= IDLE_BYTES

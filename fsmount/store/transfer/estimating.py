@@ -1,12 +1,14 @@
-"""What a folder would take in a store, told from some of it.
+"""Estimates the size that a folder would take in a store, from a sample of its files.
 
-Stretches of consecutive pictures, spread over the whole folder, are imported into a store in memory
-(or a temporary folder) that goes again. Whole stretches, because a picture costs what is new since
-the ones before it; the first of a stretch costs what a later one would not, and counts once.
+The estimate imports stretches of consecutive pictures, spread over the whole folder, into a
+temporary store. The store lies in memory, or else in a temporary folder, and is removed afterwards.
+Stretches are whole because a picture costs only what is new since the pictures before it. The first
+picture of a stretch costs more than a later one would, so its cost counts only once.
 
-In a legacy folder a picture deep in its run takes all those before it to be made. So stretches near
-the beginnings of runs come first, and none that would take more time than there is. JPEGs do not
-take from each other: of them a few are looked at, from all over the folder.
+In a legacy folder, all earlier pictures of a run must be made before a picture deep in that run. So
+stretches near the beginnings of runs come first, and a stretch that needs more time than is left is
+skipped. JPEGs do not share data with each other: the estimate looks at a few of them, from all over
+the folder.
 """
 
 from __future__ import annotations
@@ -34,34 +36,40 @@ from fsmount.store.transfer.tree import Item, Progress, Summary, find, walk
 
 STRETCH = 15
 WHOLE = 150
-"""Folders of as many pictures are encoded whole: a few pictures can be most of what they take."""
+"""Up to this many pictures are encoded whole: a few of them can make most of their size."""
 
-# Pictures so much deeper in their runs are looked at later; making one takes about so long.
+# Stretches are ordered by their depth in a run, in steps of this many pictures. Making one picture
+# of a run takes about `_MAKE_S` seconds.
 _REACH = 40
 _MAKE_S = 0.05
-# Of the stretches, so many are called busy: those whose files change their sizes most.
+# One stretch in this many counts as busy: the stretches whose file sizes change most.
 _BUSY_SHARE = 3
 _MEMORY = Path("/dev/shm")
 _PICTURES = (".png", ".PNG", ".jxl")
 _JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 _MOST_JPEGS = 24
-# Of the time for pictures.
+# Share of the time limit for pictures that JPEGs may take on top.
 _JPEG_TIME = 0.25
-# Twice the standard error: the true value lies within in 19 of 20 cases.
+# Twice the standard error: the interval contains the true value in 19 of 20 cases.
 _SIGMAS = 2.0
-# What a sample of everything may still be off by: order of encoding, other work on the machine.
+# Least relative error, even if everything was sampled. The order of encoding and other work on the
+# machine cause it.
 _LEAST_SHARE = 0.02
-# A part is dearer than the whole: pictures between the stretches show what others would copy.
+# Least relative error of a partial sample. A part costs more than the whole: pictures between the
+# stretches show content that later pictures would copy.
 _PART_SHARE = 0.15
 
 
 @dataclass
 class Estimate:
-    """What `fsmount estimate` says. Sizes in bytes, times in seconds.
+    """Result of `fsmount estimate`. Sizes in bytes, times in seconds.
 
-    `low` and `high` bound `stored_bytes`; `raw` counts reasons among the `sampled` pictures;
-    `lost`: pictures of broken runs among them, with the reason. `jpegs` that may become smaller, of
-    which `jpegs_sampled` came to `jpeg_share` of their size.
+    `files` and `bytes` count all files that are not folders. `low` and `high` bound `stored_bytes`.
+    `raw` counts the reasons why some of the `sampled` pictures are stored raw. `lost` lists (path,
+    reason) for sampled pictures of broken runs. `jpegs` is the number of JPEGs that may become
+    smaller. The estimate transcoded `jpegs_sampled` of them, to `jpeg_share` of their size.
+    `seconds` is the time that the import of all pictures and JPEGs would take. `problems` lists
+    (path, reason) for files that could not be read.
     """
 
     files: int = 0
@@ -81,7 +89,7 @@ class Estimate:
 
 
 def _spread(count: int) -> Iterator[int]:
-    """0 to count - 1, any beginning of it spread over the whole."""
+    """Yield 0 to `count` - 1 in bit-reversed order: any prefix is spread over the range."""
     bits = max(1, (count - 1).bit_length())
     for number in range(1 << bits):
         at = int(f"{number:0{bits}b}"[::-1], 2)
@@ -90,7 +98,10 @@ def _spread(count: int) -> Iterator[int]:
 
 
 def _depths(pictures: Sequence[Item]) -> dict[Path, int]:
-    """Of each picture kept as a difference: how many are made before it."""
+    """Map each picture that is kept as a difference to the number of pictures made before it.
+
+    Folders that cannot be read are left out.
+    """
     folders = {item.source.parent for item in pictures if item.source.suffix == ".jxl"}
     found = {}
     for folder in folders:
@@ -103,9 +114,10 @@ def _depths(pictures: Sequence[Item]) -> dict[Path, int]:
 def _strata(
     pictures: Sequence[Item], depths: Mapping[Path, int]
 ) -> tuple[list[list[Item]], list[list[Item]]]:
-    """Busy stretches and quiet ones, each in the order in which they are looked at.
+    """Return the busy stretches and the quiet stretches, each in sampling order.
 
-    Pictures that differ much mostly differ in size; most of what a folder takes is in few of them.
+    Pictures that differ much mostly differ in file size. Few such pictures make most of the size of
+    a folder. All pictures form one busy stretch if there are at most WHOLE of them.
     """
     if len(pictures) <= WHOLE:
         return [list(pictures)] if pictures else [], []
@@ -119,16 +131,22 @@ def _strata(
 
 
 def _ordered(stretches: Sequence[list[Item]], depths: Mapping[Path, int]) -> list[list[Item]]:
+    """Order stretches: spread over the folder, shallow positions in their runs first."""
     spread = [stretches[at] for at in _spread(len(stretches))]
     return sorted(spread, key=lambda stretch: depths.get(stretch[0].source, 0) // _REACH)
 
 
 def _change(stretch: Sequence[Item]) -> int:
+    """Sum of the changes of file size within a stretch, in bytes."""
     return sum(abs(a.info.st_size - b.info.st_size) for a, b in pairwise(stretch))
 
 
 async def estimate(source: Path, limit_s: float, progress: Progress) -> Estimate:
-    """Look at `source` and import samples of it for about `limit_s` seconds."""
+    """Scan `source` and import samples of its files for about `limit_s` seconds.
+
+    Uses `/dev/shm` for the temporary store if it is writable. Raises OSError and FsmountError if
+    the temporary store fails.
+    """
     found = Estimate()
     summary = Summary()
     pictures, jpegs = [], []
@@ -162,11 +180,12 @@ def _is_jpeg(item: Item) -> bool:
 
 
 class _Sample:
-    """Stretches of pictures, imported under numbers for names.
+    """Stretches of pictures, imported under names that are numbers.
 
-    `strata`: all busy stretches, and all others. `costs`: for each stratum the bytes that each
-    picture of each stretch taken takes. `index`: bytes of the store besides, those of an empty one
-    (`empty`) among them. `shares`: (bytes, what they take) of the JPEGs taken.
+    `strata` holds all busy stretches and all quiet ones. `costs` holds, for each stratum and each
+    sampled stretch, the bytes that each picture takes. `index` is the number of other bytes in the
+    store. It includes `empty`, the bytes of an empty store. `shares` lists (bytes, bytes in the
+    store) of the sampled JPEGs.
     """
 
     def __init__(
@@ -178,7 +197,7 @@ class _Sample:
         self._start = 0.0
         self._targets: tuple[list[list[bytes]], list[list[bytes]]] = ([], [])
         self._depths = _depths(pictures)
-        # Seconds that went into pictures that are made, but not looked at.
+        # Seconds spent on making pictures that are not part of the sample.
         self._aside = 0.0
         self.strata = _strata(pictures, self._depths)
         self.costs: list[list[list[int]]] = [[], []]
@@ -186,7 +205,7 @@ class _Sample:
         self.shares: list[tuple[int, int]] = []
 
     async def take(self, found: Estimate, progress: Progress) -> None:
-        """Import as much as there is time for."""
+        """Import as many samples as the time limit allows. Fills in `found` and the attributes."""
         config.make(self._root, Disk())
         store = Store.open(self._root)
         try:
@@ -212,7 +231,7 @@ class _Sample:
             store.close()
 
     async def _take_jpegs(self, store: Store, progress: Progress) -> float:
-        """Import a few JPEGs; seconds that all would take."""
+        """Import a few JPEGs. Returns the seconds that all JPEGs would take."""
         some = [self._jpegs[at] for at in _spread(len(self._jpegs))][:_MOST_JPEGS]
         names = [b"%d.jpg" % number for number in range(len(some))]
         start = time.monotonic()
@@ -227,17 +246,18 @@ class _Sample:
         costs = [
             (item.info.st_size, _cost(store, name)) for name, item in zip(names, some, strict=True)
         ]
-        # One that equals another costs nothing, and says nothing.
+        # A JPEG that equals another one costs nothing, so it does not count.
         self.shares = [pair for pair in costs if pair[1]]
         seconds = time.monotonic() - start
         return seconds / max(1, len(self.shares)) * len(self._jpegs)
 
     def _items(self, store: Store) -> Iterator[Item]:
+        """Yield pictures to import, busy and quiet stretches in turn, up to the time limit."""
         fed = 0
         for pair in zip_longest(*self.strata):
             for targets, stretch in zip(self._targets, pair, strict=True):
                 passed = time.monotonic() - self._start
-                # What waits takes its time, too.
+                # Include the time that pending pictures will take.
                 if fed and passed * fed / max(1, fed - store.pending()) > self._limit_s:
                     return
                 if stretch is None:
@@ -257,7 +277,7 @@ class _Sample:
 
 
 def _cost(store: Store, name: bytes) -> int:
-    """Bytes of the object a sampled picture became; one that equals another costs nothing."""
+    """Bytes of the object that a sampled file became: 0 if it equals another file."""
     inode = find(store, name)
     if inode is None or inode.object_id is None:
         return 0
@@ -265,7 +285,10 @@ def _cost(store: Store, name: bytes) -> int:
 
 
 def _of_jpegs(found: Estimate, sample: _Sample, jpeg_bytes: int) -> float:
-    """How much more or less than estimated the JPEGs may take."""
+    """Set the JPEG figures of `found`.
+
+    Returns their uncertainty in bytes: how much more or less than estimated the JPEGs may take.
+    """
     if not sample.shares:
         return 0.0
     found.jpegs_sampled = count = len(sample.shares)
@@ -279,7 +302,7 @@ def _of_jpegs(found: Estimate, sample: _Sample, jpeg_bytes: int) -> float:
 
 
 def _extrapolate(found: Estimate, sample: _Sample, other_bytes: int, jpeg_bytes: int) -> None:
-    """From the stretches to the whole folder."""
+    """Extrapolate from the sampled stretches to the whole folder: set the sizes of `found`."""
     first = max((costs[0] for part in sample.costs for costs in part if costs), default=0)
     coded, variance = float(first), 0.0
     known = [cost for part in sample.costs for costs in part for cost in costs[1:]] or [first]

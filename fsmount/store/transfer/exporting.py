@@ -1,9 +1,10 @@
-"""Export: files out of a store without a mount.
+"""Export: writes files of a store to a folder, without a mount.
 
-An exported file gets its name when all its bytes are written, never half of them. What is there
-already with the same size and mtime is skipped; what differs is left alone unless told otherwise.
-Blocks of zeros become holes. A name that the filesystem there refuses is listed and says why: an
-export could not map another name back.
+An exported file gets its name only after all its bytes are written, so no half-written file shows.
+The exporter skips a file that already exists with the same size and mtime. It leaves alone an
+existing file that differs, unless the caller passes `force`. Blocks of zeros become holes. If the
+target filesystem refuses a name, the summary lists the name and the reason: an export could not map
+another name back.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _AT_ONCE = 4
 
 
 def below(store: Store, path: bytes) -> Iterator[tuple[bytes, Inode]]:
-    """An entry and everything under it: (path from the root, inode)."""
+    """Yield an entry and everything under it: (path from the root, inode).
+
+    Raises FsmountError if there is no entry at `path`.
+    """
     inode = find(store, path)
     if inode is None:
         raise FsmountError(f"there is no {os.fsdecode(path)!r} in {store.path}")
@@ -42,7 +46,11 @@ def below(store: Store, path: bytes) -> Iterator[tuple[bytes, Inode]]:
 
 
 class Exporter:
-    """Writes parts of a store to a folder; see :meth:`export`."""
+    """Writes parts of a store to a folder; see :meth:`export`.
+
+    The exporter reports each finished file to `progress`. `force` replaces existing files that
+    differ.
+    """
 
     def __init__(self, store: Store, dest: Path, progress: Progress, *, force: bool) -> None:
         self._store = store
@@ -51,17 +59,19 @@ class Exporter:
         self._force = force
         self._folders: set[Path] = set()
         self._links: dict[int, Path] = {}
-        # One scratch name a file, so that an export after a kill takes the place of what was left.
+        # Each file has a fixed scratch name, so that an export after a kill overwrites the
+        # leftovers.
         self._scratch = f".fsmount-{store.config['uuid'][:8]}-"
-        # Names by what they are where case does not count.
+        # Case-folded path -> first target exported under it. Used if the filesystem ignores case.
         self._folds = False
         self._written: dict[str, Path] = {}
         self.summary = Summary()
 
     async def export(self, path: bytes) -> None:
-        """Export the entry at `path` and everything under it; the store is running.
+        """Export the entry at `path` and everything under it. The caller keeps the store running.
 
-        Raises :class:`DiskFull`; what else goes wrong with a file is listed in the summary.
+        Raises :class:`DiskFull`, and FsmountError if there is no entry at `path`. The summary lists
+        all other failures of single files.
         """
         self._dest.mkdir(parents=True, exist_ok=True)
         self._folds = refused.folds_case(self._dest, f"{self._scratch}case")
@@ -76,7 +86,8 @@ class Exporter:
                         folders.append((target, inode))
                     continue
                 await slots.acquire()
-                # In order, so that a hard link finds its first name written.
+                # Files with hard links are exported in order, so that the first name exists before
+                # the next one.
                 if inode.nlink > 1:
                     await self._guarded(inode, target, slots)
                 else:
@@ -86,11 +97,13 @@ class Exporter:
                 self._attributes(target, inode)
 
     async def to_differences(self, workers: Workers) -> None:
-        """Put `.jxl` files in the place of PNGs, the folder having been empty before.
+        """Replace PNGs by `.jxl` differences.
 
-        A picture stays a PNG where its name, or that of the one before it, leaves open what hangs
-        on what. In each folder all differences are made before the first PNG goes, and PNGs go in
-        their order: the one a difference hangs on is there until the difference stands alone.
+        The destination was an empty folder before the export. A picture stays a PNG if its name, or
+        the name of the picture before it, does not tell for certain which picture a difference
+        depends on. In each folder, this method makes all differences before it removes the first
+        PNG. It removes the PNGs in order: the PNG that a difference depends on exists until the
+        difference is the only form of its picture.
         """
         for folder in sorted(self._folders):
             wanted = pairs(folder)
@@ -105,6 +118,11 @@ class Exporter:
     async def _to_difference(
         self, workers: Workers, before: Path, path: Path, made: list[Path]
     ) -> None:
+        """Write the difference of one picture, and append `path` to `made` if it was written.
+
+        Leaves the PNG as it is if no difference can be made, if it has hard links, or if the target
+        name is taken. Lists failures in the summary.
+        """
         target = path.with_suffix(".jxl")
         with self._listed(path):
             info = path.stat()
@@ -121,7 +139,10 @@ class Exporter:
 
     @contextmanager
     def _listed(self, target: Path) -> Iterator[None]:
-        """What goes wrong with one file is listed, and the others come all the same."""
+        """List the failure of one file in the summary, so that the other files are still exported.
+
+        Raises :class:`DiskFull` if the disk is full.
+        """
         try:
             yield
         except FsmountError as error:
@@ -133,6 +154,7 @@ class Exporter:
             self.summary.problems.append((str(target), refused.reason(below_it, error)))
 
     async def _guarded(self, inode: Inode, target: Path, slots: trio.Semaphore) -> None:
+        """Export one file, list its failure, release its slot and report progress."""
         try:
             with self._listed(target):
                 await self._one(inode, target)
@@ -141,6 +163,10 @@ class Exporter:
             self._progress(1, inode.size)
 
     async def _one(self, inode: Inode, target: Path) -> None:
+        """Export one file that is not a folder, through a scratch file.
+
+        Raises FsmountError, OSError.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         if self._is_taken(target):
             raise FsmountError(refused.CLASH)
@@ -173,17 +199,21 @@ class Exporter:
         self.summary.bytes += inode.size
 
     def _is_taken(self, target: Path) -> bool:
-        """Whether another file was exported under a name that means the same one there."""
+        """Whether another file was exported under a name that this filesystem treats as equal."""
         if not self._folds:
             return False
         return self._written.setdefault(str(target).casefold(), target) != target
 
     def _note_links(self, inode: Inode, target: Path) -> None:
+        """Remember the first exported name of an inode with hard links."""
         if inode.nlink > 1:
             self._links[inode.ino] = target
 
     async def _write(self, inode: Inode, scratch: Path) -> None:
-        """The file itself, whatever it is, readable by its owner only."""
+        """Create the scratch file with its content, of any file type.
+
+        Only its owner can read it.
+        """
         if stat.S_ISLNK(inode.mode):
             scratch.symlink_to(os.fsdecode(inode.target or b""))
         elif stat.S_ISREG(inode.mode):
@@ -199,15 +229,20 @@ class Exporter:
             os.mknod(scratch, stat.S_IFMT(inode.mode) | 0o600, inode.rdev)
 
     def _attributes(self, target: Path, inode: Inode) -> None:
+        """Set owner, extended attributes, permissions and times of an exported file.
+
+        The summary lists each owner, attribute or permission that the filesystem refuses. Raises
+        OSError if the times cannot be set or the disk is full.
+        """
         mode = stat.S_IMODE(inode.mode)
         if os.geteuid() == 0:
-            # Where it cannot be given away it must not act as its owner.
+            # A file that cannot get its owner must not keep the setuid or setgid bit.
             given = mode
             mode &= 0o777
             with self._noted(inode, "owner"):
                 os.chown(target, inode.uid, inode.gid, follow_symlinks=False)
                 mode = given
-        # Before the permissions, which may forbid it.
+        # Set attributes before the permissions, which may forbid it.
         for name, value in self._store.index.xattrs(inode.ino).items():
             with self._noted(inode, f"attribute {os.fsdecode(name)}"):
                 os.setxattr(target, name, value, follow_symlinks=False)
@@ -218,7 +253,10 @@ class Exporter:
 
     @contextmanager
     def _noted(self, inode: Inode, what: str) -> Iterator[None]:
-        """What a filesystem does not take of a file is listed; the file itself stays."""
+        """List a part of a file that the filesystem refuses (`what`). The file itself stays.
+
+        Raises OSError if the disk is full.
+        """
         try:
             yield
         except OSError as error:

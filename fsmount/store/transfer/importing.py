@@ -1,17 +1,20 @@
-"""Import: folders into a store without a mount.
+"""Import: copies folders into a store, without a mount.
 
-Sources are only read, unless they are to be deleted. A file appears in the store when all its bytes
-are staged, never half. What is there already with the same size and mtime is skipped, so an import
-may be killed at any moment and started again. Holes of sparse files are kept. A large file
-that does not fit is listed, and the others come in.
+An import only reads its sources, unless the caller asks to delete them. A file appears in the store
+only after all its bytes are staged, so no half-copied file shows. The importer skips a file that
+the store already has with the same size and mtime, so a user can kill an import at any moment and
+start it again. Holes of sparse files stay holes. The summary lists a large file that does not fit,
+and the other files are still imported.
 
-A picture that a legacy folder keeps as a difference comes in as a whole PNG (`fsmount.legacy`).
+The importer stores a picture that a legacy folder keeps as a difference as a whole PNG
+(`fsmount.legacy`).
 
-A source is deleted when its file has been encoded, its commit forced to the disk, read back from
-the store and compared. Of a difference that proves too little, since its picture was made from it:
-the difference between that picture and the one before it, both as the store has them, must also
-have the very samples of the `.jxl`. A run of differences goes as a whole, its last picture first:
-whatever is left after a kill can still be made from what is left.
+The importer deletes a source only after these steps: the file is encoded, its commit is forced to
+the disk, and the file is read back from the store and compared. This proof is too weak for a
+difference, since its picture was made from it. So the difference between that picture and the one
+before it, both as the store has them, must also have exactly the samples of the `.jxl`. The
+importer deletes a run of differences as a whole, the last picture first: after a kill, every
+remaining picture can still be made from the remaining files.
 """
 
 from __future__ import annotations
@@ -47,22 +50,27 @@ from fsmount.store.transfer.tree import (
 )
 from fsmount.threads import Kind
 
-# Staged files an import may run ahead of the encoder, so that staging does not grow without end.
+# Number of staged files by which an import may run ahead of the encoder. This bounds staging.
 _AHEAD = 48
-# Sources that wait to be deleted: each time the encoder comes to rest.
+# Number of sources that wait to be deleted. Each deletion waits until the encoder is idle.
 _DELETE_AT_ONCE = 256
 _ARCHIVE_BYTES = 128 << 20
-# Where a file of so many bytes finds no room a smaller one may; where a smaller one does not, the
-# disk is full.
+# A file of at least this size may fail with ENOSPC while a smaller file still fits. If a smaller
+# file fails, the disk is full.
 _LARGE = 1 << 20
 _STAT_BLOCK = 512
 
-# Inode, size and mtime: whether a file is still the one that was looked at.
+# Inode, size and mtime: tells whether a file changed since it was examined.
 _Stamp = tuple[int, int, int]
 
 
 class Importer:
-    """Puts sources into a store; see :meth:`add`."""
+    """Imports sources into a store; see :meth:`add`.
+
+    With `delete`, it deletes each source whose content is proved to be in the store. `summary`
+    counts and lists the results, `added` lists the inodes of new regular files, and `deleted`
+    counts deleted sources. Belongs to one trio task.
+    """
 
     def __init__(self, store: Store, progress: Progress, *, delete: bool = False) -> None:
         self._store = store
@@ -77,11 +85,18 @@ class Importer:
         self.added: list[int] = []
 
     async def add(self, source: Path, target: bytes) -> None:
-        """Import `source` (file or folder) as `target`; the store is running. Ends drained."""
+        """Import `source` (file or folder) as `target`, and wait until the encoder is idle.
+
+        The caller keeps the store running. Raises the same errors as :meth:`take`.
+        """
         await self.take(walk(source, target, self.summary))
 
     async def take(self, items: Iterable[Item]) -> None:
-        """Import items, folders before what is in them. Ends drained."""
+        """Import items, each folder before its contents, and wait until the encoder is idle.
+
+        Raises :class:`DiskFull`, another FsmountError if the store is damaged, and OSError if the
+        index fails. The summary lists all other failures of single files.
+        """
         async with self._archive.running():
             await self._take(items)
 
@@ -114,7 +129,10 @@ class Importer:
         await self._delete_taken(final=True)
 
     async def _with_room(self, item: Item) -> Inode | None:
-        """As :meth:`_item`. A full disk may have room again once what is staged is encoded."""
+        """As :meth:`_item`, with a second try on a full disk.
+
+        Encoding the staged files may free space.
+        """
         try:
             return await self._item(item)
         except OSError as error:
@@ -124,13 +142,17 @@ class Importer:
         return await self._item(item)
 
     async def _item(self, item: Item) -> Inode | None:
-        """What stands in the store for a source, now or already; None: it cannot be had."""
+        """Import one source. Returns its inode, also if the store already has the file.
+
+        Returns None, and lists the reason, if the picture of a difference cannot be made. Raises
+        OSError.
+        """
         data = None
         step = self._step(item)
         if step is not None:
             there = find(self._store, _as_png(item).target)
             known = there is not None and there.mtime_ns == item.info.st_mtime_ns
-            # An earlier version may have taken it for another picture.
+            # An earlier version of fsmount may have taken it for another picture.
             if there is not None and known and not step.doubt:
                 return self._skip(item, there)
             made = await self._archive.decode(item.source.parent, os.fsencode(item.source.name))
@@ -138,7 +160,7 @@ class Importer:
             if data is not None:
                 item = _as_png(item)
                 if there is not None and await self._shows(there, data):
-                    # Imported before it became a difference, with the bytes it had as a file.
+                    # The file was imported with these bytes before it became a difference.
                     return self._skip(item, there)
             elif not made.is_picture:
                 self.summary.problems.append((str(item.source), made.reason))
@@ -158,19 +180,27 @@ class Importer:
         return inode
 
     def _skip(self, item: Item, there: Inode) -> Inode:
+        """Count a source that the store already has, and remember its hard links.
+
+        Returns `there`.
+        """
         self.summary.skipped += 1
         self._note_links(item, there.ino)
         self._progress(1, item.info.st_size)
         return there
 
     def _step(self, item: Item) -> RunFile | None:
-        """The difference that a source is."""
+        """Return the difference that a source contains, or None if it is another file."""
         name = os.fsencode(item.source.name)
         if not stat.S_ISREG(item.info.st_mode) or not name.endswith(b".jxl"):
             return None
         return self._archive.difference(item.source.parent, name)
 
     def _folder(self, item: Item, there: Inode | None) -> Inode:
+        """Return the folder of an item, created if it is missing.
+
+        Raises OSError ENOTDIR if it is a file.
+        """
         if there is not None:
             if not stat.S_ISDIR(there.mode):
                 raise OSError(errno.ENOTDIR, "the store has a file of this name")
@@ -181,7 +211,11 @@ class Importer:
         return inode
 
     async def _file(self, item: Item, there: Inode | None, data: bytes | None) -> Inode:
-        """`data`: the bytes, where the source does not hold them as they are."""
+        """Import an entry that is not a folder. Raises OSError.
+
+        Replaces `there`, the old entry of this path. `data` is the content, if the source does not
+        hold it verbatim. Queues a regular file for encoding.
+        """
         index, staging = self._store.index, self._store.staging
         key = (item.info.st_dev, item.info.st_ino)
         known = self._links.get(key) if item.info.st_nlink > 1 else None
@@ -223,12 +257,19 @@ class Importer:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _note_links(self, item: Item, ino: int) -> None:
-        """The other names of a file with hard links become names of the same inode."""
+        """Remember the inode of a source with hard links.
+
+        The other names of the source become names of this inode.
+        """
         if item.info.st_nlink > 1:
             self._links[item.info.st_dev, item.info.st_ino] = ino
 
     def _copy(self, item: Item, token: int, whole: bytes | None) -> tuple[int, _Stamp]:
-        """Bytes staged, and what the source was when the last of them was read."""
+        """Copy a source to a staged file. Runs in a thread.
+
+        Writes `whole` instead if it is not None. Returns the number of bytes, and the stamp of the
+        source after the last byte was read. Raises OSError, and then removes the staged file.
+        """
         disk, staging = self._store.disk, self._store.staging
         fd = staging.open(token)
         try:
@@ -237,7 +278,8 @@ class Importer:
             with item.source.open("rb", buffering=0) as file:
                 source = file.fileno()
                 size = disk.copy(source, fd, os.fstat(source).st_size)
-                # Some files hold more than their size says (of /proc, say), and some grow.
+                # Some files hold more bytes than their size says (for example in /proc), and some
+                # grow.
                 while data := pread(source, SLICE, size):
                     size += disk.pwrite(fd, data, size)
                 return size, _stamp(os.fstat(source))
@@ -248,6 +290,10 @@ class Importer:
             disk.close(fd)
 
     def _parent(self, path: bytes) -> tuple[int, bytes]:
+        """Split a path into its parent inode and its name.
+
+        Raises OSError ENOENT if there is no parent.
+        """
         folder, _, name = path.rpartition(b"/")
         parent = find(self._store, folder)
         if parent is None or not stat.S_ISDIR(parent.mode):
@@ -255,6 +301,7 @@ class Importer:
         return parent.ino, name
 
     def _create(self, item: Item, token: int | None = None, size: int = 0) -> Inode:
+        """Create the inode of an item, with the staged file `token` of `size` bytes if given."""
         index = self._store.index
         folder, name = self._parent(item.target)
         info = item.info
@@ -276,12 +323,16 @@ class Importer:
         return inode
 
     def _remove(self, path: bytes, there: Inode) -> int | None:
-        """Take away a file that is imported anew; the token of the staged file it leaves."""
+        """Remove a file that is imported anew.
+
+        Returns the token of its staged file, which the caller removes.
+        """
         folder, name = self._parent(path)
         left = self._store.index.unlink(folder, name, there.ctime_ns)
         return None if left.nlink else self._store.index.purge(there.ino)
 
     def _xattrs(self, item: Item, ino: int) -> None:
+        """Copy the extended attributes of a source, except the virtual ones of fsmount."""
         try:
             names = os.listxattr(item.source, follow_symlinks=False)
         except OSError as error:
@@ -294,16 +345,19 @@ class Importer:
                 value = os.getxattr(item.source, name, follow_symlinks=False)
                 self._store.index.set_xattr(ino, raw, value)
 
-    # -- sources that go
+    # -- deletion of sources
 
     def _run(self, item: Item) -> tuple[Path, bytes] | None:
-        """The run of differences a source is part of."""
+        """Return the run of differences that a source belongs to: (folder, first name), or None."""
         folder = item.source.parent
         place = self._archive.run_of(folder, os.fsencode(item.source.name))
         return None if place is None else (folder, place[0])
 
     async def _delete_taken(self, *, final: bool) -> None:
-        """Delete the sources taken so far; runs that are not all taken wait, unless `final`."""
+        """Delete the sources imported so far.
+
+        Unless `final`, incomplete runs wait for their other files.
+        """
         if not self._taken:
             return
         await self._store.drain()
@@ -324,7 +378,7 @@ class Importer:
     async def _delete_run(
         self, folder: Path, first: bytes, parts: list[tuple[Item, int]], *, final: bool
     ) -> None:
-        """Delete the files of a run if every picture of it is in the store."""
+        """Delete the files of a run if the store has every picture of it."""
         found = self._archive.scan(folder)
         run = found.runs[found.positions[first][0]]
         names = list(_names(run))
@@ -338,11 +392,11 @@ class Importer:
             return
         order = {name: at for at, name in enumerate(names)}
         parts.sort(key=lambda part: order[os.fsencode(part[0].source.name)])
-        # All are compared before the first goes: making a picture needs those before it.
+        # Compare all files before the first deletion: making a picture needs the files before it.
         kept = [item for item, ino in parts if not await self._is_stored(item, ino)]
         if not kept:
             kept = await self._not_proved(run, parts)
-        # The last goes first, and a twin before its PNG.
+        # Delete the last file first, and a twin before its PNG.
         sources = [item for item, _ in parts]
         while sources and not kept:
             if not self._unlink(sources[-1]):
@@ -354,16 +408,17 @@ class Importer:
             self.summary.problems += [(str(item.source), why) for item in others]
 
     async def _not_proved(self, run: Run, parts: list[tuple[Item, int]]) -> list[Item]:
-        """The first difference of a run that the pictures in the store do not give, listed.
+        """List and return the first difference that the pictures in the store do not reproduce.
 
-        The store is known to show the same as each file of the run.
+        Returns an empty list if all differences are proved. The caller has checked that the store
+        shows the same picture as each file of the run.
         """
         taken = {os.fsencode(item.source.name): (item, ino) for item, ino in parts}
         before = b""
         for step in run:
             item, ino = taken[step.name]
             if self._archive.is_picture(step) or (step.doubt and not step.is_difference):
-                continue  # nothing hangs on it
+                continue  # no difference depends on it
             try:
                 after = b"".join([part async for part in slices(self._store, ino)])
                 alike = not step.is_difference or await self._archive.is_difference_of(
@@ -379,6 +434,7 @@ class Importer:
         return []
 
     def _unlink(self, item: Item) -> bool:
+        """Delete a source unless it changed. Lists a failure in the summary and returns False."""
         try:
             if _stamp(item.source.lstat()) != _stamp(item.info):
                 raise OSError(errno.EBUSY, "kept, since it changed meanwhile")
@@ -390,7 +446,10 @@ class Importer:
         return True
 
     async def _is_stored(self, item: Item, ino: int) -> bool:
-        """Read a file back from the store and compare it; what keeps it from going is listed."""
+        """Read a file back from the store and compare it.
+
+        Lists the reason if the source must stay.
+        """
         try:
             reason = await self._difference(item, self._store.index.inode(ino))
         except FsmountError as error:
@@ -402,14 +461,17 @@ class Importer:
         return reason is None
 
     async def _shows(self, inode: Inode, data: bytes) -> bool:
-        """Whether a file of the store is this PNG, or another one of the same samples."""
+        """Whether a file of the store has the bytes `data` of a PNG, or the same samples."""
         if not stat.S_ISREG(inode.mode):
             return False
         stored = b"".join([part async for part in slices(self._store, inode.ino)])
         return stored == data or await threads.call(Kind.STAGED, same_picture, stored, data)
 
     async def _difference(self, item: Item, inode: Inode) -> str | None:
-        """What keeps a source from being deleted."""
+        """Return the reason why a source must not be deleted, or None.
+
+        Raises FsmountError, OSError.
+        """
         if not stat.S_ISREG(item.info.st_mode):
             return None if same(inode, item.source, item.info) else "the store has another"
         if inode.object_id is None:
@@ -429,7 +491,7 @@ class Importer:
 
 
 def _names(run: Run) -> Iterator[bytes]:
-    """The files of a run in order, a twin behind its PNG."""
+    """Names of the files of a run in order, a twin directly after its PNG."""
     for step in run:
         yield step.name
         if step.twin is not None:
@@ -437,12 +499,13 @@ def _names(run: Run) -> Iterator[bytes]:
 
 
 def _needs(item: Item) -> int:
-    """Bytes that a source takes on a disk, its holes left out."""
+    """Bytes that a source takes on a disk, without its holes."""
     info = item.info
     return min(info.st_size, info.st_blocks * _STAT_BLOCK) if stat.S_ISREG(info.st_mode) else 0
 
 
 def _as_png(item: Item) -> Item:
+    """Return the item with the name under which its difference shows its picture."""
     return replace(item, target=png_name(item.target))
 
 

@@ -1,4 +1,4 @@
-"""Folders outside and paths inside a store: what import, export and verify share."""
+"""Folders outside a store and paths inside it: shared by import, export and verify."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ SLICE = 1 << 20
 OUR_XATTRS = b"user.fsmount."
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
-# Called with (files, bytes) since the last call.
+# Called with the (files, bytes) done since the last call.
 Progress = Callable[[int, int], None]
 
 
 @dataclass
 class Summary:
-    """What a transfer did. `problems`: (path, why) of what was left out or differs."""
+    """Result of a transfer.
+
+    `problems` lists (path, reason) for each file that was left out or differs.
+    """
 
     files: int = 0
     bytes: int = 0
@@ -33,7 +36,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something below a source: where it is, and its path in the store."""
+    """An entry below a source: its path outside, its path in the store, and its attributes."""
 
     source: Path
     target: bytes
@@ -41,27 +44,31 @@ class Item:
 
 
 def source_of(source: str) -> Path:
-    """The file or folder that is meant: a symbolic link is followed only with a slash at its end.
+    """Return the file or folder that the user means by `source`.
 
-    Raises OSError if there is none.
+    Follows a symbolic link only if `source` ends in a slash. Raises OSError if there is no such
+    file.
     """
     path = Path(os.path.realpath(source)) if target_of(source) == b"" else Path(source)
     path.lstat()
     if source.endswith("/"):
-        # What is reached through a link must be there, too, and no link that leads to itself.
+        # The target of a link must exist, too, and a link must not lead to itself.
         path.stat()
     return path
 
 
 def target_of(source: str) -> bytes:
-    """Where a source goes: under its own name, or into the root with a slash at its end."""
+    """Return the target path of a source: its own name, or the root if it ends in a slash."""
     if source.endswith("/") or os.path.basename(source) in ("", ".", ".."):
         return b""
     return os.fsencode(os.path.basename(source))
 
 
 def walk(source: Path, target: bytes, summary: Summary) -> Iterator[Item]:
-    """Everything from `source` down in name order, folders before their contents."""
+    """Yield every entry from `source` down in name order, folders before their contents.
+
+    Lists entries that cannot be read in `summary`.
+    """
     left = [(source, target)]
     while left:
         source, target = left.pop()
@@ -77,11 +84,12 @@ def walk(source: Path, target: bytes, summary: Summary) -> Iterator[Item]:
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
+    """Join a path from the root and a name."""
     return folder + b"/" + name if folder else name
 
 
 def measure(sources: Sequence[Path]) -> tuple[int, int]:
-    """Files and bytes below some folders, for progress."""
+    """Count the files and bytes below some folders, for progress. Leaves out unreadable entries."""
     files = total = 0
     for source in sources:
         for item in walk(source, b"", Summary()):
@@ -91,7 +99,7 @@ def measure(sources: Sequence[Path]) -> tuple[int, int]:
 
 
 def find(store: Store, path: bytes) -> Inode | None:
-    """The inode at a path from the root, or None."""
+    """Return the inode at a path from the root, or None."""
     inode: Inode | None = store.index.inode(ROOT)
     for name in filter(None, path.split(b"/")):
         if inode is None or not stat.S_ISDIR(inode.mode):
@@ -101,8 +109,11 @@ def find(store: Store, path: bytes) -> Inode | None:
 
 
 def same(inode: Inode, path: Path, info: os.stat_result) -> bool:
-    """Whether a file needs no second copy: same type and the same size and mtime (of a symbolic
-    link its target, of a device its number)."""
+    """Whether a file needs no new copy: it has the same type, size and mtime.
+
+    Compares the target of a symbolic link, and the number of a device, instead of size and mtime.
+    False for folders. Raises OSError.
+    """
     if stat.S_IFMT(inode.mode) != stat.S_IFMT(info.st_mode) or stat.S_ISDIR(inode.mode):
         return False
     if stat.S_ISREG(inode.mode):
@@ -113,7 +124,10 @@ def same(inode: Inode, path: Path, info: os.stat_result) -> bool:
 
 
 async def slices(store: Store, ino: int) -> AsyncIterator[bytes]:
-    """The bytes of a regular file, staged or encoded; raises :class:`Damaged`, OSError."""
+    """Yield the bytes of a regular file in slices of at most SLICE bytes, staged or encoded.
+
+    Raises :class:`Damaged`, OSError.
+    """
     tried = None
     while (inode := store.index.inode(ino)).staged not in (None, tried):
         tried = inode.staged
@@ -121,7 +135,8 @@ async def slices(store: Store, ino: int) -> AsyncIterator[bytes]:
         try:
             file = store.staging.path(tried).open("rb", buffering=0)
         except FileNotFoundError:
-            # Encoded by a mount beside us since the row was read; its row says so now.
+            # A mount that runs at the same time has encoded the file since the row was read. Its
+            # row says so now.
             continue
         with file:
             while data := file.read(SLICE):

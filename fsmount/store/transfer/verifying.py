@@ -1,4 +1,4 @@
-"""Verify: the proof that a folder and a store, or a folder and a mount, hold the same files."""
+"""Verify: proves that a folder and a store, or a folder and a mount, hold the same files."""
 
 from __future__ import annotations
 
@@ -25,25 +25,31 @@ _ARCHIVE_BYTES = 128 << 20
 
 
 class Other(Protocol):
-    """What sources are compared with; `name` is for messages. Paths are bytes from its root."""
+    """The other side of a comparison with sources.
+
+    `name` is used in messages. Paths are bytes from its root.
+    """
 
     name: str
 
     def mode(self, path: bytes) -> int | None:
-        """Mode with type bits of an entry, None if there is none."""
+        """Return the mode of an entry with its type bits, or None if there is no entry."""
 
     def same(self, path: bytes, item: Item) -> bool:
-        """Whether a link or device has the same target or number."""
+        """Whether a link has the same target as `item`, or a device the same number.
+
+        Raises OSError.
+        """
 
     def slices(self, path: bytes) -> AsyncIterator[bytes]:
-        """The bytes of a regular file."""
+        """Yield the bytes of a regular file. Raises FsmountError, OSError."""
 
     def below(self, path: bytes) -> Iterator[tuple[bytes, int]]:
-        """An entry and everything under it: (path, mode)."""
+        """Yield an entry and everything under it: (path, mode)."""
 
 
 class InStore:
-    """A store to compare with, open and running."""
+    """A store to compare with. The caller opens it and keeps it running."""
 
     name = "the store"
 
@@ -74,7 +80,7 @@ class InStore:
 
 
 class InFolder:
-    """A folder to compare with: a mount."""
+    """A folder to compare with, for example a mount."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -99,7 +105,7 @@ class InFolder:
     async def slices(self, path: bytes) -> AsyncIterator[bytes]:
         """See :class:`Other`."""
         with self._path(path).open("rb", buffering=0) as file:
-            # The mount may be served by this machine's slowest disk: others go on meanwhile.
+            # The slowest disk of this machine may serve the mount: other tasks go on meanwhile.
             while data := await threads.call(Kind.READ, file.read, SLICE):
                 yield data
 
@@ -113,8 +119,9 @@ class InFolder:
 class Verifier:
     """Compares folders with a store, names and bytes, in both directions.
 
-    `summary.files` counts the files compared and found equal, `total` all that should be. A picture
-    that a legacy folder keeps as a difference is compared as the PNG it stands for.
+    `summary.files` counts the files that were compared and are equal. `total` counts all files that
+    should be equal. The verifier compares a picture that a legacy folder keeps as a difference as
+    the PNG that it stands for.
     """
 
     def __init__(self, other: Other, progress: Progress) -> None:
@@ -125,7 +132,10 @@ class Verifier:
         self.total = 0
 
     async def verify(self, sources: Sequence[tuple[Path, bytes]]) -> None:
-        """Compare each source with the entry at its target; the store is running."""
+        """Compare each source with the entry at its target.
+
+        The caller keeps the other side running. The summary lists each difference and each failure.
+        """
         seen: set[bytes] = set()
         slots = trio.Semaphore(_AT_ONCE)
         async with self._archive.running(), trio.open_nursery() as nursery:
@@ -151,6 +161,7 @@ class Verifier:
         self.summary.problems.append((str(path), reason))
 
     async def _compare(self, item: Item, seen: set[bytes], slots: trio.Semaphore) -> None:
+        """Compare one file, count or list the result, release its slot and report progress."""
         try:
             reason = await self._difference(item, seen)
         except FsmountError as error:
@@ -167,6 +178,10 @@ class Verifier:
             self.summary.bytes += item.info.st_size
 
     async def _difference(self, item: Item, seen: set[bytes]) -> str | None:
+        """Return the difference between a source and the other side, or None.
+
+        Adds its target to `seen`. Raises FsmountError, OSError.
+        """
         where = self._other.name
         folder, name = item.source.parent, os.fsencode(item.source.name)
         target, whole = item.target, None
