@@ -4,11 +4,11 @@
 
 #include <time.h>
 
-#include "coder.h"
-#include "correct.h"
-#include "fit.h"
-#include "identify.h"
-#include "kernel.h"
+#include "deflate/coder.h"
+#include "deflate/correct.h"
+#include "deflate/fit.h"
+#include "deflate/identify.h"
+#include "deflate/kernel.h"
 #include "module_png.h"
 #include "threads.h"
 

@@ -3,11 +3,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "filters.h"
-#include "inflate.h"
+#include "deflate/inflate.h"
 #include "module_png.h"
-#include "tiles.h"
-#include "windows.h"
+#include "png/filters.h"
+#include "png/tiles.h"
+#include "png/windows.h"
 
 const char inflate_doc[] =
     "inflate(stream, size)\n--\n\n"

@@ -2,7 +2,7 @@
 #ifndef FSMOUNT_KERNEL_TILES_H
 #define FSMOUNT_KERNEL_TILES_H
 
-#include "common.h"
+#include "../common.h"
 
 enum { TILE_ROWS = 16 };
 

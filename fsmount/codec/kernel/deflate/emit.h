@@ -2,7 +2,7 @@
 #ifndef FSMOUNT_KERNEL_EMIT_H
 #define FSMOUNT_KERNEL_EMIT_H
 
-#include "common.h"
+#include "../common.h"
 #include "rules.h"
 
 typedef enum { BLOCK_STORED, BLOCK_FIXED, BLOCK_DYNAMIC } BlockKind;

@@ -12,7 +12,7 @@
 #ifndef FSMOUNT_KERNEL_TOKENS_H
 #define FSMOUNT_KERNEL_TOKENS_H
 
-#include "common.h"
+#include "../common.h"
 
 enum { NO_MATCH = 0x7fff, MOST_LITERALS = 511, MOST_LITERALS_ALONE = 0x1ffff };
 

@@ -3,7 +3,7 @@
 #ifndef FSMOUNT_KERNEL_TREES_H
 #define FSMOUNT_KERNEL_TREES_H
 
-#include "common.h"
+#include "../common.h"
 
 enum {
     LITERAL_CODES = 286,    /* 256 bytes, end of block, 29 lengths */

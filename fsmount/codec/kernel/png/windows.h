@@ -2,7 +2,7 @@
 #ifndef FSMOUNT_KERNEL_WINDOWS_H
 #define FSMOUNT_KERNEL_WINDOWS_H
 
-#include "common.h"
+#include "../common.h"
 
 enum { WINDOW = 16 };
 

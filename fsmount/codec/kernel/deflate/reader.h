@@ -2,7 +2,7 @@
 #ifndef FSMOUNT_KERNEL_READER_H
 #define FSMOUNT_KERNEL_READER_H
 
-#include "common.h"
+#include "../common.h"
 #include "trees.h"
 
 /* Bits, lowest first. Past the end come zeros, and are counted. */

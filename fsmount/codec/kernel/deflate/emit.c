@@ -1,6 +1,6 @@
 #include "emit.h"
 
-#include "threads.h"
+#include "../threads.h"
 #include "tokens.h"
 #include "trees.h"
 

@@ -2,7 +2,7 @@
 #ifndef FSMOUNT_KERNEL_PARSE_H
 #define FSMOUNT_KERNEL_PARSE_H
 
-#include "common.h"
+#include "../common.h"
 #include "finder.h"
 #include "rules.h"
 #include "tokens.h"

@@ -10,7 +10,7 @@
 #ifndef FSMOUNT_KERNEL_CODER_H
 #define FSMOUNT_KERNEL_CODER_H
 
-#include "common.h"
+#include "../common.h"
 
 /* How probable a 1 is, in 2^-22, and how many bits the context has seen (up to a limit). */
 typedef struct {

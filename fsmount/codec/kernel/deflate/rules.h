@@ -2,7 +2,7 @@
 #ifndef FSMOUNT_KERNEL_RULES_H
 #define FSMOUNT_KERNEL_RULES_H
 
-#include "common.h"
+#include "../common.h"
 
 enum { SHORTEST_MATCH = 3, LONGEST_MATCH = 258 };
 

@@ -12,7 +12,7 @@
 #ifndef FSMOUNT_KERNEL_MODEL_H
 #define FSMOUNT_KERNEL_MODEL_H
 
-#include "common.h"
+#include "../common.h"
 #include "rules.h"
 
 typedef enum {

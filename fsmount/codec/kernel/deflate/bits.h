@@ -2,7 +2,7 @@
 #ifndef FSMOUNT_KERNEL_BITS_H
 #define FSMOUNT_KERNEL_BITS_H
 
-#include "common.h"
+#include "../common.h"
 
 typedef struct {
     u8 *bytes;

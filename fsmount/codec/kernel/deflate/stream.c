@@ -2,7 +2,7 @@
 #include "kernel.h"
 
 #include "parse.h"
-#include "threads.h"
+#include "../threads.h"
 
 /* Cutting pays from here on: each segment first takes in the window before it. The fuzzer makes it
  * small. */

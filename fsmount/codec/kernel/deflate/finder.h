@@ -22,7 +22,7 @@
 #ifndef FSMOUNT_KERNEL_FINDER_H
 #define FSMOUNT_KERNEL_FINDER_H
 
-#include "common.h"
+#include "../common.h"
 #include "rules.h"
 
 /* What is known of a position is kept in rings of the last 65536 positions, one ring for each

@@ -2,7 +2,7 @@
 #ifndef FSMOUNT_KERNEL_INFLATE_H
 #define FSMOUNT_KERNEL_INFLATE_H
 
-#include "common.h"
+#include "../common.h"
 #include "emit.h"
 #include "tokens.h"
 

@@ -3,7 +3,7 @@
 #ifndef FSMOUNT_KERNEL_FILTERS_H
 #define FSMOUNT_KERNEL_FILTERS_H
 
-#include "common.h"
+#include "../common.h"
 
 enum { FILTER_NONE, FILTER_SUB, FILTER_UP, FILTER_AVERAGE, FILTER_PAETH };
 
