@@ -612,7 +612,7 @@ class Coder:
 
 
 class Model:
-    """The numbers at the front of a record; `fsmount/codec/kernel/model.h` says what they mean."""
+    """The numbers at the front of a record (`fsmount/codec/kernel/deflate/model.h`)."""
 
     def __init__(self, coder: Coder) -> None:
         chances = Numbers()

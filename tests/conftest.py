@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.index import Index
@@ -73,7 +73,7 @@ def store(tmp_path: Path) -> Iterator[FakeStore]:
 
 
 @pytest.fixture
-def vfs(store: FakeStore) -> Vfs:
+def vfs(store: FakeStore) -> StoreFilesystem:
     """Its tree."""
     return mount(store)
 

@@ -20,7 +20,7 @@ from fsmount import threads
 from fsmount.mount.attributes import Changes
 from fsmount.mount.handles import StagedFile
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.disk.disk import Disk, pread
@@ -190,7 +190,7 @@ def held_disk() -> HeldDisk:
 
 
 @pytest.fixture
-def held(tmp_path: Path, held_disk: HeldDisk) -> Iterator[Vfs]:
+def held(tmp_path: Path, held_disk: HeldDisk) -> Iterator[StoreFilesystem]:
     store = FakeStore(tmp_path / "store", disk=held_disk)
     yield mount(store)
     store.close()
@@ -219,7 +219,7 @@ async def test_a_descriptor_outlives_its_file_until_the_last_thread_leaves_it(
 
 
 async def test_a_write_that_was_cancelled_half_way_leaves_file_and_row_in_step(
-    held: Vfs, held_disk: HeldDisk
+    held: StoreFilesystem, held_disk: HeldDisk
 ) -> None:
     fh, made = await held.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
     async with trio.open_nursery() as nursery:
@@ -236,7 +236,7 @@ async def test_a_write_that_was_cancelled_half_way_leaves_file_and_row_in_step(
 
 
 async def test_what_brings_the_row_up_to_date_beside_a_write_misses_nothing_of_it(
-    held: Vfs, held_disk: HeldDisk
+    held: StoreFilesystem, held_disk: HeldDisk
 ) -> None:
     fh, made = await held.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
     async with trio.open_nursery() as nursery:
@@ -253,7 +253,7 @@ async def test_what_brings_the_row_up_to_date_beside_a_write_misses_nothing_of_i
 
 @pytest.mark.parametrize("call", ["create", "open", "pwrite", "ftruncate", "fsync", "close"])
 async def test_who_waits_for_a_disk_that_hangs_keeps_nobody_waiting(
-    held: Vfs, held_disk: HeldDisk, call: str
+    held: StoreFilesystem, held_disk: HeldDisk, call: str
 ) -> None:
     """And nothing is held, or open, once it has come back."""
     other = await put(held, b"other", b"other")
@@ -298,7 +298,9 @@ async def test_who_waits_for_a_disk_that_hangs_keeps_nobody_waiting(
     assert len(os.listdir("/proc/self/fd")) == opened - 2
 
 
-async def test_two_writes_of_one_file_keep_their_order(held: Vfs, held_disk: HeldDisk) -> None:
+async def test_two_writes_of_one_file_keep_their_order(
+    held: StoreFilesystem, held_disk: HeldDisk
+) -> None:
     fh, made = await held.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
     async with trio.open_nursery() as nursery:
         with gate() as closed:
@@ -316,7 +318,7 @@ async def test_two_writes_of_one_file_keep_their_order(held: Vfs, held_disk: Hel
 # -- nobody asks the disk on the thread that answers
 
 
-async def _use(vfs: Vfs, store: Store, files: dict[bytes, bytes]) -> None:
+async def _use(vfs: StoreFilesystem, store: Store, files: dict[bytes, bytes]) -> None:
     """Files of all kinds in, out, changed, removed; and the space back."""
     inodes = {name: await put(vfs, name, data) for name, data in files.items()}
     await listing(vfs)
@@ -378,7 +380,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 async def test_no_disk_is_asked_on_the_thread_that_answers(root: Path) -> None:
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     async with store.running(count=1):
         await store.warm()
         with watched(root) as seen:
@@ -391,14 +393,14 @@ async def test_no_disk_is_asked_on_the_thread_that_answers(root: Path) -> None:
 @pytest.mark.usefixtures("small")
 async def test_no_disk_is_asked_where_the_store_is_only_read(root: Path) -> None:
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     files = _files()
     async with store.running(count=1):
         inodes = {name: await put(vfs, name, data) for name, data in files.items()}
         await store.drain()
         inodes[b"staged"] = await put(vfs, b"staged", b"staged")
         beside = Store.open(root, read_only=True)
-        reader = Vfs(beside)
+        reader = StoreFilesystem(beside)
         async with beside.running(count=1):
             with watched(root) as seen:
                 for name, ino in inodes.items():
@@ -447,7 +449,7 @@ async def test_the_watch_sees_who_does(
     root: Path, monkeypatch: pytest.MonkeyPatch, bug: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     async with store.running(count=1):
         await store.warm()
         bug(monkeypatch)

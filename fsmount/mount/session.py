@@ -30,7 +30,7 @@ from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint, mounted_on
 from fsmount.mount.options import MountOptions
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.mount.union_fs import FIRST, UnionFilesystem
 from fsmount.mount.unmount import free_if_dead
 from fsmount.mount.write_back import write_back
@@ -183,7 +183,7 @@ async def _serve_store(
     request: MountRequest, store: Store, tree: Tree | None, ready: Ready
 ) -> None:
     """Serve an open store until it is unmounted, in union with a running tree if there is one."""
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     started = trio.Event()
 
     async def start_worker() -> None:

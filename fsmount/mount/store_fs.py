@@ -65,7 +65,7 @@ class OpenFolder:
     taken: int = 0
 
 
-class Vfs(Filesystem):
+class StoreFilesystem(Filesystem):
     """See the module."""
 
     def __init__(self, store: Store) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store.index import ROOT, Index
 from fsmount.store.maintenance import copies
 from fsmount.store.recovery.check import check_relations
@@ -78,7 +78,7 @@ def test_opening_does_not_read_the_rows(path: Path) -> None:
 
 
 async def test_a_listing_asks_for_hardly_more_than_the_kernel_takes(store: Store) -> None:
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     fh = await vfs.opendir(first_folder(store))
     asked: list[int] = []
     children = store.index.children
@@ -98,7 +98,7 @@ async def test_a_listing_asks_for_hardly_more_than_the_kernel_takes(store: Store
 
 
 async def test_names_the_kernel_forgets_cost_no_statement(store: Store) -> None:
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     fh = await vfs.opendir(first_folder(store))
     seen = [shown.ino for _, _, shown in await vfs.readdir(fh, 2)]
     for ino in seen:
@@ -141,7 +141,7 @@ def test_going_through_all_files_holds_few(store: Store) -> None:
 
 
 async def test_a_lookup_is_one_statement(store: Store) -> None:
-    vfs, folder = Vfs(store), first_folder(store)
+    vfs, folder = StoreFilesystem(store), first_folder(store)
     name = next(synthetic.names(1))
     with statements(store.index) as run:
         shown = await vfs.lookup(folder, name)
@@ -150,7 +150,7 @@ async def test_a_lookup_is_one_statement(store: Store) -> None:
 
 
 async def test_a_listing_asks_no_file_for_its_label(store: Store) -> None:
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     shown = await vfs.lookup(ROOT, b"one.png")
     with pytest.raises(OSError, match="not supported"):
         await vfs.getxattr(shown.ino, b"security.selinux")

@@ -19,7 +19,7 @@ import trio
 
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import Caller, Changes
-from fsmount.mount.store_fs import RENAME_EXCHANGE, Vfs
+from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.index import ROOT
@@ -171,7 +171,7 @@ class Script:
     async def run(self, store: Store) -> None:
         """All operations, then everything encoded."""
         self._store = store
-        self._vfs = Vfs(store)
+        self._vfs = StoreFilesystem(store)
         # SQLite is watched by way of a VFS without shared memory: there is one connection.
         _set(copies, "collect_beside", lambda _: copies.collect(store.index))
         _set(consistency, "contradiction_at", lambda _: store.index.contradiction())

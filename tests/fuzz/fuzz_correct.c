@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <zlib.h>
 
-#include "../../fsmount/codec/kernel/coder.h"
-#include "../../fsmount/codec/kernel/correct.h"
-#include "../../fsmount/codec/kernel/fit.h"
+#include "../../fsmount/codec/kernel/deflate/coder.h"
+#include "../../fsmount/codec/kernel/deflate/correct.h"
+#include "../../fsmount/codec/kernel/deflate/fit.h"
 #include "program.h"
 
 /* zlib's stream of `raw`, with the flushes and changes the program names. */

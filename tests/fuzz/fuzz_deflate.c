@@ -13,8 +13,8 @@
 #include <stdio.h>
 #include <zlib.h>
 
-#include "../../fsmount/codec/kernel/identify.h"
-#include "../../fsmount/codec/kernel/kernel.h"
+#include "../../fsmount/codec/kernel/deflate/identify.h"
+#include "../../fsmount/codec/kernel/deflate/kernel.h"
 #include "program.h"
 
 static void fail(const char *what, const Params *params, u32 size)

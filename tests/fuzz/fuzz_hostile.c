@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <zlib.h>
 
-#include "../../fsmount/codec/kernel/filters.h"
+#include "../../fsmount/codec/kernel/png/filters.h"
 #include "program.h"
 
 static Params take_params(Program *program)

@@ -11,10 +11,10 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "../../fsmount/codec/kernel/coder.h"
-#include "../../fsmount/codec/kernel/correct.h"
-#include "../../fsmount/codec/kernel/identify.h"
-#include "../../fsmount/codec/kernel/kernel.h"
+#include "../../fsmount/codec/kernel/deflate/coder.h"
+#include "../../fsmount/codec/kernel/deflate/correct.h"
+#include "../../fsmount/codec/kernel/deflate/identify.h"
+#include "../../fsmount/codec/kernel/deflate/kernel.h"
 #include "program.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);

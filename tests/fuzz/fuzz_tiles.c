@@ -5,8 +5,8 @@
  *   windows  each hash is the sum it is defined as
  *
  * A libFuzzer target; standalone.c makes inputs at random instead. See the Makefile here. */
-#include "../../fsmount/codec/kernel/tiles.h"
-#include "../../fsmount/codec/kernel/windows.h"
+#include "../../fsmount/codec/kernel/png/tiles.h"
+#include "../../fsmount/codec/kernel/png/windows.h"
 #include "program.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);

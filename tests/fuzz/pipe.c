@@ -10,11 +10,11 @@
  */
 #include <stdio.h>
 
-#include "../../fsmount/codec/kernel/coder.h"
-#include "../../fsmount/codec/kernel/correct.h"
-#include "../../fsmount/codec/kernel/fit.h"
-#include "../../fsmount/codec/kernel/identify.h"
-#include "../../fsmount/codec/kernel/kernel.h"
+#include "../../fsmount/codec/kernel/deflate/coder.h"
+#include "../../fsmount/codec/kernel/deflate/correct.h"
+#include "../../fsmount/codec/kernel/deflate/fit.h"
+#include "../../fsmount/codec/kernel/deflate/identify.h"
+#include "../../fsmount/codec/kernel/deflate/kernel.h"
 
 enum { WHAT, LEVEL, STRATEGY, MEMORY, WINDOW_BITS, THREADS, ROW, SIZE_1, SIZE_2, FIELDS };
 

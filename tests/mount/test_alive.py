@@ -25,7 +25,7 @@ from pyfuse3 import FUSEError
 from fsmount.errors import Damaged, DiskFull, FsmountError, NoSuchInode, WorkerDied
 from fsmount.mount import handles
 from fsmount.mount.fuse import Operations
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
@@ -112,7 +112,7 @@ class World:
         # It renders, but nothing is encoded meanwhile.
         self.store._workers = cast(Workers, Inline(1))
         self.store._ready.set()
-        self.vfs = Vfs(self.store)
+        self.vfs = StoreFilesystem(self.store)
         self.do = Operations(self.vfs)
         self._count = 0
 

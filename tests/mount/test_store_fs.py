@@ -13,7 +13,7 @@ import pytest
 from fsmount.errors import FsmountError
 from fsmount.mount import store_fs
 from fsmount.mount.attributes import Caller, Changes
-from fsmount.mount.store_fs import RENAME_EXCHANGE, RENAME_NOREPLACE, Vfs
+from fsmount.mount.store_fs import RENAME_EXCHANGE, RENAME_NOREPLACE, StoreFilesystem
 from fsmount.store.index import ROOT
 from tests.support.calls import ROOT_USER, USER, get, listing, put, raises
 from tests.support.fake_store import FakeStore
@@ -21,7 +21,7 @@ from tests.support.fake_store import FakeStore
 # -- names
 
 
-async def test_create_lookup_read(vfs: Vfs, store: FakeStore) -> None:
+async def test_create_lookup_read(vfs: StoreFilesystem, store: FakeStore) -> None:
     fh, made = await vfs.create(ROOT, b"a.png", 0o666, os.O_RDWR, USER)
     assert stat.S_ISREG(made.mode)
     assert stat.S_IMODE(made.mode) == 0o644
@@ -36,7 +36,7 @@ async def test_create_lookup_read(vfs: Vfs, store: FakeStore) -> None:
 
 
 async def test_a_read_that_stops_at_a_bad_page_is_an_error_not_the_end(
-    vfs: Vfs, monkeypatch: pytest.MonkeyPatch
+    vfs: StoreFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ino = await put(vfs, b"a", b"x" * 10_000)
     fh = await vfs.open(ino, os.O_RDONLY, USER)
@@ -60,7 +60,7 @@ async def test_a_read_that_stops_at_a_bad_page_is_an_error_not_the_end(
     await vfs.release(fh)
 
 
-async def test_missing_and_wrong_kinds(vfs: Vfs) -> None:
+async def test_missing_and_wrong_kinds(vfs: StoreFilesystem) -> None:
     ino = await put(vfs, b"file", b"x")
     folder = (await vfs.mkdir(ROOT, b"dir", 0o755, ROOT_USER)).ino
     with raises(errno.ENOENT):
@@ -92,13 +92,13 @@ async def test_missing_and_wrong_kinds(vfs: Vfs) -> None:
     assert caught.value.errno == errno.ENOENT
 
 
-async def test_longest_name_and_bytes_that_are_no_text(vfs: Vfs) -> None:
+async def test_longest_name_and_bytes_that_are_no_text(vfs: StoreFilesystem) -> None:
     await put(vfs, b"n" * 255, b"1")
     await put(vfs, b"\xff\xfe\n", b"2")
     assert set(await listing(vfs)) == {b".", b"..", b"n" * 255, b"\xff\xfe\n"}
 
 
-async def test_rmdir_and_link_counts(vfs: Vfs) -> None:
+async def test_rmdir_and_link_counts(vfs: StoreFilesystem) -> None:
     folder = (await vfs.mkdir(ROOT, b"dir", 0o755, ROOT_USER)).ino
     assert (await vfs.getattr(ROOT)).nlink == 3
     await put(vfs, b"x", b"", folder)
@@ -111,7 +111,7 @@ async def test_rmdir_and_link_counts(vfs: Vfs) -> None:
         await vfs.create(folder, b"late", 0o644, os.O_WRONLY, USER)
 
 
-async def test_setgid_folder_passes_its_group_on(vfs: Vfs) -> None:
+async def test_setgid_folder_passes_its_group_on(vfs: StoreFilesystem) -> None:
     folder = (await vfs.mkdir(ROOT, b"dir", 0o755, ROOT_USER)).ino
     await vfs.setattr(folder, Changes(mode=0o2775, gid=77), ROOT_USER)
     inner = await vfs.mkdir(folder, b"sub", 0o755, USER)
@@ -122,7 +122,7 @@ async def test_setgid_folder_passes_its_group_on(vfs: Vfs) -> None:
     assert not node.mode & stat.S_ISGID
 
 
-async def test_special_files(vfs: Vfs) -> None:
+async def test_special_files(vfs: StoreFilesystem) -> None:
     node = await vfs.mknod(ROOT, b"dev", stat.S_IFCHR | 0o666, os.makedev(1, 3), USER)
     assert (stat.S_IFMT(node.mode), node.rdev) == (stat.S_IFCHR, os.makedev(1, 3))
     plain = await vfs.mknod(ROOT, b"plain", stat.S_IFREG | 0o666, 0, USER)
@@ -134,7 +134,7 @@ async def test_special_files(vfs: Vfs) -> None:
         await vfs.symlink(ROOT, b"long", b"t" * 4096, USER)
 
 
-async def test_hard_links(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hard_links(vfs: StoreFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     ino = await put(vfs, b"a", b"same")
     shown = await vfs.link(ino, ROOT, b"b")
     assert (shown.ino, shown.nlink) == (ino, 2)
@@ -148,7 +148,7 @@ async def test_hard_links(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- rename
 
 
-async def test_rename_replaces(vfs: Vfs) -> None:
+async def test_rename_replaces(vfs: StoreFilesystem) -> None:
     a = await put(vfs, b"a", b"new")
     b = await put(vfs, b"b", b"old")
     fh = await vfs.open(b, os.O_RDONLY, USER)
@@ -161,7 +161,7 @@ async def test_rename_replaces(vfs: Vfs) -> None:
         await vfs.lookup(ROOT, b"a")
 
 
-async def test_rename_rules(vfs: Vfs) -> None:
+async def test_rename_rules(vfs: StoreFilesystem) -> None:
     top = (await vfs.mkdir(ROOT, b"top", 0o755, ROOT_USER)).ino
     sub = (await vfs.mkdir(top, b"sub", 0o755, ROOT_USER)).ino
     await put(vfs, b"file", b"")
@@ -185,7 +185,7 @@ async def test_rename_rules(vfs: Vfs) -> None:
     assert set(await listing(vfs)) == {b".", b"..", b"top", b"file", b"empty"}
 
 
-async def test_exchange(vfs: Vfs) -> None:
+async def test_exchange(vfs: StoreFilesystem) -> None:
     top = await vfs.mkdir(ROOT, b"top", 0o755, ROOT_USER)
     folder = await vfs.mkdir(top.ino, b"x", 0o755, ROOT_USER)
     ino = await put(vfs, b"x", b"data")
@@ -196,14 +196,14 @@ async def test_exchange(vfs: Vfs) -> None:
     assert (await vfs.getattr(ROOT)).nlink == 4
 
 
-async def test_rename_onto_another_name_of_itself_does_nothing(vfs: Vfs) -> None:
+async def test_rename_onto_another_name_of_itself_does_nothing(vfs: StoreFilesystem) -> None:
     ino = await put(vfs, b"a", b"")
     await vfs.link(ino, ROOT, b"b")
     await vfs.rename(ROOT, b"a", ROOT, b"b")
     assert (await vfs.getattr(ino)).nlink == 2
 
 
-async def test_folders_in_a_circle_hold_up_nothing(vfs: Vfs) -> None:
+async def test_folders_in_a_circle_hold_up_nothing(vfs: StoreFilesystem) -> None:
     """Only damage of the index makes them."""
     upper = (await vfs.mkdir(ROOT, b"upper", 0o755, ROOT_USER)).ino
     lower = (await vfs.mkdir(upper, b"lower", 0o755, ROOT_USER)).ino
@@ -218,7 +218,7 @@ async def test_folders_in_a_circle_hold_up_nothing(vfs: Vfs) -> None:
 # -- how long an inode lives
 
 
-async def test_unlinked_file_lives_while_open(vfs: Vfs, store: FakeStore) -> None:
+async def test_unlinked_file_lives_while_open(vfs: StoreFilesystem, store: FakeStore) -> None:
     fh, shown = await vfs.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
     await vfs.unlink(ROOT, b"a")
     await vfs.forget(shown.ino, 1)
@@ -231,7 +231,9 @@ async def test_unlinked_file_lives_while_open(vfs: Vfs, store: FakeStore) -> Non
     assert store.queued == []
 
 
-async def test_unlinked_file_lives_while_the_kernel_knows_it(vfs: Vfs, store: FakeStore) -> None:
+async def test_unlinked_file_lives_while_the_kernel_knows_it(
+    vfs: StoreFilesystem, store: FakeStore
+) -> None:
     ino = await put(vfs, b"a", b"x")
     await vfs.lookup(ROOT, b"a")
     await vfs.unlink(ROOT, b"a")
@@ -242,7 +244,7 @@ async def test_unlinked_file_lives_while_the_kernel_knows_it(vfs: Vfs, store: Fa
         await vfs.getattr(ino)
 
 
-async def test_each_answer_counts_one_lookup(vfs: Vfs, store: FakeStore) -> None:
+async def test_each_answer_counts_one_lookup(vfs: StoreFilesystem, store: FakeStore) -> None:
     ino = await put(vfs, b"a", b"x")
     await vfs.link(ino, ROOT, b"b")
     await vfs.lookup(ROOT, b"b")
@@ -264,7 +266,7 @@ async def test_each_answer_counts_one_lookup(vfs: Vfs, store: FakeStore) -> None
     assert store.index.orphans() == []
 
 
-async def test_the_end_of_the_mount_removes_orphans(vfs: Vfs, store: FakeStore) -> None:
+async def test_the_end_of_the_mount_removes_orphans(vfs: StoreFilesystem, store: FakeStore) -> None:
     ino = await put(vfs, b"a", b"x")
     fh = await vfs.open(ino, os.O_RDWR, USER)
     await vfs.write(fh, 0, b"y")
@@ -279,7 +281,7 @@ async def test_the_end_of_the_mount_removes_orphans(vfs: Vfs, store: FakeStore) 
 # -- attributes
 
 
-async def test_an_explicit_mtime_wins_over_earlier_writes(vfs: Vfs) -> None:
+async def test_an_explicit_mtime_wins_over_earlier_writes(vfs: StoreFilesystem) -> None:
     fh, shown = await vfs.create(ROOT, b"a", 0o644, os.O_WRONLY, USER)
     await vfs.write(fh, 0, b"x")
     await vfs.setattr(shown.ino, Changes(mtime_ns=123_456_789_012), USER)
@@ -288,7 +290,7 @@ async def test_an_explicit_mtime_wins_over_earlier_writes(vfs: Vfs) -> None:
     assert (await vfs.getattr(shown.ino)).mtime_ns == 123_456_789_012
 
 
-async def test_times_move_as_posix_says(vfs: Vfs) -> None:
+async def test_times_move_as_posix_says(vfs: StoreFilesystem) -> None:
     ino = await put(vfs, b"a", b"x")
     old = Changes(mtime_ns=-5, atime_ns=7)
     assert (await vfs.setattr(ino, old, USER)).mtime_ns == -5
@@ -310,7 +312,7 @@ async def test_times_move_as_posix_says(vfs: Vfs) -> None:
     assert far == (1 << 63) - 1
 
 
-async def test_set_user_id_goes_with_a_write_right_after_one_of_root(vfs: Vfs) -> None:
+async def test_set_user_id_goes_with_a_write_right_after_one_of_root(vfs: StoreFilesystem) -> None:
     ino = await put(vfs, b"a", b"x")
     await vfs.setattr(ino, Changes(mode=0o4777), ROOT_USER)
     first = await vfs.open(ino, os.O_WRONLY, ROOT_USER)
@@ -321,7 +323,7 @@ async def test_set_user_id_goes_with_a_write_right_after_one_of_root(vfs: Vfs) -
     assert stat.S_IMODE((await vfs.getattr(ino)).mode) == 0o777
 
 
-async def test_set_user_id_goes_with_writes_and_new_owners(vfs: Vfs) -> None:
+async def test_set_user_id_goes_with_writes_and_new_owners(vfs: StoreFilesystem) -> None:
     ino = await put(vfs, b"a", b"x")
 
     async def mode_after(mode: int, changes: Changes, caller: Caller) -> int:
@@ -340,7 +342,7 @@ async def test_set_user_id_goes_with_writes_and_new_owners(vfs: Vfs) -> None:
     assert stat.S_IMODE((await vfs.getattr(ino)).mode) == 0o755
 
 
-async def test_creat_keeps_set_group_id(vfs: Vfs) -> None:
+async def test_creat_keeps_set_group_id(vfs: StoreFilesystem) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     fh, made = await vfs.create(ROOT, b"a", 0o6777, flags, USER)
     assert stat.S_IMODE(made.mode) == 0o6755
@@ -350,7 +352,7 @@ async def test_creat_keeps_set_group_id(vfs: Vfs) -> None:
     await vfs.release(fh)
 
 
-async def test_readdir_survives_deletes_between_batches(vfs: Vfs) -> None:
+async def test_readdir_survives_deletes_between_batches(vfs: StoreFilesystem) -> None:
     for number in range(200):
         await vfs.mknod(ROOT, b"%03d" % number, stat.S_IFIFO | 0o600, 0, USER)
     fh = await vfs.opendir(ROOT)
@@ -366,7 +368,7 @@ async def test_readdir_survives_deletes_between_batches(vfs: Vfs) -> None:
     assert [name for _, name, _ in await vfs.readdir(fh, 1)][:1] == [b".."]
 
 
-async def test_dots_show_the_folder_and_the_one_above(vfs: Vfs) -> None:
+async def test_dots_show_the_folder_and_the_one_above(vfs: StoreFilesystem) -> None:
     top = await vfs.mkdir(ROOT, b"top", 0o755, USER)
     sub = await vfs.mkdir(top.ino, b"sub", 0o755, USER)
     found = await listing(vfs, sub.ino)
@@ -374,14 +376,14 @@ async def test_dots_show_the_folder_and_the_one_above(vfs: Vfs) -> None:
     assert (await listing(vfs))[b".."].ino == ROOT
 
 
-async def test_statfs_names_the_disk_behind(vfs: Vfs, store: FakeStore) -> None:
+async def test_statfs_names_the_disk_behind(vfs: StoreFilesystem, store: FakeStore) -> None:
     assert (await vfs.statfs()).f_blocks == os.statvfs(store.path).f_blocks
 
 
 # -- extended attributes
 
 
-async def test_xattrs(vfs: Vfs) -> None:
+async def test_xattrs(vfs: StoreFilesystem) -> None:
     ino = await put(vfs, b"a", b"x")
     await vfs.setxattr(ino, b"user.colour", b"red\0blue")
     await vfs.setxattr(ino, b"user.colour", b"")
@@ -408,7 +410,7 @@ async def test_xattrs(vfs: Vfs) -> None:
         await vfs.setxattr(ino, b"user.big", bytes(65537))
 
 
-async def test_virtual_xattrs(vfs: Vfs, store: FakeStore) -> None:
+async def test_virtual_xattrs(vfs: StoreFilesystem, store: FakeStore) -> None:
     ino = await put(vfs, b"a", b"four")
 
     async def told(name: bytes) -> bytes:

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from fsmount.errors import Damaged
 from fsmount.mount.attributes import Changes
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT
 from tests.support.calls import ROOT_USER, USER, get, listing, mount, put, raises
 from tests.support.fake_store import FakeStore
 
 
-async def test_reading_an_encoded_file_renders_once(vfs: Vfs, store: FakeStore) -> None:
+async def test_reading_an_encoded_file_renders_once(vfs: StoreFilesystem, store: FakeStore) -> None:
     ino = await put(vfs, b"a", bytes(range(256)) * 10)
     number = store.encode(ino)
     fh = await vfs.open(ino, os.O_RDONLY, USER)
@@ -34,7 +34,9 @@ async def test_reading_an_encoded_file_renders_once(vfs: Vfs, store: FakeStore) 
     assert store.renders == [number]
 
 
-async def test_damage_is_an_error_for_readers_and_writers(vfs: Vfs, store: FakeStore) -> None:
+async def test_damage_is_an_error_for_readers_and_writers(
+    vfs: StoreFilesystem, store: FakeStore
+) -> None:
     ino = await put(vfs, b"a", b"precious")
     store.encode(ino)
     store.damaged = True
@@ -48,7 +50,7 @@ async def test_damage_is_an_error_for_readers_and_writers(vfs: Vfs, store: FakeS
     assert store.staging.tokens() == []
 
 
-async def test_a_write_copies_an_encoded_body_up(vfs: Vfs, store: FakeStore) -> None:
+async def test_a_write_copies_an_encoded_body_up(vfs: StoreFilesystem, store: FakeStore) -> None:
     data = os.urandom(3_000_000)
     ino = await put(vfs, b"a", data)
     store.encode(ino)
@@ -64,7 +66,7 @@ async def test_a_write_copies_an_encoded_body_up(vfs: Vfs, store: FakeStore) -> 
     assert await get(vfs, ino) == expected
 
 
-async def test_truncating_to_nothing_needs_no_copy(vfs: Vfs, store: FakeStore) -> None:
+async def test_truncating_to_nothing_needs_no_copy(vfs: StoreFilesystem, store: FakeStore) -> None:
     ino = await put(vfs, b"a", b"old")
     store.encode(ino)
     store.renders.clear()
@@ -77,7 +79,7 @@ async def test_truncating_to_nothing_needs_no_copy(vfs: Vfs, store: FakeStore) -
 
 
 @pytest.mark.parametrize("size", [0, 2, 4, 9])
-async def test_truncate(vfs: Vfs, store: FakeStore, size: int) -> None:
+async def test_truncate(vfs: StoreFilesystem, store: FakeStore, size: int) -> None:
     ino = await put(vfs, b"a", b"1234")
     store.encode(ino)
     shown = await vfs.setattr(ino, Changes(size=size), ROOT_USER)
@@ -86,7 +88,7 @@ async def test_truncate(vfs: Vfs, store: FakeStore, size: int) -> None:
     assert store.queued.count(ino) == 2
 
 
-async def test_truncate_to_huge_sizes(vfs: Vfs) -> None:
+async def test_truncate_to_huge_sizes(vfs: StoreFilesystem) -> None:
     ino = await put(vfs, b"a", b"1234")
     try:
         shown = await vfs.setattr(ino, Changes(size=10**15), ROOT_USER)
@@ -100,7 +102,7 @@ async def test_truncate_to_huge_sizes(vfs: Vfs) -> None:
         await vfs.setattr(ino, Changes(size=-1), ROOT_USER)
 
 
-async def test_each_handle_keeps_its_access_mode(vfs: Vfs) -> None:
+async def test_each_handle_keeps_its_access_mode(vfs: StoreFilesystem) -> None:
     ino = await put(vfs, b"a", b"1234")
     reader = await vfs.open(ino, os.O_RDONLY, USER)
     both = await vfs.open(ino, os.O_RDWR, USER)
@@ -114,7 +116,9 @@ async def test_each_handle_keeps_its_access_mode(vfs: Vfs) -> None:
     assert await vfs.read(reader, 0, 9) == b"AB34"
 
 
-async def test_a_reader_outlives_the_encoding_of_what_it_reads(vfs: Vfs, store: FakeStore) -> None:
+async def test_a_reader_outlives_the_encoding_of_what_it_reads(
+    vfs: StoreFilesystem, store: FakeStore
+) -> None:
     ino = await put(vfs, b"a", b"1234")
     reader = await vfs.open(ino, os.O_RDONLY, USER)
     store.encode(ino)
@@ -124,7 +128,7 @@ async def test_a_reader_outlives_the_encoding_of_what_it_reads(vfs: Vfs, store: 
     assert await vfs.read(reader, 0, 9) == b"12345"
 
 
-async def test_a_writer_holds_the_inode(vfs: Vfs, store: FakeStore) -> None:
+async def test_a_writer_holds_the_inode(vfs: StoreFilesystem, store: FakeStore) -> None:
     ino = await put(vfs, b"a", b"1234")
     store.queued.clear()
     one = await vfs.open(ino, os.O_WRONLY, USER)
@@ -139,7 +143,7 @@ async def test_a_writer_holds_the_inode(vfs: Vfs, store: FakeStore) -> None:
     assert store.queued == [ino]
 
 
-async def test_concurrent_first_writes_copy_once(vfs: Vfs, store: FakeStore) -> None:
+async def test_concurrent_first_writes_copy_once(vfs: StoreFilesystem, store: FakeStore) -> None:
     ino = await put(vfs, b"a", b"." * 100)
     store.encode(ino)
     handles = [await vfs.open(ino, os.O_RDWR, USER) for _ in range(10)]
@@ -218,7 +222,9 @@ async def _follow(path: Path, steps: list[tuple[str, int, bytes]]) -> None:
     store.close()
 
 
-async def test_a_quota_is_a_full_disk(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quota_is_a_full_disk(
+    vfs: StoreFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A write beyond the quota fails for who wrote it; what was there stays."""
     fh, made = await vfs.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
     await vfs.write(fh, 0, b"first")
@@ -240,7 +246,7 @@ async def test_a_quota_is_a_full_disk(vfs: Vfs, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_reading_by_name_renders_the_next_files_ahead(
-    vfs: Vfs, store: FakeStore, nursery: trio.Nursery
+    vfs: StoreFilesystem, store: FakeStore, nursery: trio.Nursery
 ) -> None:
     # Made out of order: what counts is the name.
     inos = {name: await put(vfs, name, name) for name in (b"3", b"1", b"2", b"5", b"4", b"6")}
@@ -259,7 +265,7 @@ async def test_reading_by_name_renders_the_next_files_ahead(
 
 
 async def test_reading_backwards_renders_the_files_before_ahead(
-    vfs: Vfs, store: FakeStore, nursery: trio.Nursery
+    vfs: StoreFilesystem, store: FakeStore, nursery: trio.Nursery
 ) -> None:
     inos = {name: await put(vfs, name, name) for name in (b"1", b"2", b"3", b"4", b"5")}
     nursery.start_soon(vfs.run)

@@ -16,7 +16,7 @@ from fsmount.errors import Damaged
 from fsmount.mount.attributes import Changes, DirEntry, failure
 from fsmount.mount.filesystem import Filesystem
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.mount.union_fs import FIRST, UnionFilesystem
 from fsmount.store.index import ROOT
 from fsmount.store.packs.bodies import Rendered
@@ -75,11 +75,11 @@ def albums() -> Albums:
 
 
 @pytest.fixture
-def union(vfs: Vfs, albums: Albums) -> UnionFilesystem:
+def union(vfs: StoreFilesystem, albums: Albums) -> UnionFilesystem:
     return UnionFilesystem(vfs, ReadOnlyFilesystem(albums, FIRST))
 
 
-class Pages(Vfs):
+class Pages(StoreFilesystem):
     """A store that lists two entries at a time."""
 
     async def readdir(self, fh: int, after: int) -> Iterable[DirEntry]:  # type: ignore[override]
@@ -104,9 +104,9 @@ async def names(filesystem: Filesystem, room: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 100])
-@pytest.mark.parametrize("kind", [Vfs, Pages])
+@pytest.mark.parametrize("kind", [StoreFilesystem, Pages])
 async def test_a_listing_has_every_name_once(
-    vfs: Vfs, albums: Albums, kind: type[Vfs], room: int
+    vfs: StoreFilesystem, albums: Albums, kind: type[StoreFilesystem], room: int
 ) -> None:
     upper = kind(vfs._store)
     union = UnionFilesystem(upper, ReadOnlyFilesystem(albums, FIRST))
@@ -116,7 +116,7 @@ async def test_a_listing_has_every_name_once(
 
 
 async def test_a_name_in_the_upper_root_hides_that_of_the_lower(
-    union: UnionFilesystem, vfs: Vfs
+    union: UnionFilesystem, vfs: StoreFilesystem
 ) -> None:
     lower = await union.lookup(ROOT, b"Italy")
     assert lower.ino > FIRST
@@ -132,7 +132,7 @@ async def test_a_name_in_the_upper_root_hides_that_of_the_lower(
         await union.lookup(ROOT, b"n" * 256)
 
 
-async def test_files_of_both_are_read(union: UnionFilesystem, vfs: Vfs) -> None:
+async def test_files_of_both_are_read(union: UnionFilesystem, vfs: StoreFilesystem) -> None:
     await put(vfs, b"a", b"of the store")
     album = await union.lookup(ROOT, b"Italy")
     photo = await union.lookup(album.ino, b"photo")
@@ -152,7 +152,9 @@ async def test_files_of_both_are_read(union: UnionFilesystem, vfs: Vfs) -> None:
     assert (mine.valid_s, photo.valid_s) == (86_400, 1)
 
 
-async def test_the_lower_filesystem_is_not_changed(union: UnionFilesystem, vfs: Vfs) -> None:
+async def test_the_lower_filesystem_is_not_changed(
+    union: UnionFilesystem, vfs: StoreFilesystem
+) -> None:
     await put(vfs, b"a", b"x")
     mine = (await union.lookup(ROOT, b"a")).ino
     album = (await union.lookup(ROOT, b"Italy")).ino
@@ -200,7 +202,7 @@ async def test_the_upper_filesystem_is_changed(union: UnionFilesystem) -> None:
 
 
 async def test_lookups_of_the_union_itself_are_not_counted(
-    union: UnionFilesystem, vfs: Vfs
+    union: UnionFilesystem, vfs: StoreFilesystem
 ) -> None:
     await put(vfs, b"Italy", b"x")
     shown = await union.lookup(ROOT, b"Italy")
@@ -217,7 +219,7 @@ async def test_lookups_of_the_union_itself_are_not_counted(
 
 
 async def test_what_the_lower_cannot_read_does_not_keep_from_writing(
-    union: UnionFilesystem, albums: Albums, vfs: Vfs
+    union: UnionFilesystem, albums: Albums, vfs: StoreFilesystem
 ) -> None:
     albums.error = Damaged("albums", reason="told so")
     await union.mkdir(ROOT, b"new", 0o755, USER)

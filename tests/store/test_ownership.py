@@ -18,7 +18,7 @@ import trio
 from fsmount.cli import main
 from fsmount.errors import StoreLocked
 from fsmount.mount.attributes import Changes
-from fsmount.mount.store_fs import RENAME_EXCHANGE, Vfs
+from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
 from fsmount.store import lock
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
@@ -72,7 +72,7 @@ class Taken:
 
     root: Path
     store: Store
-    vfs: Vfs
+    vfs: StoreFilesystem
     inodes: dict[bytes, int]
     fh: int
     other: Store
@@ -81,7 +81,7 @@ class Taken:
 @pytest.fixture
 async def taken(root: Path) -> AsyncIterator[Taken]:
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     inodes = {name: await put(vfs, name, data) for name, data in samples().items()}
     inodes[b"folder"] = (await vfs.mkdir(ROOT, b"folder", 0o755, ROOT_USER)).ino
     await vfs.setxattr(inodes[b"note"], b"user.a", b"b")
@@ -146,7 +146,7 @@ async def test_every_change_is_refused(
 
 async def test_a_write_that_was_under_way_is_not_acknowledged(root: Path, disk: FlakyDisk) -> None:
     store = Store.open(root, disk=disk)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     fh, _ = await vfs.create(ROOT, b"a", 0o644, os.O_WRONLY, ROOT_USER)
     others: list[Store] = []
 
@@ -169,7 +169,7 @@ async def test_a_commit_that_was_under_way_is_not_acknowledged(
 ) -> None:
     """Whoever took the store meanwhile may have read the index before it."""
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     run = store.index._run
 
     def late(sql: str, values: tuple[object, ...] = ()) -> object:
@@ -202,7 +202,7 @@ async def test_encoding_stops_and_cuts_nothing(
         await commit(self, batch)
 
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     monkeypatch.setattr(Committer, "_commit", late)
     if wait:
         others.append(second(root))
@@ -224,7 +224,7 @@ async def test_encoding_stops_and_cuts_nothing(
     others[0]._ownership.ask()
     assert sum(record.levelno == logging.CRITICAL for record in caplog.records) == 1
     # The other one encodes them all.
-    tree = Vfs(others[0])
+    tree = StoreFilesystem(others[0])
     async with others[0].running(count=1):
         for name in inodes:
             ino = (await tree.lookup(ROOT, name)).ino
@@ -239,7 +239,7 @@ async def test_encoding_stops_and_cuts_nothing(
 
 async def test_one_that_only_mounts_and_unmounts(root: Path) -> None:
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     inodes = {name: await put(vfs, name, data) for name, data in samples().items()}
     second(root).close()
     accepted = set(inodes)
@@ -250,7 +250,7 @@ async def test_one_that_only_mounts_and_unmounts(root: Path) -> None:
     store.close()
     assert (root / "lock").read_bytes() == b"", "what the other one left"
     third = Store.open(root)
-    tree = Vfs(third)
+    tree = StoreFilesystem(third)
     assert {name for _, name, _ in third.index.children(ROOT)} == accepted
     for name, data in samples().items():
         assert await get(tree, (await tree.lookup(ROOT, name)).ino) == data
@@ -263,7 +263,7 @@ async def test_what_the_other_index_does_not_know_is_kept(root: Path) -> None:
     Store.open(root).close()
     old = (root / "index.sqlite").read_bytes()
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     files = samples()
     for name, data in files.items():
         await put(vfs, name, data)
@@ -343,7 +343,7 @@ def _replace_index(root: Path) -> None:
 )
 async def test_other_ways_to_lose_a_store(root: Path, change: Callable[[Path], None]) -> None:
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     await put(vfs, b"a", b"x")
     change(root)
     with raises(errno.EIO):
@@ -357,7 +357,7 @@ async def test_a_disk_that_does_not_say_is_no_other_writer(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open(root)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
 
     def fail(_: Path) -> bytes:
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))

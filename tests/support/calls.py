@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from fsmount.mount.attributes import Attributes, Caller
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store.index import ROOT
 from fsmount.store.store import Store
 from tests.support.fake_store import FakeStore
@@ -17,11 +17,11 @@ ROOT_USER = Caller(0, 0, 0o022)
 USER = Caller(1000, 100, 0o022)
 
 
-def mount(store: FakeStore) -> Vfs:
-    return Vfs(cast(Store, store))
+def mount(store: FakeStore) -> StoreFilesystem:
+    return StoreFilesystem(cast(Store, store))
 
 
-async def put(vfs: Vfs, name: bytes, data: bytes, folder: int = ROOT) -> int:
+async def put(vfs: StoreFilesystem, name: bytes, data: bytes, folder: int = ROOT) -> int:
     """A closed file with these bytes; its inode number. Leaves one lookup."""
     fh, shown = await vfs.create(folder, name, 0o644, os.O_WRONLY, ROOT_USER)
     await vfs.write(fh, 0, data)
@@ -30,14 +30,14 @@ async def put(vfs: Vfs, name: bytes, data: bytes, folder: int = ROOT) -> int:
     return shown.ino
 
 
-async def get(vfs: Vfs, ino: int) -> bytes:
+async def get(vfs: StoreFilesystem, ino: int) -> bytes:
     fh = await vfs.open(ino, os.O_RDONLY, ROOT_USER)
     data = await vfs.read(fh, 0, 1 << 24)
     await vfs.release(fh)
     return data
 
 
-async def listing(vfs: Vfs, folder: int = ROOT) -> dict[bytes, Attributes]:
+async def listing(vfs: StoreFilesystem, folder: int = ROOT) -> dict[bytes, Attributes]:
     fh = await vfs.opendir(folder)
     found: dict[bytes, Attributes] = {}
     after = 0

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from fsmount.errors import Damaged
-from fsmount.mount.store_fs import Vfs
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import Store
 from tests.support.calls import USER, raises
@@ -97,7 +97,7 @@ async def test_what_the_kernel_does_not_have_any_more_is_not_believed(
     await check_only(store, {b"good": BODIES["note"]})
     with pytest.raises(FileNotFoundError):
         await get(store, bad)
-    vfs = Vfs(store)
+    vfs = StoreFilesystem(store)
     with raises(errno.EIO):
         try:
             await vfs.open(bad, os.O_RDONLY, USER)
