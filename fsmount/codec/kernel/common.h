@@ -1,8 +1,9 @@
-/* What every file of the kernel needs: integer names, loads of any alignment, bit tricks.
+/* Definitions that every file of the kernel uses: integer names, unaligned loads, bit operations.
  *
- * The kernel reads its input eight bytes at a time. All such loads go through memcpy (no alignment
- * is assumed; compilers make one instruction of it) and deliver the bytes in little-endian order:
- * the byte at the lowest address is the lowest byte of the number, on every machine.
+ * The kernel reads its input eight bytes at a time. All such loads go through memcpy, so they need
+ * no alignment; compilers turn the memcpy into one instruction. A load returns the bytes in
+ * little-endian order on every machine: the byte at the lowest address becomes the lowest byte of
+ * the number.
  */
 #ifndef FSMOUNT_KERNEL_COMMON_H
 #define FSMOUNT_KERNEL_COMMON_H
@@ -26,6 +27,7 @@ typedef uint64_t u64;
 #define FROM_LITTLE_64(value) (value)
 #endif
 
+/* Reads 4 bytes at `at`, lowest byte first. */
 static inline u32 load32(const u8 *at)
 {
     u32 value;
@@ -33,6 +35,7 @@ static inline u32 load32(const u8 *at)
     return FROM_LITTLE_32(value);
 }
 
+/* Reads 8 bytes at `at`, lowest byte first. */
 static inline u64 load64(const u8 *at)
 {
     u64 value;
@@ -40,13 +43,14 @@ static inline u64 load64(const u8 *at)
     return FROM_LITTLE_64(value);
 }
 
+/* Writes 8 bytes at `at`, lowest byte first. */
 static inline void store64(u8 *at, u64 value)
 {
     value = FROM_LITTLE_64(value);
     memcpy(at, &value, sizeof value);
 }
 
-/* Number of low bytes that are zero; `value` is not 0. */
+/* Returns how many of the lowest bytes of `value` are zero (0 to 7). `value` must not be 0. */
 static inline u32 zero_bytes(u64 value)
 {
 #if defined(__GNUC__)
@@ -68,7 +72,8 @@ static inline u32 max32(u32 a, u32 b) { return a > b ? a : b; }
 #define UNLIKELY(condition) (condition)
 #endif
 
-/* Positions are 32-bit numbers with some room above the end, so inputs stay below 2^31 bytes. */
+/* Longest input in bytes. Positions are 32-bit numbers, and some code computes positions behind the
+ * end of the input, so inputs stay below 2^31 bytes. */
 #define LONGEST_INPUT 0x7fffffffu
 
 #endif

@@ -14,8 +14,9 @@
 
 /* ---- Input ------------------------------------------------------------------------------- */
 
-/* The bytes of a Python object. What somebody else could write to while the kernel works without
- * the GIL is copied: block sizes are computed before the blocks are written. */
+/* The bytes of a Python object. The kernel works without the GIL, and it computes the size of a
+ * block before it writes the block. So nobody may change the bytes meanwhile, and writable buffers
+ * are copied (`copy`). */
 typedef struct {
     Py_buffer view;
     u8 *copy;
@@ -31,8 +32,11 @@ static void input_release(Input *input)
     memset(input, 0, sizeof *input);
 }
 
-/* Zero-length inputs get a real address all the same. */
+/* An empty input points here, because the kernel needs a valid address. */
 static const u8 NOTHING[1] = {0};
+
+/* Takes the bytes of `object`. Returns false with an exception set if it has no buffer, is too
+ * large or there is no memory. */
 
 static bool input_get(PyObject *object, Input *input)
 {
@@ -61,8 +65,8 @@ static bool input_get(PyObject *object, Input *input)
 
 /* ---- Tokens as Python sees them ---------------------------------------------------------- */
 
-/* Head, words, blocks: one bytes object for this process and its children, in the machine's own
- * byte order. It is not a file format. */
+/* Python gets the tokens as one bytes object: head, words, blocks, in the machine's byte order. It
+ * is for this process and its children; it is not a file format. */
 typedef struct {
     u32 magic;
     u8 level, strategy, memory, window_bits;
@@ -104,7 +108,7 @@ static PyObject *tokens_dump(const Stream *stream)
     return object;
 }
 
-/* A reference read from its parts; nothing in it is trusted. */
+/* A reference, read from the objects that Python passes. The code checks everything in them. */
 typedef struct {
     Params params;
     Reference reference;
@@ -118,6 +122,7 @@ static void loaded_free(Loaded *loaded)
     free(loaded->blocks);
 }
 
+/* Returns false if a block does not fit a body of `body_bits` bits. */
 static bool load_blocks(Loaded *loaded, const u8 *at, u32 count, u64 body_bits)
 {
     for (u32 i = 0; i < count; i++, at += sizeof(TokenBlock)) {
@@ -138,7 +143,9 @@ static bool load_blocks(Loaded *loaded, const u8 *at, u32 count, u64 body_bits)
     return true;
 }
 
-/* Runs without the GIL. 1: loaded; 0: not tokens of this input; -1: no memory. */
+/* Reads a reference. Returns 1 on success, 0 if these are not tokens of an input of this size, -1
+ * if there is no memory. Runs without the GIL, so it sets no exception. The caller calls
+ * loaded_free() in any case. */
 static int tokens_load(const Input *tokens, const Input *raw, const Input *body, Loaded *loaded)
 {
     TokenHead head;
@@ -186,6 +193,7 @@ typedef struct {
     Py_ssize_t row;
 } Settings;
 
+/* Returns false with an exception set if a setting is out of its range. */
 static bool settings_check(const Settings *settings)
 {
     if (!rules_valid(&settings->params))
@@ -199,6 +207,7 @@ static bool settings_check(const Settings *settings)
     return false;
 }
 
+/* Returns the pair (body, tokens), or NULL with an exception set. Frees the stream. */
 static PyObject *stream_result(bool fine, Stream *stream)
 {
     PyObject *result = NULL;
@@ -257,6 +266,8 @@ PyDoc_STRVAR(delta_doc,
              "another input of the same size give a wrong stream. ValueError when\n"
              "`reference_tokens` are damaged.");
 
+/* Makes the stream of deflate_delta() without the GIL. `inputs` are in the order of
+ * py_deflate_delta(). Returns as tokens_load() does; `stream` holds a stream only after 1. */
 static int delta(const Settings *settings, Input inputs[4], Stream *stream)
 {
     Loaded loaded;
@@ -298,7 +309,7 @@ static PyObject *py_deflate_delta(PyObject *module, PyObject *args, PyObject *kw
         return NULL;
     Input inputs[4];
     Stream stream;
-    int found = -2; /* an input has failed and set the exception */
+    int found = -2; /* stays if input_get() failed, which has set the exception */
     memset(inputs, 0, sizeof inputs);
     bool got = true;
     for (int i = 0; i < 4 && got; i++)

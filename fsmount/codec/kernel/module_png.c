@@ -1,5 +1,8 @@
-/* What is in a PNG, in Python. Buffers are read where they are, without the GIL: whoever writes to one
- * meanwhile gets other bytes, but nothing is read or written outside of them. */
+/* Python functions for PNG image data.
+ *
+ * The functions read and write buffers in place, without the GIL. If another thread writes to a
+ * buffer meanwhile, the result has wrong bytes, but no function reads or writes outside of the
+ * buffers. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -51,7 +54,8 @@ static bool is_pixel(Py_ssize_t pixel)
     return (pixel >= 1 && pixel <= 4) || pixel == 6 || pixel == 8;
 }
 
-/* As many rows as there are `line` bytes in `bytes`. False with an exception set. */
+/* Sets `shape` to bytes / line rows of `size` bytes with pixels of `pixel` bytes. Returns false
+ * with an exception set if the sizes do not fit. */
 static bool shape_of(Py_ssize_t bytes, Py_ssize_t line, Py_ssize_t size, Py_ssize_t pixel,
                      Rows *shape)
 {
@@ -201,7 +205,8 @@ const char paint_tiles_doc[] =
     "rows of `tile_bytes` bytes; what hangs over at the right and lower edge is left out.\n"
     "ValueError for sizes that do not fit and tiles that are not there.";
 
-/* The grid of a frame of `bytes` bytes; false where there is none. */
+/* Sets `grid` to the tiles of a frame of `bytes` bytes. Returns false, without an exception, if the
+ * sizes do not fit. */
 static bool grid_of(Py_ssize_t bytes, Py_ssize_t row, Py_ssize_t tile, Grid *grid)
 {
     if (row < 1 || tile < 8 || row > LONGEST_INPUT || tile > LONGEST_INPUT / TILE_ROWS ||

@@ -1,4 +1,5 @@
-/* Calls about what is in a PNG: rows of the module's table of methods. Python.h comes first. */
+/* The Python functions for PNG image data, and their rows in the module's method table. A file
+ * includes Python.h before this header. module_png.c has the documentation of each function. */
 #ifndef FSMOUNT_KERNEL_MODULE_PNG_H
 #define FSMOUNT_KERNEL_MODULE_PNG_H
 

@@ -14,6 +14,7 @@ void run_parallel(int threads, size_t count, void (*work)(void *context, size_t 
 
 #include <pthread.h>
 
+/* `lock` protects `next`, the next index to hand out. The other fields do not change. */
 typedef struct {
     pthread_mutex_t lock;
     size_t next, count;
@@ -21,6 +22,7 @@ typedef struct {
     void *context;
 } Queue;
 
+/* Body of each thread: takes the next index from the queue until none is left. */
 static void *work_off(void *argument)
 {
     Queue *queue = argument;
@@ -40,8 +42,8 @@ void run_parallel(int threads, size_t count, void (*work)(void *context, size_t 
     Queue queue = {PTHREAD_MUTEX_INITIALIZER, 0, count, work, context};
     pthread_t started[MOST_THREADS];
     int helpers = 0;
-    /* The calling thread works too. A thread that cannot be started is no error: the others do
-     * its share. */
+    /* The calling thread works too. If a thread cannot be started, the others do its share, so this
+     * is not an error. */
     while (helpers < threads - 1 && helpers < MOST_THREADS && (size_t)helpers + 1 < count &&
            pthread_create(&started[helpers], NULL, work_off, &queue) == 0)
         helpers++;

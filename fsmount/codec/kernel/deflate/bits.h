@@ -1,4 +1,4 @@
-/* Writing bits, lowest first, into memory that grows. */
+/* Writes bits, lowest first (RFC 1951 section 3.1.1), into memory that grows. */
 #ifndef FSMOUNT_KERNEL_BITS_H
 #define FSMOUNT_KERNEL_BITS_H
 
@@ -6,15 +6,18 @@
 
 typedef struct {
     u8 *bytes;
-    size_t size, room;
-    u64 hold;
-    u32 count;   /* bits in `hold`, less than 8 between two calls */
-    bool failed; /* out of memory: bits are missing */
+    size_t size, room; /* bytes written, bytes allocated */
+    u64 hold;          /* bits that do not fill a byte yet */
+    u32 count;         /* number of bits in `hold`; less than 8 between two calls */
+    bool failed;       /* no memory: bits are missing */
 } BitWriter;
 
+/* Makes space for at least `more` bytes. Returns false and sets `failed` if there is no memory. All
+ * later calls then fail too. A writer of zeros is empty; the caller frees `bytes`. */
 bool bits_grow(BitWriter *writer, size_t more);
 
-/* At most 32 bits. */
+/* Appends the lowest `bits` bits (0 to 32) of `value`; its other bits must be 0. Sets `failed` if
+ * there is no memory. */
 static inline void bits_put(BitWriter *writer, u32 value, u32 bits)
 {
     if (UNLIKELY(writer->room - writer->size < 8) && !bits_grow(writer, 8))
@@ -28,10 +31,11 @@ static inline void bits_put(BitWriter *writer, u32 value, u32 bits)
     writer->count &= 7;
 }
 
-/* What is missing to a whole byte. */
+/* Returns the number of bits (0 to 7) up to the next whole byte. */
 static inline u32 bits_to_byte(const BitWriter *writer) { return -writer->count & 7; }
 
-/* Whole bytes; no bits may be under way. */
+/* Appends `count` bytes. The writer must be at a whole byte. Sets `failed` if there is no
+ * memory. */
 void bits_put_bytes(BitWriter *writer, const u8 *bytes, size_t count);
 
 #endif

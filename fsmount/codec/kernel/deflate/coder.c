@@ -3,12 +3,14 @@
 enum { ONE_BITS = 22, SLOWEST = 255 };
 enum { LEAST = 1 << (ONE_BITS - 16), MOST = (1 << ONE_BITS) - LEAST };
 
-/* So many zeros at the end of a record are left out. */
+/* Number of zero bytes that the encoder drops from the end of a record, and that the decoder may
+ * read past the end. */
 enum { SPARED = 4 };
 
-
-/* The k-th bit of a context moves its chance by 1 / (k + 1.5): the estimate of Krichevsky and
- * Trofimov while there are few, a window over the newest when there are many. In 2^-16. */
+/* How far a bit moves the probability of its context, in units of 2^-16, by the number of bits
+ * coded in the context before. The k-th bit, from 0, moves it by 1 / (k + 1.5): the estimate of
+ * Krichevsky and Trofimov. From the 255th bit on the rate stays the same, so the newest bits count
+ * most. */
 static u32 RATES[SLOWEST + 1];
 
 void coder_prepare(void)
@@ -49,7 +51,7 @@ void coder_decode(Coder *coder, const u8 *record, size_t size)
     coder->range = 0xffffffffu;
     coder->at = record;
     coder->end = record + size;
-    for (int i = 0; i < 5; i++) /* the first byte is always 0 */
+    for (int i = 0; i < 5; i++) /* a shift drops the first byte, which is always 0 */
         coder->code = coder->code << 8 | next_byte(coder);
 }
 
@@ -68,8 +70,8 @@ static void put_byte(Coder *coder, u8 byte)
     coder->out[coder->size++] = byte;
 }
 
-/* Moves the highest byte of `low` out. A later carry may still change it and all 0xff behind it,
- * so these wait. */
+/* Moves the highest byte of `low` out. A later carry can still change this byte and all 0xff bytes
+ * behind it, so the coder holds them back until no carry can reach them. */
 static void shift_low(Coder *coder)
 {
     if (coder->low < 0xff000000u || coder->low > 0xffffffffu) {
@@ -84,6 +86,7 @@ static void shift_low(Coder *coder)
     coder->low = (coder->low & 0x00ffffffu) << 8;
 }
 
+/* Keeps `range` at 2^24 or more: shifts by bytes, which it writes or reads. */
 static void renew(Coder *coder)
 {
     while (coder->range < 1u << 24) {
@@ -106,7 +109,7 @@ void coder_finish(Coder *coder)
 u32 code_bit(Coder *coder, Chance *chance, u32 bit)
 {
     u32 one = chance->one;
-    /* Between 2^-16 and 1 - 2^-16: neither half of the range is ever empty. */
+    /* Limit the probability to 2^-16 .. 1 - 2^-16, so that neither part of the range is empty. */
     one = one < LEAST ? LEAST : one > MOST ? MOST : one;
     u32 bound = (u32)((u64)coder->range * one >> ONE_BITS);
     if (coder->decoding)
@@ -161,7 +164,7 @@ u32 code_number(Coder *coder, NumberChances *chances, u32 value)
     u32 bits = 0;
     while (bits < 31 && code_bit(coder, &chances->length[bits], bits < length))
         bits++;
-    u32 coded = 1, shown = bits < 2 ? bits : 2; /* two bits behind the leading 1 in contexts */
+    u32 coded = 1, shown = bits < 2 ? bits : 2; /* bits behind the leading 1 that have contexts */
     for (u32 i = 0; i < shown; i++)
         coded = coded << 1 |
                 code_bit(coder, &chances->first[bits][coded], (value + 1) >> (bits - 1 - i) & 1);

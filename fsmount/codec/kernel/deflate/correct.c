@@ -7,13 +7,16 @@
 #include "reader.h"
 #include "tokens.h"
 
-/* A token: 0 for a literal, or length and distance. */
+/* Returns a match as a token: the length in the upper 16 bits, the distance in the lower. A literal
+ * is the token 0. */
 static u32 token_of(Match match) { return match.length << 16 | match.distance; }
 
-/* Candidates looked at to tell a distance by its place in the chain. */
+/* Number of candidates that code_distance() looks at to name a distance by its place in the
+ * chain. */
 enum { MOST_STEPS = 1024 };
 
-/* Classes of guesses that come true equally often. */
+/* Classes of guesses. Guesses of one class are right about equally often, so they share
+ * contexts. */
 enum { CLASS_LITERAL, CLASS_DEFERRED, CLASS_MATCH, CLASSES = CLASS_MATCH + 8 };
 
 static u32 class_of(Match guessed, bool deferred)
@@ -30,35 +33,40 @@ static u32 class_of(Match guessed, bool deferred)
 }
 
 typedef struct {
-    Chance hit[CLASSES][8]; /* by whether the last three guesses were right */
-    Chance literal[CLASSES][8];
-    Chance same_distance[CLASSES];
-    Chance same_length[CLASSES];
-    Chance longer;
-    NumberChances off;       /* by how much a length is */
+    Chance hit[CLASSES][8];        /* guess is right; by which of the last three were right */
+    Chance literal[CLASSES][8];    /* wrong guess of a match: the token is a literal */
+    Chance same_distance[CLASSES]; /* wrong guess of a match: only its length is wrong */
+    Chance same_length[CLASSES];   /* wrong guess of a match: only its distance is wrong */
+    Chance longer;                 /* the length is greater than the guessed one */
+    NumberChances off;             /* difference of the length from the guessed one, minus 1 */
     Chance lengths[256];
-    NumberChances hops;
-    Chance distances[32];
+    NumberChances hops;            /* place of a distance in the chain */
+    Chance distances[32];          /* distance codes of RFC 1951 */
+    /* Of a block: it is the last; its kind, by the kind of the block before; it has as many symbols
+     * as the block before. */
     Chance last, kinds[4][4], full;
-    NumberChances symbols, stored;
-    Chance padding;
+    NumberChances symbols, stored; /* symbols of a block, bytes of a stored block */
+    Chance padding;                /* some padding bit is not 0 */
 } Chances;
 
+/* A walk over the tokens of a stream. The same functions make a record (the coder encodes) and
+ * apply it (the coder decodes). */
 typedef struct {
     Coder coder;
     Chances chances;
     HeaderCoder headers;
     Guesser guesser;
-    u32 position, past;
-    u32 left;              /* tokens to go before a cost is told */
-    Reader reader;         /* making: the stream */
-    BitWriter out;         /* applying: the stream */
-    u32 *tokens;           /* of the block */
+    u32 position, past;    /* in the input; last three guesses as bits, newest lowest, 1: right */
+    u32 left;              /* correct_cost(): tokens that are left to code; else 0 */
+    Reader reader;         /* making a record: the stream */
+    BitWriter out;         /* applying a record: the stream */
+    u32 *tokens;           /* of the current block: `count`, with memory for `room` */
     size_t count, room;
-    u32 before;            /* symbols in the last block */
-    BlockKind kind;        /* of it */
+    u32 before;            /* symbols in the block before */
+    BlockKind kind;        /* of the current block, or of the block before */
 } Walk;
 
+/* Appends a token of the current block. Returns false if there is no memory. */
 static bool walk_push(Walk *walk, u32 token)
 {
     if (walk->count == walk->room) {
@@ -75,6 +83,7 @@ static bool walk_push(Walk *walk, u32 token)
 
 /* ---- Tokens ------------------------------------------------------------------------------ */
 
+/* Returns whether the token is a match that the input has at the walk's position. */
 static bool fits(const Walk *walk, u32 token)
 {
     const u8 *at = walk->guesser.in + walk->position;
@@ -84,8 +93,9 @@ static bool fits(const Walk *walk, u32 token)
            match_length(at, at - distance, length) == length;
 }
 
-/* The distance of a match of `length` bytes: which of the candidates that match as much it is
- * (1: the first), or 0 and the distance itself. */
+/* Codes the distance of a match of `length` bytes: its place among the candidates that match as
+ * many bytes (1: the first), or 0 and then the distance itself. Returns 0 if the record is
+ * damaged. */
 static u32 code_distance(Walk *walk, u32 length, u32 distance)
 {
     const Guesser *guesser = &walk->guesser;
@@ -122,7 +132,8 @@ static u32 code_distance(Walk *walk, u32 length, u32 distance)
            code_flat(coder, distance - DISTANCE_FIRST[code], DISTANCE_EXTRA[code]);
 }
 
-/* A token that is not the guessed one. 0 may also be nonsense of a damaged record. */
+/* Codes a token that differs from the guessed one. Returns 0 for a literal. A damaged record may
+ * give 0 or a match that does not fit. */
 static u32 code_miss(Walk *walk, Match guessed, u32 class, u32 token)
 {
     Coder *coder = &walk->coder;
@@ -145,13 +156,14 @@ static u32 code_miss(Walk *walk, Match guessed, u32 class, u32 token)
     else
         length = code_tree(coder, chances->lengths, length - 3, 8) + 3;
     if (length > walk->guesser.size - walk->position) {
-        coder->failed = true; /* a damaged record */
+        coder->failed = true; /* the record is damaged */
         return 0;
     }
     return length << 16 | code_distance(walk, length, distance);
 }
 
-/* One token at the walk's position. False: the record is damaged. */
+/* Codes the token at the walk's position and moves behind it. Returns false if the record is
+ * damaged or there is no memory. */
 static bool code_token(Walk *walk, u32 *token)
 {
     bool deferred;
@@ -171,7 +183,8 @@ static bool code_token(Walk *walk, u32 *token)
 
 /* ---- Blocks ------------------------------------------------------------------------------ */
 
-/* Making: the tokens of a block whose codes are open. */
+/* When making a record: reads the tokens of a block with these codes and compares them with the
+ * input. Returns false if the block does not fit the input, or there is no memory. */
 static bool read_tokens(Walk *walk, const Code *literals, const Code *distances)
 {
     Reader *reader = &walk->reader;
@@ -190,7 +203,8 @@ static bool read_tokens(Walk *walk, const Code *literals, const Code *distances)
             continue;
         }
         u32 distance, length = read_match(reader, distances, symbol, &distance);
-        /* 258 bytes could be written as 227 and 31 more; a record cannot say so, nobody does it. */
+        /* RFC 1951 has two codes for a length of 258: 285, and 284 with extra bits of 31. A record
+         * cannot hold the second one. No known encoder writes it. */
         const u8 *at = raw + position;
         if (!length || (length == LONGEST_MATCH && symbol != LITERAL_CODES - 1) ||
             distance > position || length > size - position ||
@@ -213,7 +227,7 @@ static bool read_block(Walk *walk, Header *header)
     return read_tokens(walk, &literals, &distances);
 }
 
-/* The bits up to the next whole byte, zeros in nearly every stream. */
+/* Codes the bits up to the next whole byte. They are zeros in nearly every stream. */
 static void code_padding(Walk *walk)
 {
     bool decoding = walk->coder.decoding;
@@ -377,7 +391,8 @@ static bool walk_open(Walk *walk, const Model *model, const u8 *raw, u32 size)
     return guesser_open(&walk->guesser, model, raw, size);
 }
 
-/* Streams of more blocks than this are nobody's. */
+/* Returns the largest number of blocks that a record may have. No known encoder writes more. The
+ * limit bounds the work for a damaged record, whose blocks may all be empty. */
 static u32 most_blocks(u32 size) { return 1024 + size / 16; }
 
 static bool code_stream(Walk *walk)
@@ -399,7 +414,8 @@ static void walk_close(Walk *walk)
     free(walk->tokens);
 }
 
-/* Numbers of a model, as 16 bits each would be more than the rest of many records. */
+/* Codes the numbers of a model. Plain 16-bit numbers would take more bytes than the rest of many
+ * records. */
 static void code_model(Coder *coder, Model *model)
 {
     NumberChances chances;

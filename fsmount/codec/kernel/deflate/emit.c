@@ -6,12 +6,15 @@
 
 /* ---- Where blocks end -------------------------------------------------------------------- */
 
+/* The blocks so far, with memory for `room`, and the block that is not closed yet. */
 typedef struct {
     Blocks *blocks;
     size_t room;
     Block open;
 } Splitter;
 
+/* Closes the open block. The next one begins in the word `token`, behind its first `skip` literals.
+ * Returns false if there is no memory. */
 static bool close_block(Splitter *split, u32 end, u32 step, size_t token, u32 skip, bool last)
 {
     Blocks *blocks = split->blocks;
@@ -33,11 +36,12 @@ static bool close_block(Splitter *split, u32 end, u32 step, size_t token, u32 sk
     return true;
 }
 
-/* A block ends when its symbol buffer is full. Two things depend on the parser:
- * - The lazy parser writes a literal one step after its position, and the very last literal after
- *   its loop, where a full buffer is not looked at: the last block may be full. Everybody else
- *   then closes the block and adds an empty last one.
- * - The step in which a block is closed, which tells what is still in the window. */
+/* A block ends when its symbol buffer is full. Two details depend on the parser:
+ * - The lazy parser (zlib's deflate_slow()) writes a literal one step after its position. It writes
+ *   the very last literal after its loop and does not check there whether the buffer is full, so
+ *   the last block may be full. The other parsers close the full block and add an empty last block.
+ * - The step in which the parser closes the block differs. The step decides how much input zlib's
+ *   window still holds (rules_window_start()). */
 bool blocks_split(const Rules *rules, const u32 *words, size_t count, u32 size, Blocks *blocks)
 {
     Splitter split = {blocks, 0, {0}};
@@ -71,7 +75,7 @@ bool blocks_split(const Rules *rules, const u32 *words, size_t count, u32 size, 
 
 /* ---- Codes and kinds --------------------------------------------------------------------- */
 
-/* Look-up tables from lengths and distances to codes, filled once. */
+/* Tables from lengths and distances to codes. emit_prepare() fills them once. */
 static u8 LENGTH_CODES[LONGEST_MATCH + 1];
 static u8 NEAR_CODES[257], FAR_CODES[257];
 static u8 FIXED_LITERAL_LENGTHS[FIXED_LITERAL_CODES], FIXED_DISTANCE_LENGTHS[DISTANCE_CODES];
@@ -97,7 +101,8 @@ void emit_prepare(void)
 
 static void count_symbols(const EmitJob *job, const Block *block, Frequencies *count)
 {
-    /* Equal bytes in a row would wait for each other's increments, so neighbours take turns. */
+    /* Four counters for each byte value. With one, each of several equal bytes in a row would have
+     * to wait until the processor has finished the increment before. */
     u32 literals[4][256];
     u32 lengths[LONGEST_MATCH + 1];
     memset(literals, 0, sizeof literals);
@@ -147,8 +152,9 @@ static u64 symbol_bits(const Frequencies *count, const u8 *literals, const u8 *d
     return bits;
 }
 
-/* Chooses the block's kind the way zlib (from 1.2.12 on) does: in whole bytes, ties going to
- * stored, then fixed. Stored is out of the question once the block's start has left the window. */
+/* Chooses the kind of the block as zlib (1.2.12 and later) does in _tr_flush_block(): it compares
+ * sizes in whole bytes; of equal sizes it prefers stored, then fixed. It cannot store a block whose
+ * start has left the window. Sets `kind` and `bits`, and fills `codes`. */
 static void plan_block(const EmitJob *job, Block *block, DynamicCodes *codes)
 {
     Frequencies count;
@@ -171,8 +177,8 @@ static void plan_block(const EmitJob *job, Block *block, DynamicCodes *codes)
 
 /* ---- Bits -------------------------------------------------------------------------------- */
 
-/* Bits gather in `hold`, lowest first; whole bytes go out eight at a time, of which only the full
- * ones count. `out` needs eight spare bytes at its end. */
+/* Collects bits in `hold`, lowest first. A flush stores all eight bytes of `hold` at `out`, but
+ * moves `out` only behind the full ones. So `out` needs eight spare bytes at its end. */
 typedef struct {
     u8 *out;
     u64 hold;
@@ -212,15 +218,16 @@ static void put_stored(Writer *writer, const Block *block, const u8 *in)
     writer->out += length;
 }
 
-/* A code with its extra bits: up to 15 + 13 bits of value, then their number. */
+/* Returns an item of a WriteTable: a code with its extra bits in the lower 32 bits (at most 15 + 13
+ * are used), and their number in the upper 32. */
 static inline u64 entry(u32 code, u32 bits) { return (u64)code | (u64)bits << 32; }
 
 typedef struct {
     u64 literals[256];
     u64 lengths[LONGEST_MATCH + 1];
     u64 distances[DISTANCE_CODES]; /* without the extra bits */
-    u64 end;
-    bool short_literals; /* none longer than 14 bits: four fit behind seven leftover bits */
+    u64 end;                       /* end of block */
+    bool short_literals; /* no code is above 14 bits: four fit behind seven bits in `hold` */
 } WriteTable;
 
 static void write_table(const u8 *literal_lengths, int literal_count, const u8 *distance_lengths,
@@ -268,8 +275,8 @@ static inline void put_literals(Writer *writer, const WriteTable *table, const u
     }
 }
 
-/* The symbols of a block and the end-of-block code. A match takes at most 48 bits (15 + 5 and
- * 15 + 13) and so fits behind the seven bits a flush can leave. */
+/* Writes the symbols of a block and the end-of-block code. A match takes at most 48 bits (15 + 5
+ * and 15 + 13), so it fits into `hold` behind the seven bits that a flush can leave. */
 static void put_symbols(Writer *to, const EmitJob *job, const Block *block, const WriteTable *table)
 {
     Writer writer = *to;
@@ -356,15 +363,15 @@ static void copy_bits(Writer *writer, const OldStream *old, u64 offset, u64 bits
 /* ---- The whole stream -------------------------------------------------------------------- */
 
 typedef struct {
-    size_t first, count; /* blocks */
+    size_t first, count; /* number of the first block, and how many */
     u8 *out;             /* begins with the byte in which the first block begins */
-    u64 size;            /* bytes of it, the last maybe in part */
+    u64 size;            /* bytes of `out`; the part may fill the last one only partly */
 } Part;
 
 typedef struct {
     EmitJob *job;
-    DynamicCodes *codes;   /* of each block */
-    const Block **same;    /* of each block: the old one to copy, or NULL */
+    DynamicCodes *codes;   /* for each block */
+    const Block **same;    /* for each block: the block of the old stream to copy, or NULL */
     Part *parts;
 } Emission;
 
@@ -399,7 +406,7 @@ static void write_part(void *context, size_t index)
         *writer.out++ = (u8)writer.hold;
 }
 
-/* Gives every block its place; returns the length of the stream in bits. */
+/* Sets the offset of every block. Returns the length of the stream in bits. */
 static u64 place_blocks(Blocks *blocks)
 {
     u64 offset = 0;
@@ -407,14 +414,14 @@ static u64 place_blocks(Blocks *blocks)
         Block *block = &blocks->blocks[i];
         block->offset = offset;
         offset += block->bits;
-        if (block->kind == BLOCK_STORED) /* the header is followed by padding to a byte */
+        if (block->kind == BLOCK_STORED) /* padding follows the three header bits */
             offset += (8 - ((block->offset + 3) & 7)) & 7;
     }
     return offset;
 }
 
-/* Cuts the blocks into parts for the threads, each written into memory of its own: neighbours may
- * share a byte. */
+/* Cuts the blocks into parts for the threads. Each part gets its own memory, because two neighbours
+ * may share a byte. Returns false if there is no memory. */
 static bool cut_parts(Emission *emission, size_t count, u64 bits)
 {
     const Blocks *blocks = &emission->job->blocks;
@@ -442,7 +449,7 @@ static u8 *join_parts(Emission *emission, size_t count, size_t size)
     u8 *body = malloc(size);
     if (!body)
         return NULL;
-    u8 shared = 0; /* the last byte so far, in case the next part begins in it */
+    u8 shared = 0; /* the last byte of the part before; the next part may begin in this byte */
     for (size_t i = 0; i < count; i++) {
         const Part *part = &emission->parts[i];
         u64 offset = emission->job->blocks.blocks[part->first].offset;

@@ -1,7 +1,7 @@
 #include "finder.h"
 
-/* Positions entered at once. Less than 32768, so that the ring still holds a whole window behind
- * the position the parser is at. */
+/* Number of positions that finder_fill() enters ahead of the parser. It is less than 32768, so that
+ * the ring still holds a whole window before the position of the parser. */
 enum { BATCH = 4096 };
 
 bool finder_open(Finder *finder, const Rules *rules, const u8 *in, u32 size)
@@ -48,8 +48,9 @@ void finder_close(Finder *finder)
     free(finder->runs);
 }
 
-/* zlib's rolling hash; by the third byte nothing is left of any before (3 * shift >= bits). For
- * every memLevel different triples collide; they count as candidates, so it has to be this one. */
+/* zlib's rolling hash (UPDATE_HASH) of three bytes, the lowest first. Because 3 * shift >= bits, no
+ * byte before these three affects it. The kernel must use this very hash: different triples that
+ * collide count as candidates in zlib's search, and memLevel decides which collide. */
 static inline u32 bucket_of(const Rules *rules, u32 bytes)
 {
     u32 shift = rules->hash_shift;
@@ -62,7 +63,7 @@ static u32 FACTOR4 = 0x9e3779b1u;
 
 void finder_prepare(u64 seed)
 {
-    for (int i = 0; i < 2; i++) { /* splitmix64's mixing steps */
+    for (int i = 0; i < 2; i++) { /* two numbers of the generator splitmix64 */
         seed += UINT64_C(0x9e3779b97f4a7c15);
         seed = (seed ^ seed >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
         seed = (seed ^ seed >> 27) * UINT64_C(0x94d049bb133111eb);
@@ -80,7 +81,8 @@ static inline u32 hash4(u64 bytes) { return (u32)bytes * FACTOR4 >> (32 - HEAD_B
 
 static inline bool all_equal(u64 bytes) { return bytes == (bytes << 8 | (bytes & 255)); }
 
-/* Distance from `at` to the head of a chain, which `at` replaces. */
+/* Makes `at` the head of a chain. Returns its distance to the head before; 0: too far for 16
+ * bits. */
 static inline u16 take_head(u32 *head, u32 at)
 {
     u32 distance = at - *head;
@@ -88,7 +90,7 @@ static inline u16 take_head(u32 *head, u32 at)
     return (u16)(distance <= 0xffff ? distance : 0);
 }
 
-/* Enters one position. */
+/* Enters one position with its next eight bytes. */
 static inline void enter(Finder *finder, u32 at, u64 bytes, bool filtered)
 {
     u32 bucket = bucket_of(finder->rules, (u32)bytes), place = at & RING;
@@ -107,12 +109,13 @@ static inline void fill_ones(u16 *links, u32 count)
         links[i] = 1;
 }
 
-/* Enters the positions from `at` to before `end` (in one turn of the ring) that begin six equal bytes, of which `at` has
- * been entered: all are each other's neighbours in every chain. Returns where it stopped. */
+/* Enters a run of equal bytes: the positions behind `at` and before `end` that begin six bytes of
+ * the value at `at`. They are neighbours in every chain. The caller has entered `at` itself. `at`
+ * and `end` lie in one turn of the ring. Returns the first position that it did not enter. */
 static u32 enter_run(Finder *finder, u32 at, u32 end, u64 bytes, bool filtered)
 {
     const u8 *in = finder->in;
-    u32 stop = at + 8; /* end of the equal bytes, as far as it matters */
+    u32 stop = at + 8; /* end of the equal bytes, but not far behind `end` */
     u32 most = min32(end + 5, finder->size);
     while (stop + 8 <= most && load64(in + stop) == bytes)
         stop += 8;
@@ -169,18 +172,19 @@ void finder_fill(Finder *finder, u32 position)
 
 /* ---- Search ------------------------------------------------------------------------------ */
 
-/* What a search is for and how far it may go. */
+/* The arguments, limits and best match of a search. */
 typedef struct {
     const Finder *finder;
     const u8 *here;
     u32 position;
-    u32 least;         /* all candidates of the chain share this many bytes, or are no candidates */
+    u32 least;         /* a member of the chain counts only if it matches this many bytes */
     const u16 *links;  /* the chain */
-    u32 farthest;      /* distance of the oldest position there may be */
-    u32 chain, nice, most;
-    u32 best, distance;
+    u32 farthest;      /* largest distance that is allowed */
+    u32 chain, nice, most; /* largest rank; length that ends the search; longest match */
+    u32 best, distance;    /* best match so far; before one is found, the length to exceed and 0 */
 } Search;
 
+/* Returns the number of steps in the bucket from `position` back to the candidate, modulo 65536. */
 static inline u32 rank_of(const Search *search, u32 distance)
 {
     const u16 *numbers = search->finder->numbers;
@@ -188,7 +192,7 @@ static inline u32 rank_of(const Search *search, u32 distance)
     return (u16)(numbers[position & RING] - numbers[(position - distance) & RING]);
 }
 
-/* Whether zlib's walk through the bucket gets as far as a member of it. */
+/* Returns whether zlib's walk through the bucket reaches the member with this rank and distance. */
 static inline bool reached(const Search *search, u32 rank, u32 distance)
 {
     return rank <= search->chain && (distance < search->finder->rules->reach || rank == 1);
@@ -199,11 +203,13 @@ static inline bool same_bucket(const Search *search, const u8 *there)
     return ((load32(there) ^ load32(search->here)) & 0xffffff) == 0;
 }
 
-/* The chain of a position that begins a run of equal bytes. The input may consist of little else
- * (flat areas are zeros after filtering), and whole runs of candidates are settled at once. In a
- * run of the same byte, a candidate with less of it left than here (`run`) matches to the end of
- * its run; so going back each candidate is one byte better, up to the one with just as much left,
- * which may match beyond. All before have more left, and match `run` bytes. */
+/* Follows the chain of a position that begins a run of `run` equal bytes. Some inputs consist of
+ * little else (flat areas of a picture are zeros after filtering), so this function handles a whole
+ * run of candidates at once. Take the candidates in a run of the same byte, newest first:
+ * - A candidate with fewer than `run` of these bytes left matches up to the end of its run. Each
+ *   candidate further back matches one byte more.
+ * - The candidate with exactly `run` bytes left may match beyond its run.
+ * - All candidates further back match exactly `run` bytes. */
 static void walk_runs(Search *search, u32 distance)
 {
     const u8 *here = search->here;
@@ -227,7 +233,7 @@ static void walk_runs(Search *search, u32 distance)
             if (length < run) {
                 u32 better = min32(min32(run, search->nice) - length, back);
                 better = min32(better, search->chain - rank);
-                /* Not the newest of the bucket: it must be nearer than the reach. */
+                /* These are not the newest of the bucket, so they must be nearer than the reach. */
                 u32 limit = min32(search->farthest, search->finder->rules->reach - 1);
                 better = min32(better, limit > distance ? limit - distance : 0);
                 length += better;
@@ -240,7 +246,7 @@ static void walk_runs(Search *search, u32 distance)
                         return;
                 }
             }
-            distance += back; /* to the first of them */
+            distance += back; /* to the first candidate of the run */
             if (distance > search->farthest)
                 return;
         }
@@ -251,17 +257,19 @@ static void walk_runs(Search *search, u32 distance)
     }
 }
 
-/* Candidates between two looks at the rank of one that does not match. To look is not needed for
- * the answer, only for an end: a better match out of zlib's sight is refused anyway. */
+/* walk() checks the rank of a candidate that does not match only once in this many candidates. The
+ * check does not affect the result: walk() refuses a better match that zlib does not reach. The
+ * check only ends the walk earlier. */
 enum { RANK_LOOKS = 8 };
 
-/* Follows a chain. */
+/* Follows a chain from the candidate at `distance`. Sets `best` and `distance` of the search. */
 static inline void walk(Search *search, u32 distance)
 {
     const u8 *here = search->here;
     const u16 *links = search->links;
     u32 looks = RANK_LOOKS;
-    /* Only a candidate that has the last byte needed, and three before it, is worth comparing. */
+    /* A match longer than `best` includes the four bytes up to the one at index `best`. The loop
+     * compares these first. */
     u32 last = load32(here + search->best - 3);
     do {
         const u8 *there = here - distance;
@@ -289,7 +297,7 @@ static inline void walk(Search *search, u32 distance)
     } while (distance <= search->farthest);
 }
 
-/* The nearest match of exactly three bytes, through the bucket itself. */
+/* Finds the nearest match of exactly three bytes in the bucket itself. Returns 3, or 0 for none. */
 static u32 search_three(const Search *search, u32 *distance)
 {
     const u16 *links = search->finder->links3;
@@ -307,7 +315,8 @@ static u32 search_three(const Search *search, u32 *distance)
     return 0;
 }
 
-/* The rule as zlib has it, by comparing with every position within reach; for the last bytes. */
+/* zlib's search for the last TAIL - 1 positions of the input: compares every position within
+ * reach. */
 static u32 search_tail(const Finder *finder, const Search *search, u32 held, u32 *distance)
 {
     const u8 *in = finder->in;
@@ -333,7 +342,8 @@ static u32 search_tail(const Finder *finder, const Search *search, u32 held, u32
     return dropped ? 0 : best;
 }
 
-/* A search in the chain of positions that share `least` bytes, for more than `best`. */
+/* Searches the chain of positions that share `least` bytes for a match longer than `best`. Returns
+ * its length and sets `distance`, or returns 0. */
 static inline u32 search_chain(Search *search, const u16 *links, u32 least, u32 best, u32 *distance)
 {
     u32 first = links[search->position & RING];
@@ -373,7 +383,7 @@ u32 finder_search(const Finder *finder, u32 position, u32 held, u32 *distance)
     u32 found = search_chain(&search, finder->links6, 6, max32(held, 5), distance);
     if (found || rules->filtered || held >= 5)
         return found;
-    search.nice = 5; /* there is nothing longer, so the nearest of five will do */
+    search.nice = 5; /* no match is longer, so the nearest match of five bytes is the best */
     found = search_chain(&search, finder->links4, 4, max32(held, 3), distance);
     if (found || held >= SHORTEST_MATCH)
         return found;

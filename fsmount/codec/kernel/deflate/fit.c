@@ -4,40 +4,42 @@
 
 enum { HASH3 = 15, REACH = 32768 - WINDOW_RESERVE, ANY = 32768 };
 
-/* The lazy and greedy parsers of zlib, by level. */
+/* zlib's lazy and greedy parsers (deflate_slow() and deflate_fast()). */
 #define ZLIB(least, chain, good, lazy, nice, insert) \
     {GUESS_LAZY, 3, HASH3, least, chain, good, (chain + 3) / 4, 1, lazy, nice, \
      4096, REACH, insert, 0, 1, 1, 0}
-/* zlib-ng hashes four bytes and finds nothing shorter. */
+/* zlib-ng hashes four bytes, so it finds no match shorter than four. */
 #define NG(kind, chain, good, lazy, nice, insert) \
     {kind, 4, 16, 4, chain, good, (chain + 3) / 4, 1, lazy, nice, ANY, REACH, insert, 1, 1, 1, 0}
-/* miniz counts three candidates as one probe, and quarters the probes, not the chain. */
+/* miniz counts three candidates as one probe. With a good match it takes a quarter of the probes,
+ * not of the candidates. */
 #define MINIZ(probes, lazy) \
     {GUESS_LAZY, 3, HASH3, 3, (probes + 2) / 3, 32, (probes / 4 + 2) / 3, 3, lazy, 258, \
      8191, ANY - LONGEST_MATCH, 258, 0, 2, 0, 1}
 
-/* zlib as Chromium has it, which is Node.js's: four bytes are hashed. */
+/* Chromium's version of zlib, which Node.js uses. It hashes four bytes. */
 #define NODE(least, chain, good, lazy, nice, far) \
     {GUESS_LAZY, 4, HASH3, least, chain, good, (chain + 3) / 4, 1, lazy, nice, \
      far, REACH, 258, 0, 1, 1, 0}
-/* libdeflate weighs lengths against distances, which is not modelled. */
+/* libdeflate weighs lengths against distances. The model cannot express that. */
 #define LIBDEFLATE(chain, lazy, nice) \
     {GUESS_LAZY, 3, 24, 3, chain, 258, chain, 1, lazy, nice, 8192, ANY, 258, 0, 0, 0, 0}
 
 static const Model KNOWN[] = {
     MINIZ(128, 128),  /* Chromium; Rust's png at its default */
     NG(GUESS_MEDIUM, 128, 258, 0, 128, 256), /* zlib-ng 2.0 to 2.2, level 6 */
-    NG(GUESS_MEDIUM, 128, 258, 0, 128, 258), /* and later */
+    NG(GUESS_MEDIUM, 128, 258, 0, 128, 258), /* zlib-ng after 2.2, level 6 */
     ZLIB(6, 128, 8, 16, 128, 258),
     ZLIB(3, 128, 8, 16, 128, 258),
-    NG(GUESS_LAZY, 1, 258, 0, 258, 0),       /* zlib-ng by level, 1 first */
+    NG(GUESS_LAZY, 1, 258, 0, 258, 0),       /* from here on zlib-ng, level 1 first */
     NG(GUESS_LAZY, 4, 258, 0, 8, 4),
     NG(GUESS_LAZY, 6, 258, 0, 16, 96),
     NG(GUESS_LAZY, 24, 258, 0, 32, 192),
     NG(GUESS_MEDIUM, 32, 258, 0, 32, 256),
     NG(GUESS_LAZY, 256, 8, 32, 128, 258),
     NG(GUESS_LAZY, 1024, 32, 128, 258, 258),
-    {GUESS_LAZY, 3, HASH3, 3, 4096, 32, 1024, 1, 258, 258, ANY, REACH, 258, 0, 1, 1, 0}, /* 9 */
+    /* level 9 */
+    {GUESS_LAZY, 3, HASH3, 3, 4096, 32, 1024, 1, 258, 258, ANY, REACH, 258, 0, 1, 1, 0},
     MINIZ(16, 128), MINIZ(32, 128), MINIZ(256, 128), MINIZ(768, 128), MINIZ(1500, 128),
     MINIZ(6, 0), MINIZ(32, 0),
     NODE(3, 128, 8, 16, 128, 4096), NODE(4, 128, 8, 16, 128, ANY), NODE(3, 4096, 32, 258, 258, 4096),
@@ -49,10 +51,11 @@ static const Model KNOWN[] = {
 };
 enum { KNOWN_COUNT = sizeof KNOWN / sizeof *KNOWN };
 
-/* Models fitted earlier that are looked at. */
+/* Number of models from the caller that fit_model() tries. */
 enum { MOST_GIVEN = 4 };
 
-/* Numbers tried one after the other: which (its place in the model), and to what. */
+/* A change of a model that improve() tries: the place of a number in the model, and its new
+ * value. */
 typedef struct {
     u16 place, value;
 } Step;
@@ -76,12 +79,16 @@ static const Step STEPS[] = {
     {PLACE(heap), 0}, {PLACE(heap), 1}, {PLACE(joined), 0}, {PLACE(joined), 1},
 };
 
-/* Tokens looked at: to tell who is no good, to choose and to improve, and in the end. */
+/* FIRST: tokens for the comparison of all models. MORE: tokens for the choice among the BEST models
+ * and for improving the chosen one. LAST: tokens for the final check of the improved model. */
 enum { FIRST = 2000, MORE = 20000, LAST = 80000, BEST = 5 };
-/* Bytes of a record of the first and of more tokens, model included, that need no improving. */
+/* Sizes in bytes, model included. If the record of the FIRST tokens is below SMALL_FIRST, a given
+ * model is taken at once. If the record of MORE tokens is at most SMALL, the model is not
+ * improved. */
 enum { SMALL_FIRST = 60, SMALL = 150 };
-/* Longer chains take longer, here and whenever the record is read: no more than so many times the
- * length at once, only where it saves one byte in so many, and no more candidates in all. */
+/* A longer chain costs time now and whenever the record is read. So improve() makes the chain at
+ * most LONGER times as long in one step, and only if the record shrinks by more than 1 / WORTH. It
+ * stops when all guesses together have looked at MOST_STEPS candidates. */
 enum { LONGER = 4, WORTH = 64, MOST_STEPS = 200000000 };
 
 typedef struct {
@@ -91,6 +98,8 @@ typedef struct {
     u64 steps;
 } Stream;
 
+/* Returns the size in bytes of the record of the first `tokens` tokens; 0: this model cannot be
+ * used. */
 static u32 cost(Stream *stream, const Model *model, u32 tokens)
 {
     if (!model_valid(model))
@@ -99,6 +108,7 @@ static u32 cost(Stream *stream, const Model *model, u32 tokens)
                              tokens, &stream->steps);
 }
 
+/* Tries each change of STEPS once and keeps those that make the record smaller. */
 static void improve(Stream *stream, Fitted *fitted)
 {
     for (size_t i = 0; i < sizeof STEPS / sizeof *STEPS && stream->steps < MOST_STEPS; i++) {
@@ -129,7 +139,7 @@ bool fit_model(const u8 *body, size_t body_size, const u8 *raw, u32 size, const 
     Stream stream = {body, raw, body_size, size, 0};
     const Model *models[MOST_GIVEN + KNOWN_COUNT];
     u32 costs[MOST_GIVEN + KNOWN_COUNT], count = 0;
-    u32 before = 0; /* what the chosen model cost where it was fitted */
+    u32 before = 0; /* cost of the chosen model where it was fitted; 0: it is not a given one */
     given_count = given_count < MOST_GIVEN ? given_count : MOST_GIVEN;
     for (size_t i = 0; i < given_count; i++) {
         costs[count] = cost(&stream, &given[i].model, FIRST);
@@ -168,7 +178,7 @@ bool fit_model(const u8 *body, size_t body_size, const u8 *raw, u32 size, const 
         improve(&stream, fitted);
         gained = start - fitted->cost;
     }
-    /* What fits the beginning closely may fit the rest less. */
+    /* A model that fits the first tokens closely may fit later tokens worse than the known one. */
     if (cost(&stream, &known.model, LAST) < cost(&stream, &fitted->model, LAST))
         *fitted = known;
     return true;

@@ -10,8 +10,8 @@ void header_coder_open(HeaderCoder *headers, bool heap, bool joined)
 /* ---- Expected code lengths --------------------------------------------------------------- */
 
 typedef struct {
-    u64 frequency; /* then the symbol, in the ten lowest bits; or of a pair of nodes */
-    u16 above;
+    u64 frequency; /* shifted left by ten bits; the ten lowest bits hold the symbol of a leaf */
+    u16 above;     /* number of the node above */
 } Node;
 
 static int by_frequency(const void *a, const void *b)
@@ -20,9 +20,10 @@ static int by_frequency(const void *a, const void *b)
     return one < other ? -1 : one > other;
 }
 
-/* Lengths by the method of two queues: symbols sorted by frequency, and pairs in the order they
- * are made. The rarest symbols get the longest codes. This is what miniz, libdeflate and others
- * do; they differ in how they shorten codes that are too long (here as miniz does it). */
+/* Computes code lengths by the method of two queues: the symbols, sorted by frequency, and the
+ * pairs of nodes, in the order in which they are made. The rarest symbols get the longest codes.
+ * miniz, libdeflate and others use this method. They differ in how they shorten codes that are too
+ * long; this function does it as miniz does. */
 static void sorted_lengths(const u32 *frequency, int count, u32 longest, u8 *lengths)
 {
     Node nodes[2 * LITERAL_CODES];
@@ -70,6 +71,7 @@ static void sorted_lengths(const u32 *frequency, int count, u32 longest, u8 *len
             lengths[nodes[i].frequency & 1023] = (u8)bits;
 }
 
+/* Computes the code lengths that the model expects for these frequencies, none above `longest`. */
 static void expected_lengths(const HeaderCoder *headers, const u32 *frequency, int count,
                              u32 longest, u8 *lengths)
 {
@@ -81,7 +83,7 @@ static void expected_lengths(const HeaderCoder *headers, const u32 *frequency, i
     }
     for (int i = 0; i < count; i++)
         sum += frequency[i];
-    while (sum >> shift > 0xffff - LITERAL_CODES) /* more than zlib has in a block */
+    while (sum >> shift > 0xffff - LITERAL_CODES) /* tree_lengths() takes sums up to 65535 */
         shift++;
     for (int i = 0; i < count; i++)
         scaled[i] = (frequency[i] >> shift) + (frequency[i] && shift);
@@ -90,6 +92,7 @@ static void expected_lengths(const HeaderCoder *headers, const u32 *frequency, i
 
 /* ---- Coding ------------------------------------------------------------------------------ */
 
+/* Codes the lengths of both codes: one bit if they are the expected ones, else each length. */
 static void code_lengths(Coder *coder, HeaderCoder *headers, const u8 *expected, u8 *lengths)
 {
     enum { ALL = LITERAL_CODES + DISTANCE_CODES };
@@ -102,7 +105,8 @@ static void code_lengths(Coder *coder, HeaderCoder *headers, const u8 *expected,
         lengths[i] = (u8)code_tree(coder, headers->lengths[expected[i]], lengths[i], 4);
 }
 
-/* How many lengths are written: no more than needed, as a rule. */
+/* Codes how many lengths are written (`least` to `most`). Most encoders leave out the zeros at the
+ * end. A count that differs takes `bits` bits. */
 static u32 code_count(Coder *coder, Chance *chance, const u8 *lengths, u32 count, u32 least,
                       u32 most, u32 bits)
 {
@@ -114,7 +118,8 @@ static u32 code_count(Coder *coder, Chance *chance, const u8 *lengths, u32 count
     return min32(code_flat(coder, count - least, bits) + least, most);
 }
 
-/* The longest run at `at`, as zlib writes it: the symbol, and how many lengths it stands for. */
+/* Returns the symbol of the run code that zlib writes at `at`: that of the longest run. Sets `run`
+ * to the number of code lengths that the symbol stands for. */
 static u32 expected_op(const Header *header, u32 at, bool joined, u32 *run)
 {
     const u8 *lengths = header->lengths;
@@ -133,7 +138,8 @@ static u32 expected_op(const Header *header, u32 at, bool joined, u32 *run)
     return length ? 16 : count < 11 ? 17 : 18;
 }
 
-/* Symbols of the run code in four classes: a length itself, 16, 17, 18. */
+/* Codes the symbols of the run code. A symbol that differs from the expected one is coded as its
+ * class: a length itself, 16, 17 or 18. Returns false if the record is damaged. */
 static bool code_ops(Coder *coder, HeaderCoder *headers, Header *header)
 {
     u32 all = header->literal_count + header->distance_count, op = 0, run;
@@ -159,6 +165,7 @@ static bool code_ops(Coder *coder, HeaderCoder *headers, Header *header)
     return true;
 }
 
+/* Codes the lengths of the run code itself. */
 static void code_run(Coder *coder, HeaderCoder *headers, Header *header)
 {
     u32 frequency[RUN_CODES] = {0};

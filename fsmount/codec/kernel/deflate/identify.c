@@ -2,15 +2,16 @@
 
 #include "parse.h"
 
-/* What the stream as a whole rules out, before anything is predicted. */
+/* Properties of the whole stream. They rule out parameters before the first prediction. */
 typedef struct {
-    u32 memory;          /* bits 1..9: memLevels the lengths of the blocks allow */
-    u32 shortest;        /* match */
-    u32 farthest;        /* distance */
-    bool dynamic;        /* has a dynamic block */
+    u32 memory;          /* bit n (1 to 9): the lengths of the blocks allow memLevel n */
+    u32 shortest;        /* length of the shortest match */
+    u32 farthest;        /* largest distance */
+    bool dynamic;        /* some block is dynamic */
     bool all_stored, any_stored;
 } Traits;
 
+/* Returns false if no memLevel allows the lengths of the blocks. */
 static bool find_traits(const Seen *seen, Traits *traits)
 {
     traits->memory = 0x3fe;
@@ -28,7 +29,7 @@ static bool find_traits(const Seen *seen, Traits *traits)
         for (u32 memory = 1; memory <= 9; memory++) {
             u32 full = (64u << memory) - 1, bytes = block->end - block->start;
             bool fits = block->last ? block->symbols <= full : block->symbols == full;
-            /* What a stored block has for symbols shows when they are predicted. */
+            /* A stored block does not show its symbols. Comparison counts them later. */
             if (is_stored ? !block->last && bytes < full : !fits)
                 traits->memory &= ~(1u << memory);
         }
@@ -43,12 +44,12 @@ static bool find_traits(const Seen *seen, Traits *traits)
     return traits->memory != 0;
 }
 
-/* Whether every stored block was still in the window when it was written. */
+/* Returns whether zlib's window can still have held every stored block when zlib wrote it. */
 static bool in_window(const Seen *seen, const Rules *rules, u32 size)
 {
     for (size_t i = 0; i < seen->count; i++) {
         const SeenBlock *block = &seen->blocks[i];
-        /* Its last symbol was decided on within one match before its end. */
+        /* The parser decided on the last symbol of the block within one match before its end. */
         u32 step = block->end - min32(block->end, LONGEST_MATCH + SHORTEST_MATCH);
         if (block->kind == BLOCK_STORED && rules_window_start(rules, size, step) > block->start)
             return false;
@@ -56,6 +57,7 @@ static bool in_window(const Seen *seen, const Rules *rules, u32 size)
     return true;
 }
 
+/* Returns whether these rules can give a stream with these properties. */
 static bool allowed(const Traits *traits, const Rules *rules)
 {
     if (traits->farthest > rules->reach || (rules->fixed && traits->dynamic))
@@ -67,14 +69,15 @@ static bool allowed(const Traits *traits, const Rules *rules)
     return !(rules->kind == PARSE_LAZY && rules->filtered) || traits->shortest > 5;
 }
 
-/* Compares predicted matches, as they come, with those of the stream. In a stored block anything
- * may have been found, as long as as many symbols as a block takes end with it. */
+/* Compares predicted matches one by one with those of the stream. A stored block does not show its
+ * matches, so any prediction is possible in it. But the predicted symbols must end with the block,
+ * and there must be as many as fill a block. */
 typedef struct {
     const Seen *seen;
     MatchCursor matches;
     size_t block;
-    u32 full;  /* symbols of a block that is not the last */
-    u32 saved; /* symbols that matches in this stored block are fewer than its bytes */
+    u32 full;  /* number of symbols in a block that is not the last */
+    u32 saved; /* bytes minus symbols of the matches predicted so far in this stored block */
 } Comparison;
 
 static u32 stored_symbols(const Comparison *compare)
@@ -83,7 +86,8 @@ static u32 stored_symbols(const Comparison *compare)
     return block->end - block->start - compare->saved;
 }
 
-/* On to the block of what begins at `position`. False: a stored one would not have ended there. */
+/* Moves on to the block in which `position` lies. Returns false if a stored block that ends before
+ * it does not have the number of symbols that fills a block. */
 static bool leave_blocks(Comparison *compare, u32 position)
 {
     const Seen *seen = compare->seen;
@@ -126,14 +130,15 @@ static bool same_matches(Comparison *compare, const Tokens *tokens, u32 literals
     return compare->matches.start >= position && leave_blocks(compare, position);
 }
 
-/* Whether a stored block at the end has no more symbols than fit. */
+/* Returns false if the last block is stored and has more symbols than fit. */
 static bool same_end(const Comparison *compare)
 {
     const SeenBlock *block = &compare->seen->blocks[compare->block];
     return block->kind != BLOCK_STORED || stored_symbols(compare) <= compare->full;
 }
 
-/* 1: the rules predict the tokens; 0: they do not; -1: no memory. */
+/* Returns 1 if the rules predict the tokens of the first `limit` bytes, 0 if not, -1 if there is no
+ * memory. */
 static int predicts(const Rules *rules, const Seen *seen, const u8 *raw, u32 size, u32 limit)
 {
     Tokens tokens = {NULL, 0, 0, false};
@@ -143,7 +148,7 @@ static int predicts(const Rules *rules, const Seen *seen, const u8 *raw, u32 siz
     Comparison compare = {seen, matches_from(seen->tokens.words, seen->tokens.count, 0), 0,
                           rules->symbols, 0};
     int result = finder_open(&parser.finder, rules, raw, size) ? 1 : -1;
-    u32 stop = 0, step = 1 << 10; /* most of the wrong parameters are found out at once */
+    u32 stop = 0, step = 1 << 10; /* the first step is short: it rules out most wrong parameters */
     while (result > 0 && parser.position < min32(size, limit)) {
         u32 literals = parser.literals;
         tokens.count = 0;
@@ -166,8 +171,8 @@ static int predicts(const Rules *rules, const Seen *seen, const u8 *raw, u32 siz
     return result;
 }
 
-/* Every (level, strategy) that makes a difference, likeliest first. Z_RLE and Z_HUFFMAN_ONLY do
- * not look at the level, levels 1 to 3 not at Z_FILTERED. */
+/* All pairs (level, strategy) that give different results, likeliest first. Z_RLE and
+ * Z_HUFFMAN_ONLY ignore the level. Levels 1 to 3 ignore Z_FILTERED. */
 static const u8 MODES[][2] = {
     {6, STRATEGY_FILTERED}, {6, STRATEGY_DEFAULT}, {9, STRATEGY_FILTERED}, {9, STRATEGY_DEFAULT},
     {1, STRATEGY_DEFAULT},  {6, STRATEGY_RLE},     {2, STRATEGY_DEFAULT},  {3, STRATEGY_DEFAULT},
@@ -179,7 +184,8 @@ static const u8 MODES[][2] = {
 };
 static const u8 MEMORIES[] = {8, 9, 7, 6, 5, 4, 3, 2, 1};
 
-/* Whether other parameters predict all the same tokens and write them in the same way. */
+/* Returns whether `found` has parameters that write their tokens in the same way as these do. The
+ * caller asks only if every entry of `found` predicts all tokens of the stream. */
 static bool have_like(const Params *found, int count, const Rules *rules, int window_bits)
 {
     for (int i = 0; i < count; i++) {
@@ -191,14 +197,14 @@ static bool have_like(const Params *found, int count, const Rules *rules, int wi
     return false;
 }
 
-/* Adds to the `count` that are in `found`. */
+/* Adds parameters to the `count` that are in `found`. Returns the new count; -1: no memory. */
 static int find_candidates(const Seen *seen, const Traits *traits, const u8 *raw, u32 size,
                            u32 limit, Params *found, int count)
 {
     bool all_seen = !traits->any_stored && size <= limit;
     for (int window_bits = 15; window_bits >= 9; window_bits--) {
         if (window_bits < 15 && size <= (1u << window_bits) - WINDOW_RESERVE)
-            continue; /* the input ends before the window does, as with 15 */
+            continue; /* the input is smaller than the window, so the result is that of 15 bits */
         for (size_t i = 0; i < sizeof MEMORIES; i++)
             for (size_t j = 0; j < sizeof MODES / sizeof *MODES; j++) {
                 Params params = {MODES[j][0], MODES[j][1], MEMORIES[i], window_bits};
@@ -238,7 +244,7 @@ int identify(const u8 *body, size_t body_size, const u8 *raw, u32 size, u32 limi
     SeenResult result = inflate_tokens(body, body_size, raw, size, &seen);
     int count = result == SEEN_NO_MEMORY ? -1 : 0;
     if (result == SEEN && find_traits(&seen, &traits)) {
-        /* Any level may have made stored blocks, of what cannot be compressed. */
+        /* Other levels also store blocks that they cannot compress, so the search goes on. */
         if (traits.all_stored && is_level_0(body, body_size, raw, size)) {
             Params stored = {0, STRATEGY_DEFAULT, 8, 15};
             found[count++] = stored;

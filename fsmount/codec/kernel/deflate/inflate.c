@@ -3,6 +3,7 @@
 #include "reader.h"
 #include "rules.h"
 
+/* `literals` is where the literals begin that are not in the tokens yet. */
 typedef struct {
     Reader reader;
     const u8 *raw;
@@ -25,6 +26,8 @@ static bool read_stored(Inflate *inflate, SeenBlock *block)
     return true;
 }
 
+/* Reads the symbols of a block with these codes and compares them with the input. Returns false if
+ * the block does not fit the input. */
 static bool read_symbols(Inflate *inflate, const Code *literals, const Code *distances,
                          SeenBlock *block)
 {
@@ -57,6 +60,7 @@ static bool read_symbols(Inflate *inflate, const Code *literals, const Code *dis
     return !overrun(&reader);
 }
 
+/* Appends a block of zeros. Returns NULL if there is no memory. */
 static SeenBlock *new_block(Seen *seen)
 {
     if (seen->count == seen->room) {
@@ -113,7 +117,8 @@ void seen_free(Seen *seen)
 
 /* ---- Streams whose input is not known ---------------------------------------------------- */
 
-/* Bytes a wide copy may write behind the end of a match. */
+/* copy_match() copies this many bytes at once, so it may write up to this many bytes behind the end
+ * of a match. */
 enum { COPY_STEP = 16 };
 
 typedef struct {
@@ -122,7 +127,7 @@ typedef struct {
     u32 size, position;
 } Output;
 
-/* A match within the output, with room for LONGEST_MATCH + COPY_STEP bytes at `to`. */
+/* Writes a match at `to`. The output has space for LONGEST_MATCH + COPY_STEP bytes there. */
 static inline void copy_match(u8 *to, u32 length, u32 distance)
 {
     const u8 *from = to - distance;
@@ -137,7 +142,8 @@ static inline void copy_match(u8 *to, u32 length, u32 distance)
     }
 }
 
-/* A match at `to`, of which `all` bytes are written and up to `end` may be. */
+/* Writes a match at `to`. `all` is the number of bytes of the output before `to`; `end` is the end
+ * of the output. */
 static inline InflateResult write_match(u8 *to, const u8 *end, size_t all, u32 length, u32 distance)
 {
     if (distance > all)
@@ -153,8 +159,8 @@ static inline InflateResult write_match(u8 *to, const u8 *end, size_t all, u32 l
     return INFLATED;
 }
 
-/* To the end of a block. Where the output goes on is a variable here: for all that compilers know
- * any byte that is written may be part of `output`. */
+/* Inflates up to the end of a block. `to` is a local variable, because for all that the compiler
+ * knows every byte that is written might change the fields of `output`. */
 static InflateResult write_symbols(Output *output, const Code *literals, const Code *distances)
 {
     Reader reader = output->reader;
@@ -171,7 +177,8 @@ static InflateResult write_symbols(Output *output, const Code *literals, const C
             *to++ = (u8)symbol;
             if (end - to < 2)
                 continue;
-            /* Three codes of literals fit into what a refill gives, a match behind two does not. */
+            /* The 56 bits of a refill are enough for three literals (45 bits), but not for a match
+             * behind two literals (30 + 48 bits). */
             symbol = get_symbol(&reader, literals);
             if (symbol < END_OF_BLOCK) {
                 *to++ = (u8)symbol;

@@ -3,7 +3,8 @@
 #include "finder.h"
 #include "tokens.h"
 
-/* Searches look ahead, by a match and a half at most, so the ring is twice the window. */
+/* Mask for positions in the ring of links. Searches look ahead of the position by up to one and a
+ * half matches, so the ring is twice as large as the window. */
 enum { CHAIN_RING = 0xffff };
 
 bool model_valid(const Model *model)
@@ -45,7 +46,7 @@ void guesser_close(Guesser *guesser)
     free(guesser->links);
 }
 
-/* Enters all positions before `end` that have enough bytes behind them to be hashed. */
+/* Enters all positions before `end` at which enough bytes are left for the hash. */
 static void fill(Guesser *guesser, u32 end)
 {
     const Model *model = &guesser->model;
@@ -61,8 +62,8 @@ static void fill(Guesser *guesser, u32 end)
     guesser->filled = max32(guesser->filled, end);
 }
 
-/* Enters a match or literal into the chains, or the ends of it only. The rest of the positions is
- * entered when it is needed. */
+/* Enters the first position of a token, and skips the positions that the encoder does not enter. A
+ * later search enters the other positions. */
 static void enter(Guesser *guesser, u32 position, u32 length)
 {
     const Model *model = &guesser->model;
@@ -83,8 +84,8 @@ u32 guess_candidate(const Guesser *guesser, u32 position, u32 candidate)
     return candidate;
 }
 
-/* The longest match at `position` beyond `held` bytes, the nearest of equally long ones, among as
- * much of the chain as the model walks. */
+/* Finds the longest match at `position` that is longer than `held` bytes; of equally long ones the
+ * nearest. It looks at as many candidates as the model says. A length of 0 means none. */
 static Match search(Guesser *guesser, u32 position, u32 held)
 {
     const Model *model = &guesser->model;
@@ -127,7 +128,8 @@ static Match search(Guesser *guesser, u32 position, u32 held)
     return best;
 }
 
-/* The match at `position` that was seen when the one before was looked at, or is sought now. */
+/* Returns the match at `position`: the one that the guess before found there, or else a new
+ * search's. */
 static Match look(Guesser *guesser, u32 position)
 {
     return guesser->ahead == position ? guesser->found : search(guesser, position, 0);
@@ -149,8 +151,9 @@ static Match guess_lazy(Guesser *guesser, u32 position, bool *deferred)
     return here;
 }
 
-/* How far the match `next` at `start` can be moved back over one that begins at `position`. zlib-ng
- * takes the move if it leaves no more than one byte; anything else leaves all as it is. */
+/* Returns by how many bytes the match `next` at `start` can move back over a match that begins at
+ * `position` (zlib-ng's fizzle_matches()). zlib-ng moves it only if at most one byte of the first
+ * match is left. */
 static u32 moved_back(const Guesser *guesser, u32 position, u32 start, Match next)
 {
     const u8 *in = guesser->in;

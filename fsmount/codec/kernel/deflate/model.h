@@ -1,13 +1,13 @@
-/* A guess at what some encoder does next.
+/* Predicts the next token of an encoder.
  *
- * All deflate encoders that look for matches in hash chains are much alike: how many bytes are
- * hashed, how far a chain is walked, when a match is good enough, whether the next position is
- * looked at before a match is taken. A model is these numbers. Where the numbers are those of the
- * encoder, nearly every token is guessed; where they are only near, most are, and the others are
- * written down (correct.h). A model therefore need not be right, but it has to be the same for
- * ever: a change of any guess makes records written before unreadable.
+ * Deflate encoders that look for matches in hash chains are similar. They differ in a few numbers:
+ * how many bytes they hash, how far they walk a chain, which match is good enough, and whether they
+ * look at the next position before they take a match. A model is a set of these numbers. With the
+ * numbers of the encoder nearly every guess is right. With similar numbers most guesses are right,
+ * and a record lists the wrong ones (correct.h). So a model need not be exact. But guesses must
+ * never change: a change of any guess makes existing records unreadable.
  *
- * What encoders do is known from their sources: zlib, miniz and miniz_oxide, zlib-ng.
+ * The numbers come from the sources of the encoders: zlib, miniz and miniz_oxide, zlib-ng.
  */
 #ifndef FSMOUNT_KERNEL_MODEL_H
 #define FSMOUNT_KERNEL_MODEL_H
@@ -16,69 +16,78 @@
 #include "rules.h"
 
 typedef enum {
-    /* A match is taken, unless it is shorter than `lazy` and there is a longer one at the next
-     * position. zlib from level 4 on, miniz; with a `lazy` of 0 the greedy parsers. */
+    /* The encoder takes a match, unless it is shorter than `lazy` and the next position has a
+     * longer one. zlib from level 4 on, miniz. With a `lazy` of 0 this is a greedy parser. */
     GUESS_LAZY,
-    /* A match is taken, but the one that follows it may reach back and swallow it up to one byte:
-     * zlib-ng at levels 5 and 6. */
+    /* The encoder takes a match, but it may move the start of the following match back over it,
+     * until at most one byte of the first match is left. zlib-ng at levels 5 and 6. */
     GUESS_MEDIUM,
     GUESSES
 } GuessKind;
 
-/* In the order of the bytes in a record. */
+/* The fields are in the order of the numbers in a record. */
 typedef struct {
     u16 kind;
-    u16 hashed;    /* bytes that are hashed: 3, as zlib does it; 4, multiplied */
+    u16 hashed;    /* number of bytes that are hashed: 3 by zlib's hash, 4 by a multiplication */
     u16 hash_bits;
-    u16 least;     /* shortest match that is taken */
-    u16 chain;     /* how far a chain is walked; 4096 at most */
-    u16 good;      /* holding a match this long, only ... */
-    u16 good_chain;
-    u16 group;     /* so many candidates count as one if their end does not fit (miniz: 3) */
-    u16 lazy;
-    u16 nice;      /* a match this long ends the walk */
-    u16 far;       /* a match of three bytes from farther away is dropped */
-    u16 reach;     /* the farthest distance */
-    u16 insert;    /* the insides of longer matches are not found later, */
-    u16 insert_end; /* but for as many positions at their end */
+    u16 least;     /* shortest match that the encoder takes */
+    u16 chain;     /* number of candidates (1 to 4096) that a search looks at, ... */
+    u16 good;      /* but with a match of at least this length at the position before, ... */
+    u16 good_chain; /* this number */
+    u16 group;     /* this many candidates count as one if their end does not match (miniz: 3) */
+    u16 lazy;      /* with a match this long the encoder does not search the next position */
+    u16 nice;      /* a match this long ends the search */
+    u16 far;       /* the encoder drops a match of three bytes from a greater distance */
+    u16 reach;     /* largest distance */
+    u16 insert;    /* the encoder does not enter the positions inside longer matches, ... */
+    u16 insert_end; /* except this number of positions at their end */
     u16 unseen;    /* positions that end a chain: 0 none, 1 position 0, 2 multiples of 65536 */
-    u16 heap;      /* code lengths: 1 by zlib's heap, 0 from a sorted list */
-    u16 joined;    /* runs of code lengths may go from one code into the other */
+    u16 heap;      /* how it makes code lengths: 1 with zlib's heap, 0 from a sorted list */
+    u16 joined;    /* 1: a run of code lengths may go from the first code into the second */
 } Model;
 
 enum { MODEL_NUMBERS = sizeof(Model) / sizeof(u16) };
 
-/* Whether all numbers are ones that guessing can work with. */
+/* Returns whether all numbers are in the ranges that the functions here accept. */
 bool model_valid(const Model *model);
 
+/* A guessed or found token. */
 typedef struct {
-    u32 length;   /* 0: a literal */
+    u32 length;   /* 0: no match, a literal */
     u32 distance;
 } Match;
 
+/* The state of a model at a position of an input: its hash chains, and a search ahead. */
 typedef struct {
     const u8 *in;
     u32 size;
     Model model;
-    u32 filled;      /* positions before are in the chains, or left out of them */
-    u32 *heads;      /* newest position + 1 with each hash */
-    u32 *links;      /* ring: position + 1 of the one before */
-    u64 steps;       /* candidates looked at so far: what guessing costs */
-    u32 ahead;       /* a match has been looked for there already: */
-    Match found;
+    u32 filled;      /* positions before this one are in the chains, or skipped */
+    u32 *heads;      /* newest position with each hash, plus 1; 0: none */
+    u32 *links;      /* ring: the position before with the same hash, plus 1; 0: none */
+    u64 steps;       /* number of candidates that all searches have looked at */
+    u32 ahead;       /* a guess has already searched at this position (NOWHERE: none) ... */
+    Match found;     /* and found this match */
 } Guesser;
 
+/* Prepares guesses for the `size` bytes of `in`, which must outlive the guesser. The model must be
+ * valid. Returns false if there is no memory. The caller calls guesser_close() in any case. */
 bool guesser_open(Guesser *guesser, const Model *model, const u8 *in, u32 size);
+
+/* Frees the chains. */
 void guesser_close(Guesser *guesser);
 
-/* The guess at `position`. `deferred`: a literal because the next position has a better match. */
+/* Returns the guess for the token at `position`. Sets `deferred` if the guess is a literal only
+ * because the next position has a better match. */
 Match guess(Guesser *guesser, u32 position, bool *deferred);
 
-/* What really stands at `position`: `length` bytes (1: a literal) taken at once. */
+/* Tells the guesser the real token at `position`: it takes `length` bytes (1: a literal). The
+ * caller tells it all tokens in order. */
 void guess_learn(Guesser *guesser, u32 position, u32 length);
 
-/* Earlier positions with the hash of `position` (all of them before it in the chains), newest
- * first: the one before `candidate`, or NOWHERE. Start with `position` itself. */
+/* Returns the next candidate in the chain of `position`: the newest position before `candidate`
+ * with the same hash, or NOWHERE at the end of the chain. The first call passes `position` itself
+ * as `candidate`. `position` must be in the chains. */
 u32 guess_candidate(const Guesser *guesser, u32 position, u32 candidate);
 
 #endif

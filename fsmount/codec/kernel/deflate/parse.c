@@ -1,6 +1,7 @@
 #include "parse.h"
 
-/* Whether the guide is clean at a position where the parser is. `after_match`: rule (a), else (b). */
+/* Returns whether the guide is clean at `position`, where the parser is clean, and may be met
+ * there. `after_match` chooses between the rules of parse.h: (a) if true, else (b). */
 static bool met(Guide *guide, u32 position, bool after_match)
 {
     while (guide->next < guide->count && guide->meetings[2 * guide->next + 1] < position)
@@ -29,7 +30,8 @@ LazyEnd lazy_parse(Parser *parser, Guide *guide, u32 stop)
         if (held < lazy && !finder_sees_nothing(finder, position))
             length = finder_search(finder, position, held, &distance);
         if (length == 0 && held) {
-            /* Nothing better here than what begins one position back. */
+            /* This position has no longer match, so the parser takes the one at the position
+             * before. */
             u32 start = position - 1;
             tokens_match(parser->tokens, start - literals, held, held_distance);
             position = literals = start + held;
@@ -78,7 +80,8 @@ void fast_parse(Parser *parser, u32 stop)
         }
         tokens_match(parser->tokens, position - parser->literals, length, distance);
         u32 end = parser->literals = position + length;
-        /* The inside of a long match stays out of the chains, and of one right before the end. */
+        /* zlib does not enter the positions inside a long match, nor inside a match after which
+         * less than three bytes are left. */
         if (length <= most_inside && size - end >= SHORTEST_MATCH)
             while (++position < end)
                 plain_insert(finder, position);
@@ -90,7 +93,7 @@ void fast_parse(Parser *parser, u32 stop)
 void rle_parse(Parser *parser, u32 stop)
 {
     const u32 size = parser->finder.size;
-    u32 position = max32(parser->position, 1); /* nothing is before the first byte */
+    u32 position = max32(parser->position, 1); /* the first byte has no byte before it to repeat */
     while (position < stop && position < size && size - position >= SHORTEST_MATCH) {
         const u8 *at = parser->finder.in + position;
         u32 length = 0;

@@ -7,7 +7,7 @@ bool code_open(Code *code, const u8 *lengths, int count)
     for (int symbol = 0; symbol < count; symbol++)
         code->per_length[lengths[symbol]]++;
     code->per_length[0] = 0;
-    int left = 1; /* codes still free */
+    int left = 1; /* number of codes of this length that are still free */
     for (int bits = 1; bits < 16; bits++) {
         left = 2 * left - code->per_length[bits];
         if (left < 0)
@@ -104,7 +104,7 @@ bool header_codes(const Header *header, Code *literals, Code *distances)
 const u8 *read_bytes(Reader *reader, u32 length)
 {
     get(reader, reader->count & 7);
-    /* What the reader holds beyond goes back. */
+    /* Give back the whole bytes that the reader holds. */
     u32 held = reader->count >> 3;
     if (held < reader->missing)
         return NULL;

@@ -4,7 +4,7 @@ typedef struct {
     u16 good, lazy, nice, chain;
 } Effort;
 
-/* The table that gives levels 1 to 9 their meaning; part of zlib's behaviour since 1995. */
+/* The numbers of levels 1 to 9: zlib's configuration_table, which has not changed since 1995. */
 static const Effort EFFORTS[10] = {
     {0, 0, 0, 0},       {4, 4, 8, 4},        {4, 5, 16, 8},       {4, 6, 32, 32},
     {4, 4, 16, 16},     {8, 16, 32, 32},     {8, 16, 128, 128},   {8, 32, 128, 256},
@@ -43,7 +43,8 @@ Rules rules_of(const Params *params)
     rules.reach = rules.window - WINDOW_RESERVE;
     rules.hash_bits = (u32)params->memory + 7;
     rules.hash_shift = (rules.hash_bits + SHORTEST_MATCH - 1) / SHORTEST_MATCH;
-    /* The symbol buffer has room for one more, but zlib ends the block before it is full. */
+    /* The symbol buffer holds one symbol more, but zlib ends the block before the buffer is
+     * full. */
     rules.symbols = (1u << (params->memory + 6)) - 1;
     if (rules.kind == PARSE_HUFFMAN)
         rules.ahead = 1;
@@ -54,24 +55,25 @@ Rules rules_of(const Params *params)
     return rules;
 }
 
-/* zlib's buffer holds two windows. At the top of a step with less than `ahead` bytes of input left
- * in the buffer, the upper window moves down over the lower one if the parser is past it (less the
- * reserve), and the upper one is read anew. With the whole input at hand the buffer always ends at
- * a multiple of the window, so slide number k (counting from 0) happens at the first step at or
+/* zlib's buffer holds two windows (fill_window()). At the start of a step, zlib checks whether less
+ * than `ahead` bytes of input are left in the buffer. If so, and if the parser's index in the
+ * buffer is at least 2 * window - WINDOW_RESERVE, zlib slides: it moves the upper window down over
+ * the lower one and reads a new upper window. With the whole input available, the buffer always
+ * ends at a multiple of the window. So slide number k (from 0) happens at the first step at or
  * after a position that depends on k alone:
  *     max(min(size, end) - (ahead - 1), end - WINDOW_RESERVE)   where   end = (k + 2) * window.
  */
 u64 rules_window_start(const Rules *rules, u32 size, u32 step)
 {
     u64 window = rules->window;
-    u64 full = size / window; /* slides before the input ends: those with end <= size */
+    u64 full = size / window; /* becomes the number of slides with end <= size */
     full = full > 1 ? full - 1 : 0;
     u64 slides = (step + (u64)rules->ahead - 1) / window;
     slides = slides > 1 ? slides - 1 : 0;
     if (slides < full)
         return slides * window;
     slides = full;
-    /* One slide more can happen while the rest of the input, less than a window, is used up. */
+    /* One more slide can happen in the rest of the input, which is shorter than a window. */
     u64 end = (slides + 2) * window;
     u64 first = end - WINDOW_RESERVE;
     if (size + (u64)1 > first + rules->ahead)

@@ -1,11 +1,11 @@
-/* Streams from parts: in full, on several threads, and from a reference. */
+/* Makes streams: from the input alone, on several threads, and from a reference. */
 #include "kernel.h"
 
 #include "parse.h"
 #include "../threads.h"
 
-/* Cutting pays from here on: each segment first takes in the window before it. The fuzzer makes it
- * small. */
+/* Least size of a segment in bytes. Shorter segments do not pay, because each one first enters the
+ * window before it. The fuzzer sets a small size. */
 #ifndef LEAST_SEGMENT
 #define LEAST_SEGMENT (1u << 18)
 #endif
@@ -24,10 +24,11 @@ void stream_free(Stream *stream)
     tokens_free(&stream->tokens);
 }
 
+/* Makes blocks and body from the tokens of the stream. Returns false if there is no memory. */
 static bool finish(Stream *stream, const Rules *rules, const u8 *in, int threads,
                    const OldStream *old, const u32 *kept, size_t kept_count)
 {
-    static const u32 nothing[1] = {0}; /* no words still need an address to count from */
+    static const u32 nothing[1] = {0}; /* an empty list of words needs a valid address too */
     const u32 *words = stream->tokens.count ? stream->tokens.words : nothing;
     if (!blocks_split(rules, words, stream->tokens.count, stream->size, &stream->blocks))
         return false;
@@ -38,11 +39,12 @@ static bool finish(Stream *stream, const Rules *rules, const u8 *in, int threads
 
 /* ---- On several threads ------------------------------------------------------------------ */
 
-/* Each segment is parsed from its cut as if a match had ended there, which is mostly not so; the
- * tokens are right from the first meeting with the real parse on, a few bytes later as a rule. */
+/* A thread parses each segment as if a match had ended at its start. This is mostly not the case,
+ * so the first tokens may be wrong. The tokens are right from the position where the real parse
+ * meets this one (parse.h), mostly a few bytes behind the start. */
 typedef struct {
-    u32 start, stop;
-    u32 end;       /* clean; behind the last match */
+    u32 start, stop; /* the parse goes on to the first clean position from `stop` on */
+    u32 end;         /* that position, or the end of the input */
     Tokens tokens;
     bool failed;
 } Segment;
@@ -70,8 +72,9 @@ static void parse_segment(void *context, size_t index)
     finder_close(&parser.finder);
 }
 
-/* Goes through the segments, taking their tokens where the parse has met them and parsing on where
- * it has not. */
+/* Joins the segments to the parse of the whole input. It parses from the end of the segment before
+ * until it meets the parse of the next segment, and takes the tokens of that segment from there on.
+ * Returns false if there is no memory. */
 static bool stitch(const SegmentJob *job, size_t count, Tokens *tokens)
 {
     Parser parser;
@@ -141,14 +144,16 @@ bool kernel_deflate(const Params *params, const u8 *in, u32 size, int threads, u
 
 /* ---- From a reference -------------------------------------------------------------------- */
 
-/* A parser's decisions before a clean position look at no byte this far behind it. */
+/* The decisions of a parser before a clean position depend on no byte at this distance behind
+ * it. */
 enum { SIGHT = LONGEST_MATCH + 2 };
 
 typedef struct {
-    u32 *pairs; /* start, end */
+    u32 *pairs; /* pairs (start, end) */
     size_t count, room;
 } Ranges;
 
+/* Appends a pair. Returns false if there is no memory. */
 static bool ranges_add(Ranges *ranges, u32 start, u32 end)
 {
     if (ranges->count == ranges->room) {
@@ -165,7 +170,8 @@ static bool ranges_add(Ranges *ranges, u32 start, u32 end)
     return true;
 }
 
-/* Where two inputs differ; differences with less than `gap` equal bytes between them are one. */
+/* Finds the ranges in which the two inputs differ. Differences with fewer than `gap` equal bytes
+ * between them become one range. Returns false if there is no memory. */
 static bool find_changes(const u8 *old, const u8 *new, u32 size, u32 gap, Ranges *changes)
 {
     enum { STEP = 64 };
@@ -193,8 +199,9 @@ static bool find_changes(const u8 *old, const u8 *new, u32 size, u32 gap, Ranges
     return true;
 }
 
-/* Where the parse may meet the reference: behind each change as far as a match reaches, and not
- * yet in sight of the next. */
+/* Finds the ranges in which the parse may meet the reference. A range begins `reach` bytes behind a
+ * change, where no match reaches back into the change. It ends SIGHT bytes before the next change.
+ * Returns false if there is no memory. */
 static bool find_meetings(const Ranges *changes, u32 reach, u32 size, Ranges *meetings)
 {
     for (size_t i = 0; i < changes->count; i++) {
@@ -205,8 +212,10 @@ static bool find_meetings(const Ranges *changes, u32 reach, u32 size, Ranges *me
     return true;
 }
 
-/* Copies the reference's matches up to a change, parses over it and on until the parse has met the
- * reference behind this change or a later one, and so on. */
+/* Makes the tokens of `in`. It repeats two steps: it copies matches of the reference up to SIGHT
+ * bytes before the next change; then it parses until the parse meets the reference behind this
+ * change or a later one. Adds the ranges of copied matches to `kept`. Returns false if there is no
+ * memory. */
 static bool parse_delta(const Rules *rules, const Reference *reference, const u8 *in,
                         const Ranges *changes, const Ranges *meetings, Tokens *tokens, Ranges *kept)
 {
@@ -217,7 +226,7 @@ static bool parse_delta(const Rules *rules, const Reference *reference, const u8
     Guide guide = {matches_from(reference->words, reference->count, 0), size, meetings->pairs,
                    meetings->count, 0};
     bool fine = finder_open(&parser.finder, rules, in, size);
-    size_t next = 0; /* change */
+    size_t next = 0; /* number of the next change */
     while (fine) {
         u32 met = parser.position;
         u32 safe = next < changes->count ? changes->pairs[2 * next] : NOWHERE;
@@ -231,7 +240,7 @@ static bool parse_delta(const Rules *rules, const Reference *reference, const u8
         fine = ranges_add(kept, met, parser.position);
         if (lazy_parse(&parser, &guide, NOWHERE) != MET)
             break;
-        next = ++guide.next; /* changes behind are done, and so is their place to meet */
+        next = ++guide.next; /* the change before each used or skipped meeting range is done */
     }
     tokens_literals(tokens, size - parser.literals);
     finder_close(&parser.finder);

@@ -11,10 +11,11 @@ const u16 DISTANCE_FIRST[30] = {1,   2,   3,   4,   5,   7,    9,    13,   17,  
                                 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
 const u8 RUN_EXTRA[19] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 3, 7};
 
-/* The order in which the lengths of the run code are written (RFC 1951 section 3.2.7). */
+/* The order of the lengths of the run code in a header (RFC 1951 section 3.2.7). */
 const u8 RUN_ORDER[RUN_CODES] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
                                         11, 4,  12, 3, 13, 2, 14, 1, 15};
 
+/* Returns the number of the highest bit that is set; `value` must not be 0. */
 static u32 highest_bit(u32 value)
 {
     u32 bit = 0;
@@ -30,7 +31,7 @@ u32 length_code(u32 length)
     u32 offset = length - 3;
     if (offset < 8)
         return offset;
-    u32 bit = highest_bit(offset); /* four codes for each power of two from 8 on */
+    u32 bit = highest_bit(offset); /* from 8 on, each power of two has four codes */
     return 4 * (bit - 1) + (offset >> (bit - 2) & 3);
 }
 
@@ -39,22 +40,25 @@ u32 distance_code(u32 distance)
     u32 offset = distance - 1;
     if (offset < 4)
         return offset;
-    u32 bit = highest_bit(offset); /* two codes for each power of two from 4 on */
+    u32 bit = highest_bit(offset); /* from 4 on, each power of two has two codes */
     return 2 * bit + (offset >> (bit - 1) & 1);
 }
 
-/* A node in the heap is one number: frequency, then depth of the subtree, then the node's name in
- * the ten lowest bits. zlib compares frequency, and depth where frequencies are equal; where both
- * are, "smaller" is true either way round. So a is smaller than b when a <= (b | NAME). */
+/* A node in the heap is one number: the frequency, then the depth of its subtree, then its name in
+ * the ten lowest bits. zlib (its macro smaller()) compares frequencies, and depths if the
+ * frequencies are equal. If both are equal, each of the two nodes is "smaller" than the other. So a
+ * is smaller than b if a <= (b | NAME). */
 enum { NAME_BITS = 10, DEPTH_BITS = 5, NAME = (1 << NAME_BITS) - 1 };
 enum { MOST_NODES = 2 * LITERAL_CODES + 1 };
 #define DEPTH ((u32)((1 << DEPTH_BITS) - 1) << NAME_BITS)
 
+/* Moves the hole down the heap until `item` fits in, and puts `item` there (zlib's
+ * pqdownheap()). */
 static inline void sift_down(u32 *heap, u32 size, u32 hole, u32 item)
 {
     u32 child;
     while ((child = hole * 2) <= size) {
-        /* heap[size + 1] is a sentinel larger than all, so there always is a second child. */
+        /* heap[size + 1] is a sentinel that is larger than all nodes, so a second child exists. */
         child += heap[child + 1] <= (heap[child] | NAME);
         if (item <= (heap[child] | NAME))
             break;
@@ -64,9 +68,9 @@ static inline void sift_down(u32 *heap, u32 size, u32 hole, u32 item)
     heap[hole] = item;
 }
 
-/* Cuts codes longer than `longest` down to it and lengthens others to make up for it. `order` has
- * the nodes in the order in which they left the heap, rarest first, so lengths are dealt out anew
- * with the longest going to the rarest. */
+/* Shortens codes that are longer than `longest` and lengthens others to make space (zlib's
+ * gen_bitlen()). `order` has the nodes in the order in which they left the heap, rarest first. The
+ * function assigns all lengths again, the longest to the rarest symbols. */
 static void limit_lengths(const u16 *order, int count, u32 *per_length, int overflow, u32 longest,
                           u8 *lengths)
 {
@@ -102,7 +106,7 @@ int tree_lengths(const u32 *frequency, int count, u32 longest, u8 *lengths)
             last = symbol;
             heap[++size] = frequency[symbol] << (NAME_BITS + DEPTH_BITS) | (u32)symbol;
         }
-    /* A code needs two symbols at least: zlib forces the first free ones of 0, 1 (and 2). */
+    /* A code needs at least two symbols. zlib adds unused ones among the symbols 0, 1 and 2. */
     while (size < 2) {
         u32 forced = last < 2 ? (u32)++last : 0;
         heap[++size] = 1u << (NAME_BITS + DEPTH_BITS) | forced;
@@ -167,14 +171,15 @@ void tree_codes(const u8 *lengths, int count, u16 *codes)
     }
 }
 
-/* What is done with the run-length coded code lengths: counted first, written later. */
+/* Receives the symbols of the run code: first to count them, later to write them. */
 typedef void RunSink(void *context, u32 symbol, u32 extra);
 
-/* Code lengths 0..last as symbols of the run code, zlib's way: runs are ended early (7 equal
- * lengths, then 6 repeats; 138 zeros), and never cross from one tree into the other. */
+/* Turns the code lengths 0..last into symbols of the run code, as zlib's scan_tree() and
+ * send_tree() do. zlib ends a run after 138 zeros, or after 7 equal lengths (then 6 for each
+ * repetition). No run goes from one tree into the other. */
 static void run_symbols(const u8 *lengths, int last, RunSink *sink, void *context)
 {
-    u32 before = 16; /* no length */
+    u32 before = 16; /* a value that no length has */
     int at = 0;
     while (at <= last) {
         u32 length = lengths[at];

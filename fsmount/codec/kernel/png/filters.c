@@ -1,14 +1,17 @@
 #include "filters.h"
 
-/* In the specification's words: x the byte, a the same byte of the pixel to the left, b of the
- * pixel above, c of the one above left. Outside of the picture all are 0, so the first row has a
- * row of zeros above it, and a row's first pixel is done apart. */
+/* Names are those of the specification: x is the byte, a the same byte of the pixel to the left, b
+ * that of the pixel above, c that of the pixel above left. Bytes outside of the picture count as 0.
+ * The first row therefore has a row of zeros above it, and loops treat the first pixel of a row
+ * separately. */
 
 static inline u8 average(u8 a, u8 b) { return (u8)((a + b) >> 1); }
 
-/* The Paeth predictor in order of size, without absolute values: with t = 3c - a - b, the smaller
- * of a and b where the larger one is at most t, the larger where the smaller one is at least t,
- * else c. Compilers make vector code of it. */
+/* The Paeth predictor (PNG specification section 9.4), computed without absolute values so that
+ * compilers make vector code of it. Let t = 3c - a - b. The result is
+ *     the smaller of a and b   if the larger one is at most t
+ *     the larger of a and b    if the smaller one is at least t
+ *     c                        otherwise. */
 static inline u8 paeth(u8 a, u8 b, u8 c)
 {
     int16_t low = a < b ? a : b, high = a < b ? b : a, t = (int16_t)(3 * c - a - b);
@@ -18,8 +21,9 @@ static inline u8 paeth(u8 a, u8 b, u8 c)
 
 /* ---- Applying ---------------------------------------------------------------------------- */
 
-/* Behind the first pixel every byte has its three neighbours, in memory that nobody writes to: the
- * compiler makes vector code of these loops. */
+/* Filters one row of `size` bytes into `out`. Behind the first pixel every byte has all three
+ * neighbours, and no loop writes to memory that it reads (`restrict`), so the compiler makes vector
+ * code of these loops. */
 static void filter_row(u32 type, const u8 *restrict row, const u8 *restrict above, size_t size,
                        size_t pixel, u8 *restrict out)
 {
@@ -51,7 +55,9 @@ static void filter_row(u32 type, const u8 *restrict row, const u8 *restrict abov
     }
 }
 
-/* A row with its alpha; the first two are constants wherever this is inlined. */
+/* Writes the `size` bytes of a row with its alpha to `out`. `row` lacks the alpha bytes. Callers
+ * pass constants for the first two arguments where speed matters, and the compiler inlines the
+ * call. */
 static inline void put_opaque(size_t pixel, size_t alpha, const u8 *row, size_t size, u8 *out)
 {
     for (size_t i = 0; i + pixel <= size; i += pixel, row += pixel - alpha) {
@@ -72,7 +78,8 @@ static void opaque_row(size_t pixel, size_t alpha, const u8 *row, size_t size, u
 
 bool filters_apply(const Rows *shape, size_t alpha, const u8 *rows, const u8 *types, u8 *out)
 {
-    /* A row above the first, and with `alpha` two rows in turn. */
+    /* `spare` is the row of zeros above the first row. With `alpha`, two rows in it alternate as
+     * the row with alpha and the row above. */
     size_t size = shape->size, step = size / shape->pixel * (shape->pixel - alpha);
     u8 *spare = calloc(alpha ? 2 : 1, size);
     const u8 *above = spare;
@@ -144,7 +151,7 @@ static inline void undo_row(u32 type, const u8 *line, const u8 *above, u8 *row, 
     }
 }
 
-/* The same for each size of pixels, which the compiler then knows. */
+/* Calls undo_row() with a constant pixel size, so that the compiler makes a version for each. */
 static void undo_row_of(const Rows *shape, u32 type, const u8 *line, const u8 *above, u8 *row)
 {
     switch (shape->pixel) {
@@ -195,7 +202,7 @@ static UndoResult undo_rows(const Rows *shape, const u8 *lines, const u8 *before
 UndoResult filters_undo(const Rows *shape, const u8 *lines, const u8 *before, u8 *rows,
                         u8 *changed)
 {
-    u8 *spare = calloc(2, shape->size + 1); /* zeros, scratch */
+    u8 *spare = calloc(2, shape->size + 1); /* a row of zeros, then a scratch row */
     if (!spare)
         return UNDO_NO_MEMORY;
     UndoResult result =
@@ -206,8 +213,8 @@ UndoResult filters_undo(const Rows *shape, const u8 *lines, const u8 *before, u8
 
 /* ---- Adler-32 ---------------------------------------------------------------------------- */
 
-/* Sums are taken in LANES columns of bytes at once, which compilers make vector code of, and put
- * together at the end of a stretch: short enough that no sum overflows. */
+/* The loop sums LANES columns of bytes at once, which compilers turn into vector code. It combines
+ * the columns after at most STRETCH rows, before any column sum can overflow. */
 enum { LANES = 32, STRETCH = 128, ADLER_MODULUS = 65521 };
 
 u32 adler32_of(const u8 *bytes, size_t size)
@@ -215,7 +222,7 @@ u32 adler32_of(const u8 *bytes, size_t size)
     u64 a = 1, b = 0;
     while (size >= LANES) {
         u16 column[LANES] = {0};
-        u32 weighted[LANES] = {0}; /* sums of the column sums */
+        u32 weighted[LANES] = {0}; /* each column's running sum, added up over the rows */
         size_t rows = size / LANES < STRETCH ? size / LANES : STRETCH;
         for (size_t i = 0; i < rows; i++)
             for (size_t k = 0; k < LANES; k++) {

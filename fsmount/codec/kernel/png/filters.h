@@ -1,5 +1,7 @@
-/* PNG scanline filters (PNG specification, third edition, section 9), and what of them a picture
- * much like another one needs. */
+/* PNG scanline filters (PNG specification, third edition, section 9), and Adler-32.
+ *
+ * A line is what the PNG stores of a row: one byte for the filter type, then the filtered bytes of
+ * the row. A row is the unfiltered bytes. */
 #ifndef FSMOUNT_KERNEL_FILTERS_H
 #define FSMOUNT_KERNEL_FILTERS_H
 
@@ -7,26 +9,35 @@
 
 enum { FILTER_NONE, FILTER_SUB, FILTER_UP, FILTER_AVERAGE, FILTER_PAETH };
 
-/* Rows of `size` bytes, a multiple of `pixel`, the bytes of a pixel: 1, 2, 3, 4, 6 or 8. */
+/* The shape of a picture: `height` rows of `size` bytes. A pixel has `pixel` bytes: 1, 2, 3, 4, 6
+ * or 8. `size` is a multiple of `pixel`. */
 typedef struct {
     size_t height, size, pixel;
 } Rows;
 
-/* Puts the type byte and the filtered bytes of every row into `out`. The types are 0 to 4. Of each
- * pixel in `rows` the last `alpha` bytes, less than a pixel, are not there: they are 255 (opaque).
- * False: no memory. */
+/* Filters `rows` and writes height * (1 + size) bytes to `out`: for each row the filter type, then
+ * the filtered bytes. `types` has one filter type (0 to 4) for each row; the caller has checked
+ * them. `alpha` is the number of bytes (0 to pixel - 1) that `rows` leaves out at the end of each
+ * pixel; the filter sees 255 (opaque) there. Returns false if there is no memory. */
 bool filters_apply(const Rows *shape, size_t alpha, const u8 *rows, const u8 *types, u8 *out);
 
+/* UNDONE: success. BAD_FILTER_TYPE: a line has a filter type above 4. NOT_UNDONE: a row, filtered
+ * again, did not give its line. */
 typedef enum { UNDONE, BAD_FILTER_TYPE, NOT_UNDONE, UNDO_NO_MEMORY } UndoResult;
 
-/* Undoes the filters of `lines` into `rows`, and filters every row it makes again: NOT_UNDONE where
- * that does not give its line. With the `before` lines of the picture that `rows` holds, a row is
- * left alone where its line and the row above are as before. `changed` says for each row whether
- * it is another one now (without `before`: 1). */
+/* Undoes the filters of the `height` lines in `lines` and writes height * size bytes to `rows`. It
+ * filters every row that it makes again and compares the result with the line.
+ *
+ * `before` may be NULL. Otherwise `rows` holds a similar picture, and `before` has the lines of
+ * that picture. The function then leaves a row as it is if neither its line nor the row above
+ * changed. It sets `changed[y]` to 1 if row y now has other bytes, else 0. Without `before` it sets
+ * 1.
+ *
+ * The function stops at the first line that fails, and `rows` and `changed` are then incomplete. */
 UndoResult filters_undo(const Rows *shape, const u8 *lines, const u8 *before, u8 *rows,
                         u8 *changed);
 
-/* Adler-32 (RFC 1950 section 8.2) of `size` bytes. */
+/* Returns the Adler-32 checksum (RFC 1950 section 8.2; zlib's adler32()) of `size` bytes. */
 u32 adler32_of(const u8 *bytes, size_t size);
 
 #endif

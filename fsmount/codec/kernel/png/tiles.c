@@ -1,6 +1,7 @@
 #include "tiles.h"
 
-/* Where a tile lies in its frame, and what of it lies inside. */
+/* The part of a tile that lies inside its frame: the offset `at` of its first byte in the frame,
+ * its height in rows and its width in bytes. */
 typedef struct {
     size_t at, rows, width;
 } Place;
@@ -20,7 +21,7 @@ static void paint(const Grid *grid, Place place, u8 *frame, const u8 *from)
 {
     u8 *to = frame + place.at;
     for (size_t y = 0; y < place.rows; y++, to += grid->row, from += grid->tile) {
-        if (place.width == 48) /* RGB: the compiler makes three moves of it */
+        if (place.width == 48) /* RGB: a constant size, which the compiler turns into three moves */
             memcpy(to, from, 48);
         else
             memcpy(to, from, place.width);
@@ -60,6 +61,7 @@ bool tiles_cut(const Grid *grid, const u8 *frame, const int32_t *index, u8 *pixe
     return true;
 }
 
+/* Hash of eight bytes of a tile. The hash of a tile is the sum of these, folded once. */
 static inline u64 mixed(u64 word, u64 key)
 {
     word ^= word >> 32;
@@ -99,7 +101,8 @@ void tiles_flat(const Grid *grid, const u8 *frame, u8 *flat)
     for (size_t i = 0; i < tiles; i++) {
         Place place = place_of(grid, i / columns, i % columns);
         const u8 *first = frame + place.at;
-        /* A row is flat if it is itself moved by a pixel; the others must be like it. */
+        /* All pixels of the first row are equal if the row equals itself shifted by one pixel.
+         * Every other row must equal the first. */
         bool same = memcmp(first, first + pixel, place.width - pixel) == 0;
         for (size_t y = 1; y < place.rows && same; y++)
             same = memcmp(first, first + y * grid->row, place.width) == 0;

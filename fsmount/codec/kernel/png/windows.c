@@ -1,12 +1,14 @@
 #include "windows.h"
 
-/* Odd numbers have inverses mod 2^32: so the sum of a window follows from that of its neighbour. */
+/* Factors for one row down and one column to the right. Both are odd and so have inverses modulo
+ * 2^32. The code uses these to compute the sum of a window from that of its neighbour. */
 static const u32 DOWN = 0xd192ed03, RIGHT = 0x9e3779b1;
 static const u64 MIX = 0xd6e8feb86659fd93;
 
+/* Returns the inverse of an odd number modulo 2^32 (Newton's method). */
 static u32 inverse(u32 odd)
 {
-    u32 found = odd; /* right in its lowest 3 bits; each step doubles that */
+    u32 found = odd; /* its lowest 3 bits are right; each step doubles the number of right bits */
     for (int i = 0; i < 4; i++)
         found *= 2 - odd * found;
     return found;
@@ -27,7 +29,8 @@ static u32 mixed(u64 packed)
     return (u32)(packed >> 32);
 }
 
-/* A number for each pixel of a row: its samples behind each other, mixed. */
+/* Computes a 32-bit number for each pixel of a row: joins the samples of the pixel and mixes
+ * them. */
 static void mix_row(const Pixels *shape, const u8 *row, u32 *numbers)
 {
     for (size_t x = 0; x < shape->width; x++) {
@@ -42,7 +45,7 @@ static void mix_row(const Pixels *shape, const u8 *row, u32 *numbers)
     }
 }
 
-/* Sums of WINDOW numbers in a row times powers of RIGHT. */
+/* Computes `count` sums. Each adds up WINDOW neighbouring numbers times powers of RIGHT. */
 static void along(const u32 *numbers, size_t count, u32 *sums)
 {
     u32 back = inverse(RIGHT), last = power(RIGHT, WINDOW - 1), sum = 0;
@@ -59,14 +62,16 @@ bool windows_hash(const Pixels *shape, const u8 *pixels, u32 *hashes)
 {
     size_t count = shape->width - WINDOW + 1;
     size_t row_bytes = shape->width * shape->channels * shape->sample;
-    /* The newest WINDOW rows of sums along the row, the numbers of a row, and the windows' sums. */
+    /* Three parts: the sums along the row for the newest WINDOW rows (`memory`, a ring), the sums
+     * of the windows (`windows`), and the numbers of the pixels of one row (`numbers`). */
     u32 *memory = calloc((WINDOW + 1) * count + shape->width, sizeof *memory);
     if (!memory)
         return false;
     u32 *windows = memory + WINDOW * count, *numbers = windows + count;
     u32 back = inverse(DOWN), last = power(DOWN, WINDOW - 1);
     for (size_t y = 0; y < shape->height; y++) {
-        /* Where row y - WINDOW stands, whose part in the sums ends now; zeros at first. */
+        /* `line` still holds row y - WINDOW, which leaves the windows now. It holds zeros for the
+         * first WINDOW rows. */
         u32 *line = memory + y % WINDOW * count;
         for (size_t x = 0; x < count; x++)
             windows[x] = (windows[x] - line[x]) * back;

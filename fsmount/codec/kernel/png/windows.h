@@ -1,4 +1,5 @@
-/* Hashes of all 16 x 16 windows of a frame, for finding what has moved (fsmount/codec/delta/moves.py). */
+/* Hashes of all 16 x 16 pixel windows of a frame. fsmount/codec/delta/moves.py uses them to find
+ * areas that moved between two frames. */
 #ifndef FSMOUNT_KERNEL_WINDOWS_H
 #define FSMOUNT_KERNEL_WINDOWS_H
 
@@ -6,15 +7,18 @@
 
 enum { WINDOW = 16 };
 
-/* Rows of pixels of `channels` samples of `sample` bytes (1 or 2), without gaps. */
+/* `height` rows of `width` pixels without gaps. A pixel has `channels` samples (1 to 4) of `sample`
+ * bytes (1 or 2). */
 typedef struct {
     size_t height, width, channels, sample;
 } Pixels;
 
-/* The hash of the window at each place where one fits: (height - 15) rows of (width - 15).
+/* Writes the hash of every window that fits into the frame to `hashes`: (height - 15) rows of
+ * (width - 15) numbers. Height and width must be at least 16.
  *
- * It is the sum of the window's pixels, each mixed to 32 bits, times one number to the power of its
- * row and another to that of its column, mod 2^32. False: no memory. */
+ * The hash is a sum over the pixels of the window, modulo 2^32. Each pixel is mixed to a 32-bit
+ * number and multiplied by DOWN to the power of its row and by RIGHT to the power of its column
+ * (windows.c). Returns false if there is no memory. */
 bool windows_hash(const Pixels *shape, const u8 *pixels, u32 *hashes);
 
 #endif
