@@ -1,11 +1,12 @@
-/* Correction records: any stream that is taken comes back, and no record does harm.
+/* Tests correction records.
  *
- *   exact     a stream of zlib, flushed and with parameters changed in mid-stream, comes back from
- *             its record, with any model and with the fitted one
- *   damaged   so does a damaged stream, if it is taken at all
- *   hostile   a damaged or made-up record gives an error or some stream
+ *   exact     zlib makes a stream with flushes and changes of parameters; its record gives the
+ *             stream back, with any model and with the fitted one
+ *   damaged   if correct_make() accepts a damaged stream, the record gives that stream back
+ *   hostile   a damaged or invented record gives an error or some stream, and does no harm
  *
- * A libFuzzer target; standalone.c makes inputs at random instead. See the Makefile here.
+ * This is a libFuzzer target. Without libFuzzer, standalone.c makes random inputs. See the Makefile
+ * here.
  */
 #include <stdio.h>
 #include <zlib.h>
@@ -15,7 +16,7 @@
 #include "../../fsmount/codec/kernel/deflate/fit.h"
 #include "program.h"
 
-/* zlib's stream of `raw`, with the flushes and changes the program names. */
+/* Returns zlib's stream of `raw`, with the flushes and changes that the program names. */
 static u8 *stream_of(Program *program, const u8 *raw, u32 size, size_t *body_size)
 {
     static const int FLUSHES[] = {Z_NO_FLUSH, Z_PARTIAL_FLUSH, Z_SYNC_FLUSH, Z_FULL_FLUSH, Z_BLOCK};

@@ -1,14 +1,15 @@
-/* Differential fuzzing of the kernel against the zlib it is linked with (classic, 1.2.12 or later).
+/* Compares the kernel with the zlib that this program is linked with (classic, 1.2.12 or later).
  *
- * An input is a program that builds the raw bytes and edits them (program.h). Checked for the
- * parameters it names:
- *   full       kernel_deflate(raw) is zlib's stream
- *   parallel   the same with several threads and tiny segments
- *   delta      kernel_deflate_delta(raw -> edited), with and without the old stream at hand, is
- *              zlib's stream of the edited bytes, and its tokens are those of the full parse
- *   identify   some parameters it names for zlib's stream make that stream
+ * An input is a program that builds the raw bytes and edits them (program.h). It also names the
+ * parameters. The target checks:
+ *   full       kernel_deflate(raw) gives zlib's stream
+ *   parallel   so it does with several threads and tiny segments
+ *   delta      kernel_deflate_delta(raw -> edited), with and without the old stream, gives zlib's
+ *              stream of the edited bytes and the tokens of the full parse
+ *   identify   some of the parameters that identify() gives for zlib's stream make that stream
  *
- * A libFuzzer target; standalone.c makes inputs at random instead. See the Makefile here.
+ * This is a libFuzzer target. Without libFuzzer, standalone.c makes random inputs. See the Makefile
+ * here.
  */
 #include <stdio.h>
 #include <zlib.h>
@@ -28,7 +29,7 @@ static u8 *oracle(const Params *params, const u8 *in, u32 size, size_t *body_siz
 {
     z_stream zlib;
     memset(&zlib, 0, sizeof zlib);
-    bool wrapped = params->window_bits == 8; /* raw streams refuse 8 */
+    bool wrapped = params->window_bits == 8; /* zlib refuses 8 for raw streams */
     if (deflateInit2(&zlib, params->level, Z_DEFLATED,
                      wrapped ? params->window_bits : -params->window_bits, params->memory,
                      params->strategy) != Z_OK)
@@ -78,7 +79,7 @@ static void check_identify(const Params *params, const u8 *raw, u32 size, const 
         made = stream.body_size == body_size && memcmp(stream.body, body, body_size) == 0;
         stream_free(&stream);
     }
-    /* Where stored blocks leave the tokens open, there may be more candidates than fit. */
+    /* Stored blocks hide tokens, so there may be more candidates than fit into the list. */
     if (!made && count < MOST_CANDIDATES)
         fail("identify", params, size);
 }

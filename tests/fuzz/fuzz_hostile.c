@@ -1,15 +1,17 @@
-/* Whatever somebody may hand the kernel: no crash, no read or write out of bounds, no endless loop.
+/* Gives the kernel hostile input: no input may cause a crash, an access out of bounds or an endless
+ * loop.
  *
- *   stream   inflate_tokens(), inflate_bytes() and identify() on a deflate stream that was damaged,
- *            or is none at all, with the input zlib makes of it; a stream that both read whole is
- *            read the same
- *   tokens   deflate_delta() with tokens and blocks that were damaged, or made up
- *   filters  undone and applied again, any lines give themselves
+ *   stream   inflate_tokens(), inflate_bytes() and identify() get a damaged deflate stream, or
+ *            bytes that are none, with the input that zlib makes of them; if both read the whole
+ *            stream, they read the same
+ *   tokens   deflate_delta() gets damaged or invented tokens and blocks
+ *   filters  any lines, unfiltered and filtered again, give the same lines
  *
- * The Python module is part of the program, because it does the checking of tokens; none of its
- * calls into Python is reached (and Python need not be linked).
+ * The program includes the Python module, because the module checks tokens. It reaches none of the
+ * module's calls into Python, so it need not be linked with Python.
  *
- * A libFuzzer target; standalone.c makes inputs at random instead. See the Makefile here.
+ * This is a libFuzzer target. Without libFuzzer, standalone.c makes random inputs. See the Makefile
+ * here.
  */
 #include "../../fsmount/codec/kernel/module.c"
 
@@ -29,7 +31,8 @@ static Params take_params(Program *program)
 
 /* ---- Streams ------------------------------------------------------------------------------ */
 
-/* What zlib makes of a stream, as far as it gets; `whole`: to its very end, which is the body's. */
+/* Returns the bytes that zlib inflates, up to its first error. Sets `whole` if zlib reads the
+ * stream to its end and the body ends there. */
 static u8 *inflated(const u8 *body, u32 body_size, u32 *size, bool *whole)
 {
     z_stream zlib;
@@ -49,14 +52,14 @@ static u8 *inflated(const u8 *body, u32 body_size, u32 *size, bool *whole)
     return raw;
 }
 
-/* Tokens that were read say what zlib says of the stream, and they are sound. */
+/* Checks that inflate_tokens() agrees with zlib about the stream, and that its tokens are sound. */
 static void check_seen(const u8 *body, u32 body_size, const u8 *raw, u32 size, bool whole)
 {
     Seen seen;
     SeenResult result = inflate_tokens(body, body_size, raw, size, &seen);
     if (result == SEEN && !tokens_sound(seen.tokens.words, seen.tokens.count, size))
         abort();
-    bool far = false; /* zlib's encoder never reaches back so far, and tokens cannot say it */
+    bool far = false; /* a distance may be too great for tokens; zlib's encoder makes none such */
     for (u32 i = 0; result != SEEN && whole && i < seen.count; i++)
         far = far || seen.blocks[i].end > 32768 - WINDOW_RESERVE;
     if (result == NOT_SEEN && whole && !far) {
@@ -66,7 +69,8 @@ static void check_seen(const u8 *body, u32 body_size, const u8 *raw, u32 size, b
     seen_free(&seen);
 }
 
-/* Whatever zlib inflates whole is inflated alike; nothing else is but what zlib also gives. */
+/* Checks that inflate_bytes() gives the same bytes as zlib for every stream that zlib reads whole,
+ * and gives no bytes that zlib does not give. */
 static void check_inflated(const u8 *body, u32 body_size, const u8 *raw, u32 size, bool whole)
 {
     u8 *out = malloc(size + !size);
@@ -104,7 +108,7 @@ static void with_stream(Program *program, Program *edits)
     check_inflated(body, body_size, raw, size, whole);
     Params found[MOST_CANDIDATES];
     identify(body, body_size, raw, size, options & 2 ? LONGEST_INPUT : 4096, found);
-    if (options & 4) { /* of another input */
+    if (options & 4) { /* the stream of another input */
         edit(edits, raw, size);
         identify(body, body_size, raw, size, 4096, found);
     }
@@ -114,7 +118,7 @@ static void with_stream(Program *program, Program *edits)
 
 /* ---- Tokens ------------------------------------------------------------------------------- */
 
-/* Tokens as they come from Python. */
+/* Returns tokens in the format that Python passes. */
 static Input packed(const Params *params, u32 size, const u32 *words, u32 word_count,
                     const TokenBlock *blocks, u32 block_count)
 {
@@ -157,7 +161,7 @@ static u32 take4(Program *program)
     return low | take2(program) << 16;
 }
 
-/* `sound`: words that describe `size` bytes of input, though hardly this one. */
+/* Makes words. With `sound` they describe `size` bytes of input, but rarely this input. */
 static void make_words(Program *program, u32 size, bool sound, Tokens *tokens)
 {
     u32 position = 0;
@@ -220,7 +224,7 @@ static void with_tokens(Program *program, Program *edits)
     Input tokens;
     if (options & 1) {
         tokens = packed_stream(&stream);
-        u32 blocks = (u32)(stream.blocks.count * sizeof(TokenBlock)); /* they come last */
+        u32 blocks = (u32)(stream.blocks.count * sizeof(TokenBlock)); /* blocks come last */
         u32 part = options & 32 ? blocks : options & 64 ? min32(blocks, 24) : tokens.size;
         edit(&first_half, tokens.copy + tokens.size - part, part);
     } else {
@@ -237,7 +241,7 @@ static void with_tokens(Program *program, Program *edits)
         inputs[3].bytes = stream.body;
         inputs[3].size = (u32)stream.body_size;
     }
-    if (options & 4) { /* it may be shorter than the blocks say */
+    if (options & 4) { /* the body is shorter than the blocks say */
         inputs[3].copy = exact(inputs[3].bytes, inputs[3].size / 2);
         inputs[3].bytes = inputs[3].copy;
         inputs[3].size /= 2;
@@ -278,7 +282,7 @@ static void with_filters(Program *program)
                  memcmp(again, lines, height * (row_bytes + 1)) != 0))
         abort();
     u32 alpha = size % pixel, short_bytes = row_bytes / pixel * (pixel - alpha);
-    if (fine) { /* rows without their alpha; as many types */
+    if (fine) { /* rows without alpha, with one type for each row */
         u8 *short_rows = exact(rows, height * short_bytes);
         if (!filters_apply(&shape, alpha, short_rows, types, again))
             abort();

@@ -1,13 +1,16 @@
-/* Threads of the kernel, for the thread sanitizer: no data race, and no result that depends on one.
+/* Tests the threads of the kernel with the thread sanitizer: no data race, and the same results as
+ * with one thread.
  *
  * An input is a program that builds the raw bytes and edits them (program.h). Three threads call
- * the kernel at the same time with the same inputs, as threads of Python do, which let go of the
- * GIL; two of them start further threads in it:
- *   full       kernel_deflate(raw) on several threads is the stream of one thread
- *   delta      kernel_deflate_delta(raw -> edited) on several threads is that of the edited bytes
- *   records    the stream's parameters are found, and its correction record gives it back
+ * the kernel at the same time with the same inputs, as Python threads do after they release the
+ * GIL. Two of the calls start further threads:
+ *   full       kernel_deflate(raw) on several threads gives the stream of one thread
+ *   delta      kernel_deflate_delta(raw -> edited) on several threads gives the stream of the
+ *              edited bytes
+ *   records    identify() finds the parameters, and the correction record gives the stream back
  *
- * A libFuzzer target; standalone.c makes inputs at random instead. See the Makefile here. */
+ * This is a libFuzzer target. Without libFuzzer, standalone.c makes random inputs. See the Makefile
+ * here. */
 #include <pthread.h>
 #include <stdio.h>
 
@@ -20,12 +23,13 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
-/* Any model will do; one with short chains is quick. */
+/* Any model is good enough; one with short chains is fast. */
 static const Model MODEL = {.kind = GUESS_LAZY, .hashed = 3, .hash_bits = 15, .least = 3,
                             .chain = 16, .good = 4, .good_chain = 8, .group = 1, .lazy = 4,
                             .nice = 32, .far = 4096, .reach = 32768, .insert = 258, .heap = 1};
 
-/* What the three callers read; `full` and `other` are the streams of `raw` and `edited`. */
+/* The data that the three threads read. `full` and `other` are the streams of `raw` and
+ * `edited`. */
 typedef struct {
     const u8 *raw, *edited;
     u32 size, row;

@@ -1,10 +1,12 @@
-/* Frames of every shape: no read or write out of bounds, and what a plain loop says.
+/* Tests tiles and windows with frames of every shape: no access out of bounds, and the results of a
+ * plain loop.
  *
- *   tiles    cut out and painted again give the frame; made-up places are refused or in bounds; flat
- *            ones; equal hashes of equal tiles
- *   windows  each hash is the sum it is defined as
+ *   tiles    tiles cut out and painted again give the frame; invented places are refused or in
+ *            bounds; tiles_flat() finds the flat tiles; equal tiles have equal hashes
+ *   windows  each hash is the sum that windows.h defines
  *
- * A libFuzzer target; standalone.c makes inputs at random instead. See the Makefile here. */
+ * This is a libFuzzer target. Without libFuzzer, standalone.c makes random inputs. See the Makefile
+ * here. */
 #include "../../fsmount/codec/kernel/png/tiles.h"
 #include "../../fsmount/codec/kernel/png/windows.h"
 #include "program.h"
@@ -20,7 +22,7 @@ static void check(bool fine)
 
 /* ---- Tiles -------------------------------------------------------------------------------- */
 
-/* Tile `i` of the frame at `out`, what hangs over as zeros. */
+/* Copies tile `i` of the frame to `out`, with zeros for the part outside of the frame. */
 static void tile_at(const Grid *grid, const u8 *frame, size_t i, u8 *out)
 {
     size_t top = i / grid_columns(grid) * TILE_ROWS, left = i % grid_columns(grid) * grid->tile;

@@ -1,12 +1,12 @@
-/* The kernel behind a pipe, so that one built for another machine can be tested under an emulator
- * by the Python of this one (edges.py).
+/* Runs the kernel behind a pipe. With it, the Python of this machine (edges.py) tests a kernel that
+ * is built for another machine and runs in an emulator.
  *
  * A request is nine little-endian numbers of 32 bits and two pieces of data:
  *     what, level, strategy, memLevel, windowBits, threads, bytes of a row, size 1, size 2
  *     0: deflate 2 · 1: deflate 2 from reference 1 · 2: identify stream 1 of 2
  *     3: correction record of stream 1 of 2 · 4: the stream of 2 from record 1
- * An answer is a size and as many bytes: the stream, four bytes a candidate, or the record, which is
- * empty if there is none.
+ * An answer is a size and as many bytes: the stream, four bytes for each candidate, or the record.
+ * The record is empty if there is none.
  */
 #include <stdio.h>
 

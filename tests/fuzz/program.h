@@ -1,12 +1,12 @@
-/* A fuzzer's input as a small program that builds bytes: literal bytes, runs, repeats of what is
- * there, noise. So a few bytes of input make the long, structured data that deflate is about. The
- * last bytes of the input are apart: they say how to edit what was built. */
+/* Reads the input of a fuzzer as a small program that builds bytes: literal bytes, runs, repeats of
+ * earlier bytes, noise. So a few bytes of input make long, structured data, as deflate needs them.
+ * The last bytes of the input are separate: they say how to edit the data. */
 #ifndef FSMOUNT_FUZZ_PROGRAM_H
 #define FSMOUNT_FUZZ_PROGRAM_H
 
 #include "../../fsmount/codec/kernel/common.h"
 
-/* The longest that is built. */
+/* Largest number of bytes that build() makes. */
 #ifndef MOST_RAW
 #define MOST_RAW 700000u
 #endif
@@ -22,7 +22,7 @@ static u32 take2(Program *program)
     return low | take(program) << 8;
 }
 
-/* Cuts off the end of `program`: at most a quarter of it. */
+/* Cuts off the end of `program`, at most a quarter of it and 64 bytes, and returns that end. */
 static Program take_end(Program *program)
 {
     Program end = {program->end - min32((u32)(program->end - program->at) / 4, 64), program->end};
@@ -37,7 +37,7 @@ static u8 noise(void)
     return (u8)(noise_state >> 24);
 }
 
-/* How many bytes an instruction makes: mostly few, sometimes many. */
+/* Returns the number of bytes that an instruction makes: mostly few, sometimes many. */
 static u32 amount(Program *program)
 {
     u32 value = take(program);
@@ -62,13 +62,13 @@ static u32 build_into(Program *program, u8 *raw, u32 most)
                 raw[size++] = (u8)take(program);
             break;
         case 1:
-        case 2: /* run, mostly of zeros */
+        case 2: /* a run, mostly of zeros */
             memset(raw + size, what & 64 ? (int)take(program) : 0, count);
             size += count;
             break;
         case 3:
         case 4:
-        case 5: /* repeat, the last byte often changed */
+        case 5: /* a repeat of earlier bytes, often with the last byte changed */
             distance = take2(program);
             if (what & 64)
                 distance &= 15;
@@ -91,7 +91,7 @@ static u32 build_into(Program *program, u8 *raw, u32 most)
             for (u32 i = 0; i < count; i++)
                 raw[size++] = noise();
             break;
-        default: /* a change in what is there */
+        default: /* a change of an earlier byte */
             if (size)
                 raw[((take2(program) << 8) + take(program)) % size] ^= (u8)count;
         }
@@ -99,7 +99,8 @@ static u32 build_into(Program *program, u8 *raw, u32 most)
     return size;
 }
 
-/* A heap block of exactly `size` bytes, so that the address sanitizer sees any read behind it. */
+/* Copies the bytes to a heap block of exactly `size` bytes, so that the address sanitizer sees any
+ * read behind it. */
 static u8 *exact(const void *bytes, size_t size)
 {
     u8 *copy = malloc(size + !size);
@@ -108,7 +109,7 @@ static u8 *exact(const void *bytes, size_t size)
     return copy;
 }
 
-/* What the program builds, in a block of exactly its size. */
+/* Returns the bytes that the program builds, in a heap block of exactly their size. */
 static inline u8 *build(Program *program, u32 *size)
 {
     u8 *room = malloc(MOST_RAW);
@@ -118,7 +119,7 @@ static inline u8 *build(Program *program, u32 *size)
     return raw;
 }
 
-/* Changes `bytes` in up to five places. */
+/* Changes `bytes` in at most five places, as the program says. */
 static inline void edit(Program *program, u8 *bytes, u32 size)
 {
     u32 edits = size ? take(program) % 6 : 0;

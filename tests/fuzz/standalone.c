@@ -1,6 +1,7 @@
-/* Inputs at random for a fuzz target, where there is no libFuzzer: PROGRAM [seconds [seed]].
+/* Calls a fuzz target with random inputs, for machines without libFuzzer: PROGRAM [seconds [seed]].
  *
- * The seed of the input under way stands in PROGRAM.last: PROGRAM 1 SEED begins with it again. */
+ * The file PROGRAM.last has the seed of the current input. After a crash, PROGRAM 1 SEED begins
+ * with that input again. */
 #include <stdio.h>
 #include <time.h>
 

@@ -56,8 +56,7 @@ typedef struct {
     Chances chances;
     HeaderCoder headers;
     Guesser guesser;
-    u32 position;          /* in the input */
-    u32 past;              /* the last three guesses, newest lowest: 1 for a right one */
+    u32 position, past;    /* in the input; last three guesses as bits, newest lowest, 1: right */
     u32 left;              /* correct_cost(): tokens that are left to code; else 0 */
     Reader reader;         /* making a record: the stream */
     BitWriter out;         /* applying a record: the stream */
