@@ -193,7 +193,7 @@ class NoKernel(FsmountError):
     """The native kernel, without which nothing is coded, was not built."""
 
     message = (
-        "fsmount's C kernel is not built here ({reason}). Build it with contrib/install of the "
+        "fsmount's C kernel is not built here ({detail}). Build it with contrib/install of the "
         "checkout; by hand it takes a C compiler and Python's headers (Debian: build-essential, "
         "python3-dev), then: pip install -e ."
     )

@@ -17,7 +17,7 @@ from fsmount.errors import NoKernel
 try:
     from fsmount.codec import _kernel
 except ImportError as error:
-    raise NoKernel(reason=error) from None
+    raise NoKernel(error) from None
 
 from fsmount.codec._kernel import (
     adler32,
