@@ -74,7 +74,8 @@ def test_sixteen_bits_and_long_sides_are_jpeg_xl() -> None:
 def test_noise_of_sixteen_bits_harms_no_process() -> None:
     """Effort 1 of libjxl 0.10.1 writes behind its buffer here."""
     program = (
-        "import numpy as np; from fsmount.codec.images import images; noise = np.random.default_rng(1);"
+        "import numpy as np; from fsmount.codec.images import images;"
+        "noise = np.random.default_rng(1);"
         "[images.encode(noise.integers(0, 65536, (93, 180, channels), np.uint16))"
         " for channels in (1, 1, 2, 2)]"
     )
