@@ -1,4 +1,4 @@
-"""Sparse files: their holes are found, copied and made."""
+"""Sparse files: how their holes are found, copied and made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsmount.store.disk.holes import data_parts, hole_bytes, nonzero_parts
 
 MIB = 1 << 20
 BLOCK = 4096
-# Where data stands in the file, in MiB, and how long the file is.
+# Positions of the data in the file, and the length of the file, in MiB.
 SHAPES = {
     "dense": ([0, 1], 2),
     "empty": ([], 0),
@@ -27,7 +27,7 @@ SHAPES = {
 
 
 def sparse(path: Path, at: list[int], size: int) -> Path:
-    """A file with 8 KiB of data at each MiB of `at`, holes between."""
+    """Write a file with 8 KiB of data at each MiB of `at`, and holes between."""
     with path.open("wb") as file:
         for number in at:
             file.seek(number * MIB)

@@ -1,4 +1,4 @@
-"""The space kept back for deleting files."""
+"""The space that is reserved for deletions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_it_grows_to_the_largest_entry_where_there_is_plenty(
     with_free(monkeypatch, tmp_path, 24 * RESERVE_BYTES)
     assert reserve.fill()
     assert path.stat().st_blocks * 512 >= 6 * RESERVE_BYTES
-    # Also after it was given up, and for the next process.
+    # The reserve fills also after it was given up, and for the next process.
     path.unlink()
     with_free(monkeypatch, tmp_path, 2 * RESERVE_BYTES)
     assert reserve.fill()
