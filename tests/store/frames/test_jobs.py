@@ -1,4 +1,4 @@
-"""What runs in workers: look, encode, render; exact whatever the plan says, or an error."""
+"""Jobs in workers: look, encode, render. Each is exact with any plan, or raises an error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def line(tmp_path: Path) -> Line:
 
 
 def variants(colour_type: int, bit_depth: int, count: int) -> list[bytes]:
-    """A sequence of files of a kind of PNG that differ in some rows."""
+    """A sequence of PNG files of one kind that differ in some rows."""
     source = random.Random(colour_type * 100 + bit_depth)
     rows = list(make_rows(source, 50, 70, colour_type, bit_depth, "noise"))
     out = []
@@ -82,7 +82,7 @@ def test_a_desktop_costs_little(line: Line) -> None:
 
 
 def test_residuals_are_used_and_nest_within_bounds(line: Line) -> None:
-    """A picture that brightens a little all over is best predicted from the one before."""
+    """A picture that brightens slightly everywhere is predicted best from the one before it."""
     source = np.random.default_rng(1)
     frame = source.integers(0, 200, (80, 80, 3), np.uint8)
     for number in range(8):
@@ -119,7 +119,7 @@ def test_a_render_without_one_of_its_needs_is_damage(line: Line) -> None:
 
 
 def test_needs_are_complete_when_the_caches_are_warm(line: Line) -> None:
-    """Encoded with layers cached, rendered where nothing is."""
+    """Encode with cached layers. Render with empty caches."""
     for frame in screens(10):
         line.add(png(frame))
         for number in line.files:
@@ -150,7 +150,7 @@ def test_no_layer_is_decoded_twice_in_a_job(line: Line, monkeypatch: pytest.Monk
     assert most > 2
 
 
-# -- plans that lie, references that are damaged
+# -- wrong plans, damaged references
 
 
 def lie(line: Line, data: bytes, sources: tuple[delta.Source, ...], slot: int = 1) -> Plan:
@@ -166,7 +166,7 @@ def lie(line: Line, data: bytes, sources: tuple[delta.Source, ...], slot: int = 
     [Copy(1), Copy(1, 3, 5), Copy(1, -500, 0), Copy(99), None, Fill((1, 2, 3)), Fill((1,))],
 )
 def test_a_plan_that_lies_costs_space_only(line: Line, source: delta.Source) -> None:
-    """As after two tiles with the same signature."""
+    """Two tiles with the same signature lead to such a plan."""
     first, second = (png(frame) for frame in screens(2))
     line.add(first)
     places = dict(line.places)
@@ -178,7 +178,7 @@ def test_a_plan_that_lies_costs_space_only(line: Line, source: delta.Source) -> 
         places=tuple(places.values()),
     )
     encoded = jobs.encode(order, BUDGET)
-    # What can be read is compared, and only tiles that differ are coded; the rest is of no use.
+    # The encoder compares readable sources, and codes only tiles that differ. It ignores others.
     readable = source in (Copy(1), Fill((1, 2, 3)))
     assert encoded.fell_back != readable
     assert (encoded.kind, encoded.needs) == (("delta", (1,)) if source == Copy(1) else ("key", ()))

@@ -1,4 +1,4 @@
-"""Plans: they never cost a byte, and they stay within their bounds."""
+"""Plans never cost a byte, and they stay within their bounds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sighting(frame: Frame) -> Sighting:
 
 
 def follow(planner: Planner, frame: Frame, number: int, *, simple: bool = True) -> Plan:
-    """Plan a frame and note it as encoded just so."""
+    """Plan a frame, and note that it was encoded exactly as planned."""
     seen = sighting(frame)
     plan = planner.plan(seen)
     coded = layout(seen, plan, simple=simple)
@@ -52,7 +52,10 @@ def follow(planner: Planner, frame: Frame, number: int, *, simple: bool = True) 
 
 
 def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> Layout:
-    """A frame encoded as planned, without residuals or (not simple) with some from a colour."""
+    """The layout of a frame encoded as planned.
+
+    It has no residuals, or (not `simple`) some from a colour.
+    """
     prediction = np.zeros_like(plan.tiles)
     sources = plan.sources
     if not simple:
@@ -192,7 +195,7 @@ def test_the_same_tile_at_another_place_is_another_key() -> None:
 
 
 def assert_newest(book: planning.Book) -> None:
-    """What is remembered of the newest frame is what a look-up of each tile would say."""
+    """Check that the record of the newest frame equals a look-up of each of its tiles."""
     if book.newest is not None:
         keys, origins = book.newest
         wanted = [book.origin.get(key, 0) for key in keys.ravel().tolist()]
@@ -275,7 +278,7 @@ def test_what_is_dumped_loads() -> None:
 def test_no_plan_ever_costs_a_byte(
     tmp_path_factory: pytest.TempPathFactory, seed: int, channels: int, data: st.DataObject
 ) -> None:
-    """Random frames that share parts, in any order, forgetting at any time."""
+    """Random frames share parts, come in any order, and are forgotten at any time."""
     line = Line(tmp_path_factory.mktemp("line"))
     source = np.random.default_rng(seed)
     height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
@@ -344,7 +347,7 @@ def test_no_more_is_kept_than_fits(
 
 
 def test_what_is_left_out_costs_no_keyframe_after_a_new_start() -> None:
-    """A large screen, mostly of one colour: its file is smaller than the keys of all its tiles."""
+    """The file of a large screen of mostly one colour is smaller than the keys of all its tiles."""
     frame = np.full((1600, 2560, 3), 30, np.uint8)
     frame[:640, :640] = np.random.default_rng(1).integers(0, 256, (640, 640, 3), np.uint8)
     seen = sighting(frame)
@@ -363,7 +366,7 @@ def test_what_is_left_out_costs_no_keyframe_after_a_new_start() -> None:
 
 @pytest.fixture(name="root")
 def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store whose jobs run in this process."""
+    """An empty store. Its jobs run in this process."""
     forget_caches()
     monkeypatch.setattr(store_module, "Workers", Inline)
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
@@ -372,7 +375,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def fill(root: Path, files: dict[bytes, bytes]) -> dict[bytes, Object]:
-    """Put files into a store that was just opened; the objects they show, and all are right."""
+    """Open a store, put files into it, and check their bytes. Returns the object of each file."""
     store = Store.open(root)
     async with store.running(count=1):
         inodes = {}
@@ -412,7 +415,7 @@ async def test_what_is_kept_on_disk_is_bounded(root: Path, monkeypatch: pytest.M
     found = await fill(root, {b"%d" % n: png(frame) for n, frame in enumerate(frames)})
     kept = signatures(root, frames[0])
     assert [number for number, _ in kept] == [found[b"%d" % n].id for n in range(7, 12)]
-    # Three bytes of hash for each of 48 tiles, and where they stand.
+    # Each of 48 tiles has three bytes of hash. The places of the tiles come on top.
     assert all(len(data) < 48 * 3 + 60 for _, data in kept)
 
 
@@ -425,7 +428,7 @@ async def test_identical_frames_cost_a_few_bytes(root: Path) -> None:
     assert {one.id for one in found.values()} == {before[b"first"].id}
     assert sum(path.stat().st_size for path in (root / "packs").glob("*.zip")) == size
     assert (root / "index.sqlite").stat().st_size - index < 300 * len(files)
-    # The same pixels in files that differ, as with a time written into each.
+    # The files differ, but have the same pixels, for example with a time written into each.
     texts = [chunk(b"tEXt", b"Time\0%d" % number) for number in range(20)]
     found = await fill(root, {b"t%d" % n: png(noise(1), head=t) for n, t in enumerate(texts)})
     assert len({one.id for one in found.values()}) == 20
