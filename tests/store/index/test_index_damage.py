@@ -1,4 +1,4 @@
-"""The index: damage is noticed, and gives no wrong rows."""
+"""The index notices damage, and gives no wrong rows."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_flipped_bits_never_give_wrong_rows(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_table_are_damage(index: Index) -> None:
-    """What SQLite would give for a page in the place of another: the values of other columns."""
+    """SQLite gives the values of other columns if a page stands in the place of another."""
     file(index, b"a")
     file(index, b"b")
     with index.transaction():
@@ -96,7 +96,7 @@ def test_rows_of_another_table_are_damage(index: Index) -> None:
 
 
 def test_rows_out_of_order_are_damage(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listing that began anew with each page would never end."""
+    """A listing that starts again with each page would never end."""
     first = [(1, b"a", *index.inode(ROOT)), (2, b"b", *index.inode(ROOT))]
     monkeypatch.setattr(Index, "_all", lambda *args, **kwargs: first)
     assert [name for _, name, _ in index.children(ROOT)] == [b"a", b"b"]
@@ -108,7 +108,7 @@ def test_rows_out_of_order_are_damage(index: Index, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_index_of_orphans_that_names_others_is_damage(index: Index) -> None:
-    """An orphan is removed for good."""
+    """Recovery permanently removes the inodes that the SQL index of orphans names."""
     made = file(index, b"a")
     with pytest.raises(Damaged, match="inode 2"):
         index._as_its_row(made._replace(nlink=0))

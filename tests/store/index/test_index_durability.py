@@ -1,4 +1,4 @@
-"""The index: transactions, and what is there after a crash or an error of the disk."""
+"""The index: transactions, and its rows after a crash or an error of the disk."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_rewrite_that_fails_heals_nothing(index: Index, disk: FlakyDisk, call:
 
 
 def grow(index: Index, names: str) -> None:
-    """Commits until the log is longer than the index folds it at."""
+    """Commit until the log is longer than the limit at which the index folds it."""
     with index.transaction():
         for number in range(16_000):
             file(index, b"%s-%d-%s" % (names.encode(), number, b"x" * 200))
@@ -251,7 +251,7 @@ def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
     Index.make(path, identity="x", uid=0, gid=0, now_ns=0)
     first = Index(path, Disk())
     made = file(first, b"a", staged=9)
-    # Not closed: another process after a crash sees the log.
+    # `first` stays open: a process that starts after a crash sees the log.
     second = Index(path, Disk())
     assert second.lookup(ROOT, b"a") == made
     second.close()
