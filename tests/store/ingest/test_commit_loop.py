@@ -1,4 +1,4 @@
-"""Who waits for whom when a file or a commit fails: nobody but the files that failed."""
+"""A file or a commit fails: only the files that failed have to wait."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("inline", "long_wait")
 
 @pytest.fixture
 def long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What failed is tried again long after the test."""
+    """Retry failed files only long after the test."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 1e6)
 
 
@@ -67,7 +67,7 @@ async def test_a_failed_commit_delays_no_file_that_comes_after_it(
 async def test_others_of_the_batch_do_not_wait_for_the_file_that_failed(
     root: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """What one entry fails for is begun anew at once for all the others."""
+    """If one entry fails, all the others begin again at once."""
     files = [png(frame) for frame in screens(6)]
     bad = {hashlib.sha256(data).digest() for data in files[:count]}
     run = Inline.run
@@ -96,7 +96,7 @@ async def test_others_of_the_batch_do_not_wait_for_the_file_that_failed(
 async def test_a_file_whose_row_cannot_be_read_delays_no_other(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Just after its commit, when it is taken from the queue."""
+    """The row cannot be read just after the commit, when the file is taken from the queue."""
     store = Store.open(root)
     inode, committed = Index.inode, False
     requeue = Retries._requeue
@@ -153,7 +153,7 @@ async def test_files_that_wait_for_their_next_try_hold_no_batch_open(
 async def test_each_file_is_tried_once_while_a_disk_is_full(
     root: Path, disk: FlakyDisk, calls: tuple[str, ...], code: int
 ) -> None:
-    """And then there is nothing to do until the wait is over."""
+    """After that, the encoder does nothing until the wait is over."""
     tries = 0
 
     def hook(call: str, what: object) -> int:
@@ -161,14 +161,14 @@ async def test_each_file_is_tried_once_while_a_disk_is_full(
         tries += call in calls
         return code if call in calls else 0
 
-    # All of them large where it is the link that fails.
+    # If the link is the call that fails, all files are large.
     size = 6000 if calls == ("link",) else 100
     store = Store.open(root, disk=disk)
     async with store.running(count=2):
         inodes = [put(store, b"%d" % number, b"%d" % number * size) for number in range(8)]
         disk.hook = hook
         await until(lambda: all(of(store).queue.failures(ino) == 1 for ino in inodes))
-        # What a commit gave up may be tried by those that were under way meanwhile, no more.
+        # Files under way may retry after a commit gave up. After that nothing is tried.
         before = tries
         for _ in range(2000):
             await trio.lowlevel.checkpoint()
@@ -185,12 +185,12 @@ async def test_each_file_is_tried_once_while_a_disk_is_full(
 async def test_nobody_waits_for_ever_for_commits_that_fail(
     root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """``umount`` waits for a drain: three tries, then the files stay staged."""
+    """``umount`` waits for a drain. The drain makes three tries, then the files stay staged."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.001)
     store = Store.open(root, disk=disk)
 
     def hook(name: str, what: object) -> int:
-        # Of packs alone: that of their folder fails before anything is appended.
+        # Fail only for packs: an fsync of their folder would fail before anything is appended.
         return errno.EIO if name == call and isinstance(what, int) and is_pack(what) else 0
 
     def rows(*_: object) -> None:
@@ -221,7 +221,7 @@ def is_pack(fd: int) -> bool:
 async def test_a_retry_does_not_wait_for_the_commits_of_others(
     root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many failures of several files, and each gets through in the end."""
+    """Several files fail many times, and each succeeds in the end."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.001)
     store = Store.open(root, disk=disk)
     failures = iter([errno.EIO, 0, errno.EIO, errno.EIO, 0, errno.ENOSPC] * 3)

@@ -1,4 +1,4 @@
-"""Packs, commits that fail, and crashes: what was appended counts as a whole, or not at all."""
+"""Packs, failed commits and crashes: the appended entries count as a whole, or not at all."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_a_frame_planned_on_what_a_failed_commit_dropped_is_planned_anew(
     run = Inline.run
 
     async def late(self: Inline, function: Callable[..., Any], *args: Any, **how: bool) -> Any:
-        """The second frame is encoded at once, and its result comes late."""
+        """Encode the second frame at once, and return its result late."""
         nonlocal encodes
         result = await run(self, function, *args, **how)
         encodes += function is jobs.encode
@@ -223,7 +223,7 @@ async def test_a_disk_that_stays_full_stops_nothing_for_good(root: Path, disk: F
     await reopened(root, files)
 
 
-# Where encoding asks the index.
+# The folder of the modules that ask the index during encoding.
 INGEST = Path(encoder.__file__).parent
 
 
@@ -292,7 +292,7 @@ async def test_an_index_that_cannot_be_forced_keeps_staged_files(
 async def test_a_crash_at_any_call_loses_nothing(
     root: Path, tmp_path: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before each call that changes the store, what a killed process would leave is kept."""
+    """Before each call that changes the store, copy the state that a killed process would leave."""
     monkeypatch.setattr(packs, "SEAL_BYTES", 6_000)
     files = {**samples(), b"big": random.Random(1).randbytes(20_000), b"same": NOTE}
     left: list[tuple[Path, dict[bytes, bytes]]] = []

@@ -1,4 +1,4 @@
-"""Background encoding: staged files become objects, and no moment loses a byte."""
+"""Background encoding: staged files become objects, and no byte is lost at any moment."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ async def test_one_process_is_left_to_encoding_while_pictures_come(
             await settled(store, files)
     store.close()
     assert len(seen) == 36
-    assert max(seen[:8]) > 1  # a few say little of those to come
+    assert max(seen[:8]) > 1  # the first few files do not tell what comes next
     assert seen[14:18] == [1] * 4
-    assert max(seen[22:]) > 1  # these need no encoding
+    assert max(seen[22:]) > 1  # notes need no encoding
 
 
 async def test_frames_are_encoded_in_order_of_folder_and_name(root: Path) -> None:
@@ -115,7 +115,7 @@ async def test_equal_files_share_one_object(root: Path) -> None:
 
 
 class Gate:
-    """Holds jobs up until it is opened."""
+    """Holds jobs until the test opens it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> None:
         self.reached = trio.Event()
@@ -160,7 +160,7 @@ async def test_a_writer_spoils_what_is_under_way(
 async def test_a_writer_that_has_come_and_gone_spoils_it_too(
     root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]
 ) -> None:
-    """Written to in place, in the same staged file: only the word of the writer tells."""
+    """The writer changes the staged file in place. Only the writer's report shows the change."""
     old, new = (png(frame) for frame in screens(2))
     gate = Gate(monkeypatch, function)
     store = Store.open(root)
@@ -337,11 +337,11 @@ async def test_a_reference_that_rots_costs_only_the_files_that_show_it(root: Pat
     store.close()
 
 
-# -- answers that are wrong (`tests/crash/lies.py` has them at every stage)
+# -- wrong answers (`tests/crash/lies.py` has them at every stage)
 
 
 class Lying:
-    """Makes the answers of a job something else, as often as `times`."""
+    """Replaces the answers of a job by wrong ones, `times` times."""
 
     def __init__(
         self,
@@ -366,7 +366,7 @@ class Lying:
 async def test_the_answer_to_another_file_is_not_taken(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the file would silently become another one that is there already."""
+    """Otherwise the file would silently become another file that is already there."""
     known, new = (png(frame) for frame in screens(2))
     store = Store.open(root)
     async with store.running(count=1):
@@ -485,13 +485,13 @@ async def test_a_large_picture_that_cannot_be_encoded_stays_a_file(
 async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first is spoilt after the second has found it: the second must not name it."""
+    """The first file is spoilt after the second one found it. The second must not name it."""
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 30.0)
     data = noisy(2)[:-30]
     gate = trio.Event()
 
     async def before(function: Callable[..., Any]) -> None:
-        # Looks go side by side, in any order; the note's holds the batch open.
+        # Looks run side by side, in any order. The look at the note holds the batch open.
         if function is jobs.look and Path(Inline.args[0]).stat().st_size == len(NOTE):
             await gate.wait()
 

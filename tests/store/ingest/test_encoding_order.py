@@ -1,4 +1,4 @@
-"""The order of encoding, and one object for equal files, whatever leaves the queue early."""
+"""Files are encoded in order, and equal files get one object, whichever leave the queue early."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from tests.support.frames import FlakyDisk, png, screens
 P = ParamSpec("P")
 LARGE = 12_000
 JOBS: list[Callable[..., Any]] = [jobs.look, jobs.encode]
-# Ways of bodies that are coded or written in a file's turn.
+# Methods of the pipeline that code or write a body when its file has the turn.
 SECTIONS = ("_frame", "_raw", "_keep")
 
 
 @functools.cache
 def bodies() -> list[bytes]:
-    """Pictures, other files, and one that is large."""
+    """Pictures, other files, and a large file."""
     pictures = [png(frame) for frame in screens(3, height=48, width=64)]
     return [*pictures, b"a note", b"another note", b"large" * LARGE]
 
 
 class Watch:
-    """Who is in the section of plan and encode, and in what order entries are appended."""
+    """Counts files in the section of plan and encode, and notes the order of appended entries."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.inside = self.most = 0
@@ -82,7 +82,7 @@ def watch(inline: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 
 
 def remove(store: Store, name: bytes) -> None:
-    """As ``rm``."""
+    """Remove a file as ``rm`` does."""
     left = store.index.unlink(ROOT, name, 5)
     token = store.index.purge(left.ino)
     if token is not None:
@@ -93,7 +93,7 @@ def objects(store: Store) -> Counter[tuple[bytes, int]]:
     return Counter((found.sha256, found.size) for found in store.index.all_objects())
 
 
-# -- a file in the middle leaves
+# -- a file in the middle leaves the queue
 
 
 def _removed(store: Store, ino: int) -> None:
@@ -138,7 +138,7 @@ async def test_the_next_file_waits_for_the_one_before(
         ino = put(store, b"c", last)
         leave(store, gone)
         await reached.wait()
-        # As far as anything can go.
+        # Let all tasks run as far as they can.
         for _ in range(200):
             await trio.lowlevel.checkpoint()
         assert watch.appended == []
@@ -169,7 +169,7 @@ async def test_equal_files_share_one_object_while_both_are_under_way(
     store.close()
 
 
-# -- any sequence of these
+# -- any sequence of actions
 
 ACTIONS = st.one_of(
     st.tuples(st.just("put"), st.integers(0, 9), st.integers(0, 5)),
@@ -181,14 +181,14 @@ ACTIONS = st.one_of(
 
 
 class Run:
-    """One sequence of actions on a store of its own."""
+    """Runs one sequence of actions on a store of its own."""
 
     def __init__(self, patch: pytest.MonkeyPatch, delays: list[int]) -> None:
         self.patch = patch
         self.delays = delays
         self.watch = Watch(patch)
         self.files: dict[bytes, tuple[int, bytes]] = {}
-        # Names that were there from the start and were left alone since.
+        # Names that are there from the start and were not changed since.
         self.calm: set[bytes] = set()
         self.failing: set[Callable[..., Any]] = set()
         self._jobs = 0
@@ -200,7 +200,7 @@ class Run:
             await trio.lowlevel.checkpoint()
         if function in self.failing:
             self.failing.discard(function)
-            # Whatever is under way: it is put back behind others.
+            # The failure may hit any file under way. The encoder puts that file back behind others.
             self.calm.clear()
             raise OSError(errno.EIO, "told to fail")
 
@@ -257,7 +257,7 @@ class Run:
         assert calm == sorted(calm), "a file overtook another"
         for ino, _ in self.files.values():
             assert store.index.inode(ino).object_id is not None
-        # What fails or changes is encoded anew, which may leave objects that no file shows.
+        # A file that fails or changes is encoded again. This may leave objects that no file shows.
         with_files = {found.id for found in store.index.all_objects() if found.uses}
         shown = {store.index.inode(ino).object_id for ino, _ in self.files.values()}
         assert with_files == shown

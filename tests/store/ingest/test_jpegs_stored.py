@@ -1,4 +1,4 @@
-"""JPEGs in a store: smaller, the same bytes, and no trouble to anything else in it."""
+"""JPEGs in a store: they take less space, keep their bytes, and disturb no other file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NO_JPEG = b"\xff\xd8\xff" + b"no JPEG at all" * 20
 
 @functools.cache
 def camera(seed: int) -> bytes:
-    """A photo; the profile in it has the time it was made."""
+    """A photo. Its profile has the time at which the profile was made."""
     return photos.camera(seed)
 
 
@@ -55,7 +55,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def samples() -> dict[bytes, bytes]:
-    """Screenshots with photos among them, and what only begins like one."""
+    """Screenshots, photos among them, and a file that only begins like a photo."""
     frames = screens(4, height=64)
     files = {b"%d.png" % number: png(frame) for number, frame in enumerate(frames)}
     files |= {b"%d.jpg" % number: camera(number) for number in range(3)}
@@ -83,7 +83,7 @@ def objects(root: Path) -> dict[bytes, Object]:
 
 
 async def read(root: Path) -> dict[bytes, bytes | str]:
-    """Every file of a store, or why it cannot be read."""
+    """The bytes of every file of a store, or the error text if a file cannot be read."""
     forget_caches()
     answers: dict[bytes, bytes | str] = {}
     store = Store.open(root, read_only=True)
@@ -100,7 +100,7 @@ async def read(root: Path) -> dict[bytes, bytes | str]:
 
 
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine that has not the extra."""
+    """Simulate a machine that does not have the extra."""
     monkeypatch.setattr(jpeg, "imagecodecs", lambda part: None)
 
 
@@ -148,7 +148,7 @@ async def test_screenshots_are_planned_as_if_no_jpeg_were_there(root: Path, tmp_
     ours, theirs = objects(root), objects(tmp_path / "other")
     for name, one in theirs.items():
         assert (ours[name].kind, ours[name].depth) == (one.kind, one.depth)
-        assert abs(ours[name].length - one.length) < 8  # ids are of other lengths
+        assert abs(ours[name].length - one.length) < 8  # ids have different lengths
         assert len(ours[name].needs) == len(one.needs)
     store = Store.open(root, read_only=True)
     signed = {row[0] for row in store.index.signatures("150x64x3:uint8")}
@@ -303,7 +303,7 @@ def test_what_the_commands_say(
     source.mkdir()
     for name, data in samples().items():
         (source / os.fsdecode(name)).write_bytes(data)
-    # A JPEG without such a form is kept as it is, which is what was asked for: no warning.
+    # A JPEG without such a form is kept as it is. The user asked for that: no warning.
     code, _, err = run(capsys, "import", f"{source}/", root)
     assert (code, err) == (0, "")
     code, said, _ = run(capsys, "stats", root)

@@ -1,4 +1,4 @@
-"""The last look before a staged copy goes notices whatever is not what was proved."""
+"""The last check before a staged copy is removed notices every difference from the proof."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ABOUT = About(7, "notes/a.txt", 123, hashlib.sha256(BODY).digest(), len(BODY))
 
 
 def appended(folder: Path, entry: Entry, kind: str) -> tuple[Path, Object]:
-    """A pack with this entry alone, and what the index says of it."""
+    """Write a pack with this entry alone. Returns its path and the row of the index."""
     pack = Pack(folder / "00000001.zip", 1, Disk(), 0)
     offset, length = pack.append(entry)
     pack.close()
@@ -81,7 +81,7 @@ def raw(about: About) -> Entry:
         raw(replace(ABOUT, path="b")),
         replace(raw(ABOUT), payload=BODY[1:]),
         replace(raw(ABOUT), name="00000007.bin"),
-        # The record of an object that is an anchor's.
+        # A record that has an anchor.
         replace(raw(ABOUT), record=b"\1" + raw(ABOUT).record[1:]),
         entries.jpeg_entry(ABOUT, BODY),
     ],

@@ -1,4 +1,4 @@
-"""Slots in order: who has the turn, whatever leaves early, fails or is cancelled."""
+"""Slots in order: which slot has the turn if others leave early, fail or are cancelled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fsmount.store.ingest.sequencer import Sequencer, Slot
 
 
 class Walkers:
-    """Tasks that enter their slots and stay until they are told to leave."""
+    """Tasks that enter their slots and stay until the test stops them."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -43,7 +43,7 @@ class Walkers:
             slot.leave()
 
     async def stop(self, number: int) -> None:
-        """One task ends, wherever it is."""
+        """End one task, wherever it is."""
         self._scopes[number].cancel()
         await wait_all_tasks_blocked()
 
@@ -105,7 +105,7 @@ async def test_a_task_that_is_cancelled_as_its_turn_comes_passes_it_on() -> None
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_hundreds_of_places_in_any_order(seed: int) -> None:
-    """Some leave before they are started, some early, some when they are through."""
+    """Some tasks leave before they enter, some early, some after they are through."""
     chance = random.Random(seed)
     sequencer = Sequencer()
     inside = 0
