@@ -1,4 +1,4 @@
-"""Repack beside readers and the encoder: every byte stays, none is written again and again."""
+"""Repack beside readers and the encoder: every byte stays, and none is written again and again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SEAL = 12_000
 
 @pytest.fixture(autouse=True)
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Poor codes at ingest, small packs, a look each time."""
+    """Make codes poor at ingest, make packs small, and look for garbage each time."""
     monkeypatch.setattr(background, "Workers", Inline)
     monkeypatch.setattr(background, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.0)
@@ -160,7 +160,7 @@ async def test_little_room_on_the_disk_is_left_alone(
 async def test_readers_and_the_encoder_beside_it(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each job takes its time after it was told its places; entries move and packs go meanwhile."""
+    """Each job waits after it got its places. Meanwhile entries move, and repack removes packs."""
     monkeypatch.setattr(repack, "_BATCH", 4)
     files = pictures(24)
     await fill(root, files)
@@ -199,7 +199,7 @@ async def test_readers_and_the_encoder_beside_it(
             for _ in range(3):
                 nursery.start_soon(read)
             nursery.start_soon(write)
-            # As if nobody were there: what stops it is another test's.
+            # Act as if no program used the store. Another test covers the reasons to stop.
             await store.repack_quietly(lambda: False)
             assert store._quiet is not None
             for _ in range(6):
@@ -261,7 +261,7 @@ async def test_a_pack_stays_while_somebody_reads_from_it(
 async def test_what_is_encoded_meanwhile_finds_what_it_was_told(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The entries it takes tiles from move, and their pack would go, before it has read them."""
+    """Before the job reads its entries, they move, and repack would remove their pack."""
     files = pictures(17)
     *_, last = files
     await fill(root, {name: data for name, data in files.items() if name != last})
@@ -300,7 +300,7 @@ async def test_what_is_encoded_meanwhile_finds_what_it_was_told(
 async def test_what_is_appended_while_a_commit_waits_for_its_turn_does_not_count(
     root: Path,
 ) -> None:
-    """It has not been read back yet."""
+    """No commit has read this entry back yet."""
     with opened(root) as store:
         writer = store._writer
         assert writer is not None
@@ -325,7 +325,7 @@ async def test_what_nothing_needs_is_dropped(root: Path) -> None:
     assert await quietly(root)
     assert len(facts(root)) == 8
     await whole(root, files)
-    # What comes next is planned from what is left.
+    # The next pictures are planned from the objects that are left.
     more = pictures(12)
     with opened(root) as store:
         async with store.running(count=1):
@@ -427,7 +427,7 @@ async def test_an_error_of_the_disk_changes_nothing(root: Path, call: str) -> No
 
 
 class Counted:
-    """Bytes of entries written, at first and again."""
+    """Counts the bytes of entries: those written first, and those written again."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stored = self.again = 0
@@ -453,7 +453,7 @@ class Counted:
 async def test_a_capture_loop_does_not_write_the_same_again_and_again(
     root: Path, pattern: str, restart: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A picture, then idle, and so on; the mount starts anew after each `restart` pictures."""
+    """Store a picture, idle, and so on. The mount starts again after each `restart` pictures."""
     counted = Counted(monkeypatch)
     chance = random.Random(1)
     files: dict[bytes, bytes] = {}
@@ -478,14 +478,14 @@ async def test_a_capture_loop_does_not_write_the_same_again_and_again(
     if pattern == "all stay":
         assert counted.again <= counted.stored
     else:
-        # What is deleted does give its space back.
+        # The space of deleted files does come back.
         packed = sum(path.stat().st_size for path in (root / "packs").glob("*.zip"))
         alive = sum(map(len, files.values()))
         assert packed < 2.5 * alive + 4 * SEAL
 
 
 def going(pattern: str, names: list[bytes], chance: random.Random) -> list[bytes]:
-    """Which files are deleted now."""
+    """The files that are deleted now."""
     if pattern == "the oldest go" and len(names) > 30:
         return names[:1]
     if pattern == "any go" and chance.random() < 0.7:

@@ -1,4 +1,4 @@
-"""When the second copies of the index are renewed, and when they are let be."""
+"""When the second copies of the index are renewed, and when they are left alone."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names(root: Path) -> set[bytes]:
-    """The names that the copy has."""
+    """The names in the copy."""
     rows = copies.read_rows(Layout(root), str(config.read(root)["uuid"]))
     return set() if rows is None else {name for _, name, _ in rows.names}
 
 
 def written(root: Path) -> tuple[int, int]:
-    """What changes with each writing of the copy."""
+    """Two values that change each time the copy is written."""
     found = Layout(root).names_copy.stat()
     return found.st_ino, found.st_mtime_ns
 
@@ -53,7 +53,7 @@ def a_file_more(root: Path, name: bytes) -> None:
 async def test_a_sealed_pack_renews_the_copy_while_the_store_is_open(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a worker process, from an index that this one has open."""
+    """A worker process makes the copy, from an index that this process has open."""
     monkeypatch.setattr(pack, "SEAL_BYTES", 1)
     store = Store.open(root)
     async with store.running(count=1):
@@ -67,7 +67,7 @@ async def test_a_sealed_pack_renews_the_copy_while_the_store_is_open(
 
 @pytest.mark.usefixtures("inline")
 async def test_one_renewal_after_the_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes due while the copy is made has it made once more."""
+    """If a renewal comes due while the copy is made, the copy is made once more."""
     store = Store.open(root)
     real, made = copies.collect_beside, []
 
@@ -99,7 +99,10 @@ def test_a_clean_end_writes_only_what_has_changed(root: Path) -> None:
 
 @pytest.mark.parametrize("killed", [1, 2])
 def test_what_was_left_out_at_a_kill_is_made_up_for(root: Path, killed: int) -> None:
-    """Also where the next opening changes nothing, and is killed, too."""
+    """The next opening renews a copy that a killed process did not renew.
+
+    This holds also if openings in between change nothing and are killed, too.
+    """
     a_file_more(root, b"one")
     for number in range(killed):
         child = os.fork()
@@ -127,7 +130,7 @@ def test_a_copy_that_was_deleted_or_damaged_comes_back(root: Path) -> None:
 
 @pytest.mark.usefixtures("inline")
 async def test_a_copy_made_while_nothing_changed_is_the_one_to_compare_with(root: Path) -> None:
-    """A repair makes it, for one."""
+    """For example, a repair makes such a copy."""
     a_file_more(root, b"one")
     store = Store.open(root)
     async with store.running(count=1):

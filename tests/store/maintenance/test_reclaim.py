@@ -1,4 +1,4 @@
-"""Room back on a full disk: what is deleted goes, what is needed keeps its bytes."""
+"""Reclaim on a full disk: deleted files give their space back, needed files keep their bytes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.support.frames import FlakyDisk, png, screens
 
 ALL = 1 << 60
 SIZE = 3000
-# What an entry is longer than the bytes of its file.
+# Bytes of an entry in addition to the bytes of its file.
 MORE = 300
 
 
 @pytest.fixture(autouse=True)
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small packs, a few entries moved at a time."""
+    """Make packs small, and move a few entries at a time."""
     monkeypatch.setattr(pack, "SEAL_BYTES", 30_000)
     monkeypatch.setattr(reclaim, "_FIRST_BYTES", 7000)
     monkeypatch.setattr(reclaim, "_MOST_BYTES", 14_000)
@@ -62,7 +62,7 @@ async def make_room(root: Path, enough: int = ALL, disk: FlakyDisk | None = None
 
 
 async def half(root: Path, count: int = 24) -> dict[bytes, bytes]:
-    """A store of noise of which every second file is deleted: what is left."""
+    """Make a store of noise, and delete every second file. Returns the files that are left."""
     await fill(root, noise(*range(count)))
     await delete(root, *noise(*range(0, count, 2)))
     return noise(*range(1, count, 2))
@@ -88,7 +88,7 @@ async def test_what_was_deleted_gives_its_room_back(root: Path) -> None:
 
 
 class TightDisk(FlakyDisk):
-    """Packs take no more than `size` bytes together."""
+    """A disk on which packs take at most `size` bytes together."""
 
     def __init__(self, root: Path, size: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ async def test_an_entry_that_has_no_room_stays_and_others_go(
     with opened(root, disk) as store:
         async with store.running(count=1):
             await store.make_room(ALL)
-            # 3 went from behind the large one, 1 is still before it.
+            # The space of 3, behind the large file, came back. That of 1, before it, did not.
             assert before - SIZE - MORE < packed(root) < before - SIZE + MORE
             refused = disk.refused
             await store.make_room(ALL)
@@ -155,7 +155,7 @@ async def test_it_ends_when_there_is_enough(root: Path, monkeypatch: pytest.Monk
         async with store.running(count=1):
             await store.make_room(2 * SIZE)
             assert 2 * SIZE <= full - packed(root) < 6 * SIZE
-            # What is left comes when it is asked for.
+            # The rest comes back on request.
             await store.make_room(ALL)
             assert packed(root) < 13 * (SIZE + MORE)
     await whole(root, files)
@@ -230,7 +230,7 @@ async def test_a_pack_is_not_cut_while_somebody_reads_from_it(
 
 
 async def test_what_is_under_way_begins_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame is planned upon an object that goes, another file waits for its commit."""
+    """A frame is planned on an object that reclaim drops, and another file waits for its commit."""
     before = pictures(8)
     await fill(root, before)
     later = {b"late.png": png(screens(9, height=64)[8])} | noise(3)
@@ -302,7 +302,7 @@ def refuse(reserve: Reserve) -> bool:
 
 
 async def test_a_write_waits_for_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where something was deleted since there was none left to be had."""
+    """A write reclaims only if a file was deleted since the last reclaim that freed nothing."""
     files = await half(root)
     full = packed(root)
     looks: list[Repacker] = []
@@ -381,7 +381,7 @@ def test_a_new_store_has_nothing_to_give(root: Path) -> None:
 async def test_nothing_is_encoded_while_the_encoder_is_halted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever a file is on its way: also where it has just been let through."""
+    """The halt holds at every stage of a file, even if the file was let through just before."""
     appended: list[int] = []
     append = Writer.append
 

@@ -32,13 +32,13 @@ from tests.support.frames import FlakyDisk, png, screens
 
 
 def _poor(image: Frame, *, fast: bool = True) -> tuple[str, bytes]:
-    """What there is to gain by more effort."""
+    """Encode with little effort, so that more effort gains space."""
     return ".webp", webp.encode(image, Effort(0, 0))
 
 
 @pytest.fixture(autouse=True)
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Poor codes at ingest, files over 100,000 bytes are large."""
+    """Make codes poor at ingest, and treat files over 100,000 bytes as large."""
     monkeypatch.setattr(large, "KEEP_BYTES", 100_000)
     monkeypatch.setattr(images, "encode", _poor)
 
@@ -48,7 +48,7 @@ def pictures(count: int = 6) -> dict[bytes, bytes]:
 
 
 def samples() -> dict[bytes, bytes]:
-    """Pictures, raw files, a large one."""
+    """Pictures, raw files, and a large file."""
     noise = np.random.default_rng(5).integers(0, 256, 150_000, np.uint8).tobytes()
     return pictures() | {b"note": b"not a picture", b"empty": b"", b"large": noise}
 
@@ -88,7 +88,7 @@ async def run(
 
 
 async def whole(root: Path, files: dict[bytes, bytes]) -> None:
-    """Every name shows its bytes, check finds nothing, packs open with any unzip."""
+    """Check that every name shows its bytes, check finds nothing, and any unzip opens the packs."""
     with opened(root) as store:
         async with store.running(count=1):
             for name, data in files.items():
@@ -106,13 +106,13 @@ async def whole(root: Path, files: dict[bytes, bytes]) -> None:
 
 
 def packed(root: Path) -> int:
-    """Bytes in packs and raw."""
+    """Bytes of the files in ``packs/`` and ``raw/``."""
     bodies = [*(root / "packs").glob("*.zip"), *(root / "raw").iterdir()]
     return sum(path.stat().st_size for path in bodies)
 
 
 def facts(root: Path) -> dict[int, Any]:
-    """What must not change: what each object is and what its render touches."""
+    """The facts that must not change: the identity of each object, and what its render touches."""
     with opened(root, read_only=True) as store:
         return {
             found.id: (found.kind, found.size, found.sha256, found.depth, found.needs, found.layer)
@@ -208,7 +208,7 @@ async def test_what_others_need_stays(root: Path) -> None:
 
 
 async def test_of_what_only_others_need_the_pixels_stay(root: Path) -> None:
-    """The last shows tiles of the second, none of the first, which the second is rendered from."""
+    """The last file shows tiles of the second, none of the first. The second needs the first."""
     frames = screens(2, height=64)
     frames[1][:] = frames[0]
     frames[1][:48] = 255 - frames[0][:48]
@@ -222,7 +222,7 @@ async def test_of_what_only_others_need_the_pixels_stay(root: Path) -> None:
     assert (summary.dropped, summary.moved, summary.problems) == (1, 2, [])
     await whole(root, {b"2.png": files[b"2.png"]})
     assert await run(root) == Summary()
-    # What is left of it must not be found for a file that comes again.
+    # The pixels left of 1.png must not be found for the same file when it comes again.
     await fill(root, {b"again.png": files[b"1.png"]})
     await run(root)
     await whole(root, {b"2.png": files[b"2.png"], b"again.png": files[b"1.png"]})
@@ -243,7 +243,7 @@ async def test_space_in_a_repacked_pack_comes_back(root: Path) -> None:
 async def test_death_at_any_system_call_loses_nothing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also without what the dead process could not tell the index any more."""
+    """This holds also without the last changes that the dead process made to the index."""
     monkeypatch.setattr(repack, "_BATCH", 3)
     files = samples()
     await fill(root, files)
@@ -293,7 +293,7 @@ async def test_a_full_disk_leaves_the_store_as_it_was(
 async def test_no_more_than_16_mib_of_entries_are_in_memory(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or one entry, where that is larger."""
+    """Or there is one entry, if that entry is larger."""
     monkeypatch.setattr(large, "KEEP_BYTES", 32 << 20)
     source = np.random.default_rng(3)
     sizes = [3 << 20] * 12 + [20 << 20, 1000, 6 << 20]
@@ -318,7 +318,7 @@ async def test_no_more_than_16_mib_of_entries_are_in_memory(
         tracemalloc.stop()
     assert summary.moved == len(sizes)
     assert len(held) <= 6
-    # Besides one batch or the largest entry: that entry as it is built, and as it is read back.
+    # Memory has one batch or the largest entry, and that entry as built and as read back.
     assert peak < (16 + 3 * 20) << 20
     assert sum(held) > 60 << 20
     await whole(root, files)
@@ -385,7 +385,7 @@ async def test_a_codec_that_errs_changes_nothing(
 async def test_a_proof_that_fails_leaves_the_object(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The payload is right, what is rendered from it is not: as with another zlib."""
+    """The payload is right, but the file rendered from it is wrong, as with another zlib."""
     await fill(root, pictures(3))
     with monkeypatch.context() as patch:
         patch.setattr("fsmount.store.frames.jobs.assemble", lambda *_, **__: b"something else")
@@ -412,7 +412,7 @@ async def test_a_dead_worker_costs_the_effort_only(
 async def test_a_reader_beside_it_never_sees_other_bytes(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Repack removes the pack between a reader's look into the index and its read."""
+    """Repack removes the pack after a reader has looked into the index, before the reader reads."""
     files = pictures(4)
     await fill(root, files)
     original = Store._render_from
