@@ -1,4 +1,4 @@
-"""What files are read from once they are encoded: rendered bytes and large files kept as files."""
+"""Reads of encoded files: rendered bytes, and large files that are kept as files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEGMENT = bodies.SEGMENT_BYTES
 
 @pytest.fixture(name="vast")
 def vast_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose file system takes files of 10^15 bytes."""
+    """A file of 10^15 bytes, on a file system that takes such files."""
     for folder in (tmp_path, Path("/dev/shm")):
         path = folder / f"fsmount-test-{os.getpid()}"
         try:
@@ -54,7 +54,7 @@ def test_sums_round_trip(sums: dict[int, bytes]) -> None:
 
 
 def large(path: Path, extra: int = 12_345) -> bytes:
-    """Data, zeros that are written, a hole, data."""
+    """Write a file of data, written zeros, a hole, and data. Returns its bytes."""
     source = random.Random(1)
     first = source.randbytes(SEGMENT + 77)
     last = source.randbytes(extra)

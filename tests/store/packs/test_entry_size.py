@@ -26,7 +26,7 @@ from tests.support.pngs import IEND, SIGNATURE, Plan, build, chunk
 
 
 def allowed(size: int) -> int:
-    """Bytes of an entry: file, headers, record and path, and what it may cost to help others."""
+    """Bytes allowed for an entry: file, headers, record, path, and the price of helping others."""
     return size + 300 + min(512 + size // 4, 2048)
 
 
@@ -74,7 +74,7 @@ def checks(x: Pixels, y: Pixels) -> Pixels:
 
 
 def gradient(x: Pixels, y: Pixels) -> Pixels:
-    """In two directions, dithered."""
+    """A gradient in two directions, dithered."""
     return (x + y) // 40 + ((7 * x + 13 * y) % 4 > 1)
 
 
@@ -87,14 +87,14 @@ def rings(x: Pixels, y: Pixels) -> Pixels:
 
 
 def dots(x: Pixels, y: Pixels) -> Pixels:
-    """Scattered, one in fifty: what little effort makes larger than deflate does."""
+    """Scattered dots, one in fifty pixels. Little effort makes them larger than deflate does."""
     chance = np.random.default_rng(1)
     return np.where(chance.random(x.shape) < 0.02, chance.integers(0, 16, x.shape), 0)
 
 
 PATTERNS = [checks, gradient, crosses, rings, dots]
 FEW_COLOURS = [(3, 1), (3, 2), (3, 4), (3, 8), (0, 1), (0, 2), (0, 4), (0, 8)]
-"""(colour type, bit depth): palette and grey."""
+"""(colour type, bit depth) for palette and grey."""
 
 
 def few_colours(kind: tuple[int, int], size: tuple[int, int], pattern: Pixels) -> bytes:
@@ -119,7 +119,7 @@ def test_a_picture_of_few_colours_can_help_the_next(
     size: tuple[int, int],
     pattern: Callable[[Pixels, Pixels], Pixels],
 ) -> None:
-    """None of them is kept raw."""
+    """No picture of few colours is kept raw."""
     y, x = np.mgrid[: size[1], : size[0]]
     data = few_colours(kind, size, pattern(x, y))
     line = Line(tmp_path)
@@ -164,12 +164,12 @@ def test_no_effort_is_wasted_on_a_record_that_is_too_large(
 
 
 def solid(width: int, height: int, number: int) -> bytes:
-    """One colour all over, another one for each number."""
+    """A picture of one colour. Each number has another colour."""
     return picture(width, height, (b"\0" + bytes([number, 7, 9]) * width) * height)
 
 
 def sparse(width: int, height: int, number: int) -> bytes:
-    """A tile in four has a pixel of its own, elsewhere for each number."""
+    """One tile in four has a pixel of its own. Each number has these pixels in other places."""
     frame = np.zeros((height, width, 3), np.uint8)
     frame[number::32, number::32] = (number, 1, 2)
     return png(frame, level=9)
@@ -189,7 +189,10 @@ COSTLY = [(3, 100_000), (100_000, 3), (1, 30_000), (1, 1), (32, 32), (1920, 1080
 async def test_the_whole_store_costs_little_more_than_the_files(
     root: Path, width: int, height: int, make: Callable[[int, int, int], bytes]
 ) -> None:
-    """Entries, rows, what the planner keeps, second copies: 4 KiB for that, 2 KiB for the rest."""
+    """The overhead of a file has two bounds.
+
+    The planner's keys take up to 4 KiB. Entries, rows and second copies take up to 2 KiB.
+    """
     Store.open(root).close()
     empty = stored(root)
     files = {b"%d.png" % number: make(width, height, number) for number in range(4)}
@@ -206,7 +209,7 @@ async def test_the_whole_store_costs_little_more_than_the_files(
     store.close()
     assert all(kept[number] <= sizes[number] + 4096 for number in kept)
     most = sum(len(data) + 4096 + 2048 for data in files.values())
-    # Trees of the index grow by whole pages.
+    # The trees of the index grow by whole pages.
     assert stored(root) - empty <= most + 4 * 4096
     await reopened(root, files)
 
@@ -258,7 +261,7 @@ def test_an_entry_is_never_much_larger_than_its_file(
 
 @pytest.mark.usefixtures("inline")
 async def test_a_screen_that_compresses_well_still_helps_the_next(root: Path) -> None:
-    """Kept raw, it could not be taken tiles from."""
+    """If the screen were kept raw, no tiles could be taken from it."""
     frame = np.full((300, 400, 3), 255, np.uint8)
     frame[::9, ::5] = 0
     files = {}

@@ -1,5 +1,4 @@
-"""What becomes of a staged file that the disk did not take: its bytes go to another file, or it is
-not believed."""
+"""A staged file whose fsync failed: its bytes go to another file, or fsmount does not trust it."""
 
 from __future__ import annotations
 
@@ -30,7 +29,10 @@ BODIES = {
 
 
 def failing(disk: FlakyDisk, part: str) -> list[str]:
-    """The next fsync of a file below a folder `part` fails, as fsync(2) does: once. All paths."""
+    """Let the next fsync below a folder `part` fail once, as fsync(2) does.
+
+    Returns a list that gets the path of each fsync.
+    """
     paths: list[str] = []
 
     def hook(call: str, what: object) -> int:

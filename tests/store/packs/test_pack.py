@@ -1,4 +1,4 @@
-"""Packs: entries written and read, central directories, tails, damage, a disk that fails."""
+"""Packs: entries written and read, central directories, tails, damage, a failing disk."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_a_wrong_place_is_damage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("record", [30, 60_001])
 def test_flipped_bits_are_damage(tmp_path: Path, record: int) -> None:
-    """Name and short record have no checksum here: whoever reads them has one."""
+    """A name and a short record have no checksum in the entry. Their readers have one."""
     made = entry(2, record=record, payload=50)
     path, offset, length = place(tmp_path, made)
     whole = path.read_bytes()

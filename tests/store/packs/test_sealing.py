@@ -1,4 +1,4 @@
-"""Packs that are finished beside commits: each is closed once, by whoever holds the lock."""
+"""Packs are sealed beside commits: the holder of the lock closes each pack, once."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from tests.support.frames import FlakyDisk
 
 
 class StrictDisk(FlakyDisk):
-    """Knows which descriptors are open, and raises where another one is used.
+    """A disk that knows which descriptors are open, and notes each use of another one in `wrong`.
 
-    `held`: forcing a file waits for it, in a thread.
+    `held`: fsync waits for this event, in a thread.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ def test_a_pack_may_be_closed_twice(tmp_path: Path) -> None:
     pack = new(tmp_path, disk)
     pack.close()
     assert pack.is_closed
-    # Somebody else has the number of its descriptor now.
+    # Another file has the number of the closed descriptor now.
     other = disk.create(tmp_path / "other")
     pack.close()
     os.fstat(other)
@@ -130,7 +130,7 @@ def test_a_close_that_fails_is_not_repeated(tmp_path: Path) -> None:
 
 
 class Parts:
-    """A writer and what it writes to."""
+    """A writer and the parts that it writes to."""
 
     def __init__(self, root: Path) -> None:
         self.disk = StrictDisk()
@@ -148,7 +148,7 @@ class Parts:
         return new
 
     async def try_append(self, size: int) -> Object | None:
-        """None: all was given up meanwhile."""
+        """Append an entry. Returns None if everything was given up meanwhile."""
         number = self._next
         self._next += 1
         data = random.Random(number).randbytes(size)
@@ -169,7 +169,7 @@ class Parts:
         return {number: sealed for number, (_, sealed) in self.index.packs().items()}
 
     def verdict(self, *objects: Object) -> None:
-        """Every entry is where its row says, packs are whole, and nothing was closed twice."""
+        """Check that entries are where their rows say, packs are whole, none was closed twice."""
         self.writer.close()
         assert self.disk.wrong == []
         assert [name for name in self.disk.files.values() if name.suffix == ".zip"] == []
@@ -197,7 +197,7 @@ async def test_a_seal_while_a_commit_waits_for_its_turn(parts: Parts) -> None:
         await wait_all_tasks_blocked()
         nursery.start_soon(parts.writer.seal)
         await wait_all_tasks_blocked()
-    # The commit finishes the pack, which has an entry of it.
+    # The pack has an entry of the commit, so the commit finishes the pack.
     assert parts.sealed() == {1: True}
     third = await parts.append()
     await parts.commit(third)
@@ -220,7 +220,7 @@ async def test_a_commit_while_a_seal_waits_for_its_turn(parts: Parts) -> None:
 
 
 async def test_a_commit_that_noted_a_pack_which_is_sealed_before_it(parts: Parts) -> None:
-    """The open pack has nothing new; what the commit is about lies in another one."""
+    """The open pack has nothing new. The commit is about entries in another pack."""
     first = await parts.append()
     await parts.commit(first)
     async with trio.open_nursery() as nursery, parts.packs.turn:
@@ -234,7 +234,7 @@ async def test_a_commit_that_noted_a_pack_which_is_sealed_before_it(parts: Parts
 async def test_a_pack_that_gets_full_while_a_commit_waits(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What came after the commit was asked for counts with the next one."""
+    """Entries that come after the request for a commit count with the next commit."""
     monkeypatch.setattr(packs, "SEAL_BYTES", 500)
     first = await parts.append()
     async with trio.open_nursery() as nursery, parts.packs.turn:
@@ -307,7 +307,7 @@ async def test_a_seal_whose_fsync_failed_is_not_tried_again(parts: Parts) -> Non
 
 
 async def test_what_was_given_up_is_closed_by_the_next_who_may(parts: Parts) -> None:
-    """The one who gives up is cancelled while somebody else has the lock."""
+    """The task that gives up is cancelled while another task has the lock."""
     first = await parts.append()
     async with parts.packs.turn:
         with trio.CancelScope() as scope:
@@ -343,7 +343,7 @@ async def test_an_index_that_cannot_be_read_leaves_no_descriptor(
 async def test_appends_commits_and_seals_in_any_order(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Beside somebody who has the lock now and then, as the second copies do."""
+    """Another task takes the lock now and then, as the second copies do."""
     monkeypatch.setattr(packs, "SEAL_BYTES", 1000)
     chance = random.Random(seed)
     waiting: list[Object] = []
@@ -387,7 +387,7 @@ async def test_appends_commits_and_seals_in_any_order(
 
 
 class Beside:
-    """Puts files as a repack has asked whether the index is sound."""
+    """Puts files just after a repack has asked whether the index is sound."""
 
     def __init__(self, store: Store, files: dict[bytes, bytes], steps: int) -> None:
         self._store = store
@@ -436,7 +436,7 @@ async def test_a_repack_beside_the_encoder(
 async def test_a_pack_does_not_go_while_an_entry_waits_for_its_commit(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Repack moves all that counts out of it, and then the commit names the entry there."""
+    """Repack moves all committed entries out of the pack. Then the commit names an entry in it."""
     store = Store.open(root)
     files = {b"a": b"first", b"b": b"second"}
     repacked = trio.Event()

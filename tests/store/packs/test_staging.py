@@ -61,7 +61,7 @@ def test_tokens_say_who_made_them(tmp_path: Path) -> None:
         staging.begin(writer)
         token = staging.create()
         assert writer_of(token) == writer
-        # What an index can hold.
+        # An index can hold such a token.
         assert 0 < token < 1 << 63
     assert writer_of(17) == 0
 
@@ -117,7 +117,7 @@ def test_a_file_and_then_its_name_are_forced_the_name_once(tmp_path: Path, disk:
     for token in (one, other, one):
         staging.force_by_name(token)
     assert asked == [str(one), tmp_path.name, str(other), str(one)]
-    # Who made the names that are there already may have died before it forced them.
+    # The process that made the existing names may have died before it forced them.
     asked.clear()
     Staging(tmp_path, disk).force_by_name(one)
     assert asked == [str(one), tmp_path.name]
