@@ -1,1 +1,1 @@
-"""Start-up after a crash, check, repair, and whether the index is consistent."""
+"""Start-up after a crash, check, repair, and the consistency of the index."""

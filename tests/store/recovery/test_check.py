@@ -1,4 +1,4 @@
-"""Each kind of damage is found under the right name, and looking changes nothing."""
+"""Check reports each kind of damage under the right name, and changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = sorted(path.name for path in REAL.iterdir())
 
 @pytest.fixture(name="root")
 def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Small things of all kinds, and a file that is staged still."""
+    """A store with small files of all kinds, and a file that is still staged."""
     root = make_store(tmp_path / "store", monkeypatch)
     trio.run(import_into, root, f"{make_tree(tmp_path / 'in')}/")
     store = Store.open(root)
@@ -35,7 +35,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def state(root: Path) -> dict[str, str]:
-    """Hashes of all files of a store but the journal of its index."""
+    """Hashes of all files of a store except the journal of its index."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob("*")
@@ -44,7 +44,7 @@ def state(root: Path) -> dict[str, str]:
 
 
 def check(root: Path, *, full: bool = False) -> Report:
-    """What is found; and nothing has changed by it."""
+    """Check a store, and assert that this changes nothing. Returns the report."""
     forget_caches()
     before = state(root)
 
@@ -65,8 +65,8 @@ def check(root: Path, *, full: bool = False) -> Report:
 
 
 def sql(root: Path, *statements: str) -> None:
-    """Change rows behind the back of everything, with right page checksums."""
-    Store.open(root, read_only=True).close()  # which loads cksumvfs
+    """Change rows without the code of the store. The page checksums stay correct."""
+    Store.open(root, read_only=True).close()  # loads cksumvfs
     db = apsw.Connection(str(root / "index.sqlite"), vfs="cksmvfs")
     for statement in statements:
         db.execute(statement)
@@ -96,7 +96,7 @@ def test_an_empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def one(report: Report, what: str, why: str) -> list[str]:
-    """The files of the only finding, which has this name and reason."""
+    """The files of the only finding. It must have this name and reason."""
     ((found, reason, files),) = report.findings
     assert (found, why in reason) == (what, True), report.findings
     return files
@@ -200,7 +200,7 @@ def test_a_hash_in_the_index_that_is_another(root: Path) -> None:
     sql(root, f"UPDATE objects SET sha256 = zeroblob(32) WHERE id = {OBJECT}")
     ((what, why, _),) = check(root).findings
     assert (what, why) == ("index.sqlite", 'its copy says something else than ["object",9,"raw"]')
-    # After more was written the copy is of another time.
+    # After more writes, the copy is of another time.
     sql(root, "UPDATE meta SET value = value - 1 WHERE key = 'copied'")
     assert check(root).findings == []
     ((what, why, files),) = check(root, full=True).findings
@@ -221,7 +221,7 @@ def test_a_page_of_the_index(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of real screenshots, as an archive would have them."""
+    """A store of real screenshots, as an archive has them."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         root = make_store(tmp_path_factory.mktemp("real") / "store", monkeypatch)
         trio.run(import_into, root, REAL)
@@ -230,7 +230,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def real(stored: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[Object]]:
-    """The store of real screenshots, whose work is done in this process, and its objects."""
+    """The store of real screenshots, and its objects. Its jobs run in this process."""
     monkeypatch.setattr(store_module, "Workers", Inline)
     store = Store.open(stored, read_only=True)
     try:
@@ -240,7 +240,7 @@ def real(stored: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[Obje
 
 
 def flip(path: Path, at: int) -> Callable[[], None]:
-    """Change a byte; the call that is returned changes it back."""
+    """Change a byte. The returned function changes it back."""
 
     def change() -> None:
         data = bytearray(path.read_bytes())
@@ -254,7 +254,7 @@ def flip(path: Path, at: int) -> Callable[[], None]:
 def test_a_byte_of_a_payload_and_all_files_that_need_it(
     real: tuple[Path, list[Object]],
 ) -> None:
-    """The first frame is a keyframe, and all the others take pixels from it."""
+    """The first frame is a keyframe. All the others take pixels from it."""
     root, objects = real
     assert [found.kind for found in objects] == ["key"] + ["delta"] * 5
     key = objects[0]
@@ -320,7 +320,7 @@ def test_each_damaged_entry_is_one_finding_the_most_needed_first(
 
 
 def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer encodes, adds and removes while we look: none of that is damage."""
+    """A writer encodes, adds and removes during the check. Check finds no damage."""
     writer = Store.open(root)
 
     async def busy() -> None:
@@ -355,7 +355,7 @@ def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.Mon
 
 
 def test_staged_files_of_another_writer_without_a_row(root: Path) -> None:
-    """Those of the last writer are what a mount beside us makes, or what a crash has left."""
+    """Files of the last writer without a row come from a running mount or a crash: no damage."""
     store = Store.open(root)
     store.staging.create()
     last = store.index.writer()

@@ -1,4 +1,4 @@
-"""An index of which rows are missing is no reason to remove what it does not know."""
+"""An index with missing rows is no reason to remove files that the index does not know."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("inline")
 
 
 async def bodies(root: Path) -> set[bytes]:
-    """What all files hold after a repair, whatever their names."""
+    """The bytes of all files after a repair, whatever their names."""
     await repair(root)
     with opened(root) as store:
         async with store.running(count=1):
@@ -39,7 +39,7 @@ async def bodies(root: Path) -> set[bytes]:
 async def test_a_repack_of_an_index_with_misplaced_pages_costs_no_file(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With 300 files in packs, a third of such damages cost up to 60 before it was asked."""
+    """Before repack asked the index, a third of such damages cost up to 60 of 300 packed files."""
     monkeypatch.setattr(pack, "SEAL_BYTES", 40_000)
     with opened(root) as store:
         async with store.running(count=1):

@@ -1,4 +1,4 @@
-"""Plans of a repair from made-up facts: no store, no disk."""
+"""Plans of a repair from invented facts, without a store or a disk."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def facts(
 
 
 def tree(plan: NewIndex) -> dict[bytes, Inode]:
-    """What the names of a plan show, from the root on; every folder that is named is one."""
+    """The inodes by path that a plan gives, from the root on. Every named parent is a folder."""
     nodes = {node.ino: node for node in plan.rows.inodes}
     assert len(nodes) == len(plan.rows.inodes)
     children: dict[int, list[tuple[bytes, int]]] = {}
@@ -117,7 +117,7 @@ def test_an_object_is_where_its_entry_was_moved_to() -> None:
     rows = Rows(next_object=5, objects=[stored(1), stored(2), stored(3)])
     moved = [entry(1, 1), entry(1, 2), entry(2, 2)]
     plan = plan_index(facts(rows, moved))
-    # One has an entry at its old place, too; three has none at all.
+    # Object 1 also has an entry at its old place. Object 3 has no entry.
     assert [found.pack for found in plan.rows.objects] == [1, 2, 1]
     assert plan.packs == {1: 400, 2: 300}, "an object that is damaged belongs to its pack"
 
@@ -213,7 +213,7 @@ PATHS = st.lists(NAMES, min_size=1, max_size=3).map(b"/".join)
 
 @st.composite
 def stores(draw: st.DrawFn) -> StoreFacts:
-    """A copy of any age, whole or not, and what packs and staging may hold besides."""
+    """A copy of any age, whole or not, and other content of packs and staging."""
     next_object = draw(st.integers(1, 5))
     entries = draw(
         st.lists(st.builds(entry, st.integers(1, 8), st.integers(1, 2)), unique=True, max_size=10)
@@ -278,7 +278,7 @@ def test_no_file_of_which_there_is_content_is_dropped(known: StoreFacts) -> None
     folders = {node.ino for node in known.copy.inodes if stat.S_ISDIR(node.mode)}
     folders = {ROOT, *(folders & {ino for _, _, ino in known.copy.names})}
 
-    # What the copy names is there, with its content, unless that is nowhere.
+    # A file that the copy names is there with its content, unless that content is nowhere.
     for node in known.copy.inodes:
         named = [(folder, name) for folder, name, ino in known.copy.names if ino == node.ino]
         lost = node.staged is not None and node.staged not in tokens
@@ -289,10 +289,10 @@ def test_no_file_of_which_there_is_content_is_dropped(known: StoreFacts) -> None
         elif lost and named and node.ino not in inodes:
             assert len(plan.lost) >= len(named)
         elif lost and named:
-            # It waited to be encoded, and its object was found.
+            # The file waited to be encoded, and the repair found its object.
             assert inodes[node.ino].object_id in objects
 
-    # What the copy is too old to know has a file.
+    # Every object that is newer than the copy has a file.
     contents = {node.object_id for node in shown.values()}
     later = {d.place.object_id for d in known.descriptions if isinstance(d, Described)}
     assert later <= contents
@@ -318,7 +318,7 @@ def test_objects_are_where_entries_are(known: StoreFacts) -> None:
     assert plan.rows.opened == max(known.opened, known.copy.opened)
 
 
-# -- what a readable index gives up
+# -- removals from a readable index
 
 
 def index_facts(
@@ -366,7 +366,7 @@ def test_damage_costs_what_needs_it_and_nothing_else() -> None:
     conditions = dict.fromkeys((1, 2, 4), Condition.WHOLE) | {1: Condition.DAMAGED}
     plan = plan_removal(index_facts(objects, nodes, conditions), [1, 2])
     assert plan.inodes == (11, 12)
-    # Four can be rendered all the same, so it says, and needs two.
+    # The caller says that object 4 can still be rendered, and 4 needs 2.
     assert plan.objects == (1,)
 
 

@@ -1,4 +1,4 @@
-"""Repair: what it saves, what it lists, that it is not needed twice, and that it never guesses."""
+"""Repair: it saves and lists files, one repair is enough, and it never guesses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.trees import import_into, make_store, make_tree
 
 @pytest.fixture(name="root")
 def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with everything in it."""
+    """A store with files of all kinds."""
     root = make_store(tmp_path / "store", monkeypatch)
     trio.run(import_into, root, f"{make_tree(tmp_path / 'in')}/")
     return root
@@ -90,7 +90,7 @@ def test_an_index_comes_back_with_everything(root: Path, how: str) -> None:
 def test_what_came_after_the_copy_keeps_its_first_name(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Encoded and staged later, and renamed later: nothing is lost, and all of it is listed."""
+    """Files are encoded, staged and renamed after the copy. Repair loses none and lists all."""
     before = contents(root)
     copy = (root / "packs" / "names.gz").read_bytes()
     picture = png(screens(5)[4])
@@ -138,7 +138,7 @@ def test_a_copy_older_than_a_repack_finds_the_entries_where_they_are(root: Path)
     assert (repairs.lost, repairs.renamed, report.findings) == ([], [], [])
     assert contents(root) == before
 
-    # A repack that was killed before the old packs went leaves every entry twice.
+    # A repack that was killed before it removed the old packs leaves every entry twice.
     for name, data in old.items():
         (root / "packs" / name).write_bytes(data)
     (root / "index.sqlite").unlink()
@@ -165,7 +165,7 @@ def test_without_any_copy_every_body_comes_back(root: Path) -> None:
     assert (repairs.lost, report.findings) == ([], [])
     found = contents(root).bodies
     assert set(before.bodies.values()) == set(found.values())
-    # Of equal files there is one; the others are where they were.
+    # Of equal files, one is left. All others are at their old paths.
     assert all(before.bodies[path] == data for path, data in found.items())
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_entry_costs_what_hangs_on_it(root: Path) -> None:
 def test_what_is_kept_twice_is_healed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """The bound: an entry that MANY others need is there twice."""
+    """The bound: an entry that MANY others need has a second copy."""
     monkeypatch.setattr(copies, "MANY", 3)
     root = make_store(tmp_path / "store", monkeypatch)
 
@@ -229,7 +229,7 @@ def test_what_is_kept_twice_is_healed(
 def test_other_bytes_of_whole_entries_remove_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another zlib, or a bug of ours, may be mended; the names must still be there then."""
+    """Another zlib or a bug of fsmount may be fixed later. Then the names must still be there."""
     before = contents(root)
     real = png_module.assemble
     monkeypatch.setattr(jobs, "assemble", lambda *a, **k: real(*a, **k) + b"!")
@@ -300,5 +300,5 @@ def test_the_memory_of_a_rebuilt_index_does_not_grow_with_the_packs(
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (len(repairs.renamed), repairs.lost) == (0 if copy else 40, [])
-    # One entry more or less, of 24 MB in all.
+    # The difference is about one entry. All entries together have 24 MB.
     assert peaks[1] < peaks[0] + 4 * 600_000

@@ -1,4 +1,4 @@
-"""What opening a store for writing finishes or undoes."""
+"""Opening a store for writing finishes or undoes the work of the last writer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rooms:
         self.staging = Staging(self.layout.staging, self.disk)
 
     def recover(self) -> Pack:
-        """The pack that new objects go to."""
+        """Recover the store. Returns the pack for new objects."""
         return recover(self.layout, self.index, self.staging, self.disk).fresh
 
     def staged(self, name: bytes, data: bytes, *, size: int | None = None) -> int:
@@ -96,7 +96,7 @@ def test_staged_files_without_a_row_go_and_tokens_stay_unique(rooms: Rooms) -> N
 
 
 def test_nothing_is_removed_before_the_index_is_durable(rooms: Rooms) -> None:
-    """The row that let a staged file go may be in a log that no fsync has seen."""
+    """The row that released a staged file may be in a log that was never fsynced."""
     rooms.staging.create()
     rooms.disk.calls.clear()
     rooms.recover().close()
@@ -123,7 +123,7 @@ def test_large_files_that_were_not_committed_go(rooms: Rooms) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        # As if the page with these rows were another's.
+        # Each statement acts like a page of other rows in the place of the page with these rows.
         "DELETE FROM packs",
         "UPDATE packs SET length = 1",
         "DELETE FROM objects",
@@ -253,7 +253,7 @@ def test_nothing_is_kept_aside_after_a_plain_crash(rooms: Rooms) -> None:
 
 
 def test_staged_files_of_another_writer_are_kept(rooms: Rooms) -> None:
-    """The index is current, and does not know them: they may have been acknowledged."""
+    """The index is current and does not know them. Their writer may have acknowledged them."""
     rooms.recover().close()
     mine = rooms.staging.create()
     last = rooms.index.writer()
@@ -275,7 +275,7 @@ def test_staged_files_of_another_writer_are_kept(rooms: Rooms) -> None:
 
 
 def test_a_store_of_an_earlier_build(rooms: Rooms) -> None:
-    """Its index names no writer, and its tokens none."""
+    """The index of an earlier build names no writer, and neither do its tokens."""
     ino = rooms.staged(b"a", b"with a row")
     token = rooms.index.inode(ino).staged
     left = rooms.staging.create()
@@ -287,7 +287,7 @@ def test_a_store_of_an_earlier_build(rooms: Rooms) -> None:
 
 
 def test_what_a_writer_did_last_may_not_have_come_here_yet(rooms: Rooms) -> None:
-    """If nobody could tell that it has ended, nothing is removed that the index does not know."""
+    """Without proof that the last writer ended, recovery deletes no file unknown to the index."""
     rooms.recover().close()
     rooms.staging.path(rooms.staging.create()).write_bytes(b"staged")
     rooms.layout.kept(7).write_bytes(b"large")
