@@ -1,4 +1,4 @@
-"""What changed between pictures, and when."""
+"""Diff: the changes between pictures, and their times."""
 
 from __future__ import annotations
 

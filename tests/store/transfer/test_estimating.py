@@ -1,4 +1,4 @@
-"""What a folder would take, against what it takes."""
+"""Estimate: the predicted size of a folder in a store, compared with its real size."""
 
 from __future__ import annotations
 
@@ -106,7 +106,10 @@ async def test_a_folder_of_differences(root: Path, tmp_path: Path) -> None:
 async def test_a_long_run_of_differences_is_not_made_as_a_whole(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures deep in a run take all before them: near ones first, none beyond the time."""
+    """A picture deep in a run needs all pictures before it.
+
+    Estimate makes near ones first. It makes none that needs more time than is left.
+    """
     monkeypatch.setattr(estimating, "WHOLE", 10)
     monkeypatch.setattr(estimating, "STRETCH", 5)
     monkeypatch.setattr(estimating, "_REACH", 10)
@@ -114,7 +117,7 @@ async def test_a_long_run_of_differences_is_not_made_as_a_whole(
     source = make_folder(tmp_path / "in")
     assert len(convert(source)) > 50
     found = await estimate(source, 60, quiet)
-    # Half the time is enough for none that hangs on 30 or more.
+    # Half the time is not enough for a picture that needs 30 or more others.
     assert 10 <= found.sampled <= 30
     assert found.lost == []
     true = await taken(root, source)
@@ -135,7 +138,7 @@ async def test_making_what_is_not_looked_at_is_no_part_of_an_import(
 
     async def slow(reader: Archive, folder: Path, name: bytes) -> Decoded:
         place = reader.scan(folder).positions[name][1]
-        # As if it came from the beginning of its run, unless the one before it was just made.
+        # Wait as if the run were made from its beginning, unless the picture before was just made.
         jumped = made[-1:] != [place - 1]
         aside.append(jumped * place)
         await trio.sleep(0.02 * (1 + jumped * place))
@@ -152,7 +155,7 @@ async def test_making_what_is_not_looked_at_is_no_part_of_an_import(
 
 
 def test_real_screenshots(tmp_path: Path) -> None:
-    """By the command: within 15 % of what an import takes, and nothing is written anywhere."""
+    """The command predicts the size after an import within 15 %, and writes nothing anywhere."""
     found = corpus.files("desk")
     source = tmp_path / "in"
     source.mkdir()

@@ -1,4 +1,4 @@
-"""Export: what comes out is what went in, and nothing of the user's is overwritten."""
+"""Export: files come out as they went in, and export overwrites no file of the user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> Path:
 
 @contextmanager
 def raises(kind: type[Exception], text: str = "") -> Iterator[None]:
-    """Like pytest.raises, through the groups of nurseries."""
+    """Like pytest.raises, but looks into the exception groups of nurseries."""
     with pytest.raises(ExceptionGroup) as caught:
         yield
     error: Exception = caught.value
@@ -45,7 +45,7 @@ def scratch_files(folder: Path) -> list[Path]:
 
 
 async def damage(root: Path, path: bytes) -> None:
-    """Flip a byte of the entry that a file needs most: its own."""
+    """Flip a byte of the entry that a file needs most: its own entry."""
     store = Store.open(root, read_only=True)
     inode = find(store, path)
     assert inode is not None and inode.object_id is not None
@@ -57,7 +57,7 @@ async def damage(root: Path, path: bytes) -> None:
     pack.write_bytes(data)
 
 
-# Export (that everything comes back is in test_importing)
+# Export (test_importing tests that everything comes back)
 
 
 async def test_again_skips_all_and_repairs_folders(
@@ -150,7 +150,7 @@ async def test_a_file_that_is_damaged_keeps_no_other_back(
 
 
 async def test_goes_on_after_a_kill(root: Path, source: Path, tmp_path: Path) -> None:
-    """A scratch file that was left has its place taken."""
+    """A scratch file was left. The next export overwrites it."""
     await import_into(root, f"{source}/")
     out = tmp_path / "out"
     steps = 0

@@ -1,4 +1,4 @@
-"""Import: what goes in is all there, once, and the source stays as it is."""
+"""Import: every file goes in, once, and the source stays as it is."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def contents(root: Path) -> dict[bytes, bytes]:
 
 
 def whole(root: Path) -> None:
-    """Nothing is left over: all is encoded, no file lies in staging, all relations hold."""
+    """Check that no work is left: all is encoded, staging is empty, all relations hold."""
     store = Store.open(root, read_only=True)
     try:
         assert store.index.staged_inodes() == []
@@ -146,7 +146,7 @@ async def test_what_changed_is_replaced(root: Path, source: Path, tmp_path: Path
 
 
 async def test_a_hard_link_of_a_file_that_is_there_already(root: Path, tmp_path: Path) -> None:
-    """As after an import that was killed between the two names."""
+    """This happens after an import that was killed between the two names."""
     source = tmp_path / "in"
     source.mkdir()
     (source / "a").write_text("same inode")
@@ -243,7 +243,7 @@ async def test_what_changes_while_it_is_read_is_listed(
     named = [(path, why) for path, why in importer.summary.problems if "while it was read" in why]
     assert named == [(str(source / "01.png"), "it changed while it was read; import it again")]
     assert os.listdir(source) == ["01.png"]
-    # The time in the store is not the file's, so it is taken again.
+    # The store has another time than the file, so import takes the file again.
     importer = await import_into(root, f"{source}/", delete=True)
     assert (importer.summary.files, importer.deleted, importer.summary.problems) == (1, 1, [])
     assert (await contents(root))[b"01.png"].endswith(b"more")
@@ -309,7 +309,7 @@ def fsmount(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_killed_and_started_again(root: Path, tmp_path: Path) -> None:
-    """kill -9 at any moment: what is there is whole, and a second run brings the rest."""
+    """kill -9 at any moment: the imported files are whole, and a second run imports the rest."""
     source = make_tree(tmp_path / "in")
     make_pictures(source / "many", 40)
     chance = random.Random(int(os.environ.get("FSMOUNT_SEED", "1")))
@@ -340,7 +340,7 @@ def test_killed_and_started_again(root: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MB; an `remount` away from being larger."""
+    """A disk of 3 MB. A `remount` can make it larger."""
     if not IS_ROOT:
         pytest.skip("needs root")
     folder = tmp_path / "disk"
@@ -380,7 +380,7 @@ def test_a_full_disk_in_truth(
 def test_a_disk_that_holds_the_encoded_pictures_only(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """6 MB of screenshots take much less encoded, though 3 MB of staged ones fill the disk."""
+    """6 MB of screenshots take much less when encoded. 3 MB of staged ones fill the disk."""
     source = tmp_path / "in"
     source.mkdir()
     for number in range(2):
@@ -395,11 +395,11 @@ def test_a_disk_that_holds_the_encoded_pictures_only(
     whole(root)
 
 
-# -- folders of differences, and sources that go
+# -- folders of differences, and removed sources
 
 
 def make_legacy(folder: Path) -> dict[str, bytes]:
-    """A folder of differences; name -> bytes of the samples of each picture."""
+    """Make a folder of differences. Returns name -> bytes of the samples of each picture."""
     make_pictures(folder, 9)
     frames = {}
     for stem, path in zip(minutes(9), sorted(folder.iterdir()), strict=True):

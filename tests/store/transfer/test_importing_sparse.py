@@ -1,4 +1,4 @@
-"""Sparse files, and files that do not fit, on their way into a store and out again."""
+"""Import and export of sparse files, and of files that do not fit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def taken(folder: Path) -> int:
-    """Bytes of all that lies below a folder, on the disk."""
+    """Bytes on the disk of everything below a folder."""
     return sum(on_disk(path) for path in folder.rglob("*"))
 
 
@@ -93,7 +93,7 @@ async def test_what_is_larger_than_the_disk_with_its_holes(root: Path, tmp_path:
 
 
 def test_a_file_that_says_it_is_empty(root: Path) -> None:
-    """Those of /proc do, and hold something."""
+    """Files of /proc report size 0, but have content."""
     source = Path("/proc/version")
     if not source.exists():
         pytest.skip("no /proc")
@@ -105,7 +105,7 @@ def test_a_file_that_says_it_is_empty(root: Path) -> None:
 
 
 def make_source(tmp_path: Path) -> Path:
-    """Pictures and small files, before and after a file of 3 MiB."""
+    """Make pictures and small files, and between them a file of 3 MiB."""
     source = tmp_path / "in"
     make_pictures(source)
     (source / "huge").write_bytes(os.urandom(3 * MIB))
@@ -158,7 +158,7 @@ def _is_staged(what: object) -> bool:
 async def test_what_cannot_fit_is_not_begun(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would fill the disk first, which others write to as well."""
+    """Such a file would first fill the disk, to which other programs write as well."""
     source = make_source(tmp_path)
     real = os.statvfs
 

@@ -1,4 +1,4 @@
-"""Folders outside, paths inside."""
+"""Trees: folders outside a store, paths inside it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_walk_is_in_order_and_folders_come_first(tmp_path: Path) -> None:
 
 
 def test_folders_deeper_than_the_stack(store: Store, tmp_path: Path) -> None:
-    """Folders of any depth: Python gives up at 1000 calls within each other."""
+    """Folders of any depth work. Python allows only 1000 nested calls."""
     deep = 1200
     folder, parent = os.open(tmp_path, os.O_RDONLY), ROOT
     with store.index.transaction():
@@ -100,7 +100,7 @@ def test_folders_deeper_than_the_stack(store: Store, tmp_path: Path) -> None:
     os.close(folder)
     assert sum(1 for _ in walk(tmp_path / "d", b"d", Summary())) == deep
     assert sum(1 for _ in store.index.walk()) == deep
-    # What clears up after tests is not made for this.
+    # The cleanup of pytest cannot remove folders of this depth.
     subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
 
 
@@ -189,7 +189,7 @@ async def test_slices(store: Store) -> None:
 async def test_slices_of_a_file_that_is_encoded_meanwhile(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row was read, then a mount beside us encoded the file and removed the staged one."""
+    """After the row was read, another mount encoded the file and removed the staged one."""
     ino = put(store, b"a", b"data")
     before = store.index.inode(ino)
     inode_of = store.index.inode

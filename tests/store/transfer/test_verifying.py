@@ -1,4 +1,4 @@
-"""Verify: every difference between a folder and a store, or a mount, is found and named."""
+"""Verify finds and names every difference between a folder and a store, or a mount."""
 
 from __future__ import annotations
 
