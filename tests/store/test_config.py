@@ -1,4 +1,4 @@
-"""A store's folder, its format, its lock."""
+"""The folder of a store, its format, and its lock."""
 
 from __future__ import annotations
 

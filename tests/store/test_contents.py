@@ -1,4 +1,4 @@
-"""Folders of a store that are missing, and what other programs put into them."""
+"""Missing folders of a store, and files that other programs put into its folders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.paths import CHECKOUT
 pytestmark = pytest.mark.usefixtures("inline", "small_limits")
 
 FOLDERS = ("packs", "staging", "raw")
-# Of a NAS, disks, desktops, NFS, sync tools, and names that resemble ours.
+# Names from NAS systems, disks, desktops, NFS and sync tools, and names like those of fsmount.
 FOREIGN_FOLDERS = (
     "@eaDir",
     ".Trash-1000",
@@ -49,7 +49,7 @@ FOREIGN_FILES = (
 
 
 def litter(root: Path) -> dict[str, bytes | None]:
-    """Put everything foreign into every folder; what is there then."""
+    """Put all foreign names into every folder. Returns the foreign files that are there then."""
     for name in FOLDERS:
         for other in FOREIGN_FOLDERS:
             (root / name / other).mkdir()
@@ -90,7 +90,7 @@ async def fill(root: Path, files: dict[bytes, bytes]) -> None:
 
 
 async def looked(root: Path, files: dict[bytes, bytes], *, read_only: bool = True) -> Report:
-    """Every file is there; what `check --full` says."""
+    """Check that every file is there. Returns the report of `check --full`."""
     forget_caches()
     store = Store.open(root, read_only=read_only)
     try:
@@ -268,7 +268,7 @@ async def test_a_store_with_pictures_without_its_empty_folders(
 async def test_a_folder_that_had_files_is_not_made_again(
     root: Path, files: dict[bytes, bytes], name: str, index: bool
 ) -> None:
-    """Perhaps its disk is not there: a repair would give all its files up."""
+    """Perhaps the disk of the folder is not mounted. Then a repair would give up all its files."""
     await fill(root, files)
     if name == "staging":
         store = Store.open(root)

@@ -1,4 +1,4 @@
-"""A store that cannot be opened leaves no descriptor, whichever step fails."""
+"""A store that cannot be opened leaves no descriptor open, whichever step fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fsmount.store.packs.pack import Entry, Pack
 from fsmount.store.packs.staging import Staging
 from fsmount.store.store import Store
 
-# What opening a store calls of the system; each call of each of them fails once.
+# System functions that opening a store calls. Each call of each function fails once.
 CALLS: list[tuple[Any, str]] = [
     *((os, name) for name in ("open", "pread", "pwrite", "ftruncate", "fsync", "fstat")),
     *((os, name) for name in ("scandir", "statvfs", "close", "posix_fallocate")),
@@ -37,7 +37,7 @@ CALLS: list[tuple[Any, str]] = [
 
 
 class Faults:
-    """Counts calls, and fails the one it is told to."""
+    """Counts calls, and fails the call with the number `at`."""
 
     def __init__(self, patch: pytest.MonkeyPatch, error: BaseException, at: int = 0) -> None:
         self.calls = 0
@@ -50,7 +50,7 @@ class Faults:
     def _failing(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*args: Any, **more: Any) -> Any:
             if name == "close":
-                # The kernel closes it whatever it says.
+                # The kernel closes the descriptor even if it reports an error.
                 real(*args, **more)
                 self.fail()
                 return None
@@ -80,7 +80,7 @@ def descriptors() -> dict[str, str]:
     folder = Path("/proc/self/fd")
     found = {}
     for name in os.listdir(folder):
-        # The listing itself had one.
+        # The listing itself had a descriptor.
         if (folder / name).is_symlink():
             found[name] = os.readlink(folder / name)
     return found
@@ -88,7 +88,7 @@ def descriptors() -> dict[str, str]:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Nothing is closed because nobody refers to it any more."""
+    """Stop the garbage collector, so that it closes no unreferenced object."""
     gc.collect()
     gc.disable()
     try:
@@ -98,7 +98,7 @@ def no_collection() -> Iterator[None]:
 
 
 def pack(layout: Layout, number: int, tail: bytes) -> int:
-    """A pack that was not sealed, with entries that do not count; its length."""
+    """Make a pack that is not sealed and has entries that do not count. Returns its length."""
     made = Pack(layout.pack(number), number, Disk(), 0)
     for at in range(3):
         made.append(Entry(f"{number * 100 + at:08x}.bin", b"record", random.randbytes(50)))
@@ -111,7 +111,7 @@ def pack(layout: Layout, number: int, tail: bytes) -> int:
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose writer was killed: everything that recovery does is to be done."""
+    """A store whose writer was killed, and in which recovery has every kind of work to do."""
     root = tmp_path_factory.mktemp("crashed") / "store"
     config.make(root, Disk())
     layout = Layout(root)
@@ -119,7 +119,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     staging = Staging(layout.staging, Disk())
     for number in (1, 2, 3, 4):
         index.set_pack(number, pack(layout, number, b"tail"), False)
-    # Two that repack has written, two with new objects: one of each is sealed now.
+    # Packs 2 and 4 come from repack, 1 and 3 have new objects. Opening seals one of each kind.
     for number in (2, 4):
         index.set_repacked(number, index.packs()[number][0])
     pack(layout, 5, b"")
@@ -160,7 +160,7 @@ def test_whatever_call_fails(
         finally:
             shutil.rmtree(root)
 
-    # The VFS with checksums is loaded once in a process.
+    # A process loads the VFS with checksums once.
     attempt(0)
     count, nothing = attempt(0)
     assert nothing is None
@@ -171,7 +171,7 @@ def test_whatever_call_fails(
         before = descriptors()
         for at in range(1, count + 1):
             _, caught = attempt(at)
-            # As somebody does who shows it later: its frames live as long.
+            # A caller that shows the error later keeps it. The frames of the error live as long.
             kept.append(caught)
             failed += caught is not None
             assert descriptors() == before, f"call {at} of {count}"
@@ -182,7 +182,7 @@ def test_whatever_call_fails(
 def test_an_index_that_cannot_be_read(
     crashed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
 ) -> None:
-    """At its n-th answer: also where others have been taken for good before."""
+    """The n-th read of these rows fails. The reads before it succeed."""
     shutil.copytree(crashed, tmp_path / "store")
     real = getattr(Index, rows)
     calls = 0
@@ -224,7 +224,7 @@ def _no_database(root: Path) -> None:
 
 def _damaged_page(root: Path) -> None:
     data = bytearray((root / "index.sqlite").read_bytes())
-    # All but the first page, which has the schema.
+    # Damage all pages but the first, which has the schema.
     for at in range(4096 + 2000, len(data), 4096):
         data[at] ^= 1
     (root / "index.sqlite").write_bytes(data)

@@ -1,4 +1,4 @@
-"""Who may write: flock(2), and what the lock file says of a holder that flock does not show."""
+"""The write lock: flock(2), and the lock file, which names a holder that flock does not show."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ sys.stdin.read()
 
 @contextmanager
 def held(path: Path) -> Iterator[int]:
-    """A process that holds a lock; it is killed at the end."""
+    """Start a process that holds a lock, and kill it at the end."""
     command: list[str | Path] = [sys.executable, "-c", _HOLDER, path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -47,13 +47,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a path that does not pass flock on: whoever asks has the lock."""
+    """Simulate a path that does not pass flock on: every caller gets the lock."""
     monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)
 
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
-    """Nobody sleeps; what is put in here is done instead, once each."""
+    """Replace sleep: each call runs the next function of this list instead, once."""
     todo: list[Callable[[], object]] = []
 
     def sleep(_: float) -> None:
@@ -65,19 +65,19 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 
 
 def someone(path: Path, **fields: object) -> Holder:
-    """A holder like this process, but for `fields`, as the file at `path` names it."""
+    """A holder like this process except for `fields`, as the file at `path` names it."""
     lock = Lock(path)
     found = lock_module._parse(path.read_bytes())
     assert found is not None
     lock.release()
-    # As through another path: not the inode that we see.
+    # Simulate another path: the inode is not the one that this process sees.
     found = replace(found, **{"inode": found.inode + 1, "token": "other"} | fields)  # type: ignore[arg-type]
     path.write_bytes(found.line())
     return found
 
 
 def take(path: Path, *, force: bool = False) -> bool:
-    """Take a lock and give it back: whether that was done on a guess."""
+    """Take a lock and release it. Returns whether it was taken on a guess."""
     lock = Lock(path, force=force)
     assert lock.is_ours()
     lock.release()
@@ -140,7 +140,7 @@ def test_a_hidden_process_is_not_taken_for_one_that_ended(
     asked: list[int] = []
 
     def hidden(pid: int) -> list[bytes]:
-        # The first question is about ourselves.
+        # The first question is about this process itself.
         asked.append(pid)
         if len(asked) > 1:
             raise FileNotFoundError
@@ -161,7 +161,7 @@ def test_a_hidden_process_is_not_taken_for_one_that_ended(
     ],
 )
 class TestNobodyKnows:
-    """Holders of which nothing can be told from here."""
+    """Holders about which this process can find out nothing."""
 
     def test_it_is_named(
         self, path: Path, fields: dict[str, object], slept: list[Callable[[], object]]
@@ -198,7 +198,7 @@ class TestNobodyKnows:
     def test_force_does_not_take_one_that_beats(
         self, path: Path, fields: dict[str, object], slept: list[Callable[[], object]]
     ) -> None:
-        # Its clock may show anything.
+        # The clock of the holder may show any time.
         holder = someone(path, **fields, beat=5)
         beat = replace(holder, beat=6).line()
         slept += [lambda: None] * 40 + [lambda: path.write_bytes(beat)]
@@ -252,7 +252,7 @@ def test_after_a_crash_of_the_host(path: Path, slept: list[Callable[[], object]]
 
 
 def test_another_host_of_the_same_name(path: Path, slept: list[Callable[[], object]]) -> None:
-    """One whose heartbeat is younger than the start of this host; or our clock went wrong."""
+    """The heartbeat is younger than the start of this host, or the clock of this host is wrong."""
     holder = someone(path, boot="another")
     slept.append(lambda: path.write_bytes(replace(holder, beat=holder.beat + 1).line()))
     with pytest.raises(StoreLocked):
@@ -265,7 +265,7 @@ def test_another_host_of_the_same_name(path: Path, slept: list[Callable[[], obje
     "data", [b"process 1\n", b"", b"\0" * 300, b'{"beat":1', b"[]", b"7", b'{"beat":1}', b"\xff"]
 )
 def test_what_names_no_holder_keeps_nobody_out(path: Path, data: bytes) -> None:
-    """What an earlier build wrote, and what a power cut leaves: then flock says all there is."""
+    """An earlier build wrote this data, or a power cut left it. Then flock alone decides."""
     path.write_bytes(data)
     assert not take(path)
 
@@ -361,7 +361,7 @@ def test_no_descriptor_is_left_by_a_lock_that_is_refused(path: Path) -> None:
 
 
 def test_verdicts(path: Path) -> None:
-    """A process of this kernel and namespace is looked up, whatever inode it has seen."""
+    """The lock looks up a process of this kernel and namespace, whatever inode that process saw."""
     here = someone(path)
     assert here.verdict(here) is Verdict.LIVES
     assert replace(here, inode=1).verdict(here) is Verdict.LIVES

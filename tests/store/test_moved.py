@@ -1,4 +1,4 @@
-"""A store whose folder is renamed while it is open, with another store under its old name."""
+"""The folder of an open store is renamed, and another store takes its old name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def replace(root: Path, to: str = "moved") -> tuple[Path, dict[str, bytes]]:
-    """Rename the store and make another one under its name: where it is now, and the new one."""
+    """Rename the store, and make another one under its name.
+
+    Returns the new path of the store, and the files of the other one.
+    """
     moved = root.with_name(to)
     root.rename(moved)
     config.make(root, Disk())
@@ -41,7 +44,7 @@ def replace(root: Path, to: str = "moved") -> tuple[Path, dict[str, bytes]]:
 
 @contextmanager
 def mounted_disk(path: Path) -> Iterator[None]:
-    """An empty disk in place of what is there."""
+    """Mount an empty disk over the folder."""
     subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
     try:
         yield
@@ -50,7 +53,7 @@ def mounted_disk(path: Path) -> Iterator[None]:
 
 
 async def whole(root: Path, files: dict[bytes, bytes]) -> None:
-    """A new process finds these files, and no damage."""
+    """Open the store as a new process does. It has exactly these files, and no damage."""
     forget_caches()
     store = Store.open(root)
     try:
@@ -154,7 +157,7 @@ async def test_the_log_of_a_store_that_is_in_use_stays(root: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts disks")
 async def test_another_disk_in_its_place_has_the_same_inodes(tmp_path: Path) -> None:
-    """SQLite looks at the number of the inode alone before it removes its log."""
+    """SQLite compares only the inode number before it removes its log."""
     root = tmp_path / "store"
     root.mkdir()
     with mounted_disk(root):
@@ -219,7 +222,7 @@ async def test_readers_go_on(root: Path) -> None:
 
 
 async def test_a_copy_in_its_place_is_another_store_too(root: Path) -> None:
-    """It has the same uuid and the same rows."""
+    """The copy has the same uuid and the same rows."""
     store = Store.open(root)
     put(store, b"a", b"x")
     store.close()
@@ -237,7 +240,7 @@ async def test_a_copy_in_its_place_is_another_store_too(root: Path) -> None:
 def test_moved_while_the_index_is_opened(
     root: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
 ) -> None:
-    """SQLite opens by name. What it opened then is not used."""
+    """SQLite opens by name. The store does not use the file that SQLite opened after the move."""
     real = database_module.address
     new: dict[str, bytes] = {}
 

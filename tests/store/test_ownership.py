@@ -1,4 +1,4 @@
-"""A writer whose store another one takes: it stops, says so, and takes nothing with it."""
+"""Another writer takes a store over: the first one stops, says so, and damages nothing."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from tests.support.trees import make_pictures
 
 @pytest.fixture(autouse=True)
 def _unshared(monkeypatch: pytest.MonkeyPatch, inline: None) -> None:
-    """No path passes flock on."""
+    """Simulate paths that do not pass flock on."""
     monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)
 
 
 def second(root: Path) -> Store:
-    """Another writer, which nothing keeps out: it has found the lock free at the same moment."""
+    """Open another writer that no lock stops. It found the lock free at the same moment."""
     (root / "lock").write_bytes(b"")
     return Store.open(root)
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """All files of a store but the index, which SQLite writes for its readers, too."""
+    """All files of a store except the index. SQLite writes the index also for readers."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
@@ -68,7 +68,7 @@ def test_it_is_refused_by_what_the_lock_says(root: Path) -> None:
 
 @dataclass
 class Taken:
-    """A store with files of all kinds that another one has taken; `fh` is open for writing."""
+    """A store with files of all kinds that another writer took over. `fh` is open for writing."""
 
     root: Path
     store: Store
@@ -94,7 +94,7 @@ async def taken(root: Path) -> AsyncIterator[Taken]:
 
 
 async def _written(taken: Taken) -> None:
-    """Acknowledged or not, that it is not kept is said at the end."""
+    """A write that is not kept ends with an error, acknowledged or not."""
     await taken.vfs.write(taken.fh, 0, b"new")
 
 
@@ -120,7 +120,7 @@ CHANGES: dict[str, Callable[[Taken], Awaitable[object]]] = {
     "rmdir": lambda t: t.vfs.rmdir(ROOT, b"folder"),
     "fsync": lambda t: t.vfs.fsync(t.fh),
     "durable": lambda t: t.store.durable(),
-    # What was found a moment ago does not do for so much.
+    # The free space found a moment ago does not allow so many bytes.
     "room": lambda t: t.store.need_room(1 << 60),
     "drain": lambda t: t.store.drain(),
     "quiet repack": lambda t: t.store.repack_quietly(lambda: True),
@@ -167,7 +167,7 @@ async def test_a_write_that_was_under_way_is_not_acknowledged(root: Path, disk: 
 async def test_a_commit_that_was_under_way_is_not_acknowledged(
     root: Path, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever took the store meanwhile may have read the index before it."""
+    """The process that took the store over may have read the index before the commit."""
     store = Store.open(root)
     vfs = StoreFilesystem(store)
     run = store.index._run
@@ -190,7 +190,7 @@ async def test_a_commit_that_was_under_way_is_not_acknowledged(
 async def test_encoding_stops_and_cuts_nothing(
     root: Path, wait: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Entries of both stand at the same place of the same pack."""
+    """Entries of both writers stand at the same place of the same pack."""
     commit = Committer._commit
     others: list[Store] = []
     written = trio.Event()
@@ -223,7 +223,7 @@ async def test_encoding_stops_and_cuts_nothing(
     assert others[0]._ownership is not None
     others[0]._ownership.ask()
     assert sum(record.levelno == logging.CRITICAL for record in caplog.records) == 1
-    # The other one encodes them all.
+    # The other writer encodes them all.
     tree = StoreFilesystem(others[0])
     async with others[0].running(count=1):
         for name in inodes:
@@ -259,7 +259,7 @@ async def test_one_that_only_mounts_and_unmounts(root: Path) -> None:
 
 
 async def test_what_the_other_index_does_not_know_is_kept(root: Path) -> None:
-    """A path that shows an old state of the index, where the writer before cannot be asked."""
+    """A path shows an old state of the index, and the writer before cannot be asked there."""
     Store.open(root).close()
     old = (root / "index.sqlite").read_bytes()
     store = Store.open(root)
@@ -285,7 +285,7 @@ async def test_what_the_other_index_does_not_know_is_kept(root: Path) -> None:
 async def test_a_writer_that_may_live_loses_nothing(
     root: Path, disk: FlakyDisk, unproved: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--force-lock: also what looks as if a crash had left it."""
+    """--force-lock: recovery keeps even files that look like leftovers of a crash."""
     store = Store.open(root)
     token = store.staging.create()
     store.staging.path(token).write_bytes(b"accepted")
@@ -297,7 +297,7 @@ async def test_a_writer_that_may_live_loses_nothing(
     else:
         (root / "lock").write_bytes(b"")
     other = Store.open(root, force_lock=True, disk=disk)
-    # What the first one has mapped of it is not to come back over what the second one needs.
+    # The first writer's mapping of this file must not overwrite the data the second one needs.
     assert (("unlink", other.layout.index_shared) in disk.calls) == unproved
     lost = [path.read_bytes() for path in (root / "lost").glob("staging-*")]
     assert lost == [b"accepted"] * unproved

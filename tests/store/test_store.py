@@ -1,4 +1,4 @@
-"""A store from outside: worker processes, readers, durability points, a second process beside."""
+"""A store from outside: worker processes, readers, durability points, and a second process."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_read_only_beside_a_writer(root: Path) -> None:
         with pytest.raises(ReadOnly):
             call(ino)
     reader.close()
-    # Nothing but what the writer made; SQLite's own files aside.
+    # The folder has only the files of the writer, besides SQLite's own files.
     names = {name for name in os.listdir(root) if not name.startswith("index.sqlite-")}
     assert names == {
         "fsmount.json",
@@ -190,7 +190,10 @@ async def test_a_large_file_is_read_where_it_lies(
 
 
 def synced(disk: FlakyDisk, fail: list[str]) -> list[str]:
-    """Names of the files and folders that are forced from now on; those in `fail` fail."""
+    """Returns a list that gets the names of files and folders fsynced from now on.
+
+    The fsync of a name in `fail` fails.
+    """
     names: list[str] = []
 
     def hook(call: str, what: object) -> int:
@@ -237,7 +240,7 @@ async def test_a_durability_point_asks_no_file_again_that_has_failed(
     tokens = {ino: store.index.inode(ino).staged or 0 for ino in (bad, good)}
     fail = [str(tokens[bad]) if failing == "file" else "staging"]
     names = synced(disk, fail)
-    # Nothing is encoded meanwhile.
+    # The encoder encodes nothing meanwhile.
     encoding = store._encoder
     assert encoding is not None
     monkeypatch.setattr(encoding, "run", lambda *_: trio.sleep_forever())
@@ -245,7 +248,7 @@ async def test_a_durability_point_asks_no_file_again_that_has_failed(
         async with store.running(count=1):
             with trio.fail_after(10):
                 while names.count("index.sqlite-wal") < 3:
-                    # So that the next point has something to do.
+                    # This gives the next durability point some work.
                     store.queue(bad)
                     store.queue(good)
                     store.index.update(good, mtime_ns=names.count("index.sqlite-wal"))
