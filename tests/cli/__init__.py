@@ -1,1 +1,1 @@
-"""The command line is a contract: exit codes, JSON, messages that say what to do, no traceback."""
+"""Tests of the command line as a contract: exit codes, JSON, helpful messages, no traceback."""
