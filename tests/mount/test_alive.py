@@ -75,7 +75,7 @@ SEAMS: list[tuple[Any, str]] = [
 
 @contextmanager
 def failing(at: int, error: Exception) -> Iterator[list[str]]:
-    """Make the `at`-th call of all seams raise `error`. Yields the names of the calls so far."""
+    """Make the `at`-th call of all seams raise `error`. Yield the names of the calls so far."""
     called: list[str] = []
 
     def seam(real: Callable[..., Any], name: str) -> Callable[..., Any]:
