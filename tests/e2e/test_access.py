@@ -1,4 +1,4 @@
-"""Access by other users: modes, owners, and what the files of a store reveal."""
+"""Access by other users: modes, owners, and information that the files of a store reveal."""
 
 from __future__ import annotations
 

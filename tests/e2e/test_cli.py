@@ -339,7 +339,7 @@ def test_unmounting_what_is_not_ours(tmp_path: Path) -> None:
 
 @pytest.fixture(name="public")
 def folder_for_all() -> Iterator[Path]:
-    """A folder that user nobody may enter, with a store and a mountpoint that nobody owns."""
+    """A folder that user nobody may enter, with a store and a mountpoint of that user."""
     if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("unshare"):
         pytest.skip("needs root, setpriv and unshare")
     with tempfile.TemporaryDirectory() as folder:

@@ -107,7 +107,7 @@ class FakeStore:
             await self._work.wait()
 
     def encode_queued(self) -> None:
-        """Encode the queued files that nobody holds."""
+        """Encode the queued files that are not held."""
         todo, self.queued = self.queued, []
         for ino in dict.fromkeys(todo):
             row = self.index.inode(ino)
