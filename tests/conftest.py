@@ -1,4 +1,4 @@
-"""Profiles of hypothesis (HYPOTHESIS_PROFILE=long searches for longer), and shared fixtures."""
+"""Profiles of hypothesis (HYPOTHESIS_PROFILE=long searches longer), and shared fixtures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.support.encoding import Inline, forget_caches
 from tests.support.fake_store import FakeStore
 from tests.support.frames import FlakyDisk
 
-# A shell that starts the tests in the background has SIGINT ignored, nohup(1) SIGHUP, and so what
-# they start.
+# A shell that starts the tests in the background makes them ignore SIGINT; nohup(1) makes them
+# ignore SIGHUP. Their child processes would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -33,7 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store without worker processes and long waits."""
+    """Stores without worker processes and long waits."""
     forget_caches()
 
     async def at_once(_: Callable[..., Any]) -> None:
@@ -47,7 +47,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def disk() -> FlakyDisk:
-    """A disk that fails when told to."""
+    """A disk that can be told to fail."""
     return FlakyDisk()
 
 
@@ -60,7 +60,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files over 5,000 bytes are large."""
+    """Files of more than 5,000 bytes are large."""
     monkeypatch.setattr(large, "KEEP_BYTES", 5000)
 
 
@@ -74,13 +74,13 @@ def store(tmp_path: Path) -> Iterator[FakeStore]:
 
 @pytest.fixture
 def vfs(store: FakeStore) -> StoreFilesystem:
-    """Its tree."""
+    """The filesystem of the store."""
     return mount(store)
 
 
 @pytest.fixture
 def index(tmp_path: Path, disk: FlakyDisk) -> Iterator[Index]:
-    """A new index; it is sound at the end."""
+    """A new index. After the test its integrity is checked."""
     Index.make(tmp_path / "index.sqlite", identity="x", uid=5, gid=6, now_ns=100)
     opened = Index(tmp_path / "index.sqlite", disk)
     yield opened

@@ -1,8 +1,8 @@
-"""Lossless at length: made-up files through a store with its workers, and all read back.
+"""A long test of losslessness: made-up files go into stores with workers, and all are read back.
 
-Each batch of files (:mod:`tests.support.picture_files`) goes into a store of its own, which is then
-opened anew, for reading; every file must come back byte for byte. The run counts what each kind of
-file became, and how frames were coded.
+Each batch of files (:mod:`tests.support.picture_files`) goes into a store of its own. The store is
+then opened again for reading. Every file must come back byte for byte. The run counts the kinds of
+objects that each kind of file became, and the ways in which frames were coded.
 
 ``python -m tests.lossless [--files N] [--seed N] [--jobs N] [--batch N]``
 """
@@ -41,8 +41,11 @@ _AT_ONCE = 4
 
 @dataclass
 class Result:
-    """What became of some files: counts of (kind of file, kind of object), of the ways in which
-    frames were coded, and of reasons for raw; and what was wrong."""
+    """Counts of files and objects, and errors.
+
+    `became` counts pairs (kind of file, kind of object), `ways` the ways in which frames were
+    coded, and `reasons` the reasons for raw objects. `wrong` lists the errors.
+    """
 
     became: Counter[tuple[str, str]] = field(default_factory=Counter)
     ways: Counter[str] = field(default_factory=Counter)
@@ -50,7 +53,7 @@ class Result:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, other: Result) -> None:
-        """Count those of another batch as well."""
+        """Add the counts and errors of another batch."""
         self.became += other.became
         self.ways += other.ways
         self.reasons += other.reasons
@@ -58,7 +61,7 @@ class Result:
 
 
 def batch(seed: int, number: int, count: int) -> Result:
-    """One batch: made, stored, read back."""
+    """Make the files of one batch, store them, and read them back."""
     made = list(files(random.Random(f"{seed}/{number}"), count))
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as scratch:
@@ -126,7 +129,7 @@ async def _one(
 
 
 def _ways(store: Store, found: Object) -> set[str]:
-    """In which ways a frame was coded."""
+    """The ways in which a frame was coded."""
     if found.kind not in FRAMES:
         return set()
     needed = (store.index.object(i) for i in {*found.needs, found.id})
@@ -148,7 +151,7 @@ def _ways(store: Store, found: Object) -> set[str]:
 
 
 def report(result: Result, seconds: float) -> str:
-    """The figures, and what was wrong."""
+    """The counts and the first errors as text."""
     total = sum(result.became.values())
     lines = result.wrong[:20]
     for kind in KINDS_OF_FILES:
@@ -163,7 +166,7 @@ def report(result: Result, seconds: float) -> str:
 
 
 def main() -> int:
-    """See the module."""
+    """Run all batches and print the report. Returns 1 if an error was found, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)

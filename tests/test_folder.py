@@ -1,4 +1,4 @@
-"""A folder that is reached by its descriptor, and what messages call it."""
+"""A folder that is reached through its descriptor, and its path in messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(place: Path) -> Iterator[Folder]:
 
 
 def replace(place: Path) -> Path:
-    """Move the folder away, and put another one in its place; the new name of the first."""
+    """Move the folder away and put another one in its place. Returns the new path of the first."""
     moved = place.with_name("there")
     place.rename(moved)
     place.mkdir()
@@ -144,7 +144,7 @@ def test_few_descriptors_are_enough(place: Path) -> None:
 
 
 def test_closed_standard_streams_are_not_used(place: Path) -> None:
-    """A child gets others under these numbers."""
+    """A child process gets other files under these numbers."""
     script = (
         "import os, sys; from pathlib import Path; from fsmount.folder import Folder\n"
         "os.closerange(0, 3); sys.exit(Folder(Path(sys.argv[1])).number < 3)"

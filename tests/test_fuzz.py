@@ -1,6 +1,6 @@
-"""The fuzz targets and the kernel of other processors, as far as the tools for them are here.
+"""The fuzz targets, and the kernel on other processors, if the tools for them are installed.
 
-What a program of `tests/fuzz/Makefile` does is said there; this runs each for some seconds.
+`tests/fuzz/Makefile` describes each program; these tests run each for some seconds.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ KERNEL = CHECKOUT / "fsmount" / "codec" / "kernel"
 
 
 def run_make(scratch: Path, target: str, *settings: str) -> subprocess.CompletedProcess[str]:
-    """How `make` ended, and what it printed."""
+    """Run `make`. Returns its exit status and its output."""
     command = ["make", "-C", str(FUZZ), f"PYTHON={sys.executable}", f"OUT={scratch}", target]
     command += settings
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
 
 
 def make(scratch: Path, target: str, *settings: str) -> str:
-    """What `make` prints; it must succeed."""
+    """Run `make`. Asserts that it succeeds. Returns its output."""
     done = run_make(scratch, target, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -64,7 +64,7 @@ def test_threads(tmp_path: Path) -> None:
 
 
 def test_the_thread_sanitizer_finds_a_race(tmp_path: Path) -> None:
-    """The same program, with the lock around the queue of the kernel's threads taken out."""
+    """The program of `test_threads`, without the lock around the queue of the kernel's threads."""
     if not sanitizers(tmp_path, "thread"):
         pytest.skip("no C compiler with the thread sanitizer")
     kernel = tmp_path / "kernel"
@@ -80,7 +80,7 @@ def test_the_thread_sanitizer_finds_a_race(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("machine", ["aarch64", "s390x"])
 def test_another_machine(tmp_path: Path, machine: str) -> None:
-    """s390x is big-endian."""
+    """The second machine, s390x, is big-endian."""
     if not shutil.which(f"{machine}-linux-gnu-gcc") or not shutil.which(f"qemu-{machine}"):
         pytest.skip(f"no {machine}-linux-gnu-gcc or no qemu-user")
     printed = make(tmp_path, machine, "CASES=100", "SEED=1", "SECONDS=3")

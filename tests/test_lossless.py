@@ -1,4 +1,4 @@
-"""A sample of :mod:`tests.lossless`, and that it would notice a file that differs."""
+"""A small run of :mod:`tests.lossless`, and a check that the run reports a file that differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that would speak to a terminal are quoted so that the shell reads them back."""
+"""Names with control characters are quoted, so that a shell reads the same name back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that a filesystem does not take: albums map others back, exports say what is wrong."""
+"""Names that a filesystem refuses: albums use other names for them, exports report the reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMES = [
 ]
 
 
-# Names in the place of others
+# Substitute names
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
@@ -98,7 +98,10 @@ def test_whether_case_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def make_day(folder: Path) -> dict[str, bytes]:
-    """Two photos, one that does not decode, and others of many names; what is to be kept."""
+    """Make a folder: two photos, one that does not decode, and other files with many names.
+
+    Returns name -> bytes of the files that an album keeps unchanged.
+    """
     folder.mkdir()
     (folder / "IMG_1.JPG").write_bytes(camera(1))
     (folder / "IMG_2.JPG").write_bytes(camera(2))
@@ -111,7 +114,7 @@ def make_day(folder: Path) -> dict[str, bytes]:
 
 
 def is_kept(place: AlbumPaths, kept: dict[str, bytes]) -> None:
-    """The XML maps each file's name to a name that FAT takes."""
+    """Check that the XML maps the name of each file to a name that FAT accepts."""
     contents = document.read(place.xml)
     others = {os.fsdecode(other.name): other for other in contents.others}
     assert others.keys() == kept.keys()
@@ -127,7 +130,7 @@ def is_kept(place: AlbumPaths, kept: dict[str, bytes]) -> None:
 
 
 async def comes_back(place: AlbumPaths, kept: dict[str, bytes], out: Path) -> None:
-    """By `album extract` and by a mount, under the names that they had."""
+    """Check that `album extract` and a mount return the files under their original names."""
     assert (await verify(place)).problems == []
     found = await extract(place, out)
     assert (found.problems, found.skipped) == ([], 0)
@@ -153,7 +156,7 @@ async def test_an_album_on_fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert [Path(path).name for path, _ in summary.unfit] == ["trunc 18:40.jpg"]
         is_kept(place, kept)
         await comes_back(place, kept, tmp_path / "out")
-    # As another system sees the stick.
+    # Another system reads the stick.
     is_kept(place, kept)
     await comes_back(place, kept, tmp_path / "out2")
 
@@ -166,7 +169,7 @@ async def test_an_album_on_fat_is_made_again_and_added_to(
     stick.mkdir()
     make_fat(monkeypatch, stick)
     await create(tmp_path / "day", stick)
-    # Names that change in capital letters only are names of other files.
+    # A name that differs only in capital letters is the name of another file.
     (tmp_path / "day" / "plain.txt").rename(tmp_path / "day" / "PLAIN.TXT")
     del kept["plain.txt"]
     (tmp_path / "day" / "plain.txt").write_bytes(b"new")
@@ -283,7 +286,7 @@ async def test_extract_to_fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_export_to_fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused is listed with the reason; the others come; nothing takes another's place."""
+    """Refused files are listed with the reason. Other files are exported, and none is replaced."""
     source, stick = tmp_path / "in", tmp_path / "stick"
     source.mkdir()
     stick.mkdir()
@@ -319,7 +322,7 @@ async def test_export_to_fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 async def test_export_to_a_disk_without_owners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file comes all the same, and does not act as who it could not be given to."""
+    """The file is exported. It loses set-user-ID, since it cannot be given to its owner."""
     source = tmp_path / "in"
     source.mkdir()
     (source / "run me").write_text("#!/bin/sh\n")

@@ -1,4 +1,4 @@
-"""Threads by kind, descriptors that threads use, and that no request waits for a disk."""
+"""Kinds of threads, descriptors that threads use, and requests that wait for no disk."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.watch import watched
 
 
 class Gate:
-    """Calls that come here hang until it opens. `inside`: one has come."""
+    """Calls to :meth:`hang` wait until the gate opens. :meth:`inside` waits for the first call."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -133,7 +133,7 @@ async def test_finish_is_done_by_a_task_that_was_cancelled() -> None:
 
 
 class HeldDisk(Disk):
-    """A disk some of whose calls hang; which descriptors were closed, and while in use."""
+    """A disk whose calls can hang. It lists closed descriptors, and those closed while in use."""
 
     def __init__(self) -> None:
         self.hanging: dict[str, Gate] = {}
@@ -255,7 +255,7 @@ async def test_what_brings_the_row_up_to_date_beside_a_write_misses_nothing_of_i
 async def test_who_waits_for_a_disk_that_hangs_keeps_nobody_waiting(
     held: StoreFilesystem, held_disk: HeldDisk, call: str
 ) -> None:
-    """And nothing is held, or open, once it has come back."""
+    """Other requests are answered. When the call returns, no descriptor stays open."""
     other = await put(held, b"other", b"other")
     ino = await put(held, b"a", b"12345")
     fh = await held.open(ino, os.O_RDWR, USER)
@@ -315,11 +315,11 @@ async def test_two_writes_of_one_file_keep_their_order(
     assert (await held.getattr(made.ino)).size == 5
 
 
-# -- nobody asks the disk on the thread that answers
+# -- the thread that answers requests calls no disk
 
 
 async def _use(vfs: StoreFilesystem, store: Store, files: dict[bytes, bytes]) -> None:
-    """Files of all kinds in, out, changed, removed; and the space back."""
+    """Write, read, change and remove files of all kinds, and free the space."""
     inodes = {name: await put(vfs, name, data) for name, data in files.items()}
     await listing(vfs)
     fh, _ = await vfs.create(ROOT, b"open", 0o644, os.O_RDWR, USER)
@@ -367,7 +367,7 @@ def _files() -> dict[bytes, bytes]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small packs, small files in raw/, durability points all the time."""
+    """Small packs, small files in raw/, and durability points all the time."""
     monkeypatch.setattr(large, "KEEP_BYTES", 20_000)
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
     monkeypatch.setattr(pack, "SEAL_BYTES", 10_000)
@@ -462,7 +462,7 @@ async def test_the_watch_sees_who_does(
     assert seen
 
 
-# -- one picture, several readers
+# -- several readers of one picture
 
 
 async def test_a_large_file_is_read_once_for_all_who_ask_for_a_part_of_it(
@@ -521,7 +521,7 @@ async def test_a_warm_read_takes_no_thread(tmp_path: Path, monkeypatch: pytest.M
 
 
 class Slow:
-    """A tree of one picture that takes a while to make; `made` counts."""
+    """A tree with one picture that takes some time to make. `made` counts how often it is made."""
 
     source = Path("/")
 

@@ -1,1 +1,4 @@
-"""The command line is a contract: exit codes, JSON, messages that say what to do, no traceback."""
+"""Tests of the command line as a contract.
+
+The contract: exit codes, JSON, messages that say how to solve the problem, and no traceback.
+"""

@@ -1,4 +1,4 @@
-"""Commands as processes, and how they ended."""
+"""Running commands as processes, and their results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> dict[str, Any]:
-        """Its result; stdout is one object and nothing else, stderr is empty."""
+        """The JSON result. Asserts that stdout has one object and no more, and stderr is empty."""
         assert self.err == ""
         assert self.out.count("\n") == 1
         found = json.loads(self.out)
@@ -29,7 +29,7 @@ class Done:
         return found
 
     def sentence(self) -> str:
-        """Its error: one line on stderr, nothing on stdout."""
+        """The error message. Asserts that it is one line on stderr, and that stdout is empty."""
         assert self.out == ""
         assert self.err.startswith("fsmount: "), self.err
         assert self.err.count("\n") == 1, self.err
@@ -40,7 +40,7 @@ Cli = Callable[..., Done]
 
 
 def process(*arguments: object, **variables: str) -> Done:
-    """A command as a process of its own."""
+    """Run a command as a process of its own."""
     command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
     environment = {**os.environ, **variables}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Commands in this process, a store and a folder for them."""
+"""Fixtures: commands that run in this process, and a store and a folder for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fsmount album` on the command line: what it says and refuses."""
+"""`fsmount album` on the command line: what it prints and what it refuses."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     code, found, _ = run(capsys, "album", "info", "--photos", "--json", xml)
     assert (code, [one["name"] for one in found["list"]]) == (0, ["IMG_0.JPG", "IMG_1.JPG"])
     code, found, _ = run(capsys, "album", "append", xml, source / "day 1", "--json")
-    # A file of this name and another time is there.
+    # The album already has a file of this name with another time.
     assert (code, len(found["problems"])) == (3, 1)
     code, found, _ = run(capsys, "album", "extract", xml, tmp_path / "dest", "--json")
     assert (code, found["files"]) == (0, 2)

@@ -1,4 +1,4 @@
-"""What commands take from around them: variables, the log, the terminal, signals."""
+"""How commands use their environment: variables, the log, the terminal, signals."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_log(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def on_a_terminal(*arguments: object, code: int = 0, **variables: str) -> str:
-    """What a command that ends with `code` writes to the terminal it is started from."""
+    """Run a command on a new terminal. Asserts that it exits with `code`. Returns its output."""
     try:
         controller, terminal = pty.openpty()
     except OSError:
@@ -104,7 +104,7 @@ def on_a_terminal(*arguments: object, code: int = 0, **variables: str) -> str:
         while select.select([controller], [], [], 60)[0]:
             try:
                 data = os.read(controller, 65536)
-            except OSError:  # the last writer has gone
+            except OSError:  # the last writer closed the terminal
                 break
             seen += data
     os.close(controller)

@@ -1,4 +1,4 @@
-"""Errors that are told in one sentence."""
+"""Errors that a command reports in one sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT_2 = b'{"format": 2, "uuid": "x"}'
 
 
 def each(root: Path, source: Path, tmp_path: Path) -> dict[str, list[object]]:
-    """A plain use of every command that needs a store and no mount."""
+    """Command name -> plain arguments, for every command that needs a store and no mount."""
     return {
         "import": [source, root],
         "export": [root, tmp_path / "out"],
@@ -113,7 +113,7 @@ def test_locked(root: Path, source: Path, tmp_path: Path) -> None:
 
 
 def _elsewhere(root: Path) -> bytes:
-    """The store was last written by another host, which has not closed it."""
+    """Write a lock file as another host leaves it when it does not close the store."""
     lock = Lock(root / "lock")
     line = (root / "lock").read_bytes()
     lock.release()
@@ -146,7 +146,7 @@ def test_locked_by_another_host(
     assert "--force-lock" in told
     assert (root / "lock").read_bytes() == line
     if name == "mount":
-        # As far as it gets without a kernel.
+        # Without a kernel mount the command fails here, after it took the lock.
         def refuse(*_: object) -> None:
             raise RuntimeError("no")
 

@@ -1,4 +1,7 @@
-"""contrib/install where something is missing; contrib/dev/fresh tries it where it may install."""
+"""contrib/install on systems where something is missing.
+
+contrib/dev/fresh tests it on systems where it may install packages.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ ROOT = CHECKOUT
 
 
 def install(tmp_path: Path, *there: str) -> subprocess.CompletedProcess[str]:
-    """Run it as a user who is not root, on a system of a few programs and `there`."""
+    """Run contrib/install as a user who is not root.
+
+    The system has a few basic programs, and those named in `there`.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("bash", "dirname", "cat", *there):

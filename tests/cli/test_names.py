@@ -1,4 +1,4 @@
-"""Names that hold control characters: quoted on terminals, as they are in pipes, exact in JSON."""
+"""Names with control characters: quoted on terminals, unchanged in pipes, exact in JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.cli.test_environment import on_a_terminal
 from tests.cli.test_results import flip
 
 PACKAGE = Path(fsmount.__file__).parent
-# Each would do something of its own to a terminal, or to a reader.
+# Each name would change how a terminal, or a reader, shows the output.
 EVIL = [
     "title\x1b]0;OWNED\x07\x1b[2J",
     "line\nFORGED: all is well",
@@ -34,13 +34,13 @@ EVIL = [
     "'quoted'$'\\n'",
     "[red]markup[b]",
 ]
-# What no terminal may get, and no program of ours writes to one.
+# Strings that must not reach a terminal. No program of ours writes them to one.
 HARM = ["\x1b]0;", "\x1b[2J", "\x1b[AF", "\nFORGED", "\rFORGED", "\x9b", "\x7f", "\u202e", "\u2028"]
 
 
 @pytest.fixture(name="evil")
 def evil_folder(tmp_path: Path, source: Path) -> Path:
-    """Broken pictures with such names, which commands have something to say about."""
+    """Broken pictures with the names of EVIL. Commands report them, so they print the names."""
     broken = (source / "00.png").read_bytes()[:-20]
     folder = tmp_path / "evil"
     folder.mkdir()
@@ -56,7 +56,7 @@ def harmless(text: str) -> None:
 
 
 def names_in(text: str) -> set[str]:
-    """Those of the names that a text has, as they are."""
+    """The names of EVIL that occur in a text unchanged."""
     return {name for name in EVIL if f"{name}.png" in text}
 
 
@@ -142,7 +142,7 @@ def test_check_and_repair(evil: Path, root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", EVIL, ids=ascii)
 def test_errors(tmp_path: Path, name: str) -> None:
-    """One line each, with the name as the shell would read it."""
+    """Each error is one line, and quotes the name so that a shell can read it."""
     place = tmp_path / name
     uses: list[tuple[list[object], int, str]] = [
         (["ls", place], 10, str(place)),
@@ -174,7 +174,7 @@ def test_a_store_of_such_a_name(tmp_path: Path) -> None:
 
 
 def test_a_name_that_the_stream_cannot_hold(tmp_path: Path) -> None:
-    """A locale that is not UTF-8 gets what it has no character for as an escape."""
+    """In a locale other than UTF-8, a character that the locale lacks is printed as an escape."""
     done = process("ls", tmp_path / "…\udce9", PYTHONIOENCODING="latin-1")
     assert done.code == 10
     assert "/\\u2026\udce9 is not an fsmount store" in done.err
@@ -228,7 +228,7 @@ def test_the_script_that_unpacks(monkeypatch: pytest.MonkeyPatch) -> None:
             assert names_in(seen.getvalue()) == set(EVIL)
 
 
-# One way out
+# One function prints everything
 
 
 class Terminal(StringIO):
@@ -237,7 +237,7 @@ class Terminal(StringIO):
 
 
 def test_all_is_printed_by_one_function() -> None:
-    """`say` knows terminals; nothing else may print."""
+    """`say` checks for terminals, so no other code may print."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
@@ -249,7 +249,7 @@ def test_all_is_printed_by_one_function() -> None:
 def test_warnings_on_a_terminal_and_results_in_a_pipe(
     cli: Cli, root: Path, evil: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each stream is looked at by itself."""
+    """Each stream is checked for a terminal by itself."""
 
     seen = Terminal()
     monkeypatch.setattr("sys.stderr", seen)

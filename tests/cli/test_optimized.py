@@ -1,4 +1,4 @@
-"""The program needs no docstrings and no asserts, which `python -OO` leaves out."""
+"""The program works without docstrings and asserts, which `python -OO` leaves out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = Path(fsmount.__file__).parent
 OPTIMIZED = {"PYTHONOPTIMIZE": "2"}
 TREE = {"PYTHONPATH": str(PACKAGE.parent)}
 
-# All help, and the message of every error, in one process.
+# Prints all help texts, and the message of every error, in one process.
 ALL_WORDS = """
 from tests.cli.test_optimized import words
 print(words())
@@ -39,7 +39,7 @@ KINDS = sorted(set(kinds()), key=lambda kind: kind.__name__)
 
 
 def example(kind: type[FsmountError]) -> FsmountError:
-    """An error of a kind, every field of its message filled in."""
+    """An error of a class, with every field of its message filled in."""
     names = [name for _, name, _, _ in string.Formatter().parse(kind.message) if name]
     fields = {name: f"<{name}>" for name in names if name != "detail"}
     return kind("<detail>", **fields)
@@ -70,7 +70,7 @@ def test_all_help_and_messages() -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_error_has_its_own_message(kind: type[FsmountError]) -> None:
-    """A docstring is no message, and the message of another class says something else."""
+    """Each error class has a message of its own. It inherits none, and uses no docstring as one."""
     assert "message" in vars(kind)
     assert "<detail>" in str(example(kind))
     assert "{" not in (kind.__doc__ or "")
@@ -99,7 +99,7 @@ def test_commands_say_the_same(arguments: list[str]) -> None:
 
 
 def test_a_store_works(source: Path, tmp_path: Path) -> None:
-    """No assert does anything that is needed."""
+    """The commands need no assert to work."""
     root, out = tmp_path / "new", tmp_path / "out"
     (source / "note").write_text("no picture")
 
@@ -120,7 +120,7 @@ def test_a_store_works(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_asserts_only_tell_types(path: Path) -> None:
-    """They are for the type checker: nothing is called in one but `isinstance`."""
+    """Asserts only inform the type checker: the only call inside one is `isinstance`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Assert):
             text = ast.unparse(node.test)

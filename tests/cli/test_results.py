@@ -1,4 +1,4 @@
-"""What commands give, where all is well and where it is not."""
+"""The results of commands, with and without problems."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_names_that_are_not_utf8(root: Path, source: Path, tmp_path: Path) -> No
     assert process("verify", f"{source}/", odd).out == "4/4 identical\n"
 
 
-# Results that are not all well
+# Results with problems
 
 
 def flip(path: Path, at: int) -> None:
@@ -225,7 +225,7 @@ def test_some_were_left_out(cli: Cli, root: Path, source: Path, tmp_path: Path) 
     assert done.out.startswith("4 files imported")
     assert "1 pictures are stored as they are, because they cannot be re-created:" in done.err
     assert "  in/broken.png: " in done.err
-    # Not a PNG at all, but called one: that is worth a word, too.
+    # A file that is no PNG but has the name of one is reported, too.
     (source / "empty.PNG").touch()
     (source / "text").write_text("of no interest")
     done = cli("import", source, root)
@@ -260,7 +260,7 @@ def test_verify_lists_differences(cli: Cli, root: Path, source: Path) -> None:
 
 
 def test_verify_without_the_slash(cli: Cli, root: Path, source: Path) -> None:
-    """What went in with a slash at its end lies in the root, and is meant without one, too."""
+    """`import in/` puts the files in the root of the store. `verify in` finds them there, too."""
     cli("import", f"{source}/", root)
     assert cli("verify", source, root).out == cli("verify", f"{source}/", root).out
     assert cli("verify", source, root).code == 0

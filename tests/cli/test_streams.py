@@ -1,4 +1,4 @@
-"""Commands whose standard streams are closed, full, or read by nobody."""
+"""Commands whose standard streams are closed, full, or have no reader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL_CLOSED = "<&- >&- 2>&-"
 
 
 def shell(how: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command as a shell starts it with redirections, or a pipe behind it; the status of it."""
+    """Run a command in a shell, with redirections or a pipe (`how`). Returns the result."""
     command = f'set -o pipefail; "{sys.executable}" -m fsmount "$@" {how}'
     done = subprocess.run(
         ["bash", "-c", command, "bash", *map(str, arguments)],
@@ -34,7 +34,7 @@ def shell(how: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def all_commands(root: Path, source: Path, tmp_path: Path) -> list[list[object]]:
-    """Each that needs no mount, in an order in which all go well."""
+    """All commands that need no mount, in an order in which each succeeds."""
     return [
         ["init", tmp_path / "second"],
         ["import", source, root],
@@ -69,7 +69,7 @@ def test_every_command(
     for command in all_commands(root, source, tmp_path):
         done = shell(how, *command)
         assert (command[0], done.returncode, done.stderr) == (command[0], code, told)
-    # The work was done.
+    # Every command did its work.
     assert process("verify", source, root).out == "3/3 identical\n"
     assert len(list((tmp_path / "out" / "in").iterdir())) == 3
     assert json.loads(process("stats", tmp_path / "second", "--json").out)["files"] == 0
@@ -96,7 +96,7 @@ def test_damage_is_told_by_the_exit_code(root: Path, source: Path, how: str) -> 
 def test_a_pipe_that_nobody_reads(root: Path, source: Path) -> None:
     process("import", source, root)
     for command in (["ls", root], ["ls", root, "--json"], ["stats", root], ["--help"]):
-        # A closed pipe, whatever the pace: the reader has gone before the command starts.
+        # The reader closes the pipe before the command starts, so the timing does not matter.
         receiver, sender = os.pipe()
         os.close(receiver)
         done = subprocess.run(
@@ -112,7 +112,7 @@ def test_a_pipe_that_nobody_reads(root: Path, source: Path) -> None:
 
 
 def test_remarks_that_nobody_reads(root: Path, source: Path, tmp_path: Path) -> None:
-    """A warning that cannot be written stops nothing."""
+    """The command goes on if it cannot write a warning."""
     (source / "gone").symlink_to("nowhere")
     os.mkfifo(source / "fifo")
     receiver, sender = os.pipe()

@@ -1,4 +1,4 @@
-"""Shared fixtures of tests on a real mount."""
+"""Shared fixtures for tests on a real mount."""
 
 from __future__ import annotations
 

@@ -20,21 +20,21 @@ from fsmount.store.store import DEFAULT_CACHE_BYTES
 from tests.e2e import slow_disk
 from tests.support.paths import CHECKOUT
 
-# Set to a number: packs of the serving process are full with so many bytes.
+# If set to a number: the serving process seals a pack at this many bytes.
 SEAL_BYTES = "FSMOUNT_TEST_SEAL_BYTES"
-# Set to a number: files of more bytes stay files of their own.
+# If set to a number: files with more bytes than this become large files.
 KEEP_BYTES = "FSMOUNT_TEST_KEEP_BYTES"
 _ROOT = CHECKOUT
 _DEVICE = Path("/dev/fuse")
 
 
 def missing() -> str | None:
-    """Why no kernel mount can be made here, or None."""
+    """Why no kernel mount is possible here, or None."""
     return None if _DEVICE.exists() else f"{_DEVICE} does not exist"
 
 
 class Mount:
-    """A store and its mountpoint below `folder`; `options` as after ``-o``."""
+    """A store and its mountpoint below `folder`. `options` are mount options, as after ``-o``."""
 
     def __init__(
         self, folder: Path, options: str = "", cache_bytes: int = DEFAULT_CACHE_BYTES
@@ -51,12 +51,12 @@ class Mount:
 
     @property
     def pid(self) -> int:
-        """The serving process."""
+        """The id of the serving process."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Mount; returns when it answers."""
+        """Start the serving process. Returns when the mount is ready."""
         module = [sys.executable, "-m", "tests.e2e.mounts"]
         command = [*module, str(self.store), str(self.path), self.options, str(self.cache_bytes)]
         with self.log.open("ab") as log:
@@ -65,14 +65,14 @@ class Mount:
         assert self._process.stdout.readline() == b"ready\n", self.log.read_text()
 
     def stop(self, drain: bool = False) -> None:
-        """Unmount, and see the process end well."""
+        """Unmount. Asserts that the process exits with 0."""
         assert self._process is not None
         unmount(self.path, drain=drain)
         assert self._process.wait(30) == 0, self.log.read_text()
         self._process = None
 
     def signal(self, number: signal.Signals) -> int:
-        """Send a signal; the exit status."""
+        """Send a signal and wait until the process ends. Returns its exit status."""
         assert self._process is not None
         self._process.send_signal(number)
         status = self._process.wait(30)
@@ -80,15 +80,15 @@ class Mount:
         return status
 
     def crash(self) -> None:
-        """kill -9; what it leaves mounted stays."""
+        """kill -9. The dead mount stays in the mount table."""
         self.signal(signal.SIGKILL)
 
     def clear(self) -> None:
-        """Give the mountpoint free after a crash."""
+        """Unmount the dead mount that a crash left."""
         subprocess.run(["umount", "-l", self.path], check=True)
 
     def clean(self) -> None:
-        """The end of a test, however it went."""
+        """End the process and unmount, in whatever state the test left them."""
         if self._process is not None:
             self.crash()
         if os.path.ismount(self.path) or not _answers(self.path):

@@ -1,7 +1,8 @@
-"""In a process that serves a mount: calls for the store's files hang while a file says so.
+"""In a process that serves a mount: calls for files of the store hang while a control file exists.
 
-The file that the environment names lists folders of the store, in words; "." is the store itself.
-Whatever thread calls waits, as with a disk that does not answer.
+The environment names the control file. It lists folders of the store, separated by spaces; "." is
+the store itself. Calls for files in these folders wait on every thread, as with a disk that does
+not answer.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from fsmount import threads
 from fsmount.threads import Kind
 from tests.support.watch import never_waits, path_of, seams
 
-# The path of the file, and of what the calls are for.
+# Variables: the path of the control file, and the path of the store.
 HANG, BELOW = "FSMOUNT_TEST_HANG", "FSMOUNT_TEST_HANG_BELOW"
-# Set: all calls are made on the thread that answers, as if there were no others.
+# If set: the thread that answers requests makes all calls itself, as if it were the only one.
 NO_THREADS = "FSMOUNT_TEST_NO_THREADS"
 
 
 def install() -> None:
-    """Do as the environment says."""
+    """Patch this process as the environment variables say."""
     control, top = os.environ.get(HANG), os.environ.get(BELOW)
     if control and top:
         _hang(control, str(Path(top).resolve()))

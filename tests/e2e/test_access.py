@@ -1,4 +1,4 @@
-"""Who may see what: other users, modes, and what a store's own files let out."""
+"""Access by other users: modes, owners, and information that the files of a store reveal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = b"a secret that stands nowhere else"
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that everybody can get to."""
+    """A folder that every user can enter."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -108,7 +108,7 @@ def test_a_store_is_private_and_its_logs_say_nothing_of_contents(place: Path) ->
 
 
 def test_workers_listen_nowhere(place: Path) -> None:
-    """They speak through pairs of sockets without a name, which nobody else can open."""
+    """Workers use pairs of unnamed sockets, which no other process can open."""
     mount = Mount(place)
     mount.start()
     try:

@@ -1,4 +1,4 @@
-"""Albums through a real mount, and back without anything of ours."""
+"""Albums on a real mount, and albums restored without fsmount."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fsmount(*arguments: object, code: int = 0) -> str:
 
 @pytest.fixture(scope="module", name="albums")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """in/Italy with photos of all kinds, and out/ with its albums, by two codecs."""
+    """in/Italy with photos of all kinds, and out/ with its albums in two codecs."""
     root = tmp_path_factory.mktemp("albums")
     source = folder(root / "in" / "Italy", 4)
     (source / "notes.txt").write_text("notes")
@@ -61,7 +61,7 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
 
 
 def tags(path: Path) -> dict[str, Any]:
-    """All of the metadata, but for what speaks of the file, its pixels and the thumbnail's."""
+    """All metadata except that of the file and its pixels, and the pixels of the thumbnail."""
     command = ["exiftool", "-json", "-a", "-G1", "-n", "-b", str(path)]
     (found,) = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     dull = ("System:", "File:", "ExifTool:", "Composite:", "JFIF:", "SourceFile")
@@ -72,7 +72,7 @@ def tags(path: Path) -> dict[str, Any]:
 
 
 def assert_alike(original: Path, copy: Path, least: float = 0.9) -> None:
-    """The same picture, upright, with the same tags but the orientation."""
+    """Check that a copy shows the same picture upright, with the same tags but the orientation."""
     with Image.open(original) as first, Image.open(copy) as second:
         second.load()
         wanted = ImageOps.exif_transpose(first).resize(second.size, Image.Resampling.BICUBIC)
@@ -141,7 +141,7 @@ def test_albums_stand_beside_a_stores_files(albums: Path, place: Path, tmp_path:
     shutil.copytree(albums / "out", store / "albums")
     fsmount("mount", store, place)
     source = albums / "in" / "Italy"
-    # What is written goes to the store; the albums are there and stay as they are.
+    # New files go to the store. The albums appear beside them and do not change.
     for number in range(300):
         (place / f"{number:03d}.txt").write_text(str(number))
     assert sorted(os.listdir(place)) == [f"{n:03d}.txt" for n in range(300)] + ["Italy", "prores"]
@@ -184,7 +184,7 @@ def test_albums_stand_beside_a_stores_files(albums: Path, place: Path, tmp_path:
 @pytest.mark.mount
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_names_sizes_and_heads_need_no_video(albums: Path, place: Path, tmp_path: Path) -> None:
-    """Without the video: what decodes nothing works, and what decodes is an error, not zeros."""
+    """Without the video, calls that decode nothing work. A read that decodes fails with EIO."""
     out = tmp_path / "out"
     out.mkdir()
     shutil.copy(albums / "out" / "Italy.xml", out)
@@ -193,7 +193,7 @@ def test_names_sizes_and_heads_need_no_video(albums: Path, place: Path, tmp_path
     assert path.stat().st_size > 10_000
     fd = os.open(path, os.O_RDONLY)
     try:
-        # The head only; the kernel reads ahead otherwise.
+        # Read only the head. Otherwise the kernel would read ahead.
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         start = os.read(fd, 2048)
     finally:
@@ -262,7 +262,7 @@ def test_any_player_shows_the_video_and_exiftool_the_tags(albums: Path) -> None:
         assert (stream["width"], stream["height"]) == (256, 256)
         assert (stream["nb_frames"], float(stream["duration"])) == ("6", 6.0)
         assert stream["avg_frame_rate"] == "1/1"
-        # Newer ffprobe does not name the range of ProRes, which has no other than limited.
+        # Newer ffprobe reports no range for ProRes, whose range is always limited.
         limited = "tv" if codec == "prores" else None
         assert (stream.get("color_range", limited), stream["color_space"]) == colours
     command = ["exiftool", "-a", "-s3", "-Model", str(out / "Italy.xml")]

@@ -1,8 +1,8 @@
-"""Albums of real photos, if there are any: how small, and what a mount shows of them.
+"""Albums of real photos, if there are any: their size, and their photos on a mount.
 
-FSMOUNT_PHOTOS names a folder of JPEGs; without it the wallpapers of the system are taken
+FSMOUNT_PHOTOS names a folder of JPEGs. Without it the tests use the wallpapers of the system
 (Debian: lomiri-wallpapers-16.04, lomiri-wallpapers-20.04, plasma-workspace-wallpapers).
-FSMOUNT_CORPUS_FULL=1 makes the bursts as large as cameras do.
+With FSMOUNT_CORPUS_FULL=1 the photos of the bursts are as large as those of cameras.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fsmount(*arguments: object, code: int = 0) -> str:
 
 
 def photos() -> list[Path]:
-    """Real JPEGs of 8 to 16 megapixels that decode, no file twice."""
+    """Real JPEGs of 8 to 16 megapixels that decode, each of them once."""
     named = os.environ.get("FSMOUNT_PHOTOS")
     found: dict[int, Path] = {}
     for place in (Path(named),) if named else _PLACES:
@@ -110,7 +110,7 @@ def test_real_photos_are_twelve_times_smaller_and_open_under_their_names(
 
 @pytest.mark.parametrize("codec", ["av1", "h264"])
 def test_bursts_and_walks(tmp_path: Path, codec: str) -> None:
-    """12 photos of one scene, 16 of as many scenes, in albums of full size."""
+    """Albums of full size: 12 photos of one scene, and 16 photos of 16 scenes."""
     size = (3264, 2448) if os.environ.get("FSMOUNT_CORPUS_FULL") else (1224, 918)
     for name, pixels in (
         ("burst", burst(7, 12, *size)),

@@ -1,4 +1,4 @@
-"""The capture loop: one shot a call, straight into the mount, never waiting for it."""
+"""The capture script: a call takes one shot, writes it into the mount, and never waits for it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shoot(folder: Path, spool: Path, **variables: str) -> subprocess.CompletedPr
 
 
 def fake_tool(place: Path) -> str:
-    """A program that takes a picture at once."""
+    """Write a program that takes a picture at once. Returns its path."""
     path = place / "tool"
     path.write_text('#!/bin/sh\nprintf picture > "$1"\n')
     path.chmod(0o755)
@@ -135,7 +135,7 @@ def test_a_mount_that_hangs_holds_no_shot_up(mount: Mount, tmp_path: Path) -> No
 
 @pytest.fixture(name="freezable")
 def _freezable(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own that can be stopped."""
+    """A small disk of its own that fsfreeze can stop."""
     image, folder = tmp_path / "image", tmp_path / "disk"
     folder.mkdir()
     with image.open("wb") as file:
@@ -154,7 +154,7 @@ def _freezable(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.mount
 @pytest.mark.skipif(missing() is not None, reason=missing() or "")
 def test_a_disk_that_hangs_holds_no_shot_up(freezable: Path, tmp_path: Path) -> None:
-    """Whoever writes to such a disk cannot be killed: the shot must not wait for him."""
+    """A process that writes to such a disk cannot be killed, so the script must not wait for it."""
     spool, tool = tmp_path / "spool", fake_tool(tmp_path)
     mount = Mount(freezable)
     mount.start()
@@ -173,7 +173,7 @@ def test_a_disk_that_hangs_holds_no_shot_up(freezable: Path, tmp_path: Path) -> 
         time.sleep(1.1)
         assert shoot(mount.path, spool, FSMOUNT_TOOL=tool).stderr == ""
         assert os.listdir(spool) == []
-        # Writers that were left behind came to their end as well: no second name, nothing half.
+        # Writers that the script left behind ended. They left no second name and no partial file.
         assert len(os.listdir(mount.path)) == 3
         assert all((mount.path / name).read_text() == "picture" for name in os.listdir(mount.path))
         mount.stop()
@@ -202,7 +202,7 @@ def test_units_name_what_is_there() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    """By what systemd itself says of them, with the programs where the script puts them."""
+    """systemd-analyze accepts the units, with the programs where the script installs them."""
     binaries = tmp_path / ".local" / "bin"
     binaries.mkdir(parents=True)
     for name in ("fsmount", "fsmount-shot"):

@@ -1,4 +1,4 @@
-"""The commands around a real mount: in the background, beside it, after its death."""
+"""Commands with a real mount: in the background, beside the mount, and after its death."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def fsmount(*arguments: object, **variables: str) -> subprocess.CompletedProcess
 
 
 def well(*arguments: object, **variables: str) -> str:
-    """Its stdout; it went well and had no complaint."""
+    """Run a command. Asserts that it succeeds and prints nothing on stderr. Returns its stdout."""
     done = fsmount(*arguments, **variables)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
 
 def refused(code: int, *arguments: object, **variables: str) -> str:
-    """The one sentence it ended with."""
+    """Run a command. Asserts that it fails with `code` and one sentence. Returns the sentence."""
     done = fsmount(*arguments, **variables)
     assert (done.returncode, done.stdout) == (code, ""), done
     assert done.stderr.startswith("fsmount: ")
@@ -75,19 +75,19 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
 
 
 class Server:
-    """The process behind a mount."""
+    """The process that serves a mount."""
 
     def __init__(self, place: Path) -> None:
         self.pid = int(os.getxattr(place, "user.fsmount.pid"))
         self._fd = os.pidfd_open(self.pid)
 
     def ended(self, seconds: float) -> bool:
-        """Whether it ends within some time."""
+        """Whether the process ends within the given time."""
         return bool(select.select([self._fd], [], [], seconds)[0])
 
     @contextmanager
     def without_workers(self) -> Iterator[None]:
-        """Its worker processes are suspended as soon as they start: nothing is encoded."""
+        """Stop each worker process as soon as it starts, so that nothing is encoded."""
         done = threading.Event()
 
         def suspend() -> None:
@@ -109,7 +109,7 @@ class Server:
                 os.kill(pid, signal.SIGCONT)
 
     def _workers(self) -> Iterator[int]:
-        """Those that run their own program by now: until then this process waits for them."""
+        """Workers that already run their own program. The server still waits for all others."""
         for children in Path(f"/proc/{self.pid}/task").glob("*/children"):
             with suppress(OSError):
                 for pid in children.read_text().split():
@@ -117,13 +117,13 @@ class Server:
                         yield int(pid)
 
     def kill(self, number: signal.Signals) -> None:
-        """Send a signal and see the process end."""
+        """Send a signal and wait until the process ends."""
         os.kill(self.pid, number)
         assert self.ended(30)
 
 
 def real_pictures(folder: Path) -> Path:
-    """A few large screenshots, which take their time to encode."""
+    """Copy three large screenshots, which take some time to encode."""
     folder.mkdir()
     for path in sorted(REAL.iterdir())[:3]:
         shutil.copy2(path, folder)
@@ -137,7 +137,7 @@ def staged(root: Path) -> int:
 def test_a_mount_in_the_background(root: Path, place: Path, tmp_path: Path) -> None:
     source = real_pictures(tmp_path / "desk")
     assert well("mount", root, place) == ""
-    # It answers, and has done with our terminal and folder.
+    # The mount answers. Its process has left our session and our working folder.
     assert mounted_at(place) is not None
     assert list(place.iterdir()) == []
     server = Server(place)
@@ -146,7 +146,7 @@ def test_a_mount_in_the_background(root: Path, place: Path, tmp_path: Path) -> N
     assert Path(f"/proc/{server.pid}/cwd").readlink() == Path("/")
     assert (root / "mount.log").stat().st_mode & 0o777 == 0o600
     shutil.copytree(source, place / "desk")
-    # Returns when all is encoded and the store is closed.
+    # umount returns when all files are encoded and the store is closed.
     assert well("umount", place) == ""
     assert server.ended(0)
     assert mounted_at(place) is None
@@ -214,7 +214,7 @@ def test_beside_a_mount(root: Path, place: Path, tmp_path: Path) -> None:
 
 
 def test_while_a_mount_encodes(root: Path, place: Path, tmp_path: Path) -> None:
-    """Reading commands meet files on their way from staging into packs."""
+    """Commands that read see files that move from staging into packs meanwhile."""
     source = tmp_path / "in"
     make_pictures(source, 40)
     well("mount", root, place)
@@ -276,7 +276,7 @@ def test_after_kill_9_the_message_has_the_remedy(root: Path, place: Path) -> Non
     assert stale.value.errno == errno.ENOTCONN
     remedy = f"fsmount umount {place}"
     assert refused(12, "mount", root, place).endswith(f"has died; give it free with: {remedy}")
-    # The store itself is free.
+    # The store itself is not locked.
     assert well("ls", root).endswith("a.png\n")
     done = fsmount("umount", place)
     assert (done.returncode, done.stdout) == (0, "")
@@ -307,7 +307,7 @@ def test_interrupting_umount_leaves_the_mount(root: Path, place: Path, tmp_path:
         shutil.copytree(source, place / "desk")
         command = [sys.executable, "-m", "fsmount", "umount", str(place)]
         with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
-            # It has opened a descriptor on the server when it is waiting.
+            # umount has opened a descriptor of the server when it starts to wait.
             while not any("pidfd" in link for link in _links(run.pid)):
                 assert run.poll() is None
             run.send_signal(signal.SIGINT)
@@ -334,12 +334,12 @@ def test_unmounting_what_is_not_ours(tmp_path: Path) -> None:
     assert refused(12, "umount", tmp_path).endswith("nothing is mounted there")
 
 
-# What people without privileges are told
+# Errors for users without privileges
 
 
 @pytest.fixture(name="public")
 def folder_for_all() -> Iterator[Path]:
-    """A folder that user nobody may enter, with a store and a mountpoint of his."""
+    """A folder that user nobody may enter, with a store and a mountpoint of that user."""
     if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("unshare"):
         pytest.skip("needs root, setpriv and unshare")
     with tempfile.TemporaryDirectory() as folder:
@@ -353,9 +353,9 @@ def folder_for_all() -> Iterator[Path]:
 
 
 def as_nobody(public: Path, device_mode: int, path: str) -> subprocess.CompletedProcess[str]:
-    """`fsmount mount` as user nobody, with a /dev/fuse of this mode, in a namespace of its own.
+    """Run `fsmount mount` as user nobody, in a mount namespace with a /dev/fuse of the given mode.
 
-    The capability lets nobody read a Python that lies in root's home, and nothing else.
+    The capability only lets nobody read a Python in the home folder of root.
     """
     device = public / "fuse"
     os.mknod(device, stat.S_IFCHR | 0o600, Path("/dev/fuse").stat().st_rdev)
@@ -393,7 +393,7 @@ def test_nobody_without_fuse(public: Path, mode: int, path: str, why: str) -> No
 
 
 def test_after_closing_a_read_only_store_is_as_it_was(root: Path, place: Path) -> None:
-    """A mount with -o ro beside nothing changes no file of the store but the journal."""
+    """A mount with -o ro and no other process changes no file of the store but the journal."""
     (place.parent / "in").mkdir()
     (place.parent / "in" / "a.png").write_bytes(png(screens(1)[0]))
     well("import", place.parent / "in", root)
@@ -425,7 +425,7 @@ def test_repack_is_killed_and_goes_on(root: Path, tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             running.send_signal(signal.Signals[f"SIG{signal_}"])
             running.communicate(timeout=30)
-        # A quick machine may be done before the later signals, a slow one may not have begun.
+        # A fast machine may finish before the later signals. A slow one may not have begun.
         assert running.returncode in (-signal.SIGKILL, -signal.SIGINT, 130, 0)
         killed += running.returncode != 0
         well("check", root, "--full")

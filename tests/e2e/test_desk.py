@@ -1,4 +1,4 @@
-"""A real desktop's screenshots through a real mount: the promises of the README on real input."""
+"""Screenshots of a real desktop on a real mount: the claims of the README on real input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
-# Interpreter, libraries, in-flight pictures of the daemon itself beyond its share of --cache-size.
+# Interpreter, libraries and in-flight pictures of the daemon, beyond its share of --cache-size.
 DAEMON_BYTES = 160 << 20
 CACHE_BYTES = 64 << 20
 
@@ -57,7 +57,7 @@ def test_rsync_in_and_everything_out_again(mount: Mount) -> None:
     mount.start()
     folder = mount.path / "desk"
     rsync("-a", f"{source}/", f"{folder}/")
-    # The newest file is readable at once, encoded or not.
+    # The newest file is readable at once, whether it is encoded or not.
     assert (folder / names[-1]).read_bytes() == (source / names[-1]).read_bytes()
     assert rsync("-ai", f"{source}/", f"{folder}/") == ""
     mount.stop(drain=True)
@@ -80,7 +80,7 @@ def test_rsync_in_and_everything_out_again(mount: Mount) -> None:
 
 
 def test_memory_stays_within_the_cache_size(tmp_path: Path) -> None:
-    """Reading more than the cache holds costs no more than the cache and a stated constant."""
+    """Reads of more than the cache holds need no more than the cache and a stated constant."""
     source = corpus.files("desk")[0].parent
     mount = Mount(tmp_path, cache_bytes=CACHE_BYTES)
     try:

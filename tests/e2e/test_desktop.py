@@ -1,4 +1,4 @@
-"""A real desktop under Xvfb: maim takes shots into the mount, feh shows them from it."""
+"""A real desktop under Xvfb: maim writes shots into the mount, feh shows them from it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def display() -> Iterator[dict[str, str]]:
 
 
 def shot(environment: dict[str, str], target: Path | None = None) -> bytes:
-    """A screenshot of the virtual screen as maim writes it."""
+    """A screenshot of the virtual screen, written by maim."""
     command = ["maim", "--hidecursor", *([str(target)] if target else [])]
     done = subprocess.run(command, env=environment, capture_output=True, check=True)
     return target.read_bytes() if target else done.stdout
@@ -58,9 +58,9 @@ def shot(environment: dict[str, str], target: Path | None = None) -> bytes:
 
 @contextmanager
 def shown(environment: dict[str, str], path: Path, wanted: Pixels) -> Iterator[None]:
-    """feh with one picture over the whole screen, once the screen shows exactly that.
+    """Run feh with one picture on the whole screen. Enters when the screen shows exactly `wanted`.
 
-    A viewer that starts together with its screen is sometimes never mapped: then another is.
+    A viewer that starts together with its screen sometimes never appears. Then another is started.
     """
     command = ["feh", "--borderless", f"--geometry={SIZE[0]}x{SIZE[1]}+0+0", "--hide-pointer"]
     for _ in range(4):
@@ -80,7 +80,7 @@ def pixels(data: bytes) -> Pixels:
 
 
 def picture(number: int) -> Image.Image:
-    """Something to look at, another for each number."""
+    """A picture that differs for each number."""
     y, x = np.mgrid[: SIZE[1], : SIZE[0]]
     plane = np.stack([x // 3, y // 2, (x // 40 * 37 + y // 40 * 11 + 60 * number)], axis=-1)
     return Image.fromarray(plane.astype(np.uint8))
@@ -105,7 +105,7 @@ def test_maim_writes_and_feh_shows(mount: Mount, display: dict[str, str], tmp_pa
 
 
 def on_screen(environment: dict[str, str], wanted: Pixels) -> bool:
-    """Whether the screen shows exactly this within 15 seconds."""
+    """Whether the screen shows exactly `wanted` within 15 seconds."""
     end = time.monotonic() + 15
     while time.monotonic() < end:
         if np.array_equal(pixels(shot(environment)), wanted):

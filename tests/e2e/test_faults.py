@@ -1,4 +1,4 @@
-"""Faults under a real mount: workers that are killed, a disk that is full."""
+"""Faults under a real mount: killed workers and a full disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def workers(mount: Mount) -> list[int]:
 
 
 def kill_workers(mount: Mount) -> int:
-    """Kill all worker processes there are now; how many."""
+    """Kill all current worker processes. Returns their number."""
     found = workers(mount)
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
@@ -74,7 +74,7 @@ def test_killed_workers_cost_no_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of 8 MiB."""
+    """A folder on a filesystem of 8 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=False)
@@ -108,7 +108,7 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
         assert len(written) > 5
         for name, data in written.items():
             assert (mount.path / name).read_bytes() == data
-        # Room again: deleting works on a full disk, and then writing does.
+        # On a full disk files can be deleted. Afterwards files can be written.
         for name in [path.name for path in mount.path.iterdir()][len(written) // 2 :]:
             (mount.path / name).unlink()
             written.pop(name, None)
@@ -130,7 +130,7 @@ def staged(mount: Mount) -> int:
 
 
 def test_what_is_deleted_from_a_full_disk_makes_room_for_more(small_disk: Path) -> None:
-    """At once, though most of the files are encoded, and again after a crash."""
+    """The space is free at once, although most files are encoded, and also after a crash."""
     chance = random.Random(2)
     mount = Mount(small_disk)
     mount.start()

@@ -1,4 +1,4 @@
-"""A mount that repacks while nobody uses it."""
+"""A mount that repacks while no program uses it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture(name="mount")
 def a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
-    """A new store of small packs, mounted to be repacked after one idle second."""
+    """A new store with small packs, mounted with a repack after one idle second."""
     monkeypatch.setenv(SEAL_BYTES, "20000")
     made = Mount(tmp_path, "repack=1")
     made.start()
@@ -48,7 +48,7 @@ def write(mount: Mount, files: dict[str, bytes]) -> None:
 
 
 def sealed(mount: Mount) -> tuple[set[int], set[int]]:
-    """Sealed packs that repack has not written, and all that it has."""
+    """Two sets: sealed packs that repack has not written, and all packs that it has written."""
     store = Store.open(mount.store, read_only=True)
     try:
         written = store.index.repacked()
@@ -73,7 +73,7 @@ def same(mount: Mount, files: dict[str, bytes]) -> None:
 
 
 def check(root: Path) -> None:
-    """Nothing is found, and no pack is left over."""
+    """Check that the store has no damage, and no pack that the index does not list."""
 
     async def work(store: Store) -> None:
         async with store.running(count=1):
@@ -102,7 +102,7 @@ def test_it_gets_smaller_by_itself_and_keeps_every_byte(mount: Mount) -> None:
     files |= more
     same(mount, files)
     wait_until_repacked(mount)
-    # With nothing cached, too.
+    # The check is repeated with empty caches.
     mount.stop()
     mount.start()
     same(mount, files)

@@ -1,4 +1,4 @@
-"""JPEGs through a real mount, with the extra and on a machine without it."""
+"""JPEGs on a real mount, with the extra `jpeg` and on a machine without it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_jpeg_comes_back_and_without_the_extra_it_is_an_error_that_names_it(
         assert kind(mount, name) == b"jpeg"
         stored = int(os.getxattr(mount.path / name, "user.fsmount.stored_bytes"))
         assert stored < 0.9 * len(files[name])
-    # An editor that changes a few bytes in place.
+    # As an editor that changes a few bytes in place.
     with (mount.path / "2.jpg").open("r+b") as file:
         file.seek(-2, os.SEEK_END)
         file.write(b"\xff\xd9behind")

@@ -1,4 +1,4 @@
-"""A folder of the blog's method, made of real screenshots, mounted and imported."""
+"""A folder in the format of the blog, made of real screenshots: mounted and imported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(name="originals")
 def _originals(tmp_path: Path) -> Path:
-    """Consecutive screenshots; 16 of them unless FSMOUNT_CORPUS_FULL says all."""
+    """Consecutive screenshots: 16 of them, or all with FSMOUNT_CORPUS_FULL."""
     folder = tmp_path / "originals"
     folder.mkdir()
     found = corpus.files("desk")
@@ -43,7 +43,7 @@ def _legacy(originals: Path, tmp_path: Path) -> Path:
 
 
 def behind(legacy: Path, hurt: list[str]) -> list[str]:
-    """The stems of all pictures that hang on one of these."""
+    """The stems of all pictures that need one of the damaged differences."""
     lost: list[str] = []
     cut = False
     for path in sorted(legacy.iterdir()):
@@ -54,7 +54,7 @@ def behind(legacy: Path, hurt: list[str]) -> list[str]:
 
 
 def damage(legacy: Path, count: int) -> list[str]:
-    """Hurt differences in several ways; the stems of what cannot come back."""
+    """Damage differences in several ways. Returns the stems of the pictures that are lost."""
     links = sorted(legacy.glob("*.jxl"))
     hurt = links[2 :: max(1, len(links) // count)][:count]
     for way, path in enumerate(hurt):
@@ -110,7 +110,7 @@ def test_import_verify_and_the_way_back(originals: Path, legacy: Path, tmp_path:
     for path in originals.iterdir():
         assert np.array_equal(samples(out / path.name), samples(path))
         assert (out / path.name).stat().st_mtime_ns == path.stat().st_mtime_ns
-    # The blog's form again, and whole pictures from it once more.
+    # Export to the blog's format, and compare its pictures with the store.
     well("export", "--legacy", store, back)
     assert sorted(os.listdir(back)) == sorted(os.listdir(legacy))
     well("verify", f"{back}/", store)
@@ -146,7 +146,7 @@ TIMES = {
 def test_the_time_zone_of_a_command_changes_no_pixel(
     stems: list[str], tmp_path: Path, place: Path
 ) -> None:
-    """Written in one zone, looked at, imported, verified and estimated in others."""
+    """The folder is written in one zone. Other zones mount, import, verify and estimate it."""
     frames = folder_of(tmp_path / "originals", desk(len(stems)), stems)
     first, out = tmp_path / "first", tmp_path / "out"
     well("init", first)

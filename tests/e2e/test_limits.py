@@ -1,4 +1,4 @@
-"""Where a system ends: descriptors, names, entries, times."""
+"""Limits of the system: descriptors, names, entries, times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def test_out_of_descriptors(mount: Mount) -> None:
-    """Who opens one too many gets the error; the others go on, and so does he afterwards."""
+    """An open beyond the limit fails. Other files stay usable, and later calls succeed."""
     limit = len(list(Path(f"/proc/{mount.pid}/fd").iterdir())) + 20
     resource.prlimit(mount.pid, resource.RLIMIT_NOFILE, (limit, limit))
     opened: list[int] = []

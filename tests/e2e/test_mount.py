@@ -1,4 +1,4 @@
-"""A real kernel mount and the programs people use on it."""
+"""Everyday programs on a real kernel mount."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def kind(path: Path) -> str:
 
 
 def encode_all(mount: Mount) -> None:
-    """Until nothing is staged: unmount with drain, mount again (which drops all caches too)."""
+    """Encode all files: unmount with drain, then mount again. This also empties all caches."""
     mount.stop(drain=True)
     mount.start()
 
 
 def screenshots(folder: Path, count: int = 6) -> dict[str, bytes]:
-    """A few PNGs, each a small change to the one before."""
+    """Write a few PNGs, each with a small change from the previous one. Returns name -> bytes."""
     folder.mkdir(exist_ok=True)
     random = np.random.default_rng(7)
     frame = np.repeat(random.integers(0, 256, (60, 20, 3), dtype=np.uint8), 4, axis=1)
@@ -296,7 +296,7 @@ def test_signals_unmount(mount: Mount, disk: Path, number: signal.Signals) -> No
     (disk / "a").write_bytes(b"a" * 10_000)
     with (disk / "a").open("r+b") as file:
         view = mmap.mmap(file.fileno(), 0)
-    view[0:1] = b"b"  # dirty in the kernel only
+    view[0:1] = b"b"  # changed in the kernel only
     assert mount.signal(number) == 0
     view.close()
     assert mounted_at(disk) is None
@@ -321,7 +321,7 @@ def test_plain_umount_is_safe(mount: Mount, disk: Path, tmp_path: Path) -> None:
     made = screenshots(tmp_path / "in")
     shutil.copytree(tmp_path / "in", disk / "in")
     run("umount", disk)
-    mount.signal(signal.SIGCONT)  # only waits: the process is about to end
+    mount.signal(signal.SIGCONT)  # the signal has no effect: this call waits until the process ends
     mount.start()
     assert {path.name: path.read_bytes() for path in (disk / "in").iterdir()} == made
 

@@ -37,7 +37,7 @@ def fsmount(*arguments: object, code: int = 0) -> str:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Written, forced and closed: acknowledged."""
+    """Write, force and close a file, so that it is acknowledged."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -50,7 +50,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def replace(root: Path, moved: Path) -> dict[str, bytes]:
-    """Rename the store and make another one under its name; what is in that."""
+    """Rename the store and make another under its old name. Returns the files of the new one."""
     root.rename(moved)
     config.make(root, Disk())
     return files_of(root)

@@ -1,4 +1,4 @@
-"""A store that cannot be written: on a read-only disk, or another user's."""
+"""Stores that cannot be written: on a read-only disk, or owned by another user."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """With one picture that is encoded and one file that is staged."""
+    """A store with one encoded picture and one staged file."""
     root = tmp_path / "s"
     fsmount("init", root)
     (tmp_path / "in").mkdir()
@@ -66,7 +66,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def locked(store: Path, tmp_path: Path) -> Iterator[Path]:
-    """The same store on a disk that is read-only."""
+    """The same store on a read-only disk."""
     path = tmp_path / "locked"
     path.mkdir()
     subprocess.run(["mount", "--bind", store, path], check=True)
@@ -112,7 +112,7 @@ def test_commands_that_read_work(locked: Path, tmp_path: Path) -> None:
 
 
 def test_without_its_empty_folders(store: Path, place: Path) -> None:
-    """A reader needs none; what is there is shown."""
+    """A reader does not need empty folders. All files are shown."""
     (store / "raw").rmdir()
     subprocess.run(["mount", "--bind", store, store], check=True)
     try:
@@ -126,7 +126,7 @@ def test_without_its_empty_folders(store: Path, place: Path) -> None:
 
 
 def opened_by_nobody(root: Path, *, read_only: bool = False) -> str:
-    """What a user who is not the owner is told; "" if the store opens."""
+    """Open the store as a user who does not own it. Returns the error, or "" if the store opens."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -153,7 +153,7 @@ def opened_by_nobody(root: Path, *, read_only: bool = False) -> str:
 
 @pytest.fixture
 def public(store: Path) -> Iterator[Path]:
-    """A store that everybody may read, where everybody may get to."""
+    """A store that every user can reach and read."""
     path = Path("/var/tmp") / f"fsmount-{os.getpid()}"
     shutil.copytree(store, path)
     for found in (path, *path.rglob("*")):
@@ -173,11 +173,11 @@ def public(store: Path) -> Iterator[Path]:
     ],
 )
 def test_another_users_store(public: Path, writable: tuple[str, ...], named: str) -> None:
-    """Whatever cannot be written is named, and nothing is begun."""
+    """The error names the path that cannot be written."""
     for name in writable:
         (public / name).chmod(0o777)
     if "" not in writable:
-        # SQLite has a log to open, so that it says nothing of the folder.
+        # SQLite finds a log that it can open. Otherwise it would report the folder.
         (public / "index.sqlite-wal").touch(0o666)
         (public / "index.sqlite-shm").touch(0o666)
     told = opened_by_nobody(public)

@@ -27,7 +27,7 @@ pytestmark = [
 
 
 def fsmount(*arguments: str | Path, code: int = 0, **variables: str) -> bytes:
-    """Its stderr, or if all went well its stdout."""
+    """Run a command. Returns its stdout, or its stderr if `code` is not 0."""
     command = [sys.executable, "-m", "fsmount", *arguments]
     environment = {**os.environ, **variables}
     done = subprocess.run(command, capture_output=True, timeout=100, check=False, env=environment)
@@ -45,7 +45,7 @@ def odd_folder(tmp_path: Path, name: bytes) -> Path:
 
 @pytest.fixture(name="place")
 def mountpoint(folder: Path) -> Iterator[Path]:
-    # One that ends in a newline, too.
+    # The name of the mountpoint ends in a newline.
     place = folder / "mnt\n"
     place.mkdir()
     yield place
@@ -64,7 +64,7 @@ def test_a_store(folder: Path, place: Path, locale: str) -> None:
     mounted = mounted_at(place)
     assert mounted is not None
     assert mounted.source == str(root)
-    # What people see.
+    # The table that users read.
     lines = Path("/proc/self/mounts").read_bytes().split(b"\n")
     assert any(b"fuse.fsmount" in line and b"/store " in line for line in lines)
     (place / folder.name).write_bytes(b"body")

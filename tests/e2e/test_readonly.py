@@ -1,4 +1,4 @@
-"""A tree that is no store, shown by a real kernel mount."""
+"""A real kernel mount of a read-only tree that is no store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Item:
 
 
 class Shown:
-    """Three files, a link, and one that cannot be rendered."""
+    """A tree with three files, a link, and a file that cannot be rendered."""
 
     def __init__(self, source: Path) -> None:
         self.source = source

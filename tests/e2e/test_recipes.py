@@ -1,4 +1,4 @@
-"""The scripts of docs/recipes.md do what they say."""
+"""The scripts of docs/recipes.md work as described."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECIPES = CHECKOUT / "docs" / "recipes.md"
 
 
 def script(name: str) -> str:
-    """The shell script whose second line names it."""
+    """The shell script whose second line starts with the name."""
     for found in re.findall(r"```sh\n(#!/bin/sh\n.*?)```", RECIPES.read_text(), re.DOTALL):
         if found.splitlines()[1].startswith(f"# {name} "):
             return str(found)
@@ -29,7 +29,7 @@ def script(name: str) -> str:
 
 
 def page(lines: list[str], target: Path) -> None:
-    """Lines of large text as a screenshot."""
+    """Write lines of large text as a screenshot."""
     picture = Image.new("RGB", (900, 500), "white")
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(32)
@@ -39,7 +39,7 @@ def page(lines: list[str], target: Path) -> None:
 
 
 def run(text: str, folder: Path, *arguments: str | Path, **variables: str) -> str:
-    """Run a script with our own commands on the PATH; its stdout."""
+    """Run a script with our commands on the PATH. Returns its stdout."""
     recipe = folder / "recipe"
     recipe.write_text(text)
     tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

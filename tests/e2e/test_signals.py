@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def test_all_that_would_kill_and_mean_nothing_here_are_named() -> None:
-    """Only what ends a mount, faults and job control keep a meaning."""
+    """IGNORED lacks only signals that end a mount, faults, and harmless ones as of job control."""
     meant = {"HUP", "INT", "QUIT", "TERM", "XCPU"}
     meant |= {"ILL", "TRAP", "ABRT", "BUS", "FPE", "SEGV", "SYS", "KILL"}
     harmless = {"CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "WINCH"}
@@ -41,7 +41,7 @@ def test_they_do_nothing(root: Path, place: Path) -> None:
             os.kill(server.pid, number)
             for worker in server._workers():
                 os.kill(worker, number)
-    # What is sent to a process group.
+    # Signals that are sent to a process group.
     for number in IGNORED:
         os.killpg(os.getpgid(server.pid), number)
     assert [(place / f"{at}.png").read_bytes() for at in range(3)] == pictures
@@ -62,7 +62,7 @@ def test_a_process_group_is_told_to_end(root: Path, place: Path, number: signal.
 
 
 def test_nohup(root: Path, place: Path) -> None:
-    """A mount in the foreground goes on when its terminal is closed."""
+    """A mount in the foreground continues when its terminal is closed."""
     command = [sys.executable, "-m", "fsmount", "mount", "-f", str(root), str(place)]
     with subprocess.Popen(["nohup", *command], stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None

@@ -1,4 +1,4 @@
-"""A disk that hangs stops those who wait for it, and nobody else: a real mount."""
+"""A real mount on a disk that hangs: only calls that need the disk wait."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NOTES = {f"{number}.txt": _noise.randbytes(5000) for number in range(40)}
 
 
 def getattr_now(path: Path) -> None:
-    """stat(2) that the kernel does not answer itself."""
+    """A stat(2) that the kernel cannot answer by itself."""
     found = ctypes.create_string_buffer(256)
     code = _libc.statx(_AT_FDCWD, os.fsencode(path), _FORCE_SYNC, _BASIC, found)
     assert code == 0, os.strerror(ctypes.get_errno())
 
 
 def lookup_now(path: Path) -> None:
-    """A lookup that the kernel does not answer itself: it remembers no names that are not there."""
+    """A lookup that the kernel cannot answer by itself: it does not remember missing names."""
     assert not os.path.lexists(path.with_name(path.name + ".missing"))
 
 
@@ -48,7 +48,7 @@ def list_now(path: Path) -> None:
 
 
 def times(folder: Path, count: int) -> list[float]:
-    """How long single calls for files of a folder took, in order, in seconds."""
+    """The durations of single calls for files of a folder, sorted, in seconds."""
     start = time.perf_counter()
     files = sorted(folder.iterdir())
     took = [time.perf_counter() - start]
@@ -65,7 +65,7 @@ def p99(took: list[float]) -> float:
 
 
 class Programs:
-    """Programs that wait for the disk, each for itself; what they came to."""
+    """Programs that use the disk, each in a thread of its own, with their errors and durations."""
 
     def __init__(self) -> None:
         self._running: list[threading.Thread] = []
@@ -114,7 +114,7 @@ def mounted(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> Itera
 
 @contextmanager
 def hanging(folder: Path, what: str) -> Iterator[None]:
-    """The disk hangs for a while; at the end of the block it goes on at the latest."""
+    """The disk hangs for HANG_SECONDS. The block ends no earlier than the hang."""
     control = folder / "hang"
     control.with_name("hang.new").write_text(what)
     control.with_name("hang.new").rename(control)
@@ -127,7 +127,7 @@ def hanging(folder: Path, what: str) -> Iterator[None]:
 
 
 def fill(mount: Mount) -> None:
-    """Files of all kinds, encoded, in busy/ and in quiet/."""
+    """Make files of all kinds in busy/ and in quiet/, and wait until they are encoded."""
     for name in ("busy", "quiet"):
         (mount.path / name).mkdir()
         for note, data in NOTES.items():
@@ -153,7 +153,7 @@ def test_a_disk_that_hangs_stops_only_those_who_wait_for_it(
     with mounted(tmp_path, monkeypatch) as mount:
         fill(mount)
         mount.stop()
-        # Nothing is in the kernel's memory, or ours.
+        # The caches of the kernel and of fsmount are empty.
         mount.start()
         busy, quiet = mount.path / "busy", mount.path / "quiet"
         before = p99(times(quiet, OPERATIONS))
@@ -187,7 +187,7 @@ def test_a_disk_that_hangs_stops_only_those_who_wait_for_it(
 
 
 def test_what_hangs_is_seen_by_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without threads the mount stands still until the disk goes on."""
+    """Without threads the mount answers nothing until the disk continues."""
     with mounted(tmp_path, monkeypatch, **{slow_disk.NO_THREADS: "1"}) as mount:
         fill(mount)
         mount.stop()

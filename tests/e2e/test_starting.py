@@ -1,8 +1,8 @@
-"""Whatever meets a mount while it starts, the folder ends up mounted or free.
+"""Signals and errors while a mount starts: afterwards the folder is mounted or free.
 
 A process that starts or serves a mount gets a signal just before it runs the n-th line of the code
-that starts mounts, for each n. What it comes to is told through a pipe that all of these processes
-hold: no moment is waited for.
+that starts mounts, for each n. All these processes hold a pipe, and report through it. So no test
+depends on timing.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 
-# Each how many-th line; 1 for all of them.
+# The tests try every n-th line; 1 means all lines.
 EVERY = int(os.environ.get("FSMOUNT_EVERY_LINE", "7"))
 LIMIT_S = 120
 CODE = {module.__file__ for module in (daemon, log, session, signals, write_back)}
 
 SENT, READY = b"s", b"r"
-# Runs in the process that starts or serves, just before one of its lines.
+# A function that runs in the process that starts or serves, just before one of its lines.
 Act = Callable[[], None]
 
 
@@ -80,26 +80,26 @@ class Steps:
         return self._trace
 
     def stop(self) -> None:
-        """No more."""
+        """Stop counting lines."""
         sys.settrace(None)
 
 
 class Start:
-    """A mount that is started by a process of its own, and what came of it."""
+    """A mount that a process of its own starts, and the reports of the processes."""
 
     def __init__(self, root: Path, place: Path) -> None:
         self.place = place
         self.request = session.MountRequest(root, place)
         self._notes, self.note = os.pipe()
         self.serving: Callable[[], object] = lambda: None  # in the process that serves
-        self.starting: Callable[[], object] = lambda: None  # in the process that starts that
+        self.starting: Callable[[], object] = lambda: None  # in the process that starts it
         self.at_ready: Callable[[], object] = lambda: None
         self.foreground = False
         self.tells_server = True
         self.ends = False
 
     def sends(self, number: int) -> Act:
-        """An act: the process notes it, and sends itself a signal."""
+        """An act: the process reports it, and sends itself a signal."""
 
         def act() -> None:
             os.write(self.note, SENT)
@@ -108,7 +108,10 @@ class Start:
         return act
 
     def run(self) -> bytes:
-        """What the processes noted; the folder is mounted and answers, or free."""
+        """Start the mount. Returns the reports of the processes.
+
+        Asserts that the folder is mounted and answers, or is free.
+        """
         child = os.fork()
         if child == 0:
             self._child()
@@ -117,7 +120,7 @@ class Start:
         seen = b""
         while READY not in seen and (note := self._read()):
             seen += note
-        # Whoever was told to end has done so by now, or said that the mount is ready.
+        # A process that was told to end has ended by now, or has reported that the mount is ready.
         was_told = self.ends or (SENT in seen and self.tells_server)
         is_served = READY in seen and not was_told and not self._has_note()
         if is_served:
@@ -158,7 +161,7 @@ class Start:
             os._exit(code)
 
     def _patch(self) -> None:
-        """No worker is started: a start takes a twentieth of the time."""
+        """Start no worker: this takes a twentieth of the time. Report when the mount is ready."""
 
         async def cold(_: Store) -> None:
             return
@@ -186,7 +189,7 @@ class Start:
 
 
 def lines() -> Iterator[int]:
-    """The lines to try; whoever goes through them stops behind the last one there is."""
+    """The lines to try. The caller stops after the last line that exists."""
     return itertools.count(1, EVERY)
 
 
@@ -208,7 +211,7 @@ def test_a_signal_to_the_serving_process(root: Path, place: Path, foreground: bo
 
 
 def test_the_serving_process_is_killed(root: Path, place: Path) -> None:
-    """What it has mounted is freed by the process that started it."""
+    """The process that started it frees the folder."""
     for at in lines():
         start = Start(root, place)
         start.serving = partial(Steps, at, start.sends(signal.SIGKILL))
@@ -236,7 +239,7 @@ def two_signals(at: int, second: Act) -> None:
 
 
 def test_signals_while_it_ends(root: Path, place: Path) -> None:
-    """A second one changes nothing: it unmounts, and the store is closed."""
+    """A second signal changes nothing: the process unmounts and closes the store."""
     for at in lines():
         start = Start(root, place)
         start.foreground = start.ends = True
@@ -247,7 +250,7 @@ def test_signals_while_it_ends(root: Path, place: Path) -> None:
 
 
 class Failing:
-    """Raises instead of doing."""
+    """A function that raises the error."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -278,7 +281,7 @@ def test_an_error_while_it_starts(
     start = Start(root, place)
     start.serving = lambda: setattr(owner, name, Failing(error))
     seen = start.run()
-    # The files behind the mount stay readable when encoding fails.
+    # If encoding fails, the files of the mount stay readable.
     assert seen == READY or name != "run" or not isinstance(error, Exception)
 
 

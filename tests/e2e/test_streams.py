@@ -1,4 +1,4 @@
-"""Mounting and unmounting by a program that closed the standard streams."""
+"""Mounting and unmounting by a program that closed its standard streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
     "how", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "2>/dev/full"]
 )
 def test_mount_and_umount(root: Path, place: Path, how: str) -> None:
-    """Neither prints anything, so nothing is missed."""
+    """Both commands succeed, since they print nothing."""
     assert shell(how, "mount", root, place).returncode == 0
     pid = int(os.getxattr(place, "user.fsmount.pid"))
     targets = [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)]

@@ -1,4 +1,4 @@
-"""Two writers of one store: the second is refused, or the first stops, and no file is lost."""
+"""Two writers of one store: the second is refused, or the first stops. No file is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FRAMES = sorted((DATA / "desk").glob("*.png"))
 
 
 def take_over(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another writer opens and closes the store, and nothing keeps it out."""
+    """Open and close the store as another writer that no lock keeps out."""
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", lambda fd, how: None)
         (store / "lock").write_bytes(b"")
@@ -38,8 +38,8 @@ def take_over(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(store: Path) -> None:
-    """The store is whole and has all pictures."""
-    process("import", FRAMES[0], store)  # what is staged is encoded
+    """Check that the store has no damage and has all pictures."""
+    process("import", FRAMES[0], store)  # the import encodes staged files, too
     found = process("check", "--full", store)
     assert found.code == 0, found
     for frame in FRAMES:
@@ -105,7 +105,7 @@ def test_a_second_mount_by_another_path(tmp_path: Path, swapped: bool) -> None:
             assert "by another path" in refused.err
             assert mounted_at(places[1]) is None
             assert process("import", FRAMES[0], second).code == 11
-            # To look is allowed.
+            # Reading is allowed.
             assert process("ls", store).out.count("\n") == len(FRAMES)
         finally:
             assert process("umount", places[0]).code == 0

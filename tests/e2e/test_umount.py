@@ -1,4 +1,4 @@
-"""Unmounting what is held elsewhere, dead, busy, or another user's."""
+"""Unmounting a mount that is held elsewhere, dead, busy, or of another user."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def second_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def process(*command: object) -> subprocess.Popen[str]:
-    """A process that says "ready" when it is so, and ends with its stdin."""
+    """Start a process. It prints "ready" when it is ready, and ends when its stdin ends."""
     run = subprocess.Popen(
         [*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -60,7 +60,7 @@ def test_a_bind_mount_holds_it(root: Path, place: Path, other: Path) -> None:
     assert mounted_at(place) is None
     assert not server.ended(0)
     (other / "b").write_bytes(b"after")
-    # Something else that is mounted there since stays when the first one ends.
+    # Another filesystem is mounted there. It stays mounted when the server ends.
     subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
     server.kill(signal.SIGTERM)
     mounted = mounted_at(place)
@@ -146,7 +146,7 @@ def test_who_keeps_it_busy(root: Path, place: Path, tmp_path: Path) -> None:
     well("umount", place)
 
 
-# A user's mount
+# Mounts of a user
 
 
 @pytest.fixture(name="public")
@@ -170,7 +170,7 @@ set -e; mount --bind "$1" /dev/fuse; shift
 
 
 def test_root_unmounts_what_a_user_mounted(public: Path) -> None:
-    """Root may not even look into it; still all is encoded first."""
+    """Root may not look into the mount, but umount still waits until all files are encoded."""
     device = public / "fuse"
     os.mknod(device, stat.S_IFCHR | 0o600, Path("/dev/fuse").stat().st_rdev)
     device.chmod(0o666)

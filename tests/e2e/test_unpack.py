@@ -1,4 +1,4 @@
-"""contrib/unpack.py gives back what a real store took in, with nothing of the package at hand."""
+"""contrib/unpack.py returns all files of a real store without the package installed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.paths import CHECKOUT
 from tests.support.photos import camera
 
 _SCRIPT = CHECKOUT / "contrib" / "unpack.py"
-# None in sys.modules makes an import fail, however well the package is installed.
+# None in sys.modules makes an import fail, even if the package is installed.
 _DRIVER = """
 import runpy, sys
 forbidden = sys.argv.pop(1).split(",")
@@ -53,7 +53,7 @@ Files = dict[bytes, bytes]
 
 @dataclass(frozen=True)
 class Result:
-    """What a run printed, and what it left in `dest`."""
+    """The exit code and output of a run, and the folder with its files."""
 
     code: int
     lines: list[str]
@@ -68,7 +68,7 @@ class Result:
         }
 
     def damaged(self) -> set[bytes]:
-        """Paths of the files it complained about."""
+        """Paths of the files that the run reported as damaged."""
         lines = [line.split(": ")[0] for line in self.lines if line.startswith("DAMAGED ")]
         return {os.fsencode(line.removeprefix("DAMAGED ")) for line in lines}
 
@@ -86,7 +86,7 @@ def _unpack(source: Path, dest: Path, *forbidden: str, script: Path = _SCRIPT) -
 
 
 def _screens() -> Files:
-    """A screen on which little changes from frame to frame, as RGBA and as RGB."""
+    """RGB frames of a screen on which little changes from frame to frame."""
     source = random.Random(3)
     scene = [bytearray(source.choice((b"\x20\x30\x40", b"\xee\xee\xee")) * 180) for _ in range(130)]
     found = {}
@@ -103,7 +103,7 @@ def _screens() -> Files:
 
 
 def _kinds() -> Files:
-    """A picture of every colour type and depth, with all that a recipe can hold."""
+    """A picture of every colour type and depth, with everything that a recipe can hold."""
     found = {}
     for colour, depth in pngs.KINDS:
         for style in ("bars", "opaque"):
@@ -138,7 +138,7 @@ def _corpus() -> Files:
 
 
 def _others() -> Files:
-    """What is kept verbatim; a file with two names more under which it comes again."""
+    """Files that are kept verbatim, a second file with the same bytes, and a screen once more."""
     rows = pngs.make_rows(random.Random(1), 60, 40, 2, 8, "noise")
     plan = pngs.Plan(60, 40, rows, bytes(40), 2, 8)
     return {
@@ -152,7 +152,7 @@ def _others() -> Files:
 
 
 def _jpegs() -> Files:
-    """What is kept as JPEG XL, where that can be made here."""
+    """Files that are kept as JPEG XL, if this machine can encode it."""
     if not jpeg.available():
         return {}
     return {b"photos/%d.jpg" % number: camera(number) + b"behind" * number for number in range(3)}
@@ -175,7 +175,7 @@ class _Builder:
         return self._folders[path]
 
     def file(self, path: bytes, data: bytes, number: int = 0) -> int:
-        """A staged file, closed but not queued."""
+        """Write and close a staged file, without queueing it. Returns its inode number."""
         staging, disk = self._store.staging, self._store.disk
         token = staging.create()
         fd = staging.open(token)
@@ -218,7 +218,7 @@ def _make(root: Path, files: Files) -> tuple[Path, Files]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Files]:
-    """A store with everything, and what is in it; tests must not change it."""
+    """A store with files of all kinds, and its files. Tests must not change it."""
     root = tmp_path_factory.mktemp("whole") / "store"
     large = bytearray(33 << 20)
     large[5 << 20 : (5 << 20) + 9] = b"something"
@@ -237,13 +237,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Files]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Files]:
-    """A store of small screens and texts; tests must not change it."""
+    """A store with small screens and texts, and its files. Tests must not change it."""
     return _make(tmp_path_factory.mktemp("small") / "store", _screens() | _others())
 
 
 @pytest.fixture
 def copied(small: tuple[Path, Files], tmp_path: Path) -> Path:
-    """A store to damage, with what is in `small`."""
+    """A copy of the store of `small` that a test may damage."""
     return Path(shutil.copytree(small[0], tmp_path / "store"))
 
 
@@ -252,7 +252,7 @@ def _packs(store: Path) -> list[Path]:
 
 
 def _objects(store: Path) -> dict[int, tuple[Object, list[bytes]]]:
-    """Every object, and the paths it is shown under."""
+    """Every object, and the paths that show it."""
     opened = Store.open(store, read_only=True)
     try:
         rows = opened.index
@@ -262,7 +262,7 @@ def _objects(store: Path) -> dict[int, tuple[Object, list[bytes]]]:
 
 
 def _records(store: Path, files: Files) -> Files:
-    """What the packs alone give back: of files that share an object the first name."""
+    """The files that the packs alone give. Of files that share an object only the first."""
     wanted, seen = {}, set()
     for path, data in files.items():
         if data not in seen:
@@ -352,7 +352,7 @@ def test_what_repack_writes_is_read(
     assert old not in _packs(copied)
     wanted = _records(*small) | {b"staged.png": b"not encoded yet"}
     results = [_unpack(copied, tmp_path / "tree"), _unpack(copied / "packs", tmp_path / "out")]
-    # Killed before the old pack had gone.
+    # The state after a kill before repack removed the old pack.
     old.write_bytes(before)
     results.append(_unpack(copied / "packs", tmp_path / "again"))
     assert wanted.items() <= results[0].files().items()
@@ -392,7 +392,7 @@ def test_a_pack_without_central_directory(
     entries = max(found.offset + found.length for found, _ in _objects(copied).values())
     data = pack.read_bytes()
     assert data[entries:].startswith(b"PK\1\2")
-    # A crash leaves an entry half written, a power cut zeros.
+    # A crash leaves a partial entry, a power cut leaves zeros.
     for number, rest in enumerate((b"", data[:100], bytes(1000))):
         pack.write_bytes(data[:entries] + rest)
         result = _unpack(copied / "packs", tmp_path / f"out{number}")
@@ -418,12 +418,12 @@ def test_either_decoder_reads_jxl(
 
 
 def _middle(found: Object, data: bytes) -> int:
-    """Inside the payload."""
+    """An offset inside the payload."""
     return found.offset + found.length - 3
 
 
 def _record(found: Object, data: bytes) -> int:
-    """Inside the stored record."""
+    """An offset inside the stored record."""
     return data.index(b"FM", found.offset) + 40
 
 
@@ -444,7 +444,7 @@ def _length(found: Object, data: bytes) -> int:
 
 
 def _name(found: Object, data: bytes) -> int:
-    """A digit of the id."""
+    """The offset of a digit of the id in the entry's name."""
     return found.offset + 37
 
 
@@ -487,7 +487,7 @@ def test_a_flipped_bit_costs_what_rests_on_it(
     }
     assert lost
     assert kind != "key" or len(lost) > 2
-    if place is _name:  # the index knows better
+    if place is _name:  # the index has the right name
         lost = set()
     result = _unpack(copied, tmp_path / "out")
     assert result.code == bool(lost)
@@ -499,7 +499,7 @@ def test_a_flipped_bit_costs_what_rests_on_it(
     assert alone.code == 1
     given = {path: body for path, body in alone.files().items() if b".not-exact" not in path}
     assert given.items() <= files.items()
-    # A body whose entry has another name now still says itself which file it is.
+    # The record of an entry still names the file if the name of the entry is damaged.
     intact = {path for path in _records(*small) if path not in lost}
     assert given.keys() >= intact - {path for path in intact if place is _name}
 
@@ -561,7 +561,7 @@ def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
     assert b"is not empty" in result.stderr
     assert result.returncode == 1
     assert not any(target.iterdir())
-    # Names that lead out of the folder they stand in, in an index that somebody has worked on.
+    # A manipulated index: its names lead out of their folder.
     with sqlite3.connect(copied / "index.sqlite") as db:
         db.execute("UPDATE dirents SET name = ? WHERE name = ?", (b"../x", b"link"))
         db.execute("UPDATE dirents SET name = ? WHERE name = ?", (b"..", b"deep"))

@@ -1,7 +1,7 @@
-"""Whatever fails below a handler: the caller gets an errno, at once, and the mount goes on.
+"""An error below a handler: the caller gets an errno at once, and the mount goes on.
 
-Each call that a handler makes on the index, the disk or the store fails once, with errors of every
-kind. Then new files can be made, written, read and removed, and the store is whole.
+Each call that a handler makes to the index, the disk or the store fails once, with errors of every
+kind. Afterwards a program can make, write, read and remove new files, and the store is sound.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ SEAMS: list[tuple[Any, str]] = [
 
 @contextmanager
 def failing(at: int, error: Exception) -> Iterator[list[str]]:
-    """The `at`-th call of all seams raises; what was called until then."""
+    """Make the `at`-th call of all seams raise `error`. Yield the names of the calls so far."""
     called: list[str] = []
 
     def seam(real: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -95,7 +95,7 @@ def failing(at: int, error: Exception) -> Iterator[list[str]]:
 
 
 class AnyFields:
-    """Size and mode are to be set."""
+    """The fields of a setattr request that sets size and mode."""
 
     update_uid = update_gid = update_atime = update_mtime = update_ctime = False
     update_mode = update_size = True
@@ -105,11 +105,11 @@ CONTEXT = cast(Any, Context())
 
 
 class World:
-    """A mount without a kernel, with something of every kind in it."""
+    """A mount without a kernel. :meth:`arguments` makes the files and folders for a handler."""
 
     def __init__(self, root: Path) -> None:
         self.store = Store.open(root)
-        # It renders, but nothing is encoded meanwhile.
+        # The store renders files, but nothing encodes them meanwhile.
         self.store._workers = cast(Workers, Inline(1))
         self.store._ready.set()
         self.vfs = StoreFilesystem(self.store)
@@ -117,7 +117,7 @@ class World:
         self._count = 0
 
     async def new(self, data: bytes = b"data") -> tuple[bytes, int, int]:
-        """A new file, open: (name, inode, handle)."""
+        """Make a new file and leave it open. Returns (name, inode, handle)."""
         self._count += 1
         name = b"new-%d" % self._count
         info, entry = await self.do.create(ROOT, name, 0o644, os.O_RDWR, CONTEXT)
@@ -125,7 +125,7 @@ class World:
         return name, entry.st_ino, info.fh
 
     async def probe(self) -> None:
-        """What programs do next works."""
+        """Check that the usual calls of a program succeed on a new file."""
         name, ino, fh = await self.new(b"probe")
         assert await self.do.read(fh, 0, 99) == b"probe"
         await self.do.fsync(fh, False)
@@ -136,7 +136,7 @@ class World:
         await self.do.forget([(ino, 1)])
 
     async def arguments(self, handler: str) -> list[Any]:
-        """What a call of a handler that succeeds is given."""
+        """Arguments with which a call of the handler succeeds."""
         name, ino, fh = await self.new()
         free = name + b"+"
         attr = pyfuse3.EntryAttributes()
@@ -194,7 +194,7 @@ class World:
 
 @pytest.fixture(name="template", scope="module")
 def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with an encoded file."""
+    """A store with one encoded file."""
     root = tmp_path_factory.mktemp("alive") / "store"
     config.make(root, Disk())
 
@@ -223,7 +223,7 @@ async def test_the_mount_goes_on(
     at, answered = 0, set()
     while True:
         at += 1
-        # All of them at the first call, some at each of the others, to be quick.
+        # All errors at the first call, and a quarter of them at each later call: this saves time.
         for make in ERRORS if at == 1 else ERRORS[at % 4 :: 4]:
             given = await world.arguments(handler)
             with failing(at, make()) as called, trio.fail_after(10):
@@ -235,7 +235,7 @@ async def test_the_mount_goes_on(
             await world.probe()
         if len(called) < at:
             break
-    # What asks nobody cannot fail.
+    # A handler that calls no seam cannot fail.
     assert answered or at == 1 or handler == "forget"
     world.vfs.close()
     assert check_relations(world.store).findings == []

@@ -1,4 +1,4 @@
-"""The adapter: whatever goes wrong below, only FUSEError leaves a handler."""
+"""The adapter between pyfuse3 and a filesystem: only FUSEError leaves a handler."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ ERRORS: list[tuple[Exception, int]] = [
 
 
 class BrokenFilesystem:
-    """Every method raises the same error."""
+    """A filesystem whose methods all raise the same error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -88,13 +88,13 @@ class BrokenFilesystem:
 
 
 class Context:
-    """What pyfuse3 tells of the caller."""
+    """The fields that pyfuse3 gives about the caller of a request."""
 
     uid, gid, pid, umask = 1000, 100, 1, 0o022
 
 
 class AnyFields:
-    """All fields are to be set."""
+    """The fields of a setattr request that sets all of them."""
 
     update_mode = update_uid = update_gid = update_size = True
     update_atime = update_mtime = update_ctime = True
@@ -125,7 +125,7 @@ def test_every_handler_of_a_mount_that_can_be_written_is_there() -> None:
         for name, member in vars(pyfuse3.Operations).items()
         if inspect.iscoroutinefunction(member)
     }
-    # access is the kernel's with default_permissions; poll falls back to the kernel's.
+    # With default_permissions the kernel checks access itself. For poll it has a default.
     assert asked - set(HANDLERS) == {"access", "poll"}
 
 
@@ -177,7 +177,7 @@ def shown(ino: int, **changes: Any) -> Attributes:
 
 
 class OneFolder:
-    """Answers with given attributes, and counts what is remembered."""
+    """A filesystem that returns given attributes, and lists the inodes it is told to remember."""
 
     def __init__(self, entries: list[tuple[int, bytes, Attributes]]) -> None:
         self.entries = entries

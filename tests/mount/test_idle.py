@@ -1,4 +1,4 @@
-"""When a mount repacks, and when it does not."""
+"""When a mount starts an idle repack, and when it does not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from tests.mount.test_power_supply import supply
 
 
 class Used:
-    """A store that notes when it is asked to repack; `works` seconds each time, `left` times."""
+    """A store that notes the time of each request to repack.
+
+    Each repack takes `works` seconds. The store has work for `left` repacks.
+    """
 
     def __init__(self) -> None:
         self.used = trio.current_time()
@@ -44,7 +47,7 @@ class Used:
 
 
 async def watch(store: Used, seconds: float, supplies: Path) -> list[float]:
-    """When it was asked, from now on."""
+    """Run the idle repack for `seconds`. Returns the time of each request since the start."""
     start = trio.current_time()
     with trio.move_on_after(seconds):
         await repack_when_idle(cast(Store, store), 10, supplies)

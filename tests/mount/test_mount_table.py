@@ -1,4 +1,4 @@
-"""What the kernel's tables of mounts say, with paths of any bytes."""
+"""Reading the kernel's mount tables; paths may hold any bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.names import ODD_NAMES
 
 
 def escaped(name: bytes) -> bytes:
-    """As the kernel writes a path (proc_pid_mountinfo(5))."""
+    """A path as the kernel writes it in a mount table (proc_pid_mountinfo(5))."""
     return re.sub(rb"[ \t\n\\#]", lambda found: b"\\%03o" % ord(found[0]), name)
 
 
@@ -25,7 +25,7 @@ def line(number: int, place: bytes, source: bytes, options: bytes = b"rw") -> by
 
 @pytest.fixture(name="table")
 def odd_table(tmp_path: Path) -> Path:
-    """A mount at each odd name, of a store of that name."""
+    """A mount table: for each odd name a mountpoint and a store with that name."""
     path = tmp_path / "mountinfo"
     lines = [line(at, b"/m/" + name, b"/s/" + name) for at, name in enumerate(ODD_NAMES)]
     path.write_bytes(b"".join(lines))

@@ -1,4 +1,4 @@
-"""Who keeps a mount, as a made-up /proc tells it."""
+"""Which processes keep a mount in use, according to a made-up /proc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE = "1 2 {device} / {place} rw - fuse.fsmount /store rw\n"
 
 
 class Proc:
-    """A folder like /proc."""
+    """A folder with the same layout as /proc."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -22,7 +22,11 @@ class Proc:
     def add(
         self, name: str, *, namespace: str | None, mounts: dict[str, str], **links: str
     ) -> None:
-        """A process: its mount namespace (hidden if None), places and devices, files."""
+        """Add a process.
+
+        `namespace` is its mount namespace (None: hidden), `mounts` maps mountpoints to devices, and
+        `links` are its open files and its working directory.
+        """
         folder = self.root / name
         (folder / "ns").mkdir(parents=True)
         (folder / "fd").mkdir()
@@ -56,7 +60,7 @@ def test_mounted_elsewhere(proc: Proc) -> None:
 
 
 def test_namespaces_of_other_users(proc: Proc) -> None:
-    """Their names are hidden; the same mounts are told once."""
+    """The kernel hides the namespaces of other users. Equal mount tables are reported once."""
     proc.add("1", namespace=None, mounts={"/o": "0:9", "/p": "0:8"})
     proc.add("5", namespace=None, mounts={"/x": "0:9"})
     proc.add("6", namespace=None, mounts={"/x": "0:9"})

@@ -1,4 +1,4 @@
-"""Which mountpoints are refused, and with what words."""
+"""Which mountpoints are refused, and what the errors say."""
 
 from __future__ import annotations
 

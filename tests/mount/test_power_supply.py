@@ -1,4 +1,4 @@
-"""Mains power, told from a folder like that of the kernel."""
+"""Whether the machine runs on mains power, read from a folder like the kernel's."""
 
 from __future__ import annotations
 

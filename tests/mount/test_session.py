@@ -1,4 +1,7 @@
-"""What keeps a mount from starting is told to whoever starts it. No kernel mount here."""
+"""Errors that keep a mount from starting reach the process that starts it.
+
+No test here mounts anything.
+"""
 
 from __future__ import annotations
 

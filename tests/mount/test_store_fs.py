@@ -1,4 +1,4 @@
-"""The tree without a kernel: names, lookup counts, attributes."""
+"""The filesystem of a store, without a kernel: names, lookup counts, attributes."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ async def test_rename_onto_another_name_of_itself_does_nothing(vfs: StoreFilesys
 
 
 async def test_folders_in_a_circle_hold_up_nothing(vfs: StoreFilesystem) -> None:
-    """Only damage of the index makes them."""
+    """The rename fails and does not hang. Only a damaged index has a cycle of folders."""
     upper = (await vfs.mkdir(ROOT, b"upper", 0o755, ROOT_USER)).ino
     lower = (await vfs.mkdir(upper, b"lower", 0o755, ROOT_USER)).ino
     await vfs.mkdir(ROOT, b"other", 0o755, ROOT_USER)
@@ -215,7 +215,7 @@ async def test_folders_in_a_circle_hold_up_nothing(vfs: StoreFilesystem) -> None
         await vfs.rename(ROOT, b"other", lower, b"other")
 
 
-# -- how long an inode lives
+# -- lifetime of inodes
 
 
 async def test_unlinked_file_lives_while_open(vfs: StoreFilesystem, store: FakeStore) -> None:

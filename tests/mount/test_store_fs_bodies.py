@@ -1,4 +1,4 @@
-"""The tree without a kernel: what files hold, as it is read and written."""
+"""The filesystem of a store, without a kernel: reading and writing the contents of files."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ async def _follow(path: Path, steps: list[tuple[str, int, bytes]]) -> None:
 async def test_a_quota_is_a_full_disk(
     vfs: StoreFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write beyond the quota fails for who wrote it; what was there stays."""
+    """A write beyond the quota fails for its caller. The bytes written earlier stay."""
     fh, made = await vfs.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
     await vfs.write(fh, 0, b"first")
 
@@ -248,7 +248,7 @@ async def test_a_quota_is_a_full_disk(
 async def test_reading_by_name_renders_the_next_files_ahead(
     vfs: StoreFilesystem, store: FakeStore, nursery: trio.Nursery
 ) -> None:
-    # Made out of order: what counts is the name.
+    # The files are made out of order: rendering ahead goes by name.
     inos = {name: await put(vfs, name, name) for name in (b"3", b"1", b"2", b"5", b"4", b"6")}
     nursery.start_soon(vfs.run)
     for name in (b"1", b"2"):
@@ -277,7 +277,7 @@ async def test_reading_backwards_renders_the_files_before_ahead(
     await get(vfs, inos[b"2"])
     await trio.testing.wait_all_tasks_blocked()
     assert store.prefetched[2:] == [inos[b"1"]]
-    # Turned round: what follows again.
+    # The reader changes direction: the files after the one that it reads are rendered again.
     for name in (b"3", b"4"):
         assert store.prefetched[3:] == []
         await get(vfs, inos[name])

@@ -1,4 +1,4 @@
-"""The tree without a kernel: what is there after a crash, and what fsync forces."""
+"""The filesystem of a store, without a kernel: what survives a crash, and what fsync forces."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_close_and_crash_keep_what_was_written(tmp_path: Path) -> None:
 
 
 class BadFsync(Disk):
-    """The first fsync fails; as on Linux, the second reports success."""
+    """A disk whose next `failures` fsyncs fail. Later ones report success, as on Linux."""
 
     failures = 0
 
@@ -69,7 +69,7 @@ async def test_a_body_that_is_replaced_leaves_the_failed_fsync_behind(tmp_path: 
     with raises(errno.EIO):
         await vfs.fsync(fh)
     failed = store.index.inode(ino).staged
-    # Written over, but not as a whole: what the disk has not got may be in the rest.
+    # The write replaces a part of the file. Lost pages may lie in the rest.
     await vfs.write(fh, 0, b"new")
     await vfs.setattr(ino, Changes(size=5), USER)
     with raises(errno.EIO):

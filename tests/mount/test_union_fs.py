@@ -1,4 +1,4 @@
-"""A union without a kernel: whose a call is, hidden names, listings in pieces, errors."""
+"""A union without a kernel: which filesystem a call goes to, hidden names, listings, errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALBUMS = [b"Italy", b"Japan", b"Peru"]
 
 @dataclass(frozen=True)
 class Node:
-    """A file of 6 bytes, or a folder."""
+    """Attributes of a folder, or of a file of 6 bytes."""
 
     mode: int
     size: int = 6
@@ -41,7 +41,7 @@ FOLDER, FILE = Node(stat.S_IFDIR | 0o555), Node(stat.S_IFREG | 0o444)
 
 
 class Albums:
-    """Folders with one file each."""
+    """A source of a read-only filesystem: folders with one file each."""
 
     source = Path("/")
 
@@ -80,14 +80,14 @@ def union(vfs: StoreFilesystem, albums: Albums) -> UnionFilesystem:
 
 
 class Pages(StoreFilesystem):
-    """A store that lists two entries at a time."""
+    """A filesystem of a store that lists two entries at a time."""
 
     async def readdir(self, fh: int, after: int) -> Iterable[DirEntry]:  # type: ignore[override]
         return list(await super().readdir(fh, after))[:2]
 
 
 async def names(filesystem: Filesystem, room: int) -> list[bytes]:
-    """The names in the root, as the kernel takes them, which has room for a few at a time."""
+    """The names in the root, read as the kernel reads them: at most `room` entries a call."""
     fh = await filesystem.opendir(ROOT)
     found: list[bytes] = []
     after = 0
@@ -123,7 +123,7 @@ async def test_a_name_in_the_upper_root_hides_that_of_the_lower(
     assert (await union.getattr(lower.ino)).ino == lower.ino
     await put(vfs, b"Italy", b"notes")
     assert (await union.lookup(ROOT, b"Italy")).size == 5
-    # It can be removed; then the lower one is there again.
+    # After the upper name is removed, the lower folder shows again.
     await union.unlink(ROOT, b"Italy")
     assert (await union.lookup(ROOT, b"Italy")).ino == lower.ino
     with raises(errno.ENOENT):
@@ -147,7 +147,7 @@ async def test_files_of_both_are_read(union: UnionFilesystem, vfs: StoreFilesyst
             await union.read(fh, 0, 99)
     assert await union.listxattr(photo.ino) == [b"user.of"]
     assert await union.getxattr(photo.ino, b"user.of") == b"Italy/photo"
-    # The root is the store's.
+    # The root belongs to the store.
     assert await union.getxattr(ROOT, b"user.fsmount.store") == bytes(vfs._store.path)
     assert (mine.valid_s, photo.valid_s) == (86_400, 1)
 
@@ -210,7 +210,7 @@ async def test_lookups_of_the_union_itself_are_not_counted(
     with raises(errno.EEXIST):
         await union.mkdir(ROOT, b"Italy", 0o755, USER)
     await union.unlink(ROOT, b"Italy")
-    # One by put(), one by lookup(): with the second forget(), and not before, the file goes.
+    # put() and lookup() each counted one lookup. The file is removed at the second forget().
     await union.forget(shown.ino, 1)
     assert (await union.getattr(shown.ino)).nlink == 0
     await union.forget(shown.ino, 1)
@@ -225,7 +225,7 @@ async def test_what_the_lower_cannot_read_does_not_keep_from_writing(
     await union.mkdir(ROOT, b"new", 0o755, USER)
     with pytest.raises(Damaged):
         await union.lookup(ROOT, b"Italy")
-    # A listing without the albums would look as if they had been deleted.
+    # An error, since a listing without the albums would look as if they had been deleted.
     with pytest.raises(Damaged):
         await union.opendir(ROOT)
     assert not vfs._folders

@@ -1,4 +1,4 @@
-"""Pages of open files that are waited for at the end of a mount."""
+"""Waiting for changed pages of open files when a mount ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from fsmount.mount.write_back import write_back
 def test_pages_are_waited_for_without_a_descriptor_of_our_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that a starting worker inherits and closes would have it and us wait for each other."""
+    """This process opens no file of its mount.
+
+    A worker process that starts inherits such a descriptor and closes it. The close waits until we
+    have the pages, and we wait until the worker has started.
+    """
     paths = [tmp_path / f"-{number}" for number in range(600)]
     for path in paths:
         path.write_bytes(b"x")

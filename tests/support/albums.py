@@ -1,4 +1,4 @@
-"""Albums as tests make and read them."""
+"""Helpers that create, extend, extract and verify albums."""
 
 from __future__ import annotations
 

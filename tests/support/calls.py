@@ -1,4 +1,4 @@
-"""Calls of the tree as tests make them: whole files in and out, and who makes them."""
+"""Calls to a filesystem for tests: reading and writing whole files, and their callers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mount(store: FakeStore) -> StoreFilesystem:
 
 
 async def put(vfs: StoreFilesystem, name: bytes, data: bytes, folder: int = ROOT) -> int:
-    """A closed file with these bytes; its inode number. Leaves one lookup."""
+    """Write and close a new file. Returns its inode number. Leaves one lookup."""
     fh, shown = await vfs.create(folder, name, 0o644, os.O_WRONLY, ROOT_USER)
     await vfs.write(fh, 0, data)
     await vfs.flush(fh)

@@ -1,6 +1,6 @@
-"""Where the screenshots of real programs are that some tests read; they are no part of the project.
+"""The folder with screenshots of real programs. Some tests read them; the project has none.
 
-FSMOUNT_CORPUS names the folder. FSMOUNT_CORPUS_FULL=1 makes those tests read all of it.
+FSMOUNT_CORPUS names the folder. FSMOUNT_CORPUS_FULL=1 makes these tests read all of it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _BESIDE = CHECKOUT.parent / "shared" / "corpus"
 
 
 def root() -> Path:
-    """The folder of the corpus, there or not."""
+    """The folder of the corpus, whether or not it exists."""
     return Path(os.environ.get("FSMOUNT_CORPUS") or _BESIDE)
 
 
 def files(folder: str, one_in: int = 1) -> list[Path]:
-    """The PNGs of a folder of the corpus, sorted; without FSMOUNT_CORPUS_FULL every `one_in`th.
+    """The PNGs of a folder of the corpus, sorted.
 
-    Skips the test when there are none.
+    Without FSMOUNT_CORPUS_FULL only every `one_in`th. Skips the test if the folder has none.
     """
     found = sorted((root() / folder).glob("*.png"))
     if not found:

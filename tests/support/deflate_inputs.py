@@ -1,4 +1,4 @@
-"""Inputs that reach the corners of deflate, and classic zlib to compare with."""
+"""Inputs for the corner cases of deflate, and classic zlib as the reference."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SIZES = (
 
 
 def oracle(raw: bytes, level: int, strategy: int, mem_level: int, window_bits: int) -> bytes:
-    """The raw deflate stream of the zlib linked to Python, all input given at once.
+    """The raw deflate stream of the zlib that Python links; it gets all input at once.
 
-    A window of 8 bits exists only behind a zlib header.
+    zlib accepts a window of 8 bits only for a stream with a zlib header.
     """
     if window_bits == 8:
         engine = zlib.compressobj(level, zlib.DEFLATED, 8, mem_level, strategy)
@@ -31,7 +31,7 @@ def oracle(raw: bytes, level: int, strategy: int, mem_level: int, window_bits: i
 
 
 def stored(raw: bytes) -> bytes:
-    """Level 0 with all room for output: the largest stored blocks there can be (RFC 1951 3.2.4)."""
+    """Level 0 with unlimited output room: stored blocks of the largest size (RFC 1951 3.2.4)."""
     starts = range(0, max(len(raw), 1), 65535)
     parts = []
     for start in starts:
@@ -43,22 +43,25 @@ def stored(raw: bytes) -> bytes:
 
 
 def odd_length(raw: bytes) -> bytes:
-    """A stream of at least 259 equal bytes below 144, with a match of 258 bytes written as 227 and
-    31 more (RFC 1951 section 3.2.5 leaves that open; no encoder does it)."""
+    """A deflate stream that codes a match of 258 bytes as length 227 plus 31.
+
+    RFC 1951 section 3.2.5 does not forbid it, and no encoder does it. `raw` has at least 259 bytes,
+    all equal and below 144.
+    """
     literal = f"{0x30 + raw[0]:08b}"
     bits = "110" + literal + "11000100" + "11111" + "00000" + literal * (len(raw) - 259) + "0" * 7
     return int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little")
 
 
 def from_frequencies(rng: random.Random, frequencies: list[int]) -> bytes:
-    """Every byte value as often as said, shuffled."""
+    """Byte values in random order; value n occurs `frequencies[n]` times."""
     values = [value % 256 for value, times in enumerate(frequencies) for _ in range(times)]
     rng.shuffle(values)
     return bytes(values)
 
 
 def fibonacci(rng: random.Random, most: int) -> bytes:
-    """Frequencies whose Huffman code is as deep as can be: beyond 15 bits, it must be cut."""
+    """Bytes whose Huffman code is as deep as possible: more than 15 bits, so zlib must limit it."""
     frequencies = [1, 1]
     while sum(frequencies) + frequencies[-1] + frequencies[-2] <= most:
         frequencies.append(frequencies[-1] + frequencies[-2])
@@ -66,7 +69,7 @@ def fibonacci(rng: random.Random, most: int) -> bytes:
 
 
 def texture(rng: random.Random, size: int) -> bytes:
-    """Runs, repeats from near and far with small changes, noise: what filtered rows look like."""
+    """Bytes like filtered rows: runs, noise, and near and far repeats with small changes."""
     out = bytearray()
     while len(out) < size:
         kind = rng.randrange(8)
@@ -91,7 +94,7 @@ def texture(rng: random.Random, size: int) -> bytes:
 
 
 def mixture(seed: int, size: int, values: int) -> bytes:
-    """Bytes below `values` with some repetition in them, near and far."""
+    """Bytes below `values` with some near and far repetition."""
     source = random.Random(seed)
     out = bytearray()
     while len(out) < size:
@@ -104,10 +107,10 @@ def mixture(seed: int, size: int, values: int) -> bytes:
 
 
 def boundaries(noise: bytes) -> bytes:
-    """Repeats from exactly as far as a match may reach, one byte less and one more.
+    """Repeats at exactly the longest distance of a match, at one byte less and at one more.
 
-    Three bytes around TOO_FAR, six at the reach of every window. What lies between compresses, so
-    that no block is stored. `noise`: at least 40,000 random bytes.
+    Three bytes around TOO_FAR, six bytes at the reach of every window. The bytes between them
+    compress, so zlib stores no block. `noise`: at least 40,000 random bytes.
     """
     between = bytes(value & 63 for value in noise)
     far = [(4096, 3), *(((1 << bits) - 262, 6) for bits in range(9, 16))]
@@ -117,13 +120,13 @@ def boundaries(noise: bytes) -> bytes:
             start = 64 + 8 * turn + 64 * (distance - farthest + 1)
             repeat = bytes(range(start, start + size))
             middle = between[turn:][: distance - size - 1]
-            # Different bytes on both sides, or the match would be longer.
+            # The bytes on both sides differ. Otherwise the match would be longer.
             out += b"\xfe" + repeat + middle + b"\xff" + repeat + between[100:140]
     return bytes(out)
 
 
 def edge_inputs(seed: int) -> Iterator[tuple[str, bytes]]:
-    """Named inputs, from empty to some 300 KB."""
+    """Inputs with names, from empty to about 300 KB."""
     rng = random.Random(seed)
     for size in SIZES:
         yield f"zeros {size}", bytes(size)
@@ -149,7 +152,7 @@ def edge_inputs(seed: int) -> Iterator[tuple[str, bytes]]:
 
 
 def edited(rng: random.Random, raw: bytes) -> bytes:
-    """`raw` with a few changes, now and then at its very ends."""
+    """`raw` with up to five changes, some of them at the very start or end."""
     out = bytearray(raw)
     for _ in range(rng.randint(0, 5)):
         count = min(rng.choice((1, 3, 70, 4000)), len(out))
@@ -159,7 +162,7 @@ def edited(rng: random.Random, raw: bytes) -> bytes:
 
 
 def golden_inputs() -> Iterator[tuple[str, bytes]]:
-    """The inputs of the golden vectors. Made of SHAKE-128 alone, so they never change."""
+    """The inputs of the golden vectors. They come from SHAKE-128 alone, so they never change."""
     noise = hashlib.shake_128(b"fsmount kernel golden").digest(120_000)
     letters = bytes(value & 3 for value in noise[:60_000])
     yield "empty", b""
@@ -180,7 +183,7 @@ def golden_inputs() -> Iterator[tuple[str, bytes]]:
     for at, count in ((0, 3), (30_000, 1), (100_000, 900), (100_961, 40), (len(rows) - 5, 5)):
         edited[at : at + count] = noise[at % 99_000 :][:count]
     yield "rows edited", bytes(edited)
-    # Codes deeper than 15 bits.
+    # Huffman codes deeper than 15 bits.
     frequencies = [1, 1]
     while sum(frequencies) < 30_000:
         frequencies.append(frequencies[-1] + frequencies[-2])
@@ -188,19 +191,19 @@ def golden_inputs() -> Iterator[tuple[str, bytes]]:
     order = hashlib.shake_128(b"fsmount kernel order").digest(4 * len(deep))
     keys = sorted(range(len(deep)), key=lambda i: (order[4 * i : 4 * i + 4], i))
     yield "fibonacci", bytes(deep[i] for i in keys)
-    # Matches of three bytes, near and too far.
+    # Matches of three bytes, near ones and ones that are too far.
     yield "triples", b"".join(noise[3 * (value & 63) :][:3] for value in noise[:40_000])
     yield "pixels", noise[:4] * 20_000 + noise[:3] * 20_000 + noise[7:13] * 9_000
     yield "boundaries", boundaries(noise)
-    # Ends with the last symbol of a block, and one symbol later.
+    # The first input ends with the last symbol of a block, the second one symbol later.
     yield "full", noise[:16_383]
     yield "full and one", noise[:16_384]
-    # The last block begins just behind the window.
+    # The last block begins directly after the window.
     yield "slide", noise[:65_274]
 
 
 def grid_input() -> bytes:
-    """Small and of all kinds: what every level, strategy, memLevel and window is tried on."""
+    """A small input with parts of every kind, for all levels, strategies, memLevels and windows."""
     rows = dict(golden_inputs())["rows"]
     noise = hashlib.shake_128(b"fsmount kernel grid").digest(9_000)
     return noise[:3_000] + rows[:9_000] + bytes(700) + noise + rows[2_000:6_000] + noise[:900]
@@ -225,7 +228,7 @@ GOLDEN_PARAMS = (
 
 
 def grid(level: int, strategy: int) -> Iterator[Params]:
-    """Every memLevel and window."""
+    """Parameters with every memLevel and every window."""
     for mem_level in range(1, 10):
         for window_bits in range(8, 16):
             yield level, strategy, mem_level, window_bits

@@ -1,4 +1,4 @@
-"""Ways to encode in tests: a line of frames without a store, and a store without processes."""
+"""Encoding in tests: a line of frames without a store, and a store without worker processes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ NOTE = b"not a picture"
 
 
 def forget_caches() -> None:
-    """As in a process that has just been started."""
+    """Empty the caches, as in a process that has just started."""
     of_worker.cache_clear()
 
 
 class Line:
-    """One object after another, each planned with all before it."""
+    """Objects one after another; each is planned with all earlier ones."""
 
     def __init__(self, folder: Path) -> None:
         self.planner = Planner()
@@ -85,7 +85,7 @@ class Line:
         return jobs.render(self.places[number], needs, sha256, budget)
 
     def check(self) -> None:
-        """Every file comes back, from what `needs` names, with and without warm caches."""
+        """Check that each file renders from the objects in `needs`, with cold and warm caches."""
         for number, data in self.files.items():
             forget_caches()
             assert self.render(number) == data
@@ -99,8 +99,11 @@ async def _at_once(_: Callable[..., Any]) -> None:
 
 
 class Inline:
-    """Stands in for Workers: jobs run in this process. `before` may hold each of them up; as it
-    is called, `args` are what the job gets."""
+    """Takes the place of Workers: jobs run in this process.
+
+    `before` is awaited before each job, so it can delay the job. `args` holds the arguments of the
+    latest job; it is set before `before` is called.
+    """
 
     args: ClassVar[tuple[Any, ...]] = ()
     before: ClassVar[Callable[[Callable[..., Any]], Awaitable[None]]] = _at_once
@@ -109,8 +112,8 @@ class Inline:
         self.count = count
 
     async def __aenter__(self) -> Self:
-        # Workers are new processes. Caches know a pack by a path through a descriptor's number,
-        # which may be that of an earlier store here.
+        # Workers are new processes. Their caches identify a pack by a path with a descriptor
+        # number. An earlier store in this process may have used the same number.
         forget_caches()
         return self
 
@@ -136,7 +139,7 @@ class Inline:
 
 
 def put(store: Store, name: bytes, data: bytes, folder: int = ROOT) -> int:
-    """A file written through the mount and closed; its inode."""
+    """Write and close a file as the mount does. Returns its inode number."""
     token = store.staging.create()
     store.staging.path(token).write_bytes(data)
     inode = store.index.create(
@@ -147,7 +150,7 @@ def put(store: Store, name: bytes, data: bytes, folder: int = ROOT) -> int:
 
 
 def rewrite(store: Store, ino: int, data: bytes) -> None:
-    """The file gets another body, staged, and is queued."""
+    """Give the file another staged body and queue it."""
     token = store.staging.create()
     store.staging.path(token).write_bytes(data)
     store.index.stage(ino, token, len(data))
@@ -155,7 +158,7 @@ def rewrite(store: Store, ino: int, data: bytes) -> None:
 
 
 async def get(store: Store, ino: int) -> bytes:
-    """The bytes of a file, wherever they are."""
+    """The bytes of a file, staged or encoded."""
     inode = store.index.inode(ino)
     if inode.staged is not None:
         return store.staging.path(inode.staged).read_bytes()
@@ -166,7 +169,7 @@ async def get(store: Store, ino: int) -> bytes:
 
 
 def left_behind(store: Path, copy: Path) -> Path:
-    """What a killed process leaves: a copy of a store that is in use."""
+    """Copy a store that is in use, as a killed process leaves it."""
     shutil.copytree(store, copy, ignore=shutil.ignore_patterns("*-shm", "lock"))
     return copy
 
@@ -174,10 +177,10 @@ def left_behind(store: Path, copy: Path) -> Path:
 def deaths(
     disk: FlakyDisk, root: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> list[Path]:
-    """What a process would leave of a store that died before each call from now on; grows.
+    """Copy the store before each disk call from now on: the remains if the process dies there.
 
-    The copies of the index are not renewed meanwhile: a thread does that beside all else, and
-    nothing may change while a dead store is taken down.
+    Returns the list of copies, which grows. The copies of the index are not renewed meanwhile: a
+    thread renews them in parallel, and the store must not change while it is copied.
     """
 
     async def renew(self: Copier, workers: object) -> None:
@@ -195,7 +198,7 @@ def deaths(
 
 
 def open_files(folder: Path) -> list[str]:
-    """Paths under `folder` that this process has open."""
+    """Paths that this process has open and that start with `folder`."""
     links = []
     for entry in Path("/proc/self/fd").iterdir():
         try:
@@ -212,7 +215,7 @@ def samples() -> dict[bytes, bytes]:
 
 
 async def check(store: Store, files: dict[bytes, bytes]) -> None:
-    """Every name shows its bytes; nothing is half done."""
+    """Check that every name has its bytes, and that every staged inode has its file."""
     for name, data in files.items():
         inode = store.index.lookup(ROOT, name)
         assert inode is not None
@@ -222,9 +225,9 @@ async def check(store: Store, files: dict[bytes, bytes]) -> None:
 
 
 async def settled(store: Store, files: dict[bytes, bytes]) -> None:
-    """As :func:`check`, after everything has been encoded."""
+    """Wait until everything is encoded. Then call :func:`check`, and check the use counts."""
     with trio.fail_after(20):
-        # What failed again and again is tried on, although nobody waits for it.
+        # The store keeps trying files that failed several times; drain() does not wait for them.
         while store.pending() or store.index.staged_inodes():
             await trio.sleep(0.001)
         await store.drain()
@@ -236,7 +239,7 @@ async def settled(store: Store, files: dict[bytes, bytes]) -> None:
 
 
 async def reopened(root: Path, files: dict[bytes, bytes]) -> None:
-    """A new process finds everything, encodes what is left, and leaves packs for any unzip."""
+    """Check that a new process finds all files, encodes the rest, and writes packs for unzip."""
     forget_caches()
     store = Store.open(root)
     try:

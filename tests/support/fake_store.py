@@ -1,4 +1,4 @@
-"""A store for the tests of the mount: real index, staging and disk; encoding is a plain copy."""
+"""A store for the tests of the mount: index, staging and disk are real, encoding is a copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fsmount.threads import Kind
 
 @dataclass
 class FakeBody:
-    """Rendered bytes."""
+    """The bytes of an object."""
 
     data: bytes
 
@@ -35,7 +35,10 @@ class FakeBody:
 
 
 class FakeStore:
-    """What the mount asks of a store. Objects are files in ``raw/``; `renders` lists them."""
+    """The interface of a store that the mount uses.
+
+    Objects are files in ``raw/``. `renders` lists the objects in the order of their reads.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False, disk: Disk | None = None) -> None:
         self.path = path
@@ -104,7 +107,7 @@ class FakeStore:
             await self._work.wait()
 
     def encode_queued(self) -> None:
-        """Encode what is queued and not held."""
+        """Encode the queued files that are not held."""
         todo, self.queued = self.queued, []
         for ino in dict.fromkeys(todo):
             row = self.index.inode(ino)
@@ -112,7 +115,7 @@ class FakeStore:
                 self.encode(ino)
 
     def encode(self, ino: int) -> int:
-        """Turn a staged inode into an object; its id."""
+        """Turn a staged inode into an object. Returns the id of the object."""
         token = self.index.inode(ino).staged
         assert token is not None
         data = self.staging.path(token).read_bytes()

@@ -1,5 +1,8 @@
-"""A folder that behaves as FAT does: some characters are refused, dots and spaces at the end are
-left out, and capital letters do not count."""
+"""A folder that behaves like FAT.
+
+It refuses some characters, drops dots and spaces at the end of names, and ignores upper and lower
+case.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ def valid(name: str) -> bool:
 
 
 def make_fat(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    """Let `root` behave so for all that goes through Python."""
+    """Make `root` behave like FAT for all file calls of Python."""
     listdir = os.listdir
 
     def meant(path: Any) -> Any:
-        """The path that FAT takes one for."""
+        """The path of the file that FAT finds under a name."""
         if isinstance(path, int):
             return path
         text = os.fsdecode(path)
@@ -50,7 +53,7 @@ def make_fat(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
 
     def wrap(call: Callable[..., Any], count: int) -> Callable[..., Any]:
         def called(*arguments: Any, **more: Any) -> Any:
-            # Where one name is looked up while another is, the second is meant already.
+            # A stat inside this lookup gets a translated path, so it uses the real call.
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(os, "stat", stat)
                 paths = [meant(path) for path in arguments[:count]]

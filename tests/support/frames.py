@@ -1,4 +1,4 @@
-"""Frames, the PNG files of frames, and a disk that fails: what the tests of the store share."""
+"""Shared by the tests of the store: frames, PNG files of frames, and a disk that fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def png(frame: Frame, *, level: int = 6, head: bytes = b"") -> bytes:
-    """A PNG file of a frame (uint8 or uint16), all rows unfiltered, one IDAT."""
+    """A PNG file of a frame (uint8 or uint16). All rows are unfiltered, and there is one IDAT."""
     height, width, channels = frame.shape
     depth = 8 * frame.dtype.itemsize
     sizes = width.to_bytes(4, "big") + height.to_bytes(4, "big")
@@ -28,7 +28,7 @@ def png(frame: Frame, *, level: int = 6, head: bytes = b"") -> bytes:
 
 
 def screens(count: int, *, seed: int = 1, height: int = 100, width: int = 150) -> list[Frame]:
-    """A small desktop: a noisy wallpaper, windows that come and go, a clock that ticks."""
+    """A small desktop: a noisy wallpaper, windows that appear and disappear, a clock that ticks."""
     source = np.random.default_rng(seed)
     wallpaper = source.integers(0, 256, (height, width, 3), np.uint8)
     windows = [source.integers(0, 4, (40, 60, 3), np.uint8) for _ in range(3)]
@@ -59,7 +59,7 @@ def _page(seed: int, height: int, width: int) -> Frame:
 
 
 def scrolled(count: int, height: int = 240, width: int = 320) -> list[Frame]:
-    """A page that scrolls under a bar that stands, then stays."""
+    """A page that scrolls under a fixed bar. After each step the page rests for one frame."""
     page = _page(3, height + 37 * count, width)
     frames = []
     for number in range(count):
@@ -71,7 +71,7 @@ def scrolled(count: int, height: int = 240, width: int = 320) -> list[Frame]:
 
 
 class FlakyDisk(Disk):
-    """A disk whose calls fail, or are watched, when `hook(call, path or fd)` says so."""
+    """A disk that notes its calls. A call fails if `hook(call, path or fd)` returns an errno."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, object]] = []
@@ -84,7 +84,7 @@ class FlakyDisk(Disk):
             raise OSError(code, f"told to fail in {call}")
 
     def fail_once(self, call: str, code: int = errno.EIO, *, skip: int = 0) -> None:
-        """The next `call` after `skip` others raises OSError."""
+        """Make one `call` raise OSError, after `skip` others of the same name."""
         left = [skip]
 
         def hook(name: str, what: object) -> int:
@@ -111,7 +111,7 @@ class FlakyDisk(Disk):
         self._ask("fsync", fd)
 
     def read_cached(self, fd: int, length: int, offset: int) -> bytes:
-        # Not every filesystem that tests run on can tell what is in memory.
+        # Some filesystems that tests run on cannot tell whether data is in memory.
         self._ask("read_cached", fd)
         return pread(fd, length, offset)
 

@@ -1,4 +1,4 @@
-"""Folders as the method of "Losslessly Compressing 25000 Images" leaves them behind."""
+"""Folders as the method of "Losslessly Compressing 25000 Images" leaves them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from fsmount.codec.png.samples import Frame
 
 MOST_DIFFERING = 100_000
 BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"
-"""For `TZ`: the zone and its rules, which need not be installed."""
+"""A value for `TZ`: the zone with its rules. The zone need not be installed."""
 
 
 def samples(path: Path) -> Frame:
-    """A picture as image libraries give it, always with three dimensions."""
+    """A picture as image libraries return it, always with three dimensions."""
     frame = np.array(Image.open(path))
     return frame.reshape(frame.shape[0], frame.shape[1], -1)
 
 
 def convert(folder: Path, *, limit: int = MOST_DIFFERING) -> list[Path]:
-    """What the blog's first script does to a folder of PNGs; the differences it made."""
+    """Do to a folder of PNGs what the blog's first script does. Returns the differences it made."""
     pictures = [path for path in folder.iterdir() if path.suffix == ".png"]
     return convert_all(sorted(pictures, key=lambda path: datetime.fromisoformat(path.stem)), limit)
 
 
 def convert_all(timed: Sequence[Path], limit: int = MOST_DIFFERING) -> list[Path]:
-    """The same to PNGs in this order."""
+    """Do the same to PNGs in the given order."""
     made = []
     frames = {path: samples(path) for path in timed[:1]}
     for before, path in itertools.pairwise(timed):
@@ -56,7 +56,7 @@ def _convert_one(path: Path, before: Frame, frame: Frame, limit: int) -> list[Pa
 
 
 def save(folder: Path, stem: str, frame: Frame) -> Path:
-    """A PNG of this name."""
+    """Save a frame as a PNG with this name. Returns its path."""
     path = folder / f"{stem}.png"
     image = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
     image.save(path, compress_level=1)
@@ -64,7 +64,7 @@ def save(folder: Path, stem: str, frame: Frame) -> Path:
 
 
 def minutes(count: int, start: int = 0) -> Sequence[str]:
-    """Stems as `date -Is` writes them, one a minute."""
+    """Stems in the format of `date -Is`, one for each minute."""
     return [
         f"2024-06-06T{(start + at) // 60:02d}:{(start + at) % 60:02d}:00+00:00"
         for at in range(count)
@@ -72,7 +72,7 @@ def minutes(count: int, start: int = 0) -> Sequence[str]:
 
 
 def desk(count: int, seed: int = 1) -> list[Frame]:
-    """A desktop of few colours: text is typed, and a clock ticks."""
+    """A desktop with few colours: someone types text, and a clock ticks."""
     source = np.random.default_rng(seed)
     palette = source.integers(0, 256, (12, 4), np.uint8)
     palette[:, 3] = 255
@@ -87,7 +87,7 @@ def desk(count: int, seed: int = 1) -> list[Frame]:
 
 
 def folder_of(place: Path, frames: list[Frame], stems: list[str] | None = None) -> dict[str, Frame]:
-    """A folder of PNGs; name -> frame."""
+    """Make a folder of PNGs. Returns stem -> frame."""
     place.mkdir(parents=True, exist_ok=True)
     names = stems or list(minutes(len(frames)))
     for stem, frame in zip(names, frames, strict=True):

@@ -1,10 +1,10 @@
-"""File names that Linux allows and programs get wrong."""
+"""File names that Linux allows and many programs handle wrongly."""
 
 from __future__ import annotations
 
 ODD_NAMES = [
     "Jürgen".encode(),
-    # In UTF-8 the last byte of each would be a space or a new line in latin-1.
+    # The last UTF-8 byte of each character is a space or a line break in latin-1.
     "à Å Ċ".encode(),
     "日本語 🎞".encode(),
     b"\xff\xfe not UTF-8",

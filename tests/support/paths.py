@@ -1,4 +1,4 @@
-"""Where things lie in the checkout."""
+"""Paths of folders in the checkout."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Photos as cameras write them, made here: scenes, EXIF with maker notes, bursts."""
+"""Synthetic photos like those of cameras: scenes, EXIF with maker notes, bursts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAKEN = "2014:07:05 12:34:56"
 
 
 def scene(seed: int, width: int, height: int) -> Pixels:
-    """A picture with soft and sharp parts, (height, width, 3)."""
+    """A picture with soft and sharp parts, shape (height, width, 3)."""
     rng = np.random.default_rng(seed)
     layers = np.zeros((height, width, 3), np.float32)
     for cells, strength in ((3, 90), (11, 50), (41, 25), (151, 12)):
@@ -32,7 +32,7 @@ def scene(seed: int, width: int, height: int) -> Pixels:
 
 
 def burst(seed: int, count: int, width: int, height: int) -> list[Pixels]:
-    """Photos of one scene: the hand trembles, and the sensor's noise is new each time."""
+    """Photos of one scene: the hand trembles, and each photo has new sensor noise."""
     rng = np.random.default_rng(seed)
     wide = scene(seed, width + 40, height + 40).astype(np.float32)
     found = []
@@ -45,20 +45,20 @@ def burst(seed: int, count: int, width: int, height: int) -> list[Pixels]:
 
 
 class _Tiff:
-    """A TIFF structure built front to back."""
+    """A TIFF structure, written from front to back."""
 
     def __init__(self, order: str) -> None:
         self.order = order
         self.data = bytearray({"<": b"II*\0", ">": b"MM\0*"}[order] + b"\0" * 4)
 
     def put(self, content: bytes) -> int:
-        """Append at an even offset; where it begins."""
+        """Append at an even offset. Returns the offset."""
         self.data += b"\0" * (len(self.data) & 1)
         self.data += content
         return len(self.data) - len(content)
 
     def entry(self, tag: int, kind: int, count: int, content: bytes) -> bytes:
-        """A directory entry; what is longer than 4 bytes is put elsewhere."""
+        """A directory entry. Content of more than 4 bytes is stored outside it."""
         if len(content) > 4:
             content = struct.pack(self.order + "I", self.put(content))
         return struct.pack(self.order + "HHI", tag, kind, count) + content.ljust(4, b"\0")
@@ -78,7 +78,7 @@ class _Tiff:
         return self.entry(tag, 5, len(values), content)
 
     def directory(self, entries: list[bytes], following: int = 0) -> int:
-        """Put a directory; where it begins."""
+        """Append a directory. Returns its offset."""
         start = struct.pack(self.order + "H", len(entries))
         return self.put(start + b"".join(entries) + struct.pack(self.order + "I", following))
 
@@ -134,14 +134,14 @@ def exif(
 
 
 def jpeg(pixels: Pixels, *, quality: int = 94, **more: object) -> bytes:
-    """A JPEG file; `more` as Pillow takes it (exif, icc_profile, comment, ...)."""
+    """A JPEG file. `more` goes to Pillow (exif, icc_profile, comment, ...)."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=quality, subsampling=0, **more)
     return stream.getvalue()
 
 
 def srgb() -> bytes:
-    """A colour profile."""
+    """An sRGB colour profile."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -154,7 +154,7 @@ def camera(seed: int, width: int = 400, height: int = 300, orientation: int = 1)
 
 
 def folder(path: Path, count: int, *, width: int = 400, height: int = 300) -> Path:
-    """A folder of camera photos, IMG_0.JPG and on, every other one lying on its side."""
+    """Make a folder of camera photos, IMG_0.JPG and so on. Every second one is rotated by EXIF."""
     path.mkdir(parents=True)
     for number in range(count):
         orientation = (1, 6)[number % 2]

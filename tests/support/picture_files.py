@@ -1,7 +1,8 @@
-"""Files for tests of the whole route, many and quickly made: PNGs of every kind, files that are
-nearly PNGs, and pictures that follow from one another by small changes.
+"""Many files, quickly made, for tests of the whole route from file to file.
 
-Everything comes from one :class:`random.Random`; :mod:`tests.support.pngs` writes the files.
+There are PNGs of every kind, files that are nearly PNGs, and pictures that differ from one another
+by small changes. One :class:`random.Random` decides everything; :mod:`tests.support.pngs` writes
+the files.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ _NEAR_SIDE = 30
 
 
 def files(source: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
-    """`count` files: (kind, bytes). Those of a sequence follow one another."""
+    """`count` files: (kind, bytes). The files of a sequence come one directly after another."""
     while count > 0:
         kind = source.choices(KINDS_OF_FILES, list(_SHARES.values()))[0]
         if kind.startswith("sequence"):
-            # As many of them as the shares say.
+            # A sequence has several files, so it is begun less often; the shares count files.
             if source.random() * _LONGEST > 2:
                 continue
             length = min(count, source.randint(2, _LONGEST))
@@ -81,14 +82,14 @@ def _size(source: random.Random) -> tuple[int, int]:
 
 
 def plan(source: random.Random, width: int, height: int) -> Plan:
-    """A PNG that can be re-created exactly, of any kind; as `pngs.plans` draws them."""
+    """The plan of a PNG of any kind that can be re-created exactly, like those of `pngs.plans`."""
     colour_type, bit_depth = source.choice(KINDS)
     rows = pngs.make_rows(source, width, height, colour_type, bit_depth, source.choice(pngs.STYLES))
     return _around(source, Plan(width, height, rows, b"", colour_type, bit_depth))
 
 
 def _around(source: random.Random, bare: Plan) -> Plan:
-    """A plan of the same rows with filters, deflate parameters, a split and chunks by chance."""
+    """A plan of the same rows with random filters, deflate parameters, split and chunks."""
     types = source.choice([*pngs.TYPES, source.randbytes(64).translate(_TO_TYPES)])
     head = b"".join(source.choices(pngs.EXTRA, k=source.choice([0, 0, 1, 3])))
     if bare.colour_type == 3:
@@ -116,7 +117,7 @@ _TO_TYPES = bytes(number % 5 for number in range(256))
 
 
 def write(made: Plan) -> bytes:
-    """The PNG file of a plan, as `pngs.build` makes it, but quickly."""
+    """The same PNG file of a plan as `pngs.build`, but faster."""
     rows = np.frombuffer(b"".join(made.rows), np.uint8).reshape(made.height, -1)
     return build_around(made, zlib_stream(made, filtered(rows, made.types, made.bpp)))
 
@@ -135,7 +136,7 @@ def filtered(rows: Bytes, types: bytes, bpp: int) -> bytes:
 
 
 def near(source: random.Random) -> bytes:
-    """What looks like a PNG and has something wrong or unusual in it."""
+    """A file that looks like a PNG and has something wrong or unusual in it."""
     made = plan(source, source.randint(1, _NEAR_SIDE), source.randint(1, _NEAR_SIDE))
     turn = source.random()
     if turn < 0.7:
@@ -149,11 +150,11 @@ def near(source: random.Random) -> bytes:
     return data[:at] + data[at + source.randint(1, 9) :]
 
 
-# -- pictures that follow from one another
+# -- sequences of pictures
 
 
 def sequence(source: random.Random, length: int) -> Iterator[bytes]:
-    """A picture that changes a little each time, mostly written in the same way."""
+    """A picture that changes a little each time. Most of its files are written in the same way."""
     colour_type, bit_depth = source.choice(KINDS)
     pixel = CHANNELS[colour_type] * bit_depth
     width, height = source.randint(17, 200), source.randint(17, 150)
@@ -169,7 +170,7 @@ def sequence(source: random.Random, length: int) -> Iterator[bytes]:
 
 
 def foreign_sequence(source: random.Random, length: int) -> Iterator[bytes]:
-    """The same as Pillow writes it, by whatever zlib that has."""
+    """The same, written by Pillow with the zlib that Pillow has."""
     width, height = source.randint(17, 200), source.randint(17, 150)
     channels = source.choice([1, 3, 3, 4])
     rows = _background(source, height, width * channels)
@@ -192,7 +193,7 @@ def _background(source: random.Random, height: int, wide: int) -> Bytes:
 
 
 def _changes(source: random.Random, rows: Bytes, pixel: int, length: int) -> Iterator[Bytes]:
-    """Pictures of which each is the one before, or an earlier one, with a few changes."""
+    """Pictures, each a copy of the previous or an earlier one with a few changes."""
     earlier = [rows]
     for _ in range(length):
         base = source.choice(earlier) if source.random() < 0.1 else earlier[-1]
@@ -224,7 +225,7 @@ def _change(source: random.Random, picture: Bytes, pixel: int) -> None:
     elif kind < 0.9:
         picture[:] = np.roll(picture, source.randint(-40, 40) * pixel, axis=1)
     else:
-        # A window is dragged.
+        # A user drags a window.
         to_top, to_left = source.randrange(height), source.randrange(max(1, wide // pixel)) * pixel
         goal = picture[to_top : to_top + tall, to_left : to_left + broad]
         tall, broad = np.minimum(area.shape, goal.shape).tolist()

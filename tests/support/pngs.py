@@ -1,8 +1,9 @@
 """PNG files for tests: every colour type, depth, filter, deflate parameter, split and extra chunk.
 
-Written after the specification in the plainest way, sharing no code with the package. `Plan` says
-what a file holds and `build` writes it; `plans` and `pngs` are the hypothesis strategies for files
-that can be re-created, `near_pngs` for files with something wrong or unusual in them.
+This module follows the specification in the simplest way and shares no code with the package.
+`Plan` holds the contents of a file, and `build` writes it. The hypothesis strategies `plans` and
+`pngs` make files that can be re-created; `near_pngs` makes files with something wrong or unusual in
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ KINDS = [
     *((3, depth) for depth in (1, 2, 4, 8)),
     *((colour, depth) for colour in (2, 4, 6) for depth in (8, 16)),
 ]
-"""(colour type, bit depth) of the specification."""
+"""All pairs (colour type, bit depth) of the specification."""
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -34,7 +35,7 @@ IEND = chunk(b"IEND", b"")
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything in a PNG file."""
+    """The contents of a PNG file."""
 
     width: int
     height: int
@@ -49,9 +50,9 @@ class Plan:
     mem_level: int = 8
     window_bits: int = 15
     shown_window_bits: int | None = None
-    """What the zlib header says, if not the truth."""
+    """The window bits in the zlib header, if they differ from the true ones."""
     cuts: tuple[int, ...] = ()
-    """Sizes of all IDATs but the last; what is beyond the end becomes empty IDATs."""
+    """Sizes of all IDATs but the last. Sizes beyond the end of the stream give empty IDATs."""
     head: bytes = b""
     tail: bytes = IEND
     idat_tail: bytes = b""
@@ -117,7 +118,7 @@ def zlib_header(plan: Plan) -> bytes:
 
 
 def filter_rows(rows: Sequence[bytes], types: bytes, bpp: int) -> bytes:
-    """Filtered scanlines, byte by byte after section 9 of the specification."""
+    """Filtered scanlines, computed byte by byte according to section 9 of the specification."""
     out = bytearray()
     above = bytes(len(rows[0])) if rows else b""
     for kind, row in zip(types, rows, strict=True):
@@ -129,7 +130,7 @@ def filter_rows(rows: Sequence[bytes], types: bytes, bpp: int) -> bytes:
 
 
 def undo_rows(filtered: bytes, row_bytes: int, bpp: int) -> list[bytes]:
-    """The rows of filtered scanlines."""
+    """The unfiltered rows of filtered scanlines."""
     rows: list[bytes] = []
     above = bytes(row_bytes)
     for start in range(0, len(filtered), row_bytes + 1):
@@ -185,12 +186,12 @@ EXTRA = [
     chunk(b"eXIf", b"II*\0"),
     chunk(b"zzZz", b"IDAT"),
     chunk(b"quUx", b""),
-    chunk(b"tRNS", b"\0\1")[:-1] + b"?",  # a checksum that is wrong
+    chunk(b"tRNS", b"\0\1")[:-1] + b"?",  # a wrong checksum
 ]
-"""Chunks that may stand before and behind the image data."""
+"""Chunks that may stand before and after the image data."""
 STYLES = ["noise", "flat", "bars", "opaque"]
 TYPES = [b"\0", b"\4", b"\1\2\3\4\0", b"\4\3", b"\2"]
-"""Filter types that rows have in turn."""
+"""Filter types; the rows use them in turn."""
 WINDOWS = [15, 15, 15, 14, 10, 9]
 TRAILING = [b"", b"", b"\0", b"trailing", chunk(b"IDAT", b"late")[:9]]
 IDAT_TAILS = [b"", b"", b"", b"\0", b"extra"]
@@ -256,7 +257,7 @@ def _flipped(plan: Plan, source: random.Random) -> bytes:
 
 
 def _scrambled(plan: Plan, source: random.Random) -> bytes:
-    """Damage in the zlib stream under a right checksum."""
+    """Damage in the zlib stream; the checksum of its chunk is right."""
     stream = bytearray(zlib_stream(plan, filter_rows(plan.rows, plan.types, plan.bpp)))
     stream[source.randrange(len(stream))] ^= 1 << source.randrange(8)
     return build_around(plan, bytes(stream))
@@ -304,7 +305,7 @@ def _bad_depth(plan: Plan, source: random.Random) -> bytes:
 
 
 def _flushed(plan: Plan, source: random.Random) -> bytes:
-    """A deflate stream no plain zlib call writes: flushed in the middle."""
+    """A deflate stream that no single zlib call writes: it is flushed in the middle."""
     raw = filter_rows(plan.rows, plan.types, plan.bpp)
     at = source.randint(0, len(raw))
     engine = zlib.compressobj(plan.level)
@@ -339,6 +340,6 @@ DAMAGES: dict[str, Callable[[Plan, random.Random], bytes]] = {
 
 @st.composite
 def near_pngs(draw: st.DrawFn, max_side: int = 40) -> bytes:
-    """Files that look like PNGs; most cannot be re-created exactly, some still can."""
+    """Files that look like PNGs. Most cannot be re-created exactly, some can."""
     damage = DAMAGES[draw(st.sampled_from(sorted(DAMAGES)))]
     return damage(draw(plans(max_side)), random.Random(draw(st.integers(0, 1 << 32))))

@@ -1,4 +1,4 @@
-"""What tests put into an index."""
+"""Rows for the index in tests: files, folders and objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders with everything a file system can hold, and what is to be known about each entry."""
+"""Folders with every kind of entry, the attributes of each entry, and imports and exports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Facts = dict[bytes, dict[str, Any]]
 
 
 def make_pictures(folder: Path, count: int = 3) -> list[Path]:
-    """Small screenshots of one desktop."""
+    """Write small screenshots of one desktop. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:02d}.png" for number in range(count)]
     for path, frame in zip(paths, screens(count), strict=True):
@@ -37,7 +37,7 @@ def make_pictures(folder: Path, count: int = 3) -> list[Path]:
 
 
 def make_tree(root: Path) -> Path:
-    """A folder of everything; what only root may make is left out for others."""
+    """Fill a folder with every kind of entry. Entries that need root are made only by root."""
     pictures = make_pictures(root / "desk" / "2024 June")
     odd = Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.txt"))
     odd.write_bytes(b"Latin-1")
@@ -82,7 +82,7 @@ def make_tree(root: Path) -> Path:
 
 
 def facts(root: Path, *, ctimes: bool = False) -> Facts:
-    """Everything below a folder: type, mode, owner, mtime, bytes, attributes, links."""
+    """Path -> type, mode, owner, mtime, bytes, xattrs and links, for every entry below a folder."""
     found: Facts = {}
     links: dict[tuple[int, int], list[bytes]] = defaultdict(list)
     for folder, folders, files in os.walk(os.fsencode(root)):
@@ -117,7 +117,7 @@ def facts(root: Path, *, ctimes: bool = False) -> Facts:
 
 
 def make_store(path: Path, monkeypatch: pytest.MonkeyPatch, *, inline: bool = True) -> Path:
-    """A new store whose work is done in this process, and without waiting for company."""
+    """Make a store with short waits for a batch. With `inline` this process does all its work."""
     forget_caches()
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
     if inline:
@@ -131,7 +131,7 @@ def _quiet(files: int, count: int) -> None:
 
 
 async def import_into(root: Path, *sources: str | Path, delete: bool = False) -> Importer:
-    """`fsmount import`; a source that is a str may end in a slash."""
+    """Do the work of `fsmount import`. A source that is a str may end in a slash."""
     store = Store.open(root)
     try:
         async with store.running(count=2):
@@ -144,7 +144,7 @@ async def import_into(root: Path, *sources: str | Path, delete: bool = False) ->
 
 
 async def export_from(root: Path, dest: Path, *paths: bytes, force: bool = False) -> Exporter:
-    """`fsmount export`."""
+    """Do the work of `fsmount export`."""
     store = Store.open(root, read_only=True)
     try:
         async with store.running(count=2):

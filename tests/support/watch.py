@@ -1,7 +1,7 @@
-"""Who asks a disk on the thread that answers requests: all calls for files below a folder, noted.
+"""Notes all file calls below a folder that the thread that answers requests makes.
 
-Python's own calls are seen: those of `os`, and opens. SQLite's are not, and what the index does
-around its commits is let through: both may wait for the disk.
+Calls of Python are seen: the functions of `os`, and opens. Calls of SQLite are not seen. Calls of
+the index around its commits are not noted. Both may wait for the disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _readlink = os.readlink
 
 
 def path_of(what: object) -> str:
-    """The path of a file, by path or by descriptor."""
+    """The path of a file that is given as a path or a descriptor."""
     if isinstance(what, int):
         try:
             return _readlink(f"/proc/self/fd/{what}")
@@ -46,12 +46,12 @@ def path_of(what: object) -> str:
 
 
 def never_waits(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether a call takes what the kernel has in memory, or nothing."""
+    """Whether a call returns at once: it takes data from the kernel's memory, or nothing."""
     return name == "preadv" and len(args) > 3 and bool(args[3] & os.RWF_NOWAIT)
 
 
 def seams() -> list[tuple[Any, str]]:
-    """Where Python asks for files: (module, name of a function that is given one first)."""
+    """The file calls of Python: (module, name of a function whose first argument is a file)."""
     return [*((os, name) for name in (*_OF_PATHS, *_OF_FILES)), (builtins, "open"), (io, "open")]
 
 
@@ -65,7 +65,7 @@ def _is_of_index() -> bool:
 
 
 def _where() -> str:
-    """Who of fsmount called."""
+    """The place in fsmount that made the call."""
     frame = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
@@ -77,7 +77,7 @@ def _where() -> str:
 
 @contextmanager
 def watched(root: Path) -> Iterator[list[str]]:
-    """What is called on this thread in the block for files below `root`, and by whom."""
+    """Yield a list of the calls for files below `root` on this thread, with their callers."""
     thread, seen = threading.get_ident(), list[str]()
     top = str(root.resolve())
 

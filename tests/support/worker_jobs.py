@@ -1,4 +1,7 @@
-"""What the tests let worker processes do; apart from the tests so that a worker imports no more."""
+"""Jobs that tests run in worker processes.
+
+They are apart from the tests, so a worker imports no more than the jobs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def fail(error: Exception) -> None:
 
 
 class OddError(Exception):
-    """Its pickle cannot be read back: the class wants two arguments and the pickle has one."""
+    """An error whose pickle cannot be read: the class takes two arguments, the pickle has one."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
@@ -43,7 +46,7 @@ def unpicklable() -> Callable[[], None]:
 
 
 def die_once(marker: Path, how: str) -> int:
-    """Dies the first time. The marker's lines count the attempts."""
+    """Die in the first attempt. The marker has a line for each attempt."""
     with marker.open("a") as file:
         file.write("attempt\n")
     if len(marker.read_text().splitlines()) == 1:
@@ -64,13 +67,13 @@ def die(how: str) -> None:
 
 
 def rendezvous(fifo: Path, result: str) -> str:
-    """Returns when someone has opened the FIFO for reading."""
+    """Return when someone has opened the FIFO for reading."""
     with fifo.open("wb"):
         return result
 
 
 def pair(array: npt.NDArray[np.uint8], data: bytes) -> tuple[npt.NDArray[np.uint8], bytes, int]:
-    array[0, 0] = 1  # what arrives is the worker's own
+    array[0, 0] = 1  # the worker gets its own copy
     return array.transpose(), data, array.shape[0]
 
 
