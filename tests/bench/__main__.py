@@ -1,11 +1,11 @@
-"""fsmount and its rivals on a folder of PNGs, in one run on the same cores.
+"""Compares fsmount with other methods on a folder of PNGs, in one run on the same cores.
 
     python -m tests.bench [FOLDER] [--json] [--slow] [--opens 60] [--only WORD ...]
 
-Each method keeps the pictures, makes all of them again, and opens some at random, cold; what is
-opened is compared with the original. `gives` says what comes back: the files' bytes, or pixels
-alone. `--slow` adds AV1, which takes some seconds a picture. On a busy machine the CPU seconds are
-the better figures.
+Each method stores the pictures, makes all of them again, and opens some at random, cold. The
+benchmark compares each opened picture with the original. `gives` is the output of a method: the
+files' bytes, or only pixels. `--slow` adds AV1, which takes some seconds a picture. On a busy
+machine the CPU seconds are the better figures.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEAD = (
 
 
 def methods(files: Sequence[Path], slow: bool) -> list[Method]:
-    """All that are compared."""
+    """All methods of the comparison."""
     shape = common_shape(files)
     found: list[Method] = [Fsmount(), Repacked(), Blog(), JpegXl(1), JpegXl(7)]
     found += [Video("x264rgb lossless", X264, shape), Video("FFV1", FFV1, shape)]
@@ -60,7 +60,7 @@ def line(row: Row) -> str:
 def compare(
     chosen: Sequence[Method], files: Sequence[Path], opens: int, show: Callable[[str], None]
 ) -> tuple[list[Row], dict[str, str], dict[str, str]]:
-    """Rows, why others are not here, and what went wrong with the rest."""
+    """Run the methods; returns (rows, reasons of unavailable methods, errors of failed methods)."""
     rows: list[Row] = []
     absent: dict[str, str] = {}
     failed: dict[str, str] = {}

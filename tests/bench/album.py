@@ -1,4 +1,4 @@
-"""Albums: size, quality and CPU of making one, and how quickly its mount answers.
+"""Albums: size, quality and CPU time of making one, and response times of its mount.
 
 python -m tests.bench.album FOLDER [OPTION OF album create]...
 """
@@ -20,19 +20,19 @@ from fsmount.mount.unmount import unmount
 
 
 def fsmount(*arguments: object) -> str:
-    """Run a command; its output."""
+    """Run a command of fsmount; returns its output."""
     command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
 
 
 def cpu_s() -> float:
-    """CPU seconds of all children that have ended."""
+    """CPU seconds of all ended child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def timed(calls: list[Callable[[], object]]) -> str:
-    """Median and worst of calls, in milliseconds."""
+    """Time calls; returns a text with median and worst, in milliseconds."""
     found = []
     for call in calls:
         start = time.perf_counter()
@@ -43,7 +43,7 @@ def timed(calls: list[Callable[[], object]]) -> str:
 
 
 def reads(xml: Path, place: Path, order: list[str], pause_s: float = 0.0) -> str:
-    """Read photos of a fresh mount in an order, waiting between them."""
+    """Read photos of a fresh mount in the given order, with pauses; returns a text on the times."""
     fsmount("mount", xml, place)
     calls: list[Callable[[], object]] = []
     for name in order:
@@ -53,7 +53,7 @@ def reads(xml: Path, place: Path, order: list[str], pause_s: float = 0.0) -> str
 
         calls.append(read)
     try:
-        read_first = (place / order[0]).stat  # the mount answers before it is measured
+        read_first = (place / order[0]).stat  # let the mount answer once before the measurement
         read_first()
         if not pause_s:
             return timed(calls)

@@ -1,4 +1,4 @@
-"""The files as they are in an archive, for scale: PNGs hardly get smaller."""
+"""The unchanged files in an archive, for comparison: PNGs hardly get smaller."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Archive:
 
 
 class Squashfs(_Archive):
-    """A squashfs image with zstd."""
+    """Stores the files in a squashfs image with zstd."""
 
     name = "squashfs, zstd"
     _tools = ("mksquashfs", "unsquashfs")
@@ -55,7 +55,10 @@ class Squashfs(_Archive):
 
 
 class TarZst(_Archive):
-    """tar through zstd -19 with a window of 128 MiB; a file is found by reading up to it."""
+    """Stores the files by tar through zstd -19 with a window of 128 MiB.
+
+    An open reads the archive up to the file.
+    """
 
     name = "tar.zst -19 --long"
     _tools = ("tar", "zstd")

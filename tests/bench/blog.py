@@ -1,8 +1,9 @@
-"""The method fsmount grew from ("Losslessly Compressing 25000 Images"), re-stated.
+"""The method that fsmount comes from ("Losslessly Compressing 25000 Images"), written anew.
 
-Each picture whose shape is that of the one before, and of whose samples fewer than 100,000 differ
-from it, is stored as JPEG XL (lossless, effort 1) of the difference modulo 256; the others stay
-PNG. It keeps pixels, not the files' bytes. Its decompressor writes PNGs, so that is timed.
+The method compares each picture with the one before. If both have the same shape and fewer than
+100,000 samples differ, it stores the difference modulo 256 as JPEG XL (lossless, effort 1). The
+other pictures stay PNG. The method keeps pixels, not the files' bytes. Its decompressor writes
+PNGs, so the timed part includes this.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FEW_SAMPLES = 100_000
 
 
 class Blog:
-    """Files named by place: ``000007.png`` as it was, or ``000007.jxl``, a difference."""
+    """Files named by place: ``000007.png`` is an unchanged file, ``000007.jxl`` a difference."""
 
     name = "blog's method"
     gives = "pixels"
@@ -59,7 +60,7 @@ class Blog:
 
 
 def difference(pair: tuple[Path, Path]) -> tuple[str, bytes]:
-    """The stored form of the second picture: its suffix, and the bytes."""
+    """Encode the second picture; returns (suffix, bytes) of its stored form."""
     first, second = (path.read_bytes() for path in pair)
     a, b = decoded(first), decoded(second)
     if a.shape != b.shape or np.count_nonzero(a != b) >= _FEW_SAMPLES:
@@ -73,7 +74,7 @@ def _add(frame: Pixels, path: Path) -> Pixels:
 
 
 def _undo(run: list[Path]) -> None:
-    """Decode a run (a PNG and the differences behind it) to PNGs."""
+    """Decode a run (a PNG and the differences after it) to PNGs."""
     frame = pixels(run[0])
     for path in run[1:]:
         frame = _add(frame, path)
@@ -81,7 +82,7 @@ def _undo(run: list[Path]) -> None:
 
 
 def _frame(kept: list[Path]) -> Pixels:
-    """The last picture: from the last PNG on through all differences."""
+    """Decode the last picture, from the last PNG through all differences after it."""
     start = max(number for number, path in enumerate(kept) if path.suffix == ".png")
     frame = pixels(kept[start])
     for path in kept[start + 1 :]:

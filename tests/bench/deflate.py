@@ -1,8 +1,9 @@
-"""The native kernel against zlib on real frames, in one run: whole, and from the frame before.
+"""Compares the native kernel with zlib on real frames, in one run.
 
     python -m tests.bench.deflate [FOLDER_OF_PNGS]
 
-CPU seconds of the thread; every stream is compared with zlib's.
+The kernel deflates frames whole, and from the frame before. The figures are CPU times of the
+thread. The benchmark compares every stream with the stream of zlib.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 
 def timed(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[float, T]:
-    """CPU milliseconds, and the result."""
+    """Run an action; returns (CPU milliseconds of the thread, result)."""
     start = time.thread_time()
     result = action(*args, **kwargs)
     return 1000 * (time.thread_time() - start), result

@@ -1,11 +1,11 @@
-"""How long `stat` and a file's bytes take, also while the daemon is busy encoding; its memory.
+"""Times of `stat` and of reading a file, some during encoding; and the memory of the daemon.
 
     python -m tests.bench.latency [FOLDER_OF_PNGS]
 
-Prints distributions in milliseconds, not verdicts: machines differ and are shared. `lookup` asks
-for names that do not exist, which the kernel never answers by itself. A file is opened *again*
-when the kernel has its pages: what that costs on the disk, and on the smallest filesystem that
-pyfuse3 can serve (:mod:`tests.bench.nothing`), stands beside it.
+Prints distributions in milliseconds and no verdicts, because machines differ and are shared.
+`lookup` asks for names that do not exist; the kernel never answers these by itself. A file is read
+*again* when the kernel has its pages. For comparison, the benchmark measures the same on the disk,
+and on the smallest filesystem that pyfuse3 can serve (:mod:`tests.bench.nothing`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _COUNT = 2000
 
 
 def row(name: str, seconds: Sequence[float]) -> str:
-    """One line of a distribution."""
+    """A line of the table with one distribution."""
     shown = "".join(f"{1000 * value:9.2f}" for value in quantiles(seconds))
     return f"{name:<34}{shown}   n={len(seconds)}"
 
 
 def lookups(folder: Path, until: Callable[[int], bool]) -> list[float]:
-    """Times of `stat` on names that are not there."""
+    """Seconds of each `stat` on names that do not exist, while `until` returns True."""
     times: list[float] = []
     while until(len(times)):
         times.append(timed(lambda: os.path.lexists(folder / f"none-{len(times)}")))
@@ -43,7 +43,7 @@ def lookups(folder: Path, until: Callable[[int], bool]) -> list[float]:
 
 
 def staged(mount: Mount) -> int:
-    """Files not encoded yet."""
+    """Number of files that are not encoded yet."""
     return int(os.getxattr(mount.path, "user.fsmount.staged"))
 
 
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def warm(on_disk: Path, in_mount: Path, scratch: Path) -> None:
-    """One file that the kernel has, read as a whole in turn from three filesystems."""
+    """Read one cached file whole, from three filesystems in turn, and print the times."""
     (scratch / "nothing").mkdir()
     with nothing.mounted(scratch / "nothing", 1, 1, on_disk.stat().st_size):
         (made_up,) = (scratch / "nothing").glob("*/*")

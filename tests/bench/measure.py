@@ -1,4 +1,4 @@
-"""What an action costs: time, processor time, memory and writes, of a process and its children."""
+"""Measures an action: time, CPU time, memory and writes of a process and its children."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVERY_S = 0.05
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock, seconds of all processors, bytes at the peak, bytes sent to disk."""
+    """Wall seconds, CPU seconds of all cores, peak bytes of memory, bytes written to disk."""
 
     wall_s: float
     cpu_s: float
@@ -26,9 +26,10 @@ class Cost:
 
 
 def spend(action: Callable[[], None]) -> Cost:
-    """What an action costs in a fresh process, its start aside; `action` can be pickled.
+    """Measure an action in a fresh process, without the start of the process.
 
-    Memory is the sum of the proportional shares (PSS) of the process and those it started.
+    `action` must be picklable. Memory is the sum of the proportional shares (PSS) of the process
+    and its children.
     """
     spawning = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawning) as pool:
@@ -44,25 +45,25 @@ def _spent(action: Callable[[], None]) -> Cost:
 
 
 def _cpu() -> float:
-    """Processor seconds of this process and of those it has waited for."""
+    """CPU seconds of this process, and of the children that it has waited for."""
     who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
     return sum(sum(resource.getrusage(one)[:2]) for one in who)
 
 
 def _written() -> int:
-    """Bytes of pages made dirty so far, less those thrown away; counted like :func:`_cpu`."""
+    """Bytes of dirtied pages so far minus discarded ones, of the same processes as :func:`_cpu`."""
     lines = Path("/proc/self/io").read_text().splitlines()
     counts = {name: int(value) for name, value in (line.split(": ") for line in lines)}
     return counts["write_bytes"] - counts["cancelled_write_bytes"]
 
 
 def memory(pid: int) -> tuple[int, int]:
-    """Bytes of memory now of a process, and of those it started (shared pages in proportion)."""
+    """Bytes of memory now: (of a process, of all its descendants). Shared pages in proportion."""
     return _share(pid), sum(sum(memory(child)) for child in children(pid))
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that have not ended."""
+    """The running child processes of a process; empty if it has ended."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
         files = [Path(f"/proc/{pid}/task/{task}/children") for task in tasks]
@@ -80,7 +81,7 @@ def _share(pid: int) -> int:
 
 
 class Watch:
-    """Samples a process's memory from a thread; `peak` holds (process, children) in bytes."""
+    """Samples a process's memory from a thread. `peak` has the bytes of (process, children)."""
 
     def __init__(self, pid: int) -> None:
         self.peak = (0, 0)
@@ -107,20 +108,20 @@ class Watch:
 
 
 def processor_ns(pid: int) -> int:
-    """Nanoseconds a running process has had of the processors."""
+    """CPU nanoseconds of a running process so far."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Seconds an action takes."""
+    """Wall seconds of an action."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
 def quantiles(values: Sequence[float]) -> tuple[float, float, float, float]:
-    """p50, p90, p99 and the largest."""
+    """The p50, p90, p99 and maximum of values."""
     ordered = sorted(values)
     at = [ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99)]
     return at[0], at[1], at[2], ordered[-1]
@@ -142,7 +143,7 @@ def drop_pages(folder: Path) -> None:
 
 
 def machine() -> dict[str, object]:
-    """What the figures were taken on, and how busy it was."""
+    """The date, the processor, the number of cores, and the present load of this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
     return {

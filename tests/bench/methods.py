@@ -1,4 +1,4 @@
-"""What can be compared: a way to keep a run of pictures, how it is run, and what came of it."""
+"""The methods of the comparison: their interface, how to run one, and the row of its figures."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ Opener = Callable[[int], "bytes | Pixels"]
 
 
 class Method(Protocol):
-    """A way to keep pictures. All that runs under :func:`spend` can be pickled."""
+    """A way to keep pictures. It is picklable, because :func:`spend` runs it in another process."""
 
     name: str
     gives: str
-    """What comes out: "files" (the same bytes) or "pixels"."""
+    """The form of the output: "files" (the same bytes) or "pixels"."""
 
     def missing(self) -> str | None:
-        """What is not here that it needs, or None."""
+        """Why the method cannot run here; None if it can."""
 
     def store(self, files: Sequence[Path], folder: Path) -> None:
-        """Keep the pictures, all that is in one folder, in an empty one."""
+        """Store the pictures in the empty `folder`. `files` are all files of one other folder."""
 
     def size(self, folder: Path) -> int:
-        """Bytes of what is kept."""
+        """Bytes of the stored pictures."""
 
     def read_all(self, folder: Path, out: Path) -> None:
-        """Make every picture again; files go to `out`, pixels nowhere."""
+        """Make every picture again. Files go to `out`; pixels are discarded."""
 
     def opener(self, folder: Path) -> AbstractContextManager[Opener]:
-        """What opens one picture by its place in the run."""
+        """A context with a function that opens one picture by its place in the run."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one method came to. Rates in pictures a second, `open_ms` p50, p90, p99, largest."""
+    """Figures of one method. Rates are pictures a second; `open_ms` is p50, p90, p99, maximum."""
 
     name: str
     gives: str
@@ -64,21 +64,21 @@ class Row:
     open_ms: tuple[float, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The figures as plain values."""
         return asdict(self)
 
 
 class Wrong(Exception):
-    """A method did not give back what it was given."""
+    """A method gave back other bytes or pixels than it was given."""
 
 
 def pixels(path: Path) -> Pixels:
-    """The samples of a picture, 8 bits, (height, width, 3 or 4)."""
+    """The samples of a picture file: 8 bits, shape (height, width, 3 or 4)."""
     return decoded(path.read_bytes())
 
 
 def decoded(data: bytes) -> Pixels:
-    """The samples of a picture file."""
+    """The samples of the bytes of a picture file, as :func:`pixels`."""
     image: Image.Image = Image.open(io.BytesIO(data))
     if image.mode not in ("RGB", "RGBA"):
         image = image.convert(
@@ -88,7 +88,7 @@ def decoded(data: bytes) -> Pixels:
 
 
 def run(method: Method, files: Sequence[Path], scratch: Path, opens: int) -> Row:
-    """Keep the pictures, read all back, open some at random; raises :class:`Wrong`."""
+    """Store the pictures, read all back, open some at random. Raises :class:`Wrong`."""
     source, folder, out = scratch / "given", scratch / "kept", scratch / "out"
     for each in (source, folder, out):
         each.mkdir(parents=True)
@@ -120,9 +120,10 @@ def run(method: Method, files: Sequence[Path], scratch: Path, opens: int) -> Row
 
 
 def open_some(method: Method, files: Sequence[Path], folder: Path, opens: int) -> list[float]:
-    """Seconds to open pictures at random, cold: what is kept is dropped from the page cache first.
+    """Seconds of each cold open of a random picture. Raises :class:`Wrong`.
 
-    What comes out is compared with the original every time.
+    Before each open the stored files are dropped from the page cache. After it the picture is
+    compared with the original.
     """
     times = []
     numbers = random.Random(1).sample(range(len(files)), min(opens, len(files)))

@@ -1,17 +1,19 @@
-"""What exactness costs through the mount, in units of one stock deflate of the same frame.
+"""The cost of exactness through the mount, in units of one stock deflate of the same frame.
 
     python -m tests.bench.mounted [FOLDER_OF_PNGS [COUNT]]
 
-For the first COUNT frames (all: 0; default 60), which level 6 and Z_FILTERED must have made:
+The benchmark uses the first COUNT frames (all: 0; default 60). Their encoder must have used level 6
+and Z_FILTERED. It measures:
 
-- a file opened cold and read whole: a new mount for each, in which a worker is up, no more;
-- one file after the other opened at random;
-- the folder read in name order, a frame;
+- a file opened cold and read whole; each in a new mount that has a running worker and no more;
+- files opened at random, one after the other;
+- the folder read in name order, per frame;
 - the check at ingest (filters, deflate and comparison, as `parse` does them), of a frame by itself
-  and of consecutive ones.
+  and of consecutive frames.
 
-CPU seconds of the daemon and its workers, and wall time, each divided by the CPU seconds of one
-`zlib.compressobj(6, ..., Z_FILTERED)` of the frame, measured in between. Then where the time goes.
+The figures are CPU seconds of the daemon and its workers, and wall time. Each is divided by the CPU
+seconds of one `zlib.compressobj(6, ..., Z_FILTERED)` of the frame, measured in between. Then the
+benchmark prints the share of each stage.
 """
 
 from __future__ import annotations
@@ -61,14 +63,14 @@ def stock(path: Path) -> float:
 
 
 def cpu(pid: int) -> float:
-    """CPU seconds so far of a process and its children that are alive."""
+    """CPU seconds so far of a process and its running children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    # The clock of another process, see clock_getcpuclockid(3).
+    # The id of another process's CPU clock, see clock_getcpuclockid(3).
     return sum(time.clock_gettime(~each << 3 | 2) for each in (pid, *map(int, children)))
 
 
 def settled(pid: int) -> float:
-    """CPU seconds once the process rests."""
+    """Wait until the process is idle; returns its CPU seconds as :func:`cpu`."""
     now = cpu(pid)
     while True:
         time.sleep(0.3)
@@ -84,7 +86,7 @@ def show(name: str, ratios: Sequence[float], wanted: float | None = None) -> Non
 
 
 def opened(mount: Mount, path: Path) -> tuple[float, float]:
-    """CPU seconds of the daemon and its workers, and wall seconds, of one file read whole."""
+    """Read one file whole; returns (CPU seconds of the daemon and its workers, wall seconds)."""
     before = settled(mount.pid)
     start = time.perf_counter()
     data = (mount.path / path.name).read_bytes()
@@ -95,7 +97,7 @@ def opened(mount: Mount, path: Path) -> tuple[float, float]:
 
 
 def cold(files: Sequence[Path], tiny: Path, mount: Mount) -> None:
-    """Opens in a mount where only another, tiny file has been read: a worker is up, no more."""
+    """Open each file in a new mount that has read only a tiny file, so that a worker runs."""
     starts, times, walls = [], [], []
     for path in files:
         mount.start()
@@ -115,7 +117,7 @@ def cold(files: Sequence[Path], tiny: Path, mount: Mount) -> None:
 
 
 def at_random(files: Sequence[Path], mount: Mount) -> None:
-    """Files in no order, one after the other."""
+    """Open files in random order, one after the other."""
     mount.start()
     try:
         opened(mount, files[0])
@@ -133,7 +135,7 @@ def at_random(files: Sequence[Path], mount: Mount) -> None:
 
 
 def in_order(files: Sequence[Path], mount: Mount) -> None:
-    """The folder, once, in name order."""
+    """Read the folder once, in name order."""
     mount.start()
     times, walls = [], []
     try:
@@ -144,7 +146,8 @@ def in_order(files: Sequence[Path], mount: Mount) -> None:
                 (mount.path / path.name).read_bytes()
             wall = time.perf_counter() - start
             spent = settled(mount.pid) - before
-            # One frame was rendered ahead for the next ten, and one of these by the last ten.
+            # The daemon renders one frame ahead. So these ten paid for the first frame of the next
+            # ten, and the previous ten paid for the first of these.
             unit = sum(map(stock, some))
             times.append(spent / unit)
             walls.append(wall / unit)
@@ -182,7 +185,7 @@ _LOOK = {
 
 @contextmanager
 def stages(parts: dict[str, tuple[Any, str]]) -> Iterator[Stages]:
-    """CPU seconds of the thread in each of some functions, while the context lasts."""
+    """Measure the CPU seconds of this process in some functions, for the duration of the block."""
     spent: Stages = defaultdict(float)
 
     def measured(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -200,7 +203,7 @@ def stages(parts: dict[str, tuple[Any, str]]) -> Iterator[Stages]:
 
 
 def check(files: Sequence[Path]) -> None:
-    """The part of `parse` that proves."""
+    """Measure the part of `parse` that checks exactness."""
     for name, budget, wanted in (("by itself", 0, 0.3), ("consecutive", _WORKER_BYTES, 0.15)):
         memory = WorkerMemory()
         memory.share_for_store(2 * budget)
@@ -227,7 +230,7 @@ def check(files: Sequence[Path]) -> None:
 
 
 def alone(path: Path, params: deflate.DeflateParams) -> float:
-    """Seconds to make the stream of a picture again, as a worker does it that looks at it alone."""
+    """Wall seconds to make a picture's stream again, as by a worker that has only this picture."""
     stream = image_data(path.read_bytes())
     raw = zlib.decompress(stream)
     row_bytes = len(raw) // int.from_bytes(path.read_bytes()[20:24], "big")
@@ -238,13 +241,13 @@ def alone(path: Path, params: deflate.DeflateParams) -> float:
 
 
 def shares(total: Stages, whole: float, unit: float) -> None:
-    """One line: what each stage takes, in the same unit."""
+    """Print one line with the cost of each stage, in the same unit."""
     total["else"] = whole - sum(total.values())
     print("   " + ", ".join(f"{name} {seconds / unit:.3f}" for name, seconds in total.items()))
 
 
 def render(store: Path, files: Sequence[Path]) -> None:
-    """`jobs.render` as a worker runs it: cold, and from frame to frame."""
+    """Measure `jobs.render` as a worker runs it: cold, and from frame to frame."""
     index = Index(Layout(store).index, Disk(), read_only=True)
     for cold in (True, False):
         total: Stages = defaultdict(float)

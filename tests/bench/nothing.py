@@ -1,10 +1,10 @@
-"""The smallest filesystem pyfuse3 can serve: what requests cost before a store comes into it.
+"""The smallest filesystem that pyfuse3 can serve: the cost of requests without a store.
 
     python -m tests.bench.nothing DIR --files 1000000 --folder 25000 --size 100000
 
-Names are those of :mod:`tests.bench.synthetic`; attributes are made up and files are all zeros,
-kept by the kernel once they were read. Prints "ready" when it answers, and ends when it is
-unmounted.
+The names are those of :mod:`tests.bench.synthetic`. Attributes are made up. Files have only zeros,
+and the kernel keeps their pages after the first read. The program prints "ready" when it answers,
+and ends when it is unmounted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _FILE, _DIR = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 
 
 class Nothing(pyfuse3.Operations):
-    """Folders 2, 3, … in the root, each with the same names; numbers give everything else."""
+    """Folders with inodes 2, 3, … in the root, each with the same names.
+
+    All other facts are computed from the inode numbers.
+    """
 
     supports_dot_lookup = False
     enable_writeback_cache = False
@@ -53,7 +56,7 @@ class Nothing(pyfuse3.Operations):
         return entry
 
     def _listed(self, folder: int) -> tuple[list[bytes], int]:
-        """Names of a folder, and the inode number of the first."""
+        """The names of a folder, and the inode number of the first name."""
         if folder == pyfuse3.ROOT_INODE:
             return self._folders, 2
         return self._names, 2 + len(self._folders) + (folder - 2) * len(self._names)
@@ -102,7 +105,7 @@ class Nothing(pyfuse3.Operations):
 
 @contextmanager
 def mounted(folder: Path, files: int, per_folder: int, size: int = SIZE) -> Iterator[int]:
-    """It, on `folder`, by a process of its own: the number of that."""
+    """Mount this filesystem on `folder` in a process of its own; yields the process id."""
     sizes = ["--files", str(files), "--folder", str(per_folder), "--size", str(size)]
     command = [sys.executable, "-m", __name__, str(folder), *sizes]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""fsmount as a method: imported, exported, opened through a mount."""
+"""fsmount as a method: import, export, and opens through a mount."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.e2e.mounts import Mount, missing
 
 
 def fsmount(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    """Run a command of ours to its end."""
+    """Run a command of fsmount to its end. Raises CalledProcessError if it fails."""
     command = [sys.executable, "-m", "fsmount", *arguments]
     return subprocess.run(command, check=True, capture_output=True)
 
 
 class Fsmount:
-    """A store after `import`. Exactness check and hashes are part of it, both ways."""
+    """A store after `import`. Both directions include the exactness check and the hashes."""
 
     name = "fsmount"
     gives = "files"
@@ -40,7 +40,7 @@ class Fsmount:
         trio.run(_import, files[0].parent, folder / "store")
 
     def size(self, folder: Path) -> int:
-        """As `stats` counts: without the reserve of 1 MiB."""
+        """Bytes as `stats` counts them, without the reserve of 1 MiB."""
         store = Store.open(folder / "store", read_only=True)
         try:
             return int(store.stats()["stored_bytes"])
@@ -52,7 +52,7 @@ class Fsmount:
 
     @contextmanager
     def opener(self, folder: Path) -> Iterator[Opener]:
-        """Through a mount that keeps nothing in memory, so that each open is the first."""
+        """Open through a mount without a cache in memory, so that each open is the first."""
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch)
             (place / "store").symlink_to(folder / "store")
@@ -68,7 +68,7 @@ class Fsmount:
 
 
 class Repacked(Fsmount):
-    """The same after `repack`, whose time is added to that of the import."""
+    """The same store after `repack`. The time of the repack is added to that of the import."""
 
     name = "fsmount, repacked"
 

@@ -1,12 +1,13 @@
-"""A store of a million files: opening, listing, memory, and what a file costs in the index.
+"""A store of a million files: mounting, listing, memory, and index bytes per file.
 
     python -m tests.bench.scale [--files 1000000] [--folder 25000] [--shared] [--json] [--store DIR]
 
-The store is synthetic (:mod:`tests.bench.synthetic`); `--store` keeps it there, or takes one that
-is there. `ls -l` goes in turn over folders of the store and of a filesystem that does nothing
-(:mod:`tests.bench.nothing`): the ratio is that of the medians. Memory of the daemon is what it has
-more after `find` has shown every file to the kernel. The first `umount` comes after that, the
-second after one file was written, when the copy of the index is made anew.
+The store is synthetic (:mod:`tests.bench.synthetic`). `--store` keeps it at that path, or uses the
+store that is already there. `ls -l` runs in turn over folders of the store and of a filesystem that
+does nothing (:mod:`tests.bench.nothing`); the ratio is the ratio of the medians. The memory of the
+daemon per file is its growth while `find` shows every file to the kernel. The first `umount`
+follows after `find`. The second follows after one file was written; it makes the copy of the index
+anew.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _MOUNTS = 5
 
 @contextmanager
 def mounted(store: Path, folder: Path) -> Iterator[int]:
-    """The store on `folder`, by the command of ours; its process."""
+    """Mount the store on `folder` with the command `mount`; yields the process id of the daemon."""
     fsmount("mount", store, folder)
     try:
         yield int(os.getxattr(folder, "user.fsmount.pid"))
@@ -44,17 +45,20 @@ def mounted(store: Path, folder: Path) -> Iterator[int]:
 
 
 def run(*command: str | Path) -> float:
-    """Seconds a program takes whose output nobody reads."""
+    """Wall seconds of a program, with its output discarded."""
     return timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
 
 
 def children_cpu() -> float:
-    """Processor seconds of the programs run so far."""
+    """CPU seconds of all ended child processes."""
     return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def mounting(store: Path, folder: Path) -> dict[str, float]:
-    """Until `fsmount mount` returns; CPU of it and of the daemon; any command's start in that."""
+    """Median seconds until `fsmount mount` returns, and its CPU seconds with those of the daemon.
+
+    Also the seconds that the start of any command takes; they are part of the first figure.
+    """
     times, cpus, starts = [], [], []
     for _ in range(_MOUNTS):
         starts.append(timed(lambda: fsmount("--version")))
@@ -70,7 +74,7 @@ def mounting(store: Path, folder: Path) -> dict[str, float]:
 
 
 def listing(ours: tuple[Path, int], theirs: tuple[Path, int]) -> dict[str, float]:
-    """`ls -l` of a folder nobody has looked at, of both in turn: seconds, and those of the CPU."""
+    """Wall and CPU seconds of `ls -l` on folders not listed before, of both filesystems in turn."""
     walls: dict[str, list[float]] = {"ls": [], "nothing_ls": []}
     cpus: dict[str, list[float]] = {"ls": [], "nothing_ls": []}
     folders = sorted(path.name for path in theirs[0].iterdir())[:_LISTINGS]
@@ -91,7 +95,7 @@ def listing(ours: tuple[Path, int], theirs: tuple[Path, int]) -> dict[str, float
 
 
 def finding(folder: Path, pid: int, files: int) -> dict[str, float]:
-    """`find` over everything, and what the daemon remembers of each file the kernel knows then."""
+    """Run `find` over all files; measure the daemon's memory per file that the kernel now knows."""
     before, cpu = memory(pid)[0], processor_ns(pid)
     wall = run("find", folder)
     cpu = processor_ns(pid) - cpu
@@ -104,7 +108,7 @@ def finding(folder: Path, pid: int, files: int) -> dict[str, float]:
 
 
 def ending(store: Path, folder: Path) -> dict[str, float]:
-    """A clean end after one new file: seconds, and most memory of the daemon meanwhile."""
+    """Unmount after one new file; returns the seconds and the daemon's peak memory meanwhile."""
     fsmount("mount", store, folder)
     pid = int(os.getxattr(folder, "user.fsmount.pid"))
     (folder / "new.txt").write_text("new")
@@ -115,7 +119,7 @@ def ending(store: Path, folder: Path) -> dict[str, float]:
 
 
 def commands(store: Path) -> dict[str, float]:
-    """Processor seconds and largest memory of commands that look at the index."""
+    """CPU seconds and peak bytes of memory of commands that read the index."""
     found: dict[str, float] = {}
     name = b"%08d" % 0
     for verb, *rest in (("stats",), ("ls", os.fsdecode(name)), ("check",)):
@@ -125,7 +129,7 @@ def commands(store: Path) -> dict[str, float]:
 
 
 def _usage(action: Callable[[], object]) -> tuple[float, int]:
-    """CPU seconds and peak bytes of the children an action runs, in a process of its own."""
+    """Run an action in a fork; returns CPU seconds and peak bytes of the children it starts."""
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
@@ -141,7 +145,7 @@ def _usage(action: Callable[[], object]) -> tuple[float, int]:
 
 
 def measure(store: Path, scratch: Path, files: int, per_folder: int) -> dict[str, object]:
-    """All figures."""
+    """Measure all figures."""
     ours, theirs = scratch / "ours", scratch / "theirs"
     for each in (ours, theirs):
         each.mkdir()

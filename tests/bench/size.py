@@ -1,9 +1,9 @@
-"""How small and how fast: fsmount against the blog's method, in one run on the same cores.
+"""Size and speed of fsmount compared with the blog's method, in one run on the same cores.
 
     python -m tests.bench.size [FOLDER_OF_PNGS]
 
-The lines of ``python -m tests.bench`` that matter most, and their ratios, without the opens. What
-is repacked was imported before: both count as in.
+Prints the most important lines of ``python -m tests.bench``, without the opens, and their ratios.
+For the repacked store, "in" counts both the import and the repack.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Where the CPU time of a picture goes, in and out, and what a whole import takes of it.
+"""CPU time of each stage of a picture, in and out, and of a whole import.
 
     python -m tests.bench.stages [FOLDER_OF_PNGS]
 
-CPU milliseconds a picture, which other programs on the machine change less than seconds. `blog` is
-that of `tests.bench.blog`, in one process in the same run.
+The figures are CPU milliseconds a picture. Other programs on the machine change them less than wall
+times. `blog` is the method of `tests.bench.blog`, in one process in the same run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """CPU seconds of this process, all threads, by the name of what it did."""
+    """CPU seconds of this process, of all threads, by the name of the stage."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -52,14 +52,14 @@ class Clock:
 
 
 class Stages(Line):
-    """Pictures that go in one after the other, in this process."""
+    """Encodes pictures one after the other, in this process."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         super().__init__(folder)
         self.clock = clock
 
     def put(self, file: Path, hints: tuple[DeflateParams, ...]) -> tuple[int, bytes]:
-        """One picture, each stage timed; its number and hash."""
+        """Encode one picture and time each stage; returns (object number, SHA-256)."""
         seen = self.clock.time("look", jobs.look, str(file), hints, BUDGET)
         assert seen.picture is not None, seen.reason
         assert seen.seen is not None
@@ -81,7 +81,7 @@ class Stages(Line):
         return number, seen.sha256
 
     def get(self, number: int, sha256: bytes, stage: str) -> None:
-        """Render one picture."""
+        """Render one picture, and time it as `stage`."""
         needs = [self.places[known] for known in self.encoded[number].needs]
         self.clock.time(stage, jobs.render, self.places[number], needs, sha256, BUDGET)
 
@@ -105,13 +105,13 @@ def stages(files: list[Path], scratch: Path) -> dict[str, float]:
 
 
 def cpu() -> tuple[float, float]:
-    """CPU seconds of this process, and of its children that have ended."""
+    """CPU seconds: (of this process, of its ended children)."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return used[0].ru_utime + used[0].ru_stime, used[1].ru_utime + used[1].ru_stime
 
 
 async def ingest(folder: Path, scratch: Path) -> None:
-    """An import of a folder, workers and all."""
+    """Import a folder, with workers."""
     config.make(scratch / "store", Disk())
     store = Store.open(scratch / "store")
     async with store.running():

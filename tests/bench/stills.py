@@ -1,4 +1,4 @@
-"""Each picture by itself as lossless JPEG XL."""
+"""Stores each picture by itself as lossless JPEG XL."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A store of very many files without their pictures: rows of the index that share a few objects.
+"""Makes a store of very many files without their pictures: index rows that share one entry.
 
     python -m tests.bench.synthetic STORE [--files 1000000] [--folder 25000] [--shared]
 
-Every file has an object row of its own, as if each had been a new picture, with as many references
-as the frames of a real store have; all rows point to the entry of one real picture. With `--shared`
-the files have that picture's object in common, as identical files have.
+Every file has an object row of its own, as if each were a new picture. A row has as many references
+as the frames of a real store. All rows point to the entry of one real picture. With `--shared`
+all files share the object of that picture, as identical files do.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from fsmount.store.transfer.importing import Importer
 from tests.support.frames import png, screens
 
 FILES, FOLDER = 1_000_000, 25_000
-# Of 120 real screenshots: references of an object on the mean, and those with pixels among them.
-# They spread over the objects that the planner remembers.
+# Measured on 120 real screenshots: mean number of references of an object, and of references with
+# pixels among them. They spread over the objects that the planner remembers.
 NEEDS, _LAYER, _REMEMBERED = 22, 2, 512
 _FIRST = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 
 
 def names(count: int) -> Iterator[bytes]:
-    """Names as the usual loop of a screenshot tool gives them, one a minute."""
+    """Names as the usual loop of a screenshot tool makes them, one a minute."""
     for minute in range(count):
         yield (_FIRST + datetime.timedelta(minutes=minute)).isoformat().encode() + b".png"
 
 
 def fill(path: Path, files: int, folder: int = FOLDER, *, shared: bool = False) -> None:
-    """A new store at `path` with `files` files in folders of `folder` each."""
+    """Make a new store at `path` with `files` files, in folders of `folder` files each."""
     with tempfile.TemporaryDirectory() as scratch:
         one = Path(scratch) / "one.png"
         one.write_bytes(png(screens(1)[0]))
@@ -104,7 +104,7 @@ def _fill_folder(
 
 
 def _spread(number: int, count: int) -> tuple[int, ...]:
-    """`count` ids before `number`, fewer at the start."""
+    """`count` ids below `number`, at equal distances; fewer for small numbers."""
     step = _REMEMBERED // NEEDS
     return tuple(range(max(1, number - step * count), number, step))
 

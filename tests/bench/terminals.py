@@ -1,10 +1,11 @@
-"""A corpus without real screenshots: a made-up desktop of terminals, written by Pillow.
+"""Makes a corpus without real screenshots: a made-up desktop of terminals, written by Pillow.
 
     python -m tests.bench.terminals FOLDER [--frames 120]
 
-1280 x 800, RGB: a wallpaper with noise in it, a log that scrolls by some lines a frame, a text
-that grows by a few letters, a window that comes and goes, a clock that ticks. Some frames repeat
-the one before. The same every time. Real screenshots differ; what it is for is a second opinion.
+The frames are 1280 x 800, RGB. They show a wallpaper with noise, a log that scrolls by some lines a
+frame, a text that grows by a few words, a window that comes and goes, and a clock that ticks. Some
+frames repeat the one before. Each run makes the same frames. Real screenshots differ; this corpus
+serves as a second opinion.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _WORDS = [
 
 
 def wallpaper() -> Image.Image:
-    """A slope of colours with the noise of a photograph."""
+    """A colour gradient with the noise of a photograph."""
     across, down = np.meshgrid(np.linspace(0, 90, _WIDTH), np.linspace(0, 90, _HEIGHT))
     slope = np.stack((40 + across, 60 + down, 150 - across), axis=2)
     noise = np.random.default_rng(1).normal(0, 3, slope.shape)
@@ -45,12 +46,12 @@ def wallpaper() -> Image.Image:
 
 
 def words(chance: random.Random, count: int) -> str:
-    """A line of a log or of a text."""
+    """`count` random words, as a line of a log or of a text."""
     return " ".join(chance.choice(_WORDS) for _ in range(count))
 
 
 def window(image: Image.Image, box: tuple[int, int, int, int], lines: list[str], ink: str) -> None:
-    """A dark window with a title bar and as many of the last lines as fit."""
+    """Draw a dark window with a title bar, and as many of the last lines as fit."""
     left, top, right, bottom = box
     draw = ImageDraw.Draw(image)
     draw.rectangle(box, "#101418", "#808890")
@@ -60,7 +61,7 @@ def window(image: Image.Image, box: tuple[int, int, int, int], lines: list[str],
 
 
 def frames(count: int) -> list[Image.Image]:
-    """The run of pictures."""
+    """All frames of the corpus, in order."""
     chance = random.Random(1)
     paper = wallpaper()
     log = [words(chance, 9) for _ in range(60)]

@@ -1,6 +1,6 @@
-"""Lossless video by ffmpeg, one picture a second; a picture is opened by seeking to its second.
+"""Lossless video by ffmpeg, one picture a second. An open seeks to the second of the picture.
 
-The time of an open has the start of ffmpeg in it (see :func:`start_seconds`). Alpha is lost.
+The time of an open includes the start of ffmpeg (see :func:`start_seconds`). Alpha is lost.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ AV1 = (
 
 
 def ffmpeg(*arguments: str | Path) -> bytes:
-    """What a run of ffmpeg writes to its output."""
+    """Run ffmpeg; returns its standard output. Raises CalledProcessError if it fails."""
     command = ["ffmpeg", "-v", "error", "-nostdin", *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
 
 def start_seconds() -> float:
-    """How long ffmpeg takes to make one picture of 16 x 16 pixels from nothing."""
+    """Median seconds that ffmpeg takes to make one picture of 16 x 16 pixels from nothing."""
     tiny = ("-f", "lavfi", "-i", "color=size=16x16", "-frames:v", "1", "-f", "rawvideo", "-")
     return sorted(timed(lambda: ffmpeg(*tiny)) for _ in range(9))[4]
 
 
 class Video:
-    """One Matroska file."""
+    """Stores the pictures in one Matroska file."""
 
     gives = "pixels"
 
     def __init__(self, name: str, codec: tuple[str, ...], shape: tuple[int, ...]) -> None:
-        """`shape`: (height, width, channels) of the pictures; empty where they differ."""
+        """`shape` is (height, width, channels) of the pictures; empty if their sizes differ."""
         self.name = name
         self._codec = codec
         self._shape = shape
@@ -81,6 +81,6 @@ class Video:
 
 
 def common_shape(files: Sequence[Path]) -> tuple[int, ...]:
-    """The shape of all pictures, or () where their sizes differ."""
+    """The shape (height, width, channels) of the pictures; () if their sizes differ."""
     sizes = {Image.open(path).size for path in files}
     return pixels(files[0]).shape if len(sizes) == 1 else ()

@@ -1,7 +1,7 @@
-"""What a store reports as an error, in a run in which the disk does all it should.
+"""Collects the errors that a store logs during a run on a disk without faults.
 
-Where nothing is lost the files do not tell that something went wrong: a commit that fails for a
-bug of ours is simply tried again.
+The files alone do not show such errors, because nothing is lost: if a bug of ours makes a commit
+fail, the store simply tries it again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def alarms() -> Iterator[list[str]]:
-    """The errors that are reported in the block; the list grows."""
+    """Collect the errors that are logged in the block; the list grows."""
     collector = _Collector()
     logger = logging.getLogger("fsmount")
     silent, propagate = logging.root.manager.disable, logger.propagate

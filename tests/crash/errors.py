@@ -1,7 +1,8 @@
-"""Errors of the disk: the n-th call that changes the store fails, for every n, once and for good.
+"""Disk errors: the n-th call that changes the store fails, for every n.
 
-The script goes on after a step that failed: the tree must then be as before that step or as after
-it. When the disk works again everything must get encoded, and the store is judged as after a crash.
+In one run only that call fails, in another all calls from it on. The script continues after a
+failed step; the tree must then be as before that step or as after it. Once the disk works again,
+the store must encode all files. The harness then judges the store as after a crash.
 
 ``python -m tests.crash.errors [--every N] [--operations N]``
 """
@@ -43,12 +44,12 @@ _SQLITE = {
     "EINTR": apsw.IOError,
     "short": apsw.FullError,
 }
-# What needs room; a full disk fails nothing else.
+# The calls that need space; a full disk fails no others.
 _TAKES_ROOM = ("create", "pwrite", "allocate", "mkdir", "link", "fsync")
 
 
 class Failing(Tap):
-    """Fails the n-th call, and with `forever` those after it, until :meth:`heal`."""
+    """Fails call number `at`, with `forever` also all later ones, until :meth:`heal`."""
 
     def __init__(self, root: Path, at: int, kind: str, forever: bool) -> None:
         self._root = root
@@ -59,7 +60,7 @@ class Failing(Tap):
         self.failed = 0
 
     def heal(self) -> None:
-        """From now on all is well."""
+        """Let all calls succeed from now on."""
         self._at = sys.maxsize
 
     def call(self, call: Call, do: Callable[[], T]) -> T:
@@ -80,7 +81,7 @@ class Failing(Tap):
 
 
 def one(seed: int, operations: int, at: int, kind: str, forever: bool) -> tuple[int, str]:
-    """(calls made, what was wrong) of one run; `at` 0 fails nothing."""
+    """Run once; returns (number of calls, failure text or ""). With `at` 0 no call fails."""
     with tempfile.TemporaryDirectory(dir=fast()) as scratch:
         root = Path(scratch) / "store"
         with tapped(root, Tap()) as disk:
@@ -122,13 +123,13 @@ async def _run(root: Path, tap: Failing, script: Script) -> None:
             try:
                 store.close()
             except (OSError, FsmountError, apsw.Error):
-                # SQLite itself swallows a failed fold of its log; apsw tells us all the same.
+                # SQLite swallows a failed checkpoint of its log, but apsw raises the error.
                 tap.heal()
 
 
 @functools.cache
 def remember_images() -> None:
-    """Every run encodes the same images: do it once."""
+    """Encode each image once and cache the result, because all runs encode the same images."""
     for codec in (jxl, webp):
         vars(codec)["encode"] = _remembering(codec.encode)
 
@@ -146,7 +147,7 @@ def _remembering(real: Callable[..., bytes]) -> Callable[..., bytes]:
 
 
 def some(seed: int, operations: int, cases: list[tuple[int, str, bool]]) -> list[str]:
-    """What was wrong in these cases."""
+    """Run these cases; returns the failure texts."""
     quiet()
     listen()
     small_limits()
@@ -162,7 +163,7 @@ def some(seed: int, operations: int, cases: list[tuple[int, str, bool]]) -> list
 
 
 def count(seed: int, operations: int) -> int:
-    """Calls of a run without errors; raises AssertionError if it does not end well."""
+    """Number of calls in a run without injected errors. Raises AssertionError if that run fails."""
     quiet()
     listen()
     small_limits()
@@ -174,7 +175,7 @@ def count(seed: int, operations: int) -> int:
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--operations", type=int, default=80)

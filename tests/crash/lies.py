@@ -1,10 +1,13 @@
-"""Encoding that lies: somewhere on the way from a staged file to the pack a value is wrong.
+"""Wrong values in encoding: one value on the way from a staged file to the pack is wrong.
 
-Each fault is one value at one *site* (what a function on the way answers or is given): a bit or a
-byte of it turned over, its end cut off, or what the same site gave for another file; once, or from
-then on always. A few files of every kind are encoded so, into a store that has some already. Then
-every file must come back byte for byte, as another process reads it: from the pack, or from its
-staged copy, which must not have gone before. Opened again without the fault, everything is encoded.
+A *site* is a function on that way: its result, or one of its arguments. A fault changes the value
+at one site, either once or from then on always. It flips a bit, replaces a byte, cuts off the end,
+or gives the value that the same site had for another file.
+
+The harness encodes a few files of every kind with the fault, into a store that has some files
+already. Another process must then read every file byte for byte. It reads from the pack, or from
+the staged copy, which the store must not have removed before. Opened again without the fault, the
+store must encode all files.
 
 ``python -m tests.crash.lies [--faults N] [--first SEED] [--jobs N]``
 """
@@ -52,7 +55,7 @@ from tests.support import photos, pngs
 from tests.support.encoding import forget_caches, put
 from tests.support.frames import png, screens, scrolled
 
-# Where values are made to lie: owner and name of a function, and which argument (None: its answer).
+# The sites: owner and name of a function, and the index of the argument (None: the result).
 SITES: dict[str, tuple[Any, str, int | None]] = {
     "parameters found": (engine, "identify", None),
     "corrections": (engine, "correct", None),
@@ -78,7 +81,7 @@ SITES: dict[str, tuple[Any, str, int | None]] = {
 
 
 def false(value: Any, chance: random.Random) -> Any:
-    """Something else of the same type, where there is any; `value` itself is not changed."""
+    """A different value of the same type, if the type has one. Does not change `value` itself."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -118,7 +121,7 @@ def _false_bytes(value: bytes, chance: random.Random) -> bytes:
 
 
 class Liar:
-    """One site: from the `at`-th value on, once or `forever`, it lies. `at` 0: never."""
+    """Falsifies value number `at` of one site, with `forever` also all later ones. `at` 0: none."""
 
     def __init__(self, site: str, at: int, forever: bool, chance: random.Random) -> None:
         self.owner, self.name, self._place = SITES[site]
@@ -132,7 +135,7 @@ class Liar:
 
     @contextmanager
     def lying(self) -> Iterator[None]:
-        """As long as this lasts."""
+        """Patch the site for the duration of the block."""
 
         def call(*given: Any, **named: Any) -> Any:
             if self._place is None:
@@ -159,19 +162,19 @@ class Liar:
         return false(value, self._chance)
 
 
-# -- what is encoded
+# -- the files
 
 
 @cache
 def before() -> dict[bytes, bytes]:
-    """Files that the store has."""
+    """The files that the store has before the fault."""
     files = {b"%02d.png" % i: png(frame) for i, frame in enumerate(_frames()[:4])}
     return files | {b"note": b"not a picture" * 9}
 
 
 @cache
 def after() -> dict[bytes, bytes]:
-    """Files that come when the encoding lies."""
+    """The files that the store encodes with the fault."""
     chance = random.Random(5)
     rows = pngs.make_rows(chance, 40, 40, 2, 8, "bars")
     plan = pngs.Plan(40, 40, rows, b"\4" * 40, 2, 8)
@@ -194,7 +197,7 @@ def _frames() -> list[Any]:
 
 @cache
 def base() -> Path:
-    """A store with the files it has before."""
+    """A store with the files of :func:`before`."""
     root = Path(tempfile.mkdtemp()) / "store"
     config.make(root, Disk())
     trio.run(_fill, root, before())
@@ -220,7 +223,7 @@ async def _fill(root: Path, files: dict[bytes, bytes]) -> None:
 
 
 def bodies(root: Path, rendering: Rendering) -> tuple[str, dict[bytes, str]]:
-    """(what is wrong with the files of a store, the kind of each), as another process reads it."""
+    """Read all files as another process does; returns (failure text or "", kind of each file)."""
     store = Store.open(root, read_only=True)
     kinds: dict[bytes, str] = {}
     try:
@@ -244,7 +247,7 @@ def bodies(root: Path, rendering: Rendering) -> tuple[str, dict[bytes, str]]:
 
 
 def one(site: str, at: int, forever: bool, seed: int) -> tuple[str, str, int]:
-    """(what was wrong, what became of the lie, calls of the site) of one fault."""
+    """Run one fault; returns (failure text or "", outcome of the fault, calls of the site)."""
     liar = Liar(site, at, forever, random.Random(seed))
     tried: list[int] = []
     failed, give_up = Retries.failed, Committer._give_up
@@ -295,12 +298,12 @@ def _outcome(kinds: dict[bytes, str], tried_again: bool, lied: bool) -> str:
     return "tried again" if tried_again else "harmless"
 
 
-# Files that are raw where nothing lies: two notes, a cut picture, a large file.
+# Number of files that are raw without a fault: two notes, a cut picture, a large file.
 _RAW = 4
 
 
 def some(faults: list[tuple[str, int, bool, int]]) -> list[tuple[str, str, str]]:
-    """(site, what was wrong, what became of it) of faults."""
+    """Run faults; returns (site, failure text or "", outcome) of each."""
     _prepare()
     out = []
     for site, at, forever, seed in faults:
@@ -312,7 +315,7 @@ def some(faults: list[tuple[str, int, bool, int]]) -> list[tuple[str, str, str]]
 
 
 def calls(site: str) -> int:
-    """How many values a site gives where nothing lies."""
+    """Number of values that a site gives in a run without a fault."""
     _prepare()
     wrong, _, count = one(site, 0, False, 0)
     assert not wrong, wrong
@@ -320,7 +323,7 @@ def calls(site: str) -> int:
 
 
 def _begin(bug: str, scratch: str) -> None:
-    """In each process: what it leaves goes with `scratch`."""
+    """Prepare a pool process; its temporary files are removed together with `scratch`."""
     plant(bug)
     tempfile.tempdir = scratch
 
@@ -328,12 +331,13 @@ def _begin(bug: str, scratch: str) -> None:
 def _prepare() -> None:
     quiet()
     small_limits()
-    # A file that fails for good takes those under way with it: they need time between its tries.
+    # A file that always fails makes the store give up the files under way with it. These files need
+    # time between its tries.
     retries._RETRY_SECONDS = 0.05
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--first", type=int, default=1)

@@ -1,7 +1,7 @@
-"""A store's folder that is renamed in the middle of a script, with a new store under its old name.
+"""Renames a store's folder in the middle of a script and makes a new store under its old name.
 
-What was acknowledged before and after must be in the store that was moved. The new store must stay
-as it is, to the byte.
+The moved store must have all changes that were acknowledged before and after the rename. The new
+store must stay the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.crash.traffic import unheard
 
 
 class Moving:
-    """The folder `root` on its way to ``moved`` beside it. `path` leads to it at any time."""
+    """Moves the folder `root` to ``moved`` beside it. `path` leads to the folder at any time."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -26,7 +26,7 @@ class Moving:
 
     @property
     def path(self) -> Path:
-        """The store that was moved."""
+        """A path to the moved store, by its descriptor."""
         return Path("/proc/self/fd", str(self._number))
 
     def away(self) -> None:
@@ -43,7 +43,7 @@ class Moving:
         self._moved.rename(self._root)
 
     def close(self) -> str:
-        """The end: what is wrong with the new store, or ""."""
+        """End the move; returns the failure text about the new store, or ""."""
         os.close(self._number)
         found = _files(self._new)
         changed = {name for name in found | self._found if found.get(name) != self._found.get(name)}

@@ -1,7 +1,8 @@
-"""Bugs planted on purpose, each of a kind that the harnesses must catch: a forgotten fsync (of a
-file, of a folder), two steps swapped, a check that is skipped, an error that is swallowed.
+"""Bugs planted on purpose, which the harnesses must catch.
 
-Name one with `--plant`; `tests/crash/test_harness.py` shows that each is caught.
+The kinds: a forgotten fsync (of a file, of a folder), two swapped steps, a skipped check, a
+swallowed error. `--plant` selects one bug. `tests/crash/test_harness.py` shows that a harness
+catches each.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ def _asked_only_before() -> None:
 
 
 class _Late(Exception):
-    """In place of the answer to the second question."""
+    """Raised in place of the second ownership check of a transaction."""
 
 
 def _late() -> None:
@@ -251,7 +252,7 @@ def _set(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
 
-# Name -> what plants it, and the harness that must catch it.
+# Name -> the function that plants the bug, and the harness that must catch it.
 BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "no-pack-fsync": (_no_pack_fsync, "power"),
     "no-index-fsync": (_no_index_fsync, "power"),
@@ -283,12 +284,12 @@ _PLANTED: set[str] = set()
 
 
 def plant(name: str) -> None:
-    """Put a bug into this process."""
+    """Plant a bug in this process. No-op if `name` is empty."""
     if name:
         BUGS[name][0]()
         _PLANTED.add(name)
 
 
 def caught(wrong: object) -> bool:
-    """Whether a planted bug has shown: then this process needs to look at no further case."""
+    """Whether a planted bug has caused a failure. This process then needs no further cases."""
     return bool(wrong and _PLANTED)

@@ -1,11 +1,13 @@
-"""The death of the process before, within and after every call that changes the store.
+"""Death of the process before, within and after every call that changes the store.
 
 A script of 200 operations runs once. At each call (of `store/disk/disk.py` and of SQLite) the
-harness notes the folder: that is what another process would find if this one died here. Each such
-state is opened: it must recover without help, have the right files, be whole, and have no space of
-the unfinished.
-Recovery's own calls are points, too. In the middle of the script the folder is renamed and another
-store made under its old name; with every second seed it gets its name back later.
+harness notes the state of the folder. Another process would find this state if this process died
+at that point. The harness opens each state. The store must recover without help, have the right
+files, be whole, and have freed the space of unfinished work.
+
+The calls of recovery are points, too. In the middle of the script the harness renames the folder
+and makes another store under its old name. With every second seed it later gives the folder its
+name back.
 
 ``python -m tests.crash.points [--seeds N] [--operations N] [--every N] [--again N]``
 """
@@ -55,7 +57,7 @@ class Noting(Tap):
     def call(self, call: Call, do: Callable[[], T]) -> T:
         what = f"{call.name} {call.path}"
         self._note("before " + what)
-        # Of a program's own write that was not answered yet any part may be there.
+        # Skip a program's own write: before it is answered, any part of it may be in the file.
         if call.name == "pwrite" and len(call.data) > 1 and not call.path.startswith("staging/"):
             self._half(call, what)
         result = do()
@@ -66,7 +68,7 @@ class Noting(Tap):
         return result
 
     def _look_at(self, path: str, call: Call | None = None) -> None:
-        """Only what a call names can have changed."""
+        """Read one path again. A call can change only the paths that it names."""
         if call is not None and call.name == "pwrite":
             part = call.offset, len(call.data)
             self._chunks.refresh_part(self._files, self._root, path, *part)
@@ -82,7 +84,7 @@ class Noting(Tap):
             seen.append((what, allowed))
 
     def _half(self, call: Call, what: str) -> None:
-        """A write of which half has happened."""
+        """Note the state after half of a write."""
         path = self._root / call.path
         half = call.data[: len(call.data) // 2]
         with path.open("r+b", buffering=0) as file:
@@ -97,7 +99,7 @@ class Noting(Tap):
 
 
 def run_script(root: Path, tap: Tap, script: Script, follow: Path | None = None) -> None:
-    """The script on a store at `root`, which is made before; everything goes through `tap`."""
+    """Run the script on the existing store at `root`. All calls go through `tap`."""
 
     async def work() -> None:
         with tapped(root, tap, follow) as disk:
@@ -112,12 +114,12 @@ def run_script(root: Path, tap: Tap, script: Script, follow: Path | None = None)
 
 
 def quiet() -> None:
-    """Nothing goes to the log: what is wrong is told by the verdicts."""
+    """Disable the log; the verdicts report all failures."""
     logging.disable(logging.CRITICAL)
 
 
 def explore(seed: int, operations: int, every: int, again: int) -> tuple[int, int, list[str]]:
-    """(points, distinct states of them, what was wrong) of a script and the recoveries after."""
+    """Run a script and the recoveries; returns (points, distinct states, failure texts)."""
     quiet()
     listen()
     small_limits()
@@ -182,12 +184,12 @@ def _judge_all(
 
 
 def fast() -> str | None:
-    """Where files are quick, if there is such a place."""
+    """A folder on a file system in memory; None if there is none."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first", type=int, default=1)

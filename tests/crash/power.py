@@ -1,13 +1,19 @@
-"""Power cuts: what was written and not forced may be lost, torn, or kept out of order.
+"""Power cuts: writes that were not forced may be lost, torn, or kept out of order.
 
-A script runs once and every call that changes the store is recorded (SQLite's, too). Then states
-are made that a disk could show after a cut at any call: what was forced is there; of the writes to
-a file since its last fsync any subset, any of them torn at sectors; of the changes of a folder's
-names since its last fsync a beginning, or any subset. In every other script some fsyncs of files
-fail, too: what was to be forced by them never reaches the disk, though later fsyncs of the same
-file succeed. Each state must open without help, be whole,
-and have the tree of some step not older than the last acknowledged fsync; files that were fsynced
-must have their bytes, and everything encoded must be exact.
+A script runs once. The harness records every call that changes the store, also the calls of SQLite.
+Then it makes states that a disk could have after a power cut at any call:
+
+- All forced data is on the disk.
+- Of the writes to a file since its last fsync, any subset is there. Any of them may be torn at a
+  sector.
+- Of the changes to a folder's names since its last fsync, a prefix or any subset is there.
+
+In every other script some fsyncs of files fail, too. The data that they should have forced never
+reaches the disk, although later fsyncs of the same file succeed.
+
+The store must open each state without help and be whole. It must have the tree of a step that is
+not older than the last acknowledged fsync. Fsynced files must have their bytes, and all encoded
+files must be exact.
 
 ``python -m tests.crash.power [--states N] [--seeds N]``
 """
@@ -43,7 +49,7 @@ _FAILING = 0.1
 
 @dataclass
 class Cut:
-    """A moment: how many calls had been made, and what was promised by then."""
+    """A moment of the script: the number of calls so far, and the promises made by then."""
 
     calls: int
     first_step: int
@@ -53,9 +59,9 @@ class Cut:
 
 
 class Recording(Tap):
-    """Notes each call when it has been made, and what the script had been promised.
+    """Notes each call after it was made, and the promises to the script at that moment.
 
-    `failing`: the share of fsyncs that fail once and lose what they were to force.
+    `failing` is the share of fsyncs that fail once and lose the data that they should force.
     """
 
     def __init__(self, root: Path, script: Script, failing: float) -> None:
@@ -78,7 +84,7 @@ class Recording(Tap):
     def _note(self, call: Call) -> None:
         self.calls.append(call)
         script = self._script
-        last = len(script.history)  # the step under way may be there, too
+        last = len(script.history)  # the cut may also keep the step under way
         durable = dict(script.durable)
         loose = {number: list(spots) for number, spots in script.loose.items()}
         self.cuts.append(Cut(len(self.calls), script.durable_step, last, durable, loose))
@@ -86,7 +92,7 @@ class Recording(Tap):
 
 @dataclass
 class _File:
-    """A file: what is on the disk, and the changes since, in order."""
+    """A file: its data on the disk, and the later changes in order."""
 
     data: bytearray = field(default_factory=bytearray)
     pending: list[Call] = field(default_factory=list)
@@ -97,7 +103,7 @@ class _File:
         self.pending.clear()
 
     def after(self, chance: random.Random, mode: str) -> bytes:
-        """What a cut may leave of it."""
+        """File contents that a power cut may leave."""
         data = bytearray(self.data)
         if mode == "all":
             for call in self.pending:
@@ -124,7 +130,7 @@ def _apply(data: bytearray, call: Call) -> None:
 
 
 def _torn(call: Call, chance: random.Random) -> Call:
-    """Some sectors of a write, the others as they were: here, its beginning up to a sector."""
+    """A torn write: its data up to a sector boundary. The other sectors keep their old data."""
     if call.name != "pwrite" or len(call.data) < 2:
         return call
     end = call.offset + chance.randrange(len(call.data))
@@ -136,7 +142,7 @@ def _torn(call: Call, chance: random.Random) -> Call:
 
 @dataclass
 class Platter:
-    """Files and names as the disk has them, and what it was told since."""
+    """Files and names on the disk, and the later changes that are not forced."""
 
     files: dict[int, _File] = field(default_factory=dict)
     names: dict[str, int | None] = field(default_factory=dict)
@@ -147,7 +153,7 @@ class Platter:
     _next: int = 0
 
     def load(self, files: dict[str, bytes | None]) -> None:
-        """The state at the start, all of it forced."""
+        """Take `files` as the first state, all of it forced."""
         for name, data in files.items():
             number = None if data is None else self._new(bytearray(data))
             self.names[name] = self.durable_names[name] = number
@@ -158,7 +164,7 @@ class Platter:
         return self._next
 
     def _change(self, *changes: tuple[str, int | str | None]) -> None:
-        """Names that come, and go ("gone"), all or none of them."""
+        """Add names and remove names ("gone"). A power cut keeps all of these changes, or none."""
         for name, number in changes:
             if number == "gone":
                 self.names.pop(name, None)
@@ -168,7 +174,7 @@ class Platter:
         self.pending.append((changes, {_folder(name) for name, _ in changes}))
 
     def take(self, call: Call) -> None:
-        """One more call."""
+        """Apply one more call."""
         if call.name == "create":
             self._change((call.path, self._new(bytearray())))
         elif call.name == "mkdir":
@@ -189,7 +195,7 @@ class Platter:
             self._change((call.path, "gone"))
 
     def _file(self, path: str) -> _File:
-        # A file that was removed while it was open goes on to be written.
+        # Programs may still write to a file that was removed while it was open.
         number = self.names.get(path)
         return self.files[number] if isinstance(number, int) else _File()
 
@@ -205,7 +211,7 @@ class Platter:
         self.pending = left
 
     def after(self, chance: random.Random) -> dict[str, bytes | None]:
-        """A state that a cut now may leave."""
+        """A state that a power cut may leave at this moment."""
         mode = chance.choice(["none", "all", "prefix", "subset", "subset"])
         order = chance.choice(["none", "all", "prefix", "subset"])
         names = dict(self.durable_names)
@@ -247,7 +253,7 @@ def _folder(path: str) -> str:
 
 
 def explore(seed: int, operations: int, states: int) -> tuple[int, int, list[str]]:
-    """(calls, states judged, what was wrong) of one script."""
+    """Run one script; returns (calls, judged states, failure texts)."""
     quiet()
     listen()
     small_limits()
@@ -310,7 +316,7 @@ def _encoded(store: Store) -> set[bytes]:
 
 
 def _matches(found: Tree, encoded: set[bytes], script: Script, step: int, cut: Cut) -> str:
-    """Whether the tree of a step is what was found, bytes never forced aside."""
+    """Compare the found tree with that of a step, except bytes never forced; "" if they match."""
     wanted, numbers = script.history[step]
     if found.keys() != wanted.keys():
         return differences(found, wanted)
@@ -321,8 +327,8 @@ def _matches(found: Tree, encoded: set[bytes], script: Script, step: int, cut: C
         loose = cut.loose.get(number, [])
         if forced and not _keeps(expected.data, seen.data, loose):
             return f"{path!r} has lost bytes that were forced"
-        # A staged file that was not forced may have lost bytes, and its time then; what is written
-        # to it later may be there before the rest of that step.
+        # A staged file that was not forced may have lost bytes, and with them its time. Later
+        # writes to it may be there before the rest of that step.
         if not (path in encoded or (forced and not loose)):
             expected = expected._replace(data=seen.data, mtime=None)
         if not agrees({path: seen}, {path: expected}):
@@ -331,7 +337,7 @@ def _matches(found: Tree, encoded: set[bytes], script: Script, step: int, cut: C
 
 
 def _keeps(wanted: bytes, found: bytes, loose: list[slice]) -> bool:
-    """Whether `found` is as `wanted`, or longer, but in the loose places."""
+    """Whether `found` begins with the bytes of `wanted`, except in the loose places."""
     if len(found) < len(wanted):
         return False
     known = bytearray(found[: len(wanted)])
@@ -341,7 +347,7 @@ def _keeps(wanted: bytes, found: bytes, loose: list[slice]) -> bool:
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first", type=int, default=1)

@@ -1,7 +1,8 @@
-"""A repair that is killed before, within and after each of its calls, and done again.
+"""Kills of a repair before, within and after each of its calls; then the repair runs again.
 
-For each kind of damage the repair runs once whole; then, from the folder as it was at each call,
-it runs again: the files must be the same as after the first, and a further repair finds nothing.
+For each kind of damage one repair runs to its end, and the harness notes the folder at each call.
+From each noted state the repair runs again. The files must be the same as after the first repair,
+and a further repair must find nothing.
 
 ``python -m tests.crash.repairs [--every N]``
 """
@@ -50,7 +51,7 @@ def _middle(found: Object) -> int:
 
 
 def _entries(root: Path) -> None:
-    """One that is kept twice, and one that is not."""
+    """Damage one entry that is kept twice, and one that is not."""
     twice = {number for number, _ in copies.second(Layout(root))}
     known = _objects(root)
     for found in (next(o for o in known if o.id in twice), known[-3]):
@@ -80,7 +81,7 @@ DAMAGES: tuple[Callable[[Path], None], ...] = (_entries, _index, _zeros, _all, _
 
 
 def repaired(root: Path, tap: Tap) -> Repairs:
-    """Repair the store at `root`; raises AssertionError if damage is left."""
+    """Repair the store at `root`. Raises AssertionError if damage is left."""
     with tapped(root, tap) as disk:
         repairs, report = trio.run(repair, root, disk)
     if report.findings:
@@ -89,7 +90,7 @@ def repaired(root: Path, tap: Tap) -> Repairs:
 
 
 def _contents(root: Path) -> dict[bytes, tuple[object, ...]]:
-    """Files and their attributes; of folders, which repair may have to make, the names."""
+    """Files with their attributes. Folders with their type only: a repair may make them anew."""
     found = trio.run(lambda: look(root, read_only=False))
     return {
         path: (about[0],) if about[0] == 0o40755 else (*about, found.bodies.get(path))
@@ -98,7 +99,7 @@ def _contents(root: Path) -> dict[bytes, tuple[object, ...]]:
 
 
 def explore(damage: Callable[[Path], None], every: int) -> tuple[int, list[str]]:
-    """(kills, what was wrong) for one kind of damage."""
+    """Try one kind of damage; returns (kills, failure texts)."""
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(dir=fast()) as scratch:
         root = Path(scratch) / "store"
@@ -125,7 +126,7 @@ def explore(damage: Callable[[Path], None], every: int) -> tuple[int, list[str]]
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="every n-th distinct state only")
     parser.add_argument("--jobs", type=int, default=1)

@@ -1,10 +1,17 @@
-"""Bit rot: every bit of a small store is flipped, every file cut at every boundary and deleted, and
-every page of the index stands in the place of every other: then a repair must give everything back.
+"""Bit rot: the harness damages a small store in many ways, one at a time.
 
-Whatever is damaged: names and attributes are right or opening fails with a reason; each file gives
-its bytes or an error; nothing crashes or hangs; and `check --full` notices whatever a read does
-and names the file. Staged files and the log of the index are not damaged here: see
-docs/durability.md for what is promised of them.
+It flips every bit, cuts every file at every boundary, deletes every file, and puts every page of
+the index in the place of every other page. After a damaged page a repair must give everything back.
+
+For every damage these rules hold:
+
+- Names and attributes are right, or opening the store fails with a reason.
+- Each file gives its bytes or an error.
+- Nothing crashes or hangs.
+- `check --full` notices all damage that a read notices, and names the file.
+
+The harness does not damage staged files or the log of the index. docs/durability.md says which
+promises hold for them.
 
 ``python -m tests.crash.rot [--every N]``
 """
@@ -50,12 +57,12 @@ _SECONDS = 20
 _INDEX, _PAGE = "index.sqlite", 4096
 _PAGES = ("swapped", "twice")
 _MEMORY = 4 << 30
-# Said of the whole store: a file of it that cannot be read, or that is not there.
+# Path -> attributes. The empty path has the list of the root.
 Facts = dict[bytes, tuple[object, ...]]
 
 
 def make_reference(root: Path) -> None:
-    """A store of some 100 KB with everything in it that a store can have."""
+    """Make a store of about 100 KB that has everything a store can have."""
     large.KEEP_BYTES = 2500
     config.make(root, Disk())
     chance = random.Random(1)
@@ -84,7 +91,7 @@ def make_reference(root: Path) -> None:
 
 
 def _facts(store: Store) -> Facts:
-    """Names and attributes, and what the root lists to a reader that takes little at a time."""
+    """Names and attributes, and the list of the root as read in small parts."""
     out: Facts = {b"": tuple(_listed(store))}
     for path, node in store.index.walk():
         xattrs = sorted(store.index.xattrs(node.ino).items())
@@ -103,7 +110,7 @@ def _listed(store: Store) -> Iterator[bytes]:
 
 
 async def _bodies(store: Store) -> dict[bytes, bytes | None]:
-    """The bytes of each file; None: an error."""
+    """The bytes of each file; None if reading it fails."""
     out: dict[bytes, bytes | None] = {}
     for path, node in store.index.walk():
         if node.mode & 0o170000 == 0o100000:
@@ -116,14 +123,14 @@ async def _bodies(store: Store) -> dict[bytes, bytes | None]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the store holds while it is whole."""
+    """The contents of the undamaged store."""
 
     facts: Facts
     bodies: dict[bytes, bytes | None]
 
 
 async def look(root: Path, *, read_only: bool = True) -> Reference:
-    """What is in a whole store."""
+    """Read the contents of an undamaged store."""
     store = Store.open(root, read_only=read_only)
     try:
         async with store.running(count=1):
@@ -133,7 +140,7 @@ async def look(root: Path, *, read_only: bool = True) -> Reference:
 
 
 async def verdict(root: Path, whole: Reference) -> str:
-    """What is wrong with how a damaged store is answered for; "" if nothing."""
+    """Read and check a damaged store; returns the failure text, or "" if every rule holds."""
     try:
         store = Store.open(root, read_only=True)
     except (FsmountError, OSError):
@@ -162,17 +169,18 @@ async def verdict(root: Path, whole: Reference) -> str:
 
 
 async def _recovers(root: Path, whole: Reference) -> str:
-    """A writer on a damaged store: opened or refused, it makes nothing worse."""
+    """Open a damaged store for writing. Opened or refused, the writer must make nothing worse."""
     with contextlib.suppress(FsmountError, OSError):
         Store.open(root).close()
     return await verdict(root, whole)
 
 
 async def _repacked(root: Path, whole: Reference) -> str:
-    """What a repack moves and drops costs no file: a repair gives back what there was before it.
+    """Repack a damaged store, then repair it. The repack must cost no file.
 
-    The copy of the index may be of the damaged one then, so attributes may be gone, and files
-    that are in packs only have second names.
+    The repair must give back all files from before the repack. The copy of the index may then be
+    a copy of the damaged index. So attributes may be gone, and files that only the packs have get
+    other names.
     """
     with contextlib.suppress(FsmountError, OSError, ExceptionGroup):
         store = Store.open(root)
@@ -188,7 +196,7 @@ async def _repacked(root: Path, whole: Reference) -> str:
 
 
 async def _repaired(root: Path, whole: Reference) -> str:
-    """A repair of an index whose copy is whole gives everything back."""
+    """Repair an index whose copy is whole. The repair must give everything back."""
     repairs, report = await repair(root)
     if repairs.lost or report.findings:
         return f"a repair loses {repairs.lost}, leaves {report.findings[:2]}"
@@ -196,7 +204,7 @@ async def _repaired(root: Path, whole: Reference) -> str:
 
 
 def remember_renders() -> None:
-    """A render of the same entries gives the same: do it once."""
+    """Render the same entries once and cache the bytes, because they do not change."""
     known: dict[bytes, bytes] = {}
     real = jobs.render
 
@@ -218,9 +226,16 @@ def remember_renders() -> None:
 
 
 class Damage(NamedTuple):
-    """What is done to a file at a byte. `how`: "flip" the bit `other`, "cut" there, the file is
-    "gone", pages are "swapped" with those at `other`, or stand in the place of those, too
-    ("twice")."""
+    """One damage to the file `name` at byte `at`.
+
+    `how` is one of:
+
+    - "flip": flip the bit `other`.
+    - "cut": cut the file there.
+    - "gone": delete the file.
+    - "swapped": swap the page with the page at `other`.
+    - "twice": overwrite the page at `other` with this page.
+    """
 
     name: str
     how: str
@@ -229,7 +244,7 @@ class Damage(NamedTuple):
 
 
 def damages(root: Path) -> Iterator[Damage]:
-    """All of them."""
+    """All damages of the store at `root`."""
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.parent.name != "staging":
             name = str(path.relative_to(root))
@@ -268,7 +283,7 @@ def apply(path: Path, damage: Damage) -> None:
 
 
 class _HangError(BaseException):
-    """It took too long; goes through whatever catches errors."""
+    """A case took too long. No handler of the store catches this."""
 
 
 def _hangs(number: int, frame: FrameType | None) -> None:
@@ -276,7 +291,7 @@ def _hangs(number: int, frame: FrameType | None) -> None:
 
 
 def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
-    """(cases, what was wrong) of one share of all damages."""
+    """Try one share of all damages; returns (number of cases, failure texts)."""
     quiet()
     small_limits()
     signal.signal(signal.SIGALRM, _hangs)
@@ -287,7 +302,7 @@ def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
         make_reference(root)
         files = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
         cases = list(damages(root))
-        # Not every n-th of these: they are few.
+        # Try all damages of pages, because they are few.
         pages = [damage for damage in cases if damage.how in _PAGES]
         cases = [damage for damage in cases if damage.how not in _PAGES]
         chosen = random.Random(every).sample(cases, len(cases) // every) if every > 1 else cases
@@ -355,7 +370,7 @@ def _restore(root: Path, files: dict[Path, bytes]) -> None:
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="a random one of so many")
     parser.add_argument("--jobs", type=int, default=2)

@@ -1,8 +1,8 @@
-"""A fixed script of operations on a store, as programs would do them through the mount, and what
-must be seen after each of them.
+"""Runs a fixed script of operations on a store, as programs do through the mount.
 
-Every call of the tree (`mount/store_fs.py`) is one *step*. Before it the files look as `Script.now`
-says, after it as `Script.then` says: whatever happens in between, one of both is right.
+The script also knows the tree that must be seen after each operation. Every call of the tree
+(`mount/store_fs.py`) is one *step*. `Script.now` is the tree before the step, `Script.then` the
+tree after it. Whenever the step is interrupted, one of the two is right.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ALL = 1 << 60
 
 
 class Seen(NamedTuple):
-    """What is known of one path; `mtime` None: not known. `data`: of a link its target."""
+    """The known facts of one path. `mtime` is None if not known. `data` of a link is its target."""
 
     mode: int
     data: bytes
@@ -50,7 +50,7 @@ Tree = dict[bytes, Seen]
 
 
 def agrees(found: Tree, wanted: Tree) -> bool:
-    """Whether what was found is what is wanted; unknown times aside."""
+    """Whether the found tree equals the wanted one. Unknown times are not compared."""
     return found.keys() == wanted.keys() and all(
         seen._replace(mtime=wanted[path].mtime if wanted[path].mtime is None else seen.mtime)
         == wanted[path]
@@ -59,7 +59,7 @@ def agrees(found: Tree, wanted: Tree) -> bool:
 
 
 def differences(found: Tree, wanted: Tree) -> str:
-    """A few words on the first difference."""
+    """A short text on the first difference; "" if there is none."""
     for path in sorted(found.keys() | wanted.keys()):
         one, other = found.get(path), wanted.get(path)
         if one is None or other is None:
@@ -93,7 +93,7 @@ class Node:
 
 
 def freeze(node: Node, path: bytes = b"") -> Tree:
-    """All that is below a folder."""
+    """The tree below a folder."""
     out: Tree = {}
     for name, inner in node.names.items():
         here = path + b"/" + name if path else name
@@ -104,7 +104,7 @@ def freeze(node: Node, path: bytes = b"") -> Tree:
 
 
 def numbers(node: Node, path: bytes = b"") -> dict[bytes, int]:
-    """The node that each path below a folder shows."""
+    """For each path below a folder, the number of the node that it shows."""
     out: dict[bytes, int] = {}
     for name, inner in node.names.items():
         here = path + b"/" + name if path else name
@@ -114,11 +114,14 @@ def numbers(node: Node, path: bytes = b"") -> dict[bytes, int]:
 
 
 class Spoilt(Exception):
-    """A step failed and left neither what was before nor what should be after."""
+    """A step failed and left neither the tree before it nor the tree after it."""
 
 
 def small_limits() -> None:
-    """So that a script of small files meets large ones, sealed packs and durability points."""
+    """Lower the limits of the store.
+
+    A script of small files then reaches large files, sealed packs and durability points.
+    """
     large.KEEP_BYTES = LARGE
     committer._BATCH_SECONDS = 0.0
     retries._RETRY_SECONDS = 0.002
@@ -140,13 +143,13 @@ def _set(owner: object, name: str, value: object) -> None:
 
 
 async def _inline(function: Callable[..., T], *args: Any, **_: Any) -> T:
-    """In place of a thread, so that no two calls overlap."""
+    """Run a call in this task instead of a thread, so that no two calls overlap."""
     await trio.lowlevel.checkpoint()
     return function(*args)
 
 
 class Script:
-    """The operations; `look` reads the live store after a step that failed."""
+    """Runs the operations. `look` reads the live store after a failed step."""
 
     def __init__(self, seed: int, count: int) -> None:
         self._chance = random.Random(seed)
@@ -155,24 +158,24 @@ class Script:
         self._root = Node(stat.S_IFDIR | 0o755, ino=ROOT)
         self.now: Tree = {}
         self.then: Tree = {}
-        # After each step: what is seen, and which node each path shows.
+        # After each step: the tree, and the node that each path shows.
         self.history: list[tuple[Tree, dict[bytes, int]]] = [({}, {})]
-        # What a power cut may not take: the tree of this step, and the bytes of these nodes.
+        # A power cut must leave the tree of this step or a later one, and the bytes of these nodes.
         self.durable_step = 0
         self.durable: dict[int, bytes] = {}
-        # Where these have been written to since, acknowledged or not.
+        # The places in these nodes with later writes, acknowledged or not.
         self.loose: dict[int, list[slice]] = {}
         self.failed = 0
         self.steps = 0
-        # What happens to the folder before the n-th operation.
+        # Operation number -> a change to the folder before that operation.
         self.events: dict[int, Callable[[], None]] = {}
         self._moment = 1_600_000_000_000_000_000
 
     async def run(self, store: Store) -> None:
-        """All operations, then everything encoded."""
+        """Run all operations on `store`."""
         self._store = store
         self._vfs = StoreFilesystem(store)
-        # SQLite is watched by way of a VFS without shared memory: there is one connection.
+        # The VFS that watches SQLite has no shared memory, so there is only one connection.
         _set(copies, "collect_beside", lambda _: copies.collect(store.index))
         _set(consistency, "contradiction_at", lambda _: store.index.contradiction())
         try:
@@ -193,9 +196,10 @@ class Script:
         change: Callable[[], T | None],
         written: tuple[Node, int, bytes] | None = None,
     ) -> T:
-        """One call of the tree, and what it changes in the model (undone where it fails).
+        """Do one call of the tree, and make the same change in the model.
 
-        `written`: a write that may have been done in part when it fails.
+        If the call fails without effect, the model is restored. `written` is the write of
+        this call; a failure may leave a part of it.
         """
         self.steps += 1
         before = freeze(self._root)
@@ -221,7 +225,7 @@ class Script:
         undo: Callable[[], None],
         written: tuple[Node, int, bytes] | None,
     ) -> None:
-        """A call failed: the tree is as before it, or as after it."""
+        """Compare the tree after a failed call; it must be as before the call or as after it."""
         self.failed += 1
         found = self.look(self._store)
         if not agrees(found, self.then):
@@ -234,7 +238,7 @@ class Script:
         self._note()
 
     def _take_part(self, found: Tree, node: Node, at: int, data: bytes) -> None:
-        """Some first bytes of a write may be there."""
+        """Take into the model the first bytes of a write that the store kept, if any."""
         paths = [path for path, number in numbers(self._root).items() if number == node.number]
         if paths and paths[0] in found:
             there = found[paths[0]].data
@@ -298,7 +302,7 @@ class Script:
         ]  # fmt: skip
         doing = self._chance.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         await doing(number)
-        # Background work takes its turn, as it would between calls of programs.
+        # Let background work run, as it does between calls of programs.
         for _ in range(self._chance.choice([0, 1, 3, 10])):
             await trio.lowlevel.checkpoint()
 
@@ -335,7 +339,7 @@ class Script:
             await self._release(fh)
 
     async def _release(self, fh: int) -> None:
-        """Its errors reach nobody."""
+        """Release a handle. No program gets the errors of this call."""
         try:
             await self._vfs.release(fh)
         except (OSError, FsmountError):
@@ -347,7 +351,7 @@ class Script:
         await self._write_new(folder, name, self._body(number))
 
     async def _replace(self, number: int) -> None:
-        """As rsync does: a temporary name, then a rename over the old file."""
+        """Replace a file as rsync does: write under a temporary name, rename over the old file."""
         target = self._a_file()
         if target is None:
             return
@@ -432,7 +436,7 @@ class Script:
         try:
             await self._vfs.forget(node.ino, 1 << 30)
         except OSError:
-            # The kernel hears nothing of it; the next start purges the file.
+            # The kernel does not learn of this error. The next start purges the file.
             self.failed += 1
 
     async def _unlink_open(self, number: int) -> None:
@@ -537,7 +541,7 @@ class Script:
             try:
                 await self._step(lambda: self._vfs.fsync(fh), lambda: None)
             except _StepFailed:
-                # As programs do that know no better: what the second call says is believed.
+                # Believe the second call, as programs do that do not know better.
                 await self._step(lambda: self._vfs.fsync(fh), lambda: None)
             self.forced(node)
         finally:
@@ -556,7 +560,7 @@ class Script:
             await self._store.drain()
 
     async def _repack(self, number: int) -> None:
-        """As a mount does that is idle; at times beside what is encoded, and not to its end."""
+        """Repack as an idle mount does; sometimes during encoding, and not always to the end."""
         left = self._chance.choice([1, 3, 1000, 1000])
         if left > 3:
             await self._drain(number)
@@ -567,16 +571,16 @@ class Script:
             self.failed += 1
 
     async def _repack_all(self, number: int) -> None:
-        """The command: with nothing else under way, or beside files that come as it begins.
+        """Repack as the command does: alone, or with new files that arrive as the repack begins.
 
-        By then it has waited for the encoder, so that it finishes packs while others commit.
+        The repack has then waited for the encoder, so it finishes packs while others commit.
         """
         store, sound = self._store, self._store._sound
         count, wait = self._chance.choice([0, 1, 3, 6]), self._chance.randrange(12)
 
         async def busy() -> None:
             await sound()
-            # Making room asks, too, and no file can be written meanwhile.
+            # Making room calls `_sound`, too, under this lock. No file can be written meanwhile.
             if not store._repacking.locked():
                 for at in range(count):
                     await self._write_new(self._root, b"%d-%d" % (number, at), self._body(at))
@@ -594,7 +598,7 @@ class Script:
             _set(store, "_sound", sound)
 
     async def _until_appended(self) -> None:
-        """Until an entry waits for its commit, or nothing is under way."""
+        """Wait until an entry waits for its commit, or no file is under way."""
         writer = self._store._writer
         assert writer is not None
         for _ in range(500):
@@ -603,7 +607,7 @@ class Script:
             await trio.lowlevel.checkpoint()
 
     async def _room(self, number: int) -> None:
-        """As on a disk that is full."""
+        """Make room as on a full disk."""
         await self._store.make_room(_ALL)
 
     async def _read(self, number: int) -> None:
@@ -626,7 +630,7 @@ class Script:
     # -- power cuts
 
     def forced(self, node: Node | None) -> None:
-        """An fsync of a file (or of the names alone) was acknowledged at this step."""
+        """Note that this step acknowledged an fsync of a file, or of the names alone."""
         self.durable_step = len(self.history) - 1
         if node is not None:
             self.durable[node.number] = node.data
@@ -634,7 +638,7 @@ class Script:
 
 
 class _StepFailed(Exception):
-    """The rest of an operation is left out."""
+    """A step failed; the script leaves out the rest of its operation."""
 
 
 def _write(node: Node, at: int, data: bytes) -> None:
@@ -650,7 +654,7 @@ def _truncate(node: Node, size: int) -> None:
 
 
 def _memory(root: Node) -> Callable[[], None]:
-    """A call that brings the model back to what it is now."""
+    """A function that restores the present state of the model."""
     nodes: dict[int, tuple[Node, dict[str, Any]]] = {}
     todo = [root]
     while todo:

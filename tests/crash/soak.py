@@ -1,9 +1,10 @@
-"""Hours on a real mount: a writer, a reader, a renamer, a deleter and a killer at once.
+"""Hours on a real mount: a writer, two readers, a renamer, a deleter and a killer at once.
 
-Every ten seconds memory, descriptors and threads of the daemon, its workers and their memory, the
-time that a stat took and the slowest read since are noted.
-Files whose fsync or close had been answered must be there, with their bytes, after each kill -9
-and at the end; a store that is whole then, and figures that do not grow, is what it is for.
+Every ten seconds the harness prints figures of the daemon: its memory, descriptors and threads, its
+workers and their memory, the time that a stat took, and the slowest read since the last figures.
+
+Files whose fsync or close was answered must be there with their bytes, after each kill -9 and at
+the end. The goals: the store is whole at the end, and the figures do not grow.
 
 ``python -m tests.crash.soak [--minutes N] [--kill-every SECONDS]``
 """
@@ -31,7 +32,7 @@ _PICTURES = [png(frame) for frame in screens(40)]
 
 
 class World:
-    """The files that must be there: name -> number of the picture. One lock a name's change."""
+    """The files that must be there: name -> number of the picture. A lock guards each change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +47,7 @@ class World:
         self._next = 0
 
     def turn(self, kind: str, chance: random.Random) -> None:
-        """One operation; what the death of the daemon cuts short is forgotten."""
+        """Do one operation. Forget it if the death of the daemon cuts it short."""
         name = self._take(chance, new=kind == "write")
         if name is None:
             return
@@ -54,7 +55,7 @@ class World:
         try:
             after = getattr(self, "_" + kind)(name, picture, chance)
         except OSError:
-            # Old or new, or gone: nobody was told. Whoever killed the daemon pauses us now.
+            # The file is old, new or gone; the program got no answer. The killer pauses us now.
             time.sleep(1)
             return
         with self.lock:
@@ -63,7 +64,7 @@ class World:
             self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def _take(self, chance: random.Random, *, new: bool) -> str | None:
-        """A name that nobody else uses now; it is put back by who took it."""
+        """A new name, or the name of a known file; None if no file is known."""
         with self.lock:
             if new:
                 self._next += 1
@@ -107,7 +108,7 @@ class World:
         (self.folder / name).unlink()
 
     def work(self, kind: str, seed: int) -> None:
-        """One thread's life."""
+        """Do operations of one kind until stopped. Runs in a thread."""
         chance = random.Random(seed)
         while not self.stop.is_set():
             if self.pause.is_set():
@@ -116,7 +117,7 @@ class World:
             self.turn(kind, chance)
 
     def check(self) -> None:
-        """All files that must be there, with their bytes."""
+        """Compare the bytes of all files that must be there."""
         for name, picture in sorted(self.files.items()):
             try:
                 if (self.folder / name).read_bytes() != _PICTURES[picture]:
@@ -126,7 +127,7 @@ class World:
 
 
 def figures(pid: int) -> str:
-    """What a daemon takes: memory (shared pages in proportion), descriptors, threads, workers."""
+    """Text on a daemon: its memory (shared pages in proportion), descriptors, threads, workers."""
     own, theirs = memory(pid)
     descriptors, threads = (len(os.listdir(f"/proc/{pid}/{kind}")) for kind in ("fd", "task"))
     return (
@@ -136,7 +137,7 @@ def figures(pid: int) -> str:
 
 
 def soak(folder: Path, minutes: float, kill_every: float) -> int:
-    """Run; the exit code."""
+    """Run the soak; returns the exit code."""
     mount = Mount(folder)
     mount.start()
     world = World(mount.path)
@@ -183,7 +184,10 @@ def _watch(mount: Mount, world: World, until: float) -> None:
 
 
 def _again(mount: Mount, world: World, *, kill: bool) -> None:
-    """Kill the daemon under load, mount again, look at everything."""
+    """End a round. With `kill`, kill the daemon under load and mount again; without, stop it.
+
+    Checks all files.
+    """
     if kill:
         mount.crash()
         world.pause.set()
@@ -215,11 +219,11 @@ def _findings(path: Path) -> list[str]:
 
 
 def _ignore(_: int) -> None:
-    """No progress is shown."""
+    """Show no progress."""
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--kill-every", type=float, default=30)

@@ -1,23 +1,24 @@
 """A second writer takes the store over in the middle of the script.
 
-Nothing keeps it out: flock is not shared, and it has found the lock file empty at the same moment.
-Both have a SQLite without locks and without shared memory, as two hosts have. It takes over just
-before the n-th time that the first writer asks whether the store is still its own, for every n.
-(What the first one removes or overwrites between a question and the call behind it cannot be
-prevented.) The ways:
+Nothing keeps the second writer out: the two do not share flock, and the second finds the lock file
+empty at the same moment. Both use SQLite without locks and without shared memory, as on two hosts.
 
-- *visit*: it opens the store and closes it.
-- *work*: it opens the store, encodes what is staged, adds files, and closes it.
-- *stay*: as *work*, but it closes the store after the first writer has.
-- *die*: as *stay*, but nobody closes the store: both are killed.
-- *between*: as *visit*, but between a question and the transaction behind it, which the first
-  writer then commits: it asks once more before it acknowledges.
-- *late*: it opens the store with ``--force-lock``, and finds the index as it was at its last
-  fsync: what the first writer did since has not come there yet.
+The first writer asks again and again whether the store is still its own. The takeover happens just
+before the n-th question, for every n. (Between a question and the call behind it, the first writer
+may still remove or overwrite data. Nothing can prevent this.) The ways of the second writer:
+
+- *visit*: opens the store and closes it.
+- *work*: opens the store, encodes the staged files, adds files, and closes it.
+- *stay*: as *work*, but closes the store after the first writer.
+- *die*: as *stay*, but both writers are killed and neither closes the store.
+- *between*: as *visit*, but between a question and the transaction behind it. The first writer
+  then commits the transaction, and asks once more before it acknowledges.
+- *late*: opens the store with ``--force-lock`` and finds the index as it was at its last fsync.
+  Later changes of the first writer have not arrived there yet.
 
 The second writer must find the tree as before or as after the step under way. After that the first
-one must acknowledge no change. At the end the store must be whole, with the tree that the second
-one left; in the way *late* with all bytes that were acknowledged, in the tree or in ``lost/``.
+writer must acknowledge no change. At the end the store must be whole and have the tree that the
+second writer left. In the way *late*, all acknowledged bytes must be in the tree or in ``lost/``.
 
 ``python -m tests.crash.takeover [--every N] [--operations N]``
 """
@@ -62,7 +63,7 @@ _LOG = "index.sqlite-wal"
 
 
 class Forced(Tap):
-    """Remembers the index's log as it was at its last fsync."""
+    """Keeps a copy of the index's log as of its last fsync."""
 
     def __init__(self, root: Path) -> None:
         self._log = root / _LOG
@@ -76,22 +77,24 @@ class Forced(Tap):
 
 
 class FirstWriter(Script):
-    """The script; after the takeover each step must fail, or change nothing."""
+    """The script. After the takeover each step must fail or change nothing."""
 
     def __init__(self, seed: int, count: int) -> None:
         super().__init__(seed, count)
-        # The step under way at the takeover (0: there was none yet), the trees before and after it.
+        # The step under way at the takeover (0: before the first step).
         self.taken_at: int | None = None
+        # The trees before and after that step.
         self.around: tuple[Tree, Tree] = ({}, {})
         self.late: list[str] = []
-        # What the second writer must have found if the step under way was acknowledged after all.
+        # The tree after the step under way, if that step was acknowledged. The second writer must
+        # then have found this tree.
         self.acknowledged: Tree | None = None
 
     async def _operation(self, number: int) -> None:
         try:
             await super()._operation(number)
         except (OSError, FsmountError):
-            # What is no step of a program: waiting for the encoder, making room.
+            # The failure of work that is no step: waiting for the encoder, making room.
             if self.taken_at is None:
                 raise
 
@@ -99,7 +102,7 @@ class FirstWriter(Script):
         try:
             await super()._read(number)
         except Spoilt:
-            # A change that was under way may be there, though it was not acknowledged.
+            # A change that was under way may be there, although it was not acknowledged.
             if self.around[0] == self.around[1]:
                 raise
 
@@ -130,14 +133,14 @@ class FirstWriter(Script):
 
 
 class Takeover:
-    """Does it at the `at`-th question of the first writer; `at` 0: never."""
+    """Takes the store over at question number `at` of the first writer; never if `at` is 0."""
 
     def __init__(self, root: Path, script: FirstWriter, tap: Forced, at: int, way: str) -> None:
         self.root = root
         self.asked = 0
         self.wrong = ""
         self.store: Store | None = None
-        # What the second writer left, or None: it took nothing over.
+        # The tree that the second writer left; None if it took nothing over.
         self.tree: Tree | None = None
         self._script = script
         self._tap = tap
@@ -149,7 +152,7 @@ class Takeover:
         self._rendering = Rendering()
 
     def ask(self, ownership: Ownership) -> None:
-        """The first writer is about to ask."""
+        """Called when the first writer is about to ask."""
         self._first = self._first or ownership
         if ownership is not self._first:
             return
@@ -158,7 +161,7 @@ class Takeover:
             self._take_beside()
 
     def run(self, index: Database, sql: str) -> None:
-        """The first writer has asked, and is about to run this."""
+        """Called when the first writer has asked and is about to run `sql`."""
         self._index = self._index or index
         if index is not self._index or sql != "BEGIN IMMEDIATE":
             return
@@ -185,7 +188,7 @@ class Takeover:
         if late:
             log = self.root / _LOG
             if log.exists():
-                # The first writer has this file open, and goes on with it.
+                # The first writer has this file open and continues to use it.
                 log.rename(self.root.parent / "log of the first")
                 log.write_bytes(self._tap.data)
         forget_caches()
@@ -203,7 +206,7 @@ class Takeover:
         forget_caches()
 
     def _show_lock(self, late: bool) -> None:
-        """Make the second writer find an empty lock, or a holder that it knows nothing of."""
+        """Make the second writer find an empty lock file, or an unknown holder if `late`."""
         path = self.root / "lock"
         data = path.read_bytes().replace(b'"boot": "', b'"boot": "another ')
         path.write_bytes(data if late else b"")
@@ -222,7 +225,7 @@ class Takeover:
             _set(copies, "collect_beside", collect)
 
     def close(self) -> None:
-        """The second writer ends."""
+        """Close the store of the second writer, if it is open."""
         if self.store is not None:
             self.store.close()
             self.store = None
@@ -233,7 +236,7 @@ def _collector(store: Store) -> Callable[[str], copies.Copies]:
 
 
 def one(seed: int, operations: int, at: int, way: str) -> tuple[int, str]:
-    """(questions asked, what was wrong) of one run; `at` 0: nobody takes over."""
+    """Run once; returns (number of questions, failure text or ""). `at` 0: no takeover."""
     with tempfile.TemporaryDirectory(dir=fast()) as scratch:
         root = Path(scratch) / "store"
         with tapped(root, Tap()) as disk:
@@ -301,11 +304,11 @@ def _run(root: Path, disk: WatchedDisk, script: FirstWriter, takeover: Takeover,
 
 
 async def _first(root: Path, disk: WatchedDisk, script: FirstWriter) -> Store | None:
-    """The first writer, up to its end; it is not closed yet."""
+    """Run the first writer to its end; returns its open store, or None if it could not open."""
     try:
         store = Store.open(root, disk=disk)
     except OSError:
-        # Taken over while it opened.
+        # The second writer took the store over during this open.
         return None
     try:
         async with store.running(count=1):
@@ -348,7 +351,10 @@ def _without_second(tree: Tree) -> Tree:
 
 
 def _kept(root: Path, found: Tree, script: FirstWriter) -> str:
-    """Whether all acknowledged bytes are there: those before the step under way, or after it."""
+    """Check that all acknowledged bytes are there; returns the failure text or "".
+
+    The bytes are those before the step under way, or those after it.
+    """
     there = {seen.data for seen in found.values()}
     there |= {path.read_bytes() for path in (root / "lost").glob("*")}
     missing = [
@@ -367,12 +373,12 @@ def _prepare() -> None:
     remember_images()
     _set(fcntl, "flock", lambda fd, how: None)
     _set(lock, "_sleep", lambda seconds: None)
-    # No heartbeat asks in between: each run is the same.
+    # Without heartbeats no other questions come in between, so each run is the same.
     _set(lock, "BEAT_S", 1e6)
 
 
 def some(seed: int, operations: int, cases: list[tuple[int, str]]) -> list[str]:
-    """What was wrong in these cases."""
+    """Run these cases; returns the failure texts."""
     _prepare()
     wrong = []
     for at, way in cases:
@@ -385,7 +391,7 @@ def some(seed: int, operations: int, cases: list[tuple[int, str]]) -> list[str]:
 
 
 def count(seed: int, operations: int) -> int:
-    """Questions of a run that nobody disturbs; raises AssertionError if it does not end well."""
+    """Number of questions in a run without a takeover. Raises AssertionError if that run fails."""
     _prepare()
     asked, why = one(seed, operations, 0, "visit")
     assert not why, why
@@ -393,7 +399,7 @@ def count(seed: int, operations: int) -> int:
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--operations", type=int, default=80)

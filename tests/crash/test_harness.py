@@ -1,7 +1,7 @@
-"""A sample of each harness, and that each catches the bugs planted for it.
+"""Runs a sample of each harness, and checks that each catches the bugs planted for it.
 
-Each runs as the command that the full run is, in a process of its own, since it puts a VFS below
-SQLite's page checksums. docs/durability.md has the full runs.
+Each sample runs the same command as the full run. It needs a process of its own, because a harness
+puts a VFS below SQLite's page checksums. docs/durability.md has the full runs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ SAMPLES = {
     "lies": ["--faults", "60"],
     "takeover": ["--operations", "40", "--every", "29"],
 }
-# Where one sample may miss a bug; the last option given counts.
+# More options for harnesses whose one sample may miss a bug. The last of equal options wins.
 FURTHER = {
     "points": [
         [],
-        # Only the script itself, which must end without an error.
+        # Almost only the script itself, which must end without an error.
         *(
             ["--first", str(n), "--operations", "150", "--every", "2000"]
             for n in (6, 2, 1, 5, 3, 4)
@@ -53,7 +53,7 @@ def test_nothing_goes_wrong(harness: str) -> None:
 @pytest.mark.parametrize("bug", sorted(BUGS))
 def test_planted_bugs_are_caught(bug: str) -> None:
     harness = BUGS[bug][1]
-    # A sample may miss a bug that is seen in few of its cases: then there are others.
+    # A sample may miss a bug that shows in few cases. Other samples follow then.
     for sample in FURTHER.get(harness, [[]]):
         done = run(harness, "--plant", bug, *sample)
         if done.returncode:

@@ -1,6 +1,6 @@
-"""kill -9 of `fsmount import --delete-source` at random moments: no picture is ever lost.
+"""kill -9 of `fsmount import --delete-source` at random moments loses no picture.
 
-FSMOUNT_KILLS sets how many kills (default 20), FSMOUNT_SEED where they fall.
+FSMOUNT_KILLS sets the number of kills (default 20), FSMOUNT_SEED their moments.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def command(source: Path, root: Path) -> list[str]:
 
 
 def make_source(source: Path) -> None:
-    """Screenshots, half of them in a folder of differences, and other files."""
+    """Make a source: screenshots, some of them in a folder of differences, and another file."""
     found = corpus.files("desk") if not os.environ.get("CI") else []
     (source / "old").mkdir(parents=True)
     (source / "new").mkdir()
@@ -49,7 +49,7 @@ def make_source(source: Path) -> None:
 
 
 async def pictures(root: Path, wanted: dict[str, bytes]) -> set[str]:
-    """Names of the pictures a store has, each compared with what it should show."""
+    """Names of the pictures in a store. Compares each picture with the wanted bytes or samples."""
     store = Store.open(root, read_only=True)
     found = set()
     try:
@@ -82,7 +82,7 @@ async def test_kills_of_an_import_that_deletes_lose_nothing(tmp_path: Path) -> N
     source, root = tmp_path / "in", tmp_path / "store"
     make_source(source)
     originals = corpus.files("desk") if not os.environ.get("CI") else []
-    # Of a difference the samples, of everything else the bytes.
+    # For a difference the wanted samples, for all other files the wanted bytes.
     wanted = {f"old/{path.name}": samples(path).tobytes() for path in originals[20:30]}
     wanted |= {
         str(path.relative_to(source)): path.read_bytes()
@@ -95,7 +95,7 @@ async def test_kills_of_an_import_that_deletes_lose_nothing(tmp_path: Path) -> N
         running = subprocess.Popen(command(source, root), stdout=subprocess.DEVNULL)
         try:
             running.wait(chance.uniform(0.3, 2))
-            # It got to its end: give it something to do again.
+            # The import ended before the kill. Give the next one new files.
             assert running.returncode == 0
             for number, frame in enumerate(screens(40, seed=killed)):
                 name = f"more {killed} {number}.png"

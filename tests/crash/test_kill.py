@@ -1,6 +1,6 @@
-"""kill -9 of the daemon at random moments: nothing whose close or fsync returned is lost.
+"""kill -9 of the daemon at random moments loses no file whose close or fsync returned.
 
-FSMOUNT_KILLS sets how many kills (default 10), FSMOUNT_SEED where they fall.
+FSMOUNT_KILLS sets the number of kills (default 10), FSMOUNT_SEED their moments.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
 
 
 class Writer(threading.Thread):
-    """Copies files until the mount dies; notes whose close (and fsync) has returned."""
+    """Copies files until the mount dies. Notes the files whose close or fsync has returned."""
 
     def __init__(self, files: list[Path], folder: Path) -> None:
         super().__init__()
@@ -98,7 +98,10 @@ def test_kills_lose_nothing_acknowledged(tmp_path: Path) -> None:
 
 
 def _finished_files_are_whole(folder: Path, source: Path) -> int:
-    """rsync renames a file when it is complete: what has its name must be the same."""
+    """Check files under their final names; returns their number.
+
+    rsync renames a file when it is complete, so such a file must equal its source.
+    """
     count = 0
     for path in folder.glob("[!.]*") if folder.is_dir() else ():
         assert path.read_bytes() == (source / path.name).read_bytes(), path.name
@@ -107,7 +110,7 @@ def _finished_files_are_whole(folder: Path, source: Path) -> int:
 
 
 def _nothing_left_over(path: Path) -> None:
-    """No staged file, no tail of a pack, no row without a body is left of the crashes."""
+    """Check that the crashes left no staged file and no orphan, and that all packs are known."""
     store = Store.open(path)
     try:
         assert store.staging.tokens() == []

@@ -1,9 +1,10 @@
-"""Each call that changes a store: those of `store/disk/disk.py`, and those of SQLite below it.
+"""Observes each call that changes a store: the calls of `store/disk/disk.py` and of SQLite.
 
-A *tap* is asked for each call and decides what becomes of it: it may look, fail, or do half.
-SQLite's own writes come through a VFS of apsw that stands below ``cksumvfs``; apsw's files have no
-shared memory, so connections are exclusive here, which changes no write and no order of writes.
-:func:`listen` must run before anything of fsmount opens an index: a process of its own.
+A *tap* gets each call and decides about it: it may look, fail the call, or do half of it.
+
+SQLite's own writes come through a VFS of apsw below ``cksumvfs``. The files of apsw have no shared
+memory, so connections are exclusive here. This changes no write and no order of writes.
+:func:`listen` must run before fsmount opens an index, so a harness needs a process of its own.
 """
 
 from __future__ import annotations
@@ -43,24 +44,26 @@ class Tap:
     """Lets every call through."""
 
     def call(self, call: Call, do: Callable[[], T]) -> T:
-        """Do the call, or not."""
+        """Do the call, or not. Returns the result of the call."""
         return do()
 
 
 class Misused(BaseException):
-    """A descriptor was used that is not open: its number may be another file's. Nothing of the
-    store catches this."""
+    """A descriptor was used that is not open. Another file may have its number.
+
+    No handler of the store catches this.
+    """
 
 
 def _plain(path: Path) -> str:
-    """A path that does not lead through a descriptor."""
+    """The same path without a descriptor at its beginning."""
     return re.sub(r"^/proc/self/fd/[0-9]+", lambda found: os.readlink(found[0]), str(path))
 
 
 class WatchedDisk(Disk):
-    """A disk whose calls go through a tap; nothing is really forced, which makes it fast.
+    """A disk whose calls go through a tap. It forces nothing, which makes it fast.
 
-    The folder may be moved meanwhile. What is done to files outside of it is not watched.
+    The folder may be moved meanwhile. Calls for files outside of it do not go through the tap.
     """
 
     def __init__(self, root: Path, tap: Tap) -> None:
@@ -69,7 +72,7 @@ class WatchedDisk(Disk):
         self._open: dict[int, str] = {}
 
     def _name(self, path: Path) -> str:
-        """The file's name in the folder, or one that begins with ``..``."""
+        """The file's name in the folder; it begins with ``..`` if the file is outside."""
         return os.path.relpath(_plain(path), _plain(self.root))
 
     def _ask(self, call: Call, do: Callable[[], T]) -> T:
@@ -99,7 +102,7 @@ class WatchedDisk(Disk):
         return self._ask(call, lambda: Disk.pwrite(self, fd, data, offset))
 
     def _where(self, fd: int) -> str:
-        """The file's name now: it may have been renamed since it was opened."""
+        """The file's present name; it may have been renamed since it was opened."""
         if fd not in self._open:
             raise Misused(f"use of {fd}")
         return os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), _plain(self.root))
@@ -116,7 +119,7 @@ class WatchedDisk(Disk):
         self._ask(Call("fsync", self._where(fd)), lambda: None)
 
     def read_cached(self, fd: int, length: int, offset: int) -> bytes:
-        # A tmpfs cannot say what is in memory, where all of it is.
+        # A tmpfs has all files in memory, and cannot say which parts are cached.
         return pread(fd, length, offset)
 
     def fsync_folder(self, path: Path) -> None:
@@ -142,7 +145,7 @@ class WatchedDisk(Disk):
 
 
 class _Ear:
-    """The tap of SQLite's files below `root`; others are left alone."""
+    """Sends calls for SQLite's files below `root` through a tap, and ignores other files."""
 
     def __init__(self) -> None:
         self.root = ""
@@ -162,8 +165,8 @@ class _File(apsw.VFSFile):
     def __init__(self, name: Any, flags: list[int]) -> None:
         super().__init__(_UNIX, name, flags)
         self._path = _text(name)
-        # What SQLite's own VFS does besides with a journal or log that it may have created
-        # (os_unix.c, UNIXFILE_DIRSYNC): its first fsync forces the name, too.
+        # As in SQLite's own VFS (os_unix.c, UNIXFILE_DIRSYNC): the first fsync of a journal or log
+        # that may be new forces the name, too.
         log = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL
         self._name_too = bool(flags[0] & apsw.SQLITE_OPEN_CREATE and flags[0] & log)
 
@@ -211,7 +214,7 @@ def _exclusive(connection: apsw.Connection) -> None:
 
 
 def listen() -> None:
-    """Put our VFS below ``cksumvfs``, once in a process."""
+    """Put our VFS below ``cksumvfs``. Further calls in the same process do nothing."""
     if not _kept:
         _kept.append(_Vfs())
         apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
@@ -222,7 +225,7 @@ def listen() -> None:
 def tapped(root: Path, tap: Tap, follow: Path | None = None) -> Iterator[WatchedDisk]:
     """A disk for the store at `root`; its index goes through the same tap.
 
-    `follow`: a path to the store that stays right where it is moved.
+    `follow` is a path to the store that stays right when the store is moved.
     """
     _ear.root, _ear.tap = str(root), tap
     try:
@@ -233,7 +236,7 @@ def tapped(root: Path, tap: Tap, follow: Path | None = None) -> Iterator[Watched
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """What SQLite does inside is another store's."""
+    """Let SQLite's calls in the block bypass the tap, because they are for another store."""
     root, _ear.root = _ear.root, ""
     try:
         yield

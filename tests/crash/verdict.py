@@ -1,5 +1,8 @@
-"""States of a store's folder, and the verdict on one: does it open without help, is it whole, are
-the right files in it, has the space of the unfinished been given back?"""
+"""States of a store's folder, and the verdict on one.
+
+The verdict answers: Does the store open without help? Is it whole? Does it have the right files?
+Did it free the space of unfinished work?
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ Files = dict[str, tuple[bytes, ...] | None]
 
 @dataclass(frozen=True)
 class State:
-    """A folder: path -> digests of its chunks (which `Chunks` has), None for a folder."""
+    """The state of a folder: path -> digests of the file's chunks; None for a folder.
+
+    :class:`Chunks` has the chunks.
+    """
 
     files: tuple[tuple[str, tuple[bytes, ...] | None], ...]
 
@@ -45,7 +51,7 @@ class State:
 
 
 class Chunks:
-    """Contents of many states that resemble each other."""
+    """Keeps the contents of many similar states. Equal chunks are kept once."""
 
     def __init__(self) -> None:
         self._data: dict[bytes, bytes] = {}
@@ -55,7 +61,7 @@ class Chunks:
         return {name: None if data is None else self._cut(data) for name, data in _files(root)}
 
     def refresh(self, files: Files, root: Path, name: str) -> None:
-        """Look at one file again."""
+        """Read one file again, and update `files`."""
         path = root / name
         if path.is_dir():
             files[name] = None
@@ -74,14 +80,14 @@ class Chunks:
         return tuple(digests)
 
     def refresh_part(self, files: Files, root: Path, name: str, offset: int, length: int) -> None:
-        """Look at one file again, of which only this part can have changed."""
+        """Read one file again, of which only the given part can have changed."""
         known = files.get(name)
         path = root / name
         first = min(offset, len(known or ()) * _CHUNK) // _CHUNK
         if not known or not path.exists() or first == 0:
             self.refresh(files, root, name)
             return
-        # A last chunk that was not full has grown.
+        # A partial last chunk may have grown.
         first = min(first, len(known) - 1)
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -99,7 +105,7 @@ class Chunks:
         return b"".join(self._data[digest] for digest in digests)
 
     def put(self, state: State, root: Path) -> None:
-        """Make the folder be that state."""
+        """Give the folder this state."""
         found = dict(state.files)
         self.put_files({n: None if d is None else self._join(d) for n, d in found.items()}, root)
 
@@ -129,7 +135,7 @@ def _files(root: Path) -> Iterator[tuple[str, bytes | None]]:
 
 
 class Rendering:
-    """Renders objects in this process; what the same entries gave before is remembered."""
+    """Renders objects in this process. Caches the result by the bytes of the entries."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, bytes | Exception] = {}
@@ -164,7 +170,7 @@ class Rendering:
         return known
 
     def layer(self, store: Store, found: Object) -> None:
-        """Decode what is left of an object that no file shows: the pixels it coded itself."""
+        """Decode the pixels that an object encodes itself, for an object that no file shows."""
         places = [_place(store, store.index.object(i)) for i in found.layer if i != found.id]
         forget_caches()
         Reader([_place(store, found), *places], WorkerMemory()).layer(found.id)
@@ -183,7 +189,11 @@ def _place(store: Store, found: Object) -> Location:
 
 
 def tree_of(store: Store, rendering: Rendering, missing: bytes | None = None) -> Tree:
-    """All files of an open store as they would be read; `missing`: for staged ones not there."""
+    """All files of an open store, as a program reads them.
+
+    `missing` stands for the bytes of a staged file that is not there. If it is None, such a file
+    raises FileNotFoundError.
+    """
     out: Tree = {}
     for path, node in store.index.walk():
         if stat.S_ISREG(node.mode):
@@ -201,10 +211,10 @@ def tree_of(store: Store, rendering: Rendering, missing: bytes | None = None) ->
 
 
 def whole(store: Store, rendering: Rendering, *, power: bool = False, lost: bool = False) -> str:
-    """What is wrong with an open store that has just been recovered, its files aside.
+    """Check an open store right after its recovery, except its files; returns the failure or "".
 
-    After a power cut (`power`) staged files that were never forced may be missing. `lost`: files
-    may have been put aside.
+    After a power cut (`power`) staged files that were never forced may be missing. With `lost`,
+    recovery may have put files aside.
     """
     report = check_relations(store)
     findings = [f for f in report.findings if not (power and "its staged file" in f[1])]
@@ -222,7 +232,7 @@ def whole(store: Store, rendering: Rendering, *, power: bool = False, lost: bool
 
 
 def _left_over(store: Store, *, power: bool, lost: bool) -> str:
-    """Space of the unfinished that was not given back."""
+    """Find space of unfinished work that was not freed; returns the failure text or ""."""
     layout, index = store.layout, store.index
     named = {node.staged for node in index.staged_inodes()}
     if set(store.staging.tokens()) - named or (named - set(store.staging.tokens()) and not power):
@@ -247,7 +257,7 @@ def _left_over(store: Store, *, power: bool, lost: bool) -> str:
 
 
 def judge(root: Path, allowed: list[Tree], rendering: Rendering, disk: Disk) -> str:
-    """Open the store at `root` as after a crash: what is wrong, or ""."""
+    """Open the store at `root` as after a crash; returns the failure text or ""."""
     try:
         store = Store.open(root, disk=disk)
     except (FsmountError, OSError) as error:

@@ -1,12 +1,14 @@
-"""Edge cases of deflate by the thousand: the kernel against classic zlib, and the golden vectors.
+"""Thousands of edge cases of deflate: compares the kernel with classic zlib and golden vectors.
 
     python -m tests.fuzz.edges [CASES [SEED]] [COMMAND...]
 
-COMMAND runs a kernel behind a pipe (`pipe.c`), maybe one of another machine under an emulator;
-without it the extension of this Python is tested. A case is an input with one set of parameters,
-compressed in full, from a reference, or on several threads, and its parameters looked for; or the
-correction record of its stream is made, which is the same on every machine, and applied. Ends with
-status 1 at the first case that differs.
+COMMAND runs a kernel behind a pipe (`pipe.c`), for example one for another machine under an
+emulator. Without COMMAND the program tests the extension of this Python.
+
+A case is an input with one set of parameters. The kernel compresses the input in full and from a
+reference. In some cases it also compresses on several threads, searches the parameters of the
+stream, or makes the correction record of the stream and applies it. The record must be the same on
+every machine. The program ends with status 1 at the first difference.
 """
 
 from __future__ import annotations
@@ -45,31 +47,31 @@ ALL_PARAMS = tuple(
     for level in range(10)
     for strategy in range(5)
     for mem_level in range(1, 10)
-    for window_bits in (*range(8, 15), *[15] * 7)  # every other one as libpng has it
+    for window_bits in (*range(8, 15), *[15] * 7)  # every second one is 15, as in libpng
 )
 
 
 class Kernel(Protocol):
-    """What is tested."""
+    """The interface of a tested kernel."""
 
     def deflate(self, raw: bytes, params: Params, threads: int = 1, row_bytes: int = 0) -> bytes:
-        """The stream of `raw`."""
+        """Compress `raw`; returns its stream."""
 
     def delta(self, reference: bytes, raw: bytes, params: Params, threads: int = 1) -> bytes:
-        """The stream of `raw`, made from that of `reference`."""
+        """Compress `raw` with the help of the stream of `reference`; returns its own stream."""
 
     def identify(self, body: bytes, raw: bytes) -> Sequence[Params]:
-        """What can have made `body`."""
+        """The parameters that may have made the stream `body` of `raw`."""
 
     def record(self, body: bytes, raw: bytes) -> bytes:
-        """The correction record of `body`; empty: there is none."""
+        """The correction record of `body`; empty if there is none."""
 
     def apply(self, record: bytes, raw: bytes) -> bytes:
-        """The stream of `raw` that `record` was made of."""
+        """The stream of `raw` from which `record` was made."""
 
 
 class Native:
-    """The extension of this Python."""
+    """The kernel in the extension of this Python."""
 
     def deflate(self, raw: bytes, params: Params, threads: int = 1, row_bytes: int = 0) -> bytes:
         return _kernel.deflate(raw, *params, threads, row_bytes)[0]
@@ -92,7 +94,7 @@ class Native:
 
 
 class Piped:
-    """A program made of `pipe.c`."""
+    """A kernel in another program, built from `pipe.c`."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -129,12 +131,12 @@ class Piped:
 
 
 def golden_differences(kernel: Kernel) -> list[str]:
-    """Which golden vectors the kernel does not give.
+    """The names of the golden vectors that the kernel does not give.
 
-    `kernel_golden.json` holds, for every input and set of parameters, the first 32 digits of the
-    SHA-256 of the stream, made by zlib 1.2.13; and for each level and strategy those of the SHA-256
-    of the streams of `grid_input` with every memLevel and window, one after the other.
-    `corrections_golden.json` holds correction records and the SHA-256 of what they are of.
+    `kernel_golden.json` has the first 32 digits of SHA-256 hashes. For every input and set of
+    parameters it has the hash of the stream, made by zlib 1.2.13. For each level and strategy it
+    has the hash of all streams of `grid_input` one after the other, with every memLevel and window.
+    `corrections_golden.json` has correction records and the SHA-256 hashes of their streams.
     """
     golden = json.loads(GOLDEN.read_text())
     inputs = dict(golden_inputs())
@@ -168,7 +170,7 @@ def _digest(*streams: bytes) -> str:
 
 
 def cases(seed: int) -> Iterator[tuple[str, bytes, Params]]:
-    """For ever: every input once, each time with other parameters, then new inputs."""
+    """Endless cases: ten rounds over a set of inputs with random parameters, then new inputs."""
     rng = random.Random(seed)
     while True:
         inputs = list(edge_inputs(rng.getrandbits(32)))
@@ -178,7 +180,7 @@ def cases(seed: int) -> Iterator[tuple[str, bytes, Params]]:
 
 
 def difference(kernel: Kernel, raw: bytes, params: Params, turn: int) -> str:
-    """In what the kernel differs from zlib; empty: in nothing."""
+    """The function of the kernel that differs from zlib; empty if none does."""
     expected = stored(raw) if params[0] == 0 else oracle(raw, *params)
     if kernel.deflate(raw, params) != expected:
         return "full"
@@ -189,7 +191,8 @@ def difference(kernel: Kernel, raw: bytes, params: Params, turn: int) -> str:
     if turn % 5 == 1:
         found = kernel.identify(expected, raw)
         made = any(kernel.deflate(raw, guess) == expected for guess in found)
-        # Stored blocks and few symbols leave so much open that the right one may not be listed.
+        # Many parameters can make stored blocks and streams of few symbols. The list is then cut
+        # off and may not have the right ones.
         if not made and len(found) < engine.MOST_CANDIDATES:
             return "identify"
     if turn % 10 == 2:
