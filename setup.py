@@ -1,6 +1,6 @@
-"""Builds the C kernel; `pyproject.toml` says everything else.
+"""Builds the C kernel. `pyproject.toml` holds all other settings.
 
-Where something for the build is missing, the last line says what to install.
+If the build lacks a package, the last line of its output names it.
 """
 
 from setuptools import Extension, setup
@@ -9,10 +9,10 @@ from setuptools.errors import CCompilerError, CompileError, ExecError, PlatformE
 
 
 class BuildKernel(build_ext):
-    """`build_ext` with a sentence for people."""
+    """`build_ext` with an error message for people."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile the kernel. CompileError names the Debian packages that it takes."""
+        """Compile the kernel. Raises CompileError with the names of the needed Debian packages."""
         try:
             super().build_extension(ext)
         except (CCompilerError, ExecError, PlatformError) as error:

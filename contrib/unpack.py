@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Give every file of an fsmount store back, with nothing of fsmount installed.
+"""Give back every file of an fsmount store, without an installed fsmount.
 
     python3 unpack.py STORE DEST          names, folders, links and times from STORE/index.sqlite
-    python3 unpack.py STORE/packs DEST    from the packs alone, whatever became of the index
+    python3 unpack.py STORE/packs DEST    all from the packs, without the index
 
-Needs Python 3.10, numpy and Pillow, and imagecodecs or jxlpy where a pack holds a .jxl (any JPEG XL
-decoder will do: it is one function below). JPEGs kept as JPEG XL need imagecodecs, or the program
-djxl (Debian: libjxl-tools). A PNG that classic zlib did not write (Chromium's, for example) takes
-up to a minute. docs/format.md describes what is read here. Nothing inside STORE is changed, DEST
-has to be new or empty. What is written has the SHA-256 it had when it was stored; a file that has
-not gets ".not-exact" into its name, is listed, and makes the exit code 1. Most likely then is a
-zlib that compresses differently from the classic one (zlib-ng, for example): the picture is right,
-the PNG around it is another.
+The script needs Python 3.10, numpy and Pillow. It needs imagecodecs or jxlpy if a pack holds a .jxl
+(any JPEG XL decoder will do: it is one function below). JPEGs that are kept as JPEG XL need
+imagecodecs, or the program djxl (Debian: libjxl-tools). A PNG that classic zlib did not write
+(Chromium's, for example) takes up to a minute. docs/format.md describes the format.
+
+The script changes nothing inside STORE. DEST must be new or empty. Each written file has the
+SHA-256 that it had when it was stored. A file with another SHA-256 gets ".not-exact" into its name,
+is listed, and makes the exit code 1. The likely cause is a zlib that compresses differently from
+the classic one (zlib-ng, for example): then the picture is right, and the PNG around it differs.
 """
 
 import functools
@@ -36,7 +37,7 @@ import numpy as np
 from PIL import Image
 
 TILE, SEGMENT = 16, 1 << 20
-# What zlib is told beforehand about the records that stand alone. Part of the format.
+# The dictionary of zlib for records that are written against no other record. Part of the format.
 DICTIONARY = (
     b'{"id":1,"kind":"raw","reason":"unknown deflate encoder","size":100000,"mtime":17000000000000'
     b'00000,"path":"notes.txt","arrays":[["sha256",32]]}"reason":"not a PNG"'
@@ -46,26 +47,29 @@ DICTIONARY = (
     b'["prediction",8160],["filters",1080],["tail",12]]}'
 )
 # A ZIP local header as fsmount writes it: magic, fixed fields, CRC-32, size twice, length of the
-# name and of the extra field; then the name, which starts with the object's id in hexadecimal.
+# name and of the extra field. The name follows. It starts with the id of the object in hexadecimal.
 HEADER = re.compile(rb"PK\x03\x04\x14\0\0\x08\0\0\0\0\x21\0(.{16})([0-9a-f]{8})(?=\.)", re.DOTALL)
 
 
 def tell(line):
-    """Print a line; what a name may hold to control a terminal is escaped there."""
+    """Print a line. On a terminal, escape control characters that a name may hold."""
     if sys.stdout.isatty():
         line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
     print(line)
 
 
 class Packs:
-    """All entries of all packs. A method that cannot give what it should raises some exception."""
+    """All entries of all packs.
+
+    A method raises some exception if damage keeps it from its result. Errors have no common class.
+    """
 
     def __init__(self, folder, raw):
         self.folder, self.raw = folder, raw
         self.entries = {}  # id -> (suffix, stored record, payload, CRC-32 of the payload)
-        self.places = {}  # (name of the pack, offset) -> the same
+        self.places = {}  # (name of the pack, offset in bytes) -> the same tuple
         self.damage = []  # a line for each place in a pack that cannot be read
-        # Others may have put something of their own there.
+        # Other programs may have put files of their own there.
         paths = sorted(path for path in folder.glob("[0-9]*.zip") if path.is_file())
         paths = [path for path in paths if re.fullmatch("[0-9]{8}|[1-9][0-9]{8,}", path.stem)]
         for path in paths:
@@ -73,13 +77,16 @@ class Packs:
                 with path.open("rb") as file:
                     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 self.scan(path, data, is_last=path == paths[-1])
-        # Pixels an object coded itself are wanted by many frames near it, records by all near it.
+        # Many frames near an object need the pixels that it coded itself, and all need its record.
         self.record = functools.lru_cache(maxsize=256)(self.record)
         self.own = functools.lru_cache(maxsize=32)(self.own)
 
     def scan(self, path, data, is_last):
-        """Read header after header, for a pack may have lost its central directory or never had
-        one, and a damaged header must not hide the entries behind it."""
+        """Read all entries of the pack `data`, header after header.
+
+        A pack may have lost its central directory, or never had one. A damaged header must not hide
+        the entries behind it. Damage becomes a line in `self.damage`.
+        """
         at, record, start = 0, b"", None
         while at < len(data) and data[at : at + 4] not in (b"PK\1\2", b"PK\5\6"):
             found, is_whole = HEADER.match(data, at), False
@@ -88,19 +95,19 @@ class Packs:
                 extra = at + 30 + name_size
                 body = extra + extra_size
                 end = body + size
-                # The lengths are right if the payload is, or if something follows where it ends.
+                # The lengths are right if the payload is, or if an entry or directory follows it.
                 is_whole = data[end : end + 2] == b"PK" or zlib.crc32(data[body:end]) == crc
             if not is_whole or end > len(data):
                 following = HEADER.search(data, at + 1)
                 end = following.start() if following else len(data)
                 if following or not is_last or data[-22:-18] == b"PK\5\6":
                     self.damage.append(f"{path.name}: bytes {at} to {end} are damaged")
-                else:  # what a crash leaves of entries that were under way
+                else:  # a crash left unfinished entries here
                     tell(f"{path.name}: left out an unfinished end of {end - at} bytes")
             elif data[at + 38 : extra] == b".rec":
-                record, start = data[body:end], at  # a long record is a member of its own
+                record, start = data[body:end], at  # a long record is a ZIP member of its own
             else:
-                # Extra field: id 0x4D46, length, and 0: the record follows, 1: it came before.
+                # Extra field: id 0x4D46, length, then 0 (the record follows) or 1 (it came before).
                 kind = data[extra + 4 : body][:1]
                 if kind == b"\0":
                     record = data[extra + 5 : body]
@@ -109,17 +116,17 @@ class Packs:
                 if data[extra : extra + 2] != b"FM" or kind not in (b"\0", b"\1"):
                     self.damage.append(f"{path.name}: the entry at {at} has no record")
                 elif self.entries.setdefault(int(found[2], 16), entry)[1] != record:
-                    # With the same record it is what a repack that was killed left behind.
+                    # With the same record it is a leftover of a killed repack, and no damage.
                     self.damage.append(f"{path.name}: a second object {int(found[2], 16)} at {at}")
                 self.places[path.stem, at if start is None else start] = entry
                 start = None
             at = end
 
     def record(self, number):
-        """(header, arrays, text of the header) of an object."""
+        """The record of an object: (header, arrays, text of the header)."""
         stored = self.entries[number][1]
         anchor = int.from_bytes(stored[:4], "little")
-        # Records of frames in a row are alike, so most are written against one of them.
+        # Records of successive frames are alike, so most are written against one of them.
         _, others, dictionary = self.record(anchor) if anchor else ({}, {}, DICTIONARY)
         decoder = zlib.decompressobj(zdict=dictionary)
         plain = decoder.decompress(stored[4:])
@@ -136,32 +143,38 @@ class Packs:
         return header, arrays, plain[start:-4]
 
     def payload(self, number):
-        """The payload of an entry, checked."""
+        """The payload of an entry. Raises ValueError if its CRC-32 is wrong."""
         _, _, payload, crc = self.entries[number]
         if zlib.crc32(payload) != crc:
             raise ValueError(f"the payload of object {number} is damaged")
         return bytes(payload)
 
     def map(self, number, array):
-        """One byte for each tile of a frame; rows of 16 x 16 tiles from the upper left."""
+        """An array of a record with one byte for each tile of its frame: shape (rows, columns).
+
+        Tiles have 16 x 16 pixels and begin in the upper left corner.
+        """
         header, arrays, _ = self.record(number)
         rows, columns = (-(-side // TILE) for side in header["frame"][:2])
         return np.frombuffer(arrays.get(array, bytes(rows * columns)), np.uint8).reshape(rows, -1)
 
     def own(self, number):
-        """The frame of an object with the pixels it coded itself, zeros elsewhere."""
+        """The frame of an object with the pixels that it coded itself, and zeros elsewhere.
+
+        Its shape is (height, width, channels), its dtype uint8 or uint16.
+        """
         header = self.record(number)[0]
         height, width, channels, bits = header["frame"]
         canvas = np.zeros((height, width, channels), np.uint8 if bits == 8 else np.uint16)
         mine = self.map(number, "tiles") == 0
         if mine.any():
-            # The image is the frame without the tile rows and columns that have no tile of its own.
+            # The image is the frame without tile rows and columns that have no own tile.
             image = decode(self.entries[number][0], self.payload(number), channels)
             for i, row in enumerate(np.flatnonzero(mine.any(axis=1))):
                 for j, column in enumerate(np.flatnonzero(mine.any(axis=0))):
                     if mine[row, column]:
                         canvas[area(row, column)] = image[area(i, j)]
-        # Some tiles are coded as what they differ by, modulo 256 or 65536, from other pixels.
+        # Some tiles are coded as differences from other pixels, modulo 256 or 65536.
         prediction = self.map(number, "prediction")
         for row, column in np.argwhere(mine & (prediction != 0)):
             source = header["sources"][prediction[row, column] - 1]
@@ -169,7 +182,7 @@ class Packs:
         return canvas
 
     def pixels(self, source, row, column, canvas):
-        """What a source shows at a tile: a colour, or pixels another object coded itself."""
+        """The pixels of a source at a tile: a colour, or own pixels of another object."""
         if isinstance(source, dict):
             return np.array(source["fill"], canvas.dtype)
         number, dx, dy = source if isinstance(source, list) else (source, 0, 0)
@@ -178,7 +191,7 @@ class Packs:
         return self.own(number)[top : top + height, left : left + width]
 
     def frame(self, number):
-        """The pixels of a picture, (height, width, channels)."""
+        """The pixels of a picture: shape (height, width, channels), dtype uint8 or uint16."""
         canvas, tiles = self.own(number).copy(), self.map(number, "tiles")
         sources = self.record(number)[0]["sources"]
         for row, column in np.argwhere(tiles != 0):
@@ -187,7 +200,11 @@ class Packs:
         return canvas
 
     def write(self, number, file, sha256=None):
-        """Write the file an object stands for; whether it is exactly the one that was stored."""
+        """Write the file of an object. Returns whether it is exactly the file that was stored.
+
+        `sha256` is the hash in the index, if there is one. Raises ValueError if no pack has the
+        object, and any exception for damage.
+        """
         if number not in self.entries:
             raise ValueError(f"object {number} is in no pack")
         header, arrays, _ = self.record(number)
@@ -203,7 +220,10 @@ class Packs:
         return hashlib.sha256(data).digest() == arrays["sha256"] == (sha256 or arrays["sha256"])
 
     def write_kept(self, number, file, size):
-        """A large file lies in raw/; its payload is the SHA-256 of each MiB that is not zeros."""
+        """Write a large file of `size` bytes from raw/. Returns whether it is exact.
+
+        Its payload has the SHA-256 of each MiB that is not all zeros.
+        """
         exact = True
         with (self.raw / f"{number:08x}").open("rb") as source:
             for index, digest in struct.iter_unpack("<Q32s", self.payload(number)):
@@ -217,12 +237,15 @@ class Packs:
 
 
 def area(row, column):
-    """The pixels of a tile; at the right and lower edge the array's end cuts them off."""
+    """The slices of the pixels of a tile. The end of the array cuts off tiles at its edges."""
     return np.s_[row * TILE : row * TILE + TILE, column * TILE : column * TILE + TILE]
 
 
 def decode(suffix, data, channels):
-    """An image file as array (height, width, channels)."""
+    """Decode an image file to an array of shape (height, width, channels).
+
+    `suffix` is the format: ``.webp`` or ``.jxl``.
+    """
     if suffix == ".webp":
         # WebP has neither grey nor grey with alpha: they are stored with three equal colours.
         image = Image.open(io.BytesIO(data)).convert("RGBA" if channels in (2, 4) else "RGB")
@@ -237,7 +260,7 @@ def decode(suffix, data, channels):
 
 
 def decode_by_jxlpy(data, channels):
-    """As decode, for a .jxl where imagecodecs is not installed."""
+    """Decode a .jxl if imagecodecs is not installed. The result is that of :func:`decode`."""
     import jxlpy
 
     decoder = jxlpy.JXLPyDecoder(data, num_threads=1)
@@ -247,7 +270,10 @@ def decode_by_jxlpy(data, channels):
 
 
 def jpeg(data):
-    """The JPEG file that a JPEG XL file was made of."""
+    """The JPEG file from which a JPEG XL file was made.
+
+    Raises ValueError if neither imagecodecs nor djxl is installed.
+    """
     try:
         import imagecodecs
     except ImportError:
@@ -263,8 +289,11 @@ def jpeg(data):
 
 
 def png(frame, recipe, arrays):
-    """The PNG file of a frame: c colour type, d bits a sample, o alpha was left out, z zlib header,
-    p parameters of deflate, i how the stream is cut into IDATs."""
+    """The PNG file of a frame.
+
+    Keys of `recipe`: c: colour type; d: bits of a sample; o: whether alpha was left out; z: zlib
+    header; p: parameters of deflate; i: sizes of the IDAT chunks in bytes, or one size for all.
+    """
     height, width, _ = frame.shape
     if recipe["o"]:
         alpha = np.full((height, width, 1), np.iinfo(frame.dtype).max, frame.dtype)
@@ -280,7 +309,7 @@ def png(frame, recipe, arrays):
     stream = recipe["z"].to_bytes(2, "big") + body + zlib.adler32(raw).to_bytes(4, "big")
     stream += arrays.get("idat_tail", b"")
     sizes = recipe["i"]
-    if isinstance(sizes, int):  # all alike but the last; 0: a single one
+    if isinstance(sizes, int):  # all chunks but the last have this size; 0: one chunk
         sizes = [sizes or len(stream)] * -(-len(stream) // (sizes or len(stream)))
     out = [b"\x89PNG\r\n\x1a\n"]
     fields = struct.pack(">2I5B", width, height, recipe["d"], recipe["c"], 0, 0, 0)
@@ -293,17 +322,16 @@ def png(frame, recipe, arrays):
 
 
 def zlibs(raw, level, strategy, memory, window):
-    """The deflate stream of classic zlib."""
+    """The deflate stream that classic zlib makes with these parameters."""
     coder = zlib.compressobj(level, zlib.DEFLATED, -window, memory, strategy)
     pieces = [coder.compress(raw[i : i + 65536]) for i in range(0, len(raw), 65536)]
     return b"".join(pieces) + coder.flush()
 
 
 def corrected(record, raw):
-    """The deflate stream of another encoder, from its correction record: see the end of this file.
+    """The deflate stream of another encoder, from its correction record (see below in this file).
 
-    ValueError when the record is damaged in a way that shows; otherwise a damaged one gives a
-    wrong stream.
+    Raises ValueError if the decoder notices damage in the record. Else damage gives a wrong stream.
     """
     try:
         return Stream(record, raw).read()
@@ -312,7 +340,10 @@ def corrected(record, raw):
 
 
 def filtered(rows, kinds, pixel):
-    """Each row behind the number of its filter and filtered by it (PNG specification, part 9)."""
+    """The filtered rows, each behind the number of its filter (PNG specification, part 9).
+
+    `kinds` has the filter of each row; `pixel` is the bytes of a pixel, at least 1.
+    """
     out, above = [], np.zeros(rows.shape[1], np.int16)
     for kind, row in zip(kinds, rows.astype(np.int16), strict=True):
         left, corner = (np.pad(x, (pixel, 0))[: len(x)] for x in (row, above))
@@ -328,13 +359,16 @@ def filtered(rows, kinds, pixel):
 
 
 def chunk(kind, content):
-    """A PNG chunk."""
+    """The bytes of a PNG chunk."""
     checksum = zlib.crc32(kind + content)
     return len(content).to_bytes(4, "big") + kind + content + checksum.to_bytes(4, "big")
 
 
 class Folder:
-    """DEST, and the count of what went well. Links are made last, so none is ever followed."""
+    """DEST, and the counts of exact files (`good`) and of complaints (`bad`).
+
+    Links are made last, so none is followed.
+    """
 
     def __init__(self, path):
         self.path = path
@@ -345,17 +379,20 @@ class Folder:
             sys.exit(f"{path} is not empty")
 
     def inside(self, name):
-        """A path below DEST, whatever a damaged or hostile name says."""
+        """A path below DEST for `name`, also for a damaged or hostile name."""
         parts = os.fsdecode(name.replace(b"\0", b"_")).split("/")
         return self.path.joinpath(*[p for p in parts if p not in ("", ".", "..")] or ["unnamed"])
 
     def complain(self, name, reason):
-        """Report a file that is not, or not exactly, given back."""
+        """Count and report a file that is missing or not exact."""
         self.bad += 1
         tell(f"DAMAGED {name}: {reason}")
 
     def give(self, path, write):
-        """A new file filled by `write`, which says whether it is exact; True if it is."""
+        """Create a file and let `write(file)` fill it. Returns whether the file is exact.
+
+        `write` returns whether it wrote the exact bytes. Its exceptions are reported, not raised.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
@@ -376,7 +413,7 @@ class Folder:
 
 
 def dated(path, atime, mtime):
-    """Set times in ns since 1970; one that this file system cannot hold is let go."""
+    """Set times in ns since 1970. Reports an error: a filesystem may not hold such a time."""
     try:
         os.utime(path, ns=(atime, mtime), follow_symlinks=False)
     except (OSError, OverflowError) as error:
@@ -384,11 +421,14 @@ def dated(path, atime, mtime):
 
 
 def from_packs(packs, folder):
-    """Every object under the path it had when it was encoded. Deleted files come back too."""
+    """Write every object under the path that it had when it was encoded.
+
+    Deleted files come back, too.
+    """
     for line in packs.damage:
         folder.complain("pack", line)
     seen = set()
-    for number in sorted(packs.entries, reverse=True):  # of several with one name the latest wins
+    for number in sorted(packs.entries, reverse=True):  # the newest object gets the name
         try:
             header, arrays, _ = packs.record(number)
             name = header["path"].encode("utf-8", "surrogateescape")
@@ -407,10 +447,11 @@ def from_packs(packs, folder):
 
 
 def read_index(store):
-    """Rows of the index. It is SQLite with 8 bytes of checksum, ignored here, behind each page.
+    """The rows of the index: (inodes, names, places of objects). Raises sqlite3.Error.
 
-    A copy is read: SQLite would put files beside the original, and a store that was not closed has
-    its newest rows in the -wal file.
+    The index is an SQLite file. Each page ends with 8 bytes of checksum, which are ignored here.
+    This function reads a copy: SQLite would put files beside the original. The copy includes the
+    -wal file, which has the newest rows of a store that was not closed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("index.sqlite", "index.sqlite-wal"):
@@ -437,11 +478,11 @@ def read_index(store):
 
 
 def from_index(store, packs, folder, index):
-    """The tree as it was: names, modes, times, links, files not encoded yet."""
+    """Write the whole tree: names, modes, times, links, and files that are not encoded yet."""
     inodes, names, places = index
     for line in packs.damage:
-        tell(line)  # whether a file misses anything shows when it is rebuilt
-    # The index knows where entries lie; the id in a header, which no checksum covers, is not asked.
+        tell(line)  # a file that needs this place is reported when it is rebuilt
+    # The index has the places of entries. No checksum covers the id in a header, so it is not used.
     found = {number: packs.places.get(place) for number, (place, _) in places.items()}
     unknown = len(packs.places) - sum(entry is not None for entry in found.values())
     if unknown:
@@ -455,7 +496,7 @@ def from_index(store, packs, folder, index):
             path = folder.inside(name)
             mode, atime, mtime, number, token, target = inodes.get(ino, (0,) * 6)
             if stat.S_ISDIR(mode):
-                if ino not in folders:  # else a damaged index goes in a circle
+                if ino not in folders:  # else folders of a damaged index form a cycle
                     path.mkdir(exist_ok=True)
                     folders[ino] = path
                     todo.append((ino, name))
@@ -481,14 +522,14 @@ def from_index(store, packs, folder, index):
     for path, target, atime, mtime in links:
         path.symlink_to(os.fsdecode(target))
         dated(path, atime, mtime)
-    for ino in reversed(folders):  # the deepest first, for a mode may lock us out
+    for ino in reversed(folders):  # the deepest first: a mode may forbid access
         mode, atime, mtime = inodes[ino][:3]
         dated(folders[ino], atime, mtime)
         folders[ino].chmod(mode & 0o777)
 
 
 def copy(source, file):
-    """A file that was not encoded yet."""
+    """Copy a file that is not encoded yet. Returns True: staged bytes have no hash."""
     with source.open("rb") as staged:
         shutil.copyfileobj(staged, file)
     return True
@@ -496,8 +537,8 @@ def copy(source, file):
 
 # ---- Correction records: deflate streams of encoders other than classic zlib -----------------
 #
-# docs/deflate.md of fsmount describes them, its C kernel makes and reads them. This is a second
-# decoder, written to be read: a reference, and a check on the first.
+# docs/deflate.md of fsmount describes them. The C kernel of fsmount makes and reads them. This is a
+# second decoder, written to be read. It is a reference, and a check on the first decoder.
 
 EVEN, ONE_BITS, SLOWEST, SPARED = 1 << 21, 22, 255, 4
 LEAST, MOST = 1 << ONE_BITS - 16, (1 << ONE_BITS) - (1 << ONE_BITS - 16)
@@ -527,11 +568,14 @@ LENGTH_CODE = [max(c for c in range(29) if LENGTH_FIRST[c] <= n) for n in range(
 
 Chance = list[int]
 Match = tuple[int, int]
-"""Length (0: none) and distance."""
+"""Length in bytes (0: no match) and distance in bytes."""
 
 
 def chances(*shape: int) -> list[Chance]:
-    """A flat list of `shape` fresh contexts: [probability of a 1 in 2^-22, bits seen]."""
+    """A flat list of new contexts, as many as the product of `shape`.
+
+    A context is [probability of a 1 in units of 2^-22, number of bits seen].
+    """
     count = 1
     for size in shape:
         count *= size
@@ -539,14 +583,14 @@ def chances(*shape: int) -> list[Chance]:
 
 
 class Numbers:
-    """Contexts of a number: how many bits it has, and the two bits behind its first one."""
+    """Contexts of a number: for its count of bits, and for the two bits behind its first one."""
 
     def __init__(self) -> None:
         self.length, self.first = chances(32), chances(32, 4)
 
 
 class Coder:
-    """An adaptive binary range decoder."""
+    """An adaptive binary range decoder. Raises ValueError if it reads far behind the record."""
 
     def __init__(self, record: bytes) -> None:
         self.record, self.at = record, 0
@@ -568,6 +612,7 @@ class Coder:
             self.code = (self.code << 8 | self._byte()) & 0xFFFFFFFF
 
     def bit(self, chance: Chance) -> int:
+        """Decode one bit, and adapt its context."""
         one, seen = chance
         bound = self.range * min(max(one, LEAST), MOST) >> ONE_BITS
         if self.code < bound:
@@ -586,6 +631,7 @@ class Coder:
         return bit
 
     def flat(self, bits: int) -> int:
+        """Decode a number of `bits` bits without a context."""
         value = 0
         for _ in range(bits):
             self.range >>= 1
@@ -596,12 +642,14 @@ class Coder:
         return value
 
     def tree(self, chances: Sequence[Chance], bits: int) -> int:
+        """Decode a number of `bits` bits, highest first. Each prefix has a context."""
         node = 1
         for _ in range(bits):
             node = node << 1 | self.bit(chances[node])
         return node - (1 << bits)
 
     def number(self, chances: Numbers) -> int:
+        """Decode a number from 0 to 2^32 - 2."""
         bits, value = 0, 1
         while bits < 31 and self.bit(chances.length[bits]):
             bits += 1
@@ -612,7 +660,10 @@ class Coder:
 
 
 class Model:
-    """The numbers at the front of a record (`fsmount/codec/kernel/deflate/model.h`)."""
+    """The numbers at the front of a record (`fsmount/codec/kernel/deflate/model.h`).
+
+    They describe an encoder. Raises ValueError for values that no encoder has.
+    """
 
     def __init__(self, coder: Coder) -> None:
         chances = Numbers()
@@ -646,7 +697,7 @@ class Model:
 
 
 class Guesser:
-    """What an encoder with the model's numbers would do next."""
+    """Guesses the next step of an encoder that has the numbers of a model."""
 
     def __init__(self, model: Model, raw: bytes) -> None:
         self.model, self.raw = model, raw
@@ -656,17 +707,17 @@ class Guesser:
         self.ahead: tuple[int, Match] | None = None
 
     def guess(self, position: int) -> tuple[Match, bool]:
-        """The match at `position`, and whether it is a literal because of one behind it."""
+        """The match at `position`, and whether a better match behind it makes it a literal."""
         return (self._medium if self.model.kind == MEDIUM else self._by_lazy)(position)
 
     def learn(self, position: int, length: int) -> None:
-        """`length` bytes (1: a literal) were taken at once."""
+        """Note that the encoder took `length` bytes at once at `position` (1: a literal)."""
         self._enter(position, length)
         if self.ahead and self.ahead[0] != position + length:
             self.ahead = None
 
     def candidates(self, position: int) -> list[int]:
-        """Earlier positions with the same hash, newest first, as far as they are seen."""
+        """Earlier positions with the same hash that the encoder can see, newest first."""
         found: list[int] = []
         before = self.links.get(position)
         while before is not None and position - before <= self.model.reach:
@@ -679,7 +730,7 @@ class Guesser:
         return found
 
     def equal(self, a: int, b: int, most: int) -> int:
-        """How many bytes are the same at two positions."""
+        """The number of equal bytes from two positions on, at most `most`."""
         raw = self.raw
         x = int.from_bytes(raw[a : a + most], "little") ^ int.from_bytes(
             raw[b : b + most], "little"
@@ -793,12 +844,13 @@ class Guesser:
 
 
 class Bits:
-    """Bits, lowest first."""
+    """Collects bits, lowest first. `bytes` holds the complete bytes."""
 
     def __init__(self) -> None:
         self.bytes, self.hold, self.count = bytearray(), 0, 0
 
     def put(self, value: int, bits: int) -> None:
+        """Append the lowest `bits` bits of `value`, which has no higher ones."""
         self.hold |= value << self.count
         self.count += bits
         whole = self.count >> 3
@@ -808,7 +860,7 @@ class Bits:
 
 
 def canonical_codes(lengths: Sequence[int]) -> list[int]:
-    """The canonical codes of these lengths, bits reversed (section 3.2.2)."""
+    """The canonical codes of these lengths, with reversed bits (RFC 1951 section 3.2.2)."""
     code, codes = 0, [0] * len(lengths)
     for bits in range(1, 16):
         for symbol, length in enumerate(lengths):
@@ -820,7 +872,10 @@ def canonical_codes(lengths: Sequence[int]) -> list[int]:
 
 
 def sorted_lengths(frequency: Sequence[int], longest: int) -> list[int]:
-    """Code lengths by two queues, the rarest symbols longest; limited as miniz does it."""
+    """Code lengths by two queues. The rarest symbols get the longest codes.
+
+    Lengths above `longest` bits are limited as miniz does it.
+    """
     lengths = [0] * len(frequency)
     symbols = sorted((n, symbol) for symbol, n in enumerate(frequency) if n)
     if not symbols:
@@ -862,7 +917,10 @@ def sorted_lengths(frequency: Sequence[int], longest: int) -> list[int]:
 
 
 def heap_lengths(frequency: Sequence[int], longest: int) -> list[int]:
-    """Code lengths by zlib's heap, with its ties: by frequency, then depth, last in first."""
+    """Code lengths of at most `longest` bits by the heap of zlib.
+
+    It orders by frequency, then by depth; among equals the last one in comes out first.
+    """
     count = len(frequency)
     heap = [(0, 0, 0)] + [(n, 0, symbol) for symbol, n in enumerate(frequency) if n]
     last = max((symbol for _, _, symbol in heap[1:]), default=-1)
@@ -918,7 +976,10 @@ def heap_lengths(frequency: Sequence[int], longest: int) -> list[int]:
 
 
 class Headers:
-    """What stands in front of a dynamic block (section 3.2.7), as far as it is not as expected."""
+    """The headers of dynamic blocks (RFC 1951 section 3.2.7).
+
+    The record holds only the parts that differ from the expected header.
+    """
 
     def __init__(self, coder: Coder, model: Model) -> None:
         self.coder, self.model = coder, model
@@ -932,7 +993,10 @@ class Headers:
     def write(
         self, literals: Sequence[int], distances: Sequence[int], out: Bits
     ) -> tuple[list[int], list[int]]:
-        """Write the header of a block of these frequencies; the lengths of its two codes."""
+        """Write the header of a block with these frequencies. Returns the lengths of its two codes.
+
+        Raises ValueError for a damaged record.
+        """
         coder = self.coder
         lengths = self._expected(literals, 15) + self._expected(distances, 15)
         if not coder.bit(self.lengths_same):
@@ -981,7 +1045,7 @@ class Headers:
         return min(self.coder.flat(bits) + least, most)
 
     def _ops(self, lengths: Sequence[int], border: int) -> list[tuple[int, int]]:
-        """(symbol of the run code, how many lengths it stands for) until all are written."""
+        """Pairs of a symbol of the run code and the number of lengths that it stands for."""
         coder, ops, at = self.coder, [], 0
         while at < len(lengths):
             symbol, length = self._longest_run(lengths, at, border)
@@ -1013,7 +1077,7 @@ class Headers:
 
 
 class Stream:
-    """A record being read."""
+    """Reads one correction record for the inflated data `raw`."""
 
     def __init__(self, record: bytes, raw: bytes) -> None:
         self.coder, self.raw = Coder(record), raw
@@ -1022,7 +1086,7 @@ class Stream:
         self.headers = Headers(self.coder, self.model)
         self.out = Bits()
         self.position, self.past, self.before, self.kind = 0, 7, 0, DYNAMIC
-        # Contexts of tokens: by the class of the guess, and whether the last three came true.
+        # Contexts of tokens: by the class of the guess, and by the hits of the last three guesses.
         self.hit, self.literal = chances(10, 8), chances(10, 8)
         self.same_distance, self.same_length = chances(10), chances(10)
         self.longer, self.last, self.full, self.padding_bits = chances(4)
@@ -1030,6 +1094,7 @@ class Stream:
         self.lengths, self.distances, self.kinds = chances(256), chances(32), chances(4, 4)
 
     def read(self) -> bytes:
+        """Return the deflate stream. Raises ValueError, IndexError, KeyError for damage."""
         blocks, last = 1024 + len(self.raw) // 16, False
         while not last:
             if not blocks:
@@ -1178,6 +1243,7 @@ class Stream:
 
 
 def distance_code(distance: int) -> int:
+    """The code of a distance in bytes (RFC 1951 section 3.2.5)."""
     if distance < 5:
         return distance - 1
     bit = (distance - 1).bit_length() - 1
@@ -1185,6 +1251,7 @@ def distance_code(distance: int) -> int:
 
 
 def main():
+    """Run the script. Exits with 1 if a file is damaged or not exact, or for wrong arguments."""
     if len(sys.argv) != 3:
         sys.exit("usage: python3 unpack.py STORE_OR_PACKS_FOLDER DEST")
     sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Programs people use, on the mount: rsync, git, sqlite3, tar, cp, mv, sed, zip. From the PATH.
+# Runs common programs of the PATH on the mount: rsync, git, sqlite3, tar, cp, mv, sed, zip.
 set -uo pipefail
 mount=$1
 source=$(mktemp -d)

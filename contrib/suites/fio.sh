@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# fio from the PATH, writing and verifying. Argument: megabytes of each file.
+# Runs fio of the PATH, which writes and verifies. Argument: megabytes of each file.
 set -euo pipefail
 for kind in write randwrite; do
     for sum in crc32c sha256; do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# fsstress (ltp/fsstress.c of xfstests, built): FSSTRESS is the program. Argument: operations.
+# Runs fsstress (ltp/fsstress.c of xfstests, built). FSSTRESS names the program. Argument: number of
+# operations.
 set -euo pipefail
 fsstress=${FSSTRESS:?name the program fsstress}
 for seed in 1 2 3 4; do

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# fsx (ltp/fsx.c of xfstests, built): FSX is the program. Arguments: operations, seeds.
+# Runs fsx (ltp/fsx.c of xfstests, built). FSX names the program. Arguments: numbers of operations
+# and of seeds.
 set -euo pipefail
 fsx=${FSX:?name the program fsx}
 mount=$1 operations=${2:-20000} seeds=${3:-8} failed=0 passed=0
 logs=$(mktemp -d)
-# What a FUSE filesystem does not have: fallocate, punch, collapse, insert, clone, dedupe, copy.
+# These options leave out calls that a FUSE filesystem does not have: fallocate, punch, collapse,
+# insert, clone, dedupe, copy.
 plain="-F -H -z -C -I -J -B -E -0 -u -a"
 for seed in $(seq "$seeds"); do
     for variant in "-R -W" "" "-c 50 -f" "-X -c 200 -N 2000"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# pjdfstest (github.com/pjd/pjdfstest, built): PJDFSTEST is its folder. As root. Arguments: parts of
-# its tests/ folder, for example rename; all without.
+# Runs pjdfstest (github.com/pjd/pjdfstest, built). PJDFSTEST names its folder. It needs root.
+# Arguments: parts of its tests/ folder, for example rename. Without arguments all parts run.
 set -euo pipefail
 tests=$(realpath "${PJDFSTEST:?name the folder of pjdfstest}")/tests
 work=$1/pjd

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# stress-ng's filesystem class, from the PATH. Argument: seconds for each stressor.
+# Runs the filesystem class of stress-ng of the PATH. Argument: seconds for each stressor.
 set -uo pipefail
-# bind-mount: stress-ng itself takes it for too dangerous to run; io-uring fails on ext4, too.
+# stress-ng itself calls bind-mount too dangerous to run. io-uring fails on ext4, too.
 left_out="${LEFT_OUT:-bind-mount io-uring}"
 passed=0 failed=0 skipped=0
 for stressor in $(stress-ng --class filesystem'?' 2>&1 | sed 's/.*stressors: *//'); do
@@ -11,7 +11,7 @@ for stressor in $(stress-ng --class filesystem'?' 2>&1 | sed 's/.*stressors: *//
     status=$?
     if [ $status = 0 ]; then
         passed=$((passed + 1))
-    # The stressor says it cannot run here.
+    # The stressor cannot run on this machine.
     elif [ $status = 3 ] || [ $status = 4 ]; then
         skipped=$((skipped + 1))
     else

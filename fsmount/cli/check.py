@@ -1,4 +1,4 @@
-"""fsmount check"""
+"""The command `fsmount check`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Example:
 @force_lock_option
 @json_option
 def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool) -> int:
-    """``fsmount check``."""
+    """Run `fsmount check`. Returns the exit code. Raises UsageError and errors of opening."""
     if repair:
         return _repair(store, force_lock, as_json)
     if force_lock:
@@ -78,7 +78,7 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
 
 
 def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
-    """``fsmount check --repair``."""
+    """Run `fsmount check --repair`. Returns the exit code."""
     repairs = Repairs()
     if is_store(path):
         with writing(path):
@@ -99,7 +99,7 @@ def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
 
 
 def _rebuild(path: Path, *, force_lock: bool) -> Repairs:
-    """The first step of a repair. It needs no index that can be read, and so no open store."""
+    """Do the first step of a repair. It needs no readable index, and so no open store."""
     folder = enter(path)
     try:
         ownership = Ownership(Lock(Layout(folder.path).lock, force=force_lock))
@@ -139,7 +139,7 @@ def _tell(
     report: Report,
     as_json: bool,
 ) -> None:
-    """Print a result: `data` as JSON, or `text` and details. Both have the notices."""
+    """Print a result: `data` as JSON, or `text` and details. Both forms have the notices."""
     emit({**data, "notices": [notice._asdict() for notice in report.notices]}, text, as_json)
     if as_json:
         return

@@ -1,4 +1,4 @@
-"""fsmount mount"""
+"""The command `fsmount mount`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def mount(
     force_lock: bool,
     cache_size: int,
 ) -> None:
-    """``fsmount mount``."""
+    """Run `fsmount mount`. `cache_size` is in bytes. Raises UsageError and errors of the mount."""
     album = source_of(Path(paths[0])) if len(paths) == 2 and not is_store(Path(paths[0])) else None
     store, places = split_store(paths, 0) if album is None else (album, list(paths[1:]))
     if len(places) != 1:
@@ -83,7 +83,7 @@ def mount(
 
 
 def _opener(source: Path) -> OpenTree | None:
-    """How a source that is no store is opened; None for a store, or if it is none of these."""
+    """A function that opens a legacy folder or albums; None for a store and other sources."""
     if not is_store(source) and source.is_dir() and is_legacy(source):
         return lambda path, options: LegacyTree(path, options.cache_bytes)
     if not is_store(source) and source_of(source) is not None:
@@ -92,7 +92,7 @@ def _opener(source: Path) -> OpenTree | None:
 
 
 def _albums_opener(source: Path) -> OpenTree | None:
-    """How the albums in a store's folder for them are opened; None if it has no such folder."""
+    """A function that opens the albums in a store; None if it has no folder of albums."""
     if is_store(source) and (source / _ALBUMS).is_dir():
         return lambda path, options: AlbumTree(path / _ALBUMS, options.cache_bytes // 4)
     return None

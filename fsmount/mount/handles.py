@@ -1,16 +1,16 @@
 """Open files: their bodies, their handles, and who may change a body when.
 
-One :class:`OpenInode` per inode that is open, however often; it is counted by its users and goes
-with the last. Its lock is held by everything that changes the body or waits while it does: one
-coarse lock on purpose. Between awaits the trio task is alone, so what never awaits takes no lock.
-What asks a disk runs in a thread, and so awaits: a row that was read before is read again behind
-it. Sizes and times are answered from memory, whatever a disk does.
+Each open inode has one :class:`OpenInode`, which counts its users. The last user removes it. A task
+holds its lock while it opens, renders, changes or forces the body. This is one coarse lock on
+purpose. Between awaits the trio task is alone, so functions that never await take no lock. A call
+that asks a disk runs in a thread, and so awaits: a row that was read before is read again after it.
+Sizes and times come from memory and never wait for a disk.
 
 A body is either *staged* (a descriptor on the staged file, shared by all handles) or *encoded*
-(rendered by the store at the first read and pinned). The first change of an encoded body copies
-it into a new staged file. While an inode has a writer it is held: the store does not encode it,
-so its row cannot turn from staged to encoded under a writer. It can under a reader, whose
-descriptor then still shows the same bytes.
+(the store renders it at the first read, and the inode keeps it). The first change of an encoded
+body copies it into a new staged file. While an inode has a writer it is held: the store does not
+encode it, so its row cannot turn from staged to encoded under a writer. The row can turn under a
+reader. The descriptor of the reader then still shows the same bytes.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ _SIZE_LIMIT = (1 << 63) - 1
 
 
 class StagedFile:
-    """A descriptor on a staged file, and the file's extent as it was when it was last changed.
+    """A descriptor on a staged file, and the extent of the file after its last change.
 
-    Only threads ask the disk. The descriptor is closed once nothing leads to it and no thread uses
-    it, so that none meets another file under its number. Belongs to the trio task.
+    `size` is in bytes, `blocks` in units of 512 bytes. Only threads ask the disk. The descriptor is
+    closed once nothing refers to it and no thread uses it. So no thread meets another file under
+    its number. Belongs to the trio task.
     """
 
     def __init__(self, disk: Disk, token: int, fd: int) -> None:
-        """Take over a descriptor. In a thread; raises OSError."""
+        """Take over the descriptor `fd`. Call it in a thread. Raises OSError."""
         self.token = token
         self._disk = disk
         self._fd = fd
@@ -65,7 +66,10 @@ class StagedFile:
         self.blocks = found.st_blocks
 
     async def use(self, kind: Kind, function: Callable[[int], T]) -> T:
-        """`function(fd)` in a thread. Raises OSError EBADF if the file was dropped before."""
+        """Run `function(fd)` in a thread and return its result.
+
+        Raises OSError EBADF if the file is dropped, and the errors of `function`.
+        """
         if self._is_dropped:
             raise failure(errno.EBADF)
         self._users += 1
@@ -77,7 +81,10 @@ class StagedFile:
                 await threads.finish(Kind.OPEN, self._disk.close, self._fd)
 
     async def change(self, function: Callable[[int], T]) -> T:
-        """As :meth:`use`, for what changes the file, in part also where it fails."""
+        """Like :meth:`use`, for a function that changes the file.
+
+        Measures the extent again, also after an error: the function may have changed a part.
+        """
         found: list[os.stat_result] = []
 
         def changing(fd: int) -> T:
@@ -93,29 +100,36 @@ class StagedFile:
                 self._measure(each)
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`; fewer only at the end."""
+        """Up to `length` bytes at `offset` (bytes); fewer only at the end. Raises OSError."""
         if not self._is_dropped:
-            # What the kernel has in memory takes no thread. Whatever the error, a thread asks.
+            # Bytes in the memory of the kernel need no thread. After any error a thread asks.
             with suppress(OSError):
                 return self._disk.read_cached(self._fd, length, offset)
         return await self.use(Kind.READ, lambda fd: pread(fd, length, offset))
 
     def drop(self) -> bool:
-        """Nothing leads here any more; whether :meth:`close` is due. Does not await."""
+        """Note that nothing refers to this file any more. Does not await.
+
+        Returns whether the caller must call :meth:`close`. Otherwise the last user closes it.
+        """
         self._is_dropped = True
         return not self._users
 
     def close(self) -> None:
-        """Close what is dropped and not in use. May wait for the disk; raises OSError."""
+        """Close the descriptor of a dropped file without users. May wait for the disk.
+
+        Raises OSError.
+        """
         self._disk.close(self._fd)
 
 
 @dataclass(slots=True)
 class OpenInode:
-    """What all handles of one inode share.
+    """The state that all handles of one inode share.
 
-    `touched_ns`: time of the last change to the body that its row does not show yet.
-    `by_user`: whether one of those changes was not by root.
+    `users` counts handles and writers without a handle. `touched_ns` is the time of the last change
+    to the body that its row does not show yet. `by_user` tells whether a user other than root made
+    one of these changes.
     """
 
     ino: int
@@ -130,7 +144,10 @@ class OpenInode:
 
 @dataclass(slots=True)
 class Handle:
-    """One open(2): its own access mode, and the user who opened it."""
+    """One open(2), with its own access mode and the user who opened it.
+
+    `was_read` tells whether a read was answered.
+    """
 
     entry: OpenInode
     readable: bool
@@ -142,7 +159,8 @@ class Handle:
 class OpenFiles:
     """The table of open inodes and handles of a mount.
 
-    `closed` is called with the number of an inode when its last user has gone.
+    `closed` is called with the number of an inode after its last user has left. Belongs to the trio
+    task.
     """
 
     def __init__(self, store: Store, closed: Callable[[int], None]) -> None:
@@ -151,21 +169,22 @@ class OpenFiles:
         self._entries: dict[int, OpenInode] = {}
         self._handles: dict[int, Handle] = {}
         self._next = 1
-        # Blocks of sparse staged files that are closed, by token; without the disk only we know.
+        # Token -> blocks of a closed sparse staged file. Only the disk and this table know them.
         self._sparse: OrderedDict[int, int] = OrderedDict()
-        # Dropped, and to be closed by whoever awaits next.
+        # Dropped files. The next method that awaits closes them.
         self._closing: list[StagedFile] = []
 
     # -- handles
 
     def is_open(self, ino: int) -> bool:
-        """Whether anybody uses the inode."""
+        """Whether an inode has users."""
         return ino in self._entries
 
     async def open(self, node: Inode, flags: int, uid: int, fresh: StagedFile | None = None) -> int:
-        """A new handle on a regular file; honours O_TRUNC. Raises OSError, Damaged.
+        """Open a regular file and return the number of its handle. O_TRUNC empties the file.
 
-        `fresh`: the staged file of an inode that was made just now; it is ours from here on.
+        `fresh` is the staged file of an inode that was just created. This table owns it from here
+        on. Raises OSError, Damaged.
         """
         access = flags & os.O_ACCMODE
         writable = access != os.O_RDONLY
@@ -187,15 +206,17 @@ class OpenFiles:
         return number
 
     def handle(self, fh: int) -> Handle:
-        """The handle of a number; raises OSError EBADF."""
+        """The handle of a number. Raises OSError EBADF if there is none."""
         found = self._handles.get(fh)
         if found is None:
             raise failure(errno.EBADF)
         return found
 
     async def release(self, fh: int) -> Handle:
-        """Forget a handle; what hangs on its inode's last user or writer happens before the first
-        await. Returns when its descriptor is closed."""
+        """Forget a handle. Returns it once the descriptors of dropped files are closed.
+
+        The inode loses its user, and its writer, before the first await. Raises OSError EBADF.
+        """
         try:
             return self._release(fh)
         finally:
@@ -208,7 +229,10 @@ class OpenFiles:
         return handle
 
     def release_all(self) -> None:
-        """Forget all handles, at the end of the mount. Waits for the disk: nobody else is left."""
+        """Forget all handles at the end of the mount. Logs errors.
+
+        Waits for the disk in the trio task: no other task needs it any more.
+        """
         for fh in list(self._handles):
             try:
                 self._release(fh)
@@ -255,7 +279,7 @@ class OpenFiles:
 
     @asynccontextmanager
     async def _writing(self, ino: int) -> AsyncIterator[OpenInode]:
-        """The inode, locked, with a writer that has no handle."""
+        """In the block the inode is locked, and has one writer more that has no handle."""
         entry = self._enter(ino, True)
         try:
             async with entry.lock:
@@ -267,10 +291,10 @@ class OpenFiles:
     # -- bodies
 
     async def _attach(self, entry: OpenInode) -> None:
-        """Take a descriptor on the staged file if the row names one that we have none on.
+        """Open the staged file that the row names, unless the entry has it already.
 
         The caller holds the lock. The row of an inode without a writer may have turned to encoded
-        when this returns.
+        when this returns. Raises OSError, and Damaged if the staged file is missing.
         """
         while True:
             token = self._store.index.inode(entry.ino).staged
@@ -280,7 +304,8 @@ class OpenFiles:
                 staged = await threads.call(Kind.OPEN, self._open, token)
                 break
             except FileNotFoundError as error:
-                # Else it was encoded just now, here or by the writer beside a read-only mount.
+                # If the row changed, this process or the writer beside a read-only mount has just
+                # encoded the file.
                 if self._store.index.inode(entry.ino).staged == token:
                     path = self._store.staging.path(token)
                     raise Damaged(path, reason="the file is gone") from error
@@ -289,7 +314,7 @@ class OpenFiles:
         await self._close_dropped()
 
     def _open(self, token: int) -> StagedFile:
-        """In a thread."""
+        """Open a staged file. Call it in a thread. Raises OSError."""
         flags = os.O_RDONLY if self._store.read_only else os.O_RDWR
         return self._took(token, self._store.staging.open(token, flags))
 
@@ -301,7 +326,7 @@ class OpenFiles:
             raise
 
     async def fresh(self) -> StagedFile:
-        """A new empty staged file that no row names yet. Raises OSError."""
+        """Create an empty staged file that no row names yet. The caller owns it. Raises OSError."""
 
         def create() -> StagedFile:
             return self._took(*self._store.staging.create_open())
@@ -309,7 +334,7 @@ class OpenFiles:
         return await threads.call(Kind.WRITE, create)
 
     async def close(self, fresh: StagedFile) -> None:
-        """Close a staged file that no inode here has."""
+        """Close a staged file that belongs to no open inode. Raises OSError."""
         if fresh.drop():
             await threads.finish(Kind.OPEN, fresh.close)
 
@@ -329,7 +354,7 @@ class OpenFiles:
             self._sparse.pop(staged.token, None)
 
     def _detach(self, entry: OpenInode) -> None:
-        """Let go of the body; :meth:`_close_dropped` is due. Does not await."""
+        """Drop the body. The caller must call :meth:`_close_dropped` later. Does not await."""
         staged, entry.staged, entry.body = entry.staged, None, None
         if staged is not None:
             self._remember_holes(staged)
@@ -337,12 +362,12 @@ class OpenFiles:
                 self._closing.append(staged)
 
     async def _close_dropped(self) -> None:
-        """Close what was let go of."""
+        """Close dropped files that no thread uses."""
         while self._closing:
             await threads.finish(Kind.OPEN, self._closing.pop().close)
 
     async def _body(self, entry: OpenInode) -> Bytes:
-        """What reads are answered from; rendered now if it has to be."""
+        """The body that answers reads. It is opened or rendered now if necessary."""
         if entry.staged is None and entry.body is None:
             async with entry.lock:
                 await self._load(entry)
@@ -362,10 +387,10 @@ class OpenFiles:
         return await self._store.body(node.object_id)
 
     async def _staged(self, entry: OpenInode, keep: int = _SIZE_LIMIT) -> StagedFile:
-        """The staged file to change. The lock and a hold are held.
+        """The staged file that a change writes to. The caller holds the lock and a hold.
 
-        An encoded body is copied into a new one first, its first `keep` bytes at most. A body
-        that is replaced as a whole leaves a file whose fsync failed behind.
+        At most `keep` bytes of an encoded body are copied into a new staged file first. If no byte
+        is kept, a staged file whose fsync failed is replaced by a new one, too.
         """
         node = self._store.index.inode(entry.ino)
         if node.staged is None or (not keep and self._store.staging.has_failed(node.staged)):
@@ -376,7 +401,11 @@ class OpenFiles:
         return entry.staged
 
     async def _copy_up(self, entry: OpenInode, node: Inode, keep: int) -> None:
-        """The lock and a hold are held: neither the row's body nor ours changes meanwhile."""
+        """Copy `keep` bytes of the body into a new staged file, which replaces it.
+
+        The caller holds the lock and a hold, so neither the body of the row nor that of the entry
+        changes meanwhile.
+        """
         fresh = await self.fresh()
         try:
             size = 0
@@ -402,10 +431,13 @@ class OpenFiles:
             offset += await target.change(partial(_pwrite, disk, data, offset))
         return size
 
-    # -- what a file descriptor can do
+    # -- calls on a file descriptor
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`. Raises OSError EBADF, Damaged."""
+        """Up to `length` bytes at `offset` (bytes); fewer only at the end of the file.
+
+        Raises OSError EBADF, Damaged.
+        """
         handle = self.handle(fh)
         if not handle.readable:
             raise failure(errno.EBADF)
@@ -414,11 +446,12 @@ class OpenFiles:
         return await body.pread(offset, length)
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
-        """Write all of `data` at `offset`; its length. Raises OSError EBADF, EFBIG, ENOSPC.
+        """Write all of `data` at `offset` (bytes). Returns the length of `data`.
 
-        The offset is right for O_APPEND too: the kernel, the only user of the tree, computes it
-        under its own lock on the inode. Taking the file's end here instead would misplace the
-        pages that a memory mapping of such a handle writes back.
+        The offset is right for O_APPEND, too: the kernel, the only user of the tree, computes it
+        under its own lock on the inode. If this method took the end of the file instead, it would
+        misplace the pages that a memory mapping of such a handle writes back. Raises OSError EBADF,
+        EFBIG, ENOSPC.
         """
         handle = self.handle(fh)
         if not handle.writable:
@@ -433,11 +466,14 @@ class OpenFiles:
             try:
                 return await staged.change(partial(_pwrite, self._store.disk, data, offset))
             finally:
-                # Whoever brought the row up to date meanwhile has not seen all of it.
+                # A task may have updated the row during the write, and has not seen all of it.
                 entry.touched_ns = now_ns()
 
     async def truncate(self, ino: int, size: int, uid: int) -> None:
-        """Cut or extend with a hole; the row shows it at once. Raises OSError EINVAL, EFBIG."""
+        """Cut the body to `size` bytes, or extend it with a hole. Updates the row at once.
+
+        `uid` is the user who truncates. Raises OSError EINVAL, EFBIG.
+        """
         if size < 0:
             raise failure(errno.EINVAL)
         if size > _SIZE_LIMIT:
@@ -449,7 +485,8 @@ class OpenFiles:
             self.persist(ino)
 
     def _touch(self, entry: OpenInode, uid: int) -> None:
-        """The body changes now, by `uid`; the kernel leaves it to us to drop set-user-id."""
+        """Note that `uid` changes the body now. The kernel leaves it to fsmount to drop
+        set-user-id."""
         if uid != 0 and not entry.by_user:
             entry.by_user = True
             mode = self._store.index.inode(entry.ino).mode
@@ -458,7 +495,7 @@ class OpenFiles:
         entry.touched_ns = now_ns()
 
     def persist(self, ino: int) -> None:
-        """Bring size and times of a changed body into its row."""
+        """Write size and times of a changed body into its row. Does not await."""
         entry = self._entries.get(ino)
         if entry is None or entry.touched_ns is None or entry.staged is None:
             return
@@ -468,13 +505,16 @@ class OpenFiles:
         entry.touched_ns, entry.by_user = None, False
 
     async def flush(self, fh: int) -> None:
-        """close(2) of one descriptor: what was written survives the death of the daemon."""
+        """Answer close(2) of one descriptor: written bytes survive the death of the daemon.
+
+        Raises OSError EBADF.
+        """
         self.persist(self.handle(fh).entry.ino)
 
     async def fsync(self, fh: int) -> None:
-        """What was written survives a power cut.
+        """Force written bytes and the index to the disk, so that they survive a power cut.
 
-        Raises OSError; after a failure each time, until the bytes are in another file.
+        Raises OSError. After a failure every call raises it, until another file has the bytes.
         """
         entry = self.handle(fh).entry
         async with entry.lock:
@@ -487,17 +527,17 @@ class OpenFiles:
     # -- attributes
 
     def times(self, node: Inode) -> tuple[int, int]:
-        """mtime and ctime of an inode now, in ns: those of its row, or of a later write."""
+        """mtime and ctime of an inode in ns: the times of its row, or of a later write."""
         entry = self._entries.get(node.ino)
         if entry is None or entry.touched_ns is None:
             return node.mtime_ns, node.ctime_ns
         return entry.touched_ns, entry.touched_ns
 
     def extent(self, node: Inode) -> tuple[int, int]:
-        """Size in bytes and blocks of 512 bytes; of an open staged file those of the file itself.
+        """The size of a body in bytes, and its number of blocks of 512 bytes. Asks no disk.
 
-        Asks no disk. A staged file that is not open has the size of its row, which the last close
-        and recovery bring up to date.
+        An open staged file has its own extent. A staged file that is not open has the size of its
+        row: the last close and recovery keep it up to date.
         """
         if node.staged is not None:
             entry = self._entries.get(node.ino)

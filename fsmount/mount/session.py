@@ -1,9 +1,9 @@
-"""The life of a mount: checks, the source is opened, requests are answered, a clean end.
+"""The life of a mount: check the request, open the source, answer requests, end cleanly.
 
 After a clean end (``umount``, ``fsmount umount``, a signal of :data:`signals.ENDING`) nothing is
 mounted. The same holds after any end before the mount was reported as ready. After any other end
-the mountpoint stays and answers "Transport endpoint is not connected": an empty folder in its
-place would look to ``rsync --delete`` as if all files had been deleted.
+the mountpoint stays and answers "Transport endpoint is not connected". An empty folder in its place
+would look to ``rsync --delete`` as if all files had been deleted.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ _log = logging.getLogger(__name__)
 _WRITE_BACK_S = 30
 # After `umount` of the same store the process that served it takes a moment to end.
 _LOCK_WAIT_S = 3.0
-# A mount is reported as ready when its first worker is up, so that the first picture opens as fast
-# as any other; but not later than this, since everything else works without a worker.
+# A mount is reported as ready when its first worker runs, so that the first picture opens as fast
+# as any other. It is reported no later than this: everything else works without a worker.
 _WARM_S = 1.0
-# The most files that the kernel allows a process to open.
+# The file with the number of files that the kernel lets a process open at most.
 _MOST_FILES = Path("/proc/sys/fs/nr_open")
 
 OpenTree = Callable[[Path, MountOptions], Tree]
-"""Opens a tree; called with a path and the mount's options in the process that serves it."""
+"""Opens the tree at a path, with the options of the mount. The serving process calls it."""
 
 Ready = Callable[[], None]
-"""Called once, when the mount answers."""
+"""The session calls it once, when the mount answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class MountRequest:
-    """What to mount, where, and how.
+    """The source, the mountpoint and the options of a mount.
 
-    `source`: a store, or what `open_tree` opens. `open_tree`: opens a source that is no store; it
-    is shown read-only. `open_union`: called with the store's folder; the folders in the root of
-    that tree appear in the root of the store.
+    `source`: a store, or a source for `open_tree`. `open_tree`: opens a source that is no store;
+    the mount shows it read-only. `open_union`: opens a tree in the folder of the store; the folders
+    in the root of this tree appear in the root of the store.
     """
 
     source: Path
@@ -71,7 +71,7 @@ class MountRequest:
     open_union: OpenTree | None = None
 
     def resolved(self) -> MountRequest:
-        """The same with absolute paths without symbolic links."""
+        """The same request with absolute paths without symbolic links."""
         return replace(self, source=self.source.resolve(), mountpoint=self.mountpoint.resolve())
 
 
@@ -79,7 +79,7 @@ def serve(request: MountRequest, ready: Ready = lambda: None) -> None:
     """Mount and serve in this process until it is unmounted.
 
     Raises :class:`NoStore`, :class:`NoFuse`, :class:`BadMountpoint`, :class:`StoreLocked`,
-    :class:`UsageError`, and whatever opening the source raises.
+    :class:`UsageError`, and the errors of opening the source.
     """
     _check(request)
     log_to(os.environ.get("FSMOUNT_LOG"))
@@ -87,16 +87,16 @@ def serve(request: MountRequest, ready: Ready = lambda: None) -> None:
 
 
 def serve_in_background(request: MountRequest) -> None:
-    """Like :func:`serve`, in a new process; returns when the mount answers.
+    """Like :func:`serve`, in a new process. Returns when the mount answers.
 
-    Errors before that are raised here. Later ones are logged: to the file that FSMOUNT_LOG names,
-    or to one in the store.
+    Errors before that are raised here. Later errors are logged: to the file that FSMOUNT_LOG names,
+    or to ``mount.log`` in the store. A source that is no store has no log without FSMOUNT_LOG.
     """
     _check(request)
     request = request.resolved()
 
     def serve_it(ready: Ready) -> None:
-        # A folder that is only shown gets no log. A store keeps its log where it is moved.
+        # A folder that is shown read-only gets no log. A store that is moved keeps its log.
         is_store = request.open_tree is None
         usual = str(Folder(request.source).path / "mount.log") if is_store else os.devnull
         detach_streams(log_to(os.environ.get("FSMOUNT_LOG") or usual))
@@ -116,7 +116,7 @@ def _check(request: MountRequest) -> None:
 
 
 def _run(request: MountRequest, ready: Ready) -> None:
-    """Serve in this process, with its limits and signals set."""
+    """Set limits and signals of this process, and serve in it."""
     _allow_many_files()
     with signals.restored():
         signals.ignore()
@@ -124,10 +124,11 @@ def _run(request: MountRequest, ready: Ready) -> None:
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files as far as the system lets us: an open staged file is one here.
+    """Raise the limit of open files as far as the system allows.
 
-    Root can raise it above the limit of other programs. Otherwise a program that opens as many
-    files as it may would get "too many open files" from us first.
+    Each open staged file takes a descriptor of this process. Root can raise the limit above that of
+    other programs. Otherwise a program that opens as many files as it may would get "too many open
+    files" from fsmount first.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
@@ -166,10 +167,11 @@ async def _serve(request: MountRequest, ready: Ready) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """What a mount answers from.
+    """The parts from which a mount answers.
 
-    `source`: its name in the kernel's table. `work`: runs while it is mounted. `written_files`:
-    paths of the files that are open for writing. `warm`: the mount is ready when it has returned.
+    `source`: its name in the mount table of the kernel. `work`: runs while it is mounted.
+    `written_files`: returns the paths of files that are open for writing. `warm`: the mount is
+    ready once this has returned.
     """
 
     filesystem: Filesystem
@@ -182,7 +184,10 @@ class _Served:
 async def _serve_store(
     request: MountRequest, store: Store, tree: Tree | None, ready: Ready
 ) -> None:
-    """Serve an open store until it is unmounted, in union with a running tree if there is one."""
+    """Serve an open store until it is unmounted. If `tree` is given, show both as a union.
+
+    The tree must be running.
+    """
     vfs = StoreFilesystem(store)
     started = trio.Event()
 
@@ -219,14 +224,14 @@ async def _serve_store(
 
 
 async def _serve_tree(request: MountRequest, tree: Tree, ready: Ready) -> None:
-    """Show a tree, read-only, until it is unmounted."""
+    """Show a tree read-only until it is unmounted."""
     request = replace(request, options=replace(request.options, read_only=True))
     async with tree.running():
         await _answer(request, _Served(ReadOnlyFilesystem(tree), tree.source), ready)
 
 
 async def _keep_serving(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Log an error of background work: files that can be read stay readable when it fails."""
+    """Run background work, and log its error: the files stay readable without this work."""
     try:
         await work()
     except Exception:
@@ -234,10 +239,10 @@ async def _keep_serving(name: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _answer(request: MountRequest, served: _Served, ready: Ready) -> None:
-    """Mount, and answer until unmounted. Raises :class:`NoFuse`.
+    """Mount, and answer requests until unmounted. Raises :class:`NoFuse`.
 
-    Until `ready` has returned every end unmounts. Later a clean end does; after any other the
-    mountpoint stays, and is dead.
+    Until `ready` has returned every end unmounts. Later only a clean end unmounts. After any other
+    end the mountpoint stays, and is dead.
     """
     ending = signals.EndSignals()
     mountpoint = request.mountpoint
@@ -265,7 +270,7 @@ async def _answer(request: MountRequest, served: _Served, ready: Ready) -> None:
             nursery.cancel_scope.cancel()
     finally:
         unmount = clean or not is_ready
-        # Another filesystem may have been mounted there since.
+        # Another filesystem may have been mounted on top since.
         is_on_top = device is None or _device(mountpoint) == device
         with signals.held_back():
             fuse.close(unmount=unmount and is_on_top)
@@ -278,13 +283,13 @@ def _mount(request: MountRequest, served: _Served) -> None:
         with signals.held_back():
             fuse.mount(served.filesystem, served.source, mountpoint, request.options)
     except RuntimeError as error:
-        # The program that mounts for us may have been killed half-way.
+        # The program that mounts for fsmount may have been killed half-way.
         free_if_dead(mountpoint)
         raise NoFuse(f"the system refused to mount on {mountpoint} ({error})") from error
 
 
 def _device(mountpoint: Path) -> str | None:
-    """The filesystem that is mounted there; None if the kernel's table does not tell."""
+    """The device of the mounted filesystem; None if the table of the kernel does not tell."""
     try:
         mounted = mounted_on(str(mountpoint))
     except OSError:
@@ -304,8 +309,8 @@ async def _announce(
 async def _wait_for_kernel(mountpoint: Path) -> None:
     """Wait until the mount answers. Raises :class:`NoFuse` if it answers with an error.
 
-    Another process asks. A process that is killed while one of its threads waits for its own mount
-    never ends: the thread keeps /dev/fuse open, and so the kernel waits for an answer.
+    Another process asks the kernel. If a process is killed while one of its threads waits for its
+    own mount, it never ends: the thread keeps /dev/fuse open, and the kernel waits for an answer.
     """
     asking = subprocess.Popen(
         ["stat", "-f", "--", mountpoint],

@@ -1,7 +1,7 @@
 """A store as a filesystem to read and write: names, attributes, links, the life of an inode.
 
-Whatever awaits comes before the look at the index, or after the change that rests on it. So this
-module needs no lock.
+A method awaits only before it looks at the index, or after the change that rests on this look. So
+this module needs no lock.
 
 An inode lives while it has a name, an open handle or a lookup count (see :mod:`filesystem`).
 Reading does not change the time of access (as with ``noatime``); only setattr does.
@@ -59,14 +59,14 @@ _SPECIAL = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBL
 
 @dataclass(slots=True)
 class OpenFolder:
-    """One opendir(3). `taken`: number of entries that the last reply had room for."""
+    """One opendir(3). `taken` is the number of entries that the last reply had room for."""
 
     ino: int
     taken: int = 0
 
 
 class StoreFilesystem(Filesystem):
-    """See the module."""
+    """The filesystem of a store. Belongs to the trio task."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -112,7 +112,7 @@ class StoreFilesystem(Filesystem):
     def _show(self, node: Inode) -> Attributes:
         size, blocks = self._files.extent(node)
         mtime_ns, ctime_ns = self._files.times(node)
-        # By position: it takes half the time, and a listing does this for every file.
+        # Arguments by position take half the time, and a listing calls this for every file.
         return Attributes(
             node.ino,
             node.mode,
@@ -133,11 +133,11 @@ class StoreFilesystem(Filesystem):
         return self._show(node)
 
     def remember(self, ino: int) -> None:
-        """The kernel has been told of an inode once more."""
+        """Count one lookup more of an inode: the kernel was told of it."""
         self._lookups[ino] = self._lookups.get(ino, 0) + 1
 
     async def forget(self, ino: int, count: int) -> None:
-        """The kernel takes `count` lookups back."""
+        """Take `count` lookups back. Removes an inode without lookup, name and handle."""
         left = self._lookups.get(ino, 0) - count
         if left > 0:
             self._lookups[ino] = left
@@ -147,7 +147,7 @@ class StoreFilesystem(Filesystem):
 
     def _settle(self, ino: int) -> None:
         """Remove an inode if it has no name, no open handle and no lookup count."""
-        # Makes no query first: the kernel may forget a million inodes at a time.
+        # No query comes first: the kernel may forget a million inodes at a time.
         if ino not in self._nameless or ino in self._lookups or self._files.is_open(ino):
             return
         token = self._index.purge(ino)
@@ -156,13 +156,16 @@ class StoreFilesystem(Filesystem):
             self._store.discard(token)
 
     def _lost_name(self, node: Inode) -> None:
-        """Note that `node`, as its row is now, has lost a name."""
+        """Note that an inode has lost a name. `node` is its row after the loss."""
         if node.nlink == 0:
             self._nameless.add(node.ino)
             self._settle(node.ino)
 
     async def lookup(self, folder: int, name: bytes) -> Attributes:
-        """The entry `name`; one lookup more. Raises OSError ENOENT, ENOTDIR, ENAMETOOLONG."""
+        """The entry `name` of a folder. Counts one lookup more.
+
+        Raises OSError ENOENT, ENOTDIR, ENAMETOOLONG.
+        """
         node = self._find(folder, name)
         if node is None:
             self._folder(folder)
@@ -170,11 +173,14 @@ class StoreFilesystem(Filesystem):
         return self._introduce(node)
 
     async def getattr(self, ino: int) -> Attributes:
-        """What stat(2) shows."""
+        """The attributes that stat(2) shows. Raises NoSuchInode."""
         return self._show(self._index.inode(ino))
 
     async def setattr(self, ino: int, changes: Changes, caller: Caller) -> Attributes:
-        """Set attributes, size included; what they are then. Raises OSError EROFS, EISDIR."""
+        """Set attributes, also the size. Returns the attributes after the change.
+
+        Raises OSError EROFS, EISDIR, EINVAL, EFBIG.
+        """
         self._writable()
         node = self._index.inode(ino)
         if changes.size is not None:
@@ -202,14 +208,14 @@ class StoreFilesystem(Filesystem):
         return self._show(self._index.inode(ino))
 
     async def readlink(self, ino: int) -> bytes:
-        """The target of a symbolic link. Raises OSError EINVAL for anything else."""
+        """The target of a symbolic link. Raises OSError EINVAL for other inodes."""
         node = self._index.inode(ino)
         if node.target is None:
             raise failure(errno.EINVAL)
         return node.target
 
     async def statfs(self) -> os.statvfs_result:
-        """The disk behind the store."""
+        """Size and free room of the disk that holds the store. Raises OSError."""
         return await threads.call(Kind.ROOM, os.statvfs, self._store.layout.root)
 
     # -- checks
@@ -252,8 +258,10 @@ class StoreFilesystem(Filesystem):
         return node
 
     def _is_inside(self, folder: int, top: int) -> bool:
-        """Whether `folder` is `top` or lies below it. Raises OSError ELOOP if folders form a
-        cycle, because of damage."""
+        """Whether `folder` is `top` or lies below it.
+
+        Raises OSError ELOOP if folders form a cycle, because of damage.
+        """
         above = set[int]()
         while folder != top:
             if folder in above:
@@ -277,16 +285,16 @@ class StoreFilesystem(Filesystem):
         rdev: int = 0,
         target: bytes | None = None,
     ) -> Inode:
-        """A new inode that is no regular file."""
+        """Create an inode that is no regular file."""
         await self._store.need_room()
         return self._place_new(folder, name, mode, caller, rdev=rdev, target=target)
 
     async def _make_file(
         self, folder: int, name: bytes, mode: int, caller: Caller
     ) -> tuple[Inode, StagedFile]:
-        """A new regular file, and its staged file, which the caller closes or gives away."""
+        """Create a regular file and its staged file. The caller owns the staged file."""
         await self._store.need_room()
-        # What cannot be made makes no file; what comes up meanwhile is seen below.
+        # A name that is not allowed makes no staged file. The check below sees later changes.
         self._place(folder, name)
         fresh = await self._files.fresh()
         try:
@@ -306,7 +314,7 @@ class StoreFilesystem(Filesystem):
         target: bytes | None = None,
         staged: int | None = None,
     ) -> Inode:
-        """The row and name of a new inode. Does not await."""
+        """Create the row and the name of a new inode. Does not await."""
         place = self._place(folder, name)
         gid = caller.gid
         if place.mode & stat.S_ISGID:
@@ -329,7 +337,11 @@ class StoreFilesystem(Filesystem):
     async def create(
         self, folder: int, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[int, Attributes]:
-        """A new file, opened: (handle, attributes). An entry that exists is opened instead."""
+        """Create and open a file. Returns (handle, attributes), and counts one lookup more.
+
+        An entry that exists is opened instead, unless `flags` has O_EXCL. Raises OSError EROFS,
+        ENOTDIR, EEXIST, ENAMETOOLONG, ENOSPC.
+        """
         self._writable()
         self._folder(folder)
         node = self._find(folder, name)
@@ -337,7 +349,7 @@ class StoreFilesystem(Filesystem):
             mode = stat.S_IFREG | (stat.S_IMODE(mode) & ~caller.umask)
             node, fresh = await self._make_file(folder, name, mode, caller)
             try:
-                # Nothing is there to be cut off, and a cut would take set-group-id away.
+                # The new file is empty. A truncation would only remove set-group-id.
                 fh = await self._files.open(node, flags & ~os.O_TRUNC, caller.uid, fresh)
             except BaseException:
                 await self.unlink(folder, name)
@@ -351,7 +363,10 @@ class StoreFilesystem(Filesystem):
     async def mknod(
         self, folder: int, name: bytes, mode: int, rdev: int, caller: Caller
     ) -> Attributes:
-        """A regular file, FIFO, socket or device, not opened. Raises OSError EINVAL."""
+        """Create a regular file, FIFO, socket or device without opening it.
+
+        Counts one lookup more. Raises OSError EINVAL for other kinds, EROFS, EEXIST, ENOSPC.
+        """
         if stat.S_IFMT(mode) not in _SPECIAL:
             raise failure(errno.EINVAL)
         mode &= ~caller.umask
@@ -364,19 +379,25 @@ class StoreFilesystem(Filesystem):
         return shown
 
     async def mkdir(self, folder: int, name: bytes, mode: int, caller: Caller) -> Attributes:
-        """A new folder."""
+        """Create a folder. Counts one lookup more. Raises OSError EROFS, EEXIST, ENOSPC."""
         mode = stat.S_IFDIR | (stat.S_IMODE(mode) & ~caller.umask)
         return self._introduce(await self._make(folder, name, mode, caller))
 
     async def symlink(self, folder: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
-        """A new symbolic link."""
+        """Create a symbolic link. Counts one lookup more.
+
+        Raises OSError ENAMETOOLONG if `target` has more than 4095 bytes, EROFS, EEXIST, ENOSPC.
+        """
         if len(target) > _TARGET_BYTES:
             raise failure(errno.ENAMETOOLONG)
         mode = stat.S_IFLNK | 0o777
         return self._introduce(await self._make(folder, name, mode, caller, target=target))
 
     async def link(self, ino: int, folder: int, name: bytes) -> Attributes:
-        """One more name for a file. Raises OSError EPERM for a folder, EMLINK, EEXIST."""
+        """Give a file one more name. Counts one lookup more.
+
+        Raises OSError EPERM for a folder, EMLINK, EEXIST, EROFS.
+        """
         self._place(folder, name)
         node = self._index.inode(ino)
         if stat.S_ISDIR(node.mode):
@@ -388,10 +409,10 @@ class StoreFilesystem(Filesystem):
         self._files.persist(ino)
         return self._introduce(self._index.link(folder, name, ino, now_ns()))
 
-    # -- entries that go or move
+    # -- removed and renamed entries
 
     async def unlink(self, folder: int, name: bytes) -> None:
-        """Take a file's name away. Raises OSError EISDIR, ENOENT."""
+        """Remove a name of a file. Raises OSError EISDIR, ENOENT, EROFS."""
         self._writable()
         await self._store.before_deleting()
         self._folder(folder)
@@ -402,7 +423,7 @@ class StoreFilesystem(Filesystem):
         self._lost_name(self._index.unlink(folder, name, now_ns()))
 
     async def rmdir(self, folder: int, name: bytes) -> None:
-        """Remove an empty folder. Raises OSError ENOTDIR, ENOTEMPTY, ENOENT."""
+        """Remove an empty folder. Raises OSError ENOTDIR, ENOTEMPTY, ENOENT, EROFS."""
         self._writable()
         await self._store.before_deleting()
         self._folder(folder)
@@ -416,7 +437,10 @@ class StoreFilesystem(Filesystem):
     async def rename(
         self, folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int = 0
     ) -> None:
-        """rename(2), with RENAME_NOREPLACE or RENAME_EXCHANGE. Raises OSError as that does."""
+        """Rename an entry as rename(2) does. Raises the same errors as OSError.
+
+        `flags` is 0, RENAME_NOREPLACE or RENAME_EXCHANGE.
+        """
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise failure(errno.EINVAL)
         self._writable()
@@ -464,7 +488,10 @@ class StoreFilesystem(Filesystem):
     # -- open files
 
     async def open(self, ino: int, flags: int, caller: Caller) -> int:
-        """A handle on a regular file. Raises OSError EISDIR, EINVAL, EROFS, Damaged."""
+        """Open a regular file and return its handle.
+
+        Raises OSError EISDIR, EINVAL, EROFS, and Damaged.
+        """
         node = self._index.inode(ino)
         self._check_regular(node)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
@@ -472,27 +499,33 @@ class StoreFilesystem(Filesystem):
         return await self._files.open(node, flags, caller.uid)
 
     def keeps_pages(self, fh: int) -> bool:
-        """Always: nothing but this mount changes the bytes of a file."""
+        """Whether the kernel may keep pages: always, since only this mount changes bytes."""
         return True
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`, fewer only at the end of the file."""
+        """Up to `length` bytes at `offset` (bytes); fewer only at the end of the file.
+
+        Raises OSError EBADF, Damaged.
+        """
         return await self._files.read(fh, offset, length)
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
-        """Write all of `data`; its length."""
+        """Write all of `data` at `offset` (bytes). Returns the length of `data`.
+
+        Raises OSError EBADF, EFBIG, ENOSPC.
+        """
         return await self._files.write(fh, offset, data)
 
     async def flush(self, fh: int) -> None:
-        """One close(2) of the handle; comes as often as the descriptor was duplicated."""
+        """Answer one close(2) of the handle. Each duplicate of a descriptor has its own close."""
         await self._files.flush(fh)
 
     async def fsync(self, fh: int) -> None:
-        """Force the file to the disk, and the index with it."""
+        """Force the file and the index to the disk. Raises OSError."""
         await self._files.fsync(fh)
 
     async def release(self, fh: int) -> None:
-        """The handle is closed for good."""
+        """Close the handle: its last descriptor is closed. Raises OSError EBADF."""
         handle = await self._files.release(fh)
         if handle.was_read and not handle.writable:
             self._render_ahead(handle.entry.ino)
@@ -518,7 +551,7 @@ class StoreFilesystem(Filesystem):
     # -- open folders
 
     async def opendir(self, ino: int) -> int:
-        """A handle on a folder."""
+        """Open a folder and return its handle. Raises OSError ENOTDIR."""
         self._folder(ino)
         fh = self._next_folder
         self._next_folder += 1
@@ -526,10 +559,11 @@ class StoreFilesystem(Filesystem):
         return fh
 
     async def readdir(self, fh: int, after: int) -> Iterator[DirEntry]:
-        """The entries from `after` on: (cookie, name, attributes), made as they are taken.
+        """The entries behind `after`: (cookie, name, attributes), made as the caller takes them.
 
-        `after` is 0 or a cookie. "." and ".." come first and are not to be remembered; each
-        other entry is, by who passes it on. Cookies stay valid whatever comes and goes.
+        `after` is 0 or a cookie. "." and ".." come first. The caller calls :meth:`remember` for
+        each other entry that it passes on. Cookies stay valid when entries come and go. Raises
+        OSError EBADF.
         """
         return self._entries(self._open_folder(fh), after)
 
@@ -550,12 +584,12 @@ class StoreFilesystem(Filesystem):
                 yield at + _DOTS, name, self._show(node)
 
     async def fsyncdir(self, fh: int) -> None:
-        """Force the names of a folder to the disk (with all others)."""
+        """Force the names of a folder, and all others, to the disk. Raises OSError."""
         self._open_folder(fh)
         await self._store.durable()
 
     async def releasedir(self, fh: int) -> None:
-        """The folder's handle is closed for good."""
+        """Close the handle of a folder. Raises OSError EBADF."""
         self._open_folder(fh)
         del self._folders[fh]
 
@@ -568,23 +602,26 @@ class StoreFilesystem(Filesystem):
     # -- extended attributes
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
-        """A value. Raises OSError ENODATA, ENOTSUP."""
+        """The value of an extended attribute. Raises OSError ENODATA, ENOTSUP."""
         node = self._index.inode(ino)
         return xattrs.get(self._store, node, self._files.extent(node)[0], name)
 
     async def listxattr(self, ino: int) -> list[bytes]:
-        """The names of the stored attributes."""
+        """The names of the stored extended attributes."""
         return xattrs.names(self._store, self._index.inode(ino))
 
     async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
-        """Set or replace; the adapter handles the flags of setxattr(2)."""
+        """Set or replace an extended attribute. The adapter handles the flags of setxattr(2).
+
+        Raises OSError EROFS, and the errors of :func:`xattrs.put`.
+        """
         self._writable()
         self._files.persist(ino)
         xattrs.put(self._store, self._index.inode(ino), name, value)
         self._index.update(ino, ctime_ns=now_ns())
 
     async def removexattr(self, ino: int, name: bytes) -> None:
-        """Remove. Raises OSError ENODATA, ENOTSUP."""
+        """Remove an extended attribute. Raises OSError ENODATA, ENOTSUP, EROFS."""
         self._writable()
         self._files.persist(ino)
         xattrs.drop(self._store, self._index.inode(ino), name)

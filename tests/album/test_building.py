@@ -1,4 +1,4 @@
-"""Albums made of folders: what comes out, what is kept, what is added."""
+"""Albums made of folders: served photos, kept files, appended photos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.photos import camera, exif, folder, scene
 
 
 def tags(path: Path) -> dict[str, Any]:
-    """What exiftool finds in a file of its metadata, without what speaks of file and pixels."""
+    """The metadata that exiftool finds in a file, without tags about the file and its pixels."""
     command = ["exiftool", "-json", "-a", "-G1", "-b", "-n", str(path)]
     (found,) = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert isinstance(found, dict)
@@ -37,7 +37,7 @@ def tags(path: Path) -> dict[str, Any]:
     }
 
 
-# -- what comes out
+# -- served photos
 
 
 @pytest.mark.parametrize("codec", list(video.CODECS))
@@ -69,7 +69,7 @@ async def test_photos_come_out_upright_with_their_tags(tmp_path: Path, codec: st
         assert old.pop("IFD0:Orientation") == entry.orientation
         assert new.pop("IFD0:Orientation") == 1
         if entry.orientation != 1:
-            # Turned like the photo, in its place.
+            # The album turns the thumbnail like the photo, and leaves it in its place.
             assert old.pop("IFD1:ThumbnailImage") != new.pop("IFD1:ThumbnailImage")
         assert old["Canon:CanonImageType"] == "fsmount maker note"
         assert old == new
@@ -77,7 +77,7 @@ async def test_photos_come_out_upright_with_their_tags(tmp_path: Path, codec: st
 
 
 def _heic(path: Path) -> bool:
-    """A photo as iPhones write them, where that can be read here."""
+    """Write a photo as iPhones do. Returns False if this machine cannot read such files."""
     try:
         import pillow_heif
     except ImportError:
@@ -149,7 +149,7 @@ async def test_a_folder_without_photos_is_an_album_of_files(tmp_path: Path) -> N
     place, _ = await create(tmp_path / "a", tmp_path / "out")
     assert {path.name for path in place.folder.iterdir()} == {"a.xml", "a.files"}
     assert (await verify(place)).files == 1
-    # A photo that comes later is its first.
+    # A photo that is appended later is the first of the album.
     summary = await add(place, folder(tmp_path / "b", 1))
     assert len(summary.photos) == 1
     assert (await verify(place)).files == 2
@@ -168,7 +168,7 @@ async def test_without_exiftool_nothing_is_made_and_it_is_named(
 async def test_no_other_program_than_exiftool_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No ffmpeg, no ImageMagick: not even looked for."""
+    """PATH has no ffmpeg and no ImageMagick. The album does not even look for them."""
     source = folder(tmp_path / "a", 2)
     exiftool = shutil.which("exiftool")
     assert exiftool is not None
@@ -188,11 +188,11 @@ async def test_no_other_program_than_exiftool_is_run(
         assert len(summary.photos) == 2
         assert (await extract(place, tmp_path / f"{codec} out")).files == 2
     assert {name for name in programs if not name.startswith("python")} == {"exiftool"}
-    assert programs.count("exiftool") == 2  # one for each album, however many photos
+    assert programs.count("exiftool") == 2  # one for each album, for any number of photos
 
 
 def peak_bytes(source: Path, output: Path, *more: str) -> int:
-    """The most memory that `album create` itself takes (not its workers)."""
+    """The peak of memory in bytes of `album create` itself, without its workers."""
     code = "import resource, sys\nfrom fsmount.cli import main\ntry:\n    main(sys.argv[1:])\n"
     code += "finally:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     command = [sys.executable, "-c", code, "album", "create", str(source), "-o", str(output)]
@@ -216,7 +216,10 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path, more: tuple[str, .
 
 
 async def test_the_size_holds_with_other_decoders_and_encoders(tmp_path: Path) -> None:
-    """Frames by the system's ffmpeg, an encoder with other tables: the size is the recorded one."""
+    """The served size is the recorded one on another machine.
+
+    Here ffmpeg of the system decodes the frames, and the JPEG encoder has other tables.
+    """
     if shutil.which("ffmpeg") is None:
         pytest.skip("ffmpeg is not installed")
     source = folder(tmp_path / "a", 2)

@@ -1,4 +1,4 @@
-"""Albums made of folders: quality above the floor, and photos that look alike."""
+"""Albums made of folders: quality above the floor, and groups of photos that look alike."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_unrelated_photos_are_never_larger_with_bursts(tmp_path: Path) -> 
 
 
 def encoded(group: list[Path], **more: Any) -> list[jobs.EncodedPhoto]:
-    """A group as workers code it."""
+    """A group of photos, coded as workers code it."""
     codec = video.CODECS["av1"]
     extradata = video.extradata_of(video.template(codec, BOX))
     settings = jobs.CodecSettings("av1", codec.grade, BOX, 90, builder.DEFAULT_FLOOR, extradata)
@@ -104,7 +104,7 @@ def test_a_group_that_is_larger_than_its_photos_is_not_kept(
 
     def padded(codec: Any, canvases: Any, *more: Any) -> list[bytes]:
         found = encode(codec, canvases, *more)
-        # Of a size that groups cannot be kept for; what follows the packet is not decoded.
+        # At this size no group is kept. The decoder ignores the bytes that follow the packet.
         return found if len(canvases) == 1 else [one + b"\x7a\0" * 30_000 for one in found]
 
     monkeypatch.setattr(video, "encode", padded)
@@ -130,7 +130,7 @@ def test_a_group_with_a_photo_below_the_floor_is_not_kept(
 
 
 def test_unrelated_photos_told_to_be_a_group_are_never_larger(tmp_path: Path) -> None:
-    """Even where the detector errs."""
+    """A wrong group of the detector costs no bytes."""
     shots(tmp_path / "a", [scene(seed, 400, 300) for seed in range(6)])
     paths = sorted((tmp_path / "a").iterdir())
     together, alone = encoded(paths), [one for path in paths for one in encoded([path])]

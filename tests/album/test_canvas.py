@@ -1,4 +1,4 @@
-"""Where photos stand on the canvas, and that they come back from it."""
+"""The place of photos on the canvas, and the way back from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_photo_fits_and_is_never_enlarged(width: int, height: int) -> None:
     assert rect.x % 2 == rect.y % 2 == 0
     assert 1 <= rect.width <= min(BOX, width)
     assert 1 <= rect.height <= min(BOX, height)
-    # The pixel by which an odd edge is repeated fits too.
+    # The pixel that repeats an odd edge fits, too.
     assert rect.x + rect.width + rect.width % 2 <= BOX
     assert rect.y + rect.height + rect.height % 2 <= BOX
     if max(width, height) >= BOX:

@@ -1,4 +1,4 @@
-"""The XML: what is written is read, whatever the names; what is damaged is said to be."""
+"""The XML document: it is read as it is written, for all names. Damage is an error."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_other_xml_and_other_formats(tmp_path: Path) -> None:
 
 
 def test_exiftools_words_stay_readable_by_exiftool(tmp_path: Path) -> None:
-    """With a name that only bytes can say, and one that begins like an option."""
+    """One name is no valid text, and one begins like an option."""
     names = [b"\xff\xfe.jpg", b"-n.jpg", b"two\nlines.jpg", b"<&'>.jpg"]
     described = []
     with ExifTool() as tool:
@@ -176,7 +176,7 @@ def test_exiftools_words_stay_readable_by_exiftool(tmp_path: Path) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there, and no zombie that nobody has asked for."""
+    """Whether a process exists and is no zombie that still waits for its parent."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -194,7 +194,8 @@ def test_exiftool_does_not_outlive_a_killed_process(tmp_path: Path) -> None:
         "    sys.stdin.read()\n"
     )
     pids = []
-    for _ in range(20):  # killed while exiftool starts; what is left then is left in some only
+    # Each process is killed while exiftool starts. A fault would leave a rest in some tries only.
+    for _ in range(20):
         with subprocess.Popen(
             [sys.executable, "-c", program],
             env={**os.environ, "TMPDIR": str(tmp_path)},

@@ -1,4 +1,4 @@
-"""Albums change all at once: death at any system call leaves the old one, the new one or none."""
+"""A change of an album is atomic: death at any system call leaves the old one, the new or none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def state(video: bytes, other: bytes, suffix: str = ".mp4") -> AlbumContents:
 
 
 def make(place: AlbumPaths, video: bytes, other: bytes, suffix: str = ".mp4") -> None:
-    """Build and commit such an album."""
+    """Build and commit an album whose "video" is a few bytes."""
     with files.work_folder(place) as work:
         before = files.read_current(place)
         contents = state(video, other, suffix)
@@ -46,7 +46,7 @@ def make(place: AlbumPaths, video: bytes, other: bytes, suffix: str = ".mp4") ->
 
 
 def shown(place: AlbumPaths) -> tuple[bytes, bytes] | None:
-    """What a reader finds: the video and the file; None if there is no album."""
+    """The video and the file that a reader finds; None if there is no album."""
     if not place.xml.exists():
         return None
     contents = document.read(place.xml)
@@ -69,7 +69,10 @@ CALLS: list[tuple[object, str]] = [
 
 
 def die_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[], int]:
-    """Raise at the n-th system call that changes something, and at all after it, as death does."""
+    """Raise at the n-th system call that changes a file, and at all later ones.
+
+    So nothing changes any more, as after the death of the process.
+    """
     seen = 0
 
     def wrap(call: Callable[..., object]) -> Callable[..., object]:
@@ -89,7 +92,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[], int]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_death_at_any_call(tmp_path: Path, suffix: str) -> None:
-    """The old state or the new one, and the next writer goes on from either."""
+    """A reader finds the old state or the new one. The next writer goes on from either."""
     number, states = 0, set()
     while True:
         number += 1

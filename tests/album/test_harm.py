@@ -1,4 +1,4 @@
-"""Albums that are damaged, or whose making is killed."""
+"""Damaged albums, and albums whose builder is killed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
 
 
 async def state(place: AlbumPaths) -> list[str] | None:
-    """Hashes of the photos of a whole album; None if there is none."""
+    """The hashes of the photos of an album, which must be whole; None if there is no album."""
     if not place.xml.exists():
         return None
     assert (await verify(place)).problems == []
@@ -67,7 +67,10 @@ async def state(place: AlbumPaths) -> list[str] | None:
 
 
 def test_kill_9_at_any_moment_leaves_the_old_album_the_new_one_or_none(tmp_path: Path) -> None:
-    """Kills at moments all over a run, of a first album and of one that replaces another."""
+    """Kill runs at moments spread over their whole length.
+
+    Some runs create a first album, others replace one.
+    """
     old, new = folder(tmp_path / "old" / "a", 3), folder(tmp_path / "new" / "a", 5)
     begun = time.monotonic()
     whole = AlbumPaths(tmp_path / "whole", "a")
@@ -82,7 +85,7 @@ def test_kill_9_at_any_moment_leaves_the_old_album_the_new_one_or_none(tmp_path:
     random_moments = random.Random(KILL_SEED)
     seen = set()
     for number in range(KILLS):
-        # Most of what may go wrong is near the end.
+        # Most possible faults are near the end.
         part = (number + random_moments.random()) / KILLS
         moment = lasts * (part if number % 2 else 0.7 + 0.4 * part)
         fresh = AlbumPaths(tmp_path / f"fresh {number}", "a")
@@ -96,7 +99,7 @@ def test_kill_9_at_any_moment_leaves_the_old_album_the_new_one_or_none(tmp_path:
         seen.add(after is None)
         if found is place and after == wanted:
             assert start(old, place.folder).wait() == 0
-    assert True in seen  # some were killed before their end
+    assert True in seen  # some runs were killed before their end
     assert start(new, place.folder).wait() == 0
     assert trio.run(state, place) == wanted
     assert {path.name for path in place.folder.iterdir()} == {"a.xml", "a.mp4"}

@@ -1,4 +1,4 @@
-"""The served JPEG is as long as recorded, whatever library makes it."""
+"""The served JPEG has the recorded length with every library that makes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photo files of every kind: decoded upright in RGB, or refused with a reason."""
+"""Photo files of every kind are decoded upright in RGB, or refused with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality: 1.0 for the same, less for less."""
+"""The measured quality is 1.0 for equal pictures, and falls with the likeness."""
 
 from __future__ import annotations
 

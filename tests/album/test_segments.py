@@ -1,4 +1,4 @@
-"""Heads: what stands in front of the pixels comes back, but for the orientation."""
+"""The head in front of the pixels comes back unchanged except for the orientation."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_thumbnail_is_turned_with_the_photo() -> None:
         got = np.asarray(small.convert("L"))
     assert got[:30].mean() < 20
     assert got[45:].mean() > 230
-    # What stands around it is where it was: the maker note counts from the header.
+    # The bytes around the thumbnail stay in place: offsets in the maker note count from the header.
     assert patched.index(MAKER_TEXT) == tags.index(MAKER_TEXT)
 
 

@@ -1,4 +1,4 @@
-"""Which photos are taken to look alike."""
+"""The detector of photos that look alike."""
 
 from __future__ import annotations
 

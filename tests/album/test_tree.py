@@ -1,4 +1,4 @@
-"""Albums as a tree: what is decoded, when, and how often. No kernel here."""
+"""Albums as a tree: which photos are decoded, when and how often. FUSE takes no part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.photos import folder
 
 @pytest.fixture(name="served")
 def count_served(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The photos that are decoded, in order; a stand-in decodes them."""
+    """The names of photos that are decoded, in order. A stand-in decodes them."""
     found: list[bytes] = []
 
     async def serve(album: Album, entry: PhotoRecord, workers: Workers) -> tuple[bytes, bool]:
@@ -102,7 +102,7 @@ async def test_many_albums_are_not_all_kept_open(
         for number in range(9):
             assert len(await tree.children(b"%d" % number)) == 2
             assert len(open_files(out)) <= 4
-        # The album has been let go of; what hangs on it is whole.
+        # The tree has closed the album. The open body still reads all its bytes.
         data = await held.pread(0, held.size)
         assert data == await (await tree.body(b"0/IMG_0.JPG")).pread(0, held.size)
         del held

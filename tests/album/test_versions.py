@@ -1,7 +1,8 @@
 """Albums that PyAV 18 and 19 made are read, checked and continued by the PyAV that is installed.
 
-`tests/data/albums`: each has three photos of a burst, which are one group, and one by itself. The
-SVT-AV1 in them write different sequence headers for the same settings.
+They stand in `tests/data/albums`. Each album has three photos of a burst, which are one group, and
+one single photo. The SVT-AV1 versions in PyAV 18 and 19 write different sequence headers for the
+same settings.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ async def test_an_album_of_another_version_is_continued(paths: AlbumPaths, tmp_p
 
 
 def decoded_in_one_go(paths: AlbumPaths) -> int:
-    """Frames that a player shows who knows nothing of groups."""
+    """The number of frames that a player shows. It decodes in one go and ignores groups."""
     album = Album(paths)
     with video._av().open(str(album.video)) as container:
         shown = sum(1 for _ in container.decode(video=0))

@@ -1,4 +1,4 @@
-"""Canvases through every codec and back; packets stay what they were."""
+"""Every codec codes canvases and decodes them. Packets keep their bytes in the video file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_photos_come_back_alike_and_in_order(codec: Codec, tmp_path: Path) -> No
     found = video.packets_in(path)
     data = path.read_bytes()
     assert [(one.pts, one.is_key) for one in found] == [(0, True), (1, True), (2, True)]
-    # What was written is what is there, so that offsets and hashes hold.
+    # The file holds the packets as they were written, so that offsets and hashes stay valid.
     assert [[data[one.offset : one.offset + one.size]] for one in found] == packets
     for one, packet_alone in zip(shown, packets, strict=True):
         planes = canvas.crop(Decoder(codec, extradata).decode(packet_alone)[0], one.rect)
@@ -70,7 +70,7 @@ def test_grades_order_size_and_quality(codec: Codec) -> None:
 
 
 def test_prores_is_what_ffmpeg_makes_with_the_same_qscale(tmp_path: Path) -> None:
-    """The format of the blog post is `ffmpeg -c:v prores_ks -qscale:v 16`."""
+    """The blog post makes its format by `ffmpeg -c:v prores_ks -qscale:v 16`."""
     if shutil.which("ffmpeg") is None:
         pytest.skip("ffmpeg is not installed")
     codec = CODECS["prores"]

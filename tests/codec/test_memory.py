@@ -1,4 +1,4 @@
-"""What a worker keeps: one object, within one budget."""
+"""A worker keeps its caches in one object, within one budget."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_jobs_of_a_store_and_of_a_folder_in_turn() -> None:
     memory.share_for_runs(1000)
     assert (memory.runs.budget, memory.streams.budget) == (1000, 250)
     memory.share_for_store(1000)
-    # The same budget again: what streams are kept stays.
+    # The budget of the runs is unchanged, so the streams keep their budget.
     memory.share_for_runs(1000)
     assert (memory.runs.budget, memory.streams.budget, memory.layers.budget) == (1000, 500, 500)
 

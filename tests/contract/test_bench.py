@@ -1,4 +1,4 @@
-"""The benchmarks themselves: a rival that loses a byte is found out, costs are measured."""
+"""The benchmarks themselves: they find a method that loses a byte, and they measure costs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 class Copies:
-    """Keeps the files as they are; `lie` is what a lying one gives instead of a picture."""
+    """A method that keeps the files as they are. It returns `lie` for each picture, if given."""
 
     name = "copies"
     gives = "files"
@@ -74,7 +74,7 @@ def test_costs_are_those_of_the_action() -> None:
 
 def _busy() -> None:
     held = bytearray(b"x") * (50 << 20)
-    # Long enough that its memory is looked at also where others keep the processors busy.
+    # It runs long enough to have its memory sampled while other processes keep the processors busy.
     end = time.process_time() + 0.6
     while time.process_time() < end:
         held[0] ^= 1

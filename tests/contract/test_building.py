@@ -1,4 +1,4 @@
-"""The C kernel is required: what is said where it cannot be built, and where it was not."""
+"""The C kernel is required: messages if it cannot be built, and if it is not built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import fsmount
 from tests.support.paths import CHECKOUT
 
 ROOT = CHECKOUT
-# setup.py of the project, with one small extension in place of the kernel.
+# Runs setup.py of the project with one small extension in place of the kernel.
 _DRIVER = """
 import runpy, setuptools
 real = setuptools.setup
@@ -26,7 +26,7 @@ runpy.run_path("setup.py")
 
 @pytest.mark.parametrize("compiler", ["/nonexistent/cc", "false"])
 def test_a_missing_compiler_is_told_in_one_sentence(tmp_path: Path, compiler: str) -> None:
-    """One that fails, too, as it does without Python's headers."""
+    """A compiler that fails gives the same message: it fails without the headers of Python."""
     shutil.copy(ROOT / "setup.py", tmp_path)
     (tmp_path / "small.c").write_text("#include <Python.h>\n")
     done = subprocess.run(

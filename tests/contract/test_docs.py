@@ -1,4 +1,4 @@
-"""The reference of the commands says what the program says; pages name files that exist."""
+"""The reference of the commands agrees with the program. Pages name files that exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGES = sorted(
     for path in (ROOT / folder).glob("*.md")
     if path.name != "CHANGELOG.md"
 )
-# A link's target without its anchor, or a path of the repository as code.
+# The target of a link without its anchor, or a path of the repository that is marked as code.
 NAMED = re.compile(r"\]\(([^)#\s]+)|`((?:\.ci|contrib|docs|fsmount|tests)/[\w./-]*)`")
 
 
@@ -81,7 +81,7 @@ def test_exit_codes_and_variables() -> None:
 
 
 def dead_paths(page: Path, text: str) -> list[str]:
-    """What `page` names and the repository does not have."""
+    """Paths that `page` names and the repository does not have."""
     dead = []
     for target, path in NAMED.findall(text):
         if target.startswith(("http:", "https:")):
@@ -108,13 +108,13 @@ def test_the_index_of_the_docs_has_every_page() -> None:
         assert path.name == "README.md" or f"]({path.name})" in index
 
 
-# -- the tour names functions
+# -- functions that the tour names
 
 LINKED = re.compile(r"\[`([\w.]+)`\]\((\.\./fsmount/[\w./]+\.py)\)")
 
 
 def defined(path: Path) -> set[str]:
-    """Names that a module defines: ``f``, ``C``, ``C.method``, ``C.attribute``, ``module.f``."""
+    """Names that a module defines: `f`, `C`, `C.method`, `C.attribute`, `module.f`."""
     names = set()
     for node in ast.parse(path.read_text()).body:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

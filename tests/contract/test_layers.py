@@ -1,4 +1,4 @@
-"""The layer law: imports point down only, and each dangerous thing stands in one place."""
+"""The layer law: imports point down only, and each dangerous call stands in one place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import fsmount
 
 PACKAGE = Path(fsmount.__file__).parent
-# A package may import itself and what is named here.
+# A package may import itself and the packages named here.
 PACKAGES: dict[str, set[str]] = {
     "folder": set(),
     "errors": {"folder"},
@@ -24,14 +24,14 @@ PACKAGES: dict[str, set[str]] = {
     "legacy": {"work", "codec", "errors", "lru", "threads"},
     "store": {"legacy", "work", "codec", "errors", "folder", "refused", "lru", "threads"},
     "mount": {"store", "work", "codec", "errors", "folder", "quoting", "threads"},
-    # Beside the store: it shares its workers and caches, never its files.
+    # `album` stands beside the store. It shares workers and caches with it, never files.
     "album": {"work", "codec", "errors", "refused", "threads"},
     "cli": {"mount", "album", "store", "legacy", "work", "codec", "errors", "folder", "quoting"},
-    # The package itself holds the version, for everybody.
+    # The package itself holds the version. Every package may import it.
     "__init__": set(),
     "__main__": {"cli"},
 }
-# The parts of a package from the lowest up: a part may import itself and those before it.
+# The parts of a package from the lowest up. A part may import itself and the parts before it.
 PARTS: dict[str, tuple[str, ...]] = {
     "codec": ("_kernel", "memory", "deflate", "png", "images", "delta"),
     "store": (
@@ -49,18 +49,18 @@ PARTS: dict[str, tuple[str, ...]] = {
         "recovery",
         "store",
         "transfer",
-        # These two work on an open store, the rest of recovery/ is what opens one.
+        # These two work on an open store. The rest of recovery/ opens one.
         "recovery/check",
         "recovery/repair",
     ),
 }
-# What may be imported only there.
+# Library -> the only modules or packages that may import it.
 ONLY = {
     "pyfuse3": {"mount/fuse.py"},
     "pyfuse3_asyncio": set(),
     "jxlpy": {"codec/images/jxl.py"},
     "imagecodecs": {"codec/images/extra.py"},
-    # fuse.py and app.py translate what the index raises, for the kernel and for people.
+    # fuse.py and app.py translate errors of the index, for the kernel and for people.
     "apsw": {"store/index/__init__.py", "store/index/database.py", "mount/fuse.py", "cli/app.py"},
     "sqlite3": set(),
     "av": {"album/video.py"},
@@ -68,7 +68,7 @@ ONLY = {
     "click": {"cli"},
     "rich": {"cli"},
 }
-# Calls that change files, by name; in store/ they stand in disk.py alone.
+# Names of calls that change files. In store/ only disk.py may use them.
 CHANGES = {
     "rename",
     "renames",
@@ -116,18 +116,18 @@ CHANGES = {
     "mkstemp",
     "mkdtemp",
 }
-# (module, function of CHANGES or "open") that are meant.
+# Allowed exceptions: (module, function of CHANGES or "open").
 EXCEPTIONS = {
-    # The lock is no part of what is stored.
+    # The lock file holds no stored data.
     ("store/lock.py", "open"),
     ("store/lock.py", "ftruncate"),
     ("store/lock.py", "pwrite"),
-    # A store of its own that goes again.
+    # The estimate makes a temporary store of its own.
     ("store/transfer/estimating.py", "open"),
-    # A source that was imported is no part of the store.
+    # An imported source is no part of the store.
     ("store/transfer/importing.py", "unlink"),
 }
-# These write outside the store: the files they give back.
+# These modules write the exported files, which are outside the store.
 OUTSIDE = {"store/transfer/exporting.py"}
 SQL = ("SELECT ", "INSERT ", "UPDATE ", "DELETE FROM", "PRAGMA ", "CREATE TABLE", "BEGIN IMMEDIATE")
 
@@ -148,7 +148,7 @@ def package_of(name: str) -> str:
 
 
 def part_of(package: str, inner: list[str]) -> str:
-    """The part of a package that a module belongs to; "" for the package's own module."""
+    """The part of a package that a module belongs to; "" for `__init__` of the package."""
     order = PARTS.get(package, ())
     inner = [name for name in inner if name != "__init__"]
     module = "/".join(inner[:2])
@@ -156,7 +156,7 @@ def part_of(package: str, inner: list[str]) -> str:
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Dotted names of all imports, wherever they stand; relative ones are not allowed."""
+    """Dotted names of all imports in a module, at any place. Relative imports are not allowed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -172,7 +172,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def is_wrong(name: str, target: list[str]) -> bool:
-    """Whether a module may not import ``fsmount.<target>``."""
+    """Whether a module may not import `fsmount.<target>`."""
     package, wanted = package_of(name), target[0]
     if wanted != package:
         return wanted in PACKAGES and wanted not in PACKAGES[package]
@@ -195,7 +195,7 @@ def wrong_imports(name: str, tree: ast.AST) -> list[str]:
 
 
 def writes(call: ast.Call) -> bool:
-    """Whether an ``open`` may change a file: anything but a plain mode for reading."""
+    """Whether an `open` may change a file: its mode is not a constant for reading."""
     name = ast.unparse(call.func)
     if name == "os.open":
         return True
@@ -210,14 +210,14 @@ def writes(call: ast.Call) -> bool:
 
 
 def is_disk(call: ast.Call) -> bool:
-    """Calls of a Disk, of a descriptor's owner (Pack, Index) or of an import of a plain value."""
+    """Whether a call is a method of a Disk."""
     assert isinstance(call.func, ast.Attribute)
     owner = ast.unparse(call.func.value)
     return owner.split(".")[-1] in ("disk", "_disk")
 
 
 def changes(name: str, tree: ast.AST) -> list[str]:
-    """Calls that change files, other than through a Disk."""
+    """Calls that change files and bypass the Disk."""
     found = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -230,7 +230,7 @@ def changes(name: str, tree: ast.AST) -> list[str]:
             bad = writes(node)
         elif isinstance(node.func, ast.Attribute) and not is_disk(node):
             owner = function.rsplit(".", maxsplit=1)[0]
-            # Methods of our own with such names, and of values that are no files.
+            # These are methods of fsmount with such names, or methods of strings.
             ours = owner.split(".")[-1] in ("self", "index", "_index", "staging", "_staging", "str")
             bad = last in CHANGES and not ours
             bad = bad and not (last == "fsync" and owner in ("pack", "self._pack"))
@@ -270,7 +270,7 @@ def test_the_store_is_changed_through_the_disk(path: Path) -> None:
     assert changes(name_of(path), ast.parse(path.read_text())) == []
 
 
-# -- the law itself notices
+# -- the law finds offences
 
 
 @pytest.mark.parametrize(

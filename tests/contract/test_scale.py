@@ -1,4 +1,4 @@
-"""Stores of very many files: what is bounded, in statements and in memory, stays bounded."""
+"""Stores of very many files: statements and memory stay bounded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fsmount.store.store import Store
 from tests.bench import synthetic
 
 FILES, FOLDER = 20_000, 10_000
-# Room for what does not grow with the store; its rows as objects of Python would take 10 MiB.
+# Room for data that does not grow with the store. Its rows as objects of Python would take 10 MiB.
 FEW_BYTES = 2 << 20
 
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ def store(path: Path) -> Iterator[Store]:
 
 
 def peak(action: Callable[[], _T]) -> tuple[int, _T]:
-    """Bytes that Python held at most while an action ran, above what it held before."""
+    """The peak of bytes that Python allocates during an action, and the result of the action."""
     tracemalloc.start()
     try:
         result = action()
@@ -51,7 +51,7 @@ def peak(action: Callable[[], _T]) -> tuple[int, _T]:
 
 @contextmanager
 def statements(index: Index) -> Iterator[list[str]]:
-    """The statements that are executed inside."""
+    """A list that collects the statements executed inside the block."""
     seen: list[str] = []
 
     def note(_: object, sql: str, __: object) -> bool:
@@ -130,7 +130,7 @@ def test_a_finding_names_the_files_that_hang_on_it(store: Store) -> None:
         store.index._run("UPDATE objects SET uses = 1 WHERE id = ?", (7,))
         store.index._run("UPDATE objects SET offset = 0 WHERE id = ?", (lost,))
     assert findings.keys() == {"object 7", f"object {lost}"}
-    # Its own file, and those of the objects that take pixels from it.
+    # The object has one file of its own, and other objects take pixels from it.
     assert len(findings[f"object {lost}"][1]) == 1 + synthetic.NEEDS
 
 
@@ -158,7 +158,7 @@ async def test_a_listing_asks_no_file_for_its_label(store: Store) -> None:
 
 def test_the_copy_of_the_rows_is_made_without_holding_them(store: Store) -> None:
     used, wanted = peak(lambda: copies.collect(store.index))
-    # The bytes are there twice when the parts are joined.
+    # The bytes exist twice while the parts are joined.
     assert used - 2 * len(wanted.names) < FEW_BYTES
     rows = copies.load(wanted.names, store.index.identity())
     assert len(rows.objects) == FILES + 1

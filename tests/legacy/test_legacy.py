@@ -1,4 +1,4 @@
-"""Folders of PNGs and differences: what their names say, and what becomes of the pictures."""
+"""Folders of PNGs and differences: the names give the order, and the pictures come back."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def made(place: Path) -> dict[str, Decoded]:
-    """What each difference of a folder turns out to be, by stem."""
+    """The decoded picture of each difference of a folder, by stem."""
     reader = Archive(64 << 20, count=1)
     found = {}
     async with reader.running():
@@ -99,7 +99,7 @@ async def test_a_missing_link_costs_the_pictures_behind_it(tmp_path: Path) -> No
     everything = desk(6) + [np.roll(frame, 3, 0) for frame in desk(6, 9)]
     stems = list(minutes(12))
     frames = folder_of(tmp_path, everything, stems)
-    # Two runs: between them nearly everything changes.
+    # There are two runs: between them nearly all pixels change.
     convert(tmp_path, limit=60_000)
     assert (tmp_path / f"{stems[6]}.png").exists()
     (tmp_path / f"{stems[2]}.jxl").unlink()
@@ -175,7 +175,7 @@ async def test_shapes_that_change(tmp_path: Path) -> None:
     assert sorted(found) == [stems[1], stems[3], stems[5], stems[7]]
     for stem, result in found.items():
         assert np.array_equal(pixels(result), frames[stem])
-    # Without the RGB picture its difference must not be added to the RGBA one before it.
+    # The RGB picture is missing. Its difference must not be added to the RGBA picture before it.
     (tmp_path / f"{stems[2]}.png").unlink()
     found = await made(tmp_path)
     assert missing(found) == [stems[3]]
@@ -218,7 +218,7 @@ async def test_palette_pictures(tmp_path: Path) -> None:
 
 
 async def test_small_pictures_come_back_from_what_is_written(tmp_path: Path) -> None:
-    """All samples may differ: then a difference may look more like a picture than the picture."""
+    """All samples may differ. Then a difference may look more like a picture than the picture."""
     source = np.random.default_rng(1)
     noise = source.integers(0, 256, (20, 30, 3), np.uint8)
     frames = [noise, noise + np.uint8(9), noise, np.full_like(noise, 3), noise[::-1].copy()]
@@ -253,7 +253,7 @@ async def test_sixteen_bits(tmp_path: Path) -> None:
 
 
 def test_a_difference_of_sixteen_bits_is_not_written(tmp_path: Path) -> None:
-    """libjxl 0.10.1 can harm the process with one at effort 1."""
+    """libjxl 0.10.1 can harm the process when it encodes such a difference at effort 1."""
     for dtype in (np.uint8, np.uint16):
         frames = np.zeros((2, 30, 40, 3), dtype)
         frames[1, 3] = 7
@@ -266,9 +266,9 @@ def test_a_difference_of_sixteen_bits_is_not_written(tmp_path: Path) -> None:
 # -- order
 
 SPRING = [f"2024-03-31T0{m // 60}:{m % 60:02}:00" for m in range(90, 210, 10)]
-# The second pass through the hour that comes twice, between the pictures of the first.
+# One hour comes twice. Pictures of its second pass stand between pictures of the first.
 AUTUMN = [f"2024-10-27T02:{m:02}:00" for m in range(0, 60, 5)]
-# Berlin, summer and winter: digits would mix the two hours.
+# These are Berlin's summer and winter time: an order by digits would mix the two hours.
 AUTUMN_ZONED = [
     f"2024-10-27T02:{m:02}:00+0{hours}:00" for hours in (2, 1) for m in range(0, 60, 10)
 ]
@@ -300,7 +300,7 @@ async def test_pixels_do_not_depend_on_the_time_zone(
 
 @pytest.mark.parametrize("ahead", [-9, 0, 2, 14])
 async def test_of_a_mixed_folder_comes_what_is_certain(ahead: int, tmp_path: Path) -> None:
-    """Names with a zone from the seventh on; those before were taken so many hours ahead of UTC."""
+    """The last six names have a zone. The first six are local times, `ahead` hours ahead of UTC."""
     start = datetime(2024, 6, 6, tzinfo=UTC)
     when = [start + timedelta(hours=10 * at) for at in range(12)]
     local = [one.astimezone(timezone(timedelta(hours=ahead))) for one in when]
@@ -355,7 +355,7 @@ async def test_a_conversion_that_was_stopped_before_it_deleted_the_png(tmp_path:
         assert sorted(found) == [stems[1], stems[3]]
         for stem, result in found.items():
             assert np.array_equal(pixels(result), frames[stem])
-        # Half a file says nothing.
+        # A file that was cut off proves nothing.
         twin = tmp_path / f"{stems[2]}.jxl"
         twin.write_bytes(twin.read_bytes()[:count])
 
@@ -379,7 +379,7 @@ async def test_two_pictures_of_one_stem_leave_open_what_is_behind(
     convert(tmp_path)
     save(tmp_path, stems[2], desk(4, 7)[2])
     if first:
-        # Nothing says what the `.jxl` is without a picture before it.
+        # Without a picture before it the kind of the `.jxl` is unknown.
         (tmp_path / f"{stems[0]}.png").unlink()
         (tmp_path / f"{stems[1]}.jxl").unlink()
     found = await made(tmp_path)

@@ -1,4 +1,4 @@
-"""Folders of differences into a store: the order of names, and what may be deleted for it."""
+"""Import of folders of differences: the order of names, and which sources may be deleted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def in_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process is in a time zone."""
+    """Put this process into a time zone inside the block."""
     try:
         with monkeypatch.context() as changed:
             changed.setenv("TZ", zone)
@@ -62,7 +62,7 @@ def in_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget() -> None:
-    """As in a process that has just been started."""
+    """Empty the caches, as in a process that has just started."""
     forget_caches()
 
 
@@ -95,7 +95,7 @@ def whys(importer: Importer) -> dict[str, str]:
 async def test_pictures_made_in_a_wrong_order_keep_their_sources(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store shows what was made, but that is not what the differences stand for."""
+    """The store shows the decoded pictures. They are not the pictures of the differences."""
     source = tmp_path / "old"
     stems = list(minutes(6))
     folder_of(source, desk(6), stems)
@@ -103,7 +103,7 @@ async def test_pictures_made_in_a_wrong_order_keep_their_sources(
     names = sorted(os.listdir(source))
 
     def make(run: Run, *rest: Any) -> Decoded:
-        """As if each picture hung on the one two before it."""
+        """Decode each picture on top of the one two before it."""
         return decoding.decode((*run[:-2], run[-1]) if len(run) > 2 else run, *rest)
 
     with monkeypatch.context() as planted:
@@ -137,7 +137,7 @@ async def test_pictures_that_an_earlier_import_took_for_others_keep_their_source
 
 
 async def test_the_first_picture_of_a_run_is_proved(root: Path, tmp_path: Path) -> None:
-    """The same size, the same time, one other byte."""
+    """The changed file has the same size and time, and one other byte."""
     source = tmp_path / "old"
     stems = list(minutes(3))
     folder_of(source, desk(3), stems)
@@ -181,11 +181,12 @@ async def test_a_source_that_changed_keeps_what_it_hangs_on(
     assert all(np.array_equal(shown[stem], frame) for stem, frame in frames.items())
 
 
-# -- what is proved goes
+# -- proved sources are deleted
 
 
 async def test_runs_of_all_kinds_go_once_they_are_proved(root: Path, tmp_path: Path) -> None:
-    """Palette, RGB for RGBA, a picture of its own, a stopped conversion, 16 bits, a PNG alone."""
+    """The runs have a palette, RGB differences of RGBA pictures, a picture of its own, a stopped
+    conversion and a single PNG."""
     source = tmp_path / "old"
     stems = list(minutes(16))
     frames = desk(16)
@@ -219,7 +220,7 @@ async def test_runs_of_all_kinds_go_once_they_are_proved(root: Path, tmp_path: P
         assert np.array_equal(frame, frames[stems.index(stem)])
 
 
-# -- what is not certain stays
+# -- uncertain sources stay
 
 
 def tie(folder: Path) -> None:
@@ -251,7 +252,7 @@ def other_twin(folder: Path) -> None:
 async def test_what_leaves_doubt_stays_with_all_it_may_belong_to(
     leave: Callable[[Path], None], root: Path, tmp_path: Path
 ) -> None:
-    """Or a second import would not see the doubt any more."""
+    """If one of these files was deleted, a second import would not see the doubt."""
     source = tmp_path / "old"
     stems = list(minutes(6))
     frames = folder_of(source, desk(6), stems)
@@ -274,7 +275,7 @@ async def test_what_leaves_doubt_stays_with_all_it_may_belong_to(
 async def test_every_picture_is_in_the_store_or_its_source_stays(
     seed: int, root: Path, tmp_path: Path
 ) -> None:
-    """Mixed names, in the order in which the pictures were really taken, imported twice."""
+    """Import a folder of mixed names twice. Its names are in the real order of the pictures."""
     source = tmp_path / "old"
     chance = random.Random(seed)
     zone = timezone(timedelta(hours=chance.randint(-12, 14)))
@@ -318,14 +319,14 @@ async def test_what_an_earlier_version_took_for_certain_is_named(
     assert sorted(whys(importer)) == [f"{stem}.jxl" for stem in stems[2:]]
 
 
-# -- and back
+# -- export as differences and import again
 
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_what_is_exported_as_differences_comes_back_whole(
     seed: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names of all kinds in one folder: what they leave open stays a PNG."""
+    """One folder has names of all kinds. A picture whose place they leave open stays a PNG."""
     chance = random.Random(seed)
     when = datetime(2024, 3, 31, 1, tzinfo=UTC)
     stems: list[str] = []

@@ -1,4 +1,4 @@
-"""Names of pictures: the times they tell, and which picture hangs on which for certain."""
+"""Names of pictures: their times, and which picture certainly hangs on which."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from fsmount.legacy.timestamps import Timestamp, parse_other_timestamp, parse_ti
 from tests.support.legacies import BERLIN
 
 NOON = 1_717_695_600 * 10**6
-# Berlin, New York, Lord Howe, Kathmandu: written out, since no zone may be installed.
+# Berlin, New York, Lord Howe, Kathmandu. They are written out: a machine may have no zones
+# installed.
 ZONES = (
     "UTC",
     BERLIN,
@@ -27,7 +28,7 @@ ZONES = (
     "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0",
     "<+0545>-5:45",
 )
-# Hours around changes of summer time in these zones, and a day without one.
+# Hours around changes of summer time in these zones, and a day without a change.
 DAYS = (
     datetime(2024, 3, 31, 1),
     datetime(2024, 10, 27, 1),
@@ -41,7 +42,7 @@ DAYS = (
 
 @pytest.fixture(name="zone", params=ZONES)
 def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """This process is in a time zone."""
+    """Put this process into a time zone during a test."""
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield request.param
@@ -49,7 +50,7 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     time.tzset()
 
 
-# -- what a name tells
+# -- times in names
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def names_in_order(stems: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("day", DAYS)
 def test_names_without_a_zone_go_by_their_digits(day: datetime, zone: str) -> None:
-    """As the scripts sort them, wherever the pictures were taken and are read."""
+    """The scripts sort them in the same way, in every zone where pictures are taken and read."""
     stems = [(day + timedelta(minutes=7 * at)).isoformat() for at in range(30)]
     assert zone
     assert names_in_order(stems[::-1]) == sorted(stems, key=datetime.fromisoformat) == stems
@@ -144,7 +145,7 @@ def test_names_without_a_zone_go_by_their_digits(day: datetime, zone: str) -> No
 
 @pytest.mark.parametrize("day", DAYS)
 def test_names_with_a_zone_go_by_their_instants(day: datetime, zone: str) -> None:
-    """Also over the hour that comes twice, and on a journey."""
+    """This holds over the hour that comes twice, too, and on a journey."""
     start = day.replace(tzinfo=UTC)
     told = []
     for at in range(30):
@@ -156,7 +157,7 @@ def test_names_with_a_zone_go_by_their_instants(day: datetime, zone: str) -> Non
 
 
 def hanging(files: list[TimedFile]) -> dict[bytes, bytes | None]:
-    """What each file hangs on where that is certain; None for the first."""
+    """Certain relations: file -> the file that it hangs on; None for the first file."""
     placed = sort_by_time(files)
     found = {late.file.name: early.file.name for early, late in pairwise(placed)}
     doubted = {one.file.name for one in placed if one.doubt}
@@ -176,7 +177,7 @@ def hanging(files: list[TimedFile]) -> dict[bytes, bytes | None]:
 def test_what_is_certain_in_a_mixed_folder_is_so_in_every_zone(
     times: list[tuple[int, bool]], offset: int
 ) -> None:
-    """Quarters of hours, some with a zone; the others were taken anywhere."""
+    """Times are quarters of hours. Some have a zone, the others belong to any one zone."""
     files = [
         TimedFile(b"%d%d.png" % (quarter, zoned), Timestamp(quarter * 900 * 10**6, zoned))
         for quarter, zoned in times
@@ -273,7 +274,7 @@ def test_a_picture_that_may_stand_between_two_others_leaves_doubt(
     links = [f"{stem}.jxl" for stem in STEMS[1:3] + STEMS[4:]]
     found = scan(folder_of(tmp_path, f"{STEMS[0]}.png", *links, *names))
     assert f"{STEMS[4]}.jxl" in unsure(found) or f"{STEMS[2]}.jxl" in unsure(found)
-    # What may belong together is kept together.
+    # A run keeps all files that may belong together.
     (run,) = [run for run in runs_of(found) if f"{STEMS[4]}.jxl" in run]
     assert {f"{STEMS[0]}.png", *names} <= set(run)
 
@@ -294,7 +295,7 @@ def test_what_is_no_file_leaves_doubt(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_jxl_beside_a_link_of_its_stem_is_shown_as_it_is(tmp_path: Path) -> None:
-    """Two files cannot have one name."""
+    """The tree cannot show two files under one name."""
     folder = folder_of(tmp_path, f"{STEMS[0]}.png", *(f"{stem}.jxl" for stem in STEMS[1:4]))
     (folder / f"{STEMS[2]}.png").symlink_to(f"{STEMS[0]}.png")
     found = scan(folder)
@@ -319,7 +320,7 @@ def test_pngs_in_doubt_are_no_run(tmp_path: Path) -> None:
 
 
 def test_a_jxl_beside_its_png_is_no_difference(tmp_path: Path) -> None:
-    """The PNG's picture is the one; a difference behind it takes a comparison with the `.jxl`."""
+    """The PNG is the picture. A difference behind it needs a comparison with the `.jxl`."""
     pngs = [f"{stem}.png" for stem in STEMS[:3]]
     links = [f"{stem}.jxl" for stem in STEMS[1:4]]
     found = scan(folder_of(tmp_path, *pngs, *links))
@@ -330,7 +331,7 @@ def test_a_jxl_beside_its_png_is_no_difference(tmp_path: Path) -> None:
     assert links[0].encode() not in found.positions
 
 
-# -- what is written
+# -- pairs of the writer
 
 
 def test_pairs_are_those_that_are_read_back(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_lru_against_a_model(steps: list[tuple[int, int]]) -> None:
 
 
 class Maker:
-    """Makes a value when told to, and counts how often it was asked."""
+    """Makes a value once `go` is set, and counts its calls."""
 
     def __init__(self, value: str = "made", size: int = 1) -> None:
         self.calls = 0

@@ -19,7 +19,7 @@ from tests.support.encoding import forget_caches
 
 
 def picture(tmp_path: Path, number: int = 0) -> tuple[SharedPicture, png.Picture]:
-    """A picture held by this process."""
+    """A picture that this process holds."""
     data = frames.png(frames.screens(number + 1)[number])
     path = tmp_path / f"{number}.png"
     path.write_bytes(data)
@@ -82,7 +82,7 @@ def test_a_number_used_again_is_not_mistaken(tmp_path: Path) -> None:
 
 
 def test_memory_that_is_still_being_filled_is_not_taken(tmp_path: Path) -> None:
-    """A second file of the same bytes was looked at, and its memory got the first one's number."""
+    """The memory of a second file of the same bytes has the descriptor number of the first."""
     here, found = picture(tmp_path)
     filling = os.memfd_create(shared_frames._name(here.sha256), os.MFD_ALLOW_SEALING)
     os.write(filling, bytes(found.frame.nbytes // 2))

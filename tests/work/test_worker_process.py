@@ -8,7 +8,7 @@ from fsmount.work.worker_process import COUNT, pack, sizes_layout, unpack
 
 
 def received(pieces: list[memoryview]) -> list[bytearray]:
-    """The parts a receiver makes of what was sent."""
+    """The parts that a receiver makes of the pieces."""
     stream = b"".join(pieces)
     (count,) = COUNT.unpack_from(stream)
     layout = sizes_layout(count)

@@ -20,7 +20,7 @@ from fsmount.work.workers import Workers
 from tests.support import worker_jobs as jobs
 from tests.support.paths import CHECKOUT
 
-LONG = 20.0  # seconds; far above what anything here takes
+LONG = 20.0  # seconds; every step of these tests takes far less
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ def make_fifo(folder: Path, name: str) -> Path:
 
 
 async def meet(fifo: Path) -> None:
-    """Let the job that waits at `fifo` go on, once it is there."""
+    """Wait until a job waits at `fifo`, and let it go on."""
 
     def read() -> None:
         with fifo.open("rb"):
@@ -70,7 +70,7 @@ async def test_big_arrays_and_bytes() -> None:
         expected[0, 0] = 1
         assert np.array_equal(got.transpose(), expected)
         assert (same == data, height) == (True, 1080)
-        got[0] = 2  # and what comes back is the caller's own
+        got[0] = 2  # the caller owns the array that comes back
 
 
 async def test_many_at_once() -> None:
@@ -192,7 +192,7 @@ async def test_signals_are_left_to_the_parent() -> None:
 
 
 async def test_signals_to_a_worker_that_starts() -> None:
-    """They are held back from before it runs, until it ignores them."""
+    """The signals are blocked before the worker runs. It unblocks them once it ignores them."""
     async with workers() as some, trio.open_nursery() as nursery:
         nursery.start_soon(some.warm)
         await wait_all_tasks_blocked()
@@ -394,7 +394,7 @@ async def test_urgent_jobs_go_first(tmp_path: Path) -> None:
         await meet(background)
         await second.wait()
         await wait_all_tasks_blocked()
-        # The other place stays free for the next urgent job while one is still running.
+        # An urgent job still runs. The other place stays free for the next urgent job.
         assert done == ["urgent"]
         await meet(urgent)
     assert done == ["urgent", "background"]
@@ -435,7 +435,7 @@ def test_a_killed_parent_leaves_no_worker(tmp_path: Path) -> None:
     with subprocess.Popen([*STRICT, script, "wait"], stdout=subprocess.PIPE, text=True) as parent:
         try:
             assert parent.stdout is not None
-            # Opened while they live, so that no other process can be meant.
+            # The workers are alive now, so that these pids cannot belong to other processes.
             fds = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]
         finally:
             parent.kill()

@@ -1,4 +1,6 @@
-"""`check`: finds damage in a store and names the files that it costs. Changes nothing.
+"""`check` finds damage in a store, and names the files that need the damaged parts.
+
+It changes nothing.
 
 :func:`check_relations` compares rows, packs and files with each other and decodes nothing.
 :func:`check_contents` renders every file and compares hashes, for `--full`.
@@ -34,7 +36,7 @@ _AT_ONCE = 4
 
 
 class Finding(NamedTuple):
-    """Damage: `what` is damaged, `why`, and the paths of the files that cannot be read for it."""
+    """Damage: the damaged part, the reason, and the paths of files that cannot be read for it."""
 
     what: str
     why: str
@@ -42,14 +44,14 @@ class Finding(NamedTuple):
 
 
 class Unchecked(NamedTuple):
-    """An object that cannot be rendered here and is not damaged: `why`, and the paths it has."""
+    """An object that is whole but cannot be rendered here: the reason, and its paths."""
 
     why: str
     files: list[str]
 
 
 class Notice(NamedTuple):
-    """Something about the folders of the store that is no damage."""
+    """A remark on the folders of the store that is no damage."""
 
     what: str
     why: str
@@ -57,13 +59,17 @@ class Notice(NamedTuple):
 
 @dataclass
 class Report:
-    """What a check found.
+    """The result of a check.
 
-    `objects`: how many objects the index has. `readable`: whether the index can be read; if not,
-    that is the only finding. Only :func:`check_contents` fills the others: `unchecked`: objects
-    that need a package which is not installed. `unreadable`: ids of all objects that could not be
-    read. `damaged`: those of them whose own bytes are damaged. `hit`: paths of all files that
-    need one of `damaged`.
+    - `objects`: number of objects in the index.
+    - `readable`: whether the index can be read. If not, that is the only finding.
+
+    Only :func:`check_contents` fills these:
+
+    - `unchecked`: objects that need a package which is not installed.
+    - `unreadable`: ids of all objects that could not be read.
+    - `damaged`: ids of the unreadable objects whose own bytes are damaged.
+    - `hit`: paths of all files that need an object of `damaged`.
     """
 
     objects: int = 0
@@ -77,7 +83,7 @@ class Report:
 
 
 class _Fault(NamedTuple):
-    """A finding before files are looked up: ids of the objects that cannot be read for it."""
+    """A finding before its files are looked up. `objects`: ids that cannot be read for it."""
 
     what: str
     why: str
@@ -85,9 +91,9 @@ class _Fault(NamedTuple):
 
 
 def _files_of(store: Store, faults: Iterable[_Fault], *, dependents: bool) -> list[list[str]]:
-    """For each fault the paths of the files that show its objects, in one pass over the index.
+    """For each fault, the paths of the files that show its objects. Reads the index once.
 
-    `dependents`: also of the files whose objects need one of these to be rendered.
+    With `dependents` also the paths of files whose objects need one of these for a render.
     """
     hit = [set(fault.objects) for fault in faults]
     named = set().union(*hit)
@@ -105,13 +111,13 @@ def _files_of(store: Store, faults: Iterable[_Fault], *, dependents: bool) -> li
     return [sorted(set().union(*(paths.get(known, ()) for known in each))) for each in hit]
 
 
-# -- rows, packs and files against each other
+# -- comparison of rows, packs and files
 
 
 def check_relations(store: Store) -> Report:
     """Compare names, rows, packs, large files and staged files with each other.
 
-    Works beside a mount: what a mount changes meanwhile is no finding. Raises OSError.
+    Works beside a mount: changes by the mount during the check are no findings. Raises OSError.
     """
     while True:
         problems = store.index.integrity()
@@ -121,7 +127,7 @@ def check_relations(store: Store) -> Report:
             report, packs = _relations(store)
         except Damaged as error:
             return _unreadable_index(store, str(error))
-        # A repack beside us may have removed a pack between the rows and the look at its file.
+        # A repack in another process may have removed a pack after its row was read.
         if not report.findings or store.index.packs() == packs:
             report.notices += _notices(store)
             return report
@@ -137,7 +143,7 @@ def _notices(store: Store) -> list[Notice]:
 
 
 def _relations(store: Store) -> tuple[Report, dict[int, tuple[int, bool]]]:
-    """The findings, and the rows of packs they rest on; raises :class:`Damaged`."""
+    """The findings, and the rows of packs that they rest on. Raises :class:`Damaged`."""
     with store.index.snapshot():
         difference = copies.disagreement(store.layout, store.index)
         ids = np.fromiter(store.index.object_ids(), np.int64)
@@ -153,7 +159,7 @@ def _relations(store: Store) -> tuple[Report, dict[int, tuple[int, bool]]]:
         packs = store.index.packs()
     if difference:
         faults.append(_Fault("index.sqlite", difference))
-    # Outside the snapshot: a mount beside us may have encoded a staged file since.
+    # This runs outside the snapshot: a mount may have encoded a staged file since.
     faults += [*_staged(store, staged), *_without_row(store)]
     files += [[]] * (len(faults) - len(files))
     findings = [Finding(f.what, f.why, paths) for f, paths in zip(faults, files, strict=True)]
@@ -166,7 +172,7 @@ def _name(store: Store, ino: int) -> str:
 
 
 def _packs(store: Store) -> Iterator[_Fault]:
-    """Every pack is at least as long as the index says."""
+    """Check that every pack is at least as long as the index says."""
     for number, (length, _) in store.index.packs().items():
         path = store.layout.pack(number)
         try:
@@ -180,9 +186,10 @@ def _packs(store: Store) -> Iterator[_Fault]:
 
 
 def _objects(store: Store, ids: NDArray[np.int64]) -> Iterator[_Fault]:
-    """Every object lies inside its pack, the objects it needs exist, its large file is whole.
+    """Check that every object lies inside its pack, has all objects that it needs, and has a large
+    file of the right size if it is one.
 
-    `ids`: of all objects, ascending.
+    `ids`: ids of all objects, ascending.
     """
     packs = store.index.packs()
     for found in store.index.all_objects():
@@ -211,14 +218,14 @@ def _large_file(store: Store, found: Object) -> Iterator[_Fault]:
 
 
 def _uses(store: Store) -> Iterator[_Fault]:
-    """The index counts right how many files show an object."""
+    """Check that the index counts the files that show an object right."""
     for object_id, counted, used in store.index.wrong_uses():
         why = f"the index counts {counted} files that show it, and {used} do"
         yield _Fault(f"object {object_id}", why)
 
 
 def _names(store: Store) -> Iterator[_Fault]:
-    """Every name stands in a folder and shows an inode, and link counts are right."""
+    """Check that every name stands in a folder and shows an inode. Check link counts."""
     for name in store.index.dangling_names():
         yield _Fault(os.fsdecode(name), "the name shows no file, or its folder does not exist")
     for ino, links, wanted in store.index.wrong_links():
@@ -226,7 +233,7 @@ def _names(store: Store) -> Iterator[_Fault]:
 
 
 def _bodies(store: Store) -> Iterator[_Fault]:
-    """Every regular file has one content, either staged or an object that exists."""
+    """Check that every regular file has one content: a staged file, or an object that exists."""
     for inode, size in store.index.wrong_bodies():
         what = _name(store, inode.ino)
         if inode.staged is None and inode.object_id is None:
@@ -240,7 +247,7 @@ def _bodies(store: Store) -> Iterator[_Fault]:
 
 
 def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[_Fault]:
-    """Every staged file is there. `inodes`: those that had a staged file some time ago."""
+    """Check that every staged file exists. `inodes`: inodes that had one some time ago."""
     for inode in inodes:
         if inode.staged is not None and not store.staging.path(inode.staged).exists():
             now = {found.staged for found in store.index.staged_inodes()}
@@ -249,12 +256,12 @@ def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[_Fault]:
 
 
 def _without_row(store: Store) -> Iterator[_Fault]:
-    """Every staged file has a row, if another than the last writer made it.
+    """Check that every staged file has a row, unless the last writer made the file.
 
-    The last writer may be a mount beside us, which makes and removes staged files. Those that it
-    leaves without a row at a crash are removed by the next start.
+    The last writer may be a mount that runs now, which makes and removes staged files. If a crash
+    leaves some of them without a row, the next start removes them.
     """
-    # Tokens before rows: a file that is removed in between had a row, or has no file any more.
+    # Tokens come before rows: a file that is removed in between had a row, or is gone below.
     tokens = store.staging.tokens()
     known = {inode.staged for inode in store.index.staged_inodes()}
     for token in sorted(set(tokens) - known):
@@ -266,11 +273,11 @@ def _without_row(store: Store) -> Iterator[_Fault]:
             )
 
 
-# -- what files are rendered from
+# -- contents of files
 
 
 class _Unreadable(NamedTuple):
-    """An object that could not be read. `own`: because its own entry is damaged."""
+    """An object that could not be read. `own` tells whether its own entry is damaged."""
 
     found: Object
     why: str
@@ -278,18 +285,18 @@ class _Unreadable(NamedTuple):
 
 
 class _NotInstalled(NamedTuple):
-    """An object that a package is missing for. Its entry is whole."""
+    """An object whose render needs a package that is not installed. Its entry is whole."""
 
     found: Object
     why: str
 
 
 async def check_contents(store: Store, report: Report, progress: Callable[[int], None]) -> None:
-    """Render every object that a file shows and compare hashes; adds to `report`.
+    """Render every object that a file shows, and compare its hash. Adds to `report`.
 
-    Of objects that no file shows, the entries are read: other objects may need pixels of them. A
-    damaged entry is one finding, however many objects need it. The store is running; `progress`
-    is called with 1 for each object. Works beside a mount.
+    If no file shows an object, only its entry is read: other objects may need its pixels. A damaged
+    entry is one finding, for any number of objects that need it. The store must be running.
+    `progress` is called with 1 for each object. Works beside a mount.
     """
     report.findings += [Finding(fault.what, fault.why, []) for fault in _copies(store)]
     slots = trio.Semaphore(_AT_ONCE)
@@ -325,10 +332,7 @@ async def check_contents(store: Store, report: Report, progress: Callable[[int],
 
 
 def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
-    """The objects that cannot be read because of damage of their own, by id, and why.
-
-    The others need one of these.
-    """
+    """Id -> reason, for the objects whose own bytes are damaged. The others need one of these."""
     return {
         number: each.why
         for number, each in sorted(unreadable.items())
@@ -337,7 +341,7 @@ def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
 
 
 def _copies(store: Store) -> Iterator[_Fault]:
-    """The second copies in packs/ can be read; they may be older than the index."""
+    """Check that the second copies in packs/ can be read. They may be older than the index."""
     path = store.layout.names_copy
     if path.exists():
         try:
@@ -353,9 +357,10 @@ def _copies(store: Store) -> Iterator[_Fault]:
 
 
 async def _check_object(store: Store, found: Object) -> _Unreadable | _NotInstalled | None:
-    """Read an object's entry, and render the object if a file shows it; None: it is whole.
+    """Read the entry of an object, and render the object if a file shows it.
 
-    An object that was dropped since `found` was read counts as whole.
+    Returns None if it is whole. An object that was dropped since its row `found` was read counts as
+    whole.
     """
     try:
         await _read_entry(store, found)
@@ -373,25 +378,31 @@ async def _check_object(store: Store, found: Object) -> _Unreadable | _NotInstal
 
 
 def _unreadable(store: Store, found: Object, error: Exception, *, own: bool) -> _Unreadable | None:
-    """What an error says of an object. A damaged record can make our code raise anything."""
+    """The result of a check that raised `error`; None if the object was dropped meanwhile.
+
+    A damaged record can make the code raise any exception.
+    """
     if _was_dropped(store, found):
         return None
     return _Unreadable(found, readable(str(error) or repr(error)), own)
 
 
 async def _render(store: Store, found: Object) -> None:
-    """Render an object; raises :class:`Damaged` if the hash of its file is another."""
+    """Render an object. Raises :class:`Damaged` if its file has another hash than the index."""
     body = await store.body(found.id)
     digest = hashlib.sha256()
     for offset in range(0, body.size, SLICE):
         digest.update(await body.pread(offset, SLICE))
-    # Vast sparse files have no hash of the whole.
+    # Very large sparse files have no hash of the whole file.
     if found.sha256 and digest.digest() != found.sha256:
         raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")
 
 
 async def _read_entry(store: Store, found: Object) -> None:
-    """Read an object's own entry, also if a repack beside us moves it. Raises :class:`Damaged`."""
+    """Read the entry of an object, also if a repack moves it meanwhile.
+
+    Raises :class:`Damaged`.
+    """
     while True:
         now = store.index.object(found.id)
         place = store.layout.pack(now.pack)
@@ -405,7 +416,7 @@ async def _read_entry(store: Store, found: Object) -> None:
 
 
 def _was_dropped(store: Store, found: Object) -> bool:
-    """Whether an object is gone that nothing needed, since its row was read."""
+    """Whether an unused object was dropped since its row was read."""
     try:
         store.index.object(found.id)
     except Damaged:

@@ -1,7 +1,7 @@
-"""Whether rows of the index are missing. Asked before a file is deleted or moved for want of a row.
+"""Tells whether rows of the index are missing, before a file without a row is deleted or moved.
 
-SQLite's page checksums do not notice a page that stands in the place of another. The rows of the
-page that was there are missing then, and rows elsewhere name what is no longer listed.
+The page checksums of SQLite do not notice a page that replaced another page. Then the rows of the
+lost page are missing, and other rows refer to rows that do not exist.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fsmount.work.workers import Workers
 
 
 def contradiction_at(path: str) -> str:
-    """:meth:`Index.contradiction` of the index at `path`. Runs in a worker process."""
+    """Return :meth:`Index.contradiction` of the index at `path`. Runs in a worker process."""
     index = Index(Path(path), Disk(), read_only=True)
     try:
         return index.contradiction()
@@ -24,9 +24,10 @@ def contradiction_at(path: str) -> str:
 
 
 class Consistency:
-    """Goes through all rows once and remembers the answer.
+    """Reads all rows once and remembers the answer.
 
-    Once is enough: rows go missing by damage to what was written before, and that is found then.
+    Once is enough: rows go missing by damage to pages that were written before, and the first look
+    finds it.
     """
 
     def __init__(self, index: Index) -> None:
@@ -34,7 +35,7 @@ class Consistency:
         self._contradiction: str | None = None
 
     async def require(self, workers: Workers) -> None:
-        """Raises :class:`Damaged` if rows are missing. A worker reads the rows.
+        """Raise :class:`Damaged` if rows are missing. A worker reads the rows.
 
         `check --repair` brings the rows back from the copy and the packs.
         """

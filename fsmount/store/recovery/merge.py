@@ -1,15 +1,15 @@
-"""Plans for a repair, made of facts alone: these functions neither read nor write anything.
+"""Plans for a repair, made from facts alone. These functions neither read nor write the disk.
 
-:func:`plan_index` says what a new index holds. Its rules:
+:func:`plan_index` plans the rows of a new index. Its rules:
 
-1. The rows of the copy hold. Where an entry has been moved since, the object is where its entry is.
-2. An object that the copy is too old to list gets its file: a file that was staged when the copy
-   was made and is no longer staged, or else a new file under the path that the entry names.
+1. The rows of the copy stay valid. If an entry was moved since, its object gets the new place.
+2. An object that is newer than the copy gets a file: the file of its path, if it was staged when
+   the copy was made and is no longer staged, or else a new file under the path in the entry.
 3. A staged file that no row names keeps its bytes under a name in ``lost+found/``.
-4. A file loses its name only if its content is nowhere, and is then listed as lost.
+4. A file loses its name only if its content exists nowhere. It is then listed as lost.
 
-:func:`plan_removal` says which files of a readable index lose their names. Plans are the same for
-the same facts, and a plan that was performed is not changed by another.
+:func:`plan_removal` plans which files of a readable index lose their names. Equal facts give equal
+plans. A second plan does not change the result of a plan that was performed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fsmount.store.recovery.scan import (
 )
 
 _LOST_FOUND = b"lost+found"
-# Folders in a path: PATH_MAX allows no more than 2048.
+# The number of folders in a path that are followed at most. PATH_MAX allows no more than 2048.
 _DEEPEST = 4096
 
 
@@ -43,11 +43,12 @@ _DEEPEST = 4096
 
 @dataclass(frozen=True)
 class NewIndex:
-    """What a new index holds.
+    """The content of a new index.
 
-    `packs`: the committed length of each pack; all of them count as sealed, since nothing may be
-    appended to a pack with damage inside. `renamed`: files that may have had a newer name than
-    this. `lost`: files that are gone, some with the reason.
+    - `packs`: the committed length of each pack in bytes. All packs count as sealed, since nothing
+      may be appended to a pack with damage inside.
+    - `renamed`: paths of files that may have had a newer name than this.
+    - `lost`: paths of files that are gone, some with the reason.
     """
 
     rows: Rows
@@ -57,7 +58,7 @@ class NewIndex:
 
 
 def plan_index(facts: StoreFacts) -> NewIndex:
-    """The index that the facts give, by the rules of this module."""
+    """Plan the index that the facts give by the rules of this module."""
     copy = facts.copy
     objects = _relocated(copy.objects, facts.entries)
     packs = _committed(facts.packs, objects.values())
@@ -91,9 +92,9 @@ def plan_index(facts: StoreFacts) -> NewIndex:
 
 
 def _relocated(known: Iterable[Object], entries: Collection[EntryPlace]) -> dict[int, Object]:
-    """The objects of the copy, at the places where their entries are now.
+    """The objects of the copy, at the present places of their entries.
 
-    An object stays where the copy says if a whole entry is there, or if there is none anywhere.
+    An object keeps its place in the copy if a whole entry is there, or if no place has one.
     """
     there = set(entries)
     latest = {place.object_id: place for place in entries}
@@ -109,7 +110,7 @@ def _relocated(known: Iterable[Object], entries: Collection[EntryPlace]) -> dict
 
 
 def _committed(ends: Mapping[int, int], objects: Iterable[Object]) -> dict[int, int]:
-    """How long each pack is: to the end of its last object, be that damaged or not."""
+    """The length of each pack in bytes: the end of its last object, whole or damaged."""
     lengths = dict(ends)
     for found in objects:
         if found.pack in lengths:
@@ -140,7 +141,7 @@ def _blank(facts: StoreFacts) -> Inode:
 
 
 class _Tree:
-    """Inodes and names while they are being planned. `blank`: what new folders are made from."""
+    """The inodes and names of a plan. `blank` is the inode from which new folders are made."""
 
     def __init__(self, inodes: dict[int, Inode], blank: Inode) -> None:
         self.inodes = inodes
@@ -150,18 +151,18 @@ class _Tree:
         self._next_ino = max(inodes) + 1
 
     def new(self, node: Inode) -> int:
-        """Give an inode the next number and keep it; the number."""
+        """Add an inode under the next free number. Returns the number."""
         ino = self._next_ino
         self._next_ino += 1
         self.inodes[ino] = node._replace(ino=ino)
         return ino
 
     def is_folder(self, ino: int) -> bool:
-        """Whether there is such an inode and it is a folder."""
+        """Whether an inode exists and is a folder."""
         return ino in self.inodes and stat.S_ISDIR(self.inodes[ino].mode)
 
     def find(self, path: bytes) -> Inode | None:
-        """The inode at a path."""
+        """The inode at a path, or None."""
         ino = ROOT
         for name in path.split(b"/"):
             found = self.names.get((ino, name))
@@ -171,9 +172,9 @@ class _Tree:
         return self.inodes[ino]
 
     def add(self, path: bytes, ino: int, suffix: bytes) -> str:
-        """Name an inode, and make the folders that are missing; the path that it has now.
+        """Name an inode, and add missing folders. Returns the path that it has now.
 
-        `suffix` is put behind a name that is taken.
+        `suffix` is appended to a name while the name is taken.
         """
         *parts, name = path.split(b"/")
         folder = ROOT
@@ -185,9 +186,9 @@ class _Tree:
         return os.fsdecode(b"/".join((*parts, name)))
 
     def _enter(self, folder: int, name: bytes) -> tuple[int, bytes]:
-        """A folder in a folder, made if it is missing; with ``.folder`` where a file has its name.
+        """Find or add the folder `name` in a folder. Returns its inode number and its name.
 
-        Its inode, and the name that it has.
+        ``.folder`` is appended to the name while a file has it.
         """
         while (ino := self.names.get((folder, name))) is not None:
             if self.is_folder(ino):
@@ -197,7 +198,7 @@ class _Tree:
         return ino, name
 
     def drop(self, inodes: Iterable[int]) -> list[str]:
-        """Drop inodes and all their names; the paths that they had."""
+        """Drop inodes and all their names. Returns the paths that they had."""
         gone = set(inodes)
         places = {ino: place for place, ino in self.names.items()}
         dropped = [place for place, ino in self.names.items() if ino in gone]
@@ -210,10 +211,10 @@ class _Tree:
 
 
 def _path(place: tuple[int, bytes], places: Mapping[int, tuple[int, bytes]]) -> bytes:
-    """The path of a name in a folder; `places` has folder and name of each inode."""
+    """The path of a name in a folder. `places` gives the folder and name of each inode."""
     folder, name = place
     parts = [name]
-    # Folders that form a circle would have no end.
+    # Damaged rows may make folders form a cycle.
     while folder != ROOT and folder in places and len(parts) < _DEEPEST:
         folder, name = places[folder]
         parts.append(name)
@@ -221,9 +222,10 @@ def _path(place: tuple[int, bytes], places: Mapping[int, tuple[int, bytes]]) -> 
 
 
 def _take_names(tree: _Tree, names: Collection[tuple[int, bytes, int]]) -> Iterator[str]:
-    """Give inodes the names of the copy. A file in no folder that has a path moves; its new path.
+    """Give inodes the names of the copy.
 
-    No copy that this program writes should hold such a file.
+    If the folder of a file has no path, the file moves to ``lost+found/``. Yields its new path. No
+    copy that this program writes should have such a file.
     """
     named = {ROOT, *(ino for _, _, ino in names)}
     homeless = []
@@ -237,7 +239,7 @@ def _take_names(tree: _Tree, names: Collection[tuple[int, bytes, int]]) -> Itera
 
 
 def _show(tree: _Tree, found: Described, staged: Collection[int], blank: Inode) -> Iterator[str]:
-    """Give an object that the copy does not list its file; the path, if that may be an old one."""
+    """Give a file to an object that the copy does not list. Yields its path if it may be old."""
     object_id = found.place.object_id
     node = tree.find(found.path)
     if node is not None and node.staged is not None and node.staged not in staged:
@@ -249,7 +251,7 @@ def _show(tree: _Tree, found: Described, staged: Collection[int], blank: Inode) 
 
 
 def _show_staged(tree: _Tree, staged: Iterable[StagedFile], blank: Inode) -> Iterator[str]:
-    """Name the staged files that no inode has; their paths."""
+    """Name the staged files that no inode has. Yields their paths."""
     known = {node.staged for node in tree.inodes.values()}
     for file in staged:
         if file.token not in known:
@@ -272,13 +274,17 @@ def _file(blank: Inode, size: int, mtime_ns: int) -> Inode:
 
 
 def can_heal(replica: Replica) -> bool:
-    """Whether an entry is damaged and its second copy fits into its place."""
+    """Whether an entry is damaged and its second copy has the length of its place."""
     return not replica.is_whole and len(replica.data) == replica.found.length
 
 
 @dataclass(frozen=True)
 class LostFile:
-    """What ``lost/`` says of a file that lost its name. `sha256`: in hex, if it is known."""
+    """The record in ``lost/`` of a file that lost its name.
+
+    `size` is in bytes, `mtime` in ns since 1970. `sha256` is in hex, or None if it is unknown.
+    `object` is the id of its object, or None.
+    """
 
     path: str
     size: int
@@ -289,11 +295,13 @@ class LostFile:
 
 @dataclass(frozen=True)
 class Removal:
-    """What an index can no longer hold.
+    """The rows that must leave an index.
 
-    `files`: each name of the inodes. `objects`: those that cannot be rendered and that no object
-    needs that can be. `packs`: new committed lengths of packs that are sealed from now on; None
-    for a pack that is forgotten.
+    - `inodes`: inodes that lose their content.
+    - `files`: one record for each name of these inodes.
+    - `objects`: objects that cannot be rendered and that no renderable object needs.
+    - `packs`: new committed lengths in bytes of packs that are sealed from now on. None: the pack
+      is forgotten.
     """
 
     inodes: tuple[int, ...]
@@ -303,10 +311,9 @@ class Removal:
 
 
 def plan_removal(facts: IndexFacts, suspects: Iterable[int]) -> Removal:
-    """What to remove, given the ids of the objects that could not be rendered.
+    """Plan the removal of lost files. `suspects`: ids of objects that could not be rendered.
 
-    A staged file that is missing, and an object that the index does not have, cost their files
-    their names, too.
+    A file also loses its names if its staged file is missing, or if the index has no such object.
     """
     bad = _unrecoverable(facts, suspects)
     needed = {i for found in facts.objects.values() if found.id not in bad for i in found.needs}
@@ -323,10 +330,10 @@ def plan_removal(facts: IndexFacts, suspects: Iterable[int]) -> Removal:
 
 
 def _unrecoverable(facts: IndexFacts, suspects: Iterable[int]) -> set[int]:
-    """Those of the suspects that cannot be rendered because stored bytes are damaged.
+    """The suspects that cannot be rendered because stored bytes are damaged.
 
-    Where all stored bytes are whole, a render that fails is a bug of this program or another
-    deflate; where the disk has an error, the bytes may come back. Neither costs a file its name.
+    If all stored bytes are whole, a bug of this program or another deflate makes the render fail.
+    If the disk has an error, the bytes may come back. Neither costs a file its name.
     """
     return {
         number
@@ -352,7 +359,7 @@ def _lost_file(path: str, node: Inode, found: Object | None) -> LostFile:
 
 
 def _shortened(facts: IndexFacts, left: Iterable[Object]) -> dict[int, int | None]:
-    """For each pack that has lost bytes, where its last object ends; None: missing and empty."""
+    """Packs that have lost bytes -> the end of their last object; None: missing and empty."""
     ends: dict[int, int] = defaultdict(int)
     for found in left:
         ends[found.pack] = max(ends[found.pack], found.offset + found.length)

@@ -1,12 +1,12 @@
-"""`check --repair`: saves what can be saved, lists what is lost, and never makes damage worse.
+"""`check --repair` mends damage, lists lost files, and never makes damage worse.
 
-1. An index that cannot be used is replaced by a new one: its rows come from the copy in
-   ``packs/``, and what the copy does not have from the entries of the packs. The old index goes
-   to ``lost/``. This is done before the store is opened (:func:`rebuild_index`).
-2. A damaged entry that has a second copy gets its bytes back, at its place.
+1. :func:`rebuild_index` replaces an index that cannot be used. The new rows come from the copy in
+   ``packs/``. Rows that the copy does not have come from the entries of the packs. The old index
+   goes to ``lost/``. This step needs no open store.
+2. A damaged entry that has a second copy gets its bytes back at its place.
 3. Files that still cannot be read are listed in ``lost/`` and lose their names, so that rsync or
-   import can bring them back. Objects that no file can be made of are forgotten. Steps 2 and 3
-   need an open store (:func:`repair_store`).
+   import can bring them back. Objects that cannot be rendered are forgotten. Steps 2 and 3 need an
+   open store (:func:`repair_store`).
 
 Each step reads facts (:mod:`scan`), plans (:mod:`merge`), and writes (:mod:`write`). A repair that
 was killed can be repeated, and the same damage gives the same result.
@@ -29,10 +29,12 @@ from fsmount.store.store import Store
 
 @dataclass
 class Repairs:
-    """What a repair did.
+    """The changes that a repair made.
 
-    `rebuilt`: why the index was replaced, or "". `healed`: ids of the objects whose entry got its
-    bytes back. `renamed`: files that may have had a newer name. `lost`: files that are gone.
+    - `rebuilt`: the reason why the index was replaced, or "".
+    - `healed`: ids of the objects whose entry got its bytes back.
+    - `renamed`: paths of files that may have had a newer name.
+    - `lost`: paths of files that are gone.
     """
 
     rebuilt: str = ""
@@ -42,14 +44,15 @@ class Repairs:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there was nothing to do."""
+        """Whether the repair changed nothing."""
         return self == Repairs()
 
 
 def rebuild_index(root: Path, disk: Disk) -> Repairs:
-    """Replace the index of a store if it cannot be used. The caller holds the store's lock.
+    """Replace the index of a store if it cannot be used. The caller holds the lock of the store.
 
-    Raises :class:`Damaged` if the folder of packs is missing, NoStore, FormatUnsupported, OSError.
+    Raises :class:`Damaged` if the folder of packs is missing; also NoStore, FormatUnsupported,
+    OSError.
     """
     layout = Layout(root)
     identity = str(config.read(root).get("uuid", ""))
@@ -57,7 +60,7 @@ def rebuild_index(root: Path, disk: Disk) -> Repairs:
     if not fault:
         return Repairs()
     if not layout.packs.is_dir():
-        # The disk with the packs may not be mounted. An index made without them knows no file.
+        # The disk with the packs may not be mounted. An index made without packs has no files.
         raise Damaged(layout.packs, reason=contents.MISSING)
     plan = merge.plan_index(scan.scan_store(layout, identity))
     write.replace_index(layout, disk, identity, plan)
@@ -65,23 +68,23 @@ def rebuild_index(root: Path, disk: Disk) -> Repairs:
 
 
 async def repair_store(store: Store, repairs: Repairs, progress: Callable[[int], None]) -> Report:
-    """Heal entries and remove lost files; adds to `repairs`, returns what is still found.
+    """Heal entries and remove lost files. Adds to `repairs`; returns the remaining findings.
 
-    The store is open for writing and running. `progress` is called with a number of objects that
-    were rendered.
+    The store must be open for writing and running. `progress` is called with numbers of rendered
+    objects.
     """
     repairs.healed += _heal(store)
     report = await _check(store, progress)
     if report.readable and report.findings:
         repairs.lost += _remove_lost(store, report.unreadable)
         report = await _check(store, progress)
-    # The second copies may be what was damaged.
+    # The second copies themselves may be damaged.
     store.renew_copies()
     return report
 
 
 def _heal(store: Store) -> list[int]:
-    """Give damaged entries the bytes of their second copies; the ids of their objects."""
+    """Give damaged entries the bytes of their second copies. Returns the ids of their objects."""
     healed = []
     for replica in scan.replicas(store.layout, store.index):
         if merge.can_heal(replica):
@@ -91,7 +94,7 @@ def _heal(store: Store) -> list[int]:
 
 
 def _remove_lost(store: Store, suspects: set[int]) -> list[str]:
-    """Remove the files that cannot be rendered because of damage; their paths."""
+    """Remove the files that cannot be rendered because of damage. Returns their paths."""
     facts = scan.scan_index(store.layout, store.index, suspects)
     plan = merge.plan_removal(facts, suspects)
     write.drop_lost(store.layout, store.index, store.disk, plan)

@@ -1,6 +1,6 @@
-"""Facts for a repair: what packs, copies, the staging folder and the index hold now.
+"""Facts for a repair: the present content of packs, copies, the staging folder and the index.
 
-This module reads and changes nothing; :mod:`merge` decides what follows from the facts.
+This module reads and changes nothing. :mod:`merge` plans from the facts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LAYER_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class EntryPlace:
-    """A whole entry: the object it holds, the number of its pack, and its bytes there."""
+    """A whole entry: its object, the number of its pack, and its range of bytes there."""
 
     object_id: int
     pack: int
@@ -52,10 +52,10 @@ class EntryPlace:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What an entry says of its file, and the objects a render of it reads.
+    """The description of a file in its entry, and the objects that a render of it reads.
 
-    The fields are those of :class:`Object`, but for `path` and `mtime_ns`: the name and the time
-    that the file had when it was encoded.
+    `path` and `mtime_ns` are the name and the time that the file had when it was encoded. The other
+    fields are the fields of :class:`Object`.
     """
 
     place: EntryPlace
@@ -72,7 +72,7 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A whole entry of which no file can be made. `name`: the path, or the object's number."""
+    """A whole entry that gives no file. `name`: its path, or the number of its object."""
 
     object_id: int
     name: str
@@ -81,7 +81,7 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """A file in the staging folder."""
+    """A file in the staging folder. `size` is in bytes."""
 
     token: int
     size: int
@@ -90,13 +90,14 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """All that is known of a store without its index.
+    """All facts about a store that are known without its index.
 
-    `copy`: the rows in ``names.gz``, or none. `entries`: all whole entries, those of later packs
-    last. `packs`: for each pack, where its last whole entry ends. `descriptions`: of each object
-    that the copy is too old to list, by object id. `opened`: how often the store was opened, as
-    the file ``opened`` says. `uid`, `gid`, `now_ns`: owner and time for files and folders whose
-    own are not known.
+    - `copy`: the rows in ``names.gz``, or none.
+    - `entries`: all whole entries, in the order of pack numbers.
+    - `packs`: for each pack, the offset at which its last whole entry ends.
+    - `descriptions`: one of each object that is newer than the copy, in the order of object ids.
+    - `opened`: the number of times that the store was opened, from the file ``opened``.
+    - `uid`, `gid`, `now_ns`: owner and time for files and folders whose own are unknown.
     """
 
     copy: Rows
@@ -111,9 +112,9 @@ class StoreFacts:
 
 
 def index_fault(layout: Layout, disk: Disk, identity: str) -> str:
-    """Why the index cannot be used, or "" if it can. Reads all rows.
+    """The reason why the index cannot be used, or "" if it can. Reads all rows.
 
-    `identity`: the uuid of the store. Opens the index for writing, as a start would.
+    `identity` is the uuid of the store. Opens the index for writing, as a start does.
     """
     try:
         index = Index(layout.index, disk)
@@ -131,17 +132,17 @@ def index_fault(layout: Layout, disk: Disk, identity: str) -> str:
 
 
 def _wrong_rows(layout: Layout, index: Index) -> str:
-    """Why the rows are wrong, or "". Raises :class:`Damaged` if some cannot be read."""
-    # The copy does not have these rows, or they are found through an SQL index of their own.
+    """The reason why rows are wrong, or "". Raises :class:`Damaged` if some cannot be read."""
+    # The copy does not have these rows, or SQLite finds them through an SQL index of their own.
     for read in (index.packs, index.repacked, index.staged_inodes, index.orphans):
         read()
     return index.contradiction() or copies.disagreement(layout, index)
 
 
 def scan_store(layout: Layout, identity: str) -> StoreFacts:
-    """Read all facts that a new index can be made of. Raises OSError.
+    """Read all facts that a new index can be made from. Raises OSError.
 
-    `identity`: the uuid of the store. Payloads are read one at a time and not kept.
+    `identity` is the uuid of the store. Payloads are read one at a time and not kept.
     """
     copy = copies.read_rows(layout, identity) or Rows()
     entries, ends = _entries(layout)
@@ -150,7 +151,7 @@ def scan_store(layout: Layout, identity: str) -> StoreFacts:
     memory = WorkerMemory()
     memory.layers.resize(_LAYER_BYTES)
     reader = Reader(list(places.values()), memory)
-    # The copy lists every object below its next number, but for those that were dropped.
+    # The copy lists every object below its next number, except dropped ones.
     later = sorted(number for number in latest if number >= copy.next_object)
     return StoreFacts(
         copy=copy,
@@ -170,7 +171,7 @@ def _reader_place(layout: Layout, place: EntryPlace) -> Location:
 
 
 def _entries(layout: Layout) -> tuple[list[EntryPlace], dict[int, int]]:
-    """All whole entries, and for each pack where the last of them ends."""
+    """All whole entries, and for each pack the offset at which its last one ends."""
     entries: list[EntryPlace] = []
     ends: dict[int, int] = {}
     names = (entry.name for entry in contents.own(layout.packs, contents.PACKS))
@@ -208,7 +209,7 @@ def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> Described | 
 
 
 def _check_kept(path: Path, size: int, entry: Entry) -> None:
-    """Raises :class:`Damaged` unless a large file is there with its sums and its size."""
+    """Raise :class:`Damaged` unless a large file exists and has its sums and its size."""
     load_sums(entry.payload)
     if not path.exists() or path.stat().st_size != size:
         raise Damaged(path, reason="the file is missing or has another size")
@@ -234,9 +235,9 @@ def _opened(layout: Layout) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """The second copy of an entry: `data` are its bytes.
+    """The second copy of an entry. `data` are its bytes.
 
-    `is_whole`: whether the entry in the pack can be read, too.
+    `is_whole` tells whether the entry in the pack can be read, too.
     """
 
     found: Object
@@ -245,22 +246,23 @@ class Replica:
 
 
 class Condition(Enum):
-    """What reading the stored bytes of one object gave."""
+    """The result of reading the stored bytes of one object."""
 
     WHOLE = auto()
     DAMAGED = auto()
-    # An error of the disk: the bytes may be as they should be.
+    # The disk has an error. The bytes may still be right.
     DISK_ERROR = auto()
 
 
 @dataclass(frozen=True)
 class IndexFacts:
-    """What a readable index says, and what of it is on the disk.
+    """The rows of a readable index, and the files that exist on the disk.
 
-    `paths`: the names of each inode that has any. `staged`: tokens of staged files that exist.
-    `packs`: the committed length of each pack. `present`: the size of each of these packs, None
-    for one that is missing. `conditions`: of the objects that could not be rendered, and of those
-    that they need.
+    - `paths`: the paths of each inode that has a name.
+    - `staged`: tokens of staged files that exist.
+    - `packs`: the committed length of each pack in bytes.
+    - `present`: the size of each of these packs in bytes; None if the pack is missing.
+    - `conditions`: for the objects that could not be rendered, and the objects that these need.
     """
 
     objects: Mapping[int, Object]
@@ -273,7 +275,7 @@ class IndexFacts:
 
 
 def replicas(layout: Layout, index: Index) -> Iterator[Replica]:
-    """The second copies of entries whose objects the index knows, one in memory at a time."""
+    """The second copies of entries whose objects the index knows. Holds one in memory at a time."""
     for object_id, data in copies.second(layout):
         try:
             found = index.object(object_id)
@@ -291,10 +293,10 @@ def _is_whole(layout: Layout, found: Object) -> bool:
 
 
 def scan_index(layout: Layout, index: Index, suspects: Iterable[int]) -> IndexFacts:
-    """Read what an index says and what of it is there.
+    """Read the rows of an index, and look which files exist.
 
-    `suspects`: ids of the objects that could not be rendered. Raises :class:`Damaged` where rows
-    cannot be read, OSError.
+    `suspects`: ids of the objects that could not be rendered. Raises :class:`Damaged` if rows
+    cannot be read; also OSError.
     """
     objects = {found.id: found for found in index.all_objects()}
     paths: dict[int, list[str]] = defaultdict(list)
@@ -322,7 +324,7 @@ def _size(path: Path) -> int | None:
 
 
 def _condition(layout: Layout, index: Index, object_id: int) -> Condition:
-    """Read an object's entry, its record, and the large file it may have in ``raw/``."""
+    """Read the entry of an object, its record, and its large file in ``raw/`` if it has one."""
     try:
         found = index.object(object_id)
         entry = _read_own_entry(layout, found)
@@ -340,7 +342,7 @@ def _condition(layout: Layout, index: Index, object_id: int) -> Condition:
 
 
 def _read_own_entry(layout: Layout, found: Object) -> Entry:
-    """The entry at an object's place; raises :class:`Damaged` if it is not that object's."""
+    """The entry at the place of an object. Raises :class:`Damaged` if another object's is there."""
     entry = read_entry(layout.pack(found.pack), found.offset, found.length)
     if entry.object_id != found.id:
         raise Damaged(f"object {found.id}", reason=f"its place holds entry {entry.name}")

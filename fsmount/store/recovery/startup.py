@@ -1,7 +1,7 @@
-"""What opening a store for writing does: finish or undo what a crash left half done.
+"""Opening a store for writing: finish or undo changes that a crash left half done.
 
 Each step can be repeated, so a crash during recovery costs nothing. `docs/format.md` (R1 to R6)
-says which step cleans up after which crash.
+tells which step cleans up after which crash.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 class OpenPacks(NamedTuple):
     """The packs that are open for appending.
 
-    `fresh`: for new objects. `for_repack`: for entries that a repack moves, if there is one.
-    `newest`: the highest number of a pack.
+    `fresh`: the pack for new objects. `for_repack`: the pack for entries that a repack moves, or
+    None. `newest`: the highest number of a pack.
     """
 
     fresh: Pack
@@ -38,7 +38,7 @@ class OpenPacks(NamedTuple):
     newest: int
 
     def close(self) -> None:
-        """Close the descriptors."""
+        """Close the descriptors. Raises OSError."""
         try:
             self.fresh.close()
         finally:
@@ -49,24 +49,24 @@ class OpenPacks(NamedTuple):
 def recover(
     layout: Layout, index: Index, staging: Staging, disk: Disk, *, unproved: bool = False
 ) -> OpenPacks:
-    """Make folders and index agree; the packs that are open for appending, to be closed.
+    """Make folders and index agree. Returns the packs that are open; the caller closes them.
 
-    `unproved`: nobody can tell whether the last writer has ended, so its last changes may not
-    have arrived here. The caller holds the store's lock. Raises OSError, and :class:`Damaged` if
-    something is to be removed and rows of the index are missing.
+    `unproved`: there is no proof that the last writer has ended, so its last changes may not have
+    arrived here. The caller holds the lock of the store. Raises OSError, and :class:`Damaged` if a
+    file must be removed while rows of the index are missing.
     """
     current = not unproved and _is_current(layout, index)
     cleaner = _Cleaner(layout, index, disk, _Unknown.DELETE if current else _Unknown.SET_ASIDE)
     index.make_room()
     _purge_orphans(index)
-    # Files are removed only once the rows that say so would survive a power cut.
+    # The rows must survive a power cut before files are removed because of them.
     index.force()
     tokens = _clean_staging(index, staging, cleaner)
     _clean_raw(layout, index, cleaner)
     packs = _open_packs(layout, index, disk, cleaner)
     try:
         _count_opening(layout, index, disk)
-        # The index has the writer: on a full disk the last one could not be replaced.
+        # Take the writer from the index: on a full disk the last one could not be replaced.
         staging.begin(index.writer(), tokens)
     except BaseException:
         packs.close()
@@ -75,18 +75,18 @@ def recover(
 
 
 class _Unknown(Enum):
-    """What happens to a file that the index does not know."""
+    """The treatment of files that the index does not know."""
 
     DELETE = auto()
-    # The index may be an old copy, or lack its journal: the file goes to lost/.
+    # The file goes to lost/: the index may be an old copy, or lack its journal.
     SET_ASIDE = auto()
 
 
 class _Cleaner:
-    """Removes files that the index does not know. `unknown`: how.
+    """Removes files that the index does not know, in the way that `unknown` tells.
 
-    Methods raise OSError, and :class:`Damaged` if the index contradicts itself: then rows may be
-    missing, and nothing is removed.
+    Methods raise OSError, and :class:`Damaged` if the index contradicts itself. Then rows may be
+    missing, and no file is removed.
     """
 
     def __init__(self, layout: Layout, index: Index, disk: Disk, unknown: _Unknown) -> None:
@@ -110,16 +110,16 @@ class _Cleaner:
         self._disk.rename(path, self._place_in_lost(path))
 
     def keep_tail(self, path: Path, length: int) -> None:
-        """Copy a pack to ``lost/`` if needed, before the caller cuts it to `length` bytes."""
+        """Copy a pack to ``lost/`` if necessary, before the caller cuts it to `length` bytes."""
         if path.exists() and path.stat().st_size > length:
-            # A central directory is made again; other bytes may be entries.
+            # A central directory can be made again. Other bytes behind `length` may be entries.
             if not has_directory(path, length):
                 self._require_consistency()
             if self._unknown is _Unknown.SET_ASIDE:
                 self._copy(path, self._place_in_lost(path))
 
     def _require_consistency(self) -> None:
-        """Raises :class:`Damaged`. Asks the index once, since that reads all rows."""
+        """Raise :class:`Damaged` if rows are missing. Asks the index once: it reads all rows."""
         if not self._is_consistent:
             contradiction = self._index.contradiction()
             if contradiction:
@@ -148,9 +148,9 @@ class _Cleaner:
 
 
 def _is_current(layout: Layout, index: Index) -> bool:
-    """Whether the index is the newest that this folder has had.
+    """Whether the index is the newest one that this folder has had.
 
-    Index and folder both count how often the store was opened for writing.
+    Index and folder both count the openings of the store for writing.
     """
     try:
         noted = int(layout.opened.read_text())
@@ -170,17 +170,17 @@ def _count_opening(layout: Layout, index: Index, disk: Disk) -> None:
 
 
 def _purge_orphans(index: Index) -> None:
-    """Remove the rows of files that were unlinked while they were open: no reader is left."""
+    """Remove the rows of files that were unlinked while open. They have no reader any more."""
     for orphan in index.orphans():
         index.purge(orphan.ino)
 
 
 def _clean_staging(index: Index, staging: Staging, cleaner: _Cleaner) -> set[int]:
-    """Set rows of staged files to what was written, remove staged files without a row.
+    """Set rows of staged files to the size on the disk, and remove staged files without a row.
 
-    Returns the tokens that rows name. A staged file without a row that the last writer made was
-    not acknowledged, or is encoded: it is removed. Another writer may have acknowledged its own:
-    these are moved to ``lost/``.
+    Returns the tokens that rows name. If the last writer made a staged file without a row, the file
+    was not acknowledged, or is encoded: it is removed. Another writer may have acknowledged its
+    files: they move to ``lost/``.
     """
     known: set[int] = set()
     for inode in index.staged_inodes():
@@ -204,14 +204,14 @@ def _clean_staging(index: Index, staging: Staging, cleaner: _Cleaner) -> set[int
 
 
 def _clean_raw(layout: Layout, index: Index, cleaner: _Cleaner) -> None:
-    """Remove large files whose object was never committed; their staged files still exist."""
+    """Remove large files whose object was never committed. Their staged files still exist."""
     for entry in contents.own(layout.raw, contents.RAW):
         if not _is_committed(index, entry.name):
             cleaner.discard(layout.raw / entry.name)
 
 
 def _is_committed(index: Index, name: str) -> bool:
-    """Whether a file in raw/ belongs to an object. Reads one row: a store may have a million."""
+    """Whether a file in raw/ belongs to an object. Reads only one row of maybe a million."""
     try:
         found = index.known_object(int(name, 16))
     except (ValueError, OverflowError):
@@ -220,9 +220,9 @@ def _is_committed(index: Index, name: str) -> bool:
 
 
 def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> OpenPacks:
-    """Cut unfinished tails off, open the newest pack of each use, seal all others.
+    """Cut off unfinished tails, open the newest pack of each use, and seal all others.
 
-    A pack is used by repack if repack wrote all of it, else for new objects.
+    A pack belongs to repack if repack wrote all its bytes. Else it is for new objects.
     """
     packs, repacked = index.packs(), index.repacked()
     _remove_unknown_packs(layout, packs.keys(), cleaner)
@@ -266,7 +266,7 @@ def _remove_unknown_packs(layout: Layout, known: Collection[int], cleaner: _Clea
 
 
 def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:
-    """Open an unsealed pack; None if it is damaged. Its whole entries can still be read."""
+    """Open an unsealed pack; None if it is damaged. Its whole entries stay readable."""
     try:
         return Pack(layout.pack(number), number, disk, length)
     except Damaged as error:
@@ -275,9 +275,9 @@ def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None
 
 
 def seal(pack: Pack, index: Index) -> None:
-    """Finish a pack: central directory, fsync, close, and a row that says so.
+    """Finish a pack: write its central directory, force it, close it, and mark its row as sealed.
 
-    The pack is closed also where a step fails. Raises OSError.
+    The pack is closed also if a step fails. Raises OSError.
     """
     try:
         pack.write_directory()

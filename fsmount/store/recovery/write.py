@@ -1,7 +1,7 @@
 """Performs the plans of a repair, in an order in which a crash at any point loses nothing.
 
-Nothing is removed before what replaces it is forced to the disk. A repair that was killed is done
-again from the start and comes to the same result.
+Data is removed only after its replacement is forced to the disk. If a repair is killed, the next
+one starts from the beginning and comes to the same result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fsmount.store.recovery.scan import Replica
 def replace_index(layout: Layout, disk: Disk, identity: str, plan: NewIndex) -> None:
     """Write a new index beside the old one, move the old one to ``lost/``, rename the new one.
 
-    The caller holds the store's lock. Raises OSError.
+    The caller holds the lock of the store. `identity` is the uuid of the store. Raises OSError.
     """
     fresh = layout.index.with_name("index.new")
     for path in (fresh, *_logs(fresh)):
@@ -66,7 +66,7 @@ def _fsync(disk: Disk, path: Path) -> None:
 
 
 def _set_aside(layout: Layout, disk: Disk) -> None:
-    """Move the old index to ``lost/``, its logs first: a log without its database is useless."""
+    """Move the old index to ``lost/``. Its logs go first: a log without its database is useless."""
     _make_lost(layout, disk)
     now = time.time_ns()
     for path in (*_logs(layout.index), layout.index):
@@ -81,9 +81,9 @@ def _make_lost(layout: Layout, disk: Disk) -> None:
 
 
 def heal_entry(layout: Layout, disk: Disk, replica: Replica) -> None:
-    """Write the second copy of an entry to the entry's place in its pack. Raises OSError.
+    """Write the second copy of an entry to its place in the pack. Raises OSError.
 
-    A pack that is missing is made, with a hole where the other entries were.
+    A missing pack is created, with a hole in the place of its other entries.
     """
     path = layout.pack(replica.found.pack)
     fd = disk.open(path, os.O_RDWR) if path.exists() else disk.create(path)
@@ -96,7 +96,10 @@ def heal_entry(layout: Layout, disk: Disk, replica: Replica) -> None:
 
 
 def drop_lost(layout: Layout, index: Index, disk: Disk, plan: Removal) -> None:
-    """List the lost files in ``lost/``, then drop their rows. The index is forced at the end."""
+    """List the lost files in ``lost/``, then drop their rows, then force the index.
+
+    Raises OSError.
+    """
     if plan.files:
         _list_files(layout, disk, plan.files)
     if plan.inodes or plan.objects:
@@ -110,7 +113,7 @@ def drop_lost(layout: Layout, index: Index, disk: Disk, plan: Removal) -> None:
 
 
 def _list_files(layout: Layout, disk: Disk, files: Collection[LostFile]) -> None:
-    """Write one file that names the lost files; its name is the same for the same files."""
+    """Write one file that names the lost files. Equal lists give equal file names."""
     lines = sorted(json.dumps(asdict(file)) for file in files)
     text = ("\n".join(lines) + "\n").encode()
     _make_lost(layout, disk)

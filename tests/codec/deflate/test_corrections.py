@@ -1,4 +1,7 @@
-"""Correction records: streams of other encoders, by the kernel and by contrib/unpack.py."""
+"""Correction records re-create streams of other encoders.
+
+The tests compare the decoder of the kernel with the one of contrib/unpack.py.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,16 @@ from tests.support.pngs import image_data
 kernel: Any = _kernel
 
 GOLDEN = DATA / "corrections_golden.json"
-# The same decoder in plain Python.
+# contrib/unpack.py has the same decoder in plain Python.
 _UNPACK = runpy.run_path(str(CHECKOUT / "contrib" / "unpack.py"))
 reference: Callable[[bytes, bytes], bytes] = _UNPACK["corrected"]
 
 
 def flushed(raw: bytes, level: int = 6) -> bytes:
-    """Classic zlib, flushed in all the ways there are: empty stored blocks, short blocks."""
+    """A stream of classic zlib that uses every flush mode.
+
+    It has empty stored blocks and short blocks.
+    """
     engine = zlib.compressobj(level, zlib.DEFLATED, -15)
     modes = (zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH, zlib.Z_PARTIAL_FLUSH, zlib.Z_BLOCK)
     parts = []
@@ -37,7 +43,7 @@ def flushed(raw: bytes, level: int = 6) -> bytes:
 
 
 def pieces(raw: bytes) -> bytes:
-    """What two encoders would have made of two halves: another one from the middle on."""
+    """A stream of two encoders: one codes the first half of `raw`, the other the second half."""
     half = len(raw) // 2
     engine = zlib.compressobj(9, zlib.DEFLATED, -15)
     first = engine.compress(raw[:half]) + engine.flush(zlib.Z_SYNC_FLUSH)
@@ -45,7 +51,10 @@ def pieces(raw: bytes) -> bytes:
 
 
 def fuzzy(rng: random.Random, raw: bytes) -> bytes:
-    """A stream no rule makes: fixed codes, matches and literals by chance."""
+    """A stream that follows no rule of an encoder.
+
+    It has fixed codes. Chance decides between match and literal.
+    """
     bits = ["110"]
     at = 0
     while at < len(raw):
@@ -124,7 +133,7 @@ def test_models_are_found_again() -> None:
     for wrong in (model[:-1], model * 5):
         with pytest.raises(ValueError, match="not models"):
             kernel.correct(body, raw, wrong)
-    # Nonsense as a model is no better than any other, and does no harm.
+    # A meaningless model does no harm: the record still re-creates the stream.
     made = kernel.correct(body, raw, bytes(range(len(model))))
     assert kernel.apply(made[0], raw) == body
 
@@ -138,7 +147,7 @@ def test_what_is_no_stream() -> None:
 
 
 def test_damaged_records() -> None:
-    """No crash, no endless work; both decoders refuse, or give some stream."""
+    """A decoder neither crashes nor works without end: it refuses, or returns some stream."""
     rng = random.Random(5)
     raw = texture(rng, 2500)
     record, _ = kernel.correct(flushed(raw), raw)
@@ -164,7 +173,7 @@ def test_damaged_records() -> None:
 
 
 def test_golden() -> None:
-    """Frozen for ever: stores hold records that only these guesses read."""
+    """The guesses must never change: stores hold records that only these guesses can read."""
     golden = json.loads(GOLDEN.read_text())
     for name, expected in golden.items():
         raw = texture(random.Random(name), expected["size"])
@@ -191,7 +200,7 @@ def test_other_encoders(name: str, share: float) -> None:
 
 
 def test_chromium() -> None:
-    """A screenshot of a page by Chromium 156: its encoder is known to the last token."""
+    """Chromium 156 made this screenshot of a page. The kernel predicts every token of it."""
     data = (DATA / "chromium.png").read_bytes()
     stream = image_data(data)
     raw = zlib.decompress(stream)

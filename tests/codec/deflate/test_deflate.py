@@ -22,7 +22,7 @@ MAIM = DeflateParams(6, zlib.Z_FILTERED, 8, 15)
 
 @pytest.fixture
 def trials(monkeypatch: pytest.MonkeyPatch) -> list[DeflateParams]:
-    """Fills with the parameters that were tried."""
+    """A list that collects the parameters that a search tries."""
     tried: list[DeflateParams] = []
 
     def noting(raw: bytes, params: DeflateParams, **how: Any) -> bytes:
@@ -48,7 +48,7 @@ def test_finds_any_parameters(params: DeflateParams, seed: int, size: int) -> No
 @pytest.mark.parametrize("level", [1, 4, 6, 7, 9])
 @pytest.mark.parametrize("mem_level", [8, 9])
 def test_finds_what_made_stored_blocks(size: int, level: int, mem_level: int) -> None:
-    """Noise: the stream is as level 0 makes it, or has no matches that would tell."""
+    """The input is noise: the stream equals one of level 0, or has no matches to tell the level."""
     raw = random.Random(size).randbytes(size)
     body = deflate(raw, DeflateParams(level, 0, mem_level, 15))
     found = search(raw, body)
@@ -57,7 +57,7 @@ def test_finds_what_made_stored_blocks(size: int, level: int, mem_level: int) ->
 
 
 def test_what_differs_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All candidates look alike in what is compared first."""
+    """All candidates give the same bytes in the part that the search compares first."""
     monkeypatch.setattr(module, "_FIRST_LOOK", 60_000)
     raw = bytes(60_000) + mixture(1, 60_000, 64)
     params = DeflateParams(5, 0, 9, 12)
@@ -100,7 +100,7 @@ def test_hints_come_first(trials: list[DeflateParams]) -> None:
     assert search(raw, deflate(raw, params), [params, MAIM]) == params
     assert trials == [params]
     trials.clear()
-    # One that is nonsense, one twice.
+    # One hint has no valid parameters, and one stands twice.
     hints = [DeflateParams(0, 9, 0, 0), MAIM, DeflateParams(6, 0, 9, 15), MAIM, params]
     assert search(raw, deflate(raw, params), hints) == params
     assert trials == [MAIM, DeflateParams(6, 0, 9, 15), params]

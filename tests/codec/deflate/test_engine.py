@@ -1,4 +1,4 @@
-"""Streams of the kernel, from what is remembered or not, against those of zlib."""
+"""The kernel makes the same streams as zlib, with and without earlier streams in memory."""
 
 from __future__ import annotations
 

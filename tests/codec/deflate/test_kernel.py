@@ -19,8 +19,8 @@ kernel: Any = _kernel
 
 LIKE_MAIM = (6, zlib.Z_FILTERED, 8, 15)
 
-# One set of parameters in turn for each input, so that a run takes seconds; the fuzzer and the
-# long run do all of them.
+# Each input takes its turn of these parameters, so that a run takes seconds. The fuzzer and the
+# long run try all of them.
 PARAMS = [
     *(
         (level, strategy, mem, 15)
@@ -129,12 +129,12 @@ def test_rows_and_tiles_that_do_not_fit_are_refused() -> None:
 
 
 def test_golden() -> None:
-    """Frozen for ever: stores hold streams that only these bytes re-create."""
+    """The kernel must never make other bytes: stores hold streams that only these re-create."""
     assert edges.golden_differences(edges.Native()) == []
 
 
 def test_edge_cases() -> None:
-    """A sample of `python -m tests.fuzz.edges`."""
+    """The kernel passes a sample of the cases of `python -m tests.fuzz.edges`."""
     kernel_here = edges.Native()
     for turn, (name, raw, params) in zip(range(400), edges.cases(seed=1), strict=False):
         assert not edges.difference(kernel_here, raw, params, turn), (name, params)
@@ -179,7 +179,7 @@ def test_delta_of_equal_inputs_copies() -> None:
 
 
 def test_delta_falls_back() -> None:
-    """Other parameters, or an input of another size: the full parse."""
+    """The kernel does a full parse if the parameters or the size of the input differ."""
     raw = texture(random.Random(6), 50_000)
     _, tokens = kernel.deflate(raw, *LIKE_MAIM)
     other = (9, 0, 9, 14)
@@ -265,7 +265,7 @@ def test_wrong_parameters(params: tuple[int, int, int, int]) -> None:
 
 
 def test_no_gil_while_working() -> None:
-    """Another Python thread gets on while the kernel works, not only before it begins."""
+    """Another Python thread runs while the kernel works, not only before the kernel begins."""
     raw = texture(random.Random(12), 3_000_000)
     times: list[float] = []
 
@@ -274,7 +274,7 @@ def test_no_gil_while_working() -> None:
         kernel.deflate(raw, 9, 0, 9, 15)
         times.append(time.perf_counter())
 
-    # Others may keep the processors from this thread for as long as one of them takes.
+    # Other processes may keep the processors from this thread during a whole attempt.
     for _ in range(20):
         times.clear()
         steps = []
@@ -283,7 +283,7 @@ def test_no_gil_while_working() -> None:
         while worker.is_alive():
             steps.append(time.perf_counter())
         worker.join()
-        # Python itself lets others in for some milliseconds before and after.
+        # Python itself lets other threads run for some milliseconds before and after the call.
         start, third = times[0], (times[1] - times[0]) / 3
         if sum(start + third < step < start + 2 * third for step in steps) > 1000:
             return

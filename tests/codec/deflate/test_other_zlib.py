@@ -1,5 +1,7 @@
-"""A store that is read where the deflate engine gives other bytes, as one with an error would.
-Errors with the reason, never wrong bytes; raw files are right."""
+"""A store is read by a deflate engine that makes other bytes, as an engine with a bug would.
+
+A reader gets an error with the reason, never wrong bytes. Raw files come back right.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def other_zlib(monkeypatch: pytest.MonkeyPatch, root: Path) -> Iterator[None]:
-    """Streams that are right and others: the engine stops searching a level earlier."""
+    """An engine that makes valid streams with other bytes: it works one level lower."""
 
     def other(raw: bytes, level: int, *params: int, **_: object) -> bytes:
         return oracle(bytes(raw), max(1, level - 1), *params)
@@ -53,7 +55,7 @@ def other_zlib(monkeypatch: pytest.MonkeyPatch, root: Path) -> Iterator[None]:
 
 
 async def read_all(root: Path) -> dict[bytes, bytes | str]:
-    """The bytes of each file, or why not."""
+    """The bytes of each file, or the message of its error."""
     found: dict[bytes, bytes | str] = {}
     store = Store.open(root, read_only=True)
     try:

@@ -1,4 +1,7 @@
-"""Frames cut into tiles and put together again: own pixels, copies, fills, residuals."""
+"""Frames are cut into tiles and put together again.
+
+A tile is made of own pixels, a copy, a fill or a residual.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def noise(shape: tuple[int, int, int], dtype: np.dtype[Any], seed: int) -> Frame
 
 
 def whole(frame: Frame) -> Layer:
-    """The layer of an object that coded all of a frame."""
+    """The layer of an object that codes all tiles of a frame."""
     height, width, channels = frame.shape
     nothing = np.zeros(delta.tile_grid(frame.shape), np.uint8)
     layout = Layout((height, width, channels), frame.dtype, nothing, (), nothing)
@@ -114,7 +117,7 @@ def test_flat_finds_tiles_of_one_colour(
 
 @st.composite
 def compositions(draw: st.DrawFn) -> tuple[Frame, Layout, dict[int, Layer]]:
-    """A frame, a layout that is true of it, and the layers it takes tiles from."""
+    """A frame, a layout that describes it, and the layers that the layout takes tiles from."""
     shape = draw(SHAPES)
     dtype = draw(DTYPES)
     seed = draw(st.integers(0, 1 << 30))
@@ -193,7 +196,10 @@ def test_what_is_composed_is_the_frame(made: tuple[Frame, Layout, dict[int, Laye
 def test_a_layer_serves_as_source_where_it_has_pixels(
     made: tuple[Frame, Layout, dict[int, Layer]], _: object
 ) -> None:
-    """A second frame copies the tiles a first one coded, residual ones and those at edges too."""
+    """A second frame copies all tiles that a first one codes.
+
+    Some of these are residual tiles, some stand at edges.
+    """
     frame, layout, layers = made
     own = delta.layer(layout, delta.own_image(frame, layout, layers), layers)
     tiles = layout.own().astype(np.uint8)
@@ -250,11 +256,11 @@ def test_the_own_image_leaves_out_rows_and_columns_without_own_tiles() -> None:
     assert image.shape == (16 + 12, 16 + 11, 1)
 
 
-# -- what does not fit together
+# -- parts that do not fit together
 
 
 def a_copy(**change: Any) -> tuple[Layout, dict[int, Layer]]:
-    """A frame of 3 x 3 tiles, the middle one copied from object 7."""
+    """A layout of 3 x 3 tiles that copies the middle one from object 7, and the layers."""
     shape = (40, 40, 3)
     tiles = np.zeros((3, 3), np.uint8)
     tiles[1, 1] = 1
@@ -362,7 +368,7 @@ def test_maps_that_are_no_maps(change: dict[str, Any]) -> None:
 
 @given(st.integers(0, 1 << 32), st.sampled_from(["uint8", "uint16"]), st.integers(1, 4))
 def test_signatures_like_numpy(seed: int, dtype: str, channels: int) -> None:
-    """They stand in the index: with other ones nothing of earlier frames would be found again."""
+    """The index holds signatures. If they changed, no tile of earlier frames would be found."""
     source = np.random.default_rng(seed)
     shape = (int(source.integers(1, 60)), int(source.integers(1, 60)), channels)
     frame = source.integers(0, 2, shape).astype(dtype)

@@ -1,4 +1,4 @@
-"""What has moved is found at its new place, and nothing else is."""
+"""The search finds moved pixels at their new place, and finds nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.frames import png, scrolled
 def layer(
     frame: Frame, own: np.ndarray[tuple[int, int], np.dtype[np.bool_]] | None = None
 ) -> Layer:
-    """A layer that coded all tiles of a frame, or some."""
+    """A layer that codes the tiles of a frame that `own` marks; all tiles if `own` is None."""
     tiles = delta.split(frame)
     coded = np.ones(tiles.shape[:2], bool) if own is None else own
     index = np.full(coded.shape, -1, np.int32)
@@ -115,7 +115,7 @@ def test_a_layer_without_tiles_is_left_out() -> None:
 
 
 def test_a_frame_of_one_pattern_takes_its_time_but_ends() -> None:
-    """Every tile stands everywhere: nothing says where it came from."""
+    """All tiles are equal, so that no tile tells its origin."""
     frame = np.tile(noise(1, 8, 8), (40, 40, 1))
     found = moves.find(frame, every(frame), {7: layer(frame)})
     assert len(found) <= moves.MAX_MOVES
@@ -130,7 +130,7 @@ def test_a_page_that_scrolls_is_coded_once(tmp_path: Path, monkeypatch: pytest.M
     line.check()
     sizes = [len(encoded.entry.payload) for encoded in line.encoded.values()]
     assert not any(encoded.fell_back for encoded in line.encoded.values())
-    # What moved is remembered: the frame that stays codes nothing of the page again.
+    # The planner remembers moved tiles: a frame that stands still codes no part of the page again.
     assert max(sizes[3::2]) < 300
     monkeypatch.setattr(planning, "MAX_NEAR", 0)
     for frame in frames:

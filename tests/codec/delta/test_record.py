@@ -1,4 +1,4 @@
-"""Records: round trips, sizes, and that nothing damaged is taken for a record."""
+"""Records: round trips and sizes. No damaged bytes pass for a record."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_round_trip_with_an_anchor(made: Record, anchor: Record, number: int) ->
 
 
 def a_record(seed: int, path: str = "desk/2024-05-01T12:00:00.png") -> Record:
-    """What a frame of 1920 x 1080 has: 8,160 tiles, 1,080 filter types."""
+    """The record of a frame of 1920 x 1080 pixels: 8,160 tiles, 1,080 filter types."""
     source = random.Random(7)
     header: dict[str, Any] = {
         "kind": "delta",
@@ -92,7 +92,7 @@ def test_every_flipped_bit_is_noticed(anchored: bool) -> None:
             unnoticed += 1
         except Damaged:
             pass
-    # Bits between the end of the deflate stream and the next byte mean nothing.
+    # The bits between the end of the deflate stream and the next byte have no meaning.
     assert unnoticed < 8
 
 

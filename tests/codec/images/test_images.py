@@ -20,7 +20,7 @@ def check(image: Frame) -> tuple[str, int]:
 
 
 def text(height: int, width: int, channels: int = 3) -> Frame:
-    """Something like a screen: flat, with rows of small repeated marks."""
+    """A picture like a screen: flat, with rows of small repeated marks."""
     image = np.full((height, width, channels), 250, np.uint8)
     marks = np.random.default_rng(1).integers(0, 2, (height // 12, width)).astype(bool)
     for row, mark in enumerate(marks):
@@ -29,7 +29,10 @@ def text(height: int, width: int, channels: int = 3) -> Frame:
 
 
 def photograph(height: int, width: int) -> Frame:
-    """Smooth light, and texture a few pixels wide that is equal in all channels."""
+    """A picture like a photograph.
+
+    It has smooth light. Its texture is a few pixels wide and equal in all channels.
+    """
     y, x = np.mgrid[:height, :width] / 80.0
     light = 120 + 60 * np.sin(x[..., None] + [0, 1, 2]) * np.cos(y[..., None])
     texture = np.random.default_rng(1).normal(0, 40, (height, width, 1))
@@ -58,7 +61,10 @@ def test_screens_are_webp() -> None:
 
 @pytest.mark.parametrize("size", [(400, 640), (100, 17_000)])
 def test_more_effort_makes_scattered_dots_smaller(size: tuple[int, int]) -> None:
-    """As palette indices and grey samples of few levels are; JPEG XL where a side is long."""
+    """Palette indices and grey samples of few levels look like this.
+
+    A picture with a long side becomes JPEG XL.
+    """
     chance = np.random.default_rng(1)
     image = np.where(chance.random((*size, 1)) < 0.02, chance.integers(1, 16, (*size, 1)), 0)
     suffix, data = images.encode(image.astype(np.uint8), fast=False)
@@ -72,7 +78,7 @@ def test_sixteen_bits_and_long_sides_are_jpeg_xl() -> None:
 
 
 def test_noise_of_sixteen_bits_harms_no_process() -> None:
-    """Effort 1 of libjxl 0.10.1 writes behind its buffer here."""
+    """libjxl 0.10.1 at effort 1 writes behind its buffer for such a picture."""
     program = (
         "import numpy as np; from fsmount.codec.images import images;"
         "noise = np.random.default_rng(1);"

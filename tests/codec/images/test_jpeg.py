@@ -1,4 +1,4 @@
-"""JPEGs as JPEG XL files: the same bytes back, or no use."""
+"""JPEGs become JPEG XL files only if the same bytes come back."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def test_what_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(NotExact):
             jpeg.encode(data)
         assert jpeg._pixels(data) >= 237 * 163, kind
-    # A header that lies costs the worker at worst.
+    # A false header costs at most the worker process.
     assert jpeg._pixels(b"\xff\xd8" + b"\xff" * 50) == 0
     assert jpeg._pixels(b"") == 0
 
 
 class _Library:
-    """The real one, but that it gives back something else."""
+    """A stand-in for imagecodecs that decodes to a given answer."""
 
     def __init__(self, answer: bytes | Exception) -> None:
         self._answer = answer
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_damage_or_the_same(source: random.Random, cut: bool) 
     if cut:
         del payload[source.randrange(len(payload)) :]
     try:
-        # Whoever reads compares the hash; here it is enough that nothing else is raised.
+        # A reader of the store compares the hash. So this test only forbids other exceptions.
         jpeg.decode(bytes(payload), "it")
     except Damaged as error:
         assert "it" in str(error)
@@ -161,7 +161,7 @@ def test_a_picture_that_was_no_jpeg_is_damage() -> None:
 
 
 def test_any_viewer_shows_it() -> None:
-    """Another library's decoder gives the pixels of the JPEG."""
+    """The decoder of another library gives the pixels of the JPEG."""
     data = WHOLE["4:4:4"]
     pixels = jxl.read(jpeg.encode(data)).astype(int)
     with Image.open(io.BytesIO(data)) as image:

@@ -29,7 +29,7 @@ LIBRARIES = ["imagecodecs", "jxlpy"]
 
 
 def use(monkeypatch: pytest.MonkeyPatch, only: str) -> None:
-    """Encode and decode by one library, as where the other is not installed."""
+    """Encode and decode by one library, as if the other was not installed."""
     pytest.importorskip(only)
     if only == "jxlpy":
         monkeypatch.setattr(jxl, "imagecodecs", lambda part: None)
@@ -39,7 +39,7 @@ def use(monkeypatch: pytest.MonkeyPatch, only: str) -> None:
 
 @pytest.fixture(params=[*LIBRARIES, "both"], autouse=True, name="library")
 def each_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Everything holds with either library, and with both, which share the work."""
+    """Run each test with either library, and with both, which share the work."""
     name = str(request.param)
     if name == "both":
         for one in LIBRARIES:
@@ -149,11 +149,11 @@ def test_hostile_bytes_raise_nothing_but_damaged() -> None:
 
 
 def turned(stream: bytes) -> bytes:
-    """A bare file of a picture of less than 512 pixels a side, with an orientation put into it."""
+    """Put an orientation into a bare codestream. Each side of its picture is below 512 pixels."""
     bits = int.from_bytes(stream[2:], "little")
-    head = 1 + 2 + 9 + 3 + 2 + 9  # two sides, neither a multiple of 8 nor a ratio of the other
-    fields = bits & ((1 << head) - 1) | 0b0_0_0_101_1_0 << head  # turned by a quarter
-    rest = bits >> (head + 2)  # not all defaults, no more fields
+    head = 1 + 2 + 9 + 3 + 2 + 9  # two sides: neither is a multiple of 8 or a ratio of the other
+    fields = bits & ((1 << head) - 1) | 0b0_0_0_101_1_0 << head  # turned by 90 degrees
+    rest = bits >> (head + 2)  # skips two bits: "not all defaults", "no more fields"
     whole = fields | rest << (head + 8)
     return stream[:2] + whole.to_bytes(len(stream), "little")
 

@@ -1,4 +1,4 @@
-"""What jxlpy writes imagecodecs reads, and the other way; the head is read as jxlpy reads it."""
+"""jxlpy and imagecodecs read each other's files. fsmount reads the head as jxlpy does."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def test_any_head_is_refused_or_read_as_jxlpy_reads_it(rest: bytes) -> None:
     try:
         theirs = told_by_jxlpy(data)
     except Exception:
-        return  # it reads on, and finds something wrong there
-    if theirs.bits:  # else it needs more of the file
+        return  # jxlpy reads on, and finds an error behind the head
+    if theirs.bits:  # else jxlpy needs more of the file
         assert ours == theirs
 
 

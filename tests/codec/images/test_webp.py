@@ -26,7 +26,7 @@ frames = st.integers(1, 4).flatmap(
 
 @pytest.fixture(params=["imagecodecs", "Pillow"], autouse=True)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything holds with either library."""
+    """Run each test with either library."""
     if request.param == "Pillow":
         monkeypatch.setattr(webp, "imagecodecs", lambda part: None)
     else:

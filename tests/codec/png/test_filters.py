@@ -17,7 +17,7 @@ BPPS = [1, 2, 3, 4, 6, 8]
 def picture(
     seed: int, height: int, width: int, bpp: int, spread: int = 256
 ) -> tuple[list[bytes], bytes]:
-    """Random rows (fewer values mean more ties in Paeth) and filter types."""
+    """Random rows and filter types. Rows of fewer values cause more ties in Paeth."""
     source = random.Random(seed)
     rows = [
         bytes(source.randrange(256 - spread, 256) for _ in range(width * bpp))
@@ -51,7 +51,7 @@ def test_both_ways_like_the_specification(
 
 @given(st.integers(0, 1 << 32), st.sampled_from(BPPS), st.integers(0, 4))
 def test_undo_any_bytes(seed: int, bpp: int, kind: int) -> None:
-    # Not made by filtering: every byte behind a filter type is a valid one.
+    # No filter made these bytes: every byte is valid behind a filter type.
     source = random.Random(seed)
     row_bytes = 5 * bpp
     filtered = b"".join(bytes([kind]) + source.randbytes(row_bytes) for _ in range(6))
@@ -60,7 +60,7 @@ def test_undo_any_bytes(seed: int, bpp: int, kind: int) -> None:
 
 
 def test_every_paeth_decision() -> None:
-    # All orders and ties of a, b and c, at both ends of the range and in the middle.
+    # These values give all orders and ties of a, b and c, at both ends of the range and amid it.
     values = [0, 1, 2, 3, 127, 128, 129, 253, 254, 255]
     for a in values:
         above = [bytes(v for b in values for v in (c, b)) for c in values]

@@ -23,7 +23,8 @@ from tests.support import corpus, pngs
 from tests.support.deflate_inputs import odd_length
 from tests.support.pngs import IEND, KINDS, Plan, build, build_around, chunk, make_rows
 
-# Of these classic zlib makes nothing; a correction record takes at most so much of the file.
+# Classic zlib cannot re-create these streams. Name -> the largest share of the file that its
+# correction record may take.
 NOT_ZLIB = {"chrome.png": 0.001, "zlibng_l6.png": 0.001, "isal_l2.png": 0.08}
 NOT_ZLIB["libdeflate_l6.png"] = 0.06
 
@@ -38,7 +39,7 @@ def plan(
 
 def round_trip(data: bytes) -> png.Picture:
     picture = parse(data)
-    # As the store does it: through JSON and back.
+    # The store does the same: through JSON and back.
     header = json.loads(json.dumps(picture.recipe.header()))
     recipe = Recipe.from_parts(header, picture.recipe.blobs())
     assert recipe == picture.recipe
@@ -89,7 +90,7 @@ def test_near_pngs(data: bytes) -> None:
         assert assemble(picture.frame, picture.recipe) == data
 
 
-# Those Pillow does not reduce to 8 bits.
+# Pillow reduces the other kinds to 8 bits.
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[1] < 16 or kind[0] == 0])
 def test_pixels_are_those_pillow_sees(kind: tuple[int, int], tmp_path: Path) -> None:
     made = plan(33, 5, kind)
@@ -210,7 +211,7 @@ def test_reasons(reason: str) -> None:
 
 
 def test_proves_the_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Whatever goes wrong unnoticed, the comparison with the file itself notices.
+    # The comparison with the file itself finds an error that no other check finds.
     genuine = png._split
     monkeypatch.setattr(png, "_split", lambda sizes: genuine([sizes[0] + 1, *sizes[1:], 1]))
     with pytest.raises((NotExact, Damaged)):
@@ -358,7 +359,7 @@ def test_screenshots_of_real_programs() -> None:
 
 
 def test_a_desktop_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first parameters that are tried are the right ones."""
+    """The search finds the right parameters at its first try."""
     made = 0
     genuine = deflate.deflate
 
@@ -371,12 +372,12 @@ def test_a_desktop_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     files = corpus.files("desk", one_in=6)
     for path in files:
         round_trip(path.read_bytes())
-    # Once for the proof, once to make the file again.
+    # One deflate run proves the parameters, one makes the file again.
     assert made == 2 * len(files)
 
 
 def test_a_match_written_in_the_long_way_is_no_damage() -> None:
-    """No record can say so, and the file stays raw; but its pixels can be had."""
+    """No record can express such a match, so the file stays raw. Its pixels are readable."""
     data = REASONS["unknown deflate encoder"]
     frame, _, _ = png.read(data)
     assert frame.shape == (1, 300, 1)

@@ -1,4 +1,4 @@
-"""Who wrote a PNG."""
+"""The program that wrote a PNG is named."""
 
 from __future__ import annotations
 

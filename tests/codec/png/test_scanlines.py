@@ -18,7 +18,7 @@ KINDS = [(2, 8), (6, 8), (0, 8), (4, 8), (3, 4), (0, 1), (6, 16)]
 
 
 def edited(source: random.Random, rows: list[bytes], opaque: bool) -> list[bytes]:
-    """The rows with a few changes: single bytes, whole rows, rows of others."""
+    """The rows with a few changes: a changed byte, a random row, or a copy of another row."""
     out = [bytearray(row) for row in rows]
     for _ in range(source.randint(0, 3)):
         row = source.choice(out)
