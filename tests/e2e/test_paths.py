@@ -70,7 +70,7 @@ def test_a_store(folder: Path, place: Path, locale: str) -> None:
     (place / folder.name).write_bytes(b"body")
     assert b"is mounted there already" in fsmount("mount", root, place, code=12, LC_ALL=locale)
     for command in ("stats", "check"):
-        assert b"is mounted, not the store" in fsmount(command, place, code=10, LC_ALL=locale)
+        assert b"Copy files through the mount" in fsmount(command, place, code=10, LC_ALL=locale)
     fsmount("umount", place, LC_ALL=locale)
     assert mounted_at(place) is None
     assert b"nothing is mounted there" in fsmount("umount", place, code=12, LC_ALL=locale)
