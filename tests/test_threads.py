@@ -414,24 +414,22 @@ async def test_no_disk_is_asked_where_the_store_is_only_read(root: Path) -> None
     assert seen == []
 
 
-def _writes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_thread(monkeypatch: pytest.MonkeyPatch, direct: Kind) -> None:
     async def call(kind: Kind, function: Callable[..., object], *args: object) -> object:
-        if kind is Kind.WRITE:
+        if kind is direct:
             return function(*args)
         return await real(kind, function, *args)
 
     real = threads.call
     monkeypatch.setattr(threads, "call", call)
+
+
+def _writes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    _without_thread(monkeypatch, Kind.WRITE)
 
 
 def _packs_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def call(kind: Kind, function: Callable[..., object], *args: object) -> object:
-        if kind is Kind.PACK:
-            return function(*args)
-        return await real(kind, function, *args)
-
-    real = threads.call
-    monkeypatch.setattr(threads, "call", call)
+    _without_thread(monkeypatch, Kind.PACK)
 
 
 def _sizes_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
-"""Staged files that wait to be encoded, those under way, and what a writer has to do with them.
+"""Staged files that wait to be encoded or are being encoded, and their writers.
 
-Belongs to the trio task. A file is in one of four states, by inode number:
+Everything here belongs to the trio task. A file, by inode number, is in one of four states:
 
-- *waiting*: its turn comes by folder and name, which is how screenshots follow each other;
-- *under way*, whole: taken from the queue, its body still the one that was taken;
-- *under way*, spoilt: a writer has opened it since, so what is made of it is of no use;
-- neither: encoded, or held by a writer, which queues it when it closes it.
+- *waiting*: the queue orders files by folder and name, as screenshots follow each other;
+- *under way*, whole: the pipeline has taken the file, and its body is unchanged;
+- *under way*, spoilt: a writer has opened the file since, so the pipeline's result is useless;
+- neither: the file is encoded, or a writer holds it and queues it when it closes it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import trio
 
 from fsmount.store.index import Index
 
-# After this many failures a file is still tried now and then, but nobody waits for it.
+# After this many failures the encoder still tries a file now and then, but no task waits for it.
 _TRIES = 3
 # rsync writes .name.XXXXXX and renames at the end.
 _RSYNC_NAME = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")
 
 
 class Queue:
-    """Which staged file comes next; counts of those to come."""
+    """Decides which staged file comes next, and counts waiting files."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
         self._order: list[tuple[int, bytes, int]] = []
         self._waiting: set[int] = set()
-        # Under way, and whether a writer has spoilt it since it was taken.
+        # Files under way; True if a writer has spoilt the file since the pipeline took it.
         self._active: dict[int, bool] = {}
         self._held: Counter[int] = Counter()
         self._failures: Counter[int] = Counter()
@@ -40,7 +40,7 @@ class Queue:
     # -- what writers do
 
     def put(self, ino: int) -> None:
-        """A staged file is complete for now: encode it when its turn comes."""
+        """Queue a staged file that is complete for now."""
         if ino in self._waiting or self._held[ino]:
             return
         if ino in self._active:
@@ -54,13 +54,13 @@ class Queue:
         self.notify()
 
     def hold(self, ino: int) -> None:
-        """A writer opened the file: encode it later, and drop what is being encoded."""
+        """Note that a writer opened the file. A running encode of it becomes useless."""
         self._held[ino] += 1
         if ino in self._active:
             self._active[ino] = True
 
     def unhold(self, ino: int) -> None:
-        """One writer less."""
+        """Note that one writer closed the file."""
         self._held[ino] -= 1
         if self._held[ino] <= 0:
             del self._held[ino]
@@ -76,7 +76,7 @@ class Queue:
     # -- what the encoder does
 
     async def take(self) -> int:
-        """The next file, which is under way from now on; waits for one."""
+        """Take the next file, which is then under way. Waits until there is one."""
         while not self._order:
             await self.change()
         ino = heapq.heappop(self._order)[2]
@@ -89,7 +89,7 @@ class Queue:
         return not self._active.get(ino, True)
 
     def leave(self, ino: int) -> bool | None:
-        """The file is not under way any more: whether it was spoilt, None if it was not."""
+        """End the file's way. Return whether it was spoilt, or None if it was not under way."""
         return self._active.pop(ino, None)
 
     def back(self, ino: int, spoilt: bool | None) -> None:
@@ -102,7 +102,7 @@ class Queue:
         self._failures[ino] += 1
 
     def failures(self, ino: int) -> int:
-        """How often a file has failed, as far as it counts: what more there are say no more."""
+        """Return the number of failures of a file, capped at `_TRIES`."""
         return min(self._failures[ino], _TRIES)
 
     def forgive(self, ino: int) -> None:
@@ -116,7 +116,7 @@ class Queue:
         return len(self._waiting) + len(self._active)
 
     def pending(self) -> int:
-        """As :meth:`count`, less those that failed again and again."""
+        """Return :meth:`count` without the files that failed `_TRIES` times."""
         given_up = sum(
             count >= _TRIES and (ino in self._waiting or ino in self._active)
             for ino, count in self._failures.items()
@@ -129,16 +129,16 @@ class Queue:
             await self.change()
 
     async def change(self) -> None:
-        """Wait for a :meth:`notify`: files come, go on or go."""
+        """Wait for the next :meth:`notify`."""
         await self._changed.wait()
 
     def notify(self) -> None:
-        """Wake all who wait for a change."""
+        """Wake all tasks that wait in :meth:`change`."""
         self._changed.set()
         self._changed = trio.Event()
 
 
 def final_name(name: bytes) -> bytes:
-    """What a file will be called when rsync has renamed it; else its name."""
+    """Return the name that rsync will give a file in the end; for other files their name."""
     found = _RSYNC_NAME.fullmatch(name)
     return found[1] if found else name

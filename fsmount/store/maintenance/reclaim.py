@@ -118,7 +118,7 @@ class Room:
             self._wanted = 0
         elif all_done:
             self._wanted = enough
-        self._left = self._nobodys()
+        self._left = self._unreferenced_bytes()
 
     def _has_more(self) -> bool:
         """Whether so much garbage has been added that it pays to close the open packs.
@@ -129,9 +129,9 @@ class Room:
         if self._seen == self._index.let_go:
             return False
         self._seen = self._index.let_go
-        return self._nobodys() - self._left >= _MORE_BYTES
+        return self._unreferenced_bytes() - self._left >= _MORE_BYTES
 
-    def _nobodys(self) -> int:
+    def _unreferenced_bytes(self) -> int:
         """Number of garbage bytes: in packs outside of entries, and of objects that no file shows.
 
         Reads all rows.
