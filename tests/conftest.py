@@ -20,6 +20,7 @@ from tests.support.calls import mount
 from tests.support.encoding import Inline, forget_caches
 from tests.support.fake_store import FakeStore
 from tests.support.frames import FlakyDisk
+from tests.support.hang_guard import guarded
 
 # A shell that starts the tests in the background makes them ignore SIGINT; nohup(1) makes them
 # ignore SIGHUP. Their child processes would inherit this.
@@ -86,6 +87,14 @@ def index(tmp_path: Path, disk: FlakyDisk) -> Iterator[Index]:
     yield opened
     assert opened.integrity() == []
     opened.close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no test hang, with its fixtures."""
+    factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
+    with guarded(item.nodeid, factory.getbasetemp()):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
