@@ -228,8 +228,9 @@ static PyObject *stream_result(bool fine, Stream *stream)
 
 PyDoc_STRVAR(deflate_doc,
              "deflate(raw, level, strategy, mem_level, window_bits, threads=1, row_bytes=0)\n--\n\n"
-             "The raw deflate stream classic zlib makes of `raw`, and its tokens: (bytes, bytes).\n"
-             "Tokens are opaque; they are good for deflate_delta() with the same `raw`.");
+             "Return (stream, tokens): the raw deflate stream (RFC 1951) that classic zlib makes\n"
+             "of `raw`, and the tokens of the stream. Both are bytes. Tokens are opaque: pass\n"
+             "them to deflate_delta() as the tokens of this `raw`.");
 
 static PyObject *py_deflate(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -260,11 +261,11 @@ static PyObject *py_deflate(PyObject *module, PyObject *args, PyObject *kwargs)
 PyDoc_STRVAR(delta_doc,
              "deflate_delta(reference_raw, reference_tokens, raw, level, strategy, mem_level,\n"
              "              window_bits, threads=1, row_bytes=0, reference_body=None)\n--\n\n"
-             "As deflate(raw, ...), faster where `raw` is much like `reference_raw`. The stream\n"
-             "`reference_body` of the reference lets unchanged blocks be copied. Tokens of other\n"
-             "parameters or of an input of another size are of no use and ignored; those of\n"
-             "another input of the same size give a wrong stream. ValueError when\n"
-             "`reference_tokens` are damaged.");
+             "Return the same as deflate(raw, ...). It is faster if `raw` is similar to\n"
+             "`reference_raw`. It copies unchanged blocks from `reference_body`, the stream of\n"
+             "the reference, if that is given. It ignores tokens of other parameters, and of a\n"
+             "reference of another size. Tokens of another reference of the same size give a\n"
+             "wrong stream. Raises ValueError if `reference_tokens` are damaged.");
 
 /* Makes the stream of deflate_delta() without the GIL. `inputs` are in the order of
  * py_deflate_delta(). Returns as tokens_load() does; `stream` holds a stream only after 1. */
@@ -330,10 +331,11 @@ static PyObject *py_deflate_delta(PyObject *module, PyObject *args, PyObject *kw
 
 PyDoc_STRVAR(identify_doc,
              "identify(body, raw, limit=1048576)\n--\n\n"
-             "Parameters (level, strategy, mem_level, window_bits) with which classic zlib can have\n"
-             "made `body`, a raw deflate stream of `raw`: a list, likeliest first, at most 32.\n"
-             "`limit` bytes of `raw` are looked at; deflate() tells whether they are right.\n"
-             "Empty when no parameters fit, or `body` is no stream of `raw`.");
+             "Return the parameters (level, strategy, mem_level, window_bits) with which classic\n"
+             "zlib may have made `body`, a raw deflate stream of `raw`: a list of at most 32,\n"
+             "likeliest first. The list is empty if no parameters fit, or if `body` is not a\n"
+             "stream of `raw`. The function reads the first `limit` bytes of `raw`. deflate()\n"
+             "shows which parameters are right.");
 
 static PyObject *candidate_list(const Params *found, int count)
 {
@@ -377,10 +379,10 @@ static PyObject *py_identify(PyObject *module, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(correct_doc,
              "correct(body, raw, models=b'')\n--\n\n"
-             "A record that gives `body`, any deflate stream of `raw`, back through apply(), and the\n"
-             "model of its encoder: (bytes, bytes). None where that cannot be. `models`, opaque, are\n"
-             "up to four that earlier calls gave, joined: a stream of a known encoder takes less\n"
-             "time.");
+             "Return (record, model) for `body`, any deflate stream of `raw`; None if there is\n"
+             "no record. apply(record, raw) returns `body`. The model describes the encoder of\n"
+             "`body`; it is opaque bytes. `models` are up to four models of earlier calls,\n"
+             "joined. If one of them fits, the call takes less time.");
 
 typedef struct {
     u8 *record;
@@ -443,8 +445,9 @@ static PyObject *py_correct(PyObject *module, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(apply_doc,
              "apply(record, raw)\n--\n\n"
-             "The deflate stream of `raw` that `record` was made of. ValueError when the record is\n"
-             "damaged in a way that shows; otherwise a damaged one gives a wrong stream.");
+             "Return the deflate stream of `raw` that `record` was made of. Raises ValueError if\n"
+             "the record is visibly damaged. Other damage gives a wrong stream, so check the\n"
+             "result.");
 
 static PyObject *py_apply(PyObject *module, PyObject *args)
 {
