@@ -14,7 +14,7 @@ import functools
 import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -183,8 +183,27 @@ def _encoder(codec: Codec, box: int, grade: int, *, chained: bool) -> Any:
     context: Any = _av().CodecContext.create(codec.encoder, "w")
     _configure(context, codec, box, grade, chained=chained)
     context.flags |= _av().codec.context.Flags.global_header
-    context.open()
+    with _usual_scheduling():
+        context.open()
     return context
+
+
+@contextmanager
+def _usual_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does in a process of root that opens an encoder.
+
+    It gives real-time priority (SCHED_FIFO, 99) to the calling thread and to its own threads. The
+    calling thread keeps it and hands it to each process it starts. Everything else on the machine
+    then gets a twentieth of the processors.
+    """
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):
+                if os.sched_getscheduler(int(thread)) != policy:
+                    os.sched_setscheduler(int(thread), policy, parameter)
 
 
 def _configure(context: Any, codec: Codec, box: int, grade: int, *, chained: bool) -> None:
@@ -339,7 +358,7 @@ def template(codec: Codec, box: int) -> bytes:
     frame.pts = 0
     frame.time_base = Fraction(1)
     stream = io.BytesIO()
-    with _av().open(stream, "w", format=codec.suffix[1:]) as output:
+    with _usual_scheduling(), _av().open(stream, "w", format=codec.suffix[1:]) as output:
         made: Any = output.add_stream(codec.encoder, rate=1)
         _configure(made.codec_context, codec, box, codec.grade, chained=False)
         for packet in [*made.encode(frame), *made.encode(None)]:

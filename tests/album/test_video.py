@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
 import subprocess
@@ -33,6 +34,16 @@ def painted(one: Photo, codec: Codec) -> list[Samples]:
 @pytest.fixture(params=list(CODECS), name="codec")
 def each_codec(request: pytest.FixtureRequest) -> Codec:
     return CODECS[request.param]
+
+
+def test_no_encoder_takes_real_time_priority(codec: Codec) -> None:
+    """The programs beside ours must go on. SVT-AV1 asks for it in a process of root."""
+    before = os.sched_getscheduler(0)
+    video.template(codec, BOX)
+    encoder = video._encoder(codec, BOX, codec.grade, chained=False)
+    tasks = map(int, os.listdir("/proc/self/task"))
+    assert {os.sched_getscheduler(task) for task in tasks} == {before}
+    del encoder
 
 
 def test_photos_come_back_alike_and_in_order(codec: Codec, tmp_path: Path) -> None:
