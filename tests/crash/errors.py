@@ -29,7 +29,7 @@ from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.store import Store
 from tests.crash.alarms import alarms
-from tests.crash.planted import BUGS, caught, plant
+from tests.crash.planted import BUGS, caught, collected, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import Script, Spoilt, small_limits
 from tests.crash.traffic import Call, Tap, listen, tapped
@@ -146,8 +146,9 @@ def _remembering(real: Callable[..., bytes]) -> Callable[..., bytes]:
     return encode
 
 
-def some(seed: int, operations: int, cases: list[tuple[int, str, bool]]) -> list[str]:
-    """Run these cases; returns the failure texts."""
+def some(work: tuple[int, int, list[tuple[int, str, bool]]]) -> list[str]:
+    """Run the cases of (seed, operations, cases); returns the failure texts."""
+    seed, operations, cases = work
     quiet()
     listen()
     small_limits()
@@ -189,7 +190,7 @@ def main() -> int:
         cases = cases[:: given.every]
         shares = [cases[i :: given.jobs * 8] for i in range(given.jobs * 8)]
         work = [(given.seed, given.operations, share) for share in shares]
-        wrong = [line for lines in pool.starmap(some, work, chunksize=1) for line in lines]
+        wrong = collected(pool.imap(some, work), given.plant)
     for line in wrong[:20]:
         print(line)
     print(f"{calls} calls, {len(cases)} injections, {len(wrong)} failed")

@@ -8,7 +8,7 @@ catches each.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -288,6 +288,16 @@ def plant(name: str) -> None:
     if name:
         BUGS[name][0]()
         _PLANTED.add(name)
+
+
+def collected(shares: Iterable[list[str]], planted: str) -> list[str]:
+    """The failure texts of all shares of the work; of a planted bug, up to the first failure."""
+    wrong: list[str] = []
+    for lines in shares:
+        wrong += lines
+        if wrong and planted:
+            break
+    return wrong
 
 
 def caught(wrong: object) -> bool:

@@ -49,7 +49,7 @@ from fsmount.store.ownership import Ownership
 from fsmount.store.store import Store
 from tests.crash import traffic
 from tests.crash.errors import remember_images
-from tests.crash.planted import BUGS, caught, plant
+from tests.crash.planted import BUGS, caught, collected, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import Node, Script, Spoilt, Tree, differences, small_limits
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
@@ -377,8 +377,9 @@ def _prepare() -> None:
     _set(lock, "BEAT_S", 1e6)
 
 
-def some(seed: int, operations: int, cases: list[tuple[int, str]]) -> list[str]:
-    """Run these cases; returns the failure texts."""
+def some(work: tuple[int, int, list[tuple[int, str]]]) -> list[str]:
+    """Run the cases of (seed, operations, cases); returns the failure texts."""
+    seed, operations, cases = work
     _prepare()
     wrong = []
     for at, way in cases:
@@ -412,7 +413,7 @@ def main() -> int:
         cases = [(at, way) for at in range(1, asked + 1) for way in WAYS][:: given.every]
         shares = [cases[i :: given.jobs * 8] for i in range(given.jobs * 8)]
         work = [(given.seed, given.operations, share) for share in shares]
-        wrong = [line for lines in pool.starmap(some, work, chunksize=1) for line in lines]
+        wrong = collected(pool.imap(some, work), given.plant)
     for line in wrong[:20]:
         print(line)
     print(f"{asked} questions, {len(cases)} takeovers, {len(wrong)} failed")
