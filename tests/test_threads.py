@@ -21,12 +21,11 @@ from fsmount.mount.attributes import Changes
 from fsmount.mount.handles import StagedFile
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
 from fsmount.mount.store_fs import StoreFilesystem
-from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import committer, large
-from fsmount.store.maintenance import background
+from fsmount.store.ingest import committer, durability, large
+from fsmount.store.maintenance import background, free_space
 from fsmount.store.packs import bodies, pack
 from fsmount.store.store import Store
 from fsmount.threads import Kind
@@ -373,7 +372,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack, "SEAL_BYTES", 10_000)
     monkeypatch.setattr(background, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(background, "_FREE_PACKS", 0)
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.02)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.02)
+    monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(reserve, "_BELIEVED_S", 0.001)
 
 

@@ -6,15 +6,14 @@ through :attr:`Store.staging`, and encoded bytes through :meth:`Store.body`.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
@@ -24,34 +23,30 @@ from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.reserve import Reserve
 from fsmount.store.frames import jobs
+from fsmount.store.frames.body_reader import Body, BodyReader
 from fsmount.store.index import Index, Object
+from fsmount.store.ingest.durability import DurabilityPoints
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.layout import Layout
 from fsmount.store.lock import Lock
 from fsmount.store.maintenance.background import QuietRepack
 from fsmount.store.maintenance.copier import Copier
+from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import ENOUGH_BYTES, Room, Shrinker
 from fsmount.store.maintenance.repack import Repacker, Summary, always, due
 from fsmount.store.ownership import OwnedDisk, Ownership
-from fsmount.store.packs.bodies import Kept, Rendered, load_sums
-from fsmount.store.packs.location import Location
-from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.pack_set import Packs
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery.consistency import Consistency
 from fsmount.store.recovery.startup import recover
+from fsmount.store.statistics import statistics
 from fsmount.threads import Kind
-from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_CACHE_BYTES = 256 << 20
-# A write that was acknowledged without fsync survives a power cut after this long.
-DURABLE_SECONDS = 5.0
-Body = Rendered | Kept
-T = TypeVar("T")
 
 
 class Store:
@@ -102,16 +97,16 @@ class Store:
                 self._open_for_writing(self._ownership, undo)
             undo.pop_all()
         # Half of the cache holds rendered files here, half holds decoded layers in the workers.
-        self._rendered: Cache[int, bytes] = Cache(cache_bytes // 2)
+        self._bodies = BodyReader(
+            self.layout, self._packs, self._object, self._pool, cache_bytes // 2
+        )
         self._layer_bytes = cache_bytes // 2
-        self._queued: set[int] = set()
         self._used = time.monotonic()
         self._quiet: QuietRepack | None = None
         self._workers: Workers | None = None
         self._budget = 0
         self._ready = trio.Event()
         self._lost = trio.Event()
-        self._full = trio.Event()
 
     def _open_for_writing(self, ownership: Ownership, undo: ExitStack) -> None:
         """Recover the store, and create the parts that write.
@@ -141,6 +136,10 @@ class Store:
             self._sound,
             lambda: self._repacker(None, at_once=1),
             self._shrinker,
+        )
+        self._space = FreeSpace(ownership, self._reserve, self._room)
+        self._durability = DurabilityPoints(
+            self.index, self.staging, self._encoder.queue, self._writer, self._reserve
         )
         # Two processes may have found the lock free at the same time: only one of them has it.
         ownership.ask()
@@ -248,42 +247,23 @@ class Store:
     def queue(self, ino: int) -> None:
         """Queue a staged file for encoding: its last writer closed it. Raises ReadOnly."""
         self._used = time.monotonic()
-        self._queued.add(ino)
-        self._writing().queue.put(ino)
+        queue = self._writing().queue
+        self._durability.add(ino)
+        queue.put(ino)
 
     async def need_room(self, size: int = 0) -> None:
         """Make room before files grow by `size` bytes.
 
-        On a full disk, this method first reclaims the space of deleted files. It asks no disk if
-        there was much free space a moment ago.
-
-        Raises OSError ENOSPC while the disk has no room for the reserve: other writes must not fill
-        the space that the reserve gave up for deletions. Raises OSError EIO if another process took
-        the store over.
+        See :meth:`FreeSpace.need`. Raises OSError ENOSPC, EIO.
         """
         self._used = time.monotonic()
-        if self._is_lost:
-            self._owned()
-        if self._writer is None or self._reserve.allows(size):
-            return
-        if await threads.call(Kind.ROOM, self._has_room):
-            return
-        await self._room.make()
-        if not await threads.call(Kind.ROOM, self._reserve.fill):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _has_room(self) -> bool:
-        """Whether files may grow. Runs in a thread.
-
-        Raises OSError EIO if another process took the store over.
-        """
-        self._owned()
-        return self._reserve.has_room()
+        if self._writer is not None:
+            await self._space.need(size)
 
     async def before_deleting(self) -> None:
         """Prepare for a commit that deletes: on a full disk, the commit gets the reserve."""
-        if self._writer is not None and not self._reserve.allows(0):
-            await threads.call(Kind.ROOM, self._reserve.spend_if_full)
+        if self._writer is not None:
+            await self._space.before_deleting()
 
     async def make_room(self, enough: int = ENOUGH_BYTES) -> None:
         """Reclaim space as on a full disk, until `enough` bytes are free.
@@ -291,7 +271,7 @@ class Store:
         Raises ReadOnly. Logs failures.
         """
         self._writing()
-        await self._room.make(enough)
+        await self._space.reclaim(enough)
 
     def discard(self, token: int) -> None:
         """Remove a staged file that no row names any more, once that is durable.
@@ -300,10 +280,7 @@ class Store:
         """
         if self._writer is None:
             raise ReadOnly(self.path)
-        self._writer.discard(token)
-        if self._reserve.is_spent:
-            # A writer waits for the room that this gives.
-            self._full.set()
+        self._durability.discard(token)
 
     def pending(self) -> int:
         """Number of staged files that are not encoded yet, without files that have a writer.
@@ -354,7 +331,7 @@ class Store:
         disk is full and not enough space could be reclaimed beforehand.
         """
         encoder = self._writing()
-        await self._room.make()
+        await self._space.reclaim()
         await self.drain()
         await self._sound()
         assert self._workers is not None
@@ -389,9 +366,8 @@ class Store:
 
         Waits until workers run.
         """
-        await self._ready.wait()
-        assert self._workers is not None
-        await self._consistency.require(self._workers)
+        workers, _ = await self._pool()
+        await self._consistency.require(workers)
 
     def unused_s(self) -> float:
         """Seconds since a file was last written or read; 0 while files are pending."""
@@ -415,16 +391,9 @@ class Store:
     # -- reading
 
     async def body(self, object_id: int) -> Body:
-        """Return the body of an object, after a check of its hash.
-
-        A rendered body is checked as a whole here. A kept body is a large raw file, checked as it
-        is read. Raises :class:`Damaged`, OSError.
-        """
+        """See :meth:`BodyReader.body`."""
         self._used = time.monotonic()
-        found = self._object(object_id)
-        if found.is_kept:
-            return await self._read(found, self._kept)
-        return Rendered(await self._rendered.get(object_id, lambda: self._render(found)))
+        return await self._bodies.body(object_id)
 
     async def prefetch(self, ino: int) -> None:
         """Render a file that will be read soon into the cache.
@@ -433,8 +402,8 @@ class Store:
         """
         try:
             object_id = self.index.inode(ino).object_id
-            if object_id is not None and self._object(object_id).kind != "raw":
-                await self.body(object_id)
+            if object_id is not None:
+                await self._bodies.prefetch(object_id)
         except FsmountError as error:
             _log.info("prefetch of inode %d: %s", ino, error)
 
@@ -444,58 +413,11 @@ class Store:
             return self._writer.object(object_id)
         return self.index.object(object_id)
 
-    def _place(self, found: Object) -> Location:
-        """Return the location of the entry of an object."""
-        return Location(found.id, str(self.layout.pack(found.pack)), found.offset, found.length)
-
-    async def _read(
-        self, found: Object, read: Callable[[Object, Location, tuple[Location, ...]], Awaitable[T]]
-    ) -> T:
-        """Call `read` with an object, the location of its entry, and those of the entries it needs.
-
-        Holds the packs meanwhile. Tries again if the entries moved during the call. Returns the
-        result.
-        """
-        while True:
-            with self._packs.reading():
-                target, *places = self._places(found.id)
-                try:
-                    return await read(found, target, tuple(places))
-                except Damaged:
-                    if self._places(found.id) == [target, *places]:
-                        raise
-                    # Another process has repacked the entries, and their old packs are gone.
-
-    async def _render(self, found: Object) -> tuple[bytes, int]:
-        """Render an object. Returns (bytes, number of bytes), as the cache expects."""
-        data = await self._read(found, self._render_from)
-        if len(data) != found.size:
-            raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
-        return data, len(data)
-
-    def _places(self, object_id: int) -> list[Location]:
-        """Locations of the entry of an object, and of the entries that it needs."""
-        found = self._object(object_id)
-        needs = (self._object(i) for i in found.needs if i != object_id)
-        return [self._place(found), *map(self._place, needs)]
-
-    async def _render_from(
-        self, found: Object, target: Location, places: tuple[Location, ...]
-    ) -> bytes:
-        """Render an object from these locations: a raw entry in a thread, others in a worker."""
-        if found.kind == "raw":
-            return await threads.call(Kind.ENTRY, jobs.render, target, places, found.sha256, 0)
+    async def _pool(self) -> tuple[Workers, int]:
+        """Return the workers, and the bytes that each may cache. Waits until they run."""
         await self._ready.wait()
         assert self._workers is not None
-        return await self._workers.run(
-            jobs.render, target, places, found.sha256, self._budget, urgent=True
-        )
-
-    async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> Kept:
-        """Return the body of a large file kept verbatim, with the checksums from its entry."""
-        path = Path(place.pack)
-        entry = await threads.call(Kind.ENTRY, read_entry, path, place.offset, place.length)
-        return Kept(self.layout.kept(found.id), found.size, load_sums(entry.payload))
+        return self._workers, self._budget
 
     # -- tasks
 
@@ -531,17 +453,16 @@ class Store:
             self._lost.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
-            nursery.start_soon(self._durable_for_ever, encoder, writer)
+            nursery.start_soon(self._durability.run)
             nursery.start_soon(encoder.run, workers, count, self._budget)
             nursery.start_soon(self._copier.run, workers)
-            nursery.start_soon(self._room_for_ever)
+            nursery.start_soon(self._space.run)
 
     async def warm(self) -> None:
         """Start a worker, so that the first reader does not wait for a process to start."""
-        await self._ready.wait()
-        assert self._workers is not None
+        workers, _ = await self._pool()
         with suppress(WorkerDied):  # the first reader gets the error then
-            await self._workers.warm(1)
+            await workers.warm(1)
 
     @asynccontextmanager
     async def running(self, *, count: int | None = None) -> AsyncIterator[None]:
@@ -552,98 +473,11 @@ class Store:
             yield
             nursery.cancel_scope.cancel()
 
-    async def _durable_for_ever(self, encoder: Encoder, writer: Writer) -> None:
-        """Reach durability points, until cancelled.
-
-        One comes after each DURABLE_SECONDS, or at once if a discarded file gives space to a full
-        disk. Fills the reserve again each time. Logs failures, and tries again at the next point.
-        """
-        while True:
-            with trio.move_on_after(DURABLE_SECONDS):
-                await self._full.wait()
-            self._full = trio.Event()
-            touched, self._queued = self._queued | set(encoder.queue.held()), set()
-            try:
-                self._reserve.want(self._packs.largest)
-                await threads.call(Kind.ROOM, self._reserve.fill)
-                if not (touched or self.index.dirty or writer.has_discarded()):
-                    continue
-                await threads.call(Kind.FORCE, self._force_staged, self._tokens(touched))
-                await writer.settle()
-            except (OSError, FsmountError) as error:
-                self._queued |= touched
-                _log.error("a durability point failed: %s", error)
-
-    async def _room_for_ever(self) -> None:
-        """Reclaim space on a full disk even when no write triggers it, until cancelled."""
-        while True:
-            await trio.sleep(DURABLE_SECONDS)
-            with suppress(OSError):
-                if await threads.call(Kind.ROOM, self._is_full):
-                    await self._room.make()
-
-    def _is_full(self) -> bool:
-        """Whether the disk is full. Runs in a thread."""
-        return self._reserve.is_low or self._reserve.is_spent
-
-    def _tokens(self, inodes: set[int]) -> dict[int, bytes]:
-        """Map the tokens of the staged files of some inodes to their paths."""
-        tokens = {}
-        for ino in inodes:
-            try:
-                token = self.index.inode(ino).staged
-            except FsmountError:
-                continue
-            if token is not None:
-                tokens[token] = self.index.path(ino)
-        return tokens
-
-    def _force_staged(self, tokens: dict[int, bytes]) -> None:
-        """Force staged files to the disk. Runs in a thread.
-
-        A file that fails does not stop the others: it is logged. Raises OSError if a file cannot be
-        opened.
-        """
-        for token, path in tokens.items():
-            if self.staging.has_failed(token):
-                continue
-            try:
-                self.staging.force_by_name(token)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if not self.staging.has_failed(token):
-                    raise
-                _log.error("%r may have lost bytes: forcing it to the disk failed: %s", path, error)
-
     # -- statistics
 
     def stats(self) -> dict[str, Any]:
-        """Return the figures that `fsmount stats --json` prints; sizes in bytes. Raises OSError."""
-        totals = self.index.totals()
-        kinds = {kind: totals["kinds"].get(kind, 0) for kind in ("key", "delta", "jpeg", "raw")}
-        stored = self.index.bytes()
-        for folder, form in contents.forms(self.layout):
-            for entry in contents.own(folder, form):
-                # A mount that encodes at the same time may remove a staged file during the scan.
-                with suppress(FileNotFoundError):
-                    found = entry.stat()
-                    # Large raw files may be sparse.
-                    sparse = folder == self.layout.raw
-                    stored += found.st_blocks * 512 if sparse else found.st_size
-        return {
-            "version": 1,
-            "store": str(self.path),
-            "files": totals["files"],
-            "frames": kinds["key"] + kinds["delta"],
-            "objects": {**kinds, "staged": totals["staged"]},
-            "raw_reasons": totals["reasons"],
-            "logical_bytes": totals["logical_bytes"],
-            "stored_bytes": stored,
-            "ratio": round(totals["logical_bytes"] / stored, 2) if stored else 0.0,
-            "max_depth": totals["max_depth"],
-            "packs": len(self.index.packs()),
-        }
+        """See :func:`statistics`."""
+        return statistics(self.path, self.layout, self.index)
 
 
 async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -40,6 +40,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "layout",
         "config",
         "contents",
+        "statistics",
         "lock",
         "ownership",
         "packs",

@@ -23,8 +23,8 @@ from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import committer, large, retries
-from fsmount.store.maintenance import background, copier, copies, reclaim
+from fsmount.store.ingest import committer, durability, large, retries
+from fsmount.store.maintenance import background, copier, copies, free_space, reclaim
 from fsmount.store.packs import pack
 from fsmount.store.recovery import consistency
 from fsmount.store.store import Store
@@ -128,7 +128,8 @@ def small_limits() -> None:
     pack.SEAL_BYTES = 6_000
     copier._REST = 0.0
     reserve.RESERVE_BYTES = 4096
-    store_module.DURABLE_SECONDS = 0.01
+    durability.DURABLE_SECONDS = 0.01
+    free_space.LOOK_SECONDS = 0.01
     _set(store_module, "Workers", Inline)
     _set(background, "Workers", Inline)
     _set(background, "_LOOK_SECONDS", 0.0)

@@ -20,9 +20,9 @@ from fsmount.errors import StoreLocked
 from fsmount.mount.attributes import Changes
 from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
 from fsmount.store import lock
-from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
+from fsmount.store.ingest import durability
 from fsmount.store.ingest.committer import Committer
 from fsmount.store.ingest.outcome import Appended
 from fsmount.store.lock import Lock
@@ -451,7 +451,7 @@ def test_an_import_that_loses_its_store_deletes_no_source(
     before = files_of(tmp_path / "in")
     monkeypatch.setattr(importing, "_AHEAD", 2)
     monkeypatch.setattr(importing, "_DELETE_AT_ONCE", 1)
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
     item = importing.Importer._file
     count = [0]
 

@@ -12,10 +12,9 @@ import trio
 
 from fsmount.errors import Damaged, NoStore, ReadOnly, StoreLocked
 from fsmount.store import config
-from fsmount.store import store as store_module
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import committer, large
+from fsmount.store.ingest import committer, durability, large
 from fsmount.store.packs.bodies import Kept, Rendered
 from fsmount.store.store import Store
 from tests.support.encoding import Inline, forget_caches, get, open_files, put
@@ -211,7 +210,7 @@ def synced(disk: FlakyDisk, fail: list[str]) -> list[str]:
 async def test_staged_files_are_forced_before_the_index(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
     disk = FlakyDisk()
     store = Store.open(root, disk=disk)
     closed, writing = put(store, b"closed", NOTE), put(store, b"writing", NOTE)
@@ -233,7 +232,7 @@ async def test_staged_files_are_forced_before_the_index(
 async def test_a_durability_point_asks_no_file_again_that_has_failed(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
 ) -> None:
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
     disk = FlakyDisk()
     store = Store.open(root, disk=disk)
     bad, good = put(store, b"bad", NOTE), put(store, b"good", NOTE)
@@ -269,7 +268,7 @@ async def test_a_durability_point_asks_no_file_again_that_has_failed(
 async def test_a_durability_point_that_cannot_open_a_file_is_tried_again(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
     disk = FlakyDisk()
     store = Store.open(root, disk=disk)
     token = store.index.inode(put(store, b"a", NOTE)).staged
@@ -298,7 +297,7 @@ async def test_a_durability_point_that_cannot_open_a_file_is_tried_again(
 
 @pytest.mark.usefixtures("inline")
 async def test_an_idle_store_forces_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.001)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.001)
     disk = FlakyDisk()
     store = Store.open(root, disk=disk)
     names = synced(disk, [])
@@ -341,13 +340,13 @@ async def test_stats(root: Path) -> None:
 async def test_a_deleted_staged_file_goes_though_somebody_else_forced_the_index(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
     store = Store.open(root)
     encoding = store._encoder
     assert encoding is not None
     monkeypatch.setattr(encoding, "run", lambda *_: trio.sleep_forever())
     ino = put(store, b"a", NOTE)
-    store._queued.clear()
+    store._durability._closed.clear()
     store.index.unlink(ROOT, b"a", 1)
     token = store.index.purge(ino)
     assert token is not None

@@ -14,12 +14,11 @@ import trio
 import trio.testing
 
 from fsmount.errors import ReadOnly
-from fsmount.store import store as store_module
 from fsmount.store.disk.reserve import RESERVE_BYTES, Reserve
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import reclaim
+from fsmount.store.maintenance import free_space, reclaim
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack
 from fsmount.store.packs.writer import Writer
@@ -341,7 +340,7 @@ async def test_a_write_waits_for_room(root: Path, monkeypatch: pytest.MonkeyPatc
 
 async def test_nobody_need_write_for_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await half(root)
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.01)
     has_free(monkeypatch, lambda: 0)
     before = packed(root)
     with opened(root) as store:

@@ -17,6 +17,7 @@ from fsmount.codec.images import images, webp
 from fsmount.codec.images.webp import Effort
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import ReadOnly, WorkerDied
+from fsmount.store.frames.body_reader import BodyReader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
@@ -415,15 +416,15 @@ async def test_a_reader_beside_it_never_sees_other_bytes(
     """Repack removes the pack after a reader has looked into the index, before the reader reads."""
     files = pictures(4)
     await fill(root, files)
-    original = Store._render_from
+    original = BodyReader._render_from
     turns: list[Summary] = []
 
-    async def late(self: Store, *args: Any) -> bytes:
-        if self.read_only and not turns:
+    async def late(self: BodyReader, *args: Any) -> bytes:
+        if not turns:
             turns.append(await run(root))
         return await original(self, *args)
 
-    monkeypatch.setattr(Store, "_render_from", late)
+    monkeypatch.setattr(BodyReader, "_render_from", late)
     with opened(root, read_only=True) as reader:
         async with reader.running(count=1):
             for name, data in files.items():
