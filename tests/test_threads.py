@@ -350,9 +350,9 @@ async def _use(vfs: StoreFilesystem, store: Store, files: dict[bytes, bytes]) ->
     await store.drain()
     await store.durable()
     await store.repack(lambda count: None)
-    while not await store.repack_quietly(lambda: True):
+    while not await store.repack_in_background(lambda: True):
         pass
-    await store.make_room(1 << 60)
+    await store.reclaim(1 << 60)
     for name in rest[1::2]:
         assert await get(vfs, inodes[name]) == files[name]
 

@@ -460,7 +460,7 @@ class OpenFiles:
             raise failure(errno.EFBIG)
         entry = handle.entry
         async with entry.lock:
-            await self._store.need_room(len(data))
+            await self._store.need_space(len(data))
             staged = await self._staged(entry)
             self._touch(entry, handle.uid)
             try:

@@ -31,7 +31,7 @@ async def repack_when_idle(store: Store, after_s: float, supplies: Path = SUPPLI
         if store.unused_s() < after_s:
             continue
         try:
-            rest = not may() or await store.repack_quietly(may)
+            rest = not may() or await store.repack_in_background(may)
         except Exception:
             _log.exception("repacking failed; it is tried again later")
             await trio.sleep(_RETRY_S)

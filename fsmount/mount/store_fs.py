@@ -286,14 +286,14 @@ class StoreFilesystem(Filesystem):
         target: bytes | None = None,
     ) -> Inode:
         """Create an inode that is no regular file."""
-        await self._store.need_room()
+        await self._store.need_space()
         return self._place_new(folder, name, mode, caller, rdev=rdev, target=target)
 
     async def _make_file(
         self, folder: int, name: bytes, mode: int, caller: Caller
     ) -> tuple[Inode, StagedFile]:
         """Create a regular file and its staged file. The caller owns the staged file."""
-        await self._store.need_room()
+        await self._store.need_space()
         # A name that is not allowed makes no staged file. The check below sees later changes.
         self._place(folder, name)
         fresh = await self._files.fresh()

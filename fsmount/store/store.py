@@ -29,13 +29,13 @@ from fsmount.store.ingest.durability import DurabilityPoints
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.layout import Layout
 from fsmount.store.lock import Lock
-from fsmount.store.maintenance.background import QuietRepack
+from fsmount.store.maintenance.background import BackgroundRepack
 from fsmount.store.maintenance.copier import Copier
 from fsmount.store.maintenance.free_space import FreeSpace
-from fsmount.store.maintenance.reclaim import ENOUGH_BYTES, Room, Shrinker
+from fsmount.store.maintenance.reclaim import ENOUGH_BYTES, Reclaimer, Shrinker
 from fsmount.store.maintenance.repack import Repacker, Summary, always, due
 from fsmount.store.ownership import OwnedDisk, Ownership
-from fsmount.store.packs.pack_set import Packs
+from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery.consistency import Consistency
@@ -88,7 +88,7 @@ class Store:
             if self.index.identity() != self.config.get("uuid"):
                 raise Damaged(self.layout.index, reason="it belongs to another store")
             self.staging = Staging(self.layout.staging, self.disk)
-            self._packs = Packs()
+            self._packs = PackSet()
             self._encoder: Encoder | None = None
             self._writer: Writer | None = None
             # Held by the task that moves entries of committed objects.
@@ -102,7 +102,7 @@ class Store:
         )
         self._layer_bytes = cache_bytes // 2
         self._used = time.monotonic()
-        self._quiet: QuietRepack | None = None
+        self._background: BackgroundRepack | None = None
         self._workers: Workers | None = None
         self._budget = 0
         self._ready = trio.Event()
@@ -127,7 +127,7 @@ class Store:
         self._copier = Copier(self.layout, self.index, self.disk, self._packs)
         self._encoder = Encoder(*rooms, self._writer)
         self._consistency = Consistency(self.index)
-        self._room = Room(
+        self._reclaimer = Reclaimer(
             self.index,
             self._reserve,
             self._encoder,
@@ -137,7 +137,7 @@ class Store:
             lambda: self._repacker(None, at_once=1),
             self._shrinker,
         )
-        self._space = FreeSpace(ownership, self._reserve, self._room)
+        self._space = FreeSpace(ownership, self._reserve, self._reclaimer)
         self._durability = DurabilityPoints(
             self.index, self.staging, self._encoder.queue, self._writer, self._reserve
         )
@@ -251,7 +251,7 @@ class Store:
         self._durability.add(ino)
         queue.put(ino)
 
-    async def need_room(self, size: int = 0) -> None:
+    async def need_space(self, size: int = 0) -> None:
         """Make room before files grow by `size` bytes.
 
         See :meth:`FreeSpace.need`. Raises OSError ENOSPC, EIO.
@@ -265,7 +265,7 @@ class Store:
         if self._writer is not None:
             await self._space.before_deleting()
 
-    async def make_room(self, enough: int = ENOUGH_BYTES) -> None:
+    async def reclaim(self, enough: int = ENOUGH_BYTES) -> None:
         """Reclaim space as on a full disk, until `enough` bytes are free.
 
         Raises ReadOnly. Logs failures.
@@ -341,10 +341,10 @@ class Store:
             if encoder.is_idle():
                 encoder.start_afresh()
                 await repacker.drop_unneeded()
-            repacker.summary.dropped += self._room.dropped
+            repacker.summary.dropped += self._reclaimer.dropped
             return await repacker.run(progress)
 
-    async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
+    async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         """Repack a part, as :mod:`background` describes. The caller makes one call at a time.
 
         Returns False if a file was written or read, or `go_on` returned False; True if nothing is
@@ -353,13 +353,13 @@ class Store:
         encoder = self._writing()
         await threads.call(Kind.ROOM, self._owned)
         await self._sound()
-        if self._quiet is None:
+        if self._background is None:
             make = partial(self._repacker, at_once=1)
-            self._quiet = QuietRepack(self.layout, self.index, encoder, make)
+            self._background = BackgroundRepack(self.layout, self.index, encoder, make)
         await self.before_deleting()
         used = self._used
         async with self._repacking:
-            return await self._quiet.work(lambda: self._used == used and go_on())
+            return await self._background.work(lambda: self._used == used and go_on())
 
     async def _sound(self) -> None:
         """Raise :class:`Damaged` if the index must not be a reason for removing anything.

@@ -567,7 +567,7 @@ class Script:
             await self._drain(number)
         go_on = itertools.repeat(True, left)
         try:
-            await self._store.repack_quietly(lambda: next(go_on, False))
+            await self._store.repack_in_background(lambda: next(go_on, False))
         except (OSError, FsmountError, ExceptionGroup):
             self.failed += 1
 
@@ -609,7 +609,7 @@ class Script:
 
     async def _room(self, number: int) -> None:
         """Make room as on a full disk."""
-        await self._store.make_room(_ALL)
+        await self._store.reclaim(_ALL)
 
     async def _read(self, number: int) -> None:
         target = self._a_file()

@@ -32,7 +32,7 @@ class Used:
     def unused_s(self) -> float:
         return trio.current_time() - self.used
 
-    async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
+    async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         self.asked.append(trio.current_time())
         if self.error is not None:
             raise self.error

@@ -124,7 +124,7 @@ async def test_what_others_put_there_is_left_alone(root: Path, files: dict[bytes
     assert store.stats()["packs"] == 1
     async with store.running(count=1):
         await store.repack(lambda count: None)
-        await store.make_room(1 << 60)
+        await store.reclaim(1 << 60)
     store.close()
     assert foreign(root) == others
     assert (await looked(root, files)).findings == []

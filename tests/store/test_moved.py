@@ -124,7 +124,7 @@ async def test_repack_room_and_the_copies_stay_with_it(root: Path) -> None:
         for orphan in store.index.orphans():
             store.index.purge(orphan.ino)
         moved, new = replace(root)
-        await store.make_room(1 << 60)
+        await store.reclaim(1 << 60)
         await store.repack(lambda count: None)
         store.renew_copies()
         with trio.fail_after(20):

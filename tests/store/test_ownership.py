@@ -121,9 +121,9 @@ CHANGES: dict[str, Callable[[Taken], Awaitable[object]]] = {
     "fsync": lambda t: t.vfs.fsync(t.fh),
     "durable": lambda t: t.store.durable(),
     # The free space found a moment ago does not allow so many bytes.
-    "room": lambda t: t.store.need_room(1 << 60),
+    "space": lambda t: t.store.need_space(1 << 60),
     "drain": lambda t: t.store.drain(),
-    "quiet repack": lambda t: t.store.repack_quietly(lambda: True),
+    "background repack": lambda t: t.store.repack_in_background(lambda: True),
 }
 
 

@@ -19,7 +19,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.packs.bodies import Kept, Rendered, load_sums
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import read_entry
-from fsmount.store.packs.pack_set import Packs
+from fsmount.store.packs.pack_set import PackSet
 from fsmount.threads import Kind
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
@@ -41,7 +41,7 @@ class BodyReader:
     def __init__(
         self,
         layout: Layout,
-        packs: Packs,
+        packs: PackSet,
         find: Callable[[int], Object],
         pool: Callable[[], Awaitable[tuple[Workers, int]]],
         cache_bytes: int,

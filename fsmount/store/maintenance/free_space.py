@@ -15,7 +15,7 @@ import trio
 
 from fsmount import threads
 from fsmount.store.disk.reserve import Reserve
-from fsmount.store.maintenance.reclaim import ENOUGH_BYTES, Room
+from fsmount.store.maintenance.reclaim import ENOUGH_BYTES, Reclaimer
 from fsmount.store.ownership import Ownership
 from fsmount.threads import Kind
 
@@ -29,7 +29,7 @@ class FreeSpace:
     Contract: belongs to the trio task.
     """
 
-    def __init__(self, ownership: Ownership, reserve: Reserve, reclaimer: Room) -> None:
+    def __init__(self, ownership: Ownership, reserve: Reserve, reclaimer: Reclaimer) -> None:
         self._ownership = ownership
         self._reserve = reserve
         self._reclaimer = reclaimer
@@ -69,7 +69,7 @@ class FreeSpace:
 
     async def reclaim(self, enough: int = ENOUGH_BYTES) -> None:
         """Reclaim space as on a full disk, until `enough` bytes are free. Logs failures."""
-        await self._reclaimer.make(enough)
+        await self._reclaimer.reclaim(enough)
 
     async def run(self) -> None:
         """Reclaim space on a full disk even when no write triggers it, until cancelled."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsmount.codec.png import png
-from fsmount.codec.png.samples import Frame, Layout
+from fsmount.codec.png.samples import Frame, SampleLayout
 from fsmount.errors import FsmountError, NotExact
 from fsmount.store.index import Inode
 from fsmount.store.store import Store
@@ -122,7 +122,7 @@ async def _pixels(store: Store, path: bytes) -> Frame:
     return _rgba(frame, layout, head)
 
 
-def _rgba(frame: Frame, layout: Layout, head: bytes) -> Frame:
+def _rgba(frame: Frame, layout: SampleLayout, head: bytes) -> Frame:
     """Convert a frame with all channels to RGBA of 8 bits: uint8 (height, width, 4).
 
     `head` contains the chunks before the first IDAT. PLTE in it gives the colours of a palette

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsmount.codec.delta import delta
-from fsmount.codec.delta.delta import OWN, Copy, Fill, Layout
+from fsmount.codec.delta.delta import OWN, Copy, Fill, TileLayout
 from fsmount.codec.png.samples import Frame
 from fsmount.store import config
 from fsmount.store import store as store_module
@@ -51,7 +51,7 @@ def follow(planner: Planner, frame: Frame, number: int, *, simple: bool = True) 
     return plan
 
 
-def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> Layout:
+def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> TileLayout:
     """The layout of a frame encoded as planned.
 
     It has no residuals, or (not `simple`) some from a colour.
@@ -62,7 +62,7 @@ def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> Layout:
         sources = (*sources, Fill((0,) * seen.shape[2]))
         prediction[:] = len(sources)
     dtype = np.dtype(np.uint8) if seen.dtype == "uint8" else np.dtype(np.uint16)
-    return Layout(seen.shape, dtype, plan.tiles, sources, prediction)
+    return TileLayout(seen.shape, dtype, plan.tiles, sources, prediction)
 
 
 def noise(seed: int, rows: int = 6, columns: int = 8) -> Frame:

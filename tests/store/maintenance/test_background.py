@@ -54,10 +54,10 @@ def state(root: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (root / "packs").glob("*.zip")}
 
 
-async def quietly(root: Path, go_on: Callable[[], bool] = always) -> bool:
+async def in_background(root: Path, go_on: Callable[[], bool] = always) -> bool:
     with opened(root) as store:
         async with store.running(count=1):
-            return await store.repack_quietly(go_on)
+            return await store.repack_in_background(go_on)
 
 
 async def test_full_packs_are_moved_and_the_open_one_is_not(root: Path) -> None:
@@ -68,7 +68,7 @@ async def test_full_packs_are_moved_and_the_open_one_is_not(root: Path) -> None:
         before = store.index.packs()
     fresh = {number for number, (_, sealed) in before.items() if sealed}
     assert len(fresh) >= 2
-    assert await quietly(root)
+    assert await in_background(root)
     with opened(root, read_only=True) as store:
         after, written = store.index.packs(), store.index.repacked()
     assert after.keys() & before.keys() == before.keys() - fresh
@@ -78,7 +78,7 @@ async def test_full_packs_are_moved_and_the_open_one_is_not(root: Path) -> None:
     assert facts(root) == objects
     await whole(root, files)
     packs = state(root)
-    assert await quietly(root)
+    assert await in_background(root)
     assert state(root) == packs
     await whole(root, files)
 
@@ -100,13 +100,13 @@ async def test_it_stops_after_one_picture_and_goes_on(root: Path) -> None:
 
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(Inline, "before", staticmethod(use))
-                    if await store.repack_quietly(always):
+                    if await store.repack_in_background(always):
                         break
         await whole(root, files)
     assert turn > 5
     assert len(seen) == len(set(seen)), "more than one picture after it was disturbed"
     packs = state(root)
-    assert await quietly(root)
+    assert await in_background(root)
     assert state(root) == packs
     await whole(root, files)
 
@@ -124,7 +124,7 @@ async def test_what_counts_as_use(root: Path) -> None:
             assert store.unused_s() < 0.1
 
             async def write() -> None:
-                await store.need_room()
+                await store.need_space()
 
             async def hold(use: Callable[[int], None]) -> None:
                 use(9)
@@ -143,7 +143,7 @@ async def test_what_counts_as_use(root: Path) -> None:
 async def test_not_begun_where_it_may_not(root: Path) -> None:
     await fill(root, pictures(16))
     packs = state(root)
-    assert not await quietly(root, lambda: False)
+    assert not await in_background(root, lambda: False)
     assert state(root) == packs
 
 
@@ -153,7 +153,7 @@ async def test_little_room_on_the_disk_is_left_alone(
     await fill(root, pictures(16))
     packs = state(root)
     monkeypatch.setattr(background, "_FREE_PACKS", 1 << 50)
-    assert await quietly(root)
+    assert await in_background(root)
     assert state(root) == packs
 
 
@@ -200,13 +200,13 @@ async def test_readers_and_the_encoder_beside_it(
                 nursery.start_soon(read)
             nursery.start_soon(write)
             # Act as if no program used the store. Another test covers the reasons to stop.
-            await store.repack_quietly(lambda: False)
-            assert store._quiet is not None
+            await store.repack_in_background(lambda: False)
+            assert store._background is not None
             for _ in range(6):
-                await store._quiet.work(always)
+                await store._background.work(always)
                 await trio.sleep(0.1)
             await store.drain()
-            await store._quiet.work(always)
+            await store._background.work(always)
             ended.set()
     finally:
         store.close()
@@ -236,8 +236,8 @@ async def test_a_pack_stays_while_somebody_reads_from_it(
 
     with opened(root) as store:
         async with store.running(count=1), trio.open_nursery() as nursery:
-            await store.repack_quietly(lambda: False)
-            assert store._quiet is not None
+            await store.repack_in_background(lambda: False)
+            assert store._background is not None
             inode = store.index.lookup(ROOT, b"0-000.png")
             assert inode is not None
 
@@ -247,7 +247,7 @@ async def test_a_pack_stays_while_somebody_reads_from_it(
             monkeypatch.setattr(Inline, "before", staticmethod(late))
             nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked(0.01)
-            nursery.start_soon(store._quiet.work, always)
+            nursery.start_soon(store._background.work, always)
             with trio.move_on_after(30):
                 while 1 in store.index.packs():
                     await trio.sleep(0.01)
@@ -276,15 +276,15 @@ async def test_what_is_encoded_meanwhile_finds_what_it_was_told(
 
     with opened(root) as store:
         async with store.running(count=1), trio.open_nursery() as nursery:
-            await store.repack_quietly(lambda: False)
-            assert store._quiet is not None
+            await store.repack_in_background(lambda: False)
+            assert store._background is not None
             monkeypatch.setattr(Inline, "before", staticmethod(late))
             ino = put(store, last, files[last])
             with trio.move_on_after(30):
                 while not paths:
                     await trio.sleep(0.01)
             assert str(store.layout.pack(1)) in paths
-            nursery.start_soon(store._quiet.work, always)
+            nursery.start_soon(store._background.work, always)
             with trio.move_on_after(30):
                 while 1 in store.index.packs():
                     await trio.sleep(0.01)
@@ -322,7 +322,7 @@ async def test_what_nothing_needs_is_dropped(root: Path) -> None:
     await fill(root, files)
     await delete(root, *(name for name in files if name.startswith(b"noise")))
     files = {name: data for name, data in files.items() if name.startswith(b"0-")}
-    assert await quietly(root)
+    assert await in_background(root)
     assert len(facts(root)) == 8
     await whole(root, files)
     # The next pictures are planned from the objects that are left.
@@ -336,7 +336,7 @@ async def test_what_nothing_needs_is_dropped(root: Path) -> None:
             for name in list(files)[4:]:
                 store.index.purge(store.index.unlink(ROOT, name, 1).ino)
                 del more[name]
-            assert await store.repack_quietly(always)
+            assert await store.repack_in_background(always)
             for name, data in pictures(16).items():
                 if name not in more:
                     more[name] = data
@@ -351,10 +351,10 @@ async def test_nothing_is_dropped_while_something_is_encoded(root: Path) -> None
     with opened(root) as store:
         async with store.running(count=1):
             put(store, b"again", noise(3))
-            await store.repack_quietly(always)
+            await store.repack_in_background(always)
             await store.drain()
             assert len(list(store.index.all_objects())) == 12
-            assert await store.repack_quietly(always)
+            assert await store.repack_in_background(always)
     assert len(facts(root)) == 1
     await whole(root, {b"again": noise(3)})
 
@@ -374,11 +374,11 @@ async def test_an_object_that_cannot_be_proved_is_tried_once(
         async with store.running(count=1):
             with monkeypatch.context() as patch:
                 patch.setattr(repack, "recode", wrong)
-                assert await store.repack_quietly(always)
+                assert await store.repack_in_background(always)
                 assert tried
-                assert await store.repack_quietly(always)
+                assert await store.repack_in_background(always)
             assert len(tried) == len(set(tried))
-    assert await quietly(root)
+    assert await in_background(root)
     await whole(root, files)
 
 
@@ -395,13 +395,13 @@ async def test_death_at_any_system_call_loses_nothing(
     with opened(root, disk) as store:
         async with store.running(count=1):
             copies = deaths(disk, root, tmp_path, monkeypatch)
-            assert await store.repack_quietly(always)
+            assert await store.repack_in_background(always)
             disk.hook = lambda call, what: 0
     assert len(copies) > 20
     for dead in copies[::2]:
         await whole(dead, files)
     for dead in copies[::9]:
-        assert await quietly(dead)
+        assert await in_background(dead)
         await whole(dead, files)
 
 
@@ -416,11 +416,11 @@ async def test_an_error_of_the_disk_changes_nothing(root: Path, call: str) -> No
             async with store.running(count=1):
                 disk.fail_once(call, skip=skip)
                 with suppress(OSError, ExceptionGroup):
-                    await store.repack_quietly(always)
+                    await store.repack_in_background(always)
                 disk.hook = lambda call, what: 0
                 put(store, b"more%d" % skip, noise(skip))
                 await store.drain()
-                await store.repack_quietly(always)
+                await store.repack_in_background(always)
         files[b"more%d" % skip] = noise(skip)
         await whole(root, files)
     assert {number: facts(root)[number] for number in objects} == objects
@@ -469,7 +469,7 @@ async def test_a_capture_loop_does_not_write_the_same_again_and_again(
                     for gone in going(pattern, list(files), chance):
                         store.index.purge(store.index.unlink(ROOT, gone, 1).ino)
                         del files[gone]
-                    while not await store.repack_quietly(always):
+                    while not await store.repack_in_background(always):
                         pass
     await whole(root, files)
     assert counted.stored > count * 1500

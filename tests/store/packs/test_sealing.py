@@ -1,4 +1,4 @@
-"""Packs are sealed beside commits: the holder of the lock closes each pack, once."""
+"""PackSet are sealed beside commits: the holder of the lock closes each pack, once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack as packs
 from fsmount.store.packs.entries import About, raw_entry
 from fsmount.store.packs.pack import read_entry
-from fsmount.store.packs.pack_set import Packs
+from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery.check import check_relations
@@ -137,7 +137,7 @@ class Parts:
         config.make(root, self.disk)
         self.layout = Layout(root)
         self.index = Index(self.layout.index, self.disk)
-        self.packs = Packs()
+        self.packs = PackSet()
         staging = Staging(self.layout.staging, self.disk)
         self.writer = Writer(self.layout, self.index, staging, self.disk, self.packs, None)
         self._next = 1

@@ -83,10 +83,10 @@ def packs(root: Path) -> dict[str, int]:
     "removing",
     [
         lambda store: store.repack(lambda count: None),
-        lambda store: store.repack_quietly(always),
-        lambda store: store.make_room(1 << 60),
+        lambda store: store.repack_in_background(always),
+        lambda store: store.reclaim(1 << 60),
     ],
-    ids=["repack", "quietly", "room"],
+    ids=["repack", "background repack", "reclaim"],
 )
 async def test_nothing_is_dropped_or_moved(
     root: Path,
