@@ -32,7 +32,7 @@ class BodyReader:
     """Reads the bodies of objects. Rendered files stay in a cache.
 
     find : returns the row of an object, also if it is not committed yet. Raises :class:`Damaged`.
-    pool : returns the workers that render, and the bytes that each may cache. Waits until they run.
+    workers, budget : render, and the bytes of layers that each worker may cache.
     cache_bytes : size of the cache of rendered files in bytes.
 
     Contract: belongs to the trio task.
@@ -43,13 +43,15 @@ class BodyReader:
         layout: Layout,
         packs: PackSet,
         find: Callable[[int], Object],
-        pool: Callable[[], Awaitable[tuple[Workers, int]]],
+        workers: Workers,
+        budget: int,
         cache_bytes: int,
     ) -> None:
         self._layout = layout
         self._packs = packs
         self._find = find
-        self._pool = pool
+        self._workers = workers
+        self._budget = budget
         self._rendered: Cache[int, bytes] = Cache(cache_bytes)
 
     async def body(self, object_id: int) -> Body:
@@ -112,8 +114,9 @@ class BodyReader:
         """Render an object from these locations: a raw entry in a thread, others in a worker."""
         if found.kind == "raw":
             return await threads.call(Kind.ENTRY, jobs.render, target, places, found.sha256, 0)
-        workers, budget = await self._pool()
-        return await workers.run(jobs.render, target, places, found.sha256, budget, urgent=True)
+        return await self._workers.run(
+            jobs.render, target, places, found.sha256, self._budget, urgent=True
+        )
 
     async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> Kept:
         """Return the body of a large file kept verbatim, with the checksums from its entry."""

@@ -29,7 +29,7 @@ from fsmount.store.frames.planner import (
 )
 from fsmount.store.index import Object
 from fsmount.store.ingest import committer
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.support.encoding import Inline, Line, forget_caches, get, put
 from tests.support.frames import png, screens
 from tests.support.pngs import chunk
@@ -376,22 +376,22 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def fill(root: Path, files: dict[bytes, bytes]) -> dict[bytes, Object]:
     """Open a store, put files into it, and check their bytes. Returns the object of each file."""
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         inodes = {}
         for name, data in files.items():
             inodes[name] = put(store, name, data)
             await store.drain()
         for name, ino in inodes.items():
             assert await get(store, ino) == files[name]
-    shown = {name: store.index.inode(ino).object_id or 0 for name, ino in inodes.items()}
-    found = {name: store.index.object(number) for name, number in shown.items()}
-    store.close()
+    shown = {name: opened.index.inode(ino).object_id or 0 for name, ino in inodes.items()}
+    found = {name: opened.index.object(number) for name, number in shown.items()}
+    opened.close()
     return found
 
 
 def signatures(root: Path, frame: Frame) -> list[tuple[int, bytes]]:
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     try:
         return store.index.signatures(sighting(frame).geometry)
     finally:

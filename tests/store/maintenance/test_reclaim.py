@@ -13,7 +13,6 @@ import pytest
 import trio
 import trio.testing
 
-from fsmount.errors import ReadOnly
 from fsmount.store.disk.reserve import RESERVE_BYTES, Reserve
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
@@ -22,8 +21,16 @@ from fsmount.store.maintenance import free_space, reclaim
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack
 from fsmount.store.packs.writer import Writer
-from fsmount.store.store import Store
-from tests.store.maintenance.test_repack import delete, facts, fill, opened, packed, run, whole
+from tests.store.maintenance.test_repack import (
+    delete,
+    facts,
+    fill,
+    opening,
+    opening_to_read,
+    packed,
+    run,
+    whole,
+)
 from tests.support.encoding import Inline, deaths, get, put
 from tests.support.frames import FlakyDisk, png, screens
 
@@ -55,8 +62,8 @@ def has_free(monkeypatch: pytest.MonkeyPatch, free: Callable[[], int]) -> None:
 
 
 async def reclaimed(root: Path, enough: int = ALL, disk: FlakyDisk | None = None) -> None:
-    with opened(root, disk) as store:
-        async with store.running(count=1):
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
             await store.reclaim(enough)
 
 
@@ -76,7 +83,7 @@ async def test_what_was_deleted_gives_its_room_back(root: Path) -> None:
     assert before > 24 * SIZE
     assert packed(root) < 13 * (SIZE + MORE)
     assert facts(root) == {number: objects[number] for number in kept}
-    with opened(root, read_only=True) as store:
+    with opening_to_read(root) as store:
         assert all(sealed for _, sealed in store.index.packs().values())
     await whole(root, files)
     after = packed(root)
@@ -120,8 +127,8 @@ async def test_an_entry_that_has_no_room_stays_and_others_go(
     before = packed(root)
     disk = TightDisk(root, before + SIZE + MORE)
     has_free(monkeypatch, lambda: disk.size - packed(root))
-    with opened(root, disk) as store:
-        async with store.running(count=1):
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
             await store.reclaim(ALL)
             # The space of 3, behind the large file, came back. That of 1, before it, did not.
             assert before - SIZE - MORE < packed(root) < before - SIZE + MORE
@@ -150,8 +157,8 @@ async def test_it_ends_when_there_is_enough(root: Path, monkeypatch: pytest.Monk
     files = await half(root)
     full = packed(root)
     has_free(monkeypatch, lambda: full - packed(root))
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             await store.reclaim(2 * SIZE)
             assert 2 * SIZE <= full - packed(root) < 6 * SIZE
             # The rest comes back on request.
@@ -171,7 +178,7 @@ async def test_pixels_that_others_need_stay(root: Path) -> None:
 
 async def test_a_damaged_entry_keeps_its_pack_only(root: Path) -> None:
     files = await half(root)
-    with opened(root, read_only=True) as store:
+    with opening_to_read(root) as store:
         inode = store.index.lookup(ROOT, b"09.bin")
         assert inode is not None
         assert inode.object_id is not None
@@ -181,7 +188,7 @@ async def test_a_damaged_entry_keeps_its_pack_only(root: Path) -> None:
     data[found.offset + found.length - 5] ^= 1
     path.write_bytes(data)
     await reclaimed(root)
-    with opened(root, read_only=True) as store:
+    with opening_to_read(root) as store:
         assert store.index.object(found.id) == found
     data[found.offset + found.length - 5] ^= 1
     path.write_bytes(bytes(data)[: path.stat().st_size])
@@ -204,8 +211,8 @@ async def test_a_pack_is_not_cut_while_somebody_reads_from_it(
             paths.append(Path(Inline.args[0].pack))
             await go.wait()
 
-    with opened(root) as store:
-        async with store.running(count=1), trio.open_nursery() as nursery:
+    with opening(root) as opened:
+        async with opened.running(count=1) as store, trio.open_nursery() as nursery:
 
             async def read() -> None:
                 inode = store.index.lookup(ROOT, b"03.png")
@@ -241,8 +248,8 @@ async def test_what_is_under_way_begins_anew(root: Path, monkeypatch: pytest.Mon
             await go.wait()
 
     monkeypatch.setattr(Inline, "before", staticmethod(late))
-    with opened(root) as store:
-        async with store.running(count=1), trio.open_nursery() as nursery:
+    with opening(root) as opened:
+        async with opened.running(count=1) as store, trio.open_nursery() as nursery:
             for name, data in later.items():
                 put(store, name, data)
             await planned.wait()
@@ -262,8 +269,8 @@ async def test_death_at_any_system_call_loses_nothing(
 ) -> None:
     files = await half(root, 14)
     disk = FlakyDisk()
-    with opened(root, disk) as store:
-        async with store.running(count=1):
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
             copies = deaths(disk, root, tmp_path, monkeypatch)
             await store.reclaim(ALL)
             disk.hook = lambda call, what: 0
@@ -281,8 +288,8 @@ async def test_an_error_of_the_disk_changes_nothing(root: Path, call: str) -> No
     files = await half(root, 14)
     for skip in range(4):
         disk = FlakyDisk()
-        with opened(root, disk) as store:
-            async with store.running(count=1):
+        with opening(root, disk) as opened:
+            async with opened.running(count=1) as store:
                 disk.fail_once(call, errno.ENOSPC, skip=skip)
                 await store.reclaim(ALL)
                 disk.hook = lambda call, what: 0
@@ -314,8 +321,8 @@ async def test_a_write_waits_for_room(root: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Repacker, "drop_unneeded", look)
     monkeypatch.setattr(Reserve, "fill", lambda self: packed(root) < 0.7 * full)
     has_free(monkeypatch, lambda: RESERVE_BYTES - 1)
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             await store.need_space()
             await store.need_space()
             assert len(looks) == 1
@@ -343,8 +350,8 @@ async def test_nobody_need_write_for_it(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.01)
     has_free(monkeypatch, lambda: 0)
     before = packed(root)
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1):
             with trio.fail_after(30):
                 while packed(root) > 0.7 * before:
                     await trio.sleep(0.01)
@@ -353,28 +360,20 @@ async def test_nobody_need_write_for_it(root: Path, monkeypatch: pytest.MonkeyPa
 async def test_ended_in_the_middle_it_is_whole(root: Path) -> None:
     files = await half(root)
     for seconds in (0.001, 0.003, 0.01):
-        with opened(root) as store:
-            async with store.running(count=1):
+        with opening(root) as opened:
+            async with opened.running(count=1) as store:
                 with trio.move_on_after(seconds):
                     await store.reclaim(ALL)
         await whole(root, files)
 
 
-async def test_a_store_that_is_only_read_makes_none(root: Path) -> None:
-    await half(root, 4)
-    with opened(root, read_only=True) as store:
-        await store.need_space()
-        with pytest.raises(ReadOnly):
-            await store.reclaim(ALL)
-
-
 def test_a_new_store_has_nothing_to_give(root: Path) -> None:
-    async def fresh(store: Store) -> None:
-        async with store.running(count=1):
-            await store.reclaim(ALL)
+    async def fresh() -> None:
+        with opening(root) as opened:
+            async with opened.running(count=1) as store:
+                await store.reclaim(ALL)
 
-    with opened(root) as store:
-        trio.run(fresh, store)
+    trio.run(fresh)
 
 
 async def test_nothing_is_encoded_while_the_encoder_is_halted(
@@ -390,9 +389,9 @@ async def test_nothing_is_encoded_while_the_encoder_is_halted(
 
     monkeypatch.setattr(Writer, "append", note)
     files = noise(*range(60), size=200)
-    with opened(root) as store:
-        async with store.running(count=1):
-            encoder = store._writing()
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
+            encoder = store._encoder
             for number, (name, data) in enumerate(files.items()):
                 put(store, name, data)
                 for _ in range(number % 6):
