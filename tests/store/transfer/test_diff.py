@@ -57,9 +57,8 @@ async def test_what_changed_is_shown_and_nothing_else(root: Path, tmp_path: Path
         assert whole.before is None
         assert whole.rectangles == [(0, 0, 150, 100 if path == b"in/a.png" else 90)]
     for path, why in ((b"in/aa.txt", "not a PNG"), (b"in/none", "no picture"), (b"in", "no pic")):
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(FsmountError, match=why):
             await changed(root, path)
-        assert caught.group_contains(FsmountError, match=why)
 
 
 async def test_palette_and_grey_pictures(root: Path, tmp_path: Path) -> None:
