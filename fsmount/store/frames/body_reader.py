@@ -32,7 +32,8 @@ class BodyReader:
     """Reads the bodies of objects. Rendered files stay in a cache.
 
     find : returns the row of an object, also if it is not committed yet. Raises :class:`Damaged`.
-    workers, budget : render, and the bytes of layers that each worker may cache.
+    workers : render files.
+    budget : bytes of layers that each worker may cache.
     cache_bytes : size of the cache of rendered files in bytes.
 
     Contract: belongs to the trio task.

@@ -30,7 +30,8 @@ class Repacks:
     """Moves entries of committed objects; see the module.
 
     fresh, again : the writers of new objects and of moved entries.
-    workers, budget : code the entries, and the bytes that each may cache.
+    workers : code the entries.
+    budget : bytes that each worker may cache.
     require_consistent : see :class:`Reclaimer`.
     reclaimer : reclaims space on a full disk.
 
