@@ -228,13 +228,6 @@ class NoSuchInode(FsmountError):
     errno = _errno.ENOENT
 
 
-class ReadOnly(FsmountError):
-    """A change was requested of a store that is open for reading only."""
-
-    message = "{detail} is open for reading only"
-    errno = _errno.EROFS
-
-
 class NoAlbum(FsmountError):
     """A path is not an album."""
 

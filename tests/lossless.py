@@ -27,12 +27,14 @@ from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.packs.entries import FRAMES, layout_of
 from fsmount.store.packs.location import Location
+from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.check import check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.support.encoding import get, put
 from tests.support.picture_files import KINDS_OF_FILES, files
 
@@ -74,39 +76,39 @@ def batch(seed: int, number: int, count: int) -> Result:
 
 
 async def _fill(root: Path, made: list[tuple[str, bytes]]) -> None:
-    store = Store.open(root)
+    opened = open_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             for number, (_, data) in enumerate(made):
                 put(store, b"%07d.png" % number, data)
                 if number % 64 == 0:
                     await trio.lowlevel.checkpoint()
             await store.drain()
     finally:
-        store.close()
+        opened.close()
 
 
 async def _compare(root: Path, made: list[tuple[str, bytes]]) -> Result:
     result = Result()
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
         result.wrong += [
-            f"check: {what}: {why}" for what, why, _ in check_relations(store).findings
+            f"check: {what}: {why}" for what, why, _ in check_relations(opened).findings
         ]
         slots = trio.CapacityLimiter(_AT_ONCE)
-        async with store.running(count=1), trio.open_nursery() as nursery:
+        async with opened.running(count=1) as store, trio.open_nursery() as nursery:
             for number, (kind, data) in enumerate(made):
                 nursery.start_soon(_one, store, number, kind, data, slots, result)
-        for found in store.index.all_objects():
-            result.ways.update(_ways(store, found))
-        result.reasons.update(store.stats()["raw_reasons"])
+        for found in opened.index.all_objects():
+            result.ways.update(_ways(opened, found))
+        result.reasons.update(opened.stats()["raw_reasons"])
     finally:
-        store.close()
+        opened.close()
     return result
 
 
 async def _one(
-    store: Store,
+    store: ReadStore,
     number: int,
     kind: str,
     data: bytes,
@@ -128,7 +130,7 @@ async def _one(
                 result.wrong.append(f"file {number} ({kind}): other bytes")
 
 
-def _ways(store: Store, found: Object) -> set[str]:
+def _ways(store: StoreFiles, found: Object) -> set[str]:
     """The ways in which a frame was coded."""
     if found.kind not in FRAMES:
         return set()

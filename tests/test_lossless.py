@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 from tests import lossless
 from tests.support import picture_files, pngs
 from tests.support.encoding import get
@@ -26,7 +26,7 @@ def test_a_sample_comes_back() -> None:
 
 def test_a_file_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
-    async def wrong(store: Store, ino: int) -> bytes:
+    async def wrong(store: WritableStore, ino: int) -> bytes:
         return (await get(store, ino)) + b"!"
 
     monkeypatch.setattr(lossless, "get", wrong)

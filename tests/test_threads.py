@@ -21,14 +21,14 @@ from fsmount.mount.attributes import Changes
 from fsmount.mount.handles import StagedFile
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
 from fsmount.mount.store_fs import StoreFilesystem
-from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import committer, large
-from fsmount.store.maintenance import background
+from fsmount.store.ingest import committer, durability, large
+from fsmount.store.maintenance import background, free_space
 from fsmount.store.packs import bodies, pack
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
+from fsmount.store.writable_store import WritableStore
 from fsmount.threads import Kind
 from tests.support.calls import ROOT_USER, USER, get, listing, mount, put
 from tests.support.fake_store import FakeBody, FakeStore
@@ -318,7 +318,7 @@ async def test_two_writes_of_one_file_keep_their_order(
 # -- the thread that answers requests calls no disk
 
 
-async def _use(vfs: StoreFilesystem, store: Store, files: dict[bytes, bytes]) -> None:
+async def _use(vfs: StoreFilesystem, store: WritableStore, files: dict[bytes, bytes]) -> None:
     """Write, read, change and remove files of all kinds, and free the space."""
     inodes = {name: await put(vfs, name, data) for name, data in files.items()}
     await listing(vfs)
@@ -351,9 +351,9 @@ async def _use(vfs: StoreFilesystem, store: Store, files: dict[bytes, bytes]) ->
     await store.drain()
     await store.durable()
     await store.repack(lambda count: None)
-    while not await store.repack_quietly(lambda: True):
+    while not await store.repack_in_background(lambda: True):
         pass
-    await store.make_room(1 << 60)
+    await store.reclaim(1 << 60)
     for name in rest[1::2]:
         assert await get(vfs, inodes[name]) == files[name]
 
@@ -373,44 +373,45 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack, "SEAL_BYTES", 10_000)
     monkeypatch.setattr(background, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(background, "_FREE_PACKS", 0)
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.02)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.02)
+    monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(reserve, "_BELIEVED_S", 0.001)
 
 
 @pytest.mark.usefixtures("small")
 async def test_no_disk_is_asked_on_the_thread_that_answers(root: Path) -> None:
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        vfs = StoreFilesystem(store, store)
         await store.warm()
         with watched(root) as seen:
             await _use(vfs, store, _files())
     vfs.close()
-    store.close()
+    opened.close()
     assert seen == []
 
 
 @pytest.mark.usefixtures("small")
 async def test_no_disk_is_asked_where_the_store_is_only_read(root: Path) -> None:
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    files = _files()
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        vfs = StoreFilesystem(store, store)
+        files = _files()
         inodes = {name: await put(vfs, name, data) for name, data in files.items()}
         await store.drain()
         inodes[b"staged"] = await put(vfs, b"staged", b"staged")
-        beside = Store.open(root, read_only=True)
-        reader = StoreFilesystem(beside)
-        async with beside.running(count=1):
+        opened_beside = open_read_store(root)
+        async with opened_beside.running(count=1) as beside:
+            reader = StoreFilesystem(beside, None)
             with watched(root) as seen:
                 for name, ino in inodes.items():
                     assert await get(reader, ino) == (files | {b"staged": b"staged"})[name]
                 await listing(reader)
                 await reader.statfs()
         reader.close()
-        beside.close()
+        opened_beside.close()
     vfs.close()
-    store.close()
+    opened.close()
     assert seen == []
 
 
@@ -446,9 +447,9 @@ def _sizes_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_watch_sees_who_does(
     root: Path, monkeypatch: pytest.MonkeyPatch, bug: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        vfs = StoreFilesystem(store, store)
         await store.warm()
         bug(monkeypatch)
         with watched(root) as seen:
@@ -456,7 +457,7 @@ async def test_the_watch_sees_who_does(
             await store.drain()
         monkeypatch.undo()
     vfs.close()
-    store.close()
+    opened.close()
     assert seen
 
 

@@ -13,16 +13,17 @@ import click
 from fsmount.cli.common.options import force_lock_option, json_option, store_argument
 from fsmount.cli.common.output import SOME_SKIPPED, counted, emit, listing, printable, warn
 from fsmount.cli.common.progress import meter
-from fsmount.cli.common.stores import with_store
+from fsmount.cli.common.stores import with_store, with_writable_store
 from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
 from fsmount.store.config import enter, is_store, writing
 from fsmount.store.disk.disk import Disk
 from fsmount.store.layout import Layout
 from fsmount.store.lock import Lock
 from fsmount.store.ownership import OwnedDisk, Ownership
+from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.recovery.repair import Repairs, rebuild_index, repair_store
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 
 _HELP = """\
 Look for damage. Nothing is changed without --repair. Works beside a mount.
@@ -61,7 +62,7 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
     if force_lock:
         raise UsageError("--force-lock works with --repair only; other checks need no lock")
 
-    async def work(opened: Store) -> int:
+    async def work(opened: ReadStore) -> int:
         report = check_relations(opened)
         if full and report.readable:
             with meter("checking", report.objects, 0) as progress:
@@ -84,7 +85,7 @@ def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
         with writing(path):
             repairs = _rebuild(path, force_lock=force_lock)
 
-    async def work(opened: Store) -> int:
+    async def work(opened: WritableStore) -> int:
         with meter("repairing", 0, 0) as progress:
             report = await repair_store(opened, repairs, lambda count: progress(count, 0))
         left = [finding.what for finding in report.findings]
@@ -95,7 +96,7 @@ def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
             return NotRepairable.exit_code
         return 0 if repairs.is_empty else Repaired.exit_code
 
-    return with_store(path, work, read_only=False)
+    return with_writable_store(path, work)
 
 
 def _rebuild(path: Path, *, force_lock: bool) -> Repairs:

@@ -12,7 +12,7 @@ from fsmount.cli.common.options import cache_option, json_option, split_store
 from fsmount.cli.common.output import emit
 from fsmount.cli.common.stores import with_store
 from fsmount.errors import UsageError
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.diff import change
 
 _HELP = """\
@@ -39,7 +39,7 @@ def diff(arguments: tuple[str, ...], output: Path | None, cache_size: int, as_js
     if len(paths) != 1:
         raise UsageError("name one store and one picture in it: fsmount diff STORE PATH")
 
-    async def work(opened: Store) -> int:
+    async def work(opened: ReadStore) -> int:
         found = await change(opened, os.fsencode(paths[0]).strip(b"/"))
         if output is not None:
             output.write_bytes(found.picture)

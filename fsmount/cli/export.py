@@ -12,7 +12,7 @@ from fsmount.cli.common.output import SOME_SKIPPED, emit, list_problems, size, w
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import check_apart, with_store
 from fsmount.errors import UsageError
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import Exporter, below
 from fsmount.work.workers import Workers
 
@@ -59,7 +59,7 @@ def export(
         # An existing file might come between a difference and its picture.
         raise UsageError(f"{dest} is not empty; --legacy needs an empty folder or a new one")
 
-    async def work(opened: Store) -> int:
+    async def work(opened: ReadStore) -> int:
         wanted = [os.fsencode(path).strip(b"/") for path in paths] or [b""]
         entries = [inode for path in wanted for _, inode in below(opened, path)]
         total = sum(inode.size for inode in entries)

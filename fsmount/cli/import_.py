@@ -11,14 +11,14 @@ import click
 from fsmount.cli.common.options import cache_option, force_lock_option, json_option, split_store
 from fsmount.cli.common.output import SOME_SKIPPED, emit, list_problems, listing, size, warn
 from fsmount.cli.common.progress import meter
-from fsmount.cli.common.stores import check_apart, with_store
+from fsmount.cli.common.stores import check_apart, with_writable_store
 from fsmount.codec.images import jpeg
 from fsmount.codec.png.png import NOT_A_PNG
 from fsmount.errors import FsmountError
 from fsmount.store.frames.jobs import LARGER
-from fsmount.store.store import Store
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import measure, source_of, target_of
+from fsmount.store.writable_store import WritableStore
 
 _HELP = """\
 Copy files and folders into a store, without a mount, with all cores.
@@ -79,7 +79,7 @@ def import_(
         )
         return 0
 
-    async def work(store: Store) -> int:
+    async def work(store: WritableStore) -> int:
         files, total = measure([source for source, _ in sources])
         with meter("importing", files, total) as progress:
             importer = Importer(store, progress, delete=delete_source)
@@ -97,7 +97,7 @@ def import_(
             return SOME_SKIPPED
         return 0
 
-    return with_store(path, work, read_only=False, cache_bytes=cache_size, force_lock=force_lock)
+    return with_writable_store(path, work, cache_bytes=cache_size, force_lock=force_lock)
 
 
 def _report(
@@ -138,7 +138,7 @@ def _report(
         list_problems(summary.problems)
 
 
-def _raw_pictures(store: Store, inodes: list[int]) -> list[tuple[str, str]]:
+def _raw_pictures(store: WritableStore, inodes: list[int]) -> list[tuple[str, str]]:
     """Return (path, reason) of the pictures among ``inodes`` that are stored raw."""
     no_png = (NOT_A_PNG, *jpeg.REASONS)
     found = []

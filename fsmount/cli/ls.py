@@ -14,8 +14,8 @@ from fsmount.cli.common.options import split_store
 from fsmount.cli.common.output import emit, printable
 from fsmount.cli.common.stores import open_index
 from fsmount.errors import FsmountError, UsageError
+from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
-from fsmount.store.store import Store
 from fsmount.store.transfer.tree import find
 
 _HELP = """\
@@ -53,7 +53,7 @@ def ls(arguments: tuple[str, ...], as_json: bool) -> None:
             emit(row, _line(row), as_json)
 
 
-def _row(store: Store, name: bytes, inode: Inode) -> dict[str, Any]:
+def _row(store: StoreFiles, name: bytes, inode: Inode) -> dict[str, Any]:
     """Return the attributes of a file for JSON."""
     row: dict[str, Any] = {
         "name": os.fsdecode(name),

@@ -10,10 +10,10 @@ import click
 from fsmount.cli.common.options import cache_option, force_lock_option, json_option, store_argument
 from fsmount.cli.common.output import emit, list_problems, size, warn
 from fsmount.cli.common.progress import meter
-from fsmount.cli.common.stores import with_store
+from fsmount.cli.common.stores import with_writable_store
 from fsmount.errors import Damaged, DiskFull
-from fsmount.store.store import Store
 from fsmount.store.transfer.tree import NO_SPACE
+from fsmount.store.writable_store import WritableStore
 
 _HELP = """\
 Make a store smaller: drop the entries of deleted files, encode pictures again with more effort.
@@ -37,7 +37,7 @@ Example:
 def repack(store: Path, force_lock: bool, cache_size: int, as_json: bool) -> int:
     """Run ``fsmount repack``."""
 
-    async def work(opened: Store) -> int:
+    async def work(opened: WritableStore) -> int:
         before = opened.stats()["stored_bytes"]
         try:
             with meter("repacking", opened.repack_size(), 0) as progress:
@@ -70,4 +70,4 @@ def repack(store: Path, force_lock: bool, cache_size: int, as_json: bool) -> int
             list_problems(left)
         return Damaged.exit_code if left else 0
 
-    return with_store(store, work, read_only=False, cache_bytes=cache_size, force_lock=force_lock)
+    return with_writable_store(store, work, cache_bytes=cache_size, force_lock=force_lock)

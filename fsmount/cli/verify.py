@@ -13,7 +13,7 @@ from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import with_store
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.store.config import is_store
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.tree import measure, source_of, target_of
 from fsmount.store.transfer.verifying import InFolder, InStore, Other, Verifier
 
@@ -65,7 +65,7 @@ def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
             return 1
         return 0
 
-    async def work(store: Store) -> int:
+    async def work(store: ReadStore) -> int:
         return await compare(InStore(store))
 
     if not is_store(path) and path.is_dir() and mounted_at(path) is not None:

@@ -32,7 +32,8 @@ from fsmount.errors import Damaged
 from fsmount.mount.attributes import Bytes, failure, now_ns, without_privileges
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.index import Inode
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
+from fsmount.store.writable_store import WritableStore
 from fsmount.threads import Kind
 
 T = TypeVar("T")
@@ -159,12 +160,15 @@ class Handle:
 class OpenFiles:
     """The table of open inodes and handles of a mount.
 
-    `closed` is called with the number of an inode after its last user has left. Belongs to the trio
-    task.
+    `writable` is the same store if programs may change it. `closed` is called with the number of an
+    inode after its last user has left. Belongs to the trio task.
     """
 
-    def __init__(self, store: Store, closed: Callable[[int], None]) -> None:
+    def __init__(
+        self, store: ReadStore, writable: WritableStore | None, closed: Callable[[int], None]
+    ) -> None:
         self._store = store
+        self._writable_store = writable
         self._closed = closed
         self._entries: dict[int, OpenInode] = {}
         self._handles: dict[int, Handle] = {}
@@ -173,6 +177,12 @@ class OpenFiles:
         self._sparse: OrderedDict[int, int] = OrderedDict()
         # Dropped files. The next method that awaits closes them.
         self._closing: list[StagedFile] = []
+
+    def writable(self) -> WritableStore:
+        """The store, to change it. Raises OSError EROFS if it is shown read-only."""
+        if self._writable_store is None:
+            raise failure(errno.EROFS)
+        return self._writable_store
 
     # -- handles
 
@@ -252,7 +262,7 @@ class OpenFiles:
         if writer:
             entry.writers += 1
             if entry.writers == 1:
-                self._store.hold(ino)
+                self.writable().hold(ino)
         return entry
 
     def _leave(self, entry: OpenInode, writer: bool) -> None:
@@ -272,10 +282,10 @@ class OpenFiles:
         try:
             self.persist(entry.ino)
         finally:
-            self._store.unhold(entry.ino)
+            self.writable().unhold(entry.ino)
         node = self._store.index.inode(entry.ino)
         if node.staged is not None and node.nlink:
-            self._store.queue(entry.ino)
+            self.writable().queue(entry.ino)
 
     @asynccontextmanager
     async def _writing(self, ino: int) -> AsyncIterator[OpenInode]:
@@ -315,7 +325,7 @@ class OpenFiles:
 
     def _open(self, token: int) -> StagedFile:
         """Open a staged file. Call it in a thread. Raises OSError."""
-        flags = os.O_RDONLY if self._store.read_only else os.O_RDWR
+        flags = os.O_RDONLY if self._writable_store is None else os.O_RDWR
         return self._took(token, self._store.staging.open(token, flags))
 
     def _took(self, token: int, fd: int) -> StagedFile:
@@ -417,7 +427,7 @@ class OpenFiles:
             await self.remove(fresh)
             raise
         if node.staged is not None:
-            self._store.discard(node.staged)
+            self.writable().discard(node.staged)
         self._detach(entry)
         entry.staged = fresh
         await self._close_dropped()
@@ -460,7 +470,7 @@ class OpenFiles:
             raise failure(errno.EFBIG)
         entry = handle.entry
         async with entry.lock:
-            await self._store.need_room(len(data))
+            await self.writable().need_space(len(data))
             staged = await self._staged(entry)
             self._touch(entry, handle.uid)
             try:

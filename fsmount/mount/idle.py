@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from fsmount.mount.power_supply import SUPPLIES, on_mains
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 
 _log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _RETRY_S = 600.0
 _REST = 6
 
 
-async def repack_when_idle(store: Store, after_s: float, supplies: Path = SUPPLIES) -> None:
+async def repack_when_idle(store: WritableStore, after_s: float, supplies: Path = SUPPLIES) -> None:
     """Repack whenever no file has been written or read for `after_s` seconds, until cancelled.
 
     It stops, after the picture under way, when a file is used or the machine runs on its battery.
@@ -31,7 +31,7 @@ async def repack_when_idle(store: Store, after_s: float, supplies: Path = SUPPLI
         if store.unused_s() < after_s:
             continue
         try:
-            rest = not may() or await store.repack_quietly(may)
+            rest = not may() or await store.repack_in_background(may)
         except Exception:
             _log.exception("repacking failed; it is tried again later")
             await trio.sleep(_RETRY_S)

@@ -12,8 +12,8 @@ import logging
 import os
 import resource
 import subprocess
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,9 @@ from fsmount.mount.union_fs import FIRST, UnionFilesystem
 from fsmount.mount.unmount import free_if_dead
 from fsmount.mount.write_back import write_back
 from fsmount.store import config
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
+from fsmount.store.store import OpenedStore, open_read_store, open_store
+from fsmount.store.writable_store import WritableStore
 
 _log = logging.getLogger(__name__)
 
@@ -143,26 +145,40 @@ async def _serve(request: MountRequest, ready: Ready) -> None:
     options = request.options
     if request.open_tree is not None:
         await _serve_tree(request, request.open_tree(request.source, options), ready)
-        return
+    elif options.read_only:
+        with open_read_store(request.source) as opened:
+            async with (
+                _union(request, opened.layout.root) as tree,
+                opened.running(cache_bytes=options.cache_bytes) as store,
+            ):
+                await _serve_store(request, store, None, tree, ready)
+    else:
+        with _open_store(request) as opened_store:
+            async with (
+                _union(request, opened_store.layout.root) as tree,
+                opened_store.started(cache_bytes=options.cache_bytes) as writable,
+            ):
+                await _serve_store(request, writable, writable, tree, ready)
+
+
+def _open_store(request: MountRequest) -> OpenedStore:
+    """Open the store of a request for reading and writing."""
+    force_lock = request.options.force_lock
     try:
-        store = Store.open(
-            request.source,
-            read_only=options.read_only,
-            cache_bytes=options.cache_bytes,
-            lock_wait_s=_LOCK_WAIT_S,
-            force_lock=options.force_lock,
-        )
+        return open_store(request.source, lock_wait_s=_LOCK_WAIT_S, force_lock=force_lock)
     except NotWritable as error:
         raise OnlyReadable(error.detail, **error.fields) from error
-    try:
-        if request.open_union is None:
-            await _serve_store(request, store, None, ready)
-        else:
-            tree = request.open_union(store.layout.root, options)
-            async with tree.running():
-                await _serve_store(request, store, tree, ready)
-    finally:
-        store.close()
+
+
+@asynccontextmanager
+async def _union(request: MountRequest, root: Path) -> AsyncIterator[Tree | None]:
+    """Open the tree in the folder of a store, if the request shows one. It runs in the block."""
+    if request.open_union is None:
+        yield None
+        return
+    tree = request.open_union(root, request.options)
+    async with tree.running():
+        yield tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +198,17 @@ class _Served:
 
 
 async def _serve_store(
-    request: MountRequest, store: Store, tree: Tree | None, ready: Ready
+    request: MountRequest,
+    store: ReadStore,
+    writable: WritableStore | None,
+    tree: Tree | None,
+    ready: Ready,
 ) -> None:
-    """Serve an open store until it is unmounted. If `tree` is given, show both as a union.
+    """Serve a store until it is unmounted. If `tree` is given, show both as a union.
 
-    The tree must be running.
+    `writable` is the same store if it is mounted for writing. The tree must be running.
     """
-    vfs = StoreFilesystem(store)
+    vfs = StoreFilesystem(store, writable)
     started = trio.Event()
 
     async def start_worker() -> None:
@@ -204,16 +224,17 @@ async def _serve_store(
     async def work() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_serving, "rendering ahead", vfs.run)
-            nursery.start_soon(_keep_serving, "encoding", store.run)
             nursery.start_soon(_keep_serving, "starting a worker", start_worker)
-            after_s = request.options.repack_after_s
-            if after_s is not None:
-                repack = partial(repack_when_idle, store, after_s)
-                nursery.start_soon(_keep_serving, "repacking", repack)
+            if writable is not None:
+                nursery.start_soon(_keep_serving, "encoding", writable.run)
+                after_s = request.options.repack_after_s
+                if after_s is not None:
+                    repack = partial(repack_when_idle, writable, after_s)
+                    nursery.start_soon(_keep_serving, "repacking", repack)
 
     def written_files() -> list[Path]:
-        paths = (os.fsdecode(store.index.path(ino)) for ino in store.held())
-        return [request.mountpoint / path for path in paths]
+        held = [] if writable is None else writable.held()
+        return [request.mountpoint / os.fsdecode(store.index.path(ino)) for ino in held]
 
     union = None if tree is None else UnionFilesystem(vfs, ReadOnlyFilesystem(tree, FIRST))
     served = _Served(union or vfs, store.path, work, written_files, warm)

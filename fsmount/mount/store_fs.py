@@ -36,7 +36,8 @@ from fsmount.mount.attributes import (
 from fsmount.mount.filesystem import Filesystem
 from fsmount.mount.handles import OpenFiles, StagedFile
 from fsmount.store.index import ROOT, Inode
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
+from fsmount.store.writable_store import WritableStore
 from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
@@ -66,13 +67,16 @@ class OpenFolder:
 
 
 class StoreFilesystem(Filesystem):
-    """The filesystem of a store. Belongs to the trio task."""
+    """The filesystem of a store. Belongs to the trio task.
 
-    def __init__(self, store: Store) -> None:
+    `writable` is the same store if programs may change it. Without it, changes raise EROFS.
+    """
+
+    def __init__(self, store: ReadStore, writable: WritableStore | None) -> None:
         self._store = store
         self._index = store.index
-        self._valid_s = SHARED_VALID_S if store.read_only else VALID_S
-        self._files = OpenFiles(store, self._settle)
+        self._valid_s = SHARED_VALID_S if writable is None else VALID_S
+        self._files = OpenFiles(store, writable, self._settle)
         self._folders: dict[int, OpenFolder] = {}
         self._next_folder = 1
         self._lookups: dict[int, int] = {}
@@ -153,7 +157,7 @@ class StoreFilesystem(Filesystem):
         token = self._index.purge(ino)
         self._nameless.discard(ino)
         if token is not None:
-            self._store.discard(token)
+            self._writable().discard(token)
 
     def _lost_name(self, node: Inode) -> None:
         """Note that an inode has lost a name. `node` is its row after the loss."""
@@ -220,9 +224,9 @@ class StoreFilesystem(Filesystem):
 
     # -- checks
 
-    def _writable(self) -> None:
-        if self._store.read_only:
-            raise failure(errno.EROFS)
+    def _writable(self) -> WritableStore:
+        """See :meth:`OpenFiles.writable`."""
+        return self._files.writable()
 
     def _folder(self, ino: int) -> Inode:
         node = self._index.inode(ino)
@@ -286,14 +290,14 @@ class StoreFilesystem(Filesystem):
         target: bytes | None = None,
     ) -> Inode:
         """Create an inode that is no regular file."""
-        await self._store.need_room()
+        await self._writable().need_space()
         return self._place_new(folder, name, mode, caller, rdev=rdev, target=target)
 
     async def _make_file(
         self, folder: int, name: bytes, mode: int, caller: Caller
     ) -> tuple[Inode, StagedFile]:
         """Create a regular file and its staged file. The caller owns the staged file."""
-        await self._store.need_room()
+        await self._writable().need_space()
         # A name that is not allowed makes no staged file. The check below sees later changes.
         self._place(folder, name)
         fresh = await self._files.fresh()
@@ -373,7 +377,7 @@ class StoreFilesystem(Filesystem):
         if not stat.S_ISREG(mode):
             return self._introduce(await self._make(folder, name, mode, caller, rdev=rdev))
         node, fresh = await self._make_file(folder, name, mode, caller)
-        self._store.queue(node.ino)
+        self._writable().queue(node.ino)
         shown = self._introduce(node)
         await self._files.close(fresh)
         return shown
@@ -413,8 +417,7 @@ class StoreFilesystem(Filesystem):
 
     async def unlink(self, folder: int, name: bytes) -> None:
         """Remove a name of a file. Raises OSError EISDIR, ENOENT, EROFS."""
-        self._writable()
-        await self._store.before_deleting()
+        await self._writable().before_deleting()
         self._folder(folder)
         node = self._entry(folder, name)
         if stat.S_ISDIR(node.mode):
@@ -424,8 +427,7 @@ class StoreFilesystem(Filesystem):
 
     async def rmdir(self, folder: int, name: bytes) -> None:
         """Remove an empty folder. Raises OSError ENOTDIR, ENOTEMPTY, ENOENT, EROFS."""
-        self._writable()
-        await self._store.before_deleting()
+        await self._writable().before_deleting()
         self._folder(folder)
         node = self._entry(folder, name)
         if not stat.S_ISDIR(node.mode):
@@ -443,8 +445,7 @@ class StoreFilesystem(Filesystem):
         """
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise failure(errno.EINVAL)
-        self._writable()
-        await self._store.before_deleting()
+        await self._writable().before_deleting()
         self._folder(folder)
         if self._folder(new_folder).nlink == 0:
             raise failure(errno.ENOENT)

@@ -14,7 +14,7 @@ import os
 import fsmount
 from fsmount.mount.attributes import NAME_BYTES, failure
 from fsmount.store.index import ROOT, Inode
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 
 _VIRTUAL = b"user.fsmount."
 _STORED = (b"user.", b"trusted.", b"security.")
@@ -22,7 +22,7 @@ _LABEL = b"security.selinux"
 _VALUE_BYTES = 65536
 
 
-def get(store: Store, node: Inode, size: int, name: bytes) -> bytes:
+def get(store: ReadStore, node: Inode, size: int, name: bytes) -> bytes:
     """One attribute's value; `size` is the file's size now. Raises OSError ENODATA, ENOTSUP."""
     if name.startswith(_VIRTUAL):
         value = _virtual(store, node, size, name[len(_VIRTUAL) :])
@@ -35,12 +35,12 @@ def get(store: Store, node: Inode, size: int, name: bytes) -> bytes:
     return value
 
 
-def names(store: Store, node: Inode) -> list[bytes]:
+def names(store: ReadStore, node: Inode) -> list[bytes]:
     """The names of the stored attributes."""
     return list(store.index.xattrs(node.ino))
 
 
-def put(store: Store, node: Inode, name: bytes, value: bytes) -> None:
+def put(store: ReadStore, node: Inode, name: bytes, value: bytes) -> None:
     """Set or replace. Raises OSError EPERM (read-only name), ENOTSUP, ERANGE, E2BIG."""
     _check_change(name)
     if len(value) > _VALUE_BYTES:
@@ -48,7 +48,7 @@ def put(store: Store, node: Inode, name: bytes, value: bytes) -> None:
     store.index.set_xattr(node.ino, name, value)
 
 
-def drop(store: Store, node: Inode, name: bytes) -> None:
+def drop(store: ReadStore, node: Inode, name: bytes) -> None:
     """Remove. Raises OSError EPERM (read-only name), ENOTSUP, ENODATA."""
     _check_change(name)
     if not store.index.remove_xattr(node.ino, name):
@@ -68,7 +68,7 @@ def _check_name(name: bytes) -> None:
         raise failure(errno.ENOTSUP)
 
 
-def _virtual(store: Store, node: Inode, size: int, name: bytes) -> bytes | None:
+def _virtual(store: ReadStore, node: Inode, size: int, name: bytes) -> bytes | None:
     if node.ino == ROOT:
         return _of_mount(store, name)
     if node.staged is not None:
@@ -88,7 +88,7 @@ def _virtual(store: Store, node: Inode, size: int, name: bytes) -> bytes | None:
     return None if text is None else text.encode()
 
 
-def _of_mount(store: Store, name: bytes) -> bytes | None:
+def _of_mount(store: ReadStore, name: bytes) -> bytes | None:
     if name == b"store":
         return bytes(store.path)
     if name == b"staged":

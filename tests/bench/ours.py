@@ -14,7 +14,7 @@ import trio
 
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.importing import Importer
 from tests.bench.methods import Opener
@@ -41,7 +41,7 @@ class Fsmount:
 
     def size(self, folder: Path) -> int:
         """Bytes as `stats` counts them, without the reserve of 1 MiB."""
-        store = Store.open(folder / "store", read_only=True)
+        store = open_read_store(folder / "store")
         try:
             return int(store.stats()["stored_bytes"])
         finally:
@@ -83,14 +83,14 @@ class Repacked(Fsmount):
 
 async def _import(source: Path, path: Path) -> None:
     config.make(path, Disk())
-    store = Store.open(path)
-    async with store.running():
+    opened = open_store(path)
+    async with opened.running() as store:
         await Importer(store, lambda files, count: None).add(source, b"")
-    store.close()
+    opened.close()
 
 
 async def _export(path: Path, out: Path) -> None:
-    store = Store.open(path)
-    async with store.running():
+    opened = open_store(path)
+    async with opened.running() as store:
         await Exporter(store, out, lambda files, count: None, force=False).export(b"")
-    store.close()
+    opened.close()

@@ -28,7 +28,7 @@ from fsmount.store.frames import jobs
 from fsmount.store.frames.jobs import Order
 from fsmount.store.packs.entries import About
 from fsmount.store.packs.location import Location
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
 from tests.bench.blog import difference
 from tests.support.corpus import root
@@ -113,10 +113,10 @@ def cpu() -> tuple[float, float]:
 async def ingest(folder: Path, scratch: Path) -> None:
     """Import a folder, with workers."""
     config.make(scratch / "store", Disk())
-    store = Store.open(scratch / "store")
-    async with store.running():
+    opened = open_store(scratch / "store")
+    async with opened.running() as store:
         await Importer(store, lambda files, count: None).add(folder, b"")
-    store.close()
+    opened.close()
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index, Object
 from fsmount.store.layout import Layout
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
 from tests.support.frames import png, screens
 
@@ -55,17 +55,21 @@ def fill(path: Path, files: int, folder: int = FOLDER, *, shared: bool = False) 
         with index.transaction():
             _fill_folder(index, picture, source, start, min(folder, files - start), shared)
     index.close()
-    store = Store.open(path)
-    store.renew_copies()
-    store.close()
+    trio.run(_renew_copies, path)
+
+
+async def _renew_copies(path: Path) -> None:
+    with open_store(path) as opened:
+        async with opened.started() as store:
+            store.renew_copies()
 
 
 async def _with_one_picture(path: Path, picture: Path) -> None:
     config.make(path, Disk())
-    store = Store.open(path)
-    async with store.running():
+    opened = open_store(path)
+    async with opened.running() as store:
         await Importer(store, lambda files, count: None).add(picture, b"one.png")
-    store.close()
+    opened.close()
 
 
 def _fill_folder(

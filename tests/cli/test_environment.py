@@ -9,13 +9,14 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fsmount.store.lock import Lock
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
+from fsmount.store.store import OpenedReadStore
 from tests.cli.commands import Cli, process
 from tests.support.frames import png, screens
 from tests.support.trees import make_pictures
@@ -56,13 +57,15 @@ def test_cache_size_from_the_environment(
     cli: Cli, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    open_store = Store.open
+    running = OpenedReadStore.running
 
-    def note(path: Path, **options: Any) -> Store:
-        sizes.append(options["cache_bytes"])
-        return open_store(path, **options)
+    def note(
+        opened: OpenedReadStore, *, cache_bytes: int
+    ) -> AbstractAsyncContextManager[ReadStore]:
+        sizes.append(cache_bytes)
+        return running(opened, cache_bytes=cache_bytes)
 
-    monkeypatch.setattr(Store, "open", note)
+    monkeypatch.setattr(OpenedReadStore, "running", note)
     monkeypatch.setenv("FSMOUNT_CACHE_SIZE", "3M")
     cli("verify", source, root)
     cli("verify", source, root, "--cache-size", "5K")

@@ -12,7 +12,7 @@ import trio
 
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.lock import Lock
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 from tests.cli.commands import Cli, process
 
 FORMAT_2 = b'{"format": 2, "uuid": "x"}'
@@ -223,13 +223,13 @@ def test_a_source_through_a_link(cli: Cli, root: Path, source: Path, tmp_path: P
 def test_files_that_stay_staged(
     cli: Cli, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def give_up(store: Store) -> None:
+    async def give_up(store: WritableStore) -> None:
         return
 
     async def rest(*_: object) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(Store, "drain", give_up)
+    monkeypatch.setattr(WritableStore, "drain", give_up)
     monkeypatch.setattr(Encoder, "run", rest)
     done = cli("import", source, root)
     assert done.code == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.cli.app import group
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.cli.commands import Cli, Done, process
 from tests.support.encoding import forget_caches, put
 from tests.support.trees import facts, make_tree
@@ -140,7 +140,7 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
 def test_ls(cli: Cli, root: Path, tmp_path: Path) -> None:
     source = make_tree(tmp_path / "in")
     cli("import", f"{source}/", root)
-    store = Store.open(root)
+    store = open_store(root)
     put(store, b"staged", b"waits")
     store.close()
     done = process("ls", root)
@@ -177,7 +177,7 @@ def test_ls(cli: Cli, root: Path, tmp_path: Path) -> None:
 def test_ls_into_a_pipe_that_is_closed(cli: Cli, root: Path, tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / "in" / f"{number}").parent.mkdir(exist_ok=True)
-    store = Store.open(root)
+    store = open_store(root)
     with store.index.transaction():
         for number in range(3000):
             store.index.create(1, b"%d" % number, mode=0o10600, uid=0, gid=0, now_ns=1)
@@ -279,7 +279,7 @@ def test_long_lists_are_cut(cli: Cli, root: Path, source: Path) -> None:
 
 def test_damage(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
     cli("import", source, root)
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     key = store.index.object(1)
     store.close()
     flip(root / "packs" / "00000001.zip", key.offset + key.length - 1)
@@ -331,7 +331,7 @@ def test_repair_tells_what_it_did(cli: Cli, root: Path, source: Path) -> None:
 
 def test_repair_needs_a_store_for_itself(cli: Cli, root: Path, tmp_path: Path) -> None:
     assert cli("check", "--repair", tmp_path / "none").code == 10
-    store = Store.open(root)
+    store = open_store(root)
     try:
         assert cli("check", "--repair", root).code == 11
     finally:

@@ -135,14 +135,14 @@ def test_no_file_of_a_store_gets_a_standard_number(root: Path, tmp_path: Path) -
     script.write_text(
         "import os, sys\n"
         "from fsmount.cli import main\n"
-        "from fsmount.store.store import Store\n"
+        "from fsmount.store.files import StoreFiles\n"
         "def stats(self):\n"
         "    with open(sys.argv[-1] + '.seen', 'w') as out:\n"
         "        for number in range(3):\n"
         "            inherited = os.get_inheritable(number)\n"
         "            print(os.readlink(f'/proc/self/fd/{number}'), inherited, file=out)\n"
         "    os._exit(0)\n"
-        "Store.stats = stats\n"
+        "StoreFiles.stats = stats\n"
         "main()\n"
     )
     command = f'exec "{sys.executable}" "$@" {ALL_CLOSED}'

@@ -27,7 +27,7 @@ from fsmount.codec.images import jxl, webp
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import FsmountError
 from fsmount.store import config
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.crash.alarms import alarms
 from tests.crash.planted import BUGS, caught, collected, plant
 from tests.crash.points import fast, quiet
@@ -108,11 +108,11 @@ def one(seed: int, operations: int, at: int, kind: str, forever: bool) -> tuple[
 async def _run(root: Path, tap: Failing, script: Script) -> None:
     with tapped(root, tap) as disk:
         try:
-            store = Store.open(root, disk=disk)
+            opened = open_store(root, disk=disk)
         except (OSError, FsmountError):
             return
         try:
-            async with store.running(count=1):
+            async with opened.running(count=1) as store:
                 await script.run(store)
                 tap.heal()
                 with trio.move_on_after(20) as late:
@@ -121,7 +121,7 @@ async def _run(root: Path, tap: Failing, script: Script) -> None:
                     raise Spoilt("not everything was encoded when the disk worked again")
         finally:
             try:
-                store.close()
+                opened.close()
             except (OSError, FsmountError, apsw.Error):
                 # SQLite swallows a failed checkpoint of its log, but apsw raises the error.
                 tap.heal()

@@ -46,7 +46,7 @@ from fsmount.store.ingest.committer import Committer
 from fsmount.store.ingest.retries import Retries
 from fsmount.store.packs import entries, pack
 from fsmount.store.packs.pack import Pack
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.crash.planted import BUGS, caught, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import small_limits
@@ -206,9 +206,9 @@ def base() -> Path:
 
 async def _fill(root: Path, files: dict[bytes, bytes]) -> None:
     forget_caches()
-    store = Store.open(root)
+    opened = open_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             for name, data in files.items():
                 put(store, name, data)
             with trio.move_on_after(120) as late:
@@ -216,7 +216,7 @@ async def _fill(root: Path, files: dict[bytes, bytes]) -> None:
             if late.cancelled_caught:
                 raise TimeoutError("not everything was encoded, or given up")
     finally:
-        store.close()
+        opened.close()
 
 
 # -- the verdict
@@ -224,7 +224,7 @@ async def _fill(root: Path, files: dict[bytes, bytes]) -> None:
 
 def bodies(root: Path, rendering: Rendering) -> tuple[str, dict[bytes, str]]:
     """Read all files as another process does; returns (failure text or "", kind of each file)."""
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     kinds: dict[bytes, str] = {}
     try:
         for name, data in {**before(), **after()}.items():
@@ -280,7 +280,7 @@ def one(site: str, at: int, forever: bool, seed: int) -> tuple[str, str, int]:
         if not wrong and "staged" in finally_.values():
             wrong = "a file was never encoded"
         if not wrong:
-            store = Store.open(root)
+            store = open_store(root)
             try:
                 wrong = whole(store, rendering)
             finally:

@@ -28,7 +28,7 @@ from typing import TypeVar
 import trio
 
 from fsmount.store import config
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.crash.alarms import alarms
 from tests.crash.moving import Moving
 from tests.crash.planted import BUGS, caught, plant
@@ -103,12 +103,12 @@ def run_script(root: Path, tap: Tap, script: Script, follow: Path | None = None)
 
     async def work() -> None:
         with tapped(root, tap, follow) as disk:
-            store = Store.open(root, disk=disk)
+            opened = open_store(root, disk=disk)
             try:
-                async with store.running(count=1):
+                async with opened.running(count=1) as store:
                     await script.run(store)
             finally:
-                store.close()
+                opened.close()
 
     trio.run(work)
 

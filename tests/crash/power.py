@@ -35,7 +35,8 @@ import apsw
 
 from fsmount.errors import FsmountError
 from fsmount.store import config
-from fsmount.store.store import Store
+from fsmount.store.files import StoreFiles
+from fsmount.store.store import open_store
 from tests.crash.planted import BUGS, caught, plant
 from tests.crash.points import fast, quiet, run_script
 from tests.crash.script import Script, Tree, agrees, differences, small_limits
@@ -294,7 +295,7 @@ def _judge_some(root: Path, tap: Recording, script: Script, states: int) -> list
 
 def _judge(root: Path, script: Script, cut: Cut, rendering: Rendering, disk: WatchedDisk) -> str:
     try:
-        store = Store.open(root, disk=disk)
+        store = open_store(root, disk=disk)
     except (FsmountError, OSError) as error:
         return f"does not open: {error}"
     try:
@@ -311,7 +312,7 @@ def _judge(root: Path, script: Script, cut: Cut, rendering: Rendering, disk: Wat
         store.close()
 
 
-def _encoded(store: Store) -> set[bytes]:
+def _encoded(store: StoreFiles) -> set[bytes]:
     return {path for path, node in store.index.walk() if node.object_id is not None}
 
 

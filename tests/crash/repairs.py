@@ -22,7 +22,7 @@ from fsmount.store.index import Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
 from fsmount.store.recovery.repair import Repairs
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.crash.planted import BUGS, plant
 from tests.crash.points import Noting, fast, quiet
 from tests.crash.rot import look, make_reference, remember_renders
@@ -33,7 +33,7 @@ from tests.repairing import repair
 
 
 def _objects(root: Path) -> list[Object]:
-    store = Store.open(root)
+    store = open_store(root)
     try:
         return list(store.index.all_objects())
     finally:

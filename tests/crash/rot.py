@@ -39,18 +39,20 @@ import trio
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import large
 from fsmount.store.packs.location import Location
+from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.check import check_contents, check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.tree import slices
 from tests.crash.planted import BUGS, caught, plant
 from tests.crash.points import fast, quiet
 from tests.crash.script import small_limits
 from tests.repairing import repair
-from tests.support.encoding import forget_caches, put
+from tests.support.encoding import forget_caches, open_either, put
 from tests.support.frames import png, screens
 
 _SECONDS = 20
@@ -68,8 +70,8 @@ def make_reference(root: Path) -> None:
     chance = random.Random(1)
 
     async def fill() -> None:
-        store = Store.open(root)
-        async with store.running(count=1):
+        opened = open_store(root)
+        async with opened.running(count=1) as store:
             folder = store.index.create(ROOT, b"desk", mode=0o40755, uid=1, gid=2, now_ns=3).ino
             for number, frame in enumerate(screens(8, height=48, width=48)):
                 put(store, b"%d.png" % number, png(frame), folder)
@@ -83,14 +85,14 @@ def make_reference(root: Path) -> None:
             store.index.create(
                 ROOT, b"link", mode=0o120777, uid=0, gid=0, now_ns=4, target=b"desk/1.png"
             )
-        store.close()
+        opened.close()
 
     trio.run(fill)
     (root / "lock").unlink(missing_ok=True)
     (root / "reserve").unlink(missing_ok=True)
 
 
-def _facts(store: Store) -> Facts:
+def _facts(store: StoreFiles) -> Facts:
     """Names and attributes, and the list of the root as read in small parts."""
     out: Facts = {b"": tuple(_listed(store))}
     for path, node in store.index.walk():
@@ -100,7 +102,7 @@ def _facts(store: Store) -> Facts:
     return out
 
 
-def _listed(store: Store) -> Iterator[bytes]:
+def _listed(store: StoreFiles) -> Iterator[bytes]:
     after = 0
     while rows := store.index.children(ROOT, after, 3):
         for _, name, node in rows:
@@ -109,7 +111,7 @@ def _listed(store: Store) -> Iterator[bytes]:
         after = rows[-1][0]
 
 
-async def _bodies(store: Store) -> dict[bytes, bytes | None]:
+async def _bodies(store: ReadStore) -> dict[bytes, bytes | None]:
     """The bytes of each file; None if reading it fails."""
     out: dict[bytes, bytes | None] = {}
     for path, node in store.index.walk():
@@ -131,29 +133,29 @@ class Reference:
 
 async def look(root: Path, *, read_only: bool = True) -> Reference:
     """Read the contents of an undamaged store."""
-    store = Store.open(root, read_only=read_only)
+    opened = open_either(root, read_only=read_only)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             return Reference(_facts(store), await _bodies(store))
     finally:
-        store.close()
+        opened.close()
 
 
 async def verdict(root: Path, whole: Reference) -> str:
     """Read and check a damaged store; returns the failure text, or "" if every rule holds."""
     try:
-        store = Store.open(root, read_only=True)
+        opened = open_read_store(root)
     except (FsmountError, OSError):
         return ""
     try:
-        report = check_relations(store)
+        report = check_relations(opened)
         try:
-            facts = _facts(store)
+            facts = _facts(opened)
         except (FsmountError, OSError) as error:
             return "" if report.findings else f"check is content, reading names says {error}"
         if facts != whole.facts:
             return "" if report.findings else "names or attributes differ and check is content"
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             bodies = await _bodies(store)
             if report.readable:
                 await check_contents(store, report, lambda count: None)
@@ -165,13 +167,13 @@ async def verdict(root: Path, whole: Reference) -> str:
                 return f"{path!r} gives wrong bytes"
         return ""
     finally:
-        store.close()
+        opened.close()
 
 
 async def _recovers(root: Path, whole: Reference) -> str:
     """Open a damaged store for writing. Opened or refused, the writer must make nothing worse."""
     with contextlib.suppress(FsmountError, OSError):
-        Store.open(root).close()
+        open_store(root).close()
     return await verdict(root, whole)
 
 
@@ -183,12 +185,12 @@ async def _repacked(root: Path, whole: Reference) -> str:
     other names.
     """
     with contextlib.suppress(FsmountError, OSError, ExceptionGroup):
-        store = Store.open(root)
+        opened = open_store(root)
         try:
-            async with store.running(count=1):
+            async with opened.running(count=1) as store:
                 await store.repack(lambda count: None)
         finally:
-            store.close()
+            opened.close()
     await repair(root)
     bodies = (await look(root)).bodies
     lost = [path for path, data in whole.bodies.items() if bodies.get(path) != data]

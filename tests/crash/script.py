@@ -22,12 +22,13 @@ from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
+from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import committer, large, retries
-from fsmount.store.maintenance import background, copier, copies, reclaim
+from fsmount.store.ingest import committer, durability, large, retries
+from fsmount.store.maintenance import background, copier, copies, free_space, reclaim
 from fsmount.store.packs import pack
 from fsmount.store.recovery import consistency
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import Inline
 from tests.support.frames import png, screens
 
@@ -128,7 +129,8 @@ def small_limits() -> None:
     pack.SEAL_BYTES = 6_000
     copier._REST = 0.0
     reserve.RESERVE_BYTES = 4096
-    store_module.DURABLE_SECONDS = 0.01
+    durability.DURABLE_SECONDS = 0.01
+    free_space.LOOK_SECONDS = 0.01
     _set(store_module, "Workers", Inline)
     _set(background, "Workers", Inline)
     _set(background, "_LOOK_SECONDS", 0.0)
@@ -171,10 +173,10 @@ class Script:
         self.events: dict[int, Callable[[], None]] = {}
         self._moment = 1_600_000_000_000_000_000
 
-    async def run(self, store: Store) -> None:
+    async def run(self, store: WritableStore) -> None:
         """Run all operations on `store`."""
         self._store = store
-        self._vfs = StoreFilesystem(store)
+        self._vfs = StoreFilesystem(store, store)
         # The VFS that watches SQLite has no shared memory, so there is only one connection.
         _set(copies, "collect_beside", lambda _: copies.collect(store.index))
         _set(consistency, "contradiction_at", lambda _: store.index.contradiction())
@@ -252,7 +254,7 @@ class Script:
     def _note(self) -> None:
         self.history.append((self.now, numbers(self._root)))
 
-    look: Callable[[Store], Tree] = staticmethod(lambda store: {})
+    look: Callable[[StoreFiles], Tree] = staticmethod(lambda store: {})
 
     # -- choosing
 
@@ -566,7 +568,7 @@ class Script:
             await self._drain(number)
         go_on = itertools.repeat(True, left)
         try:
-            await self._store.repack_quietly(lambda: next(go_on, False))
+            await self._store.repack_in_background(lambda: next(go_on, False))
         except (OSError, FsmountError, ExceptionGroup):
             self.failed += 1
 
@@ -575,32 +577,29 @@ class Script:
 
         The repack has then waited for the encoder, so it finishes packs while others commit.
         """
-        store, sound = self._store, self._store._sound
+        store, require_consistent = self._store, self._store._require_consistent
         count, wait = self._chance.choice([0, 1, 3, 6]), self._chance.randrange(12)
 
         async def busy() -> None:
-            await sound()
-            # Making room calls `_sound`, too, under this lock. No file can be written meanwhile.
-            if not store._repacking.locked():
-                for at in range(count):
-                    await self._write_new(self._root, b"%d-%d" % (number, at), self._body(at))
-                await self._until_appended()
-                for _ in range(wait):
-                    await trio.lowlevel.checkpoint()
+            await require_consistent()
+            for at in range(count):
+                await self._write_new(self._root, b"%d-%d" % (number, at), self._body(at))
+            await self._until_appended()
+            for _ in range(wait):
+                await trio.lowlevel.checkpoint()
 
-        _set(store, "_sound", busy)
+        _set(store, "_require_consistent", busy)
         try:
             with trio.move_on_after(20):
                 await store.repack(lambda _: None)
         except (OSError, FsmountError, ExceptionGroup):
             self.failed += 1
         finally:
-            _set(store, "_sound", sound)
+            _set(store, "_require_consistent", require_consistent)
 
     async def _until_appended(self) -> None:
         """Wait until an entry waits for its commit, or no file is under way."""
         writer = self._store._writer
-        assert writer is not None
         for _ in range(500):
             if writer._appended or not self._store.pending():
                 return
@@ -608,7 +607,7 @@ class Script:
 
     async def _room(self, number: int) -> None:
         """Make room as on a full disk."""
-        await self._store.make_room(_ALL)
+        await self._store.reclaim(_ALL)
 
     async def _read(self, number: int) -> None:
         target = self._a_file()

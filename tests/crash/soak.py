@@ -23,7 +23,7 @@ from pathlib import Path
 import trio
 
 from fsmount.store.recovery.check import check_contents, check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store
 from tests.bench.measure import children, memory
 from tests.e2e.mounts import Mount
 from tests.support.frames import png, screens
@@ -206,14 +206,14 @@ def _again(mount: Mount, world: World, *, kill: bool) -> None:
 
 def _findings(path: Path) -> list[str]:
     async def run() -> list[str]:
-        store = Store.open(path, read_only=True)
+        opened = open_read_store(path)
         try:
-            report = check_relations(store)
-            async with store.running():
+            report = check_relations(opened)
+            async with opened.running() as store:
                 await check_contents(store, report, _ignore)
             return [f"{what}: {why}" for what, why, _ in report.findings]
         finally:
-            store.close()
+            opened.close()
 
     return trio.run(run)
 

@@ -43,10 +43,11 @@ import trio
 
 from fsmount.errors import FsmountError
 from fsmount.store import config, lock
+from fsmount.store.files import StoreFiles
 from fsmount.store.index.database import Database
 from fsmount.store.maintenance import copies
 from fsmount.store.ownership import Ownership
-from fsmount.store.store import Store
+from fsmount.store.store import OpenedStore, open_store
 from tests.crash import traffic
 from tests.crash.errors import remember_images
 from tests.crash.planted import BUGS, caught, collected, plant
@@ -139,7 +140,7 @@ class Takeover:
         self.root = root
         self.asked = 0
         self.wrong = ""
-        self.store: Store | None = None
+        self.store: OpenedStore | None = None
         # The tree that the second writer left; None if it took nothing over.
         self.tree: Tree | None = None
         self._script = script
@@ -193,14 +194,14 @@ class Takeover:
                 log.write_bytes(self._tap.data)
         forget_caches()
         disk = WatchedDisk(self.root, Tap())
-        self.store = Store.open(self.root, disk=disk, force_lock=late)
-        found = tree_of(self.store, self._rendering)
+        opened = self.store = open_store(self.root, disk=disk, force_lock=late)
+        found = tree_of(opened, self._rendering)
         wrong = [differences(found, tree) for tree in self._script.around]
         if all(wrong) and not late:
             self.wrong = "; ".join(wrong)
         if self._way in ("work", "stay", "die"):
-            trio.run(self._work, self.store)
-        self.tree = tree_of(self.store, self._rendering)
+            trio.run(self._work, opened)
+        self.tree = tree_of(opened, self._rendering)
         if self._way not in ("stay", "die"):
             self.close()
         forget_caches()
@@ -211,11 +212,11 @@ class Takeover:
         data = path.read_bytes().replace(b'"boot": "', b'"boot": "another ')
         path.write_bytes(data if late else b"")
 
-    async def _work(self, store: Store) -> None:
+    async def _work(self, opened: OpenedStore) -> None:
         collect = copies.collect_beside
-        _set(copies, "collect_beside", _collector(store))
+        _set(copies, "collect_beside", _collector(opened))
         try:
-            async with store.running(count=1):
+            async with opened.running(count=1) as store:
                 for number, frame in enumerate(screens(3, seed=99, height=48, width=64)):
                     put(store, b"second-%d.png" % number, png(frame))
                 put(store, b"second.txt", NOTE)
@@ -231,7 +232,7 @@ class Takeover:
             self.store = None
 
 
-def _collector(store: Store) -> Callable[[str], copies.Copies]:
+def _collector(store: StoreFiles) -> Callable[[str], copies.Copies]:
     return lambda _: copies.collect(store.index)
 
 
@@ -281,7 +282,7 @@ def _set(owner: object, name: str, value: object) -> None:
 
 def _run(root: Path, disk: WatchedDisk, script: FirstWriter, takeover: Takeover, way: str) -> str:
     place = root
-    store: Store | None = None
+    store: OpenedStore | None = None
     try:
         store = trio.run(_first, root, disk, script)
         if way == "die" and takeover.tree is not None:
@@ -303,28 +304,28 @@ def _run(root: Path, disk: WatchedDisk, script: FirstWriter, takeover: Takeover,
     return takeover.wrong or _judge(place, script, takeover, way)
 
 
-async def _first(root: Path, disk: WatchedDisk, script: FirstWriter) -> Store | None:
+async def _first(root: Path, disk: WatchedDisk, script: FirstWriter) -> OpenedStore | None:
     """Run the first writer to its end; returns its open store, or None if it could not open."""
     try:
-        store = Store.open(root, disk=disk)
+        opened = open_store(root, disk=disk)
     except OSError:
         # The second writer took the store over during this open.
         return None
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             await script.run(store)
     except BaseException:
         with suppress(OSError, FsmountError, apsw.Error):
-            store.close()
+            opened.close()
         raise
-    return store
+    return opened
 
 
 def _judge(root: Path, script: FirstWriter, takeover: Takeover, way: str) -> str:
     rendering = Rendering()
     with tapped(root, Tap()) as disk:
         try:
-            store = Store.open(root, disk=disk)
+            store = open_store(root, disk=disk)
         except (FsmountError, OSError) as error:
             return f"does not open: {error}"
         try:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store
 from tests.support import corpus
 from tests.support.encoding import get
 from tests.support.frames import png, screens
@@ -50,10 +50,10 @@ def make_source(source: Path) -> None:
 
 async def pictures(root: Path, wanted: dict[str, bytes]) -> set[str]:
     """Names of the pictures in a store. Compares each picture with the wanted bytes or samples."""
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     found = set()
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             for path, inode in store.index.walk():
                 name = os.fsdecode(path)
                 if inode.object_id is None and inode.staged is None:
@@ -64,7 +64,7 @@ async def pictures(root: Path, wanted: dict[str, bytes]) -> set[str]:
                     assert np.array(Image.open(BytesIO(data))).tobytes() == shown, name
                 found.add(name)
     finally:
-        store.close()
+        opened.close()
     return found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.e2e.mounts import Mount, missing
 from tests.support import corpus
 
@@ -111,7 +111,7 @@ def _finished_files_are_whole(folder: Path, source: Path) -> int:
 
 def _nothing_left_over(path: Path) -> None:
     """Check that the crashes left no staged file and no orphan, and that all packs are known."""
-    store = Store.open(path)
+    store = open_store(path)
     try:
         assert store.staging.tokens() == []
         assert store.index.orphans() == []

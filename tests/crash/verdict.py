@@ -17,6 +17,7 @@ from pathlib import Path
 from fsmount.codec.memory import WorkerMemory
 from fsmount.errors import FsmountError
 from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Inode, Object
@@ -24,7 +25,7 @@ from fsmount.store.packs.bodies import Kept, load_sums
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import read_entry
 from fsmount.store.recovery.check import check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.crash.script import Seen, Tree, differences
 from tests.support.encoding import forget_caches
 
@@ -140,14 +141,14 @@ class Rendering:
     def __init__(self) -> None:
         self._known: dict[bytes, bytes | Exception] = {}
 
-    def file(self, store: Store, node: Inode) -> bytes:
+    def file(self, store: StoreFiles, node: Inode) -> bytes:
         """The bytes of a regular file. Raises FsmountError, OSError."""
         if node.staged is not None:
             return store.staging.path(node.staged).read_bytes()
         assert node.object_id is not None
         return self.object(store, store.index.object(node.object_id))
 
-    def object(self, store: Store, found: Object) -> bytes:
+    def object(self, store: StoreFiles, found: Object) -> bytes:
         """The bytes of an object."""
         places = [_place(store, store.index.object(i)) for i in found.needs if i != found.id]
         target = _place(store, found)
@@ -169,7 +170,7 @@ class Rendering:
             raise known
         return known
 
-    def layer(self, store: Store, found: Object) -> None:
+    def layer(self, store: StoreFiles, found: Object) -> None:
         """Decode the pixels that an object encodes itself, for an object that no file shows."""
         places = [_place(store, store.index.object(i)) for i in found.layer if i != found.id]
         forget_caches()
@@ -184,11 +185,11 @@ def _entry(place: Location) -> bytes:
         return repr(error).encode()
 
 
-def _place(store: Store, found: Object) -> Location:
+def _place(store: StoreFiles, found: Object) -> Location:
     return Location(found.id, str(store.layout.pack(found.pack)), found.offset, found.length)
 
 
-def tree_of(store: Store, rendering: Rendering, missing: bytes | None = None) -> Tree:
+def tree_of(store: StoreFiles, rendering: Rendering, missing: bytes | None = None) -> Tree:
     """All files of an open store, as a program reads them.
 
     `missing` stands for the bytes of a staged file that is not there. If it is None, such a file
@@ -210,7 +211,9 @@ def tree_of(store: Store, rendering: Rendering, missing: bytes | None = None) ->
     return out
 
 
-def whole(store: Store, rendering: Rendering, *, power: bool = False, lost: bool = False) -> str:
+def whole(
+    store: StoreFiles, rendering: Rendering, *, power: bool = False, lost: bool = False
+) -> str:
     """Check an open store right after its recovery, except its files; returns the failure or "".
 
     After a power cut (`power`) staged files that were never forced may be missing. With `lost`,
@@ -231,7 +234,7 @@ def whole(store: Store, rendering: Rendering, *, power: bool = False, lost: bool
     return _left_over(store, power=power, lost=lost)
 
 
-def _left_over(store: Store, *, power: bool, lost: bool) -> str:
+def _left_over(store: StoreFiles, *, power: bool, lost: bool) -> str:
     """Find space of unfinished work that was not freed; returns the failure text or ""."""
     layout, index = store.layout, store.index
     named = {node.staged for node in index.staged_inodes()}
@@ -259,7 +262,7 @@ def _left_over(store: Store, *, power: bool, lost: bool) -> str:
 def judge(root: Path, allowed: list[Tree], rendering: Rendering, disk: Disk) -> str:
     """Open the store at `root` as after a crash; returns the failure text or ""."""
     try:
-        store = Store.open(root, disk=disk)
+        store = open_store(root, disk=disk)
     except (FsmountError, OSError) as error:
         return f"does not open: {error}"
     try:

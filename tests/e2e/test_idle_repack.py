@@ -14,7 +14,7 @@ import trio
 from fsmount.mount.power_supply import on_mains
 from fsmount.store.layout import Layout
 from fsmount.store.recovery.check import check_contents, check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.e2e.mounts import SEAL_BYTES, Mount, missing
 from tests.support.frames import png, screens
 
@@ -49,7 +49,7 @@ def write(mount: Mount, files: dict[str, bytes]) -> None:
 
 def sealed(mount: Mount) -> tuple[set[int], set[int]]:
     """Two sets: sealed packs that repack has not written, and all packs that it has written."""
-    store = Store.open(mount.store, read_only=True)
+    store = open_read_store(mount.store)
     try:
         written = store.index.repacked()
         packs = store.index.packs()
@@ -75,19 +75,19 @@ def same(mount: Mount, files: dict[str, bytes]) -> None:
 def check(root: Path) -> None:
     """Check that the store has no damage, and no pack that the index does not list."""
 
-    async def work(store: Store) -> None:
-        async with store.running(count=1):
+    async def work() -> None:
+        async with opened.running(count=1) as store:
             report = check_relations(store)
             await check_contents(store, report, lambda count: None)
             assert report.findings == []
 
-    store = Store.open(root)
+    opened = open_store(root)
     try:
-        trio.run(work, store)
-        known = {Layout(root).pack(number) for number in store.index.packs()}
+        trio.run(work)
+        known = {Layout(root).pack(number) for number in opened.index.packs()}
         assert {path for path in (root / "packs").glob("*.zip") if path.stat().st_size} == known
     finally:
-        store.close()
+        opened.close()
 
 
 def test_it_gets_smaller_by_itself_and_keeps_every_byte(mount: Mount) -> None:

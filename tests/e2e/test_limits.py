@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.store.index import ROOT
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.e2e.mounts import Mount, missing
 
 pytestmark = [
@@ -48,7 +48,7 @@ def test_out_of_descriptors(mount: Mount) -> None:
 def test_a_hundred_thousand_entries(tmp_path: Path) -> None:
     mount = Mount(tmp_path)
     count = 100_000
-    store = Store.open(mount.store)
+    store = open_store(mount.store)
     with store.index.transaction():
         folder = store.index.create(ROOT, b"many", mode=0o40755, uid=0, gid=0, now_ns=0)
         for number in range(count):

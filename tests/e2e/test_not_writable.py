@@ -14,8 +14,9 @@ import pytest
 from fsmount.errors import FsmountError, NotWritable
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import unmount
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.e2e.mounts import missing
+from tests.support.encoding import open_either
 from tests.support.frames import png, screens
 from tests.support.paths import CHECKOUT
 
@@ -56,7 +57,7 @@ def store(tmp_path: Path) -> Path:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(PICTURE)
     fsmount("import", f"{tmp_path}/in/", root)
-    opened = Store.open(root)
+    opened = open_store(root)
     token = opened.staging.create()
     opened.staging.path(token).write_bytes(b"staged")
     opened.index.create(1, b"staged", mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=6)
@@ -135,7 +136,7 @@ def opened_by_nobody(root: Path, *, read_only: bool = False) -> str:
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setgroups([])
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            Store.open(root, read_only=read_only).close()
+            open_either(root, read_only=read_only).close()
             text = ""
         except FsmountError as error:
             text = f"{type(error).__name__}: {error}"

@@ -27,7 +27,7 @@ from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import free_if_dead, unmount
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 from tests.e2e.mounts import missing
 
 pytestmark = [
@@ -163,11 +163,11 @@ class Start:
     def _patch(self) -> None:
         """Start no worker: this takes a twentieth of the time. Report when the mount is ready."""
 
-        async def cold(_: Store) -> None:
+        async def cold(_: WritableStore) -> None:
             return
 
         patch = pytest.MonkeyPatch()
-        patch.setattr(Store, "warm", cold)
+        patch.setattr(WritableStore, "warm", cold)
         run, ready = session._run, daemon._Report.ready
 
         def serve(*arguments: Any) -> None:
@@ -271,7 +271,7 @@ ERRORS = [RuntimeError("x"), OSError(5, "x"), MemoryError(), KeyboardInterrupt()
         (session, "_end_on_signals"),
         (session, "_device"),
         (os, "statvfs"),
-        (Store, "run"),
+        (WritableStore, "run"),
         (daemon._Report, "ready"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.store.lock import Lock
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.cli.commands import process
 from tests.e2e.mounts import Mount, missing
 from tests.support.calls import raises
@@ -34,7 +34,7 @@ def take_over(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", lambda fd, how: None)
         (store / "lock").write_bytes(b"")
-        Store.open(store).close()
+        open_store(store).close()
 
 
 def check(store: Path) -> None:

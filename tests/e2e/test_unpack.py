@@ -25,11 +25,12 @@ from fsmount.codec.delta import record
 from fsmount.codec.images import jpeg, jxl
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Object
 from fsmount.store.index.schema import schema
 from fsmount.store.packs.entries import About, raw_entry
 from fsmount.store.packs.pack import build_entry
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.support import corpus, pngs
 from tests.support.frames import png, scrolled
 from tests.support.paths import CHECKOUT
@@ -161,7 +162,7 @@ def _jpegs() -> Files:
 class _Builder:
     """Fills a store through its API, as the mount does."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StoreFiles) -> None:
         self._store = store
         self._folders = {b"": ROOT}
 
@@ -193,10 +194,10 @@ class _Builder:
 
 async def _fill(root: Path, files: Files) -> None:
     config.make(root, Disk())
-    store = Store.open(root)
-    builder = _Builder(store)
-    names = store.index
-    async with store.running():
+    opened = open_store(root)
+    builder = _Builder(opened)
+    names = opened.index
+    async with opened.running() as store:
         for number, (path, data) in enumerate(files.items()):
             store.queue(builder.file(path, data, number))
         await store.drain()
@@ -208,7 +209,7 @@ async def _fill(root: Path, files: Files) -> None:
     names.create(ROOT, b"link", mode=link, uid=0, gid=0, now_ns=now, target=b"../../etc/passwd")
     names.update(builder.folder(b"deep"), mtime_ns=now + 5)
     builder.file(b"staged.png", b"not encoded yet")
-    store.close()
+    opened.close()
 
 
 def _make(root: Path, files: Files) -> tuple[Path, Files]:
@@ -253,7 +254,7 @@ def _packs(store: Path) -> list[Path]:
 
 def _objects(store: Path) -> dict[int, tuple[Object, list[bytes]]]:
     """Every object, and the paths that show it."""
-    opened = Store.open(store, read_only=True)
+    opened = open_read_store(store)
     try:
         rows = opened.index
         return {found.id: (found, rows.names_of(found.id)) for found in rows.all_objects()}
@@ -341,10 +342,10 @@ def test_what_repack_writes_is_read(
     copied: Path, small: tuple[Path, Files], tmp_path: Path
 ) -> None:
     async def repack() -> None:
-        store = Store.open(copied)
-        async with store.running():
+        opened = open_store(copied)
+        async with opened.running() as store:
             assert (await store.repack(lambda count: None)).moved
-        store.close()
+        opened.close()
 
     (old,) = _packs(copied)
     before = old.read_bytes()
@@ -363,7 +364,7 @@ def test_what_repack_writes_is_read(
 
 
 def test_a_log_that_was_not_folded_in_is_read(copied: Path, tmp_path: Path) -> None:
-    store = Store.open(copied)
+    store = open_store(copied)
     store.index.rename(ROOT, b"notes.txt", ROOT, b"renamed.txt", 1)
     crashed = Path(shutil.copytree(copied, tmp_path / "crashed"))
     store.close()
@@ -620,6 +621,6 @@ def test_packs_are_zips_of_pictures(whole: tuple[Path, Files]) -> None:
 @pytest.mark.skipif(not shutil.which("unzip"), reason="no unzip here")
 def test_unzip_accepts_every_pack(whole: tuple[Path, Files], tmp_path: Path) -> None:
     config.make(tmp_path / "new", Disk())
-    Store.open(tmp_path / "new").close()
+    open_store(tmp_path / "new").close()
     for pack in [*_packs(whole[0]), *_packs(tmp_path / "new")]:
         subprocess.run(["unzip", "-tqq", pack], check=True, timeout=60)

@@ -22,7 +22,7 @@ from fsmount.legacy import archive, decoding
 from fsmount.legacy.decoding import Decoded
 from fsmount.legacy.order import OrderedFile, sort_by_time
 from fsmount.legacy.runs import Run
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.importing import Importer
 from fsmount.work.workers import Workers
@@ -68,16 +68,16 @@ def forget() -> None:
 
 async def stored(root: Path) -> dict[str, Frame]:
     """Stem -> samples of every PNG of a store."""
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             return {
                 os.fsdecode(path[:-4]): np.array(Image.open(BytesIO(await get(store, inode.ino))))
                 for path, inode in store.index.walk()
                 if path.endswith(b".png") and inode.object_id is not None
             }
     finally:
-        store.close()
+        opened.close()
 
 
 async def brought(root: Path, source: Path, *, delete: bool = True) -> Importer:
@@ -360,16 +360,16 @@ async def test_what_is_exported_as_differences_comes_back_whole(
 
 
 async def export_differences(root: Path, folder: Path) -> None:
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             folder.mkdir()
             exporter = Exporter(store, folder, lambda files, size: None, force=False)
             await exporter.export(b"")
             async with Inline(1) as workers:
                 await exporter.to_differences(cast(Workers, workers))
     finally:
-        store.close()
+        opened.close()
 
 
 # -- time zones
@@ -393,7 +393,7 @@ async def test_pixels_and_times_are_the_same_in_every_zone(
     shown = await stored(root)
     assert sorted(shown) == stems
     assert all(np.array_equal(shown[stem], frame) for stem, frame in frames.items())
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     try:
         kept = {os.fsdecode(path[:-4]): inode.mtime_ns for path, inode in store.index.walk()}
         assert {stem: kept[stem] for stem in stems} == times

@@ -32,8 +32,8 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
 from fsmount.store.ingest import committer
 from fsmount.store.recovery.check import check_relations
-from fsmount.store.store import Store
-from fsmount.work.workers import Workers
+from fsmount.store.store import open_store
+from fsmount.store.writable_store import WritableStore
 from tests.mount.test_fuse import HANDLERS, Context
 from tests.support.encoding import Inline, put
 from tests.support.frames import png, screens
@@ -67,7 +67,7 @@ SEAMS: list[tuple[Any, str]] = [
     *((Index, name) for name in ("_one", "_all", "_run")),
     *((Disk, name) for name in ("create", "open", "close", "pwrite", "ftruncate", "fsync")),
     *((Disk, name) for name in ("fsync_folder", "unlink")),
-    (Store, "body"),
+    (WritableStore, "body"),
     (handles, "pread"),
     (os, "statvfs"),
 ]
@@ -107,12 +107,10 @@ CONTEXT = cast(Any, Context())
 class World:
     """A mount without a kernel. :meth:`arguments` makes the files and folders for a handler."""
 
-    def __init__(self, root: Path) -> None:
-        self.store = Store.open(root)
+    def __init__(self, store: WritableStore) -> None:
         # The store renders files, but nothing encodes them meanwhile.
-        self.store._workers = cast(Workers, Inline(1))
-        self.store._ready.set()
-        self.vfs = StoreFilesystem(self.store)
+        self.store = store
+        self.vfs = StoreFilesystem(self.store, self.store)
         self.do = Operations(self.vfs)
         self._count = 0
 
@@ -199,11 +197,11 @@ def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.make(root, Disk())
 
     async def fill() -> None:
-        store = Store.open(root)
-        async with store.running(count=1):
+        opened = open_store(root)
+        async with opened.running(count=1) as store:
             put(store, b"done.png", png(screens(1)[0]))
             await store.drain()
-        store.close()
+        opened.close()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_module, "Workers", Inline)
@@ -217,27 +215,30 @@ async def test_the_mount_goes_on(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: str
 ) -> None:
     monkeypatch.setattr(pyfuse3, "readdir_reply", lambda *_: True)
+    monkeypatch.setattr(store_module, "Workers", Inline)
     shutil.copytree(template, tmp_path / "store")
-    world = World(tmp_path / "store")
-    call = getattr(world.do, handler)
-    at, answered = 0, set()
-    while True:
-        at += 1
-        # All errors at the first call, and a quarter of them at each later call: this saves time.
-        for make in ERRORS if at == 1 else ERRORS[at % 4 :: 4]:
-            given = await world.arguments(handler)
-            with failing(at, make()) as called, trio.fail_after(10):
-                try:
-                    await call(*given)
-                except FUSEError as error:
-                    assert error.errno in errno.errorcode
-                    answered.add(error.errno)
-            await world.probe()
-        if len(called) < at:
-            break
-    # A handler that calls no seam cannot fail.
-    assert answered or at == 1 or handler == "forget"
-    world.vfs.close()
-    assert check_relations(world.store).findings == []
-    world.store.close()
-    Store.open(tmp_path / "store").close()
+    opened = open_store(tmp_path / "store")
+    async with opened.started(count=1) as store:
+        world = World(store)
+        call = getattr(world.do, handler)
+        at, answered = 0, set()
+        while True:
+            at += 1
+            # All errors at the first call, a quarter of them at each later call: this saves time.
+            for make in ERRORS if at == 1 else ERRORS[at % 4 :: 4]:
+                given = await world.arguments(handler)
+                with failing(at, make()) as called, trio.fail_after(10):
+                    try:
+                        await call(*given)
+                    except FUSEError as error:
+                        assert error.errno in errno.errorcode
+                        answered.add(error.errno)
+                await world.probe()
+            if len(called) < at:
+                break
+        # A handler that calls no seam cannot fail.
+        assert answered or at == 1 or handler == "forget"
+        world.vfs.close()
+        assert check_relations(world.store).findings == []
+    opened.close()
+    open_store(tmp_path / "store").close()

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from fsmount.mount import idle
 from fsmount.mount.idle import repack_when_idle
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 from tests.mount.test_power_supply import supply
 
 
@@ -32,7 +32,7 @@ class Used:
     def unused_s(self) -> float:
         return trio.current_time() - self.used
 
-    async def repack_quietly(self, go_on: Callable[[], bool]) -> bool:
+    async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         self.asked.append(trio.current_time())
         if self.error is not None:
             raise self.error
@@ -50,7 +50,7 @@ async def watch(store: Used, seconds: float, supplies: Path) -> list[float]:
     """Run the idle repack for `seconds`. Returns the time of each request since the start."""
     start = trio.current_time()
     with trio.move_on_after(seconds):
-        await repack_when_idle(cast(Store, store), 10, supplies)
+        await repack_when_idle(cast(WritableStore, store), 10, supplies)
     return [round(when - start) for when in store.asked]
 
 

@@ -108,7 +108,7 @@ async def names(filesystem: Filesystem, room: int) -> list[bytes]:
 async def test_a_listing_has_every_name_once(
     vfs: StoreFilesystem, albums: Albums, kind: type[StoreFilesystem], room: int
 ) -> None:
-    upper = kind(vfs._store)
+    upper = kind(vfs._store, vfs._writable())
     union = UnionFilesystem(upper, ReadOnlyFilesystem(albums, FIRST))
     for name in (b"a", b"b", b"Japan"):
         await put(upper, name, b"x")

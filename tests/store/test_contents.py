@@ -21,9 +21,9 @@ from fsmount.store.index import Index
 from fsmount.store.layout import Layout
 from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.recovery.repair import Repairs
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.repairing import repair
-from tests.support.encoding import forget_caches, get, put, samples, settled
+from tests.support.encoding import forget_caches, get, open_either, put, samples, settled
 from tests.support.paths import CHECKOUT
 
 pytestmark = pytest.mark.usefixtures("inline", "small_limits")
@@ -79,29 +79,29 @@ def files() -> dict[bytes, bytes]:
 
 
 async def fill(root: Path, files: dict[bytes, bytes]) -> None:
-    store = Store.open(root)
+    opened = open_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             for name, data in files.items():
                 put(store, name, data)
             await settled(store, files)
     finally:
-        store.close()
+        opened.close()
 
 
 async def looked(root: Path, files: dict[bytes, bytes], *, read_only: bool = True) -> Report:
     """Check that every file is there. Returns the report of `check --full`."""
     forget_caches()
-    store = Store.open(root, read_only=read_only)
+    opened = open_either(root, read_only=read_only)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             found = {path: await get(store, node.ino) for path, node in store.index.walk()}
             assert found == files
             report = check_relations(store)
             await check_contents(store, report, lambda count: None)
             return report
     finally:
-        store.close()
+        opened.close()
 
 
 async def repaired(root: Path) -> Repairs:
@@ -120,12 +120,12 @@ async def test_what_others_put_there_is_left_alone(root: Path, files: dict[bytes
         FOLDERS.index(name.partition("/")[0]), name
     ))  # fmt: skip
     assert {why for _, why in report.notices} == {"not made by fsmount; it is left alone"}
-    store = Store.open(root)
-    assert store.stats()["packs"] == 1
-    async with store.running(count=1):
+    opened = open_store(root)
+    assert opened.stats()["packs"] == 1
+    async with opened.running(count=1) as store:
         await store.repack(lambda count: None)
-        await store.make_room(1 << 60)
-    store.close()
+        await store.reclaim(1 << 60)
+    opened.close()
     assert foreign(root) == others
     assert (await looked(root, files)).findings == []
     assert not Layout(root).lost.exists()
@@ -134,13 +134,13 @@ async def test_what_others_put_there_is_left_alone(root: Path, files: dict[bytes
 async def test_nor_by_an_index_that_is_not_the_newest(
     root: Path, files: dict[bytes, bytes]
 ) -> None:
-    Store.open(root).close()
+    open_store(root).close()
     old = (root / "index.sqlite").read_bytes()
     await fill(root, files)
     large = os.listdir(root / "raw")
     others = litter(root)
     (root / "index.sqlite").write_bytes(old)
-    Store.open(root).close()
+    open_store(root).close()
     assert foreign(root) == others
     kept = {path.name.rpartition("-")[0] for path in (root / "lost").iterdir()}
     assert kept == {f"raw-{name}" for name in large} | {"packs-00000001.zip"}
@@ -174,7 +174,7 @@ async def test_unpack_leaves_it_out(root: Path, files: dict[bytes, bytes], tmp_p
 
 
 async def test_repair_finds_staged_files_among_others(root: Path) -> None:
-    store = Store.open(root)
+    store = open_store(root)
     token = store.index.inode(put(store, b"a", b"staged")).staged
     store.close()
     others = litter(root)
@@ -203,7 +203,7 @@ async def test_our_own_leftovers_still_go(root: Path, files: dict[bytes, bytes])
     ]
     for path in ours:
         path.write_bytes(b"left over")
-    Store.open(root).close()
+    open_store(root).close()
     assert not [path for path in ours if path.exists()]
     assert (await looked(root, files)).findings == []
 
@@ -232,7 +232,7 @@ async def test_empty_folders_are_made_again(
             forced.append(path.resolve())
             super().fsync_folder(path)
 
-    Store.open(root, disk=Listening()).close()
+    open_store(root, disk=Listening()).close()
     assert forced[0] == root, "a power cut must not take them"
     for name in missing:
         assert (root / name).stat().st_mode & 0o777 == 0o700
@@ -245,7 +245,7 @@ async def test_missing_folders_are_empty_to_a_reader(root: Path, missing: tuple[
     report = await looked(root, {})
     assert report.findings == []
     assert [what for what, _ in report.notices] == [name for name in FOLDERS if name in missing]
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     assert store.stats()["files"] == 0
     store.close()
     assert not [name for name in missing if (root / name).exists()]
@@ -271,13 +271,13 @@ async def test_a_folder_that_had_files_is_not_made_again(
     """Perhaps the disk of the folder is not mounted. Then a repair would give up all its files."""
     await fill(root, files)
     if name == "staging":
-        store = Store.open(root)
+        store = open_store(root)
         put(store, b"staged", b"x")
         store.close()
     shutil.rmtree(root / name)
     if not index:
         (root / "index.sqlite").unlink()
-    for opening in (lambda: Store.open(root).close(), lambda: trio.run(repaired, root)):
+    for opening in (lambda: open_store(root).close(), lambda: trio.run(repaired, root)):
         if not index:
             break
         with pytest.raises(Damaged, match=f"^{root / name} is damaged: the folder is missing"):
@@ -289,14 +289,14 @@ async def test_a_folder_that_had_files_is_not_made_again(
         assert not (root / name).exists()
     if index:
         (root / name).mkdir()
-        Store.open(root).close()
+        open_store(root).close()
 
 
 def test_a_file_in_place_of_a_folder_is_named(root: Path) -> None:
     (root / "raw").rmdir()
     (root / "raw").write_bytes(b"")
     with pytest.raises(FileExistsError) as raised:
-        Store.open(root)
+        open_store(root)
     assert str(raised.value.filename).endswith("/raw")
     assert (root / "raw").is_file()
 

@@ -24,7 +24,8 @@ from fsmount.store.index import Index, database
 from fsmount.store.layout import Layout
 from fsmount.store.packs.pack import Entry, Pack
 from fsmount.store.packs.staging import Staging
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
+from tests.support.encoding import open_either
 
 # System functions that opening a store calls. Each call of each function fails once.
 CALLS: list[tuple[Any, str]] = [
@@ -152,7 +153,7 @@ def test_whatever_call_fails(
             with pytest.MonkeyPatch.context() as patch:
                 faults = Faults(patch, error, at)
                 try:
-                    store = Store.open(root, read_only=read_only)
+                    store = open_either(root, read_only=read_only)
                 except (OSError, FsmountError, KeyboardInterrupt) as caught:
                     return faults.calls, caught
             store.close()
@@ -202,7 +203,7 @@ def test_an_index_that_cannot_be_read(
         while True:
             calls = 0
             try:
-                Store.open(tmp_path / "store").close()
+                open_store(tmp_path / "store").close()
             except Damaged as error:
                 kept.append(error)
                 assert descriptors() == before
@@ -262,7 +263,7 @@ def test_a_store_that_is_damaged(
         before = descriptors()
         for _ in range(3):
             try:
-                Store.open(root, read_only=read_only).close()
+                open_either(root, read_only=read_only).close()
             except (FsmountError, OSError) as error:
                 kept.append(error)
             assert descriptors() == before
@@ -272,13 +273,13 @@ def test_a_store_that_is_damaged(
 def test_a_store_that_somebody_else_has(crashed: Path, tmp_path: Path) -> None:
     root = tmp_path / "store"
     shutil.copytree(crashed, root)
-    holder = Store.open(root)
+    holder = open_store(root)
     with no_collection():
         before = descriptors()
         kept = []
         for wait in (0.0, 0.01):
             with pytest.raises(StoreLocked) as caught:
-                Store.open(root, lock_wait_s=wait)
+                open_store(root, lock_wait_s=wait)
             kept.append(caught.value)
             assert descriptors() == before
     holder.close()
@@ -295,7 +296,7 @@ def test_a_close_that_fails_closes_the_rest(
 
     with no_collection():
         before = descriptors()
-        store = Store.open(root)
+        store = open_store(root)
         monkeypatch.setattr(store.index, "packs", fail)
         with pytest.raises(OSError, match="told to fail"):
             store.close()

@@ -19,8 +19,8 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
 from fsmount.store.index import database as database_module
 from fsmount.store.recovery.check import check_contents, check_relations
-from fsmount.store.store import Store
-from tests.support.encoding import forget_caches, get, put, samples, settled
+from fsmount.store.store import open_read_store, open_store
+from tests.support.encoding import forget_caches, get, open_either, put, samples, settled
 from tests.support.frames import png, screens
 
 pytestmark = pytest.mark.usefixtures("inline", "small_limits")
@@ -55,14 +55,14 @@ def mounted_disk(path: Path) -> Iterator[None]:
 async def whole(root: Path, files: dict[bytes, bytes]) -> None:
     """Open the store as a new process does. It has exactly these files, and no damage."""
     forget_caches()
-    store = Store.open(root)
+    opened = open_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             found = {path: await get(store, node.ino) for path, node in store.index.walk()}
             report = check_relations(store)
             await check_contents(store, report, lambda count: None)
     finally:
-        store.close()
+        opened.close()
     assert (report.findings, report.notices) == ([], [])
     assert found == files
 
@@ -71,8 +71,8 @@ async def test_what_is_written_before_and_after_is_in_the_store_that_was_moved(r
     files = samples()
     names = sorted(files)
     before, after = names[: len(names) // 2], names[len(names) // 2 :]
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         for name in before:
             put(store, name, files[name])
         await settled(store, {name: files[name] for name in before})
@@ -81,7 +81,7 @@ async def test_what_is_written_before_and_after_is_in_the_store_that_was_moved(r
             put(store, name, files[name])
         await store.durable()
         await settled(store, files)
-    store.close()
+    opened.close()
     assert files_of(root) == new
     assert (moved / "index.sqlite-wal").stat().st_size == 0
     await whole(moved, files)
@@ -91,10 +91,10 @@ async def test_what_is_written_before_and_after_is_in_the_store_that_was_moved(r
 async def test_while_encoding_goes_on_again_and_again(root: Path) -> None:
     files = {b"%02d.png" % number: png(frame) for number, frame in enumerate(screens(12))}
     files |= {b"%02d.bin" % number: os.urandom(9000) for number in range(6)}
-    store = Store.open(root)
+    opened = open_store(root)
     others = []
     where = root
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         for number, (name, data) in enumerate(sorted(files.items())):
             put(store, name, data)
             if number % 3 == 0:
@@ -103,7 +103,7 @@ async def test_while_encoding_goes_on_again_and_again(root: Path) -> None:
             for _ in range(number):
                 await trio.lowlevel.checkpoint()
         await settled(store, files)
-    store.close()
+    opened.close()
     assert len(others) == 6
     for path, new in others:
         assert files_of(path) == new
@@ -113,8 +113,8 @@ async def test_while_encoding_goes_on_again_and_again(root: Path) -> None:
 async def test_repack_room_and_the_copies_stay_with_it(root: Path) -> None:
     files = {b"%02d.png" % number: png(frame) for number, frame in enumerate(screens(6))}
     files[b"large"] = os.urandom(20_000)
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         for name, data in files.items():
             put(store, name, data)
         await settled(store, files)
@@ -124,13 +124,13 @@ async def test_repack_room_and_the_copies_stay_with_it(root: Path) -> None:
         for orphan in store.index.orphans():
             store.index.purge(orphan.ino)
         moved, new = replace(root)
-        await store.make_room(1 << 60)
+        await store.reclaim(1 << 60)
         await store.repack(lambda count: None)
         store.renew_copies()
         with trio.fail_after(20):
             while not (moved / "packs" / "names.gz").exists():
                 await trio.sleep(0.01)
-    store.close()
+    opened.close()
     assert files_of(root) == new
     assert list((moved / "raw").iterdir()) == []
     await whole(moved, files)
@@ -138,12 +138,12 @@ async def test_repack_room_and_the_copies_stay_with_it(root: Path) -> None:
 
 async def test_the_log_of_a_store_that_is_in_use_stays(root: Path) -> None:
     """SQLite removes its log by name when it closes."""
-    store = Store.open(root)
+    store = open_store(root)
     put(store, b"ours", b"ours")
     moved = root.with_name("moved")
     root.rename(moved)
     config.make(root, Disk())
-    other = Store.open(root)
+    other = open_store(root)
     put(other, b"theirs", b"theirs")
     log = root / "index.sqlite-wal"
     before = log.stat().st_ino, log.read_bytes()
@@ -162,13 +162,13 @@ async def test_another_disk_in_its_place_has_the_same_inodes(tmp_path: Path) -> 
     root.mkdir()
     with mounted_disk(root):
         config.make(root, Disk())
-        store = Store.open(root)
+        store = open_store(root)
         put(store, b"ours", b"ours")
         inode = (root / "index.sqlite").stat().st_ino
         with mounted_disk(root):
             config.make(root, Disk())
             assert (root / "index.sqlite").stat().st_ino == inode
-            other = Store.open(root)
+            other = open_store(root)
             put(other, b"theirs", b"theirs")
             before = (root / "index.sqlite-wal").read_bytes()
             store.close()
@@ -179,7 +179,7 @@ async def test_another_disk_in_its_place_has_the_same_inodes(tmp_path: Path) -> 
 
 
 async def test_moved_and_gone_from_its_name(root: Path) -> None:
-    store = Store.open(root)
+    store = open_store(root)
     put(store, b"a", b"x")
     moved = root.rename(root.with_name("moved"))
     put(store, b"b", b"y")
@@ -189,7 +189,7 @@ async def test_moved_and_gone_from_its_name(root: Path) -> None:
 
 
 async def test_moved_and_back_it_ends_as_always(root: Path) -> None:
-    store = Store.open(root)
+    store = open_store(root)
     put(store, b"a", b"x")
     moved, new = replace(root)
     put(store, b"b", b"y")
@@ -203,30 +203,30 @@ async def test_moved_and_back_it_ends_as_always(root: Path) -> None:
 
 async def test_readers_go_on(root: Path) -> None:
     files = samples()
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         for name, data in files.items():
             put(store, name, data)
         await settled(store, files)
-    store.close()
-    reader = Store.open(root, read_only=True)
+    opened.close()
+    opened_reader = open_read_store(root)
     _, new = replace(root)
-    async with reader.running(count=1):
+    async with opened_reader.running(count=1) as reader:
         for name, data in files.items():
             inode = reader.index.lookup(ROOT, name)
             assert inode is not None
             assert await get(reader, inode.ino) == data
-    assert reader.stats()["files"] == len(files)
-    reader.close()
+    assert opened_reader.stats()["files"] == len(files)
+    opened_reader.close()
     assert files_of(root) == new
 
 
 async def test_a_copy_in_its_place_is_another_store_too(root: Path) -> None:
     """The copy has the same uuid and the same rows."""
-    store = Store.open(root)
+    store = open_store(root)
     put(store, b"a", b"x")
     store.close()
-    store = Store.open(root)
+    store = open_store(root)
     moved = root.rename(root.with_name("moved"))
     shutil.copytree(moved, root, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
     before = files_of(root)
@@ -251,28 +251,28 @@ def test_moved_while_the_index_is_opened(
 
     monkeypatch.setattr(database_module, "address", late)
     with pytest.raises(OSError, check=lambda error: error.errno == errno.ESTALE):
-        Store.open(root, read_only=read_only)
+        open_either(root, read_only=read_only)
     left = {name: data for name, data in files_of(root).items() if "sqlite-" not in name}
     assert left == new
     monkeypatch.undo()
     for path in (root, root.with_name("moved")):
-        Store.open(path).close()
+        open_store(path).close()
 
 
 def test_the_lock_goes_with_the_store(root: Path) -> None:
-    store = Store.open(root)
+    store = open_store(root)
     moved, _ = replace(root)
     with pytest.raises(StoreLocked, match=str(moved)):
-        Store.open(moved)
-    Store.open(root).close()
+        open_store(moved)
+    open_store(root).close()
     store.close()
-    Store.open(moved).close()
+    open_store(moved).close()
 
 
 def test_errors_name_the_store_and_not_a_descriptor(root: Path) -> None:
     (root / "index.sqlite").write_bytes(b"no index")
     with pytest.raises(Damaged, match=f"^{root}/index.sqlite is damaged"):
-        Store.open(root)
+        open_store(root)
 
 
 def test_an_index_by_a_plain_path_is_folded_at_the_end(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_an_index_by_a_plain_path_is_folded_at_the_end(tmp_path: Path) -> None:
 def test_a_store_below_a_link(root: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(root)
-    store = Store.open(link)
+    store = open_store(link)
     put(store, b"a", b"x")
     link.unlink()
     config.make(link, Disk())

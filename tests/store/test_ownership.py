@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +21,18 @@ from fsmount.errors import StoreLocked
 from fsmount.mount.attributes import Changes
 from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
 from fsmount.store import lock
-from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Index
+from fsmount.store.ingest import durability
 from fsmount.store.ingest.committer import Committer
 from fsmount.store.ingest.outcome import Appended
 from fsmount.store.lock import Lock
 from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.packs.staging import writer_of
 from fsmount.store.recovery import startup
-from fsmount.store.store import Store
+from fsmount.store.store import OpenedStore, open_store
 from fsmount.store.transfer import importing
+from fsmount.store.writable_store import WritableStore
 from tests.support.calls import ROOT_USER, get, put, raises
 from tests.support.encoding import open_files, samples
 from tests.support.frames import FlakyDisk
@@ -43,10 +45,22 @@ def _unshared(monkeypatch: pytest.MonkeyPatch, inline: None) -> None:
     monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)
 
 
-def second(root: Path) -> Store:
+def second(root: Path) -> OpenedStore:
     """Open another writer that no lock stops. It found the lock free at the same moment."""
     (root / "lock").write_bytes(b"")
-    return Store.open(root)
+    return open_store(root)
+
+
+@asynccontextmanager
+async def filesystem(
+    root: Path, disk: FlakyDisk | None = None
+) -> AsyncIterator[tuple[WritableStore, StoreFilesystem]]:
+    """A store without background tasks, and its filesystem."""
+    with open_store(root, disk=disk) as opened:
+        async with opened.started(count=1) as store:
+            vfs = StoreFilesystem(store, store)
+            yield store, vfs
+            vfs.close()
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -59,11 +73,11 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def test_it_is_refused_by_what_the_lock_says(root: Path) -> None:
-    first = Store.open(root)
+    first = open_store(root)
     with pytest.raises(StoreLocked):
-        Store.open(root)
+        open_store(root)
     first.close()
-    Store.open(root).close()
+    open_store(root).close()
 
 
 @dataclass
@@ -71,25 +85,22 @@ class Taken:
     """A store with files of all kinds that another writer took over. `fh` is open for writing."""
 
     root: Path
-    store: Store
+    store: WritableStore
     vfs: StoreFilesystem
     inodes: dict[bytes, int]
     fh: int
-    other: Store
+    other: OpenedStore
 
 
 @pytest.fixture
 async def taken(root: Path) -> AsyncIterator[Taken]:
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    inodes = {name: await put(vfs, name, data) for name, data in samples().items()}
-    inodes[b"folder"] = (await vfs.mkdir(ROOT, b"folder", 0o755, ROOT_USER)).ino
-    await vfs.setxattr(inodes[b"note"], b"user.a", b"b")
-    fh = await vfs.open(inodes[b"note"], os.O_RDWR, ROOT_USER)
-    other = second(root)
-    yield Taken(root, store, vfs, inodes, fh, other)
-    vfs.close()
-    store.close()
+    async with filesystem(root) as (store, vfs):
+        inodes = {name: await put(vfs, name, data) for name, data in samples().items()}
+        inodes[b"folder"] = (await vfs.mkdir(ROOT, b"folder", 0o755, ROOT_USER)).ino
+        await vfs.setxattr(inodes[b"note"], b"user.a", b"b")
+        fh = await vfs.open(inodes[b"note"], os.O_RDWR, ROOT_USER)
+        other = second(root)
+        yield Taken(root, store, vfs, inodes, fh, other)
     other.close()
 
 
@@ -121,9 +132,9 @@ CHANGES: dict[str, Callable[[Taken], Awaitable[object]]] = {
     "fsync": lambda t: t.vfs.fsync(t.fh),
     "durable": lambda t: t.store.durable(),
     # The free space found a moment ago does not allow so many bytes.
-    "room": lambda t: t.store.need_room(1 << 60),
+    "space": lambda t: t.store.need_space(1 << 60),
     "drain": lambda t: t.store.drain(),
-    "quiet repack": lambda t: t.store.repack_quietly(lambda: True),
+    "background repack": lambda t: t.store.repack_in_background(lambda: True),
 }
 
 
@@ -145,21 +156,18 @@ async def test_every_change_is_refused(
 
 
 async def test_a_write_that_was_under_way_is_not_acknowledged(root: Path, disk: FlakyDisk) -> None:
-    store = Store.open(root, disk=disk)
-    vfs = StoreFilesystem(store)
-    fh, _ = await vfs.create(ROOT, b"a", 0o644, os.O_WRONLY, ROOT_USER)
-    others: list[Store] = []
+    others: list[OpenedStore] = []
 
     def take(call: str, what: object) -> int:
         if call == "pwrite" and not others:
             others.append(second(root))
         return 0
 
-    disk.hook = take
-    with raises(errno.EIO):
-        await vfs.write(fh, 0, b"late")
-    vfs.close()
-    store.close()
+    async with filesystem(root, disk) as (_, vfs):
+        fh, _ = await vfs.create(ROOT, b"a", 0o644, os.O_WRONLY, ROOT_USER)
+        disk.hook = take
+        with raises(errno.EIO):
+            await vfs.write(fh, 0, b"late")
     others[0].close()
 
 
@@ -168,22 +176,20 @@ async def test_a_commit_that_was_under_way_is_not_acknowledged(
     root: Path, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that took the store over may have read the index before the commit."""
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    run = store.index._run
+    async with filesystem(root) as (store, vfs):
+        run = store.index._run
 
-    def late(sql: str, values: tuple[object, ...] = ()) -> object:
-        if sql == at:
-            (root / "lock").write_bytes(b"")
-            Lock(root / "lock")
-        return run(sql, values)
+        def late(sql: str, values: tuple[object, ...] = ()) -> object:
+            if sql == at:
+                (root / "lock").write_bytes(b"")
+                Lock(root / "lock")
+            return run(sql, values)
 
-    monkeypatch.setattr(store.index, "_run", late)
-    with raises(errno.EIO):
-        await vfs.create(ROOT, b"a", 0o644, os.O_WRONLY, ROOT_USER)
-    assert len(store.staging.tokens()) == 1, "its row may be there"
-    monkeypatch.undo()
-    store.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(store.index, "_run", late)
+            with raises(errno.EIO):
+                await vfs.create(ROOT, b"a", 0o644, os.O_WRONLY, ROOT_USER)
+        assert len(store.staging.tokens()) == 1, "its row may be there"
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["appended", "staged"])
@@ -192,7 +198,7 @@ async def test_encoding_stops_and_cuts_nothing(
 ) -> None:
     """Entries of both writers stand at the same place of the same pack."""
     commit = Committer._commit
-    others: list[Store] = []
+    others: list[OpenedStore] = []
     written = trio.Event()
 
     async def late(self: Committer, batch: list[Appended]) -> None:
@@ -201,12 +207,12 @@ async def test_encoding_stops_and_cuts_nothing(
             others.append(second(root))
         await commit(self, batch)
 
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    monkeypatch.setattr(Committer, "_commit", late)
-    if wait:
-        others.append(second(root))
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        vfs = StoreFilesystem(store, store)
+        monkeypatch.setattr(Committer, "_commit", late)
+        if wait:
+            others.append(second(root))
         inodes: dict[bytes, int] = {}
         if not wait:
             inodes = {name: await put(vfs, name, data) for name, data in samples().items()}
@@ -218,67 +224,57 @@ async def test_encoding_stops_and_cuts_nothing(
         assert len([name for name in before if name.startswith("staging/")]) == len(inodes)
         await trio.testing.wait_all_tasks_blocked()
     vfs.close()
-    store.close()
+    opened.close()
     assert files_of(root) == before
-    assert others[0]._ownership is not None
     others[0]._ownership.ask()
     assert sum(record.levelno == logging.CRITICAL for record in caplog.records) == 1
     # The other writer encodes them all.
-    tree = StoreFilesystem(others[0])
-    async with others[0].running(count=1):
+    async with others[0].running(count=1) as other:
+        tree = StoreFilesystem(other, other)
         for name in inodes:
             ino = (await tree.lookup(ROOT, name)).ino
-            others[0].queue(ino)
-        await others[0].drain()
+            other.queue(ino)
+        await other.drain()
         for name, ino in inodes.items():
             assert await get(tree, ino) == samples()[name]
-    tree.close()
+        tree.close()
     others[0].close()
     assert open_files(root) == []
 
 
 async def test_one_that_only_mounts_and_unmounts(root: Path) -> None:
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    inodes = {name: await put(vfs, name, data) for name, data in samples().items()}
-    second(root).close()
-    accepted = set(inodes)
-    for number in range(3):
-        with raises(errno.EIO):
-            await put(vfs, b"late-%d" % number, b"x")
-    vfs.close()
-    store.close()
+    async with filesystem(root) as (_, vfs):
+        inodes = {name: await put(vfs, name, data) for name, data in samples().items()}
+        second(root).close()
+        accepted = set(inodes)
+        for number in range(3):
+            with raises(errno.EIO):
+                await put(vfs, b"late-%d" % number, b"x")
     assert (root / "lock").read_bytes() == b"", "what the other one left"
-    third = Store.open(root)
-    tree = StoreFilesystem(third)
-    assert {name for _, name, _ in third.index.children(ROOT)} == accepted
-    for name, data in samples().items():
-        assert await get(tree, (await tree.lookup(ROOT, name)).ino) == data
-    tree.close()
-    third.close()
+    async with filesystem(root) as (third, tree):
+        assert {name for _, name, _ in third.index.children(ROOT)} == accepted
+        for name, data in samples().items():
+            assert await get(tree, (await tree.lookup(ROOT, name)).ino) == data
 
 
 async def test_what_the_other_index_does_not_know_is_kept(root: Path) -> None:
     """A path shows an old state of the index, and the writer before cannot be asked there."""
-    Store.open(root).close()
+    open_store(root).close()
     old = (root / "index.sqlite").read_bytes()
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    files = samples()
-    for name, data in files.items():
-        await put(vfs, name, data)
-    view = shutil.copytree(root, root.parent / "view")
-    (view / "index.sqlite-wal").unlink()
-    (view / "index.sqlite").write_bytes(old)
-    (view / "opened").write_bytes(b"1\n")
-    (view / "lock").write_bytes(b"")
-    other = Store.open(view)
-    assert list(other.index.walk()) == []
-    other.close()
-    kept = [path.read_bytes() for path in (view / "lost").iterdir()]
-    assert sorted(kept) == sorted(files.values())
-    vfs.close()
-    store.close()
+    async with filesystem(root) as (_, vfs):
+        files = samples()
+        for name, data in files.items():
+            await put(vfs, name, data)
+        view = shutil.copytree(root, root.parent / "view")
+        (view / "index.sqlite-wal").unlink()
+        (view / "index.sqlite").write_bytes(old)
+        (view / "opened").write_bytes(b"1\n")
+        (view / "lock").write_bytes(b"")
+        other = open_store(view)
+        assert list(other.index.walk()) == []
+        other.close()
+        kept = [path.read_bytes() for path in (view / "lost").iterdir()]
+        assert sorted(kept) == sorted(files.values())
 
 
 @pytest.mark.parametrize("unproved", [False, True])
@@ -286,7 +282,7 @@ async def test_a_writer_that_may_live_loses_nothing(
     root: Path, disk: FlakyDisk, unproved: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--force-lock: recovery keeps even files that look like leftovers of a crash."""
-    store = Store.open(root)
+    store = open_store(root)
     token = store.staging.create()
     store.staging.path(token).write_bytes(b"accepted")
     if unproved:
@@ -296,7 +292,7 @@ async def test_a_writer_that_may_live_loses_nothing(
         monkeypatch.setattr(lock, "_sleep", lambda _: None)
     else:
         (root / "lock").write_bytes(b"")
-    other = Store.open(root, force_lock=True, disk=disk)
+    other = open_store(root, force_lock=True, disk=disk)
     # The first writer's mapping of this file must not overwrite the data the second one needs.
     assert (("unlink", other.layout.index_shared) in disk.calls) == unproved
     lost = [path.read_bytes() for path in (root / "lost").glob("staging-*")]
@@ -318,12 +314,12 @@ def test_of_two_that_open_at_once_one_gives_up(root: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(startup, "_clean_raw", late)
     with raises(errno.EIO):
-        Store.open(root)
+        open_store(root)
     assert others[0].is_ours()
     assert open_files(root) == [str(root / "lock")], "that of the other one"
     assert (root / "index.sqlite-wal").exists(), "its log is not folded"
     others[0].release()
-    Store.open(root).close()
+    open_store(root).close()
 
 
 def _replace_index(root: Path) -> None:
@@ -342,38 +338,31 @@ def _replace_index(root: Path) -> None:
     ids=["index replaced", "index gone", "lock gone", "an earlier build"],
 )
 async def test_other_ways_to_lose_a_store(root: Path, change: Callable[[Path], None]) -> None:
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-    await put(vfs, b"a", b"x")
-    change(root)
-    with raises(errno.EIO):
-        await put(vfs, b"b", b"x")
-    assert await get(vfs, (await vfs.lookup(ROOT, b"a")).ino) == b"x"
-    vfs.close()
-    store.close()
+    async with filesystem(root) as (_, vfs):
+        await put(vfs, b"a", b"x")
+        change(root)
+        with raises(errno.EIO):
+            await put(vfs, b"b", b"x")
+        assert await get(vfs, (await vfs.lookup(ROOT, b"a")).ino) == b"x"
 
 
 async def test_a_disk_that_does_not_say_is_no_other_writer(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store.open(root)
-    vfs = StoreFilesystem(store)
-
     def fail(_: Path) -> bytes:
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(lock, "_read", fail)
-        with raises(errno.ETIMEDOUT):
-            await put(vfs, b"a", b"x")
-    await put(vfs, b"b", b"x")
-    vfs.close()
-    store.close()
+    async with filesystem(root) as (_, vfs):
+        with monkeypatch.context() as patch:
+            patch.setattr(lock, "_read", fail)
+            with raises(errno.ETIMEDOUT):
+                await put(vfs, b"a", b"x")
+        await put(vfs, b"b", b"x")
     assert (root / "lock").read_bytes() == b""
 
 
 def test_the_log_of_a_lost_index_is_not_folded(root: Path) -> None:
-    Store.open(root).close()
+    open_store(root).close()
     index = Index(root / "index.sqlite", Disk())
     index.update(ROOT, mtime_ns=5)
     before = {path.name: path.read_bytes() for path in root.glob("index.sqlite*")}
@@ -412,22 +401,21 @@ def test_an_idle_writer_notices(
 
 
 async def test_an_idle_mount_stops_encoding(root: Path) -> None:
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         other = second(root)
-        assert store._ownership is not None
         with raises(errno.EIO):
             await trio.to_thread.run_sync(store._ownership.ask)
         with trio.fail_after(20):
             await store._lost.wait()
-    store.close()
+    opened.close()
     other.close()
 
 
 def test_each_opening_has_tokens_of_its_own(root: Path) -> None:
     writers = set()
     for _ in range(3):
-        store = Store.open(root)
+        store = open_store(root)
         token = store.staging.create()
         writers.add(writer_of(token))
         assert writer_of(token) == store.index.writer()
@@ -451,7 +439,7 @@ def test_an_import_that_loses_its_store_deletes_no_source(
     before = files_of(tmp_path / "in")
     monkeypatch.setattr(importing, "_AHEAD", 2)
     monkeypatch.setattr(importing, "_DELETE_AT_ONCE", 1)
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
     item = importing.Importer._file
     count = [0]
 
@@ -467,7 +455,7 @@ def test_an_import_that_loses_its_store_deletes_no_source(
     assert ended.value.code == 1
     assert "another fsmount has taken this store over" in capsys.readouterr().err
     left = files_of(tmp_path / "in")
-    store = Store.open(root)
+    store = open_store(root)
     names = {os.fsdecode(path) for path, _ in store.index.walk()}
     store.close()
     for name in before.keys() - left.keys():

@@ -10,7 +10,8 @@ import pytest
 from fsmount.mount.attributes import Attributes, Caller
 from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store.index import ROOT
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
+from fsmount.store.writable_store import WritableStore
 from tests.support.fake_store import FakeStore
 
 ROOT_USER = Caller(0, 0, 0o022)
@@ -18,7 +19,8 @@ USER = Caller(1000, 100, 0o022)
 
 
 def mount(store: FakeStore) -> StoreFilesystem:
-    return StoreFilesystem(cast(Store, store))
+    writable = None if store.read_only else cast(WritableStore, store)
+    return StoreFilesystem(cast(ReadStore, store), writable)
 
 
 async def put(vfs: StoreFilesystem, name: bytes, data: bytes, folder: int = ROOT) -> int:

@@ -15,6 +15,7 @@ import trio
 
 from fsmount.codec.memory import of_worker
 from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
 from fsmount.store.frames.jobs import Encoded, Order
 from fsmount.store.frames.planner import Plan, Planner
@@ -23,7 +24,9 @@ from fsmount.store.maintenance.copier import Copier
 from fsmount.store.packs.entries import About
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Pack
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
+from fsmount.store.store import OpenedReadStore, OpenedStore, open_read_store, open_store
+from fsmount.store.writable_store import WritableStore
 from tests.store.packs.test_pack import unzipped
 from tests.support.frames import FlakyDisk, png, screens
 
@@ -138,26 +141,36 @@ class Inline:
         return function(*args)
 
 
-def put(store: Store, name: bytes, data: bytes, folder: int = ROOT) -> int:
-    """Write and close a file as the mount does. Returns its inode number."""
+def open_either(root: Path, *, read_only: bool) -> OpenedReadStore | OpenedStore:
+    """Open a store for reading, or for reading and writing."""
+    return open_read_store(root) if read_only else open_store(root)
+
+
+def put(store: StoreFiles, name: bytes, data: bytes, folder: int = ROOT) -> int:
+    """Write and close a file as the mount does. Returns its inode number.
+
+    If the store is only opened, the next writer encodes the file.
+    """
     token = store.staging.create()
     store.staging.path(token).write_bytes(data)
     inode = store.index.create(
         folder, name, mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=len(data)
     )
-    store.queue(inode.ino)
+    if isinstance(store, WritableStore):
+        store.queue(inode.ino)
     return inode.ino
 
 
-def rewrite(store: Store, ino: int, data: bytes) -> None:
+def rewrite(store: StoreFiles, ino: int, data: bytes) -> None:
     """Give the file another staged body and queue it."""
     token = store.staging.create()
     store.staging.path(token).write_bytes(data)
     store.index.stage(ino, token, len(data))
-    store.queue(ino)
+    if isinstance(store, WritableStore):
+        store.queue(ino)
 
 
-async def get(store: Store, ino: int) -> bytes:
+async def get(store: ReadStore, ino: int) -> bytes:
     """The bytes of a file, staged or encoded."""
     inode = store.index.inode(ino)
     if inode.staged is not None:
@@ -214,7 +227,7 @@ def samples() -> dict[bytes, bytes]:
     return files
 
 
-async def check(store: Store, files: dict[bytes, bytes]) -> None:
+async def check(store: ReadStore, files: dict[bytes, bytes]) -> None:
     """Check that every name has its bytes, and that every staged inode has its file."""
     for name, data in files.items():
         inode = store.index.lookup(ROOT, name)
@@ -224,7 +237,7 @@ async def check(store: Store, files: dict[bytes, bytes]) -> None:
     assert staged <= set(store.staging.tokens())
 
 
-async def settled(store: Store, files: dict[bytes, bytes]) -> None:
+async def settled(store: WritableStore, files: dict[bytes, bytes]) -> None:
     """Wait until everything is encoded. Then call :func:`check`, and check the use counts."""
     with trio.fail_after(20):
         # The store keeps trying files that failed several times; drain() does not wait for them.
@@ -241,14 +254,14 @@ async def settled(store: Store, files: dict[bytes, bytes]) -> None:
 async def reopened(root: Path, files: dict[bytes, bytes]) -> None:
     """Check that a new process finds all files, encodes the rest, and writes packs for unzip."""
     forget_caches()
-    store = Store.open(root)
+    opened = open_store(root)
     try:
-        async with store.running(count=2):
+        async with opened.running(count=2) as store:
             await check(store, files)
             await settled(store, files)
-        assert store.staging.tokens() == []
+        assert opened.staging.tokens() == []
     finally:
-        store.close()
+        opened.close()
     for path in (root / "packs").glob("*.zip"):
         if path.stat().st_size:
             unzipped(path)

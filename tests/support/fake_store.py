@@ -80,7 +80,7 @@ class FakeStore:
         self.queued.append(ino)
         self._work.set()
 
-    async def need_room(self, size: int = 0) -> None:
+    async def need_space(self, size: int = 0) -> None:
         pass
 
     async def before_deleting(self) -> None:

@@ -15,7 +15,7 @@ from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
 from fsmount.store.ingest import committer
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import target_of
@@ -132,25 +132,25 @@ def _quiet(files: int, count: int) -> None:
 
 async def import_into(root: Path, *sources: str | Path, delete: bool = False) -> Importer:
     """Do the work of `fsmount import`. A source that is a str may end in a slash."""
-    store = Store.open(root)
+    opened = open_store(root)
     try:
-        async with store.running(count=2):
+        async with opened.running(count=2) as store:
             importer = Importer(store, _quiet, delete=delete)
             for source in sources:
                 await importer.add(Path(source), target_of(str(source)))
             return importer
     finally:
-        store.close()
+        opened.close()
 
 
 async def export_from(root: Path, dest: Path, *paths: bytes, force: bool = False) -> Exporter:
     """Do the work of `fsmount export`."""
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        async with store.running(count=2):
+        async with opened.running(count=2) as store:
             exporter = Exporter(store, dest, _quiet, force=force)
             for path in paths or (b"",):
                 await exporter.export(path)
             return exporter
     finally:
-        store.close()
+        opened.close()

@@ -13,7 +13,10 @@ from fsmount.errors import MountNotStore, UsageError
 from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import FSTYPE, mounted_at
 from fsmount.store import config
-from fsmount.store.store import DEFAULT_CACHE_BYTES, Store
+from fsmount.store.files import StoreFiles
+from fsmount.store.read_store import ReadStore
+from fsmount.store.store import DEFAULT_CACHE_BYTES, open_read_store, open_store
+from fsmount.store.writable_store import WritableStore
 
 
 def start_log() -> None:
@@ -22,7 +25,7 @@ def start_log() -> None:
 
 
 @contextmanager
-def open_index(path: Path) -> Iterator[Store]:
+def open_index(path: Path) -> Iterator[StoreFiles]:
     """Open a store for reading its index only; no workers run.
 
     Raises
@@ -34,11 +37,8 @@ def open_index(path: Path) -> Iterator[Store]:
     """
     _refuse_mount(path)
     start_log()
-    store = Store.open(path, read_only=True)
-    try:
-        yield store
-    finally:
-        store.close()
+    with open_read_store(path) as opened:
+        yield opened
 
 
 def _refuse_mount(path: Path) -> None:
@@ -57,26 +57,20 @@ def check_apart(inner: Path, outer: Path) -> None:
 
 def with_store(
     path: Path,
-    work: Callable[[Store], Awaitable[int]],
+    work: Callable[[ReadStore], Awaitable[int]],
     *,
-    read_only: bool = True,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
-    force_lock: bool = False,
 ) -> int:
-    """Open a store and run ``work`` on it, with its workers and background encoding.
+    """Open a store for reading, without its lock, and run ``work`` on it, with its workers.
 
     Parameters
     ----------
     path : Path
         The store.
     work : callable
-        Gets the running store and returns the exit code.
-    read_only : bool
-        Whether to open it without the lock.
+        Gets the store and returns the exit code.
     cache_bytes : int
         Memory for decoded pictures.
-    force_lock : bool
-        Whether to take over the lock of a writer that may have died elsewhere.
 
     Returns
     -------
@@ -93,14 +87,31 @@ def with_store(
     _refuse_mount(path)
 
     async def run() -> int:
-        store = Store.open(
-            path, read_only=read_only, cache_bytes=cache_bytes, force_lock=force_lock
-        )
-        try:
-            async with store.running():
+        with open_read_store(path) as opened:
+            async with opened.running(cache_bytes=cache_bytes) as store:
                 return await work(store)
-        finally:
-            store.close()
+
+    start_log()
+    return trio.run(run)
+
+
+def with_writable_store(
+    path: Path,
+    work: Callable[[WritableStore], Awaitable[int]],
+    *,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    force_lock: bool = False,
+) -> int:
+    """As :func:`with_store`, for reading and writing, with background encoding.
+
+    ``force_lock``: whether to take over the lock of a writer that may have died elsewhere.
+    """
+    _refuse_mount(path)
+
+    async def run() -> int:
+        with open_store(path, force_lock=force_lock) as opened:
+            async with opened.running(cache_bytes=cache_bytes) as store:
+                return await work(store)
 
     start_log()
     return trio.run(run)

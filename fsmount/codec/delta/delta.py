@@ -52,7 +52,7 @@ Source = Copy | Fill | None
 
 
 @dataclass(frozen=True)
-class Layout:
+class TileLayout:
     """The source of each tile of a frame.
 
     `shape` is (height, width, channels) and `dtype` uint8 or uint16, both of the frame. `tiles` is
@@ -214,7 +214,7 @@ def cut(frame: Frame, mask: NDArray[np.bool_]) -> Frame:
     return _cut(frame, _numbered(mask))
 
 
-def own_image(frame: Frame, layout: Layout, layers: Mapping[int, Layer]) -> Frame | None:
+def own_image(frame: Frame, layout: TileLayout, layers: Mapping[int, Layer]) -> Frame | None:
     """Return the pixels to code, (height, width, channels), or None if the object codes nothing.
 
     `layers` maps object ids to the layers that predict residual tiles. Raises :class:`Damaged` if
@@ -237,7 +237,7 @@ def own_image(frame: Frame, layout: Layout, layers: Mapping[int, Layer]) -> Fram
 
 
 def _own_shape(
-    layout: Layout, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    layout: TileLayout, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> tuple[int, int, int]:
     """Return the shape of the own image: whole tiles, without the padding of edge tiles."""
     height = len(rows) * TILE - max(0, (int(rows[-1]) + 1) * TILE - layout.shape[0])
@@ -245,7 +245,7 @@ def _own_shape(
     return height, width, layout.shape[2]
 
 
-def layer(layout: Layout, image: Frame | None, layers: Mapping[int, Layer]) -> Layer:
+def layer(layout: TileLayout, image: Frame | None, layers: Mapping[int, Layer]) -> Layer:
     """Return the layer of an object from its decoded own image; the inverse of :func:`own_image`.
 
     Raises :class:`Damaged` if image, map and predictions do not fit together.
@@ -295,7 +295,7 @@ def _put(frame: Frame, index: NDArray[np.int32], pixels: Frame) -> None:
     )
 
 
-def predictions(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
+def predictions(layout: TileLayout, layers: Mapping[int, Layer]) -> Frame:
     """Return the predictions of the residual tiles, row by row: (n, TILE, TILE, channels).
 
     Raises :class:`Damaged` if map and layers do not fit together.
@@ -310,7 +310,7 @@ def predictions(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
     return out
 
 
-def copies(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
+def copies(layout: TileLayout, layers: Mapping[int, Layer]) -> Frame:
     """Return the tiles that are copies or fills: (tile rows, tile columns, TILE, TILE, channels).
 
     All other tiles are zero. Raises :class:`Damaged` if map and layers do not fit together.
@@ -323,7 +323,7 @@ def copies(layout: Layout, layers: Mapping[int, Layer]) -> Frame:
     return out
 
 
-def compose(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
+def compose(layout: TileLayout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
     """Compose the frame from own tiles, copies from `layers` (by object id), and fills.
 
     Raises :class:`Damaged` if the frame copies a tile that the named object never coded.
@@ -342,7 +342,7 @@ def compose(layout: Layout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
 
 
 def _shown(
-    slot: int, mask: NDArray[np.bool_], layout: Layout, layers: Mapping[int, Layer]
+    slot: int, mask: NDArray[np.bool_], layout: TileLayout, layers: Mapping[int, Layer]
 ) -> tuple[Frame, NDArray[np.integer]]:
     """Return the tiles that a slot shows in `mask`: tiles, and a number among them for each place.
 
@@ -371,7 +371,7 @@ def _shown(
     return found.pixels, wanted
 
 
-def _moved(source: Copy, found: Layer, layout: Layout, mask: NDArray[np.bool_]) -> Frame:
+def _moved(source: Copy, found: Layer, layout: TileLayout, mask: NDArray[np.bool_]) -> Frame:
     """Return the tiles in `mask` of a copy that does not map tile to tile.
 
     Shape: (n, TILE, TILE, channels). Each tile is composed from up to four tiles of the other

@@ -19,7 +19,7 @@ from fsmount.codec.deflate.deflate import Corrections, DeflateParams
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import filters, samples, scanlines
 from fsmount.codec.png.producer import unknown_encoder
-from fsmount.codec.png.samples import Frame, Layout
+from fsmount.codec.png.samples import Frame, SampleLayout
 from fsmount.errors import Damaged, NotExact
 
 # Limits of a picture. The first two are checked before anything is allocated.
@@ -202,7 +202,7 @@ def parse(
     return Picture(frame, recipe)
 
 
-def read(data: bytes) -> tuple[Frame, Layout, bytes]:
+def read(data: bytes) -> tuple[Frame, SampleLayout, bytes]:
     """Return the samples of a PNG with all channels, its layout, and its chunks before the IDATs.
 
     The chunks are the bytes between IHDR and the first IDAT. This function needs no recipe, so it
@@ -265,7 +265,7 @@ def assemble(
     return _file(layout, recipe, body, engine.adler32(raw))
 
 
-def _read_layout(data: bytes) -> Layout:
+def _read_layout(data: bytes) -> SampleLayout:
     """Read IHDR (section 11.2.1) and check all limits that depend on it. Raises NotExact."""
     if len(data) > MAX_FILE:
         raise NotExact("too large")
@@ -274,7 +274,7 @@ def _read_layout(data: bytes) -> Layout:
     fields = data[16:29]
     if len(data) < _IDAT_FROM or data[29:33] != zlib.crc32(data[12:29]).to_bytes(4, "big"):
         raise NotExact("damaged: IHDR")
-    layout = Layout(
+    layout = SampleLayout(
         int.from_bytes(fields[:4], "big"), int.from_bytes(fields[4:8], "big"), fields[9], fields[8]
     )
     if layout.bit_depth not in samples.DEPTHS.get(layout.colour_type, ()):
@@ -339,7 +339,7 @@ def _stream(data: bytes, at: int, sizes: Sequence[int]) -> bytes:
     return b"".join(parts)
 
 
-def _unpack(stream: bytes, layout: Layout) -> tuple[bytes, bytes, bytes, int]:
+def _unpack(stream: bytes, layout: SampleLayout) -> tuple[bytes, bytes, bytes, int]:
     """Unpack an intact zlib stream. Raises NotExact.
 
     Returns the scanlines, the deflate body, the bytes after the body, and the Adler-32 of the
@@ -394,12 +394,12 @@ def _sizes(split: Split, total: int) -> Sequence[int]:
     return [split] * whole + [rest] * (rest > 0)
 
 
-def _layout_of(frame: Frame, recipe: Recipe) -> Layout:
+def _layout_of(frame: Frame, recipe: Recipe) -> SampleLayout:
     """Return the layout of the file to assemble. Raises Damaged if frame and recipe do not fit."""
     if frame.ndim != 3:
         raise Damaged("frame", reason="not an array of three dimensions")
     height, width, channels = frame.shape
-    layout = Layout(width, height, recipe.colour_type, recipe.bit_depth)
+    layout = SampleLayout(width, height, recipe.colour_type, recipe.bit_depth)
     if channels + recipe.opaque != layout.channels or frame.dtype != layout.dtype:
         raise Damaged("frame", reason="channels or sample type are not those of the recipe")
     if not 0 < width <= MAX_SIDE or not 0 < height == len(recipe.filters):
@@ -409,7 +409,7 @@ def _layout_of(frame: Frame, recipe: Recipe) -> Layout:
     return layout
 
 
-def _file(layout: Layout, recipe: Recipe, body: bytes, checksum: int) -> bytes:
+def _file(layout: SampleLayout, recipe: Recipe, body: bytes, checksum: int) -> bytes:
     """Assemble the whole file around a deflate body; `checksum` is the Adler-32 of its input."""
     fields = layout.width.to_bytes(4, "big") + layout.height.to_bytes(4, "big")
     fields += bytes((layout.bit_depth, layout.colour_type, 0, 0, 0))

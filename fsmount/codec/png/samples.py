@@ -22,7 +22,7 @@ DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SampleLayout:
     """The picture that an IHDR describes.
 
     Valid: width and height are at least 1, and the colour type allows the bit depth.
@@ -74,7 +74,7 @@ class Layout:
         return int((1 << self.bit_depth) - 1)
 
 
-def from_rows(rows: Rows, layout: Layout) -> Frame:
+def from_rows(rows: Rows, layout: SampleLayout) -> Frame:
     """Return the frame, with all channels, of rows uint8 (height, row_bytes).
 
     Drops padding bits.
@@ -93,7 +93,7 @@ def from_rows(rows: Rows, layout: Layout) -> Frame:
     )
 
 
-def to_rows(frame: Frame, layout: Layout) -> Rows:
+def to_rows(frame: Frame, layout: SampleLayout) -> Rows:
     """Return rows uint8 (height, bytes) of a frame; padding bits are zero.
 
     A frame without its alpha channel gives rows without alpha (8 and 16 bits only).

@@ -17,7 +17,7 @@ import numpy as np
 
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import filters, samples
-from fsmount.codec.png.samples import Frame, Layout, Rows
+from fsmount.codec.png.samples import Frame, Rows, SampleLayout
 from fsmount.errors import NotExact
 
 
@@ -31,7 +31,7 @@ class Before(NamedTuple):
 
 
 def read(
-    raw: bytes, layout: Layout, memory: WorkerMemory | None = None
+    raw: bytes, layout: SampleLayout, memory: WorkerMemory | None = None
 ) -> tuple[Frame, bool, bytes]:
     """Return the frame of scanlines, whether opaque alpha was dropped, and the filter types.
 
@@ -67,7 +67,7 @@ def _given(before: Before | None) -> tuple[bytes, Rows] | None:
 
 
 def _without_alpha(
-    rows: Rows, changed: filters.Flags, layout: Layout, before: Before | None
+    rows: Rows, changed: filters.Flags, layout: SampleLayout, before: Before | None
 ) -> tuple[Frame, bool]:
     """Return the frame of 8-bit rows, and whether an opaque alpha channel was dropped from it."""
     whole = samples.from_rows(rows, layout)
@@ -87,7 +87,7 @@ def _without_alpha(
     return frame, True
 
 
-def _read_whole(raw: bytes, layout: Layout) -> tuple[Frame, bool, bytes]:
+def _read_whole(raw: bytes, layout: SampleLayout) -> tuple[Frame, bool, bytes]:
     """Read a picture as :func:`read`, without a previous picture, at any bit depth."""
     rows, types = filters.undo(raw, layout.height, layout.row_bytes, layout.pixel_bytes)
     frame = samples.from_rows(rows, layout)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fsmount.codec.deflate.deflate import Corrections, DeflateParams
 from fsmount.codec.delta import delta, moves, record
-from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Layout, Source
+from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Source, TileLayout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images, jpeg
 from fsmount.codec.memory import WorkerMemory, of_worker
@@ -117,7 +117,7 @@ class Encoded:
     depth: int
     layer: tuple[int, ...]
     needs: tuple[int, ...]
-    layout: Layout
+    layout: TileLayout
     anchor: int
     fell_back: bool
     by: int
@@ -297,7 +297,7 @@ def _mended(order: Order, memory: WorkerMemory) -> Order:
     """
     frame, plan = order.picture.frame, order.plan
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
-    layout = Layout(shape, frame.dtype, plan.tiles, plan.sources, np.zeros_like(plan.tiles))
+    layout = TileLayout(shape, frame.dtype, plan.tiles, plan.sources, np.zeros_like(plan.tiles))
     reader = Reader(order.places, memory)
     layers = {i: reader.layer(i) for i in layout.copied()}
     same = delta.split(frame) == delta.copies(layout, layers)
@@ -343,7 +343,7 @@ def _encode(order: Order, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
     )
 
 
-def _entry(order: Order, reader: Reader) -> tuple[Entry, Layout, int]:
+def _entry(order: Order, reader: Reader) -> tuple[Entry, TileLayout, int]:
     """Encode a frame. Return its entry, its layout, and the anchor of its record.
 
     If the entry is too large, encode once more with more effort, provided that a smaller payload
@@ -388,7 +388,7 @@ def _too_large(order: Order) -> NotExact:
     return unknown_encoder(recipe.head, recipe.tail, idat)
 
 
-def _used_sources(layout: Layout) -> tuple[Source, ...]:
+def _used_sources(layout: TileLayout) -> tuple[Source, ...]:
     """Return the sources, with None for each one that no tile and no prediction uses."""
     used = {*delta.slots(layout.tiles), *delta.slots(layout.prediction)}
     kept = [source if i in used else None for i, source in enumerate(layout.sources, start=1)]
@@ -399,7 +399,7 @@ def _used_sources(layout: Layout) -> tuple[Source, ...]:
 
 def _coded(
     frame: Frame, plan: Plan, reader: Reader, *, fast: bool
-) -> tuple[Layout, tuple[str, bytes] | None]:
+) -> tuple[TileLayout, tuple[str, bytes] | None]:
     """Encode the own image with and without residuals. Return the smaller one.
 
     Returns the layout and (suffix, payload), or None in place of the latter if the frame has no own
@@ -407,7 +407,7 @@ def _coded(
     """
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     nothing = np.zeros_like(plan.tiles)
-    plain = Layout(shape, frame.dtype, plan.tiles, plan.sources, nothing)
+    plain = TileLayout(shape, frame.dtype, plan.tiles, plan.sources, nothing)
     image = delta.own_image(frame, plain, {})
     if image is None:
         return plain, None
@@ -445,7 +445,7 @@ def _with_moves(order: Order, reader: Reader) -> Plan:
     return replace(plan, tiles=tiles, sources=tuple(sources))
 
 
-def _worthwhile(layout: Layout, plan: Plan, frame: Frame, reader: Reader) -> delta.Tiles:
+def _worthwhile(layout: TileLayout, plan: Plan, frame: Frame, reader: Reader) -> delta.Tiles:
     """For each own tile return the slot to predict it from, 0 if its pixels look as cheap.
 
     The result has shape (tile rows, tile columns) and dtype uint8.
@@ -477,7 +477,7 @@ def _roughness(tiles: Frame) -> NDArray[np.int64]:
     return np.asarray(step.sum(axis=(1, 2, 3)) + first.sum(axis=(1, 2)))
 
 
-def _record(order: Order, layout: Layout, reader: Reader) -> tuple[bytes, int]:
+def _record(order: Order, layout: TileLayout, reader: Reader) -> tuple[bytes, int]:
     """Pack the record alone or against the anchor of the plan. Return it and its anchor.
 
     The anchored record is used if it is smaller than _ANCHOR_PAYS of the other. Anchor 0: alone.

@@ -25,7 +25,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Fill, Layout, Source, Tiles
+from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Fill, Source, TileLayout, Tiles
 from fsmount.codec.delta.moves import MIN_TILES
 from fsmount.codec.png.samples import Frame
 
@@ -84,7 +84,7 @@ class Sighting:
 class Plan:
     """The plan for one frame.
 
-    tiles, sources : as in :class:`~fsmount.codec.delta.delta.Layout`.
+    tiles, sources : as in :class:`~fsmount.codec.delta.delta.TileLayout`.
     guess : for each own tile, the slot of the object that the frame before showed there; 0: none.
         The object is a candidate to predict a residual from. (tile rows, tile columns), uint8.
     anchor : object id of the anchor for the record; 0: none.
@@ -341,7 +341,7 @@ class Planner:
         return Plan(tiles, sources, guess, book.anchor if wanted else 0, near)
 
     def encoded(
-        self, seen: Sighting, layout: Layout, object_id: int, *, anchor: int, size: int
+        self, seen: Sighting, layout: TileLayout, object_id: int, *, anchor: int, size: int
     ) -> bytes:
         """Note that the object `object_id` now has the frame. Return its keys for the index.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fsmount.codec.delta import delta, record
-from fsmount.codec.delta.delta import Layer, Layout
+from fsmount.codec.delta.delta import Layer, TileLayout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images
 from fsmount.codec.memory import WorkerMemory
@@ -42,7 +42,7 @@ class _Opened(NamedTuple):
     """An entry and its layout. `touched` has the ids of the objects that were read for both."""
 
     entry: Entry
-    layout: Layout
+    layout: TileLayout
     touched: frozenset[int]
 
 
@@ -146,7 +146,7 @@ class Reader:
         self.touched |= found.below
         return found
 
-    def _open(self, object_id: int) -> tuple[Entry, Layout]:
+    def _open(self, object_id: int) -> tuple[Entry, TileLayout]:
         """Return the entry and layout of an object. A job reads them once."""
         found = self._opened.get(object_id)
         if found is None:
@@ -160,7 +160,7 @@ class Reader:
         self.touched |= found.touched
         return found.entry, found.layout
 
-    def prefetch(self, entry: Entry, layout: Layout) -> None:
+    def prefetch(self, entry: Entry, layout: TileLayout) -> None:
         """Start to decode all images that the frame of an entry needs, on several threads.
 
         `layout` is the layout of `entry`. No-op if this process has only one core, or if the frame
@@ -188,7 +188,7 @@ class Reader:
         # A later use of a layer adds its objects to `touched`.
         self.touched = touched
 
-    def decode(self, entry: Entry, layout: Layout, nesting: int = 0) -> tuple[Layer, int]:
+    def decode(self, entry: Entry, layout: TileLayout, nesting: int = 0) -> tuple[Layer, int]:
         """Decode the layer of an entry from its payload. Return the layer and its level.
 
         The level is that of :class:`Known`. `nesting` is the number of residuals above this entry.

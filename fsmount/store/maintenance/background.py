@@ -52,7 +52,7 @@ _TIME_LIMIT = 900.0
 Make = Callable[[Workers | None, Callable[[], bool]], Repacker]
 
 
-class QuietRepack:
+class BackgroundRepack:
     """Repacks the store in small parts. The module docstring says how.
 
     It remembers the packs that it has moved, and the time of the last look for garbage.

@@ -19,7 +19,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
-from fsmount.store.packs.pack_set import Packs
+from fsmount.store.packs.pack_set import PackSet
 from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
@@ -36,7 +36,7 @@ class Copier:
     Contract: belongs to the trio task that owns the store.
     """
 
-    def __init__(self, layout: Layout, index: Index, disk: Disk, packs: Packs) -> None:
+    def __init__(self, layout: Layout, index: Index, disk: Disk, packs: PackSet) -> None:
         self._layout = layout
         self._index = index
         self._disk = disk

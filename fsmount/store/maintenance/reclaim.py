@@ -51,7 +51,7 @@ _FIRST_BYTES, _MOST_BYTES = 512 << 10, 8 << 20
 _MORE_BYTES = 256 << 10
 
 
-class Room:
+class Reclaimer:
     """Decides when to reclaim, and reclaims. The module docstring says how.
 
     again : the writer that moves entries of committed objects.
@@ -90,7 +90,7 @@ class Room:
         self._wanted = self._left = self._seen = 0
         self.dropped = 0
 
-    async def make(self, enough: int = ENOUGH_BYTES) -> None:
+    async def reclaim(self, enough: int = ENOUGH_BYTES) -> None:
         """Reclaim garbage until `enough` bytes are free, or no more can be freed.
 
         No-op if enough is free. After an attempt that could free no more, also no-op until enough
@@ -99,12 +99,12 @@ class Room:
         """
         async with self._repacking:
             try:
-                await self._make(enough)
+                await self._reclaim(enough)
             except (OSError, FsmountError) as error:
                 _log.warning("the disk is full, and reclaim could not free all garbage: %s", error)
 
-    async def _make(self, enough: int) -> None:
-        """As :meth:`make`. The caller holds `repacking`. Raises OSError, FsmountError."""
+    async def _reclaim(self, enough: int) -> None:
+        """As :meth:`reclaim`. The caller holds `repacking`. Raises OSError, FsmountError."""
         free = await threads.call(Kind.ROOM, self._reserve.free)
         if free >= enough or not (free >= self._wanted or self._has_more()):
             return

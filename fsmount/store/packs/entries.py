@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fsmount.codec.delta import delta, record
-from fsmount.codec.delta.delta import Copy, Fill, Layout, Source
+from fsmount.codec.delta.delta import Copy, Fill, Source, TileLayout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images
 from fsmount.codec.png.png import Recipe
@@ -62,7 +62,7 @@ class About:
         }
 
 
-def picture_record(about: About, layout: Layout, recipe: Recipe) -> Record:
+def picture_record(about: About, layout: TileLayout, recipe: Recipe) -> Record:
     """Make the record of a picture: of a delta object if `layout` has sources, else of a key."""
     header = {
         **about.header("delta" if layout.sources else "key"),
@@ -156,7 +156,7 @@ def _source(value: Any) -> Source:
     return Fill(tuple(int(sample) for sample in value["fill"]))
 
 
-def layout_of(found: Record) -> Layout:
+def layout_of(found: Record) -> TileLayout:
     """Read the layout from the record of a picture. Raises :class:`Damaged` if it is invalid."""
     try:
         height, width, channels, bits = found.header["frame"]
@@ -171,7 +171,7 @@ def layout_of(found: Record) -> Layout:
             raise Damaged("record", reason=f"a frame of {shape}")
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise Damaged("record", reason=error) from error
-    return Layout(shape, dtype, tiles, sources, prediction)
+    return TileLayout(shape, dtype, tiles, sources, prediction)
 
 
 def recipe_of(found: Record) -> Recipe:

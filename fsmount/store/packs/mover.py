@@ -63,7 +63,7 @@ class Mover:
     async def left(self) -> AsyncIterator[None]:
         """In the block no task reads an entry at the location that it had before its move.
 
-        The block runs with `Packs.turn` held.
+        The block runs with `PackSet.turn` held.
         """
         await self._writer.packs.unread()
         # The copier reads entries of packs while it holds this lock.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import trio
 
 
-class Packs:
+class PackSet:
     """The packs of an open store as a whole.
 
     newest : highest number of a pack.

@@ -8,7 +8,7 @@ to a new pack.
 A store has two writers, and each has an open pack of its own. One writes new objects, the other
 writes entries that repack moves. So a pack that repack wrote has no other entries, and one writer
 never gives up entries of the other. They commit one after the other, under the lock
-:attr:`Packs.turn`.
+:attr:`PackSet.turn`.
 
 Threads write entries, and the trio task counts them. An entry counts from the moment
 :meth:`Writer.append` returns. Before that it lies behind the counted end of the pack, and no commit
@@ -31,7 +31,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.packs.entries import About
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, Pack
-from fsmount.store.packs.pack_set import Packs
+from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.staging import Staging
 from fsmount.threads import Kind
 
@@ -50,7 +50,7 @@ class Writer:
         index: Index,
         staging: Staging,
         disk: Disk,
-        packs: Packs,
+        packs: PackSet,
         pack: Pack | None,
     ) -> None:
         self._layout = layout
@@ -61,11 +61,11 @@ class Writer:
         # None before the first entry and after a failed commit: the next entry makes a new pack.
         self._pack = pack
         self._full_packs: list[Pack] = []
-        # Packs that were given up. A task that holds the lock `Packs.turn` closes them.
+        # Packs that were given up. A task that holds the lock `PackSet.turn` closes them.
         self._given_up: list[Pack] = []
         self._appended: dict[int, Object] = {}
         # Held while a thread writes an entry or makes its pack. No task holds it together with
-        # `Packs.turn`.
+        # `PackSet.turn`.
         self._putting = trio.Lock()
         # Number of give-ups.
         self._epoch = 0
@@ -270,7 +270,7 @@ class Writer:
     ) -> None:
         """Write the directories of the packs `full`, force all packs, and commit.
 
-        `lengths` has the bytes to commit of each pack. The caller holds `Packs.turn`, so no other
+        `lengths` has the bytes to commit of each pack. The caller holds `PackSet.turn`, so no other
         task closes one of the packs.
         """
         for pack in full:
@@ -322,7 +322,7 @@ class Writer:
     async def _drop(self, packs: list[Pack]) -> None:
         """Close packs that :meth:`seal` could not finish.
 
-        The caller holds `Packs.turn`, and makes sure that nothing is appended to the packs.
+        The caller holds `PackSet.turn`, and makes sure that nothing is appended to the packs.
         """
         # Leave out packs that were given up in the meantime: a thread may still write to them, and
         # give_up() closes them.
@@ -334,7 +334,7 @@ class Writer:
             _log.exception("cannot finish all packs; the next start does it")
 
     async def _put_away(self, packs: list[Pack]) -> None:
-        """Cut packs to their committed length and close them. The caller holds `Packs.turn`.
+        """Cut packs to their committed length and close them. The caller holds `PackSet.turn`.
 
         Also works in a cancelled task. Raises what the index raises; the packs are closed then.
         """

@@ -23,11 +23,12 @@ from fsmount import threads
 from fsmount.errors import Damaged, NeedsExtra
 from fsmount.folder import readable
 from fsmount.store import contents
+from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode, Object
 from fsmount.store.maintenance import copies
 from fsmount.store.packs.pack import read_entry, scan
 from fsmount.store.packs.staging import writer_of
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.tree import SLICE
 from fsmount.threads import Kind
 
@@ -90,7 +91,7 @@ class _Fault(NamedTuple):
     objects: Iterable[int] = ()
 
 
-def _files_of(store: Store, faults: Iterable[_Fault], *, dependents: bool) -> list[list[str]]:
+def _files_of(store: StoreFiles, faults: Iterable[_Fault], *, dependents: bool) -> list[list[str]]:
     """For each fault, the paths of the files that show its objects. Reads the index once.
 
     With `dependents` also the paths of files whose objects need one of these for a render.
@@ -114,7 +115,7 @@ def _files_of(store: Store, faults: Iterable[_Fault], *, dependents: bool) -> li
 # -- comparison of rows, packs and files
 
 
-def check_relations(store: Store) -> Report:
+def check_relations(store: StoreFiles) -> Report:
     """Compare names, rows, packs, large files and staged files with each other.
 
     Works beside a mount: changes by the mount during the check are no findings. Raises OSError.
@@ -133,16 +134,16 @@ def check_relations(store: Store) -> Report:
             return report
 
 
-def _unreadable_index(store: Store, why: str) -> Report:
+def _unreadable_index(store: StoreFiles, why: str) -> Report:
     finding = Finding("index.sqlite", why, [])
     return Report(readable=False, findings=[finding], notices=_notices(store))
 
 
-def _notices(store: Store) -> list[Notice]:
+def _notices(store: StoreFiles) -> list[Notice]:
     return [Notice(what, why) for what, why in contents.notices(store.layout)]
 
 
-def _relations(store: Store) -> tuple[Report, dict[int, tuple[int, bool]]]:
+def _relations(store: StoreFiles) -> tuple[Report, dict[int, tuple[int, bool]]]:
     """The findings, and the rows of packs that they rest on. Raises :class:`Damaged`."""
     with store.index.snapshot():
         difference = copies.disagreement(store.layout, store.index)
@@ -166,12 +167,12 @@ def _relations(store: Store) -> tuple[Report, dict[int, tuple[int, bool]]]:
     return Report(objects=len(ids), findings=findings), packs
 
 
-def _name(store: Store, ino: int) -> str:
+def _name(store: StoreFiles, ino: int) -> str:
     """A path to show for an inode."""
     return os.fsdecode(store.index.path(ino)) or f"inode {ino}"
 
 
-def _packs(store: Store) -> Iterator[_Fault]:
+def _packs(store: StoreFiles) -> Iterator[_Fault]:
     """Check that every pack is at least as long as the index says."""
     for number, (length, _) in store.index.packs().items():
         path = store.layout.pack(number)
@@ -185,7 +186,7 @@ def _packs(store: Store) -> Iterator[_Fault]:
             yield _Fault(path.name, why, [f.id for f in inside if f.offset + f.length > present])
 
 
-def _objects(store: Store, ids: NDArray[np.int64]) -> Iterator[_Fault]:
+def _objects(store: StoreFiles, ids: NDArray[np.int64]) -> Iterator[_Fault]:
     """Check that every object lies inside its pack, has all objects that it needs, and has a large
     file of the right size if it is one.
 
@@ -205,7 +206,7 @@ def _objects(store: Store, ids: NDArray[np.int64]) -> Iterator[_Fault]:
             yield from _large_file(store, found)
 
 
-def _large_file(store: Store, found: Object) -> Iterator[_Fault]:
+def _large_file(store: StoreFiles, found: Object) -> Iterator[_Fault]:
     path = store.layout.kept(found.id)
     try:
         present = path.stat().st_size
@@ -217,14 +218,14 @@ def _large_file(store: Store, found: Object) -> Iterator[_Fault]:
         yield _Fault(f"raw/{path.name}", why, [found.id])
 
 
-def _uses(store: Store) -> Iterator[_Fault]:
+def _uses(store: StoreFiles) -> Iterator[_Fault]:
     """Check that the index counts the files that show an object right."""
     for object_id, counted, used in store.index.wrong_uses():
         why = f"the index counts {counted} files that show it, and {used} do"
         yield _Fault(f"object {object_id}", why)
 
 
-def _names(store: Store) -> Iterator[_Fault]:
+def _names(store: StoreFiles) -> Iterator[_Fault]:
     """Check that every name stands in a folder and shows an inode. Check link counts."""
     for name in store.index.dangling_names():
         yield _Fault(os.fsdecode(name), "the name shows no file, or its folder does not exist")
@@ -232,7 +233,7 @@ def _names(store: Store) -> Iterator[_Fault]:
         yield _Fault(_name(store, ino), f"its link count is {links} and should be {wanted}")
 
 
-def _bodies(store: Store) -> Iterator[_Fault]:
+def _bodies(store: StoreFiles) -> Iterator[_Fault]:
     """Check that every regular file has one content: a staged file, or an object that exists."""
     for inode, size in store.index.wrong_bodies():
         what = _name(store, inode.ino)
@@ -246,7 +247,7 @@ def _bodies(store: Store) -> Iterator[_Fault]:
             yield _Fault(what, f"its size is {inode.size}, that of its object is {size}")
 
 
-def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[_Fault]:
+def _staged(store: StoreFiles, inodes: Iterable[Inode]) -> Iterator[_Fault]:
     """Check that every staged file exists. `inodes`: inodes that had one some time ago."""
     for inode in inodes:
         if inode.staged is not None and not store.staging.path(inode.staged).exists():
@@ -255,7 +256,7 @@ def _staged(store: Store, inodes: Iterable[Inode]) -> Iterator[_Fault]:
                 yield _Fault(_name(store, inode.ino), f"its staged file {inode.staged} is missing")
 
 
-def _without_row(store: Store) -> Iterator[_Fault]:
+def _without_row(store: StoreFiles) -> Iterator[_Fault]:
     """Check that every staged file has a row, unless the last writer made the file.
 
     The last writer may be a mount that runs now, which makes and removes staged files. If a crash
@@ -291,7 +292,7 @@ class _NotInstalled(NamedTuple):
     why: str
 
 
-async def check_contents(store: Store, report: Report, progress: Callable[[int], None]) -> None:
+async def check_contents(store: ReadStore, report: Report, progress: Callable[[int], None]) -> None:
     """Render every object that a file shows, and compare its hash. Adds to `report`.
 
     If no file shows an object, only its entry is read: other objects may need its pixels. A damaged
@@ -340,7 +341,7 @@ def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
     }
 
 
-def _copies(store: Store) -> Iterator[_Fault]:
+def _copies(store: StoreFiles) -> Iterator[_Fault]:
     """Check that the second copies in packs/ can be read. They may be older than the index."""
     path = store.layout.names_copy
     if path.exists():
@@ -356,7 +357,7 @@ def _copies(store: Store) -> Iterator[_Fault]:
             yield _Fault(f"packs/{path.name}", f"{damaged} bytes of it are no entries")
 
 
-async def _check_object(store: Store, found: Object) -> _Unreadable | _NotInstalled | None:
+async def _check_object(store: ReadStore, found: Object) -> _Unreadable | _NotInstalled | None:
     """Read the entry of an object, and render the object if a file shows it.
 
     Returns None if it is whole. An object that was dropped since its row `found` was read counts as
@@ -377,7 +378,9 @@ async def _check_object(store: Store, found: Object) -> _Unreadable | _NotInstal
     return None
 
 
-def _unreadable(store: Store, found: Object, error: Exception, *, own: bool) -> _Unreadable | None:
+def _unreadable(
+    store: StoreFiles, found: Object, error: Exception, *, own: bool
+) -> _Unreadable | None:
     """The result of a check that raised `error`; None if the object was dropped meanwhile.
 
     A damaged record can make the code raise any exception.
@@ -387,7 +390,7 @@ def _unreadable(store: Store, found: Object, error: Exception, *, own: bool) -> 
     return _Unreadable(found, readable(str(error) or repr(error)), own)
 
 
-async def _render(store: Store, found: Object) -> None:
+async def _render(store: ReadStore, found: Object) -> None:
     """Render an object. Raises :class:`Damaged` if its file has another hash than the index."""
     body = await store.body(found.id)
     digest = hashlib.sha256()
@@ -398,7 +401,7 @@ async def _render(store: Store, found: Object) -> None:
         raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")
 
 
-async def _read_entry(store: Store, found: Object) -> None:
+async def _read_entry(store: ReadStore, found: Object) -> None:
     """Read the entry of an object, also if a repack moves it meanwhile.
 
     Raises :class:`Damaged`.
@@ -415,7 +418,7 @@ async def _read_entry(store: Store, found: Object) -> None:
             return
 
 
-def _was_dropped(store: Store, found: Object) -> bool:
+def _was_dropped(store: StoreFiles, found: Object) -> bool:
     """Whether an unused object was dropped since its row was read."""
     try:
         store.index.object(found.id)

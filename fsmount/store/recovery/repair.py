@@ -21,10 +21,12 @@ from pathlib import Path
 from fsmount.errors import Damaged
 from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
 from fsmount.store.layout import Layout
+from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery import merge, scan, write
 from fsmount.store.recovery.check import Report, check_contents, check_relations
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 
 
 @dataclass
@@ -67,7 +69,9 @@ def rebuild_index(root: Path, disk: Disk) -> Repairs:
     return Repairs(fault, renamed=list(plan.renamed), lost=list(plan.lost))
 
 
-async def repair_store(store: Store, repairs: Repairs, progress: Callable[[int], None]) -> Report:
+async def repair_store(
+    store: WritableStore, repairs: Repairs, progress: Callable[[int], None]
+) -> Report:
     """Heal entries and remove lost files. Adds to `repairs`; returns the remaining findings.
 
     The store must be open for writing and running. `progress` is called with numbers of rendered
@@ -83,7 +87,7 @@ async def repair_store(store: Store, repairs: Repairs, progress: Callable[[int],
     return report
 
 
-def _heal(store: Store) -> list[int]:
+def _heal(store: StoreFiles) -> list[int]:
     """Give damaged entries the bytes of their second copies. Returns the ids of their objects."""
     healed = []
     for replica in scan.replicas(store.layout, store.index):
@@ -93,7 +97,7 @@ def _heal(store: Store) -> list[int]:
     return healed
 
 
-def _remove_lost(store: Store, suspects: set[int]) -> list[str]:
+def _remove_lost(store: StoreFiles, suspects: set[int]) -> list[str]:
     """Remove the files that cannot be rendered because of damage. Returns their paths."""
     facts = scan.scan_index(store.layout, store.index, suspects)
     plan = merge.plan_removal(facts, suspects)
@@ -101,7 +105,7 @@ def _remove_lost(store: Store, suspects: set[int]) -> list[str]:
     return [file.path for file in plan.files]
 
 
-async def _check(store: Store, progress: Callable[[int], None]) -> Report:
+async def _check(store: ReadStore, progress: Callable[[int], None]) -> Report:
     report = check_relations(store)
     if report.readable:
         await check_contents(store, report, progress)

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fsmount.codec.png import png
-from fsmount.codec.png.samples import Frame, Layout
+from fsmount.codec.png.samples import Frame, SampleLayout
 from fsmount.errors import FsmountError, NotExact
+from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import below
 from fsmount.store.transfer.tree import find, slices
 
@@ -45,7 +46,7 @@ class Change:
     picture: bytes
 
 
-async def change(store: Store, path: bytes) -> Change:
+async def change(store: ReadStore, path: bytes) -> Change:
     """Compare the picture at `path` with the previous picture of its folder.
 
     The whole picture counts as changed if there is no previous picture or its shape differs. The
@@ -105,7 +106,7 @@ def _clip(row: int, column: int, bottom: int, right: int, width: int, height: in
     return x, y, min(right * TILE, width) - x, min(bottom * TILE, height) - y
 
 
-async def _pixels(store: Store, path: bytes) -> Frame:
+async def _pixels(store: ReadStore, path: bytes) -> Frame:
     """Read a picture as RGBA of 8 bits: uint8 (height, width, 4).
 
     Raises FsmountError if there is no regular file at `path`, or if it is damaged or not a PNG.
@@ -122,7 +123,7 @@ async def _pixels(store: Store, path: bytes) -> Frame:
     return _rgba(frame, layout, head)
 
 
-def _rgba(frame: Frame, layout: Layout, head: bytes) -> Frame:
+def _rgba(frame: Frame, layout: SampleLayout, head: bytes) -> Frame:
     """Convert a frame with all channels to RGBA of 8 bits: uint8 (height, width, 4).
 
     `head` contains the chunks before the first IDAT. PLTE in it gives the colours of a palette
@@ -149,7 +150,7 @@ def _rgba(frame: Frame, layout: Layout, head: bytes) -> Frame:
     return out
 
 
-def _before(store: Store, path: bytes) -> bytes | None:
+def _before(store: StoreFiles, path: bytes) -> bytes | None:
     """Return the path of the previous PNG in the same folder, by name; None for the first."""
     folder, _, name = path.rpartition(b"/")
     top = find(store, folder)
@@ -184,7 +185,7 @@ class Stretch:
     bytes: int
 
 
-def stretches(store: Store, path: bytes = b"") -> Iterator[Stretch]:
+def stretches(store: StoreFiles, path: bytes = b"") -> Iterator[Stretch]:
     """Yield idle and busy stretches below a path, by the bytes that each picture added.
 
     A picture is idle if it added at most IDLE_BYTES. Reads only the index. A picture that is not
@@ -202,7 +203,7 @@ def stretches(store: Store, path: bytes = b"") -> Iterator[Stretch]:
     yield from _group(parts)
 
 
-def _added(store: Store, inode: Inode, seen: set[int]) -> int:
+def _added(store: StoreFiles, inode: Inode, seen: set[int]) -> int:
     """Bytes that a picture added to the store: 0 if it equals an earlier one. Updates `seen`."""
     if inode.object_id is None:
         return inode.size

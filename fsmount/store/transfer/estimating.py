@@ -29,10 +29,12 @@ from fsmount.codec.images import jpeg
 from fsmount.legacy.runs import scan
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
 from fsmount.store.ingest.large import KEEP_BYTES
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import Item, Progress, Summary, find, walk
+from fsmount.store.writable_store import WritableStore
 
 STRETCH = 15
 WHOLE = 150
@@ -207,9 +209,8 @@ class _Sample:
     async def take(self, found: Estimate, progress: Progress) -> None:
         """Import as many samples as the time limit allows. Fills in `found` and the attributes."""
         config.make(self._root, Disk())
-        store = Store.open(self._root)
-        try:
-            async with store.running():
+        with open_store(self._root) as opened:
+            async with opened.running() as store:
                 self.empty = store.stats()["stored_bytes"]
                 importer = Importer(store, progress)
                 self._start = time.monotonic()
@@ -222,15 +223,13 @@ class _Sample:
             taken = max(0.0, taken - self._aside)
             found.seconds = taken / max(1, found.sampled) * found.pictures + jpeg_seconds
             self.costs = [
-                [[_cost(store, name) for name in names] for names in targets]
+                [[_cost(opened, name) for name in names] for names in targets]
                 for targets in self._targets
             ]
             paid = sum(sum(map(sum, costs)) for costs in self.costs)
             self.index = stats["stored_bytes"] - paid
-        finally:
-            store.close()
 
-    async def _take_jpegs(self, store: Store, progress: Progress) -> float:
+    async def _take_jpegs(self, store: WritableStore, progress: Progress) -> float:
         """Import a few JPEGs. Returns the seconds that all JPEGs would take."""
         some = [self._jpegs[at] for at in _spread(len(self._jpegs))][:_MOST_JPEGS]
         names = [b"%d.jpg" % number for number in range(len(some))]
@@ -251,7 +250,7 @@ class _Sample:
         seconds = time.monotonic() - start
         return seconds / max(1, len(self.shares)) * len(self._jpegs)
 
-    def _items(self, store: Store) -> Iterator[Item]:
+    def _items(self, store: WritableStore) -> Iterator[Item]:
         """Yield pictures to import, busy and quiet stretches in turn, up to the time limit."""
         fed = 0
         for pair in zip_longest(*self.strata):
@@ -276,7 +275,7 @@ class _Sample:
                         self._aside += (time.monotonic() - began) * depth / (depth + 1)
 
 
-def _cost(store: Store, name: bytes) -> int:
+def _cost(store: StoreFiles, name: bytes) -> int:
     """Bytes of the object that a sampled file became: 0 if it equals another file."""
     inode = find(store, name)
     if inode is None or inode.object_id is None:

@@ -23,15 +23,16 @@ from fsmount.errors import DiskFull, FsmountError
 from fsmount.legacy.runs import pairs
 from fsmount.legacy.writing import encode_difference
 from fsmount.store.disk.holes import nonzero_parts
+from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.tree import NO_SPACE, Progress, Summary, find, same, slices
 from fsmount.work.workers import Workers
 
 _AT_ONCE = 4
 
 
-def below(store: Store, path: bytes) -> Iterator[tuple[bytes, Inode]]:
+def below(store: StoreFiles, path: bytes) -> Iterator[tuple[bytes, Inode]]:
     """Yield an entry and everything under it: (path from the root, inode).
 
     Raises FsmountError if there is no entry at `path`.
@@ -52,7 +53,7 @@ class Exporter:
     differ.
     """
 
-    def __init__(self, store: Store, dest: Path, progress: Progress, *, force: bool) -> None:
+    def __init__(self, store: ReadStore, dest: Path, progress: Progress, *, force: bool) -> None:
         self._store = store
         self._dest = dest
         self._progress = progress
@@ -61,7 +62,7 @@ class Exporter:
         self._links: dict[int, Path] = {}
         # Each file has a fixed scratch name, so that an export after a kill overwrites the
         # leftovers.
-        self._scratch = f".fsmount-{store.config['uuid'][:8]}-"
+        self._scratch = f".fsmount-{store.index.identity()[:8]}-"
         # Case-folded path -> first target exported under it. Used if the filesystem ignores case.
         self._folds = False
         self._written: dict[str, Path] = {}

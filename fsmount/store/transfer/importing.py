@@ -35,7 +35,6 @@ from fsmount.legacy.pictures import same_picture
 from fsmount.legacy.runs import Run, RunFile, png_name
 from fsmount.store.disk.disk import pread
 from fsmount.store.index import ROOT, Inode
-from fsmount.store.store import Store
 from fsmount.store.transfer.tree import (
     NO_SPACE,
     OUR_XATTRS,
@@ -48,6 +47,7 @@ from fsmount.store.transfer.tree import (
     slices,
     walk,
 )
+from fsmount.store.writable_store import WritableStore
 from fsmount.threads import Kind
 
 # Number of staged files by which an import may run ahead of the encoder. This bounds staging.
@@ -72,7 +72,7 @@ class Importer:
     counts deleted sources. Belongs to one trio task.
     """
 
-    def __init__(self, store: Store, progress: Progress, *, delete: bool = False) -> None:
+    def __init__(self, store: WritableStore, progress: Progress, *, delete: bool = False) -> None:
         self._store = store
         self._progress = progress
         self._delete = delete

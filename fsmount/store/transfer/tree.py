@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsmount.errors import Damaged
+from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Inode
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 
 SLICE = 1 << 20
 OUR_XATTRS = b"user.fsmount."
@@ -98,7 +99,7 @@ def measure(sources: Sequence[Path]) -> tuple[int, int]:
     return files, total
 
 
-def find(store: Store, path: bytes) -> Inode | None:
+def find(store: StoreFiles, path: bytes) -> Inode | None:
     """Return the inode at a path from the root, or None."""
     inode: Inode | None = store.index.inode(ROOT)
     for name in filter(None, path.split(b"/")):
@@ -123,7 +124,7 @@ def same(inode: Inode, path: Path, info: os.stat_result) -> bool:
     return inode.rdev == info.st_rdev
 
 
-async def slices(store: Store, ino: int) -> AsyncIterator[bytes]:
+async def slices(store: ReadStore, ino: int) -> AsyncIterator[bytes]:
     """Yield the bytes of a regular file in slices of at most SLICE bytes, staged or encoded.
 
     Raises :class:`Damaged`, OSError.

@@ -15,7 +15,7 @@ from fsmount.errors import FsmountError
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.pictures import same_picture
 from fsmount.legacy.runs import png_name
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import below
 from fsmount.store.transfer.tree import SLICE, Item, Progress, Summary, find, same, slices, walk
 from fsmount.threads import Kind
@@ -53,7 +53,7 @@ class InStore:
 
     name = "the store"
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ReadStore) -> None:
         self._store = store
 
     def mode(self, path: bytes) -> int | None:

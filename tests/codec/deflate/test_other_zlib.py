@@ -14,7 +14,7 @@ import trio
 from fsmount.codec.deflate import engine
 from fsmount.errors import Damaged
 from fsmount.store.recovery.check import Report, check_contents, check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.support.deflate_inputs import oracle
 from tests.support.encoding import forget_caches, get, put
 from tests.support.frames import png, screens
@@ -29,13 +29,13 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = make_store(tmp_path / "store", monkeypatch)
 
     async def fill() -> None:
-        store = Store.open(root)
-        async with store.running(count=1):
+        opened = open_store(root)
+        async with opened.running(count=1) as store:
             for name, data in FILES.items():
                 put(store, name, data)
             await store.drain()
-        assert store.stats()["objects"]["raw"] == 1
-        store.close()
+        assert opened.stats()["objects"]["raw"] == 1
+        opened.close()
 
     trio.run(fill)
     return root
@@ -57,16 +57,16 @@ def other_zlib(monkeypatch: pytest.MonkeyPatch, root: Path) -> Iterator[None]:
 async def read_all(root: Path) -> dict[bytes, bytes | str]:
     """The bytes of each file, or the message of its error."""
     found: dict[bytes, bytes | str] = {}
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             for path, node in store.index.walk():
                 try:
                     found[path] = await get(store, node.ino)
                 except Damaged as error:
                     found[path] = str(error)
     finally:
-        store.close()
+        opened.close()
     return found
 
 
@@ -85,14 +85,14 @@ def test_other_bytes_are_an_error_with_the_reason(root: Path) -> None:
 @pytest.mark.usefixtures("other_zlib")
 def test_check_tells_it(root: Path) -> None:
     async def check() -> Report:
-        store = Store.open(root, read_only=True)
+        opened = open_read_store(root)
         try:
-            report = check_relations(store)
-            async with store.running(count=1):
+            report = check_relations(opened)
+            async with opened.running(count=1) as store:
                 await check_contents(store, report, lambda count: None)
             return report
         finally:
-            store.close()
+            opened.close()
 
     report = trio.run(check)
     assert {name.encode() for _, _, files in report.findings for name in files} == set(PICTURES)
@@ -103,13 +103,13 @@ def test_new_files_are_kept_raw_and_come_back(root: Path) -> None:
     new = png(screens(4, seed=9)[3], level=9)
 
     async def add() -> bytes:
-        store = Store.open(root)
+        opened = open_store(root)
         try:
-            async with store.running(count=1):
+            async with opened.running(count=1) as store:
                 ino = put(store, b"new.png", new)
                 await store.drain()
                 return await get(store, ino)
         finally:
-            store.close()
+            opened.close()
 
     assert trio.run(add) == new

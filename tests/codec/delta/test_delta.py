@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsmount.codec.delta import delta
-from fsmount.codec.delta.delta import TILE, Copy, Fill, Layer, Layout, Source
+from fsmount.codec.delta.delta import TILE, Copy, Fill, Layer, Source, TileLayout
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged
 
@@ -35,7 +35,7 @@ def whole(frame: Frame) -> Layer:
     """The layer of an object that codes all tiles of a frame."""
     height, width, channels = frame.shape
     nothing = np.zeros(delta.tile_grid(frame.shape), np.uint8)
-    layout = Layout((height, width, channels), frame.dtype, nothing, (), nothing)
+    layout = TileLayout((height, width, channels), frame.dtype, nothing, (), nothing)
     return delta.layer(layout, delta.own_image(frame, layout, {}), {})
 
 
@@ -116,7 +116,7 @@ def test_flat_finds_tiles_of_one_colour(
 
 
 @st.composite
-def compositions(draw: st.DrawFn) -> tuple[Frame, Layout, dict[int, Layer]]:
+def compositions(draw: st.DrawFn) -> tuple[Frame, TileLayout, dict[int, Layer]]:
     """A frame, a layout that describes it, and the layers that the layout takes tiles from."""
     shape = draw(SHAPES)
     dtype = draw(DTYPES)
@@ -170,13 +170,13 @@ def compositions(draw: st.DrawFn) -> tuple[Frame, Layout, dict[int, Layer]]:
                 part[:] = source.colour if isinstance(source, Fill) else found
             else:
                 prediction[row, column] = slot
-    layout = Layout(shape, dtype, tiles, tuple(sources), prediction)
+    layout = TileLayout(shape, dtype, tiles, tuple(sources), prediction)
     return frame, layout, {number: whole(other) for number, other in others.items()}
 
 
 @settings(deadline=None, max_examples=300)
 @given(compositions())
-def test_what_is_composed_is_the_frame(made: tuple[Frame, Layout, dict[int, Layer]]) -> None:
+def test_what_is_composed_is_the_frame(made: tuple[Frame, TileLayout, dict[int, Layer]]) -> None:
     frame, layout, layers = made
     before = frame.copy()
     image = delta.own_image(frame, layout, layers)
@@ -194,7 +194,7 @@ def test_what_is_composed_is_the_frame(made: tuple[Frame, Layout, dict[int, Laye
 @settings(deadline=None, max_examples=60)
 @given(compositions(), compositions())
 def test_a_layer_serves_as_source_where_it_has_pixels(
-    made: tuple[Frame, Layout, dict[int, Layer]], _: object
+    made: tuple[Frame, TileLayout, dict[int, Layer]], _: object
 ) -> None:
     """A second frame copies all tiles that a first one codes.
 
@@ -204,7 +204,7 @@ def test_a_layer_serves_as_source_where_it_has_pixels(
     own = delta.layer(layout, delta.own_image(frame, layout, layers), layers)
     tiles = layout.own().astype(np.uint8)
     nothing = np.zeros_like(tiles)
-    second = Layout(layout.shape, layout.dtype, tiles, (Copy(99),), nothing)
+    second = TileLayout(layout.shape, layout.dtype, tiles, (Copy(99),), nothing)
     shown = noise(layout.shape, layout.dtype, 5)
     mask = tiles.repeat(TILE, axis=0).repeat(TILE, axis=1)[: frame.shape[0], : frame.shape[1]] == 1
     shown[mask] = frame[mask]
@@ -218,7 +218,7 @@ def test_a_frame_one_tile_wide_is_not_written_to() -> None:
     before = frame.copy()
     tiles = np.array([[0], [1], [0]], np.uint8)
     prediction = np.array([[1], [0], [0]], np.uint8)
-    layout = Layout((TILE * 3, TILE, 3), frame.dtype, tiles, (Copy(1),), prediction)
+    layout = TileLayout((TILE * 3, TILE, 3), frame.dtype, tiles, (Copy(1),), prediction)
     delta.own_image(frame, layout, {1: whole(noise(frame.shape, frame.dtype, 2))})
     assert np.array_equal(frame, before)
 
@@ -229,7 +229,7 @@ def test_residuals_wrap_around() -> None:
         frame = np.zeros((20, 20, 2), dtype)
         other = np.full_like(frame, most)
         tiles = np.zeros((2, 2), np.uint8)
-        layout = Layout((20, 20, 2), frame.dtype, tiles, (Copy(1),), tiles + 1)
+        layout = TileLayout((20, 20, 2), frame.dtype, tiles, (Copy(1),), tiles + 1)
         layers = {1: whole(other)}
         image = delta.own_image(frame, layout, layers)
         assert image is not None
@@ -242,7 +242,7 @@ def test_residuals_wrap_around() -> None:
 def test_padding_of_residual_tiles_is_zero() -> None:
     frame = np.full((20, 20, 1), 3, np.uint8)
     tiles = np.zeros((2, 2), np.uint8)
-    layout = Layout((20, 20, 1), frame.dtype, tiles, (Fill((9,)),), tiles + 1)
+    layout = TileLayout((20, 20, 1), frame.dtype, tiles, (Fill((9,)),), tiles + 1)
     own = delta.layer(layout, delta.own_image(frame, layout, {}), {})
     assert own.pixels.sum() == frame.sum()
 
@@ -250,7 +250,7 @@ def test_padding_of_residual_tiles_is_zero() -> None:
 def test_the_own_image_leaves_out_rows_and_columns_without_own_tiles() -> None:
     tiles = np.ones((4, 5), np.uint8)
     tiles[1, 2] = tiles[3, 4] = 0
-    layout = Layout((60, 75, 1), np.dtype(np.uint8), tiles, (Fill((9,)),), np.zeros_like(tiles))
+    layout = TileLayout((60, 75, 1), np.dtype(np.uint8), tiles, (Fill((9,)),), np.zeros_like(tiles))
     image = delta.own_image(noise((60, 75, 1), np.dtype(np.uint8), 1), layout, {})
     assert image is not None
     assert image.shape == (16 + 12, 16 + 11, 1)
@@ -259,16 +259,16 @@ def test_the_own_image_leaves_out_rows_and_columns_without_own_tiles() -> None:
 # -- parts that do not fit together
 
 
-def a_copy(**change: Any) -> tuple[Layout, dict[int, Layer]]:
+def a_copy(**change: Any) -> tuple[TileLayout, dict[int, Layer]]:
     """A layout of 3 x 3 tiles that copies the middle one from object 7, and the layers."""
     shape = (40, 40, 3)
     tiles = np.zeros((3, 3), np.uint8)
     tiles[1, 1] = 1
-    layout = Layout(shape, np.dtype(np.uint8), tiles, (Copy(7),), np.zeros_like(tiles))
+    layout = TileLayout(shape, np.dtype(np.uint8), tiles, (Copy(7),), np.zeros_like(tiles))
     return replace(layout, **change), {7: whole(noise(shape, np.dtype(np.uint8), 1))}
 
 
-def own_of(layout: Layout) -> Layer:
+def own_of(layout: TileLayout) -> Layer:
     frame = noise(layout.shape, layout.dtype, 3)
     plain = replace(layout, prediction=np.zeros_like(layout.prediction))
     return delta.layer(plain, delta.own_image(frame, plain, {}), {})

@@ -62,7 +62,7 @@ def test_exact(made: Plan) -> None:
     )
     assert frame.dtype == (np.uint16 if made.bit_depth == 16 else np.uint8)
     assert frame.flags.c_contiguous
-    layout = samples.Layout(made.width, made.height, made.colour_type, made.bit_depth)
+    layout = samples.SampleLayout(made.width, made.height, made.colour_type, made.bit_depth)
     whole = frame
     if recipe.opaque:
         alpha = np.full_like(frame[..., :1], np.iinfo(frame.dtype).max)

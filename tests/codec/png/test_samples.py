@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmount.codec.png import samples
-from fsmount.codec.png.samples import Layout
+from fsmount.codec.png.samples import SampleLayout
 from tests.support.pngs import KINDS, make_rows
 
 
@@ -20,7 +20,7 @@ def read_bits(row: bytes, depth: int, count: int) -> list[int]:
 
 @given(st.sampled_from(KINDS), st.integers(1, 20), st.integers(1, 5), st.integers(0, 1 << 32))
 def test_rows_and_frames(kind: tuple[int, int], width: int, height: int, seed: int) -> None:
-    layout = Layout(width, height, *kind)
+    layout = SampleLayout(width, height, *kind)
     rows = make_rows(random.Random(seed), width, height, *kind, "noise")
     array = np.frombuffer(b"".join(rows), np.uint8).reshape(height, layout.row_bytes)
 

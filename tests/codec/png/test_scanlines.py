@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fsmount.codec.deflate import engine
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import scanlines
-from fsmount.codec.png.samples import Layout
+from fsmount.codec.png.samples import SampleLayout
 from fsmount.errors import NotExact
 from tests.support.pngs import filter_rows
 
@@ -40,7 +40,7 @@ def test_a_sequence_reads_as_each_picture_alone(
     seed: int, kind: tuple[int, int], opaque: bool
 ) -> None:
     source = random.Random(seed)
-    layout = Layout(source.randint(1, 9), source.randint(1, 9), *kind)
+    layout = SampleLayout(source.randint(1, 9), source.randint(1, 9), *kind)
     memory = WorkerMemory()
     rows = [source.randbytes(layout.row_bytes) for _ in range(layout.height)]
     types = bytes(source.randrange(5) for _ in rows)
@@ -65,7 +65,7 @@ def test_a_sequence_reads_as_each_picture_alone(
 
 
 def test_unchanged_rows_are_not_undone_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = Layout(30, 40, 6, 8)
+    layout = SampleLayout(30, 40, 6, 8)
     memory = WorkerMemory()
     rows = [bytes([y, 1, 2, 255]) * 30 for y in range(40)]
     types = b"\1" + b"\4" * 39
@@ -85,7 +85,7 @@ def test_unchanged_rows_are_not_undone_again(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_bad_filter_type_leaves_nothing_wrong_behind() -> None:
-    layout = Layout(3, 2, 2, 8)
+    layout = SampleLayout(3, 2, 2, 8)
     memory = WorkerMemory()
     good = filter_rows([b"abcdefghi", b"ihgfedcba"], b"\1\2", 3)
     frame = scanlines.read(good, layout, memory)[0].copy()

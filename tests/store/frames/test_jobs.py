@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from fsmount.codec.delta import delta, record
-from fsmount.codec.delta.delta import Copy, Fill, Layer, Layout
+from fsmount.codec.delta.delta import Copy, Fill, Layer, TileLayout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images
 from fsmount.errors import Damaged, FsmountError, NotExact
@@ -135,7 +135,9 @@ def test_no_layer_is_decoded_twice_in_a_job(line: Line, monkeypatch: pytest.Monk
         line.add(png(frame))
     genuine, decoded = Reader.decode, []
 
-    def decode(self: Reader, entry: Entry, layout: Layout, nesting: int = 0) -> tuple[Layer, int]:
+    def decode(
+        self: Reader, entry: Entry, layout: TileLayout, nesting: int = 0
+    ) -> tuple[Layer, int]:
         decoded.append(entry.object_id)
         return genuine(self, entry, layout, nesting)
 

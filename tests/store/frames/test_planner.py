@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsmount.codec.delta import delta
-from fsmount.codec.delta.delta import OWN, Copy, Fill, Layout
+from fsmount.codec.delta.delta import OWN, Copy, Fill, TileLayout
 from fsmount.codec.png.samples import Frame
 from fsmount.store import config
 from fsmount.store import store as store_module
@@ -29,7 +29,7 @@ from fsmount.store.frames.planner import (
 )
 from fsmount.store.index import Object
 from fsmount.store.ingest import committer
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests.support.encoding import Inline, Line, forget_caches, get, put
 from tests.support.frames import png, screens
 from tests.support.pngs import chunk
@@ -51,7 +51,7 @@ def follow(planner: Planner, frame: Frame, number: int, *, simple: bool = True) 
     return plan
 
 
-def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> Layout:
+def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> TileLayout:
     """The layout of a frame encoded as planned.
 
     It has no residuals, or (not `simple`) some from a colour.
@@ -62,7 +62,7 @@ def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> Layout:
         sources = (*sources, Fill((0,) * seen.shape[2]))
         prediction[:] = len(sources)
     dtype = np.dtype(np.uint8) if seen.dtype == "uint8" else np.dtype(np.uint16)
-    return Layout(seen.shape, dtype, plan.tiles, sources, prediction)
+    return TileLayout(seen.shape, dtype, plan.tiles, sources, prediction)
 
 
 def noise(seed: int, rows: int = 6, columns: int = 8) -> Frame:
@@ -376,22 +376,22 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def fill(root: Path, files: dict[bytes, bytes]) -> dict[bytes, Object]:
     """Open a store, put files into it, and check their bytes. Returns the object of each file."""
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         inodes = {}
         for name, data in files.items():
             inodes[name] = put(store, name, data)
             await store.drain()
         for name, ino in inodes.items():
             assert await get(store, ino) == files[name]
-    shown = {name: store.index.inode(ino).object_id or 0 for name, ino in inodes.items()}
-    found = {name: store.index.object(number) for name, number in shown.items()}
-    store.close()
+    shown = {name: opened.index.inode(ino).object_id or 0 for name, ino in inodes.items()}
+    found = {name: opened.index.object(number) for name, number in shown.items()}
+    opened.close()
     return found
 
 
 def signatures(root: Path, frame: Frame) -> list[tuple[int, bytes]]:
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     try:
         return store.index.signatures(sighting(frame).geometry)
     finally:

@@ -19,7 +19,8 @@ from fsmount.store.index import Index
 from fsmount.store.ingest import committer, retries
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.ingest.retries import Retries
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
+from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import NOTE, Inline, put, reopened, settled
 from tests.support.frames import FlakyDisk, png, screens
 
@@ -38,28 +39,26 @@ async def until(done: Callable[[], bool]) -> None:
             await trio.sleep(0.001)
 
 
-async def encoded(store: Store, *inodes: int) -> None:
+async def encoded(store: WritableStore, *inodes: int) -> None:
     await until(lambda: all(store.index.inode(ino).staged is None for ino in inodes))
 
 
-def of(store: Store) -> Encoder:
-    found = store._encoder
-    assert found is not None
-    return found
+def of(store: WritableStore) -> Encoder:
+    return store._encoder
 
 
 async def test_a_failed_commit_delays_no_file_that_comes_after_it(
     root: Path, disk: FlakyDisk
 ) -> None:
-    store = Store.open(root, disk=disk)
-    async with store.running(count=1):
+    opened = open_store(root, disk=disk)
+    async with opened.running(count=1) as store:
         disk.fail_once("fsync")
         first = put(store, b"a", NOTE)
         await until(lambda: of(store).queue.failures(first) == 1)
         second = put(store, b"b", NOTE * 2)
         await encoded(store, second)
         assert store.index.inode(first).staged is not None
-    store.close()
+    opened.close()
     await reopened(root, {b"a": NOTE, b"b": NOTE * 2})
 
 
@@ -80,15 +79,15 @@ async def test_others_of_the_batch_do_not_wait_for_the_file_that_failed(
         return answer
 
     monkeypatch.setattr(Inline, "run", lie)
-    store = Store.open(root)
-    async with store.running(count=2):
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
         inodes = [put(store, b"%d" % number, data) for number, data in enumerate(files)]
         await encoded(store, *inodes[count:])
         staged = [inode.ino for inode in store.index.staged_inodes()]
         assert staged == inodes[:count]
         order = [store.index.names_of(found.id)[0] for found in store.index.all_objects()]
         assert order == sorted(order), "what is begun anew keeps its order"
-    store.close()
+    opened.close()
     monkeypatch.undo()
     await reopened(root, {b"%d" % number: data for number, data in enumerate(files)})
 
@@ -97,7 +96,7 @@ async def test_a_file_whose_row_cannot_be_read_delays_no_other(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row cannot be read just after the commit, when the file is taken from the queue."""
-    store = Store.open(root)
+    opened = open_store(root)
     inode, committed = Index.inode, False
     requeue = Retries._requeue
 
@@ -114,7 +113,7 @@ async def test_a_file_whose_row_cannot_be_read_delays_no_other(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return inode(index, ino)
 
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         first = put(store, b"a", NOTE)
         monkeypatch.setattr(Retries, "_requeue", mark)
         monkeypatch.setattr(Index, "inode", fail)
@@ -122,21 +121,21 @@ async def test_a_file_whose_row_cannot_be_read_delays_no_other(
         second = put(store, b"b", NOTE * 2)
         await encoded(store, second)
         assert of(store).queue.count() <= 2
-    store.close()
+    opened.close()
 
 
 async def test_files_that_wait_for_their_next_try_hold_no_batch_open(
     root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 1e6)
-    store = Store.open(root, disk=disk)
-    async with store.running(count=1):
+    opened = open_store(root, disk=disk)
+    async with opened.running(count=1) as store:
         disk.fail_once("fsync")
         first = put(store, b"a", NOTE)
         await until(lambda: of(store).queue.failures(first) == 1)
         second = put(store, b"b", NOTE * 2)
         await encoded(store, second)
-    store.close()
+    opened.close()
 
 
 @pytest.mark.parametrize(
@@ -163,8 +162,8 @@ async def test_each_file_is_tried_once_while_a_disk_is_full(
 
     # If the link is the call that fails, all files are large.
     size = 6000 if calls == ("link",) else 100
-    store = Store.open(root, disk=disk)
-    async with store.running(count=2):
+    opened = open_store(root, disk=disk)
+    async with opened.running(count=2) as store:
         inodes = [put(store, b"%d" % number, b"%d" % number * size) for number in range(8)]
         disk.hook = hook
         await until(lambda: all(of(store).queue.failures(ino) == 1 for ino in inodes))
@@ -177,7 +176,7 @@ async def test_each_file_is_tried_once_while_a_disk_is_full(
         assert all(of(store).queue.failures(ino) == 1 for ino in inodes)
         assert not of(store)._committer._committing.locked()
         disk.hook = lambda call, what: 0
-    store.close()
+    opened.close()
     await reopened(root, {b"%d" % number: b"%d" % number * size for number in range(8)})
 
 
@@ -187,7 +186,7 @@ async def test_nobody_waits_for_ever_for_commits_that_fail(
 ) -> None:
     """``umount`` waits for a drain. The drain makes three tries, then the files stay staged."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.001)
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
 
     def hook(name: str, what: object) -> int:
         # Fail only for packs: an fsync of their folder would fail before anything is appended.
@@ -196,7 +195,7 @@ async def test_nobody_waits_for_ever_for_commits_that_fail(
     def rows(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         files = {b"%d" % number: b"%d" % number * 100 for number in range(5)}
         for name, data in files.items():
             put(store, name, data)
@@ -210,7 +209,7 @@ async def test_nobody_waits_for_ever_for_commits_that_fail(
         disk.hook = lambda name, what: 0
         await settled(store, files)
         assert store.pending() == 0
-    store.close()
+    opened.close()
     await reopened(root, files)
 
 
@@ -223,15 +222,15 @@ async def test_a_retry_does_not_wait_for_the_commits_of_others(
 ) -> None:
     """Several files fail many times, and each succeeds in the end."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.001)
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
     failures = iter([errno.EIO, 0, errno.EIO, errno.EIO, 0, errno.ENOSPC] * 3)
     files: dict[bytes, bytes] = {}
-    async with store.running(count=2):
+    async with opened.running(count=2) as store:
         disk.hook = lambda name, what: next(failures, 0) if name == "fsync" else 0
         for number, frame in enumerate(screens(10)):
             files[b"%d" % number] = png(frame)
             put(store, b"%d" % number, png(frame))
             await trio.sleep(0.002)
         await settled(store, files)
-    store.close()
+    opened.close()
     await reopened(root, files)

@@ -20,7 +20,8 @@ from fsmount.store.index import ROOT
 from fsmount.store.ingest import committer, encoder, retries
 from fsmount.store.layout import Layout
 from fsmount.store.packs import pack as packs
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
+from fsmount.store.writable_store import WritableStore
 from tests.store.packs.test_pack import unzipped
 from tests.support.encoding import (
     NOTE,
@@ -46,17 +47,17 @@ async def test_packs_are_sealed_when_they_are_full(
 ) -> None:
     monkeypatch.setattr(packs, "SEAL_BYTES", 20_000)
     files = {b"%02d" % number: random.Random(number).randbytes(7000) for number in range(14)}
-    store = Store.open(root)
-    async with store.running(count=2):
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
         for name, data in files.items():
             put(store, name, data)
         await settled(store, files)
-    table = store.index.packs()
+    table = opened.index.packs()
     assert list(table) == [1, 2, 3, 4, 5]
     assert [sealed for _, sealed in table.values()] == [True] * 4 + [False]
     for number in range(1, 5):
         assert len(unzipped(Layout(root).pack(number))) == 3
-    store.close()
+    opened.close()
     assert len(unzipped(Layout(root).pack(5))) == 2
     assert open_files(root) == []
     await reopened(root, files)
@@ -65,23 +66,23 @@ async def test_packs_are_sealed_when_they_are_full(
 async def test_a_reopened_store_goes_on_where_it_was(root: Path) -> None:
     files: dict[bytes, bytes] = {}
     for turn, frame in enumerate(screens(5)):
-        store = Store.open(root)
-        async with store.running(count=1):
+        opened = open_store(root)
+        async with opened.running(count=1) as store:
             files[b"%d" % turn] = png(frame)
             put(store, b"%d" % turn, files[b"%d" % turn])
             await settled(store, files)
-        store.close()
+        opened.close()
     assert [path.name for path in (root / "packs").glob("*.zip")] == ["00000001.zip"]
     assert len(unzipped(root / "packs" / "00000001.zip")) == 5
-    store = Store.open(root)
-    assert store.stats()["objects"]["delta"] == 4, "signatures are loaded at the start"
-    store.close()
+    opened = open_store(root)
+    assert opened.stats()["objects"]["delta"] == 4, "signatures are loaded at the start"
+    opened.close()
 
 
 # -- commits that fail
 
 
-async def fill(store: Store, files: dict[bytes, bytes]) -> None:
+async def fill(store: WritableStore, files: dict[bytes, bytes]) -> None:
     for name, data in files.items():
         put(store, name, data)
         await wait_all_tasks_blocked()
@@ -95,8 +96,8 @@ async def test_whatever_fails_once_costs_nothing(
 ) -> None:
     monkeypatch.setattr(packs, "SEAL_BYTES", 6_000)
     files = {**samples(), b"big": random.Random(1).randbytes(20_000)}
-    store = Store.open(root, disk=disk)
-    async with store.running(count=2):
+    opened = open_store(root, disk=disk)
+    async with opened.running(count=2) as store:
         for name, data in files.items():
             put(store, name, data)
         disk.fail_once(call, errno.ENOSPC if call == "pwrite" else errno.EIO, skip=skip)
@@ -105,25 +106,25 @@ async def test_whatever_fails_once_costs_nothing(
         put(store, b"last", NOTE + b"!")
         files[b"last"] = NOTE + b"!"
         await settled(store, files)
-    store.close()
+    opened.close()
     await reopened(root, files)
 
 
 async def test_a_pack_that_could_not_be_forced_is_not_written_to_again(
     root: Path, disk: FlakyDisk
 ) -> None:
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
     files = {b"a": NOTE}
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         put(store, b"a", NOTE)
         await settled(store, files)
         disk.fail_once("fsync")
         files[b"b"] = NOTE * 2
         put(store, b"b", NOTE * 2)
         await settled(store, files)
-    assert [found.pack for found in store.index.all_objects()] == [1, 2]
+    assert [found.pack for found in opened.index.all_objects()] == [1, 2]
     assert len(unzipped(Layout(root).pack(1))) == 1
-    store.close()
+    opened.close()
     assert open_files(root) == []
     await reopened(root, files)
 
@@ -132,7 +133,7 @@ async def test_what_arrives_while_a_failed_commit_waits_is_not_lost(
     root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.3)
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
     files = {b"a": NOTE}
     failed = threading.Event()
 
@@ -142,7 +143,7 @@ async def test_what_arrives_while_a_failed_commit_waits_is_not_lost(
             return errno.EIO
         return 0
 
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         disk.hook = hook
         put(store, b"a", NOTE)
         while not failed.is_set():
@@ -151,7 +152,7 @@ async def test_what_arrives_while_a_failed_commit_waits_is_not_lost(
             files[b"%d" % number] = NOTE * (number + 2)
             put(store, b"%d" % number, files[b"%d" % number])
         await settled(store, files)
-    store.close()
+    opened.close()
     await reopened(root, files)
 
 
@@ -159,7 +160,7 @@ async def test_a_frame_planned_on_what_a_failed_commit_dropped_is_planned_anew(
     root: Path, disk: FlakyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (png(frame) for frame in screens(2))
-    reached, opened = trio.Event(), trio.Event()
+    reached, failed = trio.Event(), trio.Event()
     encodes = 0
     run = Inline.run
 
@@ -171,33 +172,32 @@ async def test_a_frame_planned_on_what_a_failed_commit_dropped_is_planned_anew(
         if encodes == 2 and function is jobs.encode:
             assert result.needs
             reached.set()
-            await opened.wait()
+            await failed.wait()
         return result
 
     monkeypatch.setattr(Inline, "run", late)
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.2)
-    store = Store.open(root, disk=disk)
-    async with store.running(count=2):
+    opened = open_store(root, disk=disk)
+    async with opened.running(count=2) as store:
         disk.fail_once("fsync")
         put(store, b"a", first)
         put(store, b"b", second)
         engine = store._encoder
-        assert engine is not None
         with trio.fail_after(20):
             await reached.wait()
             assert engine._committer._writer._appended, "the first is not committed yet"
             while not engine._claims._epoch:
                 await trio.sleep(0.001)
-            opened.set()
+            failed.set()
         await settled(store, {b"a": first, b"b": second})
-    store.close()
+    opened.close()
     await reopened(root, {b"a": first, b"b": second})
 
 
 async def test_a_disk_that_stays_full_stops_nothing_for_good(root: Path, disk: FlakyDisk) -> None:
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
     files = {**samples()}
-    async with store.running(count=2):
+    async with opened.running(count=2) as store:
         disk.hook = lambda call, what: errno.ENOSPC if call in ("create", "pwrite") else 0
         for name, data in files.items():
             token = store.staging._next
@@ -218,7 +218,7 @@ async def test_a_disk_that_stays_full_stops_nothing_for_good(root: Path, disk: F
         disk.hook = lambda call, what: 0
         await settled(store, files)
     assert len(list((root / "packs").glob("*.zip"))) <= 2, "packs of failed commits are left"
-    store.close()
+    opened.close()
     assert open_files(root) == []
     await reopened(root, files)
 
@@ -231,9 +231,9 @@ INGEST = Path(encoder.__file__).parent
 async def test_an_index_that_cannot_be_read_for_a_while_stops_nothing_for_good(
     root: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    store = Store.open(root)
+    opened = open_store(root)
     files = samples()
-    real = getattr(store.index, call)
+    real = getattr(opened.index, call)
     failures = 0
 
     def fail(*args: object) -> object:
@@ -243,7 +243,7 @@ async def test_an_index_that_cannot_be_read_for_a_while_stops_nothing_for_good(
         failures += 1
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    async with store.running(count=2):
+    async with opened.running(count=2) as store:
         for name, data in files.items():
             put(store, name, data)
         monkeypatch.setattr(store.index, call, fail)
@@ -252,14 +252,14 @@ async def test_an_index_that_cannot_be_read_for_a_while_stops_nothing_for_good(
                 await trio.sleep(0.001)
         monkeypatch.setattr(store.index, call, real)
         await settled(store, files)
-    store.close()
+    opened.close()
     await reopened(root, files)
 
 
 async def test_an_index_that_cannot_be_forced_keeps_staged_files(
     root: Path, disk: FlakyDisk
 ) -> None:
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
 
     def hook(call: str, what: object) -> int:
         assert isinstance(what, (int, Path))
@@ -267,7 +267,7 @@ async def test_an_index_that_cannot_be_forced_keeps_staged_files(
             return 0
         return errno.EIO if os.readlink(f"/proc/self/fd/{what}").endswith("-wal") else 0
 
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         disk.hook = hook
         put(store, b"a", NOTE)
         await store.drain()
@@ -282,7 +282,7 @@ async def test_an_index_that_cannot_be_forced_keeps_staged_files(
             while store.staging.tokens():
                 await trio.sleep(0.001)
         assert not store.index.suspect
-    store.close()
+    opened.close()
 
 
 # -- crashes
@@ -311,8 +311,8 @@ async def test_a_crash_at_any_call_loses_nothing(
                 trio.from_thread.run_sync(keep)
         return 0
 
-    store = Store.open(root, disk=disk)
-    async with store.running(count=2):
+    opened = open_store(root, disk=disk)
+    async with opened.running(count=2) as store:
         disk.hook = hook
         for name, data in files.items():
             put(store, name, data)
@@ -321,7 +321,7 @@ async def test_a_crash_at_any_call_loses_nothing(
                 await store.drain()
         await settled(store, files)
         disk.hook = lambda call, what: 0
-    store.close()
+    opened.close()
     assert len(left) > 20
     monkeypatch.setattr(packs, "SEAL_BYTES", 64 << 20)
     for path, present in left:
@@ -330,17 +330,17 @@ async def test_a_crash_at_any_call_loses_nothing(
 
 async def test_cancelled_at_any_time_everything_is_there(root: Path, tmp_path: Path) -> None:
     files = samples()
-    store = Store.open(root)
+    opened = open_store(root)
     for name, data in files.items():
-        put(store, name, data)
-    store.close()
+        put(opened, name, data)
+    opened.close()
     for steps in range(0, 60, 10):
         copy = left_behind(root, tmp_path / f"copy{steps}")
-        store = Store.open(copy)
-        async with store.running(count=2):
+        opened = open_store(copy)
+        async with opened.running(count=2):
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
         assert open_files(copy / "packs")
-        store.close()
+        opened.close()
         assert open_files(copy) == []
         await reopened(copy, files)

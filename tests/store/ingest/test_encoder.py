@@ -23,7 +23,7 @@ from fsmount.store import config
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import committer, retries
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.support.encoding import (
     NOTE,
     Inline,
@@ -43,18 +43,18 @@ pytestmark = pytest.mark.usefixtures("inline")
 
 async def test_files_of_all_kinds_are_encoded(root: Path) -> None:
     files = samples()
-    store = Store.open(root)
-    async with store.running(count=2):
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
         for name, data in files.items():
             put(store, name, data)
         assert store.pending() == len(files)
         await settled(store, files)
         assert store.staging.tokens() == []
-    stats = store.stats()
+    stats = opened.stats()
     assert stats["objects"] == {"key": 1, "delta": 3, "jpeg": 0, "raw": 3, "staged": 0}
     assert (stats["files"], stats["frames"]) == (7, 4)
     assert stats["raw_reasons"]["not a PNG"] == 2
-    store.close()
+    opened.close()
     await reopened(root, files)
 
 
@@ -75,13 +75,13 @@ async def test_one_process_is_left_to_encoding_while_pictures_come(
     monkeypatch.setattr(Inline, "before", staticmethod(before))
     pictures = {b"%02d" % i: png(frame) for i, frame in enumerate(screens(18, height=64))}
     notes = {b"note %02d" % i: b"%d" % i for i in range(18)}
-    store = Store.open(root)
-    async with store.running(count=2):
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
         for files in (pictures, notes):
             for name, data in files.items():
                 put(store, name, data)
             await settled(store, files)
-    store.close()
+    opened.close()
     assert len(seen) == 36
     assert max(seen[:8]) > 1  # the first few files do not tell what comes next
     assert seen[14:18] == [1] * 4
@@ -89,29 +89,29 @@ async def test_one_process_is_left_to_encoding_while_pictures_come(
 
 
 async def test_frames_are_encoded_in_order_of_folder_and_name(root: Path) -> None:
-    store = Store.open(root)
+    opened = open_store(root)
     names = [b"c", b".a.AbCdEf", b"b", b"d"]
-    for name in names:
-        put(store, name, name + NOTE)
-    async with store.running(count=2):
+    async with opened.running(count=2) as store:
+        for name in names:
+            put(store, name, name + NOTE)
         await store.drain()
         order = [store.index.names_of(found.id)[0] for found in store.index.all_objects()]
     assert order == [b".a.AbCdEf", b"b", b"c", b"d"]
-    store.close()
+    opened.close()
 
 
 async def test_equal_files_share_one_object(root: Path) -> None:
     data = png(screens(1)[0])
-    store = Store.open(root)
-    async with store.running(count=2):
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
         for name in (b"a", b"b"):
             put(store, name, data)
         await store.drain()
         put(store, b"c", data)
         await settled(store, {b"a": data, b"b": data, b"c": data})
-    assert len(list(store.index.all_objects())) == 1
-    assert store.index.object(1).uses == 3
-    store.close()
+    assert len(list(opened.index.all_objects())) == 1
+    assert opened.index.object(1).uses == 3
+    opened.close()
 
 
 class Gate:
@@ -135,8 +135,8 @@ async def test_a_writer_spoils_what_is_under_way(
 ) -> None:
     old, new = (png(frame) for frame in screens(2))
     gate = Gate(monkeypatch, function)
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         ino = put(store, b"a", old)
         await gate.reached.wait()
         store.hold(ino)
@@ -152,7 +152,7 @@ async def test_a_writer_spoils_what_is_under_way(
         store.unhold(ino)
         store.queue(ino)
         await settled(store, {b"a": new})
-    store.close()
+    opened.close()
     await reopened(root, {b"a": new})
 
 
@@ -163,8 +163,8 @@ async def test_a_writer_that_has_come_and_gone_spoils_it_too(
     """The writer changes the staged file in place. Only the writer's report shows the change."""
     old, new = (png(frame) for frame in screens(2))
     gate = Gate(monkeypatch, function)
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         ino = put(store, b"a", old)
         await gate.reached.wait()
         store.hold(ino)
@@ -175,7 +175,7 @@ async def test_a_writer_that_has_come_and_gone_spoils_it_too(
         store.queue(ino)
         gate.open.set()
         await settled(store, {b"a": new})
-    store.close()
+    opened.close()
 
 
 async def test_a_file_queued_again_while_under_way_is_encoded_anew(
@@ -183,22 +183,22 @@ async def test_a_file_queued_again_while_under_way_is_encoded_anew(
 ) -> None:
     old, new = (png(frame) for frame in screens(2))
     gate = Gate(monkeypatch, jobs.encode)
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         ino = put(store, b"a", old)
         await gate.reached.wait()
         rewrite(store, ino, new)
         gate.open.set()
         await settled(store, {b"a": new})
-    store.close()
+    opened.close()
 
 
 async def test_hold_after_queue_and_two_writers(root: Path) -> None:
-    store = Store.open(root)
-    ino = put(store, b"a", NOTE)
-    store.hold(ino)
-    store.hold(ino)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        ino = put(store, b"a", NOTE)
+        store.hold(ino)
+        store.hold(ino)
         await store.drain()
         assert store.index.inode(ino).staged is not None
         store.unhold(ino)
@@ -207,7 +207,7 @@ async def test_hold_after_queue_and_two_writers(root: Path) -> None:
         store.unhold(ino)
         store.queue(ino)
         await settled(store, {b"a": NOTE})
-    store.close()
+    opened.close()
 
 
 @pytest.mark.parametrize("function", [None, jobs.look, jobs.encode])
@@ -215,26 +215,26 @@ async def test_a_file_unlinked_while_it_waits_is_dropped(
     root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any] | None
 ) -> None:
     gate = Gate(monkeypatch, function or jobs.render)
-    store = Store.open(root)
-    ino = put(store, b"a", png(screens(1)[0]))
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        ino = put(store, b"a", png(screens(1)[0]))
 
-    def unlink() -> None:
-        store.index.unlink(ROOT, b"a", 1)
-        token = store.index.purge(ino)
-        assert token is not None
-        store.staging.remove(token)
+        def unlink() -> None:
+            store.index.unlink(ROOT, b"a", 1)
+            token = store.index.purge(ino)
+            assert token is not None
+            store.staging.remove(token)
 
-    if function is None:
-        unlink()
-    async with store.running(count=1):
+        if function is None:
+            unlink()
         if function is not None:
             await gate.reached.wait()
             unlink()
             gate.open.set()
         put(store, b"b", NOTE)
         await settled(store, {b"b": NOTE})
-    assert store.staging.tokens() == []
-    store.close()
+    assert opened.staging.tokens() == []
+    opened.close()
     await reopened(root, {b"b": NOTE})
 
 
@@ -242,9 +242,9 @@ async def test_an_inode_number_used_again_is_another_file(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch, jobs.encode)
-    store = Store.open(root)
+    opened = open_store(root)
     first, second = (png(frame) for frame in screens(2))
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         ino = put(store, b"a", first)
         await gate.reached.wait()
         store.index.unlink(ROOT, b"a", 1)
@@ -254,32 +254,32 @@ async def test_an_inode_number_used_again_is_another_file(
         assert put(store, b"b", second) == ino
         gate.open.set()
         await settled(store, {b"b": second})
-    store.close()
+    opened.close()
 
 
 async def test_a_missing_staged_file_holds_nobody_up(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store.open(root)
-    ino = put(store, b"lost", NOTE)
-    token = store.index.inode(ino).staged
-    assert token is not None
-    store.staging.remove(token)
+    opened = open_store(root)
     with caplog.at_level(logging.ERROR):
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
+            ino = put(store, b"lost", NOTE)
+            token = store.index.inode(ino).staged
+            assert token is not None
+            store.staging.remove(token)
             put(store, b"b", NOTE)
             with trio.fail_after(10):
                 await store.drain()
     assert "missing" in caplog.text
-    assert store.index.inode(ino).staged == token
-    store.close()
+    assert opened.index.inode(ino).staged == token
+    opened.close()
 
 
 async def test_failures_are_not_held_against_the_next_file_of_that_number(
     root: Path, disk: FlakyDisk
 ) -> None:
-    store = Store.open(root, disk=disk)
-    async with store.running(count=1):
+    opened = open_store(root, disk=disk)
+    async with opened.running(count=1) as store:
         disk.hook = lambda call, what: errno.ENOSPC if call == "pwrite" else 0
         ino = put(store, b"a", NOTE)
         with trio.fail_after(10):
@@ -290,7 +290,6 @@ async def test_failures_are_not_held_against_the_next_file_of_that_number(
         assert token is not None
         store.staging.remove(token)
         engine = store._encoder
-        assert engine is not None
         with trio.fail_after(10):
             while engine.queue.count():
                 await trio.sleep(0.001)
@@ -298,7 +297,7 @@ async def test_failures_are_not_held_against_the_next_file_of_that_number(
         assert store.pending() == 1
         disk.hook = lambda call, what: 0
         await settled(store, {b"b": NOTE})
-    store.close()
+    opened.close()
 
 
 async def test_a_frame_whose_worker_dies_is_kept_raw(
@@ -310,18 +309,18 @@ async def test_a_frame_whose_worker_dies_is_kept_raw(
 
     monkeypatch.setattr(Inline, "before", staticmethod(before))
     data = png(screens(1)[0])
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         put(store, b"a.png", data)
         await settled(store, {b"a.png": data})
-    assert store.stats()["raw_reasons"] == {"worker died": 1}
-    store.close()
+    assert opened.stats()["raw_reasons"] == {"worker died": 1}
+    opened.close()
 
 
 async def test_a_reference_that_rots_costs_only_the_files_that_show_it(root: Path) -> None:
     frames = [png(frame) for frame in screens(3)]
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         put(store, b"0", frames[0])
         await store.drain()
         found = store.index.object(1)
@@ -333,8 +332,8 @@ async def test_a_reference_that_rots_costs_only_the_files_that_show_it(root: Pat
         for number in (1, 2):
             put(store, b"%d" % number, frames[number])
         await settled(store, {b"1": frames[1], b"2": frames[2]})
-    assert all(1 not in found.needs for found in store.index.all_objects())
-    store.close()
+    assert all(1 not in found.needs for found in opened.index.all_objects())
+    opened.close()
 
 
 # -- wrong answers (`tests/crash/lies.py` has them at every stage)
@@ -368,8 +367,8 @@ async def test_the_answer_to_another_file_is_not_taken(
 ) -> None:
     """Otherwise the file would silently become another file that is already there."""
     known, new = (png(frame) for frame in screens(2))
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         put(store, b"a", known)
         await store.drain()
         other = jobs.look(str(root / "packs" / "00000001.zip"), ())
@@ -379,7 +378,7 @@ async def test_the_answer_to_another_file_is_not_taken(
         put(store, b"b", new)
         await settled(store, {b"a": known, b"b": new})
     assert lying.left == 0
-    store.close()
+    opened.close()
     await reopened(root, {b"a": known, b"b": new})
 
 
@@ -393,8 +392,8 @@ async def test_what_is_not_what_was_proved_does_not_count(
         entry = replace(answer.entry, payload=answer.entry.payload[:-1])
         return replace(answer, **({"entry": entry} if "entry" in change else change))
 
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         put(store, b"0", files[b"0"])
         await store.drain()
         lying = Lying(monkeypatch, jobs.encode, lie)
@@ -402,8 +401,8 @@ async def test_what_is_not_what_was_proved_does_not_count(
             put(store, name, files[name])
         await settled(store, files)
     assert lying.left == 0
-    assert store.stats()["objects"]["raw"] == 0
-    store.close()
+    assert opened.stats()["objects"]["raw"] == 0
+    opened.close()
     await reopened(root, files)
 
 
@@ -413,14 +412,14 @@ async def test_a_file_that_never_gets_through_stops_no_other(
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.05)
     bad, *good = (png(frame) for frame in screens(4))
     digest = hashlib.sha256(bad).digest()
-    store = Store.open(root)
+    opened = open_store(root)
 
     def lie(answer: jobs.Encoded) -> jobs.Encoded:
         found = record.unpack(answer.entry.record).arrays.get("sha256")
         return replace(answer, proof=b"") if found == digest else answer
 
     Lying(monkeypatch, jobs.encode, lie, times=1 << 30)
-    async with store.running(count=2):
+    async with opened.running(count=2) as store:
         ino = put(store, b"0", bad)
         for number, data in enumerate(good, start=1):
             put(store, b"%d" % number, data)
@@ -428,7 +427,7 @@ async def test_a_file_that_never_gets_through_stops_no_other(
             await store.drain()
         assert [inode.ino for inode in store.index.staged_inodes()] == [ino]
         await check(store, {b"0": bad, b"1": good[0], b"2": good[1], b"3": good[2]})
-    store.close()
+    opened.close()
     monkeypatch.undo()
     await reopened(root, {b"0": bad, b"3": good[2]})
 
@@ -448,18 +447,18 @@ async def test_large_files_stay_files(root: Path) -> None:
         b"big.png": noisy(1),
         b"broken.png": noisy(2)[:-30],
     }
-    store = Store.open(root)
-    async with store.running(count=2):
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
         for name, data in files.items():
             put(store, name, data)
         await settled(store, files)
-    assert len(os.listdir(store.layout.raw)) == 2
-    kept = store.index.lookup(ROOT, b"big")
+    assert len(os.listdir(opened.layout.raw)) == 2
+    kept = opened.index.lookup(ROOT, b"big")
     assert kept is not None
     assert kept.object_id is not None
-    assert store.layout.kept(kept.object_id).read_bytes() == files[b"big"]
-    assert store.layout.pack(1).stat().st_size < 200_000
-    store.close()
+    assert opened.layout.kept(kept.object_id).read_bytes() == files[b"big"]
+    assert opened.layout.pack(1).stat().st_size < 200_000
+    opened.close()
     await reopened(root, files)
 
 
@@ -473,11 +472,11 @@ async def test_a_large_picture_that_cannot_be_encoded_stays_a_file(
 
     monkeypatch.setattr(Inline, "before", staticmethod(before))
     files = {b"big.png": noisy(1)}
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         put(store, b"big.png", files[b"big.png"])
         await settled(store, files)
-    store.close()
+    opened.close()
     await reopened(root, files)
 
 
@@ -496,13 +495,12 @@ async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
             await gate.wait()
 
     monkeypatch.setattr(Inline, "before", staticmethod(before))
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         first = put(store, b"a", data)
         second = put(store, b"b", data)
         put(store, b"c", NOTE)
         engine = store._encoder
-        assert engine is not None
         with trio.fail_after(20):
             while len(engine._committer._batch) < 2:
                 await trio.sleep(0.001)
@@ -514,7 +512,7 @@ async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
         store.queue(first)
         monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.01)
         await settled(store, {b"a": data, b"b": data, b"c": NOTE})
-    store.close()
+    opened.close()
     await reopened(root, {b"a": data, b"b": data, b"c": NOTE})
 
 
@@ -522,17 +520,17 @@ async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
 async def test_a_vast_sparse_file_stays_cheap(tmp_path: Path) -> None:
     folder = Path("/dev/shm") / f"fsmount-test-{os.getpid()}"
     config.make(folder, FlakyDisk())
-    store = Store.open(folder)
+    opened = open_store(folder)
     try:
-        token = store.staging.create()
+        token = opened.staging.create()
         try:
-            os.truncate(store.staging.path(token), 10**15)
+            os.truncate(opened.staging.path(token), 10**15)
         except OSError:
             pytest.skip("no file system here takes 10^15 bytes")
-        made = store.index.create(
+        made = opened.index.create(
             ROOT, b"vast", mode=0o100644, uid=0, gid=0, now_ns=1, staged=token, size=10**15
         )
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             store.queue(made.ino)
             with trio.fail_after(10):
                 await store.drain()
@@ -541,7 +539,7 @@ async def test_a_vast_sparse_file_stays_cheap(tmp_path: Path) -> None:
             body = await store.body(object_id)
             assert body.size == 10**15
             assert await body.pread(10**15 - 5, 9) == bytes(5)
-        assert store.stats()["stored_bytes"] < 1 << 20
+        assert opened.stats()["stored_bytes"] < 1 << 20
     finally:
-        store.close()
+        opened.close()
         shutil.rmtree(folder)

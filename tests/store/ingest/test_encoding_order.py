@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 
 from fsmount.store import config
 from fsmount.store import store as store_module
+from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import committer, large, retries
 from fsmount.store.ingest.outcome import Outcome
 from fsmount.store.ingest.pipeline import Pipeline
 from fsmount.store.packs.writer import Writer
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
+from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import Inline, forget_caches, get, put, rewrite
 from tests.support.frames import FlakyDisk, png, screens
 
@@ -81,7 +83,7 @@ def watch(inline: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     yield Watch(monkeypatch)
 
 
-def remove(store: Store, name: bytes) -> None:
+def remove(store: WritableStore, name: bytes) -> None:
     """Remove a file as ``rm`` does."""
     left = store.index.unlink(ROOT, name, 5)
     token = store.index.purge(left.ino)
@@ -89,22 +91,22 @@ def remove(store: Store, name: bytes) -> None:
         store.discard(token)
 
 
-def objects(store: Store) -> Counter[tuple[bytes, int]]:
+def objects(store: StoreFiles) -> Counter[tuple[bytes, int]]:
     return Counter((found.sha256, found.size) for found in store.index.all_objects())
 
 
 # -- a file in the middle leaves the queue
 
 
-def _removed(store: Store, ino: int) -> None:
+def _removed(store: WritableStore, ino: int) -> None:
     remove(store, b"b")
 
 
-def _reopened(store: Store, ino: int) -> None:
+def _reopened(store: WritableStore, ino: int) -> None:
     store.hold(ino)
 
 
-def _gone(store: Store, ino: int) -> None:
+def _gone(store: WritableStore, ino: int) -> None:
     token = store.index.inode(ino).staged
     assert token is not None
     store.staging.remove(token)
@@ -117,7 +119,7 @@ async def test_the_next_file_waits_for_the_one_before(
     root: Path,
     watch: Watch,
     monkeypatch: pytest.MonkeyPatch,
-    leave: Callable[[Store, int], None],
+    leave: Callable[[WritableStore, int], None],
     third: int,
     equal: bool,
 ) -> None:
@@ -131,8 +133,8 @@ async def test_the_next_file_waits_for_the_one_before(
     monkeypatch.setattr(Inline, "before", staticmethod(before))
     first, second = bodies()[1], bodies()[2]
     last = first if equal else bodies()[third]
-    store = Store.open(root)
-    async with store.running(count=2):
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
         put(store, b"a", first)
         gone = put(store, b"b", second)
         ino = put(store, b"c", last)
@@ -149,24 +151,24 @@ async def test_the_next_file_waits_for_the_one_before(
         assert await get(store, ino) == last
     assert watch.most == 1
     assert watch.appended == (["a"] if equal else ["a", "c"])
-    assert set(objects(store).values()) == {1}
-    store.close()
+    assert set(objects(opened).values()) == {1}
+    opened.close()
 
 
 @pytest.mark.parametrize("body", range(6))
 async def test_equal_files_share_one_object_while_both_are_under_way(
     root: Path, watch: Watch, body: int
 ) -> None:
-    store = Store.open(root)
-    async with store.running(count=2):
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
         inodes = [put(store, b"%d" % number, bodies()[body]) for number in range(5)]
         with trio.fail_after(20):
             await store.drain()
         for ino in inodes:
             assert await get(store, ino) == bodies()[body]
-    assert [found.uses for found in store.index.all_objects()] == [5]
-    assert len(os.listdir(store.layout.raw)) == (body == 5)
-    store.close()
+    assert [found.uses for found in opened.index.all_objects()] == [5]
+    assert len(os.listdir(opened.layout.raw)) == (body == 5)
+    opened.close()
 
 
 # -- any sequence of actions
@@ -204,7 +206,7 @@ class Run:
             self.calm.clear()
             raise OSError(errno.EIO, "told to fail")
 
-    async def act(self, store: Store, action: str, what: int, body: int) -> None:
+    async def act(self, store: WritableStore, action: str, what: int, body: int) -> None:
         data = bodies()[body]
         name = b"%d" % what
         if action == "wait":
@@ -231,13 +233,13 @@ class Run:
 
     async def main(self, root: Path, start: list[int], actions: list[tuple[str, int, int]]) -> None:
         config.make(root, FlakyDisk())
-        store = Store.open(root)
-        for number, body in enumerate(start):
-            name = b"%d" % number
-            self.files[name] = put(store, name, bodies()[body]), bodies()[body]
-            self.calm.add(name)
+        opened = open_store(root)
         try:
-            async with store.running(count=2):
+            async with opened.running(count=2) as store:
+                for number, body in enumerate(start):
+                    name = b"%d" % number
+                    self.files[name] = put(store, name, bodies()[body]), bodies()[body]
+                    self.calm.add(name)
                 for action in actions:
                     await self.act(store, *action)
                 self.failing.clear()
@@ -246,11 +248,11 @@ class Run:
                         await trio.sleep(0.001)
                 for name, (ino, data) in self.files.items():
                     assert await get(store, ino) == data, name
-            self.verdict(store)
+            self.verdict(opened)
         finally:
-            store.close()
+            opened.close()
 
-    def verdict(self, store: Store) -> None:
+    def verdict(self, store: StoreFiles) -> None:
         assert self.watch.most == 1
         assert set(objects(store).values()) == {1}, "equal files were coded twice"
         calm = [path for path in self.watch.appended if path.encode() in self.calm]

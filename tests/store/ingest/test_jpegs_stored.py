@@ -27,7 +27,7 @@ from fsmount.store.packs.entries import About, jpeg_entry
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.recovery.repair import Repairs
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer import estimating
 from fsmount.store.transfer.estimating import estimate
 from tests.repairing import repair
@@ -63,18 +63,18 @@ def samples() -> dict[bytes, bytes]:
 
 
 async def fill(root: Path, files: dict[bytes, bytes]) -> None:
-    store = Store.open(root)
+    opened = open_store(root)
     try:
-        async with store.running(count=2):
+        async with opened.running(count=2) as store:
             for name, data in sorted(files.items()):
                 put(store, name, data)
             await store.drain()
     finally:
-        store.close()
+        opened.close()
 
 
 def objects(root: Path) -> dict[bytes, Object]:
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     try:
         found = store.index.all_objects()
         return {name: one for one in found for name in store.index.names_of(one.id)}
@@ -86,16 +86,16 @@ async def read(root: Path) -> dict[bytes, bytes | str]:
     """The bytes of every file of a store, or the error text if a file cannot be read."""
     forget_caches()
     answers: dict[bytes, bytes | str] = {}
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             for name, inode in store.index.walk():
                 try:
                     answers[name] = await get(store, inode.ino)
                 except (Damaged, NeedsExtra) as error:
                     answers[name] = str(error)
     finally:
-        store.close()
+        opened.close()
     return answers
 
 
@@ -118,7 +118,7 @@ async def test_jpegs_come_back_and_are_smaller(root: Path) -> None:
             assert (one.depth, one.needs, one.layer, one.reason) == (0, (), (), None)
             assert not one.is_kept
     assert (found[b"3.jpg"].kind, found[b"3.jpg"].reason) == ("raw", jpeg.NO_FORM)
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     stats = store.stats()
     store.close()
     assert stats["objects"] == {"key": 1, "delta": 3, "jpeg": 3, "raw": 2, "staged": 0}
@@ -150,7 +150,7 @@ async def test_screenshots_are_planned_as_if_no_jpeg_were_there(root: Path, tmp_
         assert (ours[name].kind, ours[name].depth) == (one.kind, one.depth)
         assert abs(ours[name].length - one.length) < 8  # ids have different lengths
         assert len(ours[name].needs) == len(one.needs)
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     signed = {row[0] for row in store.index.signatures("150x64x3:uint8")}
     store.close()
     assert signed
@@ -168,13 +168,13 @@ async def test_equal_jpegs_share_an_object_and_are_coded_once(
         return whole(path, sha256)
 
     monkeypatch.setattr(jobs, "transcode", counted)
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         put(store, b"a.jpg", camera(1))
         await store.drain()
         put(store, b"b.jpg", camera(1))
         await store.drain()
-    store.close()
+    opened.close()
     assert len(calls) == 1
     assert objects(root)[b"a.jpg"] == objects(root)[b"b.jpg"]
 
@@ -182,20 +182,21 @@ async def test_equal_jpegs_share_an_object_and_are_coded_once(
 async def test_a_jpeg_that_is_written_again_while_it_is_coded(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store.open(root)
+    opened = open_store(root)
     again: list[int] = []
 
-    async def before(function: Any) -> None:
-        if function is jobs.transcode and not again:
-            again.append(1)
-            rewrite(store, ino, camera(2))
+    async with opened.running(count=1) as store:
 
-    monkeypatch.setattr(Inline, "before", staticmethod(before))
-    ino = put(store, b"a.jpg", camera(1))
-    async with store.running(count=1):
+        async def before(function: Any) -> None:
+            if function is jobs.transcode and not again:
+                again.append(1)
+                rewrite(store, ino, camera(2))
+
+        monkeypatch.setattr(Inline, "before", staticmethod(before))
+        ino = put(store, b"a.jpg", camera(1))
         await store.drain()
         assert await get(store, ino) == camera(2)
-    store.close()
+    opened.close()
     assert again
     assert objects(root)[b"a.jpg"].kind == "jpeg"
 
@@ -258,13 +259,13 @@ async def test_read_without_the_extra_only_jpegs_fail_and_it_is_named(
 
 async def check(root: Path) -> Report:
     forget_caches()
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        report = check_relations(store)
-        async with store.running(count=1):
+        report = check_relations(opened)
+        async with opened.running(count=1) as store:
             await check_contents(store, report, lambda count: None)
     finally:
-        store.close()
+        opened.close()
     return report
 
 
@@ -393,14 +394,14 @@ async def test_repack_moves_them_as_they_are(
     with monkeypatch.context() as patch:
         if not there:
             without(patch)
-        store = Store.open(root)
-        async with store.running(count=1):
+        opened = open_store(root)
+        async with opened.running(count=1) as store:
             inode = store.index.lookup(ROOT, b"0.jpg")
             assert inode is not None
             store.index.unlink(ROOT, b"0.jpg", 1)
             store.index.purge(inode.ino)
             summary = await store.repack(lambda count: None)
-        store.close()
+        opened.close()
     assert (summary.problems, summary.dropped) == ([], 1)
     del files[b"0.jpg"]
     assert await read(root) == files
@@ -423,7 +424,7 @@ async def test_an_estimate_knows_that_jpegs_get_smaller(
     assert (found.pictures, found.sampled, found.jpegs, found.jpegs_sampled) == (20, 20, 12, 12)
     assert 0.6 < found.jpeg_share < 0.95
     await import_into(root, f"{source}/")
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     taken = store.stats()["stored_bytes"]
     store.close()
     assert abs(found.stored_bytes / taken - 1) < 0.1

@@ -23,8 +23,17 @@ from fsmount.store.packs import pack
 from fsmount.store.packs.entries import About, raw_entry
 from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
-from fsmount.store.store import Store
-from tests.store.maintenance.test_repack import _poor, delete, facts, fill, opened, whole
+from fsmount.store.store import open_store
+from fsmount.store.writable_store import WritableStore
+from tests.store.maintenance.test_repack import (
+    _poor,
+    delete,
+    facts,
+    fill,
+    opening,
+    opening_to_read,
+    whole,
+)
 from tests.support.encoding import Inline, deaths, forget_caches, get, put
 from tests.support.frames import FlakyDisk, png, screens
 
@@ -54,22 +63,22 @@ def state(root: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (root / "packs").glob("*.zip")}
 
 
-async def quietly(root: Path, go_on: Callable[[], bool] = always) -> bool:
-    with opened(root) as store:
-        async with store.running(count=1):
-            return await store.repack_quietly(go_on)
+async def in_background(root: Path, go_on: Callable[[], bool] = always) -> bool:
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
+            return await store.repack_in_background(go_on)
 
 
 async def test_full_packs_are_moved_and_the_open_one_is_not(root: Path) -> None:
     files = pictures(20) | {b"note": b"some text"}
     await fill(root, files)
     objects = facts(root)
-    with opened(root, read_only=True) as store:
+    with opening_to_read(root) as store:
         before = store.index.packs()
     fresh = {number for number, (_, sealed) in before.items() if sealed}
     assert len(fresh) >= 2
-    assert await quietly(root)
-    with opened(root, read_only=True) as store:
+    assert await in_background(root)
+    with opening_to_read(root) as store:
         after, written = store.index.packs(), store.index.repacked()
     assert after.keys() & before.keys() == before.keys() - fresh
     assert {number for number in after if number not in before} == set(written)
@@ -78,7 +87,7 @@ async def test_full_packs_are_moved_and_the_open_one_is_not(root: Path) -> None:
     assert facts(root) == objects
     await whole(root, files)
     packs = state(root)
-    assert await quietly(root)
+    assert await in_background(root)
     assert state(root) == packs
     await whole(root, files)
 
@@ -88,10 +97,10 @@ async def test_it_stops_after_one_picture_and_goes_on(root: Path) -> None:
     await fill(root, files)
     seen: list[int] = []
     for turn in range(100):
-        with opened(root) as store:
-            async with store.running(count=1):
+        with opening(root) as opened:
+            async with opened.running(count=1) as store:
 
-                async def use(function: Callable[..., Any], store: Store = store) -> None:
+                async def use(function: Callable[..., Any], store: WritableStore = store) -> None:
                     if function is repack.recode:
                         seen.append(turn)  # noqa: B023
                         inode = store.index.lookup(ROOT, b"0-000.png")
@@ -100,13 +109,13 @@ async def test_it_stops_after_one_picture_and_goes_on(root: Path) -> None:
 
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(Inline, "before", staticmethod(use))
-                    if await store.repack_quietly(always):
+                    if await store.repack_in_background(always):
                         break
         await whole(root, files)
     assert turn > 5
     assert len(seen) == len(set(seen)), "more than one picture after it was disturbed"
     packs = state(root)
-    assert await quietly(root)
+    assert await in_background(root)
     assert state(root) == packs
     await whole(root, files)
 
@@ -114,8 +123,8 @@ async def test_it_stops_after_one_picture_and_goes_on(root: Path) -> None:
 async def test_what_counts_as_use(root: Path) -> None:
     files = pictures(1)
     await fill(root, files)
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             inode = store.index.lookup(ROOT, b"0-000.png")
             assert inode is not None
             await trio.sleep(0.1)
@@ -124,7 +133,7 @@ async def test_what_counts_as_use(root: Path) -> None:
             assert store.unused_s() < 0.1
 
             async def write() -> None:
-                await store.need_room()
+                await store.need_space()
 
             async def hold(use: Callable[[int], None]) -> None:
                 use(9)
@@ -143,7 +152,7 @@ async def test_what_counts_as_use(root: Path) -> None:
 async def test_not_begun_where_it_may_not(root: Path) -> None:
     await fill(root, pictures(16))
     packs = state(root)
-    assert not await quietly(root, lambda: False)
+    assert not await in_background(root, lambda: False)
     assert state(root) == packs
 
 
@@ -153,7 +162,7 @@ async def test_little_room_on_the_disk_is_left_alone(
     await fill(root, pictures(16))
     packs = state(root)
     monkeypatch.setattr(background, "_FREE_PACKS", 1 << 50)
-    assert await quietly(root)
+    assert await in_background(root)
     assert state(root) == packs
 
 
@@ -176,9 +185,12 @@ async def test_readers_and_the_encoder_beside_it(
 
     monkeypatch.setattr(Inline, "before", staticmethod(slow))
     forget_caches()
-    store = Store.open(root, cache_bytes=0)
+    opened = open_store(root)
     try:
-        async with store.running(count=1), trio.open_nursery() as nursery:
+        async with (
+            opened.running(count=1, cache_bytes=0) as store,
+            trio.open_nursery() as nursery,
+        ):
 
             async def read() -> None:
                 while not ended.is_set():
@@ -200,20 +212,19 @@ async def test_readers_and_the_encoder_beside_it(
                 nursery.start_soon(read)
             nursery.start_soon(write)
             # Act as if no program used the store. Another test covers the reasons to stop.
-            await store.repack_quietly(lambda: False)
-            assert store._quiet is not None
+            await store.repack_in_background(lambda: False)
             for _ in range(6):
-                await store._quiet.work(always)
+                await store._repacks._background.work(always)
                 await trio.sleep(0.1)
             await store.drain()
-            await store._quiet.work(always)
+            await store._repacks._background.work(always)
             ended.set()
     finally:
-        store.close()
+        opened.close()
     monkeypatch.undo()
     assert reads[0] > 30
     assert [record.message for record in caplog.records if record.levelname != "INFO"] == []
-    with opened(root, read_only=True) as found:
+    with opening_to_read(root) as found:
         numbers = found.index.packs()
         assert 1 not in numbers
         assert len(found.index.repacked()) >= 2
@@ -234,10 +245,9 @@ async def test_a_pack_stays_while_somebody_reads_from_it(
             paths.append(Path(Inline.args[0].pack))
             await go.wait()
 
-    with opened(root) as store:
-        async with store.running(count=1), trio.open_nursery() as nursery:
-            await store.repack_quietly(lambda: False)
-            assert store._quiet is not None
+    with opening(root) as opened:
+        async with opened.running(count=1) as store, trio.open_nursery() as nursery:
+            await store.repack_in_background(lambda: False)
             inode = store.index.lookup(ROOT, b"0-000.png")
             assert inode is not None
 
@@ -247,7 +257,7 @@ async def test_a_pack_stays_while_somebody_reads_from_it(
             monkeypatch.setattr(Inline, "before", staticmethod(late))
             nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked(0.01)
-            nursery.start_soon(store._quiet.work, always)
+            nursery.start_soon(store._repacks._background.work, always)
             with trio.move_on_after(30):
                 while 1 in store.index.packs():
                     await trio.sleep(0.01)
@@ -274,17 +284,16 @@ async def test_what_is_encoded_meanwhile_finds_what_it_was_told(
             await go.wait()
             forget_caches()
 
-    with opened(root) as store:
-        async with store.running(count=1), trio.open_nursery() as nursery:
-            await store.repack_quietly(lambda: False)
-            assert store._quiet is not None
+    with opening(root) as opened:
+        async with opened.running(count=1) as store, trio.open_nursery() as nursery:
+            await store.repack_in_background(lambda: False)
             monkeypatch.setattr(Inline, "before", staticmethod(late))
             ino = put(store, last, files[last])
             with trio.move_on_after(30):
                 while not paths:
                     await trio.sleep(0.01)
             assert str(store.layout.pack(1)) in paths
-            nursery.start_soon(store._quiet.work, always)
+            nursery.start_soon(store._repacks._background.work, always)
             with trio.move_on_after(30):
                 while 1 in store.index.packs():
                     await trio.sleep(0.01)
@@ -301,11 +310,10 @@ async def test_what_is_appended_while_a_commit_waits_for_its_turn_does_not_count
     root: Path,
 ) -> None:
     """No commit has read this entry back yet."""
-    with opened(root) as store:
-        writer = store._writer
-        assert writer is not None
+    with opening(root) as store:
+        writer = store._fresh
         ends = []
-        async with trio.open_nursery() as nursery, store._packs.turn:
+        async with trio.open_nursery() as nursery, writer.packs.turn:
             for number in (1, 2):
                 about = About(number, "a", 0, bytes(32), 1)
                 new = await writer.append(raw_entry(about, "", b"x"), about, kind="raw")
@@ -322,13 +330,13 @@ async def test_what_nothing_needs_is_dropped(root: Path) -> None:
     await fill(root, files)
     await delete(root, *(name for name in files if name.startswith(b"noise")))
     files = {name: data for name, data in files.items() if name.startswith(b"0-")}
-    assert await quietly(root)
+    assert await in_background(root)
     assert len(facts(root)) == 8
     await whole(root, files)
     # The next pictures are planned from the objects that are left.
     more = pictures(12)
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             for name, data in more.items():
                 if name not in files:
                     put(store, name, data)
@@ -336,7 +344,7 @@ async def test_what_nothing_needs_is_dropped(root: Path) -> None:
             for name in list(files)[4:]:
                 store.index.purge(store.index.unlink(ROOT, name, 1).ino)
                 del more[name]
-            assert await store.repack_quietly(always)
+            assert await store.repack_in_background(always)
             for name, data in pictures(16).items():
                 if name not in more:
                     more[name] = data
@@ -348,13 +356,13 @@ async def test_what_nothing_needs_is_dropped(root: Path) -> None:
 async def test_nothing_is_dropped_while_something_is_encoded(root: Path) -> None:
     await fill(root, {b"noise%d" % i: noise(i) for i in range(12)})
     await delete(root, *(b"noise%d" % i for i in range(12)))
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             put(store, b"again", noise(3))
-            await store.repack_quietly(always)
+            await store.repack_in_background(always)
             await store.drain()
             assert len(list(store.index.all_objects())) == 12
-            assert await store.repack_quietly(always)
+            assert await store.repack_in_background(always)
     assert len(facts(root)) == 1
     await whole(root, {b"again": noise(3)})
 
@@ -370,15 +378,15 @@ async def test_an_object_that_cannot_be_proved_is_tried_once(
         tried.append(target.id)
         raise ValueError("a bug")
 
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             with monkeypatch.context() as patch:
                 patch.setattr(repack, "recode", wrong)
-                assert await store.repack_quietly(always)
+                assert await store.repack_in_background(always)
                 assert tried
-                assert await store.repack_quietly(always)
+                assert await store.repack_in_background(always)
             assert len(tried) == len(set(tried))
-    assert await quietly(root)
+    assert await in_background(root)
     await whole(root, files)
 
 
@@ -392,16 +400,16 @@ async def test_death_at_any_system_call_loses_nothing(
         await delete(root, b"noise%d" % number)
         del files[b"noise%d" % number]
     disk = FlakyDisk()
-    with opened(root, disk) as store:
-        async with store.running(count=1):
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
             copies = deaths(disk, root, tmp_path, monkeypatch)
-            assert await store.repack_quietly(always)
+            assert await store.repack_in_background(always)
             disk.hook = lambda call, what: 0
     assert len(copies) > 20
     for dead in copies[::2]:
         await whole(dead, files)
     for dead in copies[::9]:
-        assert await quietly(dead)
+        assert await in_background(dead)
         await whole(dead, files)
 
 
@@ -412,15 +420,15 @@ async def test_an_error_of_the_disk_changes_nothing(root: Path, call: str) -> No
     objects = facts(root)
     for skip in range(3):
         disk = FlakyDisk()
-        with opened(root, disk) as store:
-            async with store.running(count=1):
+        with opening(root, disk) as opened:
+            async with opened.running(count=1) as store:
                 disk.fail_once(call, skip=skip)
                 with suppress(OSError, ExceptionGroup):
-                    await store.repack_quietly(always)
+                    await store.repack_in_background(always)
                 disk.hook = lambda call, what: 0
                 put(store, b"more%d" % skip, noise(skip))
                 await store.drain()
-                await store.repack_quietly(always)
+                await store.repack_in_background(always)
         files[b"more%d" % skip] = noise(skip)
         await whole(root, files)
     assert {number: facts(root)[number] for number in objects} == objects
@@ -459,8 +467,8 @@ async def test_a_capture_loop_does_not_write_the_same_again_and_again(
     files: dict[bytes, bytes] = {}
     count = 150
     for start in range(0, count, restart):
-        with opened(root) as store:
-            async with store.running(count=1):
+        with opening(root) as opened:
+            async with opened.running(count=1) as store:
                 for number in range(start, min(start + restart, count)):
                     name = b"%03d" % number
                     files[name] = noise(number, 1500)
@@ -469,7 +477,7 @@ async def test_a_capture_loop_does_not_write_the_same_again_and_again(
                     for gone in going(pattern, list(files), chance):
                         store.index.purge(store.index.unlink(ROOT, gone, 1).ino)
                         del files[gone]
-                    while not await store.repack_quietly(always):
+                    while not await store.repack_in_background(always):
                         pass
     await whole(root, files)
     assert counted.stored > count * 1500

@@ -16,7 +16,7 @@ from fsmount.store.index import Index
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copier, copies
 from fsmount.store.packs import pack
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.support.encoding import put
 from tests.support.frames import png, screens
 
@@ -45,7 +45,7 @@ async def until(there: Callable[[], bool]) -> None:
 
 
 def a_file_more(root: Path, name: bytes) -> None:
-    store = Store.open(root)
+    store = open_store(root)
     put(store, name, b"")
     store.close()
 
@@ -55,42 +55,43 @@ async def test_a_sealed_pack_renews_the_copy_while_the_store_is_open(
 ) -> None:
     """A worker process makes the copy, from an index that this process has open."""
     monkeypatch.setattr(pack, "SEAL_BYTES", 1)
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         for number, frame in enumerate(screens(3)):
             put(store, b"%d.png" % number, png(frame))
             await store.drain()
         await until(lambda: names(root) >= {b"0.png", b"1.png"})
-    store.close()
+    opened.close()
     assert names(root) == {b"0.png", b"1.png", b"2.png"}
 
 
 @pytest.mark.usefixtures("inline")
 async def test_one_renewal_after_the_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a renewal comes due while the copy is made, the copy is made once more."""
-    store = Store.open(root)
+    opened = open_store(root)
     real, made = copies.collect_beside, []
 
-    def collect(path: str) -> copies.Copies:
-        made.append(path)
-        if len(made) == 1:
-            put(store, b"late", b"")
-            store.renew_copies()
-        return real(path)
+    async with opened.running(count=1) as store:
 
-    monkeypatch.setattr(copies, "collect_beside", collect)
-    async with store.running(count=1):
+        def collect(path: str) -> copies.Copies:
+            made.append(path)
+            if len(made) == 1:
+                put(store, b"late", b"")
+                store.renew_copies()
+            return real(path)
+
+        monkeypatch.setattr(copies, "collect_beside", collect)
         store.renew_copies()
         await until(lambda: len(made) == 2)
-    store.close()
-    assert made == [str(store.layout.index)] * 2
+    opened.close()
+    assert made == [str(opened.layout.index)] * 2
 
 
 def test_a_clean_end_writes_only_what_has_changed(root: Path) -> None:
     a_file_more(root, b"one")
     before = written(root)
     for _ in range(3):
-        Store.open(root).close()
+        open_store(root).close()
     assert written(root) == before
     a_file_more(root, b"two")
     assert written(root) != before
@@ -107,13 +108,13 @@ def test_what_was_left_out_at_a_kill_is_made_up_for(root: Path, killed: int) -> 
     for number in range(killed):
         child = os.fork()
         if child == 0:
-            store = Store.open(root)
+            store = open_store(root)
             if number == 0:
                 put(store, b"two", b"")
             os._exit(0)
         os.waitpid(child, 0)
     assert names(root) == {b"one"}
-    Store.open(root).close()
+    open_store(root).close()
     assert names(root) == {b"one", b"two"}
 
 
@@ -121,10 +122,10 @@ def test_a_copy_that_was_deleted_or_damaged_comes_back(root: Path) -> None:
     a_file_more(root, b"one")
     good = Layout(root).names_copy.read_bytes()
     Layout(root).names_copy.unlink()
-    Store.open(root).close()
+    open_store(root).close()
     assert names(root) == {b"one"}
     Layout(root).names_copy.write_bytes(good[:-1])
-    Store.open(root).close()
+    open_store(root).close()
     assert names(root) == {b"one"}
 
 
@@ -132,17 +133,17 @@ def test_a_copy_that_was_deleted_or_damaged_comes_back(root: Path) -> None:
 async def test_a_copy_made_while_nothing_changed_is_the_one_to_compare_with(root: Path) -> None:
     """For example, a repair makes such a copy."""
     a_file_more(root, b"one")
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         await store.drain()
-    store.close()
+    opened.close()
     before = written(root)
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         store.renew_copies()
-        await until(lambda: written(root) != before and not store._copier._failed)
-    assert not store.index.changed
-    store.close()
+        await until(lambda: written(root) != before and not opened._copier._failed)
+    assert not opened.index.changed
+    opened.close()
     index = Index(Layout(root).index, Disk())
     assert copies.is_as_left(Layout(root), index)
     with index.transaction():
@@ -163,13 +164,13 @@ async def test_a_renewal_that_failed_or_was_cut_off_is_made_up_for(
         tried.append(args)
         raise OSError(5, "told to fail")
 
-    store = Store.open(root)
+    opened = open_store(root)
     with monkeypatch.context() as patch:
         patch.setattr(copies, "collect_beside", fail)
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             store.renew_copies()
             await until(lambda: bool(tried))
-    store.close()
+    opened.close()
     assert names(root) == {b"one"}
 
 
@@ -183,5 +184,5 @@ def test_a_clean_end_that_could_not_write_it_leaves_it_due(
         patch.setattr(copies, "update", fail)
         a_file_more(root, b"one")
     assert names(root) == set()
-    Store.open(root).close()
+    open_store(root).close()
     assert names(root) == {b"one"}

@@ -13,18 +13,24 @@ import pytest
 import trio
 import trio.testing
 
-from fsmount.errors import ReadOnly
-from fsmount.store import store as store_module
 from fsmount.store.disk.reserve import RESERVE_BYTES, Reserve
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import reclaim
+from fsmount.store.maintenance import free_space, reclaim
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack
 from fsmount.store.packs.writer import Writer
-from fsmount.store.store import Store
-from tests.store.maintenance.test_repack import delete, facts, fill, opened, packed, run, whole
+from tests.store.maintenance.test_repack import (
+    delete,
+    facts,
+    fill,
+    opening,
+    opening_to_read,
+    packed,
+    run,
+    whole,
+)
 from tests.support.encoding import Inline, deaths, get, put
 from tests.support.frames import FlakyDisk, png, screens
 
@@ -55,10 +61,10 @@ def has_free(monkeypatch: pytest.MonkeyPatch, free: Callable[[], int]) -> None:
     monkeypatch.setattr(Reserve, "free", lambda self: free())
 
 
-async def make_room(root: Path, enough: int = ALL, disk: FlakyDisk | None = None) -> None:
-    with opened(root, disk) as store:
-        async with store.running(count=1):
-            await store.make_room(enough)
+async def reclaimed(root: Path, enough: int = ALL, disk: FlakyDisk | None = None) -> None:
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
+            await store.reclaim(enough)
 
 
 async def half(root: Path, count: int = 24) -> dict[bytes, bytes]:
@@ -73,15 +79,15 @@ async def test_what_was_deleted_gives_its_room_back(root: Path) -> None:
     kept = {found for found, facts_ in facts(root).items() if facts_[1] and found % 2 == 0}
     objects = facts(root)
     before = packed(root)
-    await make_room(root)
+    await reclaimed(root)
     assert before > 24 * SIZE
     assert packed(root) < 13 * (SIZE + MORE)
     assert facts(root) == {number: objects[number] for number in kept}
-    with opened(root, read_only=True) as store:
+    with opening_to_read(root) as store:
         assert all(sealed for _, sealed in store.index.packs().values())
     await whole(root, files)
     after = packed(root)
-    await make_room(root)
+    await reclaimed(root)
     assert packed(root) == after
     await run(root)
     await whole(root, files)
@@ -106,7 +112,7 @@ class TightDisk(FlakyDisk):
 async def test_with_room_for_one_entry_all_comes_back(root: Path) -> None:
     files = await half(root)
     disk = TightDisk(root, packed(root) + SIZE + MORE)
-    await make_room(root, disk=disk)
+    await reclaimed(root, disk=disk)
     assert disk.refused
     assert packed(root) < 13 * (SIZE + MORE)
     await whole(root, files)
@@ -121,16 +127,16 @@ async def test_an_entry_that_has_no_room_stays_and_others_go(
     before = packed(root)
     disk = TightDisk(root, before + SIZE + MORE)
     has_free(monkeypatch, lambda: disk.size - packed(root))
-    with opened(root, disk) as store:
-        async with store.running(count=1):
-            await store.make_room(ALL)
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
+            await store.reclaim(ALL)
             # The space of 3, behind the large file, came back. That of 1, before it, did not.
             assert before - SIZE - MORE < packed(root) < before - SIZE + MORE
             refused = disk.refused
-            await store.make_room(ALL)
+            await store.reclaim(ALL)
             assert disk.refused == refused
             disk.size += 2 * SIZE
-            await store.make_room(ALL)
+            await store.reclaim(ALL)
             assert packed(root) < before - 2 * SIZE + MORE
     await whole(root, noise(2, 4) | large)
 
@@ -151,12 +157,12 @@ async def test_it_ends_when_there_is_enough(root: Path, monkeypatch: pytest.Monk
     files = await half(root)
     full = packed(root)
     has_free(monkeypatch, lambda: full - packed(root))
-    with opened(root) as store:
-        async with store.running(count=1):
-            await store.make_room(2 * SIZE)
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
+            await store.reclaim(2 * SIZE)
             assert 2 * SIZE <= full - packed(root) < 6 * SIZE
             # The rest comes back on request.
-            await store.make_room(ALL)
+            await store.reclaim(ALL)
             assert packed(root) < 13 * (SIZE + MORE)
     await whole(root, files)
 
@@ -166,13 +172,13 @@ async def test_pixels_that_others_need_stay(root: Path) -> None:
     await fill(root, files)
     gone = list(files)[:6]
     await delete(root, *gone)
-    await make_room(root)
+    await reclaimed(root)
     await whole(root, {name: data for name, data in files.items() if name not in gone})
 
 
 async def test_a_damaged_entry_keeps_its_pack_only(root: Path) -> None:
     files = await half(root)
-    with opened(root, read_only=True) as store:
+    with opening_to_read(root) as store:
         inode = store.index.lookup(ROOT, b"09.bin")
         assert inode is not None
         assert inode.object_id is not None
@@ -181,8 +187,8 @@ async def test_a_damaged_entry_keeps_its_pack_only(root: Path) -> None:
     data = bytearray(path.read_bytes())
     data[found.offset + found.length - 5] ^= 1
     path.write_bytes(data)
-    await make_room(root)
-    with opened(root, read_only=True) as store:
+    await reclaimed(root)
+    with opening_to_read(root) as store:
         assert store.index.object(found.id) == found
     data[found.offset + found.length - 5] ^= 1
     path.write_bytes(bytes(data)[: path.stat().st_size])
@@ -205,8 +211,8 @@ async def test_a_pack_is_not_cut_while_somebody_reads_from_it(
             paths.append(Path(Inline.args[0].pack))
             await go.wait()
 
-    with opened(root) as store:
-        async with store.running(count=1), trio.open_nursery() as nursery:
+    with opening(root) as opened:
+        async with opened.running(count=1) as store, trio.open_nursery() as nursery:
 
             async def read() -> None:
                 inode = store.index.lookup(ROOT, b"03.png")
@@ -217,7 +223,7 @@ async def test_a_pack_is_not_cut_while_somebody_reads_from_it(
             nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked(0.01)
             number, size = int(paths[0].stem), paths[0].stat().st_size
-            nursery.start_soon(store.make_room, ALL)
+            nursery.start_soon(store.reclaim, ALL)
             with trio.fail_after(30):
                 while store.index.packs()[number][0] == size:
                     await trio.sleep(0.01)
@@ -242,14 +248,14 @@ async def test_what_is_under_way_begins_anew(root: Path, monkeypatch: pytest.Mon
             await go.wait()
 
     monkeypatch.setattr(Inline, "before", staticmethod(late))
-    with opened(root) as store:
-        async with store.running(count=1), trio.open_nursery() as nursery:
+    with opening(root) as opened:
+        async with opened.running(count=1) as store, trio.open_nursery() as nursery:
             for name, data in later.items():
                 put(store, name, data)
             await planned.wait()
             for name in before:
                 store.index.purge(store.index.unlink(ROOT, name, 1).ino)
-            nursery.start_soon(store.make_room, ALL)
+            nursery.start_soon(store.reclaim, ALL)
             await trio.testing.wait_all_tasks_blocked(0.01)
             go.set()
             await store.drain()
@@ -263,16 +269,16 @@ async def test_death_at_any_system_call_loses_nothing(
 ) -> None:
     files = await half(root, 14)
     disk = FlakyDisk()
-    with opened(root, disk) as store:
-        async with store.running(count=1):
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
             copies = deaths(disk, root, tmp_path, monkeypatch)
-            await store.make_room(ALL)
+            await store.reclaim(ALL)
             disk.hook = lambda call, what: 0
     assert {"create", "pwrite", "fsync", "ftruncate"} <= {call for call, _ in disk.calls}
     assert len(copies) > 12
     for dead in copies:
         await whole(dead, files)
-        await make_room(dead)
+        await reclaimed(dead)
         assert packed(dead) < 8 * (SIZE + MORE)
         await whole(dead, files)
 
@@ -282,17 +288,17 @@ async def test_an_error_of_the_disk_changes_nothing(root: Path, call: str) -> No
     files = await half(root, 14)
     for skip in range(4):
         disk = FlakyDisk()
-        with opened(root, disk) as store:
-            async with store.running(count=1):
+        with opening(root, disk) as opened:
+            async with opened.running(count=1) as store:
                 disk.fail_once(call, errno.ENOSPC, skip=skip)
-                await store.make_room(ALL)
+                await store.reclaim(ALL)
                 disk.hook = lambda call, what: 0
                 for name, data in noise(50 + skip).items():
                     put(store, name, data)
                     files[name] = data
                 await store.drain()
         await whole(root, files)
-    await make_room(root)
+    await reclaimed(root)
     assert packed(root) < 12 * (SIZE + MORE)
     await whole(root, files)
 
@@ -315,37 +321,37 @@ async def test_a_write_waits_for_room(root: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Repacker, "drop_unneeded", look)
     monkeypatch.setattr(Reserve, "fill", lambda self: packed(root) < 0.7 * full)
     has_free(monkeypatch, lambda: RESERVE_BYTES - 1)
-    with opened(root) as store:
-        async with store.running(count=1):
-            await store.need_room()
-            await store.need_room()
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
+            await store.need_space()
+            await store.need_space()
             assert len(looks) == 1
             monkeypatch.setattr(Reserve, "fill", refuse)
             for _ in range(3):
                 with pytest.raises(OSError, match="No space left"):
-                    await store.need_room()
+                    await store.need_space()
             assert len(looks) == 1
             store.index.purge(store.index.unlink(ROOT, b"01.bin", 1).ino)
             del files[b"01.bin"]
             with pytest.raises(OSError, match="No space left"):
-                await store.need_room()
+                await store.need_space()
             assert len(looks) == 2
             has_free(monkeypatch, lambda: RESERVE_BYTES)
             monkeypatch.setattr(Reserve, "fill", lambda self: True)
             store.index.purge(store.index.unlink(ROOT, b"03.bin", 1).ino)
             del files[b"03.bin"]
-            await store.need_room()
+            await store.need_space()
             assert len(looks) == 2
     await whole(root, files)
 
 
 async def test_nobody_need_write_for_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await half(root)
-    monkeypatch.setattr(store_module, "DURABLE_SECONDS", 0.01)
+    monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.01)
     has_free(monkeypatch, lambda: 0)
     before = packed(root)
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1):
             with trio.fail_after(30):
                 while packed(root) > 0.7 * before:
                     await trio.sleep(0.01)
@@ -354,28 +360,20 @@ async def test_nobody_need_write_for_it(root: Path, monkeypatch: pytest.MonkeyPa
 async def test_ended_in_the_middle_it_is_whole(root: Path) -> None:
     files = await half(root)
     for seconds in (0.001, 0.003, 0.01):
-        with opened(root) as store:
-            async with store.running(count=1):
+        with opening(root) as opened:
+            async with opened.running(count=1) as store:
                 with trio.move_on_after(seconds):
-                    await store.make_room(ALL)
+                    await store.reclaim(ALL)
         await whole(root, files)
 
 
-async def test_a_store_that_is_only_read_makes_none(root: Path) -> None:
-    await half(root, 4)
-    with opened(root, read_only=True) as store:
-        await store.need_room()
-        with pytest.raises(ReadOnly):
-            await store.make_room(ALL)
-
-
 def test_a_new_store_has_nothing_to_give(root: Path) -> None:
-    async def fresh(store: Store) -> None:
-        async with store.running(count=1):
-            await store.make_room(ALL)
+    async def fresh() -> None:
+        with opening(root) as opened:
+            async with opened.running(count=1) as store:
+                await store.reclaim(ALL)
 
-    with opened(root) as store:
-        trio.run(fresh, store)
+    trio.run(fresh)
 
 
 async def test_nothing_is_encoded_while_the_encoder_is_halted(
@@ -391,9 +389,9 @@ async def test_nothing_is_encoded_while_the_encoder_is_halted(
 
     monkeypatch.setattr(Writer, "append", note)
     files = noise(*range(60), size=200)
-    with opened(root) as store:
-        async with store.running(count=1):
-            encoder = store._writing()
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
+            encoder = store._encoder
             for number, (name, data) in enumerate(files.items()):
                 put(store, name, data)
                 for _ in range(number % 6):

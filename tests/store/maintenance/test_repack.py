@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import trio
 from fsmount.codec.images import images, webp
 from fsmount.codec.images.webp import Effort
 from fsmount.codec.png.samples import Frame
-from fsmount.errors import ReadOnly, WorkerDied
+from fsmount.errors import WorkerDied
+from fsmount.store.frames.body_reader import BodyReader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
@@ -25,7 +25,7 @@ from fsmount.store.maintenance.repack import Summary
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Entry, build_entry
 from fsmount.store.recovery.check import check_contents, check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import OpenedReadStore, OpenedStore, open_read_store, open_store
 from tests.store.packs.test_pack import unzipped
 from tests.support.encoding import Inline, deaths, forget_caches, get, open_files, put
 from tests.support.frames import FlakyDisk, png, screens
@@ -53,28 +53,26 @@ def samples() -> dict[bytes, bytes]:
     return pictures() | {b"note": b"not a picture", b"empty": b"", b"large": noise}
 
 
-@contextmanager
-def opened(
-    root: Path, disk: FlakyDisk | None = None, *, read_only: bool = False
-) -> Iterator[Store]:
+def opening(root: Path, disk: FlakyDisk | None = None) -> OpenedStore:
     forget_caches()
-    store = Store.open(root, disk=disk, read_only=read_only)
-    try:
-        yield store
-    finally:
-        store.close()
+    return open_store(root, disk=disk)
+
+
+def opening_to_read(root: Path) -> OpenedReadStore:
+    forget_caches()
+    return open_read_store(root)
 
 
 async def fill(root: Path, files: dict[bytes, bytes]) -> None:
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             for name, data in files.items():
                 put(store, name, data)
                 await store.drain()
 
 
 async def delete(root: Path, *names: bytes) -> None:
-    with opened(root) as store:
+    with opening(root) as store:
         for name in names:
             store.index.purge(store.index.unlink(ROOT, name, 1).ino)
 
@@ -82,15 +80,15 @@ async def delete(root: Path, *names: bytes) -> None:
 async def run(
     root: Path, disk: FlakyDisk | None = None, progress: Callable[[int], None] = lambda count: None
 ) -> Summary:
-    with opened(root, disk) as store:
-        async with store.running(count=1):
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
             return await store.repack(progress)
 
 
 async def whole(root: Path, files: dict[bytes, bytes]) -> None:
     """Check that every name shows its bytes, check finds nothing, and any unzip opens the packs."""
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             for name, data in files.items():
                 inode = store.index.lookup(ROOT, name)
                 assert inode is not None
@@ -98,7 +96,7 @@ async def whole(root: Path, files: dict[bytes, bytes]) -> None:
             report = check_relations(store)
             await check_contents(store, report, lambda count: None)
             assert report.findings == []
-        known = {Layout(root).pack(number) for number in store.index.packs()}
+        known = {Layout(root).pack(number) for number in opened.index.packs()}
     left = {path for path in (root / "packs").glob("*.zip") if path.stat().st_size}
     assert left == known
     for path in known:
@@ -113,7 +111,7 @@ def packed(root: Path) -> int:
 
 def facts(root: Path) -> dict[int, Any]:
     """The facts that must not change: the identity of each object, and what its render touches."""
-    with opened(root, read_only=True) as store:
+    with opening_to_read(root) as store:
         return {
             found.id: (found.kind, found.size, found.sha256, found.depth, found.needs, found.layer)
             for found in store.index.all_objects()
@@ -147,7 +145,7 @@ async def test_an_empty_store_is_nothing_to_do(root: Path) -> None:
 
 
 async def test_what_is_staged_is_encoded_first(root: Path) -> None:
-    with opened(root) as store:
+    with opening(root) as store:
         put(store, b"00.png", pictures(1)[b"00.png"])
     assert (await run(root)).moved == 1
     await whole(root, pictures(1))
@@ -250,8 +248,8 @@ async def test_death_at_any_system_call_loses_nothing(
     await delete(root, b"05.png", b"note")
     del files[b"05.png"], files[b"note"]
     disk = FlakyDisk()
-    with opened(root, disk) as store:
-        async with store.running(count=1):
+    with opening(root, disk) as opened:
+        async with opened.running(count=1) as store:
             copies = deaths(disk, root, tmp_path, monkeypatch)
             await store.repack(lambda count: None)
             disk.hook = lambda call, what: 0
@@ -275,8 +273,8 @@ async def test_a_full_disk_leaves_the_store_as_it_was(
     objects = facts(root)
     for skip in range(0, 12, 3):
         disk = FlakyDisk()
-        with opened(root, disk) as store:
-            async with store.running(count=1):
+        with opening(root, disk) as opened:
+            async with opened.running(count=1) as store:
                 disk.fail_once(call, errno.ENOSPC, skip=skip)
                 try:
                     await store.repack(lambda count: None)
@@ -347,7 +345,7 @@ async def test_stopped_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -
 async def test_a_damaged_object_stays_where_it_is(root: Path) -> None:
     files = pictures(4)
     await fill(root, files)
-    with opened(root, read_only=True) as store:
+    with opening_to_read(root) as store:
         inode = store.index.lookup(ROOT, b"03.png")
         assert inode is not None
         assert inode.object_id is not None
@@ -415,17 +413,17 @@ async def test_a_reader_beside_it_never_sees_other_bytes(
     """Repack removes the pack after a reader has looked into the index, before the reader reads."""
     files = pictures(4)
     await fill(root, files)
-    original = Store._render_from
+    original = BodyReader._render_from
     turns: list[Summary] = []
 
-    async def late(self: Store, *args: Any) -> bytes:
-        if self.read_only and not turns:
+    async def late(self: BodyReader, *args: Any) -> bytes:
+        if not turns:
             turns.append(await run(root))
         return await original(self, *args)
 
-    monkeypatch.setattr(Store, "_render_from", late)
-    with opened(root, read_only=True) as reader:
-        async with reader.running(count=1):
+    monkeypatch.setattr(BodyReader, "_render_from", late)
+    with opening_to_read(root) as opened_reader:
+        async with opened_reader.running(count=1) as reader:
             for name, data in files.items():
                 inode = reader.index.lookup(ROOT, name)
                 assert inode is not None
@@ -440,8 +438,8 @@ async def test_check_beside_it_finds_no_damage(root: Path, monkeypatch: pytest.M
     await fill(root, pictures(4))
     await fill(root, {b"note": b"a"})
     turns: list[Summary] = []
-    with opened(root, read_only=True) as reader:
-        report = check_relations(reader)
+    with opening_to_read(root) as opened_reader:
+        report = check_relations(opened_reader)
 
         async def between(_: Callable[..., Any]) -> None:
             if not turns:
@@ -450,14 +448,7 @@ async def test_check_beside_it_finds_no_damage(root: Path, monkeypatch: pytest.M
                 turns.append(await run(root))
 
         monkeypatch.setattr(Inline, "before", staticmethod(between))
-        async with reader.running(count=1):
+        async with opened_reader.running(count=1) as reader:
             await check_contents(reader, report, lambda count: None)
     assert len(turns) == 2
     assert report.findings == []
-
-
-async def test_a_reader_cannot_repack(root: Path) -> None:
-    with opened(root, read_only=True) as store:
-        async with store.running(count=1):
-            with pytest.raises(ReadOnly):
-                await store.repack(lambda count: None)

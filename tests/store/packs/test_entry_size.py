@@ -19,7 +19,7 @@ from fsmount.codec.png.samples import Frame
 from fsmount.errors import NotExact
 from fsmount.store.frames import jobs
 from fsmount.store.packs.pack import build_entry
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
 from tests.support.encoding import Line, put, reopened, settled
 from tests.support.frames import png, screens
 from tests.support.pngs import IEND, SIGNATURE, Plan, build, chunk
@@ -54,15 +54,15 @@ def rows(width: int, height: int, content: str) -> bytes:
 @pytest.mark.parametrize(("width", "height"), SHAPES)
 async def test_odd_shapes(root: Path, width: int, height: int, content: str) -> None:
     data = picture(width, height, rows(width, height, content))
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         put(store, b"a.png", data)
         await settled(store, {b"a.png": data})
-    (found,) = store.index.all_objects()
+    (found,) = opened.index.all_objects()
     assert found.length <= allowed(len(data))
-    reasons = store.stats()["raw_reasons"]
+    reasons = opened.stats()["raw_reasons"]
     assert reasons in ({}, {jobs.LARGER: 1})
-    store.close()
+    opened.close()
     await reopened(root, {b"a.png": data})
 
 
@@ -193,20 +193,20 @@ async def test_the_whole_store_costs_little_more_than_the_files(
 
     The planner's keys take up to 4 KiB. Entries, rows and second copies take up to 2 KiB.
     """
-    Store.open(root).close()
+    open_store(root).close()
     empty = stored(root)
     files = {b"%d.png" % number: make(width, height, number) for number in range(4)}
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         for name, data in files.items():
             put(store, name, data)
         await settled(store, files)
-    store.close()
-    store = Store.open(root)
+    opened.close()
+    opened = open_store(root)
     geometry = f"{width}x{height}x3:uint8"
-    kept = {number: len(data) for number, data in store.index.signatures(geometry)}
-    sizes = {found.id: found.size for found in store.index.all_objects()}
-    store.close()
+    kept = {number: len(data) for number, data in opened.index.signatures(geometry)}
+    sizes = {found.id: found.size for found in opened.index.all_objects()}
+    opened.close()
     assert all(kept[number] <= sizes[number] + 4096 for number in kept)
     most = sum(len(data) + 4096 + 2048 for data in files.values())
     # The trees of the index grow by whole pages.
@@ -227,14 +227,14 @@ async def test_small_icons(root: Path) -> None:
         )
         for i in range(60)
     }
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         for name, data in files.items():
             put(store, name, data)
         await settled(store, files)
-    for found in store.index.all_objects():
+    for found in opened.index.all_objects():
         assert found.length <= allowed(found.size)
-    store.close()
+    opened.close()
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -268,10 +268,10 @@ async def test_a_screen_that_compresses_well_still_helps_the_next(root: Path) ->
     for number in range(4):
         frame[100:108, 10 * number : 10 * number + 8] = 90
         files[b"%d.png" % number] = png(frame, level=9)
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         for name, data in files.items():
             put(store, name, data)
         await settled(store, files)
-    assert [found.kind for found in store.index.all_objects()] == ["key", *["delta"] * 3]
-    store.close()
+    assert [found.kind for found in opened.index.all_objects()] == ["key", *["delta"] * 3]
+    opened.close()

@@ -1,4 +1,4 @@
-"""Packs are sealed beside commits: the holder of the lock closes each pack, once."""
+"""PackSet are sealed beside commits: the holder of the lock closes each pack, once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack as packs
 from fsmount.store.packs.entries import About, raw_entry
 from fsmount.store.packs.pack import read_entry
-from fsmount.store.packs.pack_set import Packs
+from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery.check import check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_store
+from fsmount.store.writable_store import WritableStore
 from tests.store.packs.test_pack import entry, new, unzipped
 from tests.support.encoding import open_files, put, reopened, settled
 from tests.support.frames import FlakyDisk
@@ -137,7 +138,7 @@ class Parts:
         config.make(root, self.disk)
         self.layout = Layout(root)
         self.index = Index(self.layout.index, self.disk)
-        self.packs = Packs()
+        self.packs = PackSet()
         staging = Staging(self.layout.staging, self.disk)
         self.writer = Writer(self.layout, self.index, staging, self.disk, self.packs, None)
         self._next = 1
@@ -387,16 +388,16 @@ async def test_appends_commits_and_seals_in_any_order(
 
 
 class Beside:
-    """Puts files just after a repack has asked whether the index is sound."""
+    """Puts files just after a repack has asked whether the index is consistent."""
 
-    def __init__(self, store: Store, files: dict[bytes, bytes], steps: int) -> None:
+    def __init__(self, store: WritableStore, files: dict[bytes, bytes], steps: int) -> None:
         self._store = store
         self._files = files
         self._steps = steps
-        self._sound = store._sound
+        self._require_consistent = store._require_consistent
 
-    async def sound(self) -> None:
-        await self._sound()
+    async def require_consistent(self) -> None:
+        await self._require_consistent()
         for name, data in self._files.items():
             put(self._store, name, data)
         for _ in range(self._steps):
@@ -414,20 +415,21 @@ async def test_a_repack_beside_the_encoder(
     disk = StrictDisk()
     files = {b"a": b"first", b"b": b"second"}
     late = {b"%d" % number: random.Random(number).randbytes(100 + steps) for number in range(3)}
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
     with caplog.at_level(logging.WARNING):
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             for name, data in files.items():
                 put(store, name, data)
             await settled(store, files)
-            monkeypatch.setattr(store, "_sound", Beside(store, late, steps).sound)
+            beside = Beside(store, late, steps)
+            monkeypatch.setattr(store, "_require_consistent", beside.require_consistent)
             with trio.fail_after(20):
                 await store.repack(lambda count: None)
             await settled(store, files | late)
     assert [entry.getMessage() for entry in caplog.records] == [], "a commit failed"
     assert disk.wrong == []
-    assert check_relations(store).findings == []
-    store.close()
+    assert check_relations(opened).findings == []
+    opened.close()
     assert open_files(root) == []
     await reopened(root, files | late)
 
@@ -437,30 +439,30 @@ async def test_a_pack_does_not_go_while_an_entry_waits_for_its_commit(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Repack moves all committed entries out of the pack. Then the commit names an entry in it."""
-    store = Store.open(root)
+    opened = open_store(root)
     files = {b"a": b"first", b"b": b"second"}
     repacked = trio.Event()
     commit = Writer.commit
 
-    async def late(writer: Writer, rows: Any) -> None:
-        if writer is store._writer:
-            with trio.fail_after(20):
-                await repacked.wait()
-        await commit(writer, rows)
+    async with opened.running(count=1) as store:
 
-    async with store.running(count=1):
+        async def late(writer: Writer, rows: Any) -> None:
+            if writer is store._writer:
+                with trio.fail_after(20):
+                    await repacked.wait()
+            await commit(writer, rows)
+
         put(store, b"a", files[b"a"])
         await settled(store, {b"a": files[b"a"]})
         monkeypatch.setattr(Writer, "commit", late)
         put(store, b"b", files[b"b"])
         writer = store._writer
-        assert writer is not None
         while not writer._appended:
             await trio.sleep(0.001)
-        repacker: Repacker = store._repacker(store._workers, at_once=1)
-        async with store._repacking:
+        repacker: Repacker = store._repacks._repacker(store._workers, at_once=1)
+        async with store._repacks._moving:
             await repacker.run(lambda count: None)
         repacked.set()
         await settled(store, files)
-    store.close()
+    opened.close()
     await reopened(root, files)

@@ -14,8 +14,9 @@ import trio
 from fsmount.store import store as store_module
 from fsmount.store.index import Index, Object
 from fsmount.store.ingest import large
+from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.check import Report, check_contents, check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.tree import find
 from tests.support.encoding import Inline, forget_caches, put
 from tests.support.trees import REAL, import_into, make_store, make_tree
@@ -28,7 +29,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store with small files of all kinds, and a file that is still staged."""
     root = make_store(tmp_path / "store", monkeypatch)
     trio.run(import_into, root, f"{make_tree(tmp_path / 'in')}/")
-    store = Store.open(root)
+    store = open_store(root)
     put(store, b"staged", b"not encoded yet")
     store.close()
     return root
@@ -49,15 +50,15 @@ def check(root: Path, *, full: bool = False) -> Report:
     before = state(root)
 
     async def run() -> Report:
-        store = Store.open(root, read_only=True)
+        opened = open_read_store(root)
         try:
-            report = check_relations(store)
+            report = check_relations(opened)
             if full:
-                async with store.running(count=1):
+                async with opened.running(count=1) as store:
                     await check_contents(store, report, lambda count: None)
             return report
         finally:
-            store.close()
+            opened.close()
 
     report = trio.run(run)
     assert state(root) == before
@@ -66,7 +67,7 @@ def check(root: Path, *, full: bool = False) -> Report:
 
 def sql(root: Path, *statements: str) -> None:
     """Change rows without the code of the store. The page checksums stay correct."""
-    Store.open(root, read_only=True).close()  # loads cksumvfs
+    open_read_store(root).close()  # loads cksumvfs
     db = apsw.Connection(str(root / "index.sqlite"), vfs="cksmvfs")
     for statement in statements:
         db.execute(statement)
@@ -103,7 +104,7 @@ def one(report: Report, what: str, why: str) -> list[str]:
 
 
 def test_a_pack_that_is_cut_off(root: Path) -> None:
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     last = max(store.index.all_objects(), key=lambda found: found.offset)
     names = {os.fsdecode(name) for name in store.index.names_of(last.id)}
     store.close()
@@ -232,7 +233,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real(stored: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[Object]]:
     """The store of real screenshots, and its objects. Its jobs run in this process."""
     monkeypatch.setattr(store_module, "Workers", Inline)
-    store = Store.open(stored, read_only=True)
+    store = open_read_store(stored)
     try:
         return stored, list(store.index.all_objects())
     finally:
@@ -276,7 +277,7 @@ def test_a_byte_of_a_payload_and_all_files_that_need_it(
 
 @pytest.mark.parametrize("where", ["start", "name", "record"])
 def test_a_byte_of_a_header(root: Path, where: str) -> None:
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     inode = find(store, b"locked/inside")
     assert inode is not None and inode.object_id is not None
     found = store.index.object(inode.object_id)
@@ -288,17 +289,17 @@ def test_a_byte_of_a_header(root: Path, where: str) -> None:
 
 
 def test_whatever_a_damaged_object_raises(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Store.body
-    store = Store.open(root, read_only=True)
+    real = ReadStore.body
+    store = open_read_store(root)
     bad = next(found for found in store.index.all_objects() if found.uses and not found.needs)
     store.close()
 
-    async def fail(store: Store, object_id: int) -> object:
+    async def fail(store: ReadStore, object_id: int) -> object:
         if object_id == bad.id:
             raise OverflowError
         return await real(store, object_id)
 
-    monkeypatch.setattr(Store, "body", fail)
+    monkeypatch.setattr(ReadStore, "body", fail)
     assert [(what, why) for what, why, _ in check(root, full=True).findings] == [
         (f"object {bad.id}", "OverflowError()")
     ]
@@ -321,10 +322,10 @@ def test_each_damaged_entry_is_one_finding_the_most_needed_first(
 
 def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer encodes, adds and removes during the check. Check finds no damage."""
-    writer = Store.open(root)
+    opened_writer = open_store(root)
 
     async def busy() -> None:
-        async with writer.running(count=1):
+        async with opened_writer.running(count=1) as writer:
             put(writer, b"new", b"new")
             await writer.drain()
 
@@ -333,17 +334,17 @@ def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.Mon
     def slow(index: Index) -> list[bytes]:
         if index.read_only and not done:
             done.append(True)
-            inode = find(writer, b"staged")
+            inode = find(opened_writer, b"staged")
             assert inode is not None and inode.staged is not None
             trio.from_thread.run(busy)
-            assert writer.index.inode(inode.ino).staged is None
+            assert opened_writer.index.inode(inode.ino).staged is None
         return names(index)
 
     done: list[bool] = []
     monkeypatch.setattr(Index, "dangling_names", slow)
 
     async def run() -> Report:
-        store = Store.open(root, read_only=True)
+        store = open_read_store(root)
         try:
             return await trio.to_thread.run_sync(check_relations, store)
         finally:
@@ -351,12 +352,12 @@ def test_beside_a_mount_all_is_of_one_moment(root: Path, monkeypatch: pytest.Mon
 
     assert trio.run(run).findings == []
     assert done
-    writer.close()
+    opened_writer.close()
 
 
 def test_staged_files_of_another_writer_without_a_row(root: Path) -> None:
     """Files of the last writer without a row come from a running mount or a crash: no damage."""
-    store = Store.open(root)
+    store = open_store(root)
     store.staging.create()
     last = store.index.writer()
     others = []
@@ -367,6 +368,6 @@ def test_staged_files_of_another_writer_without_a_row(root: Path) -> None:
     report = check(root)
     assert [what for what, _, _ in report.findings] == [f"staging/{token}" for token in others]
     assert all("lost/" in why for _, why, _ in report.findings)
-    Store.open(root).close()
+    open_store(root).close()
     assert check(root).findings == []
     assert len(list((root / "lost").iterdir())) == 2

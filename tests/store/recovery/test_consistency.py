@@ -14,10 +14,10 @@ from fsmount.store.index import ROOT, Index
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance.repack import always
 from fsmount.store.packs import pack
-from fsmount.store.store import Store
+from fsmount.store.writable_store import WritableStore
 from tests.crash.rot import Damage, apply
 from tests.repairing import repair
-from tests.store.maintenance.test_repack import delete, fill, opened
+from tests.store.maintenance.test_repack import delete, fill, opening
 from tests.support.encoding import get, put
 
 FILES = {b"%d" % number: random.Random(number).randbytes(150) for number in range(300)}
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.usefixtures("inline")
 async def bodies(root: Path) -> set[bytes]:
     """The bytes of all files after a repair, whatever their names."""
     await repair(root)
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             files = [node for _, node in store.index.walk() if node.ino != ROOT]
             return {await get(store, node.ino) for node in files}
 
@@ -41,8 +41,8 @@ async def test_a_repack_of_an_index_with_misplaced_pages_costs_no_file(
 ) -> None:
     """Before repack asked the index, a third of such damages cost up to 60 of 300 packed files."""
     monkeypatch.setattr(pack, "SEAL_BYTES", 40_000)
-    with opened(root) as store:
-        async with store.running(count=1):
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
             for name, data in FILES.items():
                 put(store, name, data)
             await store.drain()
@@ -56,8 +56,8 @@ async def test_a_repack_of_an_index_with_misplaced_pages_costs_no_file(
         at, other = chance.sample(leaves, 2)
         apply(index, Damage(index.name, "twice", at, other))
         try:
-            with opened(root) as store:
-                async with store.running(count=1):
+            with opening(root) as opened:
+                async with opened.running(count=1) as store:
                     await store.repack(lambda count: None)
         except* FsmountError:
             refused += 1
@@ -83,22 +83,22 @@ def packs(root: Path) -> dict[str, int]:
     "removing",
     [
         lambda store: store.repack(lambda count: None),
-        lambda store: store.repack_quietly(always),
-        lambda store: store.make_room(1 << 60),
+        lambda store: store.repack_in_background(always),
+        lambda store: store.reclaim(1 << 60),
     ],
-    ids=["repack", "quietly", "room"],
+    ids=["repack", "background repack", "reclaim"],
 )
 async def test_nothing_is_dropped_or_moved(
     root: Path,
-    removing: Callable[[Store], Awaitable[object]],
+    removing: Callable[[WritableStore], Awaitable[object]],
     contradicted: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await fill(root, FILES)
     await delete(root, *list(FILES)[:200])
-    with opened(root) as store:
+    with opening(root) as opened:
         before = packs(root)
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             for _ in range(2):
                 with suppress(Damaged):
                     await removing(store)
@@ -109,7 +109,7 @@ async def test_nothing_is_dropped_or_moved(
 
 def test_the_copy_stays_that_has_the_rows(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def a_file_more(name: bytes) -> None:
-        with opened(root) as store:
+        with opening(root) as store:
             put(store, name, b"")
 
     a_file_more(b"one")

@@ -21,7 +21,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
 from fsmount.store.recovery.check import Report
 from fsmount.store.recovery.repair import Repairs, rebuild_index
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from tests import repairing
 from tests.crash.rot import Reference, look
 from tests.support.encoding import Inline, forget_caches, put
@@ -47,7 +47,7 @@ def contents(root: Path) -> Reference:
 
 
 def objects(root: Path) -> list[Object]:
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     try:
         return list(store.index.all_objects())
     finally:
@@ -96,13 +96,13 @@ def test_what_came_after_the_copy_keeps_its_first_name(
     picture = png(screens(5)[4])
 
     async def later() -> None:
-        store = Store.open(root)
-        async with store.running(count=1):
+        opened = open_store(root)
+        async with opened.running(count=1) as store:
             put(store, b"new.png", picture)
             await store.drain()
-        store.index.rename(1, b"new.png", 1, b"newer.png", 1)
-        put(store, b"staged", b"not encoded yet")
-        store.close()
+        opened.index.rename(1, b"new.png", 1, b"newer.png", 1)
+        put(opened, b"staged", b"not encoded yet")
+        opened.close()
 
     trio.run(later)
     (root / "packs" / "names.gz").write_bytes(copy)
@@ -119,10 +119,10 @@ def test_what_came_after_the_copy_keeps_its_first_name(
 
 
 async def repack(root: Path) -> None:
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         await store.repack(lambda count: None)
-    store.close()
+    opened.close()
 
 
 def test_a_copy_older_than_a_repack_finds_the_entries_where_they_are(root: Path) -> None:
@@ -195,12 +195,12 @@ def test_what_is_kept_twice_is_healed(
     root = make_store(tmp_path / "store", monkeypatch)
 
     async def fill() -> None:
-        store = Store.open(root)
-        async with store.running(count=1):
+        opened = open_store(root)
+        async with opened.running(count=1) as store:
             for number, frame in enumerate(screens(6)):
                 put(store, b"%d.png" % number, png(frame))
             await store.drain()
-        store.close()
+        opened.close()
 
     trio.run(fill)
     before = contents(root)
@@ -275,6 +275,14 @@ def test_damage_of_the_copies_is_found_and_mended(root: Path) -> None:
         repair(root)
 
 
+async def _fill(root: Path, size: int) -> None:
+    with open_store(root) as opened:
+        async with opened.running(count=1) as store:
+            for number in range(40):
+                put(store, b"%d.bin" % number, os.urandom(size))
+            await store.drain()
+
+
 @pytest.mark.parametrize("copy", [True, False])
 def test_the_memory_of_a_rebuilt_index_does_not_grow_with_the_packs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: bool
@@ -282,16 +290,7 @@ def test_the_memory_of_a_rebuilt_index_does_not_grow_with_the_packs(
     peaks = []
     for size in (30_000, 600_000):
         root = make_store(tmp_path / f"{size}", monkeypatch)
-        store = Store.open(root)
-
-        async def fill(store: Store = store, size: int = size) -> None:
-            async with store.running(count=1):
-                for number in range(40):
-                    put(store, b"%d.bin" % number, os.urandom(size))
-                await store.drain()
-
-        trio.run(fill)
-        store.close()
+        trio.run(_fill, root, size)
         (root / "index.sqlite").write_bytes(b"")
         if not copy:
             (root / "packs" / "names.gz").unlink()

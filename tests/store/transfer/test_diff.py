@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fsmount.errors import FsmountError
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store
 from fsmount.store.transfer.diff import Change, change, rectangles, stretches
 from tests.support.frames import png, screens
 from tests.support.trees import import_into, make_store
@@ -22,12 +22,12 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def changed(root: Path, path: bytes) -> Change:
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             return await change(store, path)
     finally:
-        store.close()
+        opened.close()
 
 
 async def test_what_changed_is_shown_and_nothing_else(root: Path, tmp_path: Path) -> None:
@@ -57,9 +57,8 @@ async def test_what_changed_is_shown_and_nothing_else(root: Path, tmp_path: Path
         assert whole.before is None
         assert whole.rectangles == [(0, 0, 150, 100 if path == b"in/a.png" else 90)]
     for path, why in ((b"in/aa.txt", "not a PNG"), (b"in/none", "no picture"), (b"in", "no pic")):
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(FsmountError, match=why):
             await changed(root, path)
-        assert caught.group_contains(FsmountError, match=why)
 
 
 async def test_palette_and_grey_pictures(root: Path, tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ async def test_idle_and_busy(root: Path, tmp_path: Path) -> None:
         (source / f"{number}.png").write_bytes(png(frame))
     (source / "zz.txt").write_text("no picture")
     await import_into(root, f"{tmp_path / 'in'}/")
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     try:
         found = list(stretches(store))
         assert list(stretches(store, b"day")) == found

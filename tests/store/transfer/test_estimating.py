@@ -14,9 +14,10 @@ import trio
 from fsmount.legacy import archive
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.decoding import Decoded
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store
 from fsmount.store.transfer import estimating
 from fsmount.store.transfer.estimating import estimate
+from fsmount.store.writable_store import WritableStore
 from tests.e2e.test_cli import well
 from tests.support import corpus
 from tests.support.encoding import Inline
@@ -45,7 +46,7 @@ def make_folder(folder: Path, count: int = 60) -> Path:
 
 async def taken(root: Path, source: Path) -> int:
     await import_into(root, f"{source}/")
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     try:
         return int(store.stats()["stored_bytes"])
     finally:
@@ -71,7 +72,7 @@ async def test_stretches_of_a_large_folder_tell_of_the_rest(
     source = make_folder(tmp_path / "in")
     items = estimating._Sample._items
 
-    def some(sample: estimating._Sample, store: Store) -> object:
+    def some(sample: estimating._Sample, store: WritableStore) -> object:
         for number, item in enumerate(items(sample, store)):
             if number == 30:
                 return

@@ -12,7 +12,7 @@ import pytest
 
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.store.layout import Layout
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.tree import find
 from tests.support.trees import export_from, facts, import_into, make_store, make_tree
@@ -46,7 +46,7 @@ def scratch_files(folder: Path) -> list[Path]:
 
 async def damage(root: Path, path: bytes) -> None:
     """Flip a byte of the entry that a file needs most: its own entry."""
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     inode = find(store, path)
     assert inode is not None and inode.object_id is not None
     found = store.index.object(inode.object_id)
@@ -164,14 +164,15 @@ async def test_goes_on_after_a_kill(root: Path, source: Path, tmp_path: Path) ->
         if steps == 4:
             raise KilledError
 
-    store = Store.open(root, read_only=True)
-    with pytest.raises(BaseExceptionGroup):
-        async with store.running(count=1):
-            await Exporter(store, out, killed, force=False).export(b"")
-    inode = find(store, "grün.bin".encode())
+    opened = open_read_store(root)
+    async with opened.running(count=1) as store:
+        exporter = Exporter(store, out, killed, force=False)
+        with pytest.raises(BaseExceptionGroup):
+            await exporter.export(b"")
+    inode = find(opened, "grün.bin".encode())
     assert inode is not None
-    scratch = out / f"{Exporter(store, out, killed, force=False)._scratch}{inode.ino}"
-    store.close()
+    opened.close()
+    scratch = out / f"{exporter._scratch}{inode.ino}"
     (out / "grün.bin").unlink(missing_ok=True)
     scratch.write_text("half")
     assert not (out / "zero").exists()

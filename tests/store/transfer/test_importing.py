@@ -23,7 +23,7 @@ from fsmount.errors import DiskFull
 from fsmount.legacy import archive
 from fsmount.store.index import Index
 from fsmount.store.recovery.check import check_relations
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer import importing
 from fsmount.store.transfer.tree import Item
 from tests.support.encoding import Inline, get
@@ -54,21 +54,21 @@ def tree(tmp_path: Path) -> Path:
 
 async def contents(root: Path) -> dict[bytes, bytes]:
     """Path -> bytes of every regular file of a store."""
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             return {
                 path: await get(store, inode.ino)
                 for path, inode in store.index.walk()
                 if inode.staged is not None or inode.object_id is not None
             }
     finally:
-        store.close()
+        opened.close()
 
 
 def whole(root: Path) -> None:
     """Check that no work is left: all is encoded, staging is empty, all relations hold."""
-    store = Store.open(root, read_only=True)
+    store = open_read_store(root)
     try:
         assert store.index.staged_inodes() == []
         assert store.staging.tokens() == []
@@ -151,11 +151,11 @@ async def test_a_hard_link_of_a_file_that_is_there_already(root: Path, tmp_path:
     source.mkdir()
     (source / "a").write_text("same inode")
     (source / "b").hardlink_to(source / "a")
-    store = Store.open(root)
-    async with store.running(count=1):
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
         importer = importing.Importer(store, lambda files, count: None)
         await importer.add(source / "a", b"a")
-    store.close()
+    opened.close()
     again = await import_into(root, f"{source}/")
     assert (again.summary.files, again.summary.skipped) == (1, 1)
     await export_from(root, tmp_path / "out")
@@ -274,9 +274,9 @@ async def test_a_disk_that_fills_up(root: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     make_pictures(source)
     disk = FlakyDisk()
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
     disk.fail_once("pwrite", errno.ENOSPC)
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         importer = importing.Importer(store, lambda files, count: None)
         with pytest.raises(DiskFull, match=r"No space left.*Free some") as caught:
             await importer.add(source, b"in")
@@ -285,7 +285,7 @@ async def test_a_disk_that_fills_up(root: Path, tmp_path: Path) -> None:
         assert store.staging.tokens() == []
         importer = importing.Importer(store, lambda files, count: None)
         await importer.add(source, b"in")
-    store.close()
+    opened.close()
     assert len(await contents(root)) == 3
     whole(root)
 
@@ -320,7 +320,7 @@ def test_killed_and_started_again(root: Path, tmp_path: Path) -> None:
             time.sleep(chance.uniform(0.3, 1.6))
             run.send_signal(signal.SIGKILL)
         killed += run.returncode == -signal.SIGKILL
-        store = Store.open(root, read_only=True)
+        store = open_read_store(root)
         try:
             for path, inode in store.index.walk():
                 original = source / os.fsdecode(path)

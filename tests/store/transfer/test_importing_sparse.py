@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import DiskFull
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import Item, find
 from tests.cli.commands import process
@@ -79,8 +79,8 @@ async def test_what_is_larger_than_the_disk_with_its_holes(root: Path, tmp_path:
             pytest.skip("this disk takes no such file")
     importer = await import_into(root, f"{source}/")
     assert importer.summary.problems == []
-    store = Store.open(root, read_only=True)
-    async with store.running(count=1):
+    opened = open_read_store(root)
+    async with opened.running(count=1) as store:
         inode = find(store, b"a huge one")
         assert inode is not None and inode.object_id is not None
         assert inode.size == size
@@ -88,7 +88,7 @@ async def test_what_is_larger_than_the_disk_with_its_holes(root: Path, tmp_path:
         assert await body.pread(0, 8) == b"head\0\0\0\0"
         assert await body.pread(size - 8, 99) == b"\0\0\0\0tail"
         assert find(store, b"after") is not None
-    store.close()
+    opened.close()
     whole(root)
 
 
@@ -120,7 +120,7 @@ async def test_a_large_file_that_does_not_fit(
 ) -> None:
     source = make_source(tmp_path)
     disk = FlakyDisk()
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
 
     def hook(name: str, what: object) -> int:
         """Refuse the large file each time it is tried."""
@@ -139,10 +139,10 @@ async def test_a_large_file_that_does_not_fit(
     disk.hook = hook
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Importer, "_item", noted)
-        async with store.running(count=1):
+        async with opened.running(count=1) as store:
             importer = Importer(store, lambda files, count: None)
             await importer.add(source, b"")
-    store.close()
+    opened.close()
     assert importer.summary.problems == [(str(source / "huge"), f"told to fail in {call}")]
     assert set(await contents(root)) == {b"00.png", b"01.png", b"02.png", b"zz small"}
     whole(root)
@@ -168,14 +168,14 @@ async def test_what_cannot_fit_is_not_begun(
         f_frsize, f_bavail = 512, 2 * MIB // 512
 
     disk = FlakyDisk()
-    store = Store.open(root, disk=disk)
-    async with store.running(count=1):
+    opened = open_store(root, disk=disk)
+    async with opened.running(count=1) as store:
         monkeypatch.setattr(os, "statvfs", lambda path: Small if path == store.path else real(path))
         importer = Importer(store, lambda files, count: None)
         await importer.add(source / "huge", b"huge")
         assert [what for call, what in disk.calls if call == "create" and _is_staged(what)] == []
         monkeypatch.undo()
-    store.close()
+    opened.close()
     assert importer.summary.problems == [(str(source / "huge"), "No space left on device")]
 
 
@@ -184,14 +184,14 @@ async def test_a_disk_without_room_for_small_files_ends_the_import(
 ) -> None:
     source = make_source(tmp_path)
     disk = FlakyDisk()
-    store = Store.open(root, disk=disk)
+    opened = open_store(root, disk=disk)
     disk.hook = lambda call, what: errno.ENOSPC if call == "pwrite" and _is_staged(what) else 0
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
         importer = Importer(store, lambda files, count: None)
         with pytest.raises(DiskFull):
             await importer.add(source, b"")
         assert store.staging.tokens() == []
-    store.close()
+    opened.close()
 
 
 @pytest.mark.parametrize("size", [4 * MIB, 40 * MIB])

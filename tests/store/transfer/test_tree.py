@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from fsmount.errors import Damaged
 from fsmount.store.index import ROOT
-from fsmount.store.store import Store
+from fsmount.store.read_store import ReadStore
+from fsmount.store.store import OpenedStore, open_store
 from fsmount.store.transfer.tree import (
     Summary,
     find,
@@ -27,11 +29,10 @@ from tests.support.encoding import put
 from tests.support.trees import make_store, make_tree
 
 
-@pytest.fixture(name="store")
-def open_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    opened = Store.open(make_store(tmp_path / "store", monkeypatch))
-    yield opened
-    opened.close()
+@pytest.fixture(name="opened")
+def opened_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenedStore]:
+    with open_store(make_store(tmp_path / "store", monkeypatch)) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(
@@ -83,23 +84,23 @@ def test_walk_is_in_order_and_folders_come_first(tmp_path: Path) -> None:
     assert measure([root]) == (len(files), sum(item.info.st_size for item in files))
 
 
-def test_folders_deeper_than_the_stack(store: Store, tmp_path: Path) -> None:
+def test_folders_deeper_than_the_stack(opened: OpenedStore, tmp_path: Path) -> None:
     """Folders of any depth work. Python allows only 1000 nested calls."""
     deep = 1200
     folder, parent = os.open(tmp_path, os.O_RDONLY), ROOT
-    with store.index.transaction():
+    with opened.index.transaction():
         for _ in range(deep):
             os.mkdir("d", dir_fd=folder)
             inner = os.open("d", os.O_RDONLY, dir_fd=folder)
             os.close(folder)
             folder = inner
-            made = store.index.create(
+            made = opened.index.create(
                 parent, b"d", mode=stat.S_IFDIR | 0o755, uid=0, gid=0, now_ns=0
             )
             parent = made.ino
     os.close(folder)
     assert sum(1 for _ in walk(tmp_path / "d", b"d", Summary())) == deep
-    assert sum(1 for _ in store.index.walk()) == deep
+    assert sum(1 for _ in opened.index.walk()) == deep
     # The cleanup of pytest cannot remove folders of this depth.
     subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
 
@@ -117,39 +118,39 @@ def test_what_vanishes_is_noted(tmp_path: Path) -> None:
     assert summary.problems == [(str(tmp_path / "b"), "No such file or directory")]
 
 
-def test_find(store: Store) -> None:
-    put(store, b"file", b"")
-    folder = store.index.create(ROOT, b"a", mode=0o40755, uid=0, gid=0, now_ns=1).ino
-    put(store, b"\xff", b"x", folder)
+def test_find(opened: OpenedStore) -> None:
+    put(opened, b"file", b"")
+    folder = opened.index.create(ROOT, b"a", mode=0o40755, uid=0, gid=0, now_ns=1).ino
+    put(opened, b"\xff", b"x", folder)
     for path, name in ((b"", ROOT), (b"/", ROOT), (b"a", folder), (b"//a/", folder)):
-        inode = find(store, path)
+        inode = find(opened, path)
         assert inode is not None and inode.ino == name
-    assert find(store, b"a/\xff") is not None
+    assert find(opened, b"a/\xff") is not None
     for path in (b"b", b"a/b", b"file/b", b"file/..", b"a/."):
-        assert find(store, path) is None
+        assert find(opened, path) is None
 
 
-def test_same(store: Store, tmp_path: Path) -> None:
+def test_same(opened: OpenedStore, tmp_path: Path) -> None:
     def is_same(name: str, path: Path) -> bool:
-        inode = find(store, name.encode())
+        inode = find(opened, name.encode())
         assert inode is not None
         return same(inode, path, path.lstat())
 
     file = tmp_path / "file"
     file.write_bytes(b"four")
-    ino = put(store, b"file", b"four")
-    store.index.update(ino, mtime_ns=file.stat().st_mtime_ns)
+    ino = put(opened, b"file", b"four")
+    opened.index.update(ino, mtime_ns=file.stat().st_mtime_ns)
     assert is_same("file", file)
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
     assert not is_same("file", file)
-    store.index.update(ino, mtime_ns=file.stat().st_mtime_ns, size=5)
+    opened.index.update(ino, mtime_ns=file.stat().st_mtime_ns, size=5)
     assert not is_same("file", file)
 
     link = tmp_path / "link"
     link.symlink_to("here")
 
     def create(name: bytes, mode: int, target: bytes | None = None, rdev: int = 0) -> None:
-        store.index.create(ROOT, name, mode=mode, uid=0, gid=0, now_ns=1, target=target, rdev=rdev)
+        opened.index.create(ROOT, name, mode=mode, uid=0, gid=0, now_ns=1, target=target, rdev=rdev)
 
     create(b"link", stat.S_IFLNK | 0o777, target=b"here")
     assert is_same("link", link)
@@ -169,31 +170,33 @@ def test_same(store: Store, tmp_path: Path) -> None:
     assert not is_same("folder", tmp_path)
 
 
-async def read(store: Store, ino: int) -> bytes:
+async def read(store: ReadStore, ino: int) -> bytes:
     return b"".join([data async for data in slices(store, ino)])
 
 
-async def test_slices(store: Store) -> None:
+async def test_slices(opened: OpenedStore) -> None:
     data = os.urandom((1 << 20) + 5)
-    ino = put(store, b"a", data)
-    empty = put(store, b"b", b"")
-    assert await read(store, ino) == data
-    assert await read(store, empty) == b""
-    async with store.running(count=1):
+    async with opened.started(count=1) as store, trio.open_nursery() as nursery:
+        ino = put(store, b"a", data)
+        empty = put(store, b"b", b"")
+        assert await read(store, ino) == data
+        assert await read(store, empty) == b""
+        nursery.start_soon(store.run)
         await store.drain()
         assert store.index.inode(ino).staged is None
         assert await read(store, ino) == data
         assert await read(store, empty) == b""
+        nursery.cancel_scope.cancel()
 
 
 async def test_slices_of_a_file_that_is_encoded_meanwhile(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    opened: OpenedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the row was read, another mount encoded the file and removed the staged one."""
-    ino = put(store, b"a", b"data")
-    before = store.index.inode(ino)
-    inode_of = store.index.inode
-    async with store.running(count=1):
+    async with opened.running(count=1) as store:
+        ino = put(store, b"a", b"data")
+        before = store.index.inode(ino)
+        inode_of = store.index.inode
         await store.drain()
         rows = [before]
         monkeypatch.setattr(
@@ -203,10 +206,11 @@ async def test_slices_of_a_file_that_is_encoded_meanwhile(
         assert rows == []
 
 
-async def test_slices_of_what_is_lost(store: Store) -> None:
-    ino = put(store, b"a", b"data")
-    token = store.index.inode(ino).staged
-    assert token is not None
-    store.staging.remove(token)
-    with pytest.raises(Damaged, match="a is damaged: its staged file is missing"):
-        await read(store, ino)
+async def test_slices_of_what_is_lost(opened: OpenedStore) -> None:
+    async with opened.started(count=1) as store:
+        ino = put(store, b"a", b"data")
+        token = store.index.inode(ino).staged
+        assert token is not None
+        store.staging.remove(token)
+        with pytest.raises(Damaged, match="a is damaged: its staged file is missing"):
+            await read(store, ino)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.legacy import archive
-from fsmount.store.store import Store
+from fsmount.store.store import open_read_store
 from fsmount.store.transfer.tree import target_of
 from fsmount.store.transfer.verifying import InFolder, InStore, Verifier
 from tests.store.transfer.test_exporting import damage
@@ -31,14 +31,14 @@ def tree(tmp_path: Path) -> Path:
 
 
 async def verify(root: Path, *sources: str | Path) -> Verifier:
-    store = Store.open(root, read_only=True)
+    opened = open_read_store(root)
     try:
-        async with store.running(count=2):
+        async with opened.running(count=2) as store:
             verifier = Verifier(InStore(store), lambda files, count: None)
             await verifier.verify([(Path(source), target_of(str(source))) for source in sources])
             return verifier
     finally:
-        store.close()
+        opened.close()
 
 
 async def test_all_identical(root: Path, source: Path) -> None:

@@ -1,0 +1,126 @@
+"""Reading of bodies: locates the entries of an object, renders its file, and keeps it in a cache.
+
+A repack may move entries while they are read. A repack of this process waits for readers before it
+removes a pack. A repack of another process does not know of them, so a read that fails is tried
+again if the entries have moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from fsmount import threads
+from fsmount.errors import Damaged
+from fsmount.store.frames import jobs
+from fsmount.store.index import Object
+from fsmount.store.layout import Layout
+from fsmount.store.packs.bodies import Kept, Rendered, load_sums
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import read_entry
+from fsmount.store.packs.pack_set import PackSet
+from fsmount.threads import Kind
+from fsmount.work.cache import Cache
+from fsmount.work.workers import Workers
+
+Body = Rendered | Kept
+T = TypeVar("T")
+
+
+class BodyReader:
+    """Reads the bodies of objects. Rendered files stay in a cache.
+
+    find : returns the row of an object, also if it is not committed yet. Raises :class:`Damaged`.
+    workers : render files.
+    budget : bytes of layers that each worker may cache.
+    cache_bytes : size of the cache of rendered files in bytes.
+
+    Contract: belongs to the trio task.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        packs: PackSet,
+        find: Callable[[int], Object],
+        workers: Workers,
+        budget: int,
+        cache_bytes: int,
+    ) -> None:
+        self._layout = layout
+        self._packs = packs
+        self._find = find
+        self._workers = workers
+        self._budget = budget
+        self._rendered: Cache[int, bytes] = Cache(cache_bytes)
+
+    async def body(self, object_id: int) -> Body:
+        """Return the body of an object, after a check of its hash.
+
+        A rendered body is checked as a whole here. A kept body is a large raw file, checked as it
+        is read. Raises :class:`Damaged`, OSError.
+        """
+        found = self._find(object_id)
+        if found.is_kept:
+            return await self._read(found, self._kept)
+        return Rendered(await self._rendered.get(object_id, lambda: self._render(found)))
+
+    async def prefetch(self, object_id: int) -> None:
+        """Render a file into the cache, unless its object is raw.
+
+        Raises :class:`Damaged`, OSError.
+        """
+        if self._find(object_id).kind != "raw":
+            await self.body(object_id)
+
+    async def _read(
+        self, found: Object, read: Callable[[Object, Location, tuple[Location, ...]], Awaitable[T]]
+    ) -> T:
+        """Call `read` with an object, the location of its entry, and those of the entries it needs.
+
+        Holds the packs meanwhile. Tries again if the entries moved during the call. Returns the
+        result.
+        """
+        while True:
+            with self._packs.reading():
+                target, *places = self._places(found.id)
+                try:
+                    return await read(found, target, tuple(places))
+                except Damaged:
+                    if self._places(found.id) == [target, *places]:
+                        raise
+                    # Another process has repacked the entries, and their old packs are gone.
+
+    def _places(self, object_id: int) -> list[Location]:
+        """Locations of the entry of an object, and of the entries that it needs."""
+        found = self._find(object_id)
+        needs = (self._find(i) for i in found.needs if i != object_id)
+        return [self._place(found), *map(self._place, needs)]
+
+    def _place(self, found: Object) -> Location:
+        """Return the location of the entry of an object."""
+        return Location(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
+
+    async def _render(self, found: Object) -> tuple[bytes, int]:
+        """Render an object. Returns (bytes, number of bytes), as the cache expects."""
+        data = await self._read(found, self._render_from)
+        if len(data) != found.size:
+            raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
+        return data, len(data)
+
+    async def _render_from(
+        self, found: Object, target: Location, places: tuple[Location, ...]
+    ) -> bytes:
+        """Render an object from these locations: a raw entry in a thread, others in a worker."""
+        if found.kind == "raw":
+            return await threads.call(Kind.ENTRY, jobs.render, target, places, found.sha256, 0)
+        return await self._workers.run(
+            jobs.render, target, places, found.sha256, self._budget, urgent=True
+        )
+
+    async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> Kept:
+        """Return the body of a large file kept verbatim, with the checksums from its entry."""
+        path = Path(place.pack)
+        entry = await threads.call(Kind.ENTRY, read_entry, path, place.offset, place.length)
+        return Kept(self._layout.kept(found.id), found.size, load_sums(entry.payload))

@@ -1,0 +1,53 @@
+"""A store with workers, for reading: it renders the bodies of files."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from fsmount.errors import FsmountError, WorkerDied
+from fsmount.store.files import StoreFiles
+from fsmount.store.frames.body_reader import Body, BodyReader
+from fsmount.work.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+
+class ReadStore(StoreFiles):
+    """A store whose workers can be used. Nothing here changes it.
+
+    Contract: belongs to the trio task.
+    """
+
+    def __init__(self, files: StoreFiles, bodies: BodyReader, workers: Workers) -> None:
+        super().__init__(files.path, files.disk, files.layout, files.index, files.staging)
+        self._bodies = bodies
+        self._workers = workers
+
+    async def body(self, object_id: int) -> Body:
+        """See :meth:`BodyReader.body`. Raises :class:`Damaged`, OSError."""
+        return await self._bodies.body(object_id)
+
+    async def prefetch(self, ino: int) -> None:
+        """Render a file that will be read soon into the cache.
+
+        Logs FsmountError; raises OSError.
+        """
+        try:
+            object_id = self.index.inode(ino).object_id
+            if object_id is not None:
+                await self._bodies.prefetch(object_id)
+        except FsmountError as error:
+            _log.info("prefetch of inode %d: %s", ino, error)
+
+    async def warm(self) -> None:
+        """Start a worker, so that the first reader does not wait for a process to start."""
+        with suppress(WorkerDied):  # the first reader gets the error then
+            await self._workers.warm(1)
+
+    def pending(self) -> int:
+        """Number of staged files that this process will encode."""
+        return 0
+
+    async def durable(self) -> None:
+        """Make everything that this process has committed survive a power cut: nothing."""

@@ -1,0 +1,197 @@
+"""A store with workers, for reading and writing: it also encodes, repacks and reclaims space."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import trio
+
+from fsmount import threads
+from fsmount.store.files import StoreFiles
+from fsmount.store.frames.body_reader import Body, BodyReader
+from fsmount.store.ingest.durability import DurabilityPoints
+from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.maintenance.free_space import FreeSpace
+from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
+from fsmount.store.maintenance.repack import Summary, due
+from fsmount.store.maintenance.repacks import Repacks
+from fsmount.store.ownership import Ownership
+from fsmount.store.packs.writer import Writer
+from fsmount.store.read_store import ReadStore
+from fsmount.threads import Kind
+from fsmount.work.workers import Workers
+
+
+class WritableStore(ReadStore):
+    """A store that this process may change. :meth:`run` runs its background tasks.
+
+    writer : commits new objects.
+    require_consistent : raises :class:`Damaged` if the index must not be a reason for removing
+        anything.
+    tasks : run while the store belongs to this process.
+
+    Contract: belongs to the trio task.
+    """
+
+    def __init__(
+        self,
+        files: StoreFiles,
+        bodies: BodyReader,
+        workers: Workers,
+        *,
+        ownership: Ownership,
+        writer: Writer,
+        encoder: Encoder,
+        durability: DurabilityPoints,
+        space: FreeSpace,
+        repacks: Repacks,
+        require_consistent: Callable[[], Awaitable[None]],
+        tasks: Sequence[Callable[[], Awaitable[None]]],
+    ) -> None:
+        super().__init__(files, bodies, workers)
+        self._ownership = ownership
+        self._writer = writer
+        self._encoder = encoder
+        self._durability = durability
+        self._space = space
+        self._repacks = repacks
+        self._require_consistent = require_consistent
+        self._tasks = tasks
+        # The time when a program last used the store.
+        self._used = time.monotonic()
+        # Set when another process has taken the store over.
+        self._lost = trio.Event()
+
+    async def run(self) -> None:
+        """Run the background tasks until another process takes the store over, or cancelled."""
+        trio_token = trio.lowlevel.current_trio_token()
+
+        def tell() -> None:
+            with suppress(trio.RunFinishedError):
+                trio_token.run_sync_soon(self._lost.set)
+
+        self._ownership.when_lost = tell
+        if self._ownership.is_lost:
+            self._lost.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
+            for task in self._tasks:
+                nursery.start_soon(task)
+
+    # -- reading
+
+    async def body(self, object_id: int) -> Body:
+        """See :meth:`ReadStore.body`."""
+        self._used = time.monotonic()
+        return await super().body(object_id)
+
+    # -- writing
+
+    def hold(self, ino: int) -> None:
+        """Note that a writer opened the file: the encoder waits for :meth:`unhold`."""
+        self._used = time.monotonic()
+        self._encoder.queue.hold(ino)
+
+    def unhold(self, ino: int) -> None:
+        """Note that a writer closed the file."""
+        self._used = time.monotonic()
+        self._encoder.queue.unhold(ino)
+
+    def held(self) -> list[int]:
+        """Inodes that have a writer."""
+        return self._encoder.queue.held()
+
+    def queue(self, ino: int) -> None:
+        """Queue a staged file for encoding: its last writer closed it."""
+        self._used = time.monotonic()
+        self._durability.add(ino)
+        self._encoder.queue.put(ino)
+
+    def discard(self, token: int) -> None:
+        """See :meth:`DurabilityPoints.discard`. Does not await."""
+        self._durability.discard(token)
+
+    async def durable(self) -> None:
+        """Make everything that the index holds survive a power cut. Raises OSError."""
+        await self._writer.force()
+
+    def pending(self) -> int:
+        """Number of staged files that are not encoded yet, without files that have a writer.
+
+        0 if another process took the store over.
+        """
+        return 0 if self._ownership.is_lost else self._encoder.queue.pending()
+
+    async def drain(self) -> None:
+        """Wait until no file is pending.
+
+        Raises OSError EIO if another process takes the store over.
+        """
+        await threads.call(Kind.ROOM, self._ownership.ask)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
+            await self._encoder.queue.drain()
+            nursery.cancel_scope.cancel()
+        await threads.call(Kind.ROOM, self._ownership.ask)
+
+    # -- space
+
+    async def need_space(self, size: int = 0) -> None:
+        """Make space before files grow by `size` bytes.
+
+        See :meth:`FreeSpace.need`. Raises OSError ENOSPC, EIO.
+        """
+        self._used = time.monotonic()
+        await self._space.need(size)
+
+    async def before_deleting(self) -> None:
+        """See :meth:`FreeSpace.before_deleting`."""
+        await self._space.before_deleting()
+
+    async def reclaim(self, enough: int = ENOUGH_BYTES) -> None:
+        """See :meth:`FreeSpace.reclaim`. Logs failures."""
+        await self._space.reclaim(enough)
+
+    def renew_copies(self) -> None:
+        """Ask for new second copies: the copier writes them soon, or at the latest at the end."""
+        self._writer.packs.copies_due.set()
+
+    def repack_size(self) -> int:
+        """Number of objects that :meth:`repack` would examine."""
+        return sum(len(self.index.objects_in(number)) for number in due(self.index))
+
+    async def repack(self, progress: Callable[[int], None]) -> Summary:
+        """Reclaim space and write smaller entries. Encodes the staged files first.
+
+        The caller keeps :meth:`run` running. Raises :class:`Damaged`, and OSError if the disk is
+        full and not enough space could be reclaimed beforehand.
+        """
+        await self._space.reclaim()
+        await self.drain()
+        await self._require_consistent()
+        await self._space.before_deleting()
+        return await self._repacks.repack(progress)
+
+    async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
+        """Repack a part, as :mod:`background` describes. The caller makes one call at a time.
+
+        Returns False if a file was written or read, or `go_on` returned False; True if nothing is
+        left to do. Raises :class:`Damaged`, OSError.
+        """
+        await threads.call(Kind.ROOM, self._ownership.ask)
+        await self._require_consistent()
+        await self._space.before_deleting()
+        used = self._used
+        return await self._repacks.work_in_background(lambda: self._used == used and go_on())
+
+    def unused_s(self) -> float:
+        """Seconds since a file was last written or read; 0 while files are pending."""
+        return 0.0 if self.pending() else time.monotonic() - self._used
+
+
+async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
+    """Cancel a scope when the event is set."""
+    await event.wait()
+    scope.cancel()
