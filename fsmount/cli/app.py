@@ -22,6 +22,7 @@ _COMMANDS = {
     "init": ("init", "init"),
     "mount": ("mount", "mount"),
     "umount": ("umount", "umount"),
+    "mounts": ("mounts", "mounts"),
     "estimate": ("estimate", "estimate_"),
     "import": ("import_", "import_"),
     "export": ("export", "export"),
@@ -34,6 +35,8 @@ _COMMANDS = {
     "repack": ("repack", "repack"),
     "album": ("album", "album"),
 }
+# Other names of commands. The list of commands leaves them out.
+_ALIASES = {"unmount": "umount"}
 _INTERRUPTED = 130
 
 
@@ -46,6 +49,7 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of a name, or None."""
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _COMMANDS:
             return None
         module, name = _COMMANDS[cmd_name]

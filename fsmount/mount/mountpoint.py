@@ -34,6 +34,15 @@ def mounted_on(place: str) -> Mounted | None:
     return found
 
 
+def all_mounts() -> list[Mounted]:
+    """All mounts of fsmount in this mount namespace, in the order in which they were mounted.
+
+    A mount that lies under another one at the same path is left out.
+    """
+    topmost = {mounted.mountpoint: mounted for mounted in mount_table.read(_MOUNTS)}
+    return [mounted for mounted in topmost.values() if mounted.fstype == FSTYPE]
+
+
 def check_mountpoint(mountpoint: Path, store: Path) -> None:
     """Raise :class:`BadMountpoint` unless a store can be mounted here."""
     try:

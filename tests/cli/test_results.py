@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from fsmount.cli.app import group
@@ -17,7 +18,7 @@ from tests.cli.commands import Cli, Done, process
 from tests.support.encoding import forget_caches, put
 from tests.support.trees import facts, make_tree
 
-COMMANDS = list(group.commands)
+COMMANDS = group.list_commands(click.Context(group))
 
 
 # Help and usage
@@ -27,8 +28,14 @@ COMMANDS = list(group.commands)
 def test_help_has_an_example(cli: Cli, name: str) -> None:
     done = cli(name, "--help")
     assert (done.code, done.err) == (0, "")
-    assert re.search(rf"Examples?:\n +fsmount {name} ", done.out)
+    assert re.search(rf"Examples?:\n +fsmount {name}[ \n]", done.out)
     assert cli(name, "-h") == done
+
+
+def test_another_name_of_a_command(cli: Cli) -> None:
+    done = cli("unmount", "--help")
+    assert done.out == cli("umount", "--help").out.replace("fsmount umount [", "fsmount unmount [")
+    assert "unmount" not in COMMANDS
 
 
 def test_help_of_all(cli: Cli) -> None:
@@ -51,6 +58,8 @@ def test_help_of_all(cli: Cli) -> None:
         ["mount", "one", "two", "-o", "sparkling"],
         ["mount", "one", "two", "-o", "umask=9"],
         ["umount"],
+        ["umount", "one", "--all"],
+        ["mounts", "one"],
         ["import"],
         ["import", "one"],
         ["export", "one"],
