@@ -28,6 +28,7 @@ _COMMANDS = {
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
     "ls": ("ls", "ls"),
+    "cat": ("cat", "cat"),
     "runs": ("runs", "runs"),
     "diff": ("diff", "diff"),
     "stats": ("stats", "stats"),

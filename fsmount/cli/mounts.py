@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import click
@@ -60,7 +59,7 @@ def _line(mounted: Mounted, known: MountStatus) -> str:
         if known.staged:
             parts.append(f"{counted(known.staged, 'file')} to encode")
     elif known.state == State.DEAD:
-        parts.append(f"dead; free it with: fsmount umount {shlex.quote(place)}")
+        parts.append("dead; fsmount umount frees the folder")
     elif known.state == State.SILENT:
         parts.append("does not answer")
     else:

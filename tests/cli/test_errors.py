@@ -25,12 +25,13 @@ def each(root: Path, source: Path, tmp_path: Path) -> dict[str, list[object]]:
         "export": [root, tmp_path / "out"],
         "verify": [source, root],
         "ls": [root],
+        "cat": [root, "in/00.png"],
         "stats": [root],
         "check": [root],
     }
 
 
-USES = ["import", "export", "verify", "ls", "stats", "check"]
+USES = ["import", "export", "verify", "ls", "cat", "stats", "check"]
 
 
 @pytest.mark.parametrize("what", ["nothing", "folder", "file"])

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -66,6 +68,7 @@ def test_help_of_all(cli: Cli) -> None:
         ["verify", "one"],
         ["ls"],
         ["ls", "one", "two", "three"],
+        ["cat", "one"],
         ["stats"],
         ["stats", "--shiny", "one"],
         ["check", "one", "two"],
@@ -181,6 +184,95 @@ def test_ls(cli: Cli, root: Path, tmp_path: Path) -> None:
     missing = cli("ls", root, "desk/nothing")
     assert missing.code == 1
     assert "there is no 'desk/nothing' in" in missing.sentence()
+
+
+def listed(done: Done) -> list[str]:
+    assert (done.code, done.err) == (0, "")
+    return [line.split()[-1] for line in done.out.splitlines()]
+
+
+def test_ls_of_all_below(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    (source / "deep" / "er").mkdir(parents=True)
+    (source / "deep" / "er" / "note").write_text("x")
+    cli("import", source, root)
+    everything = ["in", "in/00.png", "in/01.png", "in/02.png"]
+    everything += ["in/deep", "in/deep/er", "in/deep/er/note"]
+    assert listed(cli("ls", "-R", root)) == everything
+    assert listed(cli("ls", "--recursive", root, "in/deep")) == everything[-2:]
+    assert listed(cli("ls", "-R", root, "in/00.png")) == ["in/00.png"]
+    rows = [json.loads(line) for line in cli("ls", "-R", "--json", root).out.splitlines()]
+    assert [row["path"] for row in rows] == everything
+    assert [row["name"] for row in rows] == [path.rpartition("/")[2] for path in everything]
+    assert json.loads(cli("ls", "--json", root, "in").out.splitlines()[0])["path"] == "in/00.png"
+
+
+@pytest.fixture(name="east")
+def two_hours_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is two hours ahead of UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC-2")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("east")
+def test_ls_of_a_time(cli: Cli, root: Path, source: Path) -> None:
+    day = 1_717_624_800  # 2024-06-06 00:00 there
+    for name, when in (("00.png", day - 1), ("01.png", day), ("02.png", day + 86399)):
+        os.utime(source / name, (when, when))
+    (source / "folder").mkdir()
+    cli("import", f"{source}/", root)
+    for options, names in (
+        (["--since", "2024-06-06"], ["01.png", "02.png"]),
+        (["--until", "2024-06-06"], ["00.png", "01.png", "02.png"]),
+        (["--since", "2024-06-06", "--until", "2024-06-06"], ["01.png", "02.png"]),
+        (["--until", "2024-06-05"], ["00.png"]),
+        (["--until", "2024-06-06T00:00"], ["00.png", "01.png"]),
+        (["--until", "2024-06-05T23:59:59"], ["00.png"]),
+        (["--until", "2024-06-05T21:59:59Z"], ["00.png"]),
+        (["--since", "2024-06-06 23:59"], ["02.png"]),
+        (["--since", "2024-06-06T23:59:59+02:00"], ["02.png"]),
+        (["--since", "2024-06-06T23:59:59.000001"], []),
+    ):
+        assert listed(cli("ls", root, *options)) == names, options
+    assert listed(cli("ls", "-R", root, "--since", "2024-06-06T23:59")) == ["02.png"]
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2024", "2024-13-01", "2024-06-06T25:00", "", "1e9"])
+def test_times_that_are_none(cli: Cli, root: Path, text: str) -> None:
+    done = cli("ls", root, "--since", text)
+    assert done.code == 2
+    assert f"{text!r} is not a time" in done.err
+
+
+def test_cat(cli: Cli, root: Path, source: Path) -> None:
+    large = bytes(range(256)) * 20000
+    (source / "large").write_bytes(large)
+    (source / "none").touch()
+    cli("import", f"{source}/", root)
+    store = Store.open(root)
+    put(store, b"staged", b"waits\r\n\x00")
+    store.close()
+    paths = ["00.png", "02.png", "/large", "none", "staged"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fsmount", "cat", str(root), *paths], capture_output=True, check=True
+    )
+    pictures = [(source / name).read_bytes() for name in ("00.png", "02.png")]
+    assert done.stdout == b"".join(pictures) + large + b"waits\r\n\x00"
+
+
+def test_cat_of_what_is_no_file(cli: Cli, root: Path, source: Path) -> None:
+    (source / "link").symlink_to("00.png")
+    cli("import", source, root)
+    for path, why in (
+        ("in", "'in' in STORE is a folder"),
+        ("in/link", "'in/link' in STORE is no regular file"),
+        ("in/nothing", "there is no 'in/nothing' in STORE"),
+    ):
+        done = cli("cat", root, "in/00.png", path)
+        assert done.code == 1
+        assert done.sentence() == why.replace("STORE", str(root))
 
 
 def test_ls_into_a_pipe_that_is_closed(cli: Cli, root: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_what_is_mounted(root: Path, place: Path) -> None:
             }
         ]
     server.kill(signal.SIGKILL)
-    assert "(read-write, dead; free it with: fsmount umount " in line_of(place)
+    assert "(read-write, dead; fsmount umount frees the folder)" in line_of(place)
     assert fsmount("unmount", place).returncode == 0
 
 
