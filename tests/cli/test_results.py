@@ -304,7 +304,7 @@ def test_names_that_are_not_utf8(root: Path, source: Path, tmp_path: Path) -> No
     (source / os.fsdecode(b"\xff.png")).write_bytes(broken)
     done = process("import", f"{source}/", odd)
     assert done.code == 3
-    assert "1 pictures are stored as they are" in done.err
+    assert "1 picture is stored as it is" in done.err
     assert ".png: " in done.err
     assert process("stats", odd, "--json").json()["files"] == 4
     assert process("verify", f"{source}/", odd).out == "4/4 identical\n"
@@ -324,7 +324,7 @@ def test_some_were_left_out(cli: Cli, root: Path, source: Path, tmp_path: Path) 
     done = cli("import", source, root)
     assert done.code == 3
     assert done.out.startswith("4 files imported")
-    assert "1 pictures are stored as they are, because they cannot be re-created:" in done.err
+    assert "1 picture is stored as it is, because it cannot be re-created:" in done.err
     assert "  in/broken.png: " in done.err
     # A file that is no PNG but has the name of one is reported, too.
     (source / "empty.PNG").touch()
@@ -358,6 +358,88 @@ def test_verify_lists_differences(cli: Cli, root: Path, source: Path) -> None:
     found = cli("verify", f"{source}/", root, "--json")
     assert found.code == 1
     assert len(found.json()["problems"]) == 3
+
+
+def test_verify_of_one_side(cli: Cli, root: Path, source: Path) -> None:
+    (source / "only here").write_text("x")
+    cli("import", f"{source}/", root)
+    (source / "only here").unlink()
+    assert cli("verify", f"{source}/", root).code == 1
+    assert cli("verify", "--one-way", f"{source}/", root) == Done(0, "3/3 identical\n", "")
+    assert cli("verify", "--one-way", source / "01.png", root).out == "1/1 identical\n"
+    (source / "01.png").write_bytes(b"other")
+    (source / "new").mkdir()
+    found = cli("verify", "--one-way", "--json", f"{source}/", root)
+    assert found.code == 1
+    assert found.json()["problems"] == [
+        [str(source / "new"), "no such folder in the store"],
+        [str(source / "01.png"), "other bytes in the store"],
+    ]
+
+
+def test_files_are_chosen_by_patterns(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    (source / "deep").mkdir()
+    for name in ("note", "deep/04.png", "deep/note"):
+        (source / name).write_text(name)
+    only_pictures = ["--include", "*/", "--include=*.png", "--exclude", "*"]
+    done = cli("import", *only_pictures, source, root, "--dry-run", "--json").json()
+    assert (done["files"], done["skipped"]) == (4, 0)
+    assert cli("import", *only_pictures, source, root, "--json").json()["files"] == 4
+    assert cli("verify", source, root).code == 1
+    assert cli("verify", *only_pictures, source, root).out == "4/4 identical\n"
+    # A pattern leaves files of the store out of a comparison, too.
+    (source / "01.png").unlink()
+    assert cli("verify", *only_pictures, source, root).code == 1
+    assert cli("verify", "--exclude=01.png", *only_pictures, source, root).code == 0
+    # The first rule that matches decides.
+    dest = tmp_path / "out"
+    options = ["--exclude", "00.png", "--include", "*.png", "--include", "00.png"]
+    assert cli("export", root, dest, *options, "--json").json()["files"] == 3
+    assert sorted(path.name for path in dest.rglob("*.png")) == ["01.png", "02.png", "04.png"]
+    dest = tmp_path / "other"
+    assert cli("export", "--exclude", "/in/deep/", root, dest, "--json").json()["files"] == 3
+    assert not (dest / "in" / "deep").exists()
+
+
+def test_a_dry_run_counts_what_is_missing(cli: Cli, root: Path, source: Path) -> None:
+    cli("import", source / "00.png", root)
+    total = sum((source / name).stat().st_size for name in ("01.png", "02.png"))
+    before = cli("stats", "--json", root).json()
+    done = cli("import", "--dry-run", "--json", f"{source}/", root).json()
+    assert done == {
+        "version": 1,
+        "files": 2,
+        "bytes": total,
+        "skipped": 1,
+        "problems": [],
+        "dry_run": True,
+    }
+    done = cli("import", "--dry-run", "-v", f"{source}/", root)
+    assert done.out.startswith("01.png\n02.png\n2 files (")
+    assert done.out.endswith(") to import, 1 existed already; nothing was changed\n")
+    assert cli("stats", "--json", root).json() == before
+    (source / "00.png").unlink()
+    (source / "00.png").mkdir()
+    done = cli("import", "--dry-run", f"{source}/", root)
+    assert done.code == 3
+    assert "1 would be left out:" in done.err
+    assert "00.png: the store has a file of this name" in done.err
+    assert cli("import", f"{source}/", root, "--json").json()["files"] == 2
+    assert cli("import", "--dry-run", f"{source}/", root).out.startswith("0 files (0 bytes)")
+
+
+def test_quiet_and_verbose(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    (source / "bad.png").write_text("x")
+    done = cli("import", "-q", f"{source}/", root)
+    assert (done.code, done.out) == (3, "")
+    assert "1 picture is stored as it is" in done.err
+    names = ["00.png", "01.png", "02.png", "bad.png"]
+    for command in (["verify", source, root], ["export", root, tmp_path / "out"]):
+        *found, last = cli(*command, "-v").out.splitlines()
+        assert sorted(found) == names
+        assert last.startswith("4")
+        assert cli(*command, "-q") == Done(0, "", "")
+        assert cli(*command, "-q", "-v", "--json").json()
 
 
 def test_verify_without_the_slash(cli: Cli, root: Path, source: Path) -> None:

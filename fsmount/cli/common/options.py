@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from fsmount.cli.common.output import be_quiet
 from fsmount.errors import UsageError
 from fsmount.store import config
 from fsmount.store.store import DEFAULT_CACHE_BYTES
@@ -49,6 +50,17 @@ force_lock_option = click.option(
     is_flag=True,
     help="Take the store over from a process on another host or in another container that ended"
     " without closing it. Waits 25 s for a sign of life of that process first.",
+)
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _, value: be_quiet(context) if value else None,
+    help="Print warnings and errors only.",
+)
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Name each file on stdout; show no progress."
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of words."

@@ -15,11 +15,30 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+import click
+
 from fsmount.quoting import escaped, quoted
 
 VERSION = 1
 SOME_SKIPPED = 3
 _VERBATIM = "fsmount.verbatim"
+_QUIET = "fsmount.quiet"
+
+
+def be_quiet(context: click.Context) -> None:
+    """Let a command print no results in words, and show no progress."""
+    context.meta[_QUIET] = True
+
+
+def is_quiet() -> bool:
+    """Return whether the running command was told to be quiet."""
+    context = click.get_current_context(silent=True)
+    return context is not None and _QUIET in context.meta
+
+
+def say_path(path: bytes) -> None:
+    """Print a path to stdout."""
+    say(printable(path))
 
 
 def emit(data: dict[str, Any], text: str, as_json: bool) -> None:
@@ -32,10 +51,12 @@ def emit(data: dict[str, Any], text: str, as_json: bool) -> None:
     text : str
         The result in words, of one line or several; names in it are quoted already.
     as_json : bool
-        Whether to print ``data`` instead of ``text``.
+        Whether to print ``data`` instead of ``text``. A quiet command prints no text.
     """
     if as_json:
         say(json.dumps({"version": VERSION, **data}))
+        return
+    if is_quiet():
         return
     for line in text.split("\n"):
         say(line)
