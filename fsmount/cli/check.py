@@ -13,7 +13,7 @@ import click
 from fsmount.cli.common.options import force_lock_option, json_option, store_argument
 from fsmount.cli.common.output import SOME_SKIPPED, counted, emit, listing, printable, warn
 from fsmount.cli.common.progress import meter
-from fsmount.cli.common.stores import with_store
+from fsmount.cli.common.stores import store_to_change, with_store
 from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
 from fsmount.store.config import enter, is_store, writing
 from fsmount.store.disk.disk import Disk
@@ -79,6 +79,7 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
 
 def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
     """Run `fsmount check --repair`. Returns the exit code."""
+    path = store_to_change(path)
     repairs = Repairs()
     if is_store(path):
         with writing(path):

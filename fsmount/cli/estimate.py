@@ -11,6 +11,8 @@ from fsmount.cli.common.options import json_option
 from fsmount.cli.common.output import emit, list_problems, listing, size, warn
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import start_log
+from fsmount.errors import UsageError
+from fsmount.store.config import is_store
 from fsmount.store.transfer.estimating import Estimate, estimate
 
 _LIMIT_S = 45.0
@@ -36,6 +38,8 @@ Example:
 @json_option
 def estimate_(folder: Path, seconds: float, as_json: bool) -> None:
     """Run ``fsmount estimate``."""
+    if is_store(folder):
+        raise UsageError(f"{folder} is a store already; see fsmount stats {folder}")
     start_log()
     with meter("sampling", 0, 0) as progress:
         found = trio.run(estimate, folder, seconds, progress)

@@ -25,7 +25,7 @@ from fsmount.cli.common.output import (
     warn,
 )
 from fsmount.cli.common.progress import meter
-from fsmount.cli.common.stores import check_apart, with_store
+from fsmount.cli.common.stores import check_apart, store_to_read, with_store
 from fsmount.errors import UsageError
 from fsmount.store.store import Store
 from fsmount.store.transfer.exporting import Exporter, below
@@ -76,6 +76,7 @@ def export(
     """Run ``fsmount export``."""
     store, (folder, *paths) = split_store(arguments, 0)
     dest = Path(folder)
+    store = store_to_read(store)
     check_apart(dest, store)
     if legacy and dest.is_dir() and any(dest.iterdir()):
         # An existing file might come between a difference and its picture.

@@ -29,7 +29,13 @@ from fsmount.cli.common.output import (
     warn,
 )
 from fsmount.cli.common.progress import meter
-from fsmount.cli.common.stores import check_apart, open_index, with_store
+from fsmount.cli.common.stores import (
+    check_apart,
+    open_index,
+    store_to_change,
+    store_to_read,
+    with_store,
+)
 from fsmount.codec.images import jpeg
 from fsmount.codec.png.png import NOT_A_PNG
 from fsmount.errors import FsmountError
@@ -96,6 +102,7 @@ def import_(
     """Run ``fsmount import``."""
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
+    path = store_to_read(path) if dry_run else store_to_change(path)
     for source, _ in sources:
         check_apart(source, path)
         check_apart(path, source)

@@ -9,10 +9,11 @@ import click
 
 from fsmount.cli.common.output import printable, say, warn
 from fsmount.cli.common.progress import countdown
-from fsmount.errors import FsmountError, StillHeld, UsageError
+from fsmount.errors import BadMountpoint, FsmountError, StillHeld, UsageError
 from fsmount.mount.mount_table import Mounted
-from fsmount.mount.mountpoint import all_mounts
+from fsmount.mount.mountpoint import all_mounts, mounted_at
 from fsmount.mount.unmount import unmount
+from fsmount.store.config import is_store
 
 _HELP = """\
 Encode the files that wait for it, then unmount. `unmount` is the same.
@@ -49,6 +50,11 @@ def umount(folder: Path | None, now: bool, every: bool) -> int:
 
 
 def _umount(folder: Path, now: bool) -> None:
+    if mounted_at(folder) is None and is_store(folder):
+        source = os.path.realpath(folder)
+        places = [str(one.mountpoint) for one in all_mounts() if one.source == source]
+        where = f"it is mounted at {', '.join(places)}" if places else "it is not mounted"
+        raise BadMountpoint(folder, reason=f"it is a store, not a mountpoint; {where}")
     with countdown("encoding") as left:
         unmount(folder, drain=not now, progress=left, tell=warn)
 

@@ -43,6 +43,16 @@ def all_mounts() -> list[Mounted]:
     return [mounted for mounted in topmost.values() if mounted.fstype == FSTYPE]
 
 
+def mount_around(path: Path) -> Mounted | None:
+    """The mount of fsmount at this path, or the one that the path lies in."""
+    topmost = {mounted.mountpoint: mounted for mounted in mount_table.read(_MOUNTS)}
+    place = Path(os.path.realpath(path))
+    for folder in (place, *place.parents):
+        if folder in topmost:
+            return topmost[folder] if topmost[folder].fstype == FSTYPE else None
+    return None
+
+
 def check_mountpoint(mountpoint: Path, store: Path) -> None:
     """Raise :class:`BadMountpoint` unless a store can be mounted here."""
     try:
@@ -50,7 +60,8 @@ def check_mountpoint(mountpoint: Path, store: Path) -> None:
         # The kernel may have cached the attributes of a dead mount, but it never caches this.
         os.statvfs(mountpoint)
     except FileNotFoundError:
-        raise BadMountpoint(mountpoint, reason="there is no such folder; make it first") from None
+        reason = "there is no such folder; fsmount mount -p makes it"
+        raise BadMountpoint(mountpoint, reason=reason) from None
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise _stale(mountpoint) from None

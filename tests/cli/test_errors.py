@@ -168,7 +168,7 @@ def test_mountpoints_that_cannot_be_used(
 ) -> None:
     monkeypatch.setattr("fsmount.mount.session.check_fuse", lambda options: None)
     for place, why in (
-        (tmp_path / "nothing", "there is no such folder; make it first"),
+        (tmp_path / "nothing", "there is no such folder; fsmount mount -p makes it"),
         (source, "it is not empty; its files would be hidden"),
         (source / "00.png", "it is not a folder"),
         (root / "packs", "it lies inside the store"),

@@ -414,16 +414,16 @@ def test_a_dry_run_counts_what_is_missing(cli: Cli, root: Path, source: Path) ->
         "problems": [],
         "dry_run": True,
     }
-    done = cli("import", "--dry-run", "-v", f"{source}/", root)
-    assert done.out.startswith("01.png\n02.png\n2 files (")
-    assert done.out.endswith(") to import, 1 existed already; nothing was changed\n")
+    words = cli("import", "--dry-run", "-v", f"{source}/", root).out
+    assert words.startswith("01.png\n02.png\n2 files (")
+    assert words.endswith(") to import, 1 existed already; nothing was changed\n")
     assert cli("stats", "--json", root).json() == before
     (source / "00.png").unlink()
     (source / "00.png").mkdir()
-    done = cli("import", "--dry-run", f"{source}/", root)
-    assert done.code == 3
-    assert "1 would be left out:" in done.err
-    assert "00.png: the store has a file of this name" in done.err
+    told = cli("import", "--dry-run", f"{source}/", root)
+    assert told.code == 3
+    assert "1 would be left out:" in told.err
+    assert "00.png: the store has a file of this name" in told.err
     assert cli("import", f"{source}/", root, "--json").json()["files"] == 2
     assert cli("import", "--dry-run", f"{source}/", root).out.startswith("0 files (0 bytes)")
 

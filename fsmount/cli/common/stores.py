@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trio
 
-from fsmount.errors import MountNotStore, UsageError
+from fsmount.errors import InsideMount, MountNotStore, MountWithoutStore, UsageError
 from fsmount.mount.log import log_to
-from fsmount.mount.mountpoint import FSTYPE, mounted_at
+from fsmount.mount.mountpoint import mount_around
 from fsmount.store import config
 from fsmount.store.store import DEFAULT_CACHE_BYTES, Store
 
@@ -23,16 +23,16 @@ def start_log() -> None:
 
 @contextmanager
 def open_index(path: Path) -> Iterator[Store]:
-    """Open a store for reading its index only; no workers run.
+    """Open a store, or the store of a mountpoint, for reading its index only; no workers run.
 
     Raises
     ------
-    MountNotStore
-        If a store is mounted at the path.
+    InsideMount, MountWithoutStore
+        If the path belongs to a mount, and is not the mountpoint of a store.
     NoStore, FormatUnsupported, Damaged, OSError
         If the store cannot be opened.
     """
-    _refuse_mount(path)
+    path = store_to_read(path)
     start_log()
     store = Store.open(path, read_only=True)
     try:
@@ -41,11 +41,39 @@ def open_index(path: Path) -> Iterator[Store]:
         store.close()
 
 
-def _refuse_mount(path: Path) -> None:
-    """Raise MountNotStore if a store is mounted at the path."""
-    mounted = None if config.is_store(path) or not path.is_dir() else mounted_at(path)
-    if mounted is not None and mounted.fstype == FSTYPE:
-        raise MountNotStore(path, source=mounted.source)
+def store_to_read(path: Path) -> Path:
+    """Return the store that a path means for a command that reads: of a mountpoint, its store.
+
+    Reading beside a mount is safe. Raises InsideMount, MountWithoutStore.
+    """
+    mounted = None if _is_store(path) else mount_around(path)
+    if mounted is None:
+        return path
+    source = Path(mounted.source)
+    if not _is_store(source):
+        raise MountWithoutStore(mounted.mountpoint, source=source)
+    if mounted.mountpoint != Path(os.path.realpath(path)):
+        raise InsideMount(path, source=source, mountpoint=mounted.mountpoint)
+    return source
+
+
+def store_to_change(path: Path) -> Path:
+    """Return the path, unless it is or lies in a mountpoint.
+
+    Raises MountNotStore, InsideMount, MountWithoutStore.
+    """
+    store = store_to_read(path)
+    if store != path:
+        raise MountNotStore(path, source=store)
+    return path
+
+
+def _is_store(path: Path) -> bool:
+    """Return whether there is a store; not in a mount whose process has died."""
+    try:
+        return config.is_store(path)
+    except OSError:
+        return False
 
 
 def check_apart(inner: Path, outer: Path) -> None:
@@ -68,7 +96,7 @@ def with_store(
     Parameters
     ----------
     path : Path
-        The store.
+        The store. If it is opened for reading, a mountpoint of the store will do.
     work : callable
         Gets the running store and returns the exit code.
     read_only : bool
@@ -86,11 +114,13 @@ def with_store(
     Raises
     ------
     MountNotStore
-        If a store is mounted at the path.
+        If a store is mounted at the path, and `read_only` is False.
+    InsideMount, MountWithoutStore
+        If the path belongs to a mount, and is not the mountpoint of a store.
     FsmountError, OSError
         If the store cannot be opened, and what ``work`` raises.
     """
-    _refuse_mount(path)
+    path = store_to_read(path) if read_only else store_to_change(path)
 
     async def run() -> int:
         store = Store.open(
