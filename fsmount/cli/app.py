@@ -7,13 +7,14 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import apsw
 import click
 
 from fsmount import __version__
 from fsmount.cli.common import streams
-from fsmount.cli.common.output import print_verbatim, printable, say
+from fsmount.cli.common.output import interruption, print_verbatim, printable, say
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
 
@@ -58,6 +59,15 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; if it is interrupted, tell what it has done and how to go on."""
+        try:
+            return super().invoke(ctx)
+        except BaseException as error:
+            if isinstance(_first(error), KeyboardInterrupt) and (text := interruption(ctx)):
+                say(f"fsmount: {text}", err=True)
+            raise
+
 
 _HELP = """\
 Keep a folder of screenshots many times smaller, and see it as the same PNG files.
@@ -73,7 +83,7 @@ A name is printed unchanged to pipes and files. On a terminal a name with contro
 quoted, as by ls. In JSON a byte that is not UTF-8 is written as \\udc80 to \\udcff.
 
 Environment: FSMOUNT_STORE (the store, if the arguments do not name one), FSMOUNT_CACHE_SIZE,
-FSMOUNT_LOG (a file for the log), NO_COLOR.
+FSMOUNT_LOG (a file for the log; without it a mount logs to STORE/mount.log), NO_COLOR.
 """
 
 

@@ -16,7 +16,7 @@ from fsmount.store.store import Store
 from fsmount.store.transfer.tree import find, slices
 
 _HELP = """\
-Write the bytes of files in a store to stdout, one file after the other, as cat does.
+Write the bytes of files in a store to stdout, as cat does.
 
 PATH is a path from the top of the store, as fsmount ls -R prints it. Works beside a mount.
 

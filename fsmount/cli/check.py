@@ -47,6 +47,9 @@ Example:
   fsmount check ~/shots.store --repair
 """
 
+_STOPPED = "Nothing was changed. The next check begins anew."
+_REPAIR_STOPPED = "What is repaired stays. To go on, run the repair again."
+
 
 @click.command(help=_HELP)
 @store_argument
@@ -64,7 +67,7 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
     async def work(opened: Store) -> int:
         report = check_relations(opened)
         if full and report.readable:
-            with meter("checking", report.objects, 0) as progress:
+            with meter("checking", report.objects, 0, noun="objects", stopped=_STOPPED) as progress:
                 await check_contents(opened, report, lambda count: progress(count, 0))
         how = "rebuilt and compared" if full else "looked up; --full rebuilds them too"
         found = counted(len(report.findings), "finding") if report.findings else "no damage found"
@@ -86,7 +89,7 @@ def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
             repairs = _rebuild(path, force_lock=force_lock)
 
     async def work(opened: Store) -> int:
-        with meter("repairing", 0, 0) as progress:
+        with meter("repairing", 0, 0, noun="objects", stopped=_REPAIR_STOPPED) as progress:
             report = await repair_store(opened, repairs, lambda count: progress(count, 0))
         left = [finding.what for finding in report.findings]
         data = {**asdict(repairs), "left": left}

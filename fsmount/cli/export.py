@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import click
@@ -51,6 +52,8 @@ Examples:
   fsmount export ~/shots.store /tmp/day desk/2024-06-06
 """
 
+_STOPPED = "What was exported stays. To go on, run the export again."
+
 
 @click.command(cls=FilteredCommand, help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE DEST [PATH]...")
@@ -86,11 +89,16 @@ def export(
 
     async def work(opened: Store) -> int:
         wanted = [os.fsencode(path).strip(b"/") for path in paths] or [b""]
-        entries = [inode for path in wanted for _, inode in below(opened, path, patterns)]
+        entries = [
+            inode
+            for path in wanted
+            for _, inode in below(opened, path, patterns)
+            if not stat.S_ISDIR(inode.mode)
+        ]
         total = sum(inode.size for inode in entries)
         dest.mkdir(parents=True, exist_ok=True)
         report = say_path if verbose and not as_json else ignore
-        with meter("exporting", len(entries), total, hidden=verbose) as progress:
+        with meter("exporting", len(entries), total, hidden=verbose, stopped=_STOPPED) as progress:
             exporter = Exporter(opened, dest, progress, force=force, chosen=patterns, report=report)
             for path in wanted:
                 await exporter.export(path)

@@ -47,7 +47,7 @@ from fsmount.store.transfer.patterns import Patterns
 from fsmount.store.transfer.tree import Report, ignore, measure, source_of, target_of
 
 _HELP = f"""\
-Copy files and folders into a store, without a mount, with all cores.
+Copy files and folders into a store, without a mount. Uses all cores.
 
 As with rsync, SOURCE appears under its own name, and SOURCE/ with a slash puts its contents into
 the top folder. Files that the store has with the same size and time are skipped; to continue a
@@ -74,6 +74,9 @@ Examples:
   fsmount import --delete-source ~/screenshots.old/ ~/shots.store
   fsmount import --include '*/' --include '*.png' --exclude '*' ~/screenshots/ ~/shots.store
 """
+
+
+_STOPPED = "What was imported stays in the store. To go on, run the import again."
 
 
 @click.command("import", cls=FilteredCommand, help=_HELP)
@@ -112,26 +115,28 @@ def import_(
     if dry_run:
         return _dry_run(path, sources, wanted, report, as_json)
 
-    async def work(store: Store) -> int:
+    async def work(store: Store) -> tuple[Importer, list[tuple[str, str]]]:
         files, total = measure(sources, wanted)
-        with meter("importing", files, total, hidden=verbose) as progress:
+        with meter("importing", files, total, hidden=verbose, stopped=_STOPPED) as progress:
             importer = Importer(store, progress, delete=delete_source, report=report)
             for source, target in sources:
                 await importer.add(source, target, wanted)
-        raw = _raw_pictures(store, importer.added)
-        stats = store.stats()
-        _report(importer, raw, stats, deleting=delete_source, as_json=as_json)
-        if waiting := stats["objects"]["staged"]:
-            raise FsmountError(
-                f"{counted(waiting, 'file')} could not be encoded yet; the store keeps all that was"
-                " imported. Is its disk full? Free space and run the import again. For details set"
-                " FSMOUNT_LOG=FILE."
-            )
-        if importer.summary.problems or raw:
-            return SOME_SKIPPED
-        return 0
+        return importer, _raw_pictures(store, importer.added)
 
-    return with_store(path, work, read_only=False, cache_bytes=cache_size, force_lock=force_lock)
+    importer, raw = with_store(
+        path, work, read_only=False, cache_bytes=cache_size, force_lock=force_lock
+    )
+    # The size of a closed store is the one that `fsmount stats` shows.
+    with open_index(path) as store:
+        stats = store.stats()
+    _report(importer, raw, stats, deleting=delete_source, as_json=as_json)
+    if waiting := stats["objects"]["staged"]:
+        raise FsmountError(
+            f"{counted(waiting, 'file')} could not be encoded yet; the store keeps all that was"
+            " imported. Is its disk full? Free space and run the import again. For details set"
+            " FSMOUNT_LOG=FILE."
+        )
+    return SOME_SKIPPED if importer.summary.problems or raw else 0
 
 
 def _dry_run(

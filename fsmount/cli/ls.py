@@ -21,10 +21,11 @@ from fsmount.store.store import Store
 from fsmount.store.transfer.tree import find
 
 _HELP = """\
-List a folder of a store: size, stored bytes, kind, depth, time, name.
+List a folder of a store, or everything below it.
 
-Stored bytes count only the file's own entry; a delta shares the rest with other files. Works
-beside a mount. -R lists all files below, by their paths from the top of the store.
+Shows size, stored bytes, kind, depth, time and name. Stored bytes count only the file's own
+entry; a delta shares the rest with other files. Works beside a mount. -R lists all files below,
+by their paths from the top of the store.
 
 TIME is a date or a time: 2024-06-06, 2024-06-06T17:41, 2024-06-06T17:41:00+02:00; local time if
 it has no zone. --since and --until keep the files that were last changed in between, both

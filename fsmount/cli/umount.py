@@ -55,7 +55,8 @@ def _umount(folder: Path, now: bool) -> None:
         places = [str(one.mountpoint) for one in all_mounts() if one.source == source]
         where = f"it is mounted at {', '.join(places)}" if places else "it is not mounted"
         raise BadMountpoint(folder, reason=f"it is a store, not a mountpoint; {where}")
-    with countdown("encoding") as left:
+    stopped = f"{printable(folder, err=True)} is still mounted and goes on."
+    with countdown("encoding", stopped) as left:
         unmount(folder, drain=not now, progress=left, tell=warn)
 
 

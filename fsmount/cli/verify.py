@@ -31,12 +31,12 @@ def _meant(other: Other, source: Path, target: bytes) -> bytes:
 
 
 _HELP = f"""\
-Compare a folder with a store or a mount, names and bytes, in both directions.
+Compare a folder with a store or a mount, in both directions.
 
-Rebuilds every file from the store, or reads it through the mount, and compares it byte for byte.
-Of a picture that SOURCE keeps as a difference, the pixels are compared. SOURCE and SOURCE/ mean
-the same as for import, but a folder whose name is missing is compared with the root. Unless all
-is identical, prints a list and ends with a non-zero exit code.
+Compares names and bytes: rebuilds every file from the store, or reads it through the mount. Of a
+picture that SOURCE keeps as a difference, the pixels are compared. SOURCE and SOURCE/ mean the
+same as for import, but a folder whose name is missing is compared with the root. Unless all is
+identical, prints a list and ends with a non-zero exit code.
 
 With --one-way the question is only whether all of SOURCE is there: files that only the store or
 the mount has are no difference. Ask this before you delete SOURCE.
@@ -50,6 +50,8 @@ Examples:
   fsmount verify --one-way ~/screenshots.old/ ~/shots.store
   fsmount verify ~/screenshots.old/ /mnt
 """
+
+_STOPPED = "Nothing was changed. The next verify begins anew."
 
 
 @click.command(cls=FilteredCommand, help=_HELP)
@@ -73,7 +75,7 @@ def verify(
     async def compare(other: Other) -> int:
         pairs = [(source, _meant(other, source, at)) for source, at in sources]
         files, total = measure(pairs, patterns)
-        with meter("comparing", files, total, hidden=verbose) as progress:
+        with meter("comparing", files, total, hidden=verbose, stopped=_STOPPED) as progress:
             verifier = Verifier(other, progress, chosen=patterns, one_way=one_way, report=report)
             await verifier.verify(pairs)
         found = verifier.summary

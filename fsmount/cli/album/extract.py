@@ -17,7 +17,7 @@ from fsmount.errors import FsmountError
 from fsmount.work.workers import Workers
 
 _HELP = """\
-Write the photos and other files of an album into the folder DEST.
+Write the photos and other files of an album into a folder.
 
 \b
 Example:

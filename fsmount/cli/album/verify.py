@@ -17,7 +17,7 @@ from fsmount.errors import Damaged
 from fsmount.work.workers import Workers
 
 _HELP = """\
-Check that an album is whole: decode every photo, compare every hash.
+Check that an album is whole. Decodes every photo, compares every hash.
 
 \b
 Example:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import click
@@ -23,6 +23,7 @@ VERSION = 1
 SOME_SKIPPED = 3
 _VERBATIM = "fsmount.verbatim"
 _QUIET = "fsmount.quiet"
+_INTERRUPTED = "fsmount.interrupted"
 
 
 def be_quiet(context: click.Context) -> None:
@@ -34,6 +35,19 @@ def is_quiet() -> bool:
     """Return whether the running command was told to be quiet."""
     context = click.get_current_context(silent=True)
     return context is not None and _QUIET in context.meta
+
+
+def when_interrupted(text: Callable[[], str]) -> None:
+    """Let the running command print this if the user interrupts it with Ctrl-C."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_INTERRUPTED] = text
+
+
+def interruption(context: click.Context) -> str:
+    """Return what the command told :func:`when_interrupted`, else ""."""
+    text: Callable[[], str] = context.meta.get(_INTERRUPTED, str)
+    return text()
 
 
 def say_path(path: bytes) -> None:
@@ -120,6 +134,13 @@ def listing(lines: Sequence[str], most: int = 20) -> None:
 def counted(count: int, noun: str) -> str:
     """Return a number with a regular noun: "1 file", "2 files"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def times_smaller(whole: int, stored: int) -> str:
+    """Return how much smaller files are in a store, with a comma before; "" if they are not."""
+    if not stored or whole < 1.05 * stored:
+        return ""
+    return f", {whole / stored:.1f} times smaller"
 
 
 def size(count: float) -> str:

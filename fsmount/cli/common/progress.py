@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fsmount.cli.common.output import is_quiet
+from fsmount.cli.common.output import counted, is_quiet, when_interrupted
 
 
 class Meter:
@@ -42,12 +42,17 @@ class Meter:
         step = count if self._by_bytes else files
         self._progress.update(self._task, advance=step, files=self._shown())
 
-    def _shown(self) -> str:
-        """Return how many files are done of how many, and the rate."""
-        passed = time.monotonic() - self._start
+    @property
+    def done(self) -> str:
+        """How many files are done of how many."""
         of_all = f"/{self._files}" if self._files else ""
+        return f"{self._done}{of_all} {self._noun}"
+
+    def _shown(self) -> str:
+        """Return the same with the rate."""
+        passed = time.monotonic() - self._start
         rate = f" ({self._done / passed:.1f}/s)" if self._done and passed > 1 else ""
-        return f"{self._done}{of_all} {self._noun}{rate}"
+        return self.done + rate
 
 
 def _bar(title: str, *columns: ProgressColumn, hidden: bool = False) -> Progress:
@@ -66,7 +71,13 @@ def _bar(title: str, *columns: ProgressColumn, hidden: bool = False) -> Progress
 
 @contextmanager
 def meter(
-    title: str, files: int, total_bytes: int, *, noun: str = "files", hidden: bool = False
+    title: str,
+    files: int,
+    total_bytes: int,
+    *,
+    noun: str = "files",
+    hidden: bool = False,
+    stopped: str = "",
 ) -> Iterator[Meter]:
     """Show a progress bar over files and bytes, with the rate and the remaining time.
 
@@ -82,27 +93,62 @@ def meter(
         What is counted, in the plural.
     hidden : bool
         Whether to show nothing: the command prints names instead.
+    stopped : str
+        What to tell after how far it came, if the user interrupts the command.
     """
     columns: list[ProgressColumn] = [TextColumn("{task.fields[files]}")]
     if total_bytes:
         columns.append(DownloadColumn())
     with _bar(title, *columns, hidden=hidden) as progress:
-        yield Meter(progress, files, total_bytes, noun)
+        shown = Meter(progress, files, total_bytes, noun)
+        if stopped:
+            when_interrupted(lambda: f"stopped after {shown.done}. {stopped}")
+        yield shown
 
 
 @contextmanager
-def countdown(title: str) -> Iterator[Any]:
+def clock(
+    title: str, seconds: float, *, noun: str, stopped: str
+) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar over the time that a command takes at most; call it as a :class:`Meter`.
+
+    Parameters
+    ----------
+    title, noun, stopped : str
+        As those of :func:`meter`.
+    seconds : float
+        The time.
+    """
+    with _bar(title, TextColumn("{task.fields[files]}")) as progress:
+        start = time.monotonic()
+        done = 0
+        task = progress.add_task("", total=seconds, files=f"0 {noun}")
+
+        def step(files: int, _: int) -> None:
+            nonlocal done
+            done += files
+            passed = min(time.monotonic() - start, seconds)
+            progress.update(task, completed=passed, files=f"{done} {noun}")
+
+        when_interrupted(lambda: f"stopped after {done} {noun}. {stopped}")
+        yield step
+
+
+@contextmanager
+def countdown(title: str, stopped: str) -> Iterator[Any]:
     """Show a progress bar for a number that falls to zero; call the result with the number.
 
-    The largest number counts as the whole.
+    The largest number counts as the whole. `stopped` is told with the number that is left if the
+    user interrupts the command.
     """
     with _bar(title, MofNCompleteColumn()) as progress:
         task = progress.add_task("", total=None)
-        most = 0
+        most = now = 0
+        when_interrupted(lambda: f"stopped; {counted(now, 'file')} still to be encoded. {stopped}")
 
         def left(count: int) -> None:
-            nonlocal most
-            most = max(most, count)
+            nonlocal most, now
+            most, now = max(most, count), count
             progress.update(task, total=most, completed=most - count)
 
         yield left

@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -14,6 +15,8 @@ from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import mount_around
 from fsmount.store import config
 from fsmount.store.store import DEFAULT_CACHE_BYTES, Store
+
+Result = TypeVar("Result")
 
 
 def start_log() -> None:
@@ -85,12 +88,12 @@ def check_apart(inner: Path, outer: Path) -> None:
 
 def with_store(
     path: Path,
-    work: Callable[[Store], Awaitable[int]],
+    work: Callable[[Store], Awaitable[Result]],
     *,
     read_only: bool = True,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     force_lock: bool = False,
-) -> int:
+) -> Result:
     """Open a store and run ``work`` on it, with its workers and background encoding.
 
     Parameters
@@ -98,7 +101,7 @@ def with_store(
     path : Path
         The store. If it is opened for reading, a mountpoint of the store will do.
     work : callable
-        Gets the running store and returns the exit code.
+        Gets the running store.
     read_only : bool
         Whether to open it without the lock.
     cache_bytes : int
@@ -108,8 +111,8 @@ def with_store(
 
     Returns
     -------
-    int
-        The exit code.
+    object
+        The result of `work`.
 
     Raises
     ------
@@ -122,7 +125,7 @@ def with_store(
     """
     path = store_to_read(path) if read_only else store_to_change(path)
 
-    async def run() -> int:
+    async def run() -> Result:
         store = Store.open(
             path, read_only=read_only, cache_bytes=cache_bytes, force_lock=force_lock
         )

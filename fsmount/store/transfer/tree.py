@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from fsmount.store.store import Store
 from fsmount.store.transfer.patterns import ALL, Patterns
 
 SLICE = 1 << 20
+_TRASH = re.compile(rb"\.Trash(?:-[0-9]+)?")
 OUR_XATTRS = b"user.fsmount."
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -96,6 +98,11 @@ def walk(source: Path, target: bytes, summary: Summary, chosen: Patterns = ALL) 
 def _join(folder: bytes, name: bytes) -> bytes:
     """Join a path from the root and a name."""
     return folder + b"/" + name if folder else name
+
+
+def is_trash(name: bytes) -> bool:
+    """Whether a desktop keeps deleted files in a folder of this name (freedesktop.org, Trash)."""
+    return _TRASH.fullmatch(name) is not None
 
 
 def measure(sources: Sequence[tuple[Path, bytes]], chosen: Patterns = ALL) -> tuple[int, int]:
