@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common.options import force_lock_option, json_option, store_argument
+from fsmount.cli.common.options import force_lock_option, json_option, quiet_option, store_argument
 from fsmount.cli.common.output import SOME_SKIPPED, counted, emit, listing, printable, warn
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import store_to_change, with_store
@@ -56,6 +56,7 @@ _REPAIR_STOPPED = "What is repaired stays. To go on, run the repair again."
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
 @click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
 @force_lock_option
+@quiet_option
 @json_option
 def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool) -> int:
     """Run `fsmount check`. Returns the exit code. Raises UsageError and errors of opening."""

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common.options import cache_option, force_lock_option, json_option, store_argument
+from fsmount.cli.common.options import (
+    cache_option,
+    force_lock_option,
+    json_option,
+    quiet_option,
+    store_argument,
+)
 from fsmount.cli.common.output import counted, emit, list_problems, size, warn
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import open_index, store_to_change, with_store
@@ -37,6 +43,7 @@ _STOPPED = "What is done stays. To go on, run the repack again."
 @store_argument
 @force_lock_option
 @cache_option
+@quiet_option
 @json_option
 def repack(store: Path, force_lock: bool, cache_size: int, as_json: bool) -> int:
     """Run ``fsmount repack``."""

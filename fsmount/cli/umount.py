@@ -10,6 +10,7 @@ import click
 from fsmount.cli.common.output import printable, say, warn
 from fsmount.cli.common.progress import countdown
 from fsmount.errors import BadMountpoint, FsmountError, StillHeld, UsageError
+from fsmount.mount import mount_users
 from fsmount.mount.mount_table import Mounted
 from fsmount.mount.mountpoint import all_mounts, mounted_at
 from fsmount.mount.unmount import unmount
@@ -62,22 +63,31 @@ def _umount(folder: Path, now: bool) -> None:
 
 def _umount_all(now: bool) -> int:
     """Unmount all mounts of this user, the newest first. Returns the exit code of the worst."""
-    failed: list[FsmountError] = []
+    failed: list[tuple[Mounted, FsmountError]] = []
     # A mount may lie inside an earlier one.
     wanted = [mounted for mounted in reversed(all_mounts()) if _is_ours(mounted)]
     for mounted in wanted:
         try:
             _umount(mounted.mountpoint, now)
         except FsmountError as error:
-            failed.append(error)
+            failed.append((mounted, error))
             say(f"fsmount: {error.text(lambda name: printable(name, err=True))}", err=True)
         else:
             say(f"{printable(mounted.mountpoint)} is unmounted")
     if not wanted:
         say("nothing of yours is mounted" if all_mounts() else "nothing is mounted")
+    # A later one of them may have been the other mountpoint of a filesystem that was still held.
+    left = [error for mounted, error in failed if not _is_gone(mounted, error)]
     # StillHeld is the mildest: nothing is mounted there any more.
-    worst = max(failed, key=lambda error: not isinstance(error, StillHeld), default=None)
+    worst = max(left, key=lambda error: not isinstance(error, StillHeld), default=None)
     return 0 if worst is None else worst.exit_code
+
+
+def _is_gone(mounted: Mounted, error: FsmountError) -> bool:
+    """Whether a filesystem that was mounted elsewhere, too, is not mounted any more."""
+    if not isinstance(error, StillHeld) or mount_users.is_connected(mounted.device):
+        return False
+    return not mount_users.elsewhere(mounted.device)
 
 
 def _is_ours(mounted: Mounted) -> bool:

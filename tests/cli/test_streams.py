@@ -119,6 +119,13 @@ def test_a_pipe_that_nobody_reads(root: Path, source: Path) -> None:
         assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_names_that_nobody_reads(root: Path, source: Path) -> None:
+    """The import goes on, and lists no file as a problem."""
+    done = shell("| true", "import", "-v", source, root)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert process("verify", source, root).out == "3/3 identical\n"
+
+
 def test_remarks_that_nobody_reads(root: Path, source: Path, tmp_path: Path) -> None:
     """The command goes on if it cannot write a warning."""
     (source / "gone").symlink_to("nowhere")

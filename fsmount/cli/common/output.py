@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 import click
@@ -51,8 +52,9 @@ def interruption(context: click.Context) -> str:
 
 
 def say_path(path: bytes) -> None:
-    """Print a path to stdout."""
-    say(printable(path))
+    """Print a path to stdout, if somebody reads it: the work goes on without a reader."""
+    with suppress(BrokenPipeError):
+        say(printable(path))
 
 
 def emit(data: dict[str, Any], text: str, as_json: bool) -> None:
