@@ -203,6 +203,9 @@ def test_progress_of_objects(root: Path, source: Path) -> None:
     seen = on_a_terminal("check", "--full", root)
     assert "3/3 objects" in seen
     assert re.search(r"\d:\d\d:\d\d", seen)  # the time left
+    seen = on_a_terminal("estimate", source, "--seconds", "5")
+    assert "sampling" in seen
+    assert "3 pictures" in seen
 
 
 @pytest.mark.parametrize("columns", ["40", "80"])
