@@ -79,11 +79,28 @@ class NoStore(FsmountError):
 
 
 class MountNotStore(FsmountError):
-    """A path is the mountpoint of a store, not the store."""
+    """A path is the mountpoint of a store, not the store, and the command changes the store."""
 
     message = (
-        "{detail} is the mountpoint of {source}, not the store. Copy files through the mount, or "
-        "unmount it and name the store."
+        "{detail} is the mountpoint of {source}, not the store. Copy files through the mount. For "
+        "anything else unmount it first, and name the store."
+    )
+    exit_code = 10
+
+
+class MountWithoutStore(FsmountError):
+    """A path is a mountpoint of something that is not a store."""
+
+    message = "{detail} is the mountpoint of {source}, and that is not a store."
+    exit_code = 10
+
+
+class InsideMount(FsmountError):
+    """A path lies in a mount where a store is wanted."""
+
+    message = (
+        "{detail} lies in the mount of {source} at {mountpoint}, and is not a store. Name the "
+        "store or the mountpoint."
     )
     exit_code = 10
 
@@ -92,6 +109,13 @@ class StoreExists(FsmountError):
     """The path of a new store is taken."""
 
     message = "{detail} is a store already, or a folder that is not empty. Choose a new path."
+    exit_code = 2
+
+
+class InsideStore(FsmountError):
+    """The path of a new store lies inside another store."""
+
+    message = "{detail} lies inside the store {store}. Choose a path outside of it."
     exit_code = 2
 
 

@@ -7,13 +7,14 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import apsw
 import click
 
 from fsmount import __version__
 from fsmount.cli.common import streams
-from fsmount.cli.common.output import print_verbatim, printable, say
+from fsmount.cli.common.output import interruption, print_verbatim, printable, say
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
 
@@ -22,11 +23,13 @@ _COMMANDS = {
     "init": ("init", "init"),
     "mount": ("mount", "mount"),
     "umount": ("umount", "umount"),
+    "mounts": ("mounts", "mounts"),
     "estimate": ("estimate", "estimate_"),
     "import": ("import_", "import_"),
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
     "ls": ("ls", "ls"),
+    "cat": ("cat", "cat"),
     "runs": ("runs", "runs"),
     "diff": ("diff", "diff"),
     "stats": ("stats", "stats"),
@@ -34,6 +37,8 @@ _COMMANDS = {
     "repack": ("repack", "repack"),
     "album": ("album", "album"),
 }
+# Other names of commands. The list of commands leaves them out.
+_ALIASES = {"unmount": "umount"}
 _INTERRUPTED = 130
 
 
@@ -46,12 +51,22 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of a name, or None."""
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _COMMANDS:
             return None
         module, name = _COMMANDS[cmd_name]
         command = getattr(importlib.import_module(f"fsmount.cli.{module}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; if it is interrupted, tell what it has done and how to go on."""
+        try:
+            return super().invoke(ctx)
+        except BaseException as error:
+            if isinstance(_first(error), KeyboardInterrupt) and (text := interruption(ctx)):
+                say(f"fsmount: {text}", err=True)
+            raise
 
 
 _HELP = """\
@@ -68,7 +83,7 @@ A name is printed unchanged to pipes and files. On a terminal a name with contro
 quoted, as by ls. In JSON a byte that is not UTF-8 is written as \\udc80 to \\udcff.
 
 Environment: FSMOUNT_STORE (the store, if the arguments do not name one), FSMOUNT_CACHE_SIZE,
-FSMOUNT_LOG (a file for the log), NO_COLOR.
+FSMOUNT_LOG (a file for the log; without it a mount logs to STORE/mount.log), NO_COLOR.
 """
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common.options import force_lock_option, json_option, store_argument
+from fsmount.cli.common.options import force_lock_option, json_option, quiet_option, store_argument
 from fsmount.cli.common.output import SOME_SKIPPED, counted, emit, listing, printable, warn
 from fsmount.cli.common.progress import meter
-from fsmount.cli.common.stores import with_store, with_writable_store
+from fsmount.cli.common.stores import store_to_change, with_store, with_writable_store
 from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
 from fsmount.store.config import enter, is_store, writing
 from fsmount.store.disk.disk import Disk
@@ -48,12 +48,16 @@ Example:
   fsmount check ~/shots.store --repair
 """
 
+_STOPPED = "Nothing was changed. The next check begins anew."
+_REPAIR_STOPPED = "What is repaired stays. To go on, run the repair again."
+
 
 @click.command(help=_HELP)
 @store_argument
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
 @click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
 @force_lock_option
+@quiet_option
 @json_option
 def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool) -> int:
     """Run `fsmount check`. Returns the exit code. Raises UsageError and errors of opening."""
@@ -65,7 +69,7 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
     async def work(opened: ReadStore) -> int:
         report = check_relations(opened)
         if full and report.readable:
-            with meter("checking", report.objects, 0) as progress:
+            with meter("checking", report.objects, 0, noun="objects", stopped=_STOPPED) as progress:
                 await check_contents(opened, report, lambda count: progress(count, 0))
         how = "rebuilt and compared" if full else "looked up; --full rebuilds them too"
         found = counted(len(report.findings), "finding") if report.findings else "no damage found"
@@ -80,13 +84,14 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
 
 def _repair(path: Path, force_lock: bool, as_json: bool) -> int:
     """Run `fsmount check --repair`. Returns the exit code."""
+    path = store_to_change(path)
     repairs = Repairs()
     if is_store(path):
         with writing(path):
             repairs = _rebuild(path, force_lock=force_lock)
 
     async def work(opened: WritableStore) -> int:
-        with meter("repairing", 0, 0) as progress:
+        with meter("repairing", 0, 0, noun="objects", stopped=_REPAIR_STOPPED) as progress:
             report = await repair_store(opened, repairs, lambda count: progress(count, 0))
         left = [finding.what for finding in report.findings]
         data = {**asdict(repairs), "left": left}

@@ -16,7 +16,7 @@ from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.diff import change
 
 _HELP = """\
-Show the changes of a picture since the one before it in its folder.
+Show what changed since the picture before in the same folder.
 
 Writes a PNG of the same size to stdout or to a file; unchanged pixels are transparent. With
 --json prints the changed rectangles. Works beside a mount.

@@ -8,16 +8,26 @@ import click
 import trio
 
 from fsmount.cli.common.options import json_option
-from fsmount.cli.common.output import emit, list_problems, listing, size, warn
-from fsmount.cli.common.progress import meter
+from fsmount.cli.common.output import (
+    counted,
+    emit,
+    list_problems,
+    listing,
+    size,
+    times_smaller,
+    warn,
+)
+from fsmount.cli.common.progress import clock
 from fsmount.cli.common.stores import start_log
+from fsmount.errors import UsageError
+from fsmount.store.config import is_store
 from fsmount.store.transfer.estimating import Estimate, estimate
 
 _LIMIT_S = 45.0
 
 
 _HELP = """\
-Estimate the size of a folder in a store, and the time that its import takes.
+Estimate a folder's size in a store, and the time of its import.
 
 Encodes runs of consecutive pictures from all parts of the folder as an import does, in memory.
 Encodes a small folder whole. Writes nothing to the folder or to a store.
@@ -26,6 +36,8 @@ Encodes a small folder whole. Writes nothing to the folder or to a store.
 Example:
   fsmount estimate ~/screenshots
 """
+
+_STOPPED = "There is no result; nothing was written. A smaller --seconds takes less time."
 
 
 @click.command("estimate", help=_HELP)
@@ -36,8 +48,10 @@ Example:
 @json_option
 def estimate_(folder: Path, seconds: float, as_json: bool) -> None:
     """Run ``fsmount estimate``."""
+    if is_store(folder):
+        raise UsageError(f"{folder} is a store already; see fsmount stats {folder}")
     start_log()
-    with meter("sampling", 0, 0) as progress:
+    with clock("sampling", seconds, noun="pictures", stopped=_STOPPED) as progress:
         found = trio.run(estimate, folder, seconds, progress)
     emit(_data(found), _text(found), as_json)
     if not as_json:
@@ -73,16 +87,16 @@ def _data(found: Estimate) -> dict[str, object]:
 def _text(found: Estimate) -> str:
     """Return the estimate in words."""
     recreated = found.sampled - sum(found.raw.values())
-    ratio = found.bytes / found.stored_bytes if found.stored_bytes else 0
-    jpegs = f"{found.jpegs} JPEGs would take about {found.jpeg_share:.0%} of their size"
+    jpegs = f"{counted(found.jpegs, 'JPEG')} would take about {found.jpeg_share:.0%} of their size"
     return "\n".join(
         (
-            f"{found.files} files, {size(found.bytes)}; {found.sampled} of {found.pictures}"
-            " pictures sampled",
+            f"{counted(found.files, 'file')}, {size(found.bytes)}; {found.sampled} of"
+            f" {counted(found.pictures, 'picture')} sampled",
             f"in a store: about {size(found.stored_bytes)} (between {size(found.low)} and"
-            f" {size(found.high)}), {ratio:.1f} times smaller",
-            f"every file would come back unchanged; {recreated} of {found.sampled} sampled pictures"
-            " would be encoded, the others stored as they are",
+            f" {size(found.high)}){times_smaller(found.bytes, found.stored_bytes)}",
+            f"every file would come back unchanged; {recreated} of the"
+            f" {counted(found.sampled, 'sampled picture')} would be encoded, the others stored as"
+            " they are",
             *([jpegs] if found.jpegs else []),
             f"an import would take about {_duration(found.seconds)} on this machine",
         )

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import click
 
-from fsmount.cli.common.options import cache_option, json_option, split_store
-from fsmount.cli.common.output import SOME_SKIPPED, emit, list_problems, size, warn
+from fsmount.cli.common.filters import FILTER_HELP, FilteredCommand, chosen, filter_options
+from fsmount.cli.common.options import (
+    cache_option,
+    json_option,
+    quiet_option,
+    split_store,
+    verbose_option,
+)
+from fsmount.cli.common.output import (
+    SOME_SKIPPED,
+    counted,
+    emit,
+    list_problems,
+    say_path,
+    size,
+    warn,
+)
 from fsmount.cli.common.progress import meter
-from fsmount.cli.common.stores import check_apart, with_store
+from fsmount.cli.common.stores import check_apart, store_to_read, with_store
 from fsmount.errors import UsageError
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import Exporter, below
+from fsmount.store.transfer.tree import ignore
 from fsmount.work.workers import Workers
 
-_HELP = """\
+_HELP = f"""\
 Write the files of a store, or some of its paths, to a folder. Works beside a mount.
 
 Keeps names, times, permissions and attributes, and owners if you are root. Overwrites nothing
@@ -27,14 +44,18 @@ With --legacy a picture that differs little from the one before it in time is wr
 keeps its pixels, but not the bytes of its PNG. A picture stays a PNG if the times in the names
 do not tell which picture comes before it.
 
+{FILTER_HELP}
+
 \b
 Examples:
   fsmount export ~/shots.store ~/all
   fsmount export ~/shots.store /tmp/day desk/2024-06-06
 """
 
+_STOPPED = "What was exported stays. To go on, run the export again."
 
-@click.command(help=_HELP)
+
+@click.command(cls=FilteredCommand, help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE DEST [PATH]...")
 @click.option("--force", is_flag=True, help="Replace existing files that differ.")
 @click.option(
@@ -42,30 +63,43 @@ Examples:
     is_flag=True,
     help="Write PNGs and .jxl differences, as the blog's script does, into an empty folder.",
 )
+@filter_options
+@verbose_option
+@quiet_option
 @cache_option
 @json_option
 def export(
     arguments: tuple[str, ...],
     force: bool,
     legacy: bool,
+    verbose: bool,
     cache_size: int,
     as_json: bool,
 ) -> int:
     """Run ``fsmount export``."""
     store, (folder, *paths) = split_store(arguments, 0)
     dest = Path(folder)
+    store = store_to_read(store)
     check_apart(dest, store)
     if legacy and dest.is_dir() and any(dest.iterdir()):
         # An existing file might come between a difference and its picture.
         raise UsageError(f"{dest} is not empty; --legacy needs an empty folder or a new one")
 
+    patterns = chosen()
+
     async def work(opened: ReadStore) -> int:
         wanted = [os.fsencode(path).strip(b"/") for path in paths] or [b""]
-        entries = [inode for path in wanted for _, inode in below(opened, path)]
+        entries = [
+            inode
+            for path in wanted
+            for _, inode in below(opened, path, patterns)
+            if not stat.S_ISDIR(inode.mode)
+        ]
         total = sum(inode.size for inode in entries)
         dest.mkdir(parents=True, exist_ok=True)
-        with meter("exporting", len(entries), total) as progress:
-            exporter = Exporter(opened, dest, progress, force=force)
+        report = say_path if verbose and not as_json else ignore
+        with meter("exporting", len(entries), total, hidden=verbose, stopped=_STOPPED) as progress:
+            exporter = Exporter(opened, dest, progress, force=force, chosen=patterns, report=report)
             for path in wanted:
                 await exporter.export(path)
             if legacy:
@@ -79,13 +113,13 @@ def export(
                 "skipped": summary.skipped,
                 "problems": summary.problems,
             },
-            f"{summary.files} files exported ({size(summary.bytes)}),"
+            f"{counted(summary.files, 'file')} exported ({size(summary.bytes)}),"
             f" {summary.skipped} existed already",
             as_json,
         )
         if summary.problems:
             if not as_json:
-                warn(f"{len(summary.problems)} problems:")
+                warn(f"{counted(len(summary.problems), 'problem')}:")
                 list_problems(summary.problems)
             return SOME_SKIPPED
         return 0

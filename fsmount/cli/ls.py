@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,52 +12,94 @@ from typing import Any
 import click
 
 from fsmount.cli.common.options import split_store
-from fsmount.cli.common.output import emit, printable
+from fsmount.cli.common.output import emit, printable, say
 from fsmount.cli.common.stores import open_index
+from fsmount.cli.common.times import Moment, MomentType
 from fsmount.errors import FsmountError, UsageError
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
 from fsmount.store.transfer.tree import find
 
 _HELP = """\
-List a folder of a store: size, stored bytes, kind, depth, time, name.
+List a folder of a store, or everything below it.
 
-Stored bytes count only the file's own entry; a delta shares the rest with other files. Works
-beside a mount.
+Shows size, stored bytes, kind, depth, time and name. Stored bytes count only the file's own
+entry; a delta shares the rest with other files. Works beside a mount. -R lists all files below,
+by their paths from the top of the store.
+
+TIME is a date or a time: 2024-06-06, 2024-06-06T17:41, 2024-06-06T17:41:00+02:00; local time if
+it has no zone. --since and --until keep the files that were last changed in between, both
+included, and leave out folders.
 
 \b
 Examples:
   fsmount ls ~/shots.store
   fsmount ls ~/shots.store desk --json
+  fsmount ls -R ~/shots.store --since 2024-06-01 --until 2024-06-06
 """
+_HEADER = f"{'size':>12} {'stored':>10} {'kind':<7}{'depth':>6}  {'time':<16}  name"
 
 
 @click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
+@click.option("-R", "--recursive", is_flag=True, help="List everything below, too.")
+@click.option("--since", type=MomentType(), help="Only files changed at that time or later.")
+@click.option("--until", type=MomentType(), help="Only files changed at that time or before.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def ls(arguments: tuple[str, ...], as_json: bool) -> None:
+def ls(
+    arguments: tuple[str, ...],
+    recursive: bool,
+    since: Moment | None,
+    until: Moment | None,
+    as_json: bool,
+) -> None:
     """Run ``fsmount ls``."""
     store, paths = split_store(arguments, 0, fewest=0)
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
-    path = paths[0] if paths else ""
+    path = os.fsencode(paths[0]).strip(b"/") if paths else b""
     with open_index(store) as opened:
-        wanted = os.fsencode(path).strip(b"/")
-        top = find(opened, wanted)
-        if top is None:
-            raise FsmountError(f"there is no {path!r} in {store}")
-        entries: Iterator[tuple[bytes, Inode]] = iter([(wanted.rpartition(b"/")[2], top)])
-        if stat.S_ISDIR(top.mode):
-            entries = opened.index.by_name(top.ino)
+        entries = _entries(opened, path, recursive=recursive)
+        if sys.stdout is not None and sys.stdout.isatty() and not as_json:
+            say(_HEADER)
         for name, inode in entries:
-            row = _row(opened, name, inode)
-            emit(row, _line(row), as_json)
+            if _is_between(inode, since, until):
+                row = _row(opened, name, inode)
+                emit(row, _line(row, "path" if recursive else "name"), as_json)
 
 
-def _row(store: StoreFiles, name: bytes, inode: Inode) -> dict[str, Any]:
+def _entries(store: StoreFiles, path: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Inode]]:
+    """Return the entries to list: (path from the top of the store, inode).
+
+    Raises FsmountError if there is no entry at `path`.
+    """
+    top = find(store, path)
+    if top is None:
+        raise FsmountError(f"there is no {os.fsdecode(path)!r} in {store.path}")
+    if not stat.S_ISDIR(top.mode):
+        return iter([(path, top)])
+    if recursive:
+        return store.index.walk(top.ino, path)
+    before = path + b"/" if path else b""
+    return ((before + name, inode) for name, inode in store.index.by_name(top.ino))
+
+
+def _is_between(inode: Inode, since: Moment | None, until: Moment | None) -> bool:
+    """Return whether an entry is to be listed; folders only if no time is given."""
+    if since is None and until is None:
+        return True
+    return (
+        not stat.S_ISDIR(inode.mode)
+        and (since is None or inode.mtime_ns >= since.start)
+        and (until is None or inode.mtime_ns < until.end)
+    )
+
+
+def _row(store: StoreFiles, path: bytes, inode: Inode) -> dict[str, Any]:
     """Return the attributes of a file for JSON."""
     row: dict[str, Any] = {
-        "name": os.fsdecode(name),
+        "name": os.fsdecode(path.rpartition(b"/")[2]),
+        "path": os.fsdecode(path),
         "size": inode.size,
         "mtime_ns": inode.mtime_ns,
         "kind": _kind(inode.mode),
@@ -68,7 +111,7 @@ def _row(store: StoreFiles, name: bytes, inode: Inode) -> dict[str, Any]:
             # A mount beside us encoded it after the row was read, or the file is lost.
             now = store.index.inode(inode.ino)
             if now.staged != inode.staged:
-                return _row(store, name, now)
+                return _row(store, path, now)
             row |= {"kind": "missing", "stored_bytes": 0}
     elif inode.object_id is not None:
         body = store.index.object(inode.object_id)
@@ -84,10 +127,10 @@ def _kind(mode: int) -> str:
     return "link" if stat.S_ISLNK(mode) else "special"
 
 
-def _line(row: dict[str, Any]) -> str:
-    """Return the attributes of a file as a line."""
+def _line(row: dict[str, Any], shown: str) -> str:
+    """Return the attributes of a file as a line; `shown` is "name" or "path"."""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["mtime_ns"] // 10**9))
     stored = row.get("stored_bytes", "")
     depth = row.get("depth", "")
-    name = printable(row["name"])
-    return f"{row['size']:>12} {stored:>10} {row['kind']:<7}{depth:>2}  {when}  {name}"
+    name = printable(row[shown])
+    return f"{row['size']:>12} {stored:>10} {row['kind']:<7}{depth:>6}  {when}  {name}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
 from fsmount.album.tree import AlbumTree, source_of
 from fsmount.cli.common.options import cache_option, force_lock_option, split_store
+from fsmount.cli.common.stores import store_to_change
 from fsmount.errors import UsageError
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
@@ -29,6 +33,9 @@ only, and nothing in it is changed.
 An album, or a folder of albums, is shown as the folder of photos it was, for reading only.
 Albums in the folder STORE/albums stand as folders beside the store's files.
 
+DIR is an empty folder; -p makes it if it is missing. The log of a mount is STORE/mount.log, or
+the file that FSMOUNT_LOG names. Other sources have a log only with FSMOUNT_LOG.
+
 With -o repack the store gets smaller by itself, as by fsmount repack, while no file has been
 written or read for SECONDS (10 by default); on a laptop only on mains power. One process of low
 priority codes pictures that have filled a pack (64 MiB), each once, and stops when a file is
@@ -41,6 +48,7 @@ every access to it fails: an empty folder would look as if all files had been de
 \b
 Examples:
   fsmount mount ~/shots.store ~/screenshots
+  fsmount mount -p ~/shots.store ~/new/folder
   fsmount mount -o ro,allow_other /backup/shots.store /mnt
   fsmount mount -o repack ~/shots.store ~/screenshots
   fsmount mount -o ro ~/screenshots.old /mnt
@@ -50,6 +58,7 @@ Examples:
 
 @click.command(help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE DIR")
+@click.option("-p", "--make-dir", is_flag=True, help="Make DIR if it is missing.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
 @click.option(
     "-o",
@@ -61,6 +70,7 @@ Examples:
 @cache_option
 def mount(
     paths: tuple[str, ...],
+    make_dir: bool,
     foreground: bool,
     options: tuple[str, ...],
     force_lock: bool,
@@ -75,11 +85,37 @@ def mount(
     if force_lock and chosen.read_only:
         raise UsageError("--force-lock is for a mount that may write; -o ro takes no lock")
     chosen = dataclasses.replace(chosen, cache_bytes=cache_size, force_lock=force_lock)
-    request = MountRequest(store, Path(places[0]), chosen, _opener(store), _albums_opener(store))
-    if foreground:
-        serve(request)
-    else:
-        serve_in_background(request)
+    place, opener = Path(places[0]), _opener(store)
+    if opener is None:
+        _check_order(store, place)
+        store_to_change(store)
+    request = MountRequest(store, place, chosen, opener, _albums_opener(store))
+    with _made(place, make_dir and (opener is not None or is_store(store))):
+        if foreground:
+            serve(request)
+        else:
+            serve_in_background(request)
+
+
+def _check_order(store: Path, place: Path) -> None:
+    """Raise UsageError if store and mountpoint were mixed up."""
+    if not is_store(store) and is_store(place):
+        raise UsageError("the store comes first, then the folder: fsmount mount STORE DIR")
+
+
+@contextmanager
+def _made(place: Path, wanted: bool) -> Iterator[None]:
+    """Make the mountpoint if it is `wanted` and missing; remove it if the block fails."""
+    made = wanted and not os.path.lexists(place)
+    if made:
+        place.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                place.rmdir()
+        raise
 
 
 def _opener(source: Path) -> OpenTree | None:

@@ -7,14 +7,21 @@ from pathlib import Path
 import click
 import trio
 
-from fsmount.cli.common.options import cache_option, json_option, split_store
-from fsmount.cli.common.output import emit, list_problems, warn
+from fsmount.cli.common.filters import FILTER_HELP, FilteredCommand, chosen, filter_options
+from fsmount.cli.common.options import (
+    cache_option,
+    json_option,
+    quiet_option,
+    split_store,
+    verbose_option,
+)
+from fsmount.cli.common.output import emit, list_problems, say_path, warn
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import with_store
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.store.config import is_store
 from fsmount.store.read_store import ReadStore
-from fsmount.store.transfer.tree import measure, source_of, target_of
+from fsmount.store.transfer.tree import ignore, measure, source_of, target_of
 from fsmount.store.transfer.verifying import InFolder, InStore, Other, Verifier
 
 
@@ -23,35 +30,54 @@ def _meant(other: Other, source: Path, target: bytes) -> bytes:
     return b"" if source.is_dir() and other.mode(target) is None else target
 
 
-_HELP = """\
-Compare a folder with a store or a mount, names and bytes, in both directions.
+_HELP = f"""\
+Compare a folder with a store or a mount, in both directions.
 
-Rebuilds every file from the store, or reads it through the mount, and compares it byte for byte.
-Of a picture that SOURCE keeps as a difference, the pixels are compared. SOURCE and SOURCE/ mean
-the same as for import, but a folder whose name is missing is compared with the root. Unless all
-is identical, prints a list and ends with a non-zero exit code.
+Compares names and bytes: rebuilds every file from the store, or reads it through the mount. Of a
+picture that SOURCE keeps as a difference, the pixels are compared. SOURCE and SOURCE/ mean the
+same as for import, but a folder whose name is missing is compared with the root. Unless all is
+identical, prints a list and ends with a non-zero exit code.
+
+With --one-way the question is only whether all of SOURCE is there: files that only the store or
+the mount has are no difference. Ask this before you delete SOURCE.
+
+{FILTER_HELP}
+Both sides are chosen by the same patterns.
 
 \b
-Example:
+Examples:
   fsmount verify ~/screenshots/ ~/shots.store
+  fsmount verify --one-way ~/screenshots.old/ ~/shots.store
   fsmount verify ~/screenshots.old/ /mnt
 """
 
+_STOPPED = "Nothing was changed. The next verify begins anew."
 
-@click.command(help=_HELP)
+
+@click.command(cls=FilteredCommand, help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE... STORE|MOUNT")
+@click.option("--one-way", is_flag=True, help="Only ask whether all of SOURCE is there.")
+@filter_options
+@verbose_option
+@quiet_option
 @cache_option
 @json_option
-def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
+def verify(
+    paths: tuple[str, ...], one_way: bool, verbose: bool, cache_size: int, as_json: bool
+) -> int:
     """Run ``fsmount verify``."""
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
 
+    patterns = chosen()
+    report = say_path if verbose and not as_json else ignore
+
     async def compare(other: Other) -> int:
-        files, total = measure([source for source, _ in sources])
-        with meter("comparing", files, total) as progress:
-            verifier = Verifier(other, progress)
-            await verifier.verify([(source, _meant(other, source, at)) for source, at in sources])
+        pairs = [(source, _meant(other, source, at)) for source, at in sources]
+        files, total = measure(pairs, patterns)
+        with meter("comparing", files, total, hidden=verbose, stopped=_STOPPED) as progress:
+            verifier = Verifier(other, progress, chosen=patterns, one_way=one_way, report=report)
+            await verifier.verify(pairs)
         found = verifier.summary
         emit(
             {"identical": found.files, "files": verifier.total, "problems": found.problems},
@@ -60,7 +86,8 @@ def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:
         )
         if found.problems:
             if not as_json:
-                warn(f"{len(found.problems)} differ:")
+                count = len(found.problems)
+                warn(f"{count} {'differs' if count == 1 else 'differ'}:")
                 list_problems(found.problems)
             return 1
         return 0

@@ -13,13 +13,17 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """One line of a table. `device` names the filesystem (``0:51``), wherever it is mounted."""
+    """One line of a table. `device` names the filesystem (``0:51``), wherever it is mounted.
+
+    `options` are those of the filesystem. `read_only`: writes are refused at this mountpoint.
+    """
 
     mountpoint: Path
     fstype: str
     source: str
     device: str
     options: tuple[str, ...] = ()
+    read_only: bool = False
 
     def number(self, name: str) -> int | None:
         """The value of an option that is a number, such as ``user_id``."""
@@ -40,7 +44,7 @@ def read(path: Path) -> Iterator[Mounted]:
         fields, _, rest = line.partition(b" - ")
         if not rest:
             continue
-        _, _, device, _, mountpoint = fields.split(b" ")[:5]
+        _, _, device, _, mountpoint, here = fields.split(b" ")[:6]
         fstype, source, options = rest.split(b" ")[:3]
         yield Mounted(
             Path(_plain(mountpoint)),
@@ -48,6 +52,7 @@ def read(path: Path) -> Iterator[Mounted]:
             _plain(source),
             device.decode(),
             tuple(options.decode(errors="replace").split(",")),
+            b"ro" in (*here.split(b","), *options.split(b",")),
         )
 
 

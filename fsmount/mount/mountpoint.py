@@ -34,6 +34,25 @@ def mounted_on(place: str) -> Mounted | None:
     return found
 
 
+def all_mounts() -> list[Mounted]:
+    """All mounts of fsmount in this mount namespace, in the order in which they were mounted.
+
+    A mount that lies under another one at the same path is left out.
+    """
+    topmost = {mounted.mountpoint: mounted for mounted in mount_table.read(_MOUNTS)}
+    return [mounted for mounted in topmost.values() if mounted.fstype == FSTYPE]
+
+
+def mount_around(path: Path) -> Mounted | None:
+    """The mount of fsmount at this path, or the one that the path lies in."""
+    topmost = {mounted.mountpoint: mounted for mounted in mount_table.read(_MOUNTS)}
+    place = Path(os.path.realpath(path))
+    for folder in (place, *place.parents):
+        if folder in topmost:
+            return topmost[folder] if topmost[folder].fstype == FSTYPE else None
+    return None
+
+
 def check_mountpoint(mountpoint: Path, store: Path) -> None:
     """Raise :class:`BadMountpoint` unless a store can be mounted here."""
     try:
@@ -41,7 +60,8 @@ def check_mountpoint(mountpoint: Path, store: Path) -> None:
         # The kernel may have cached the attributes of a dead mount, but it never caches this.
         os.statvfs(mountpoint)
     except FileNotFoundError:
-        raise BadMountpoint(mountpoint, reason="there is no such folder; make it first") from None
+        reason = "there is no such folder; fsmount mount -p makes it"
+        raise BadMountpoint(mountpoint, reason=reason) from None
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise _stale(mountpoint) from None

@@ -41,6 +41,9 @@ from fsmount.store.writable_store import WritableStore
 
 _log = logging.getLogger(__name__)
 
+LOG_NAME = "mount.log"
+"""The log of a mount in the background, in the folder of its store."""
+
 _WRITE_BACK_S = 30
 # After `umount` of the same store the process that served it takes a moment to end.
 _LOCK_WAIT_S = 3.0
@@ -100,7 +103,7 @@ def serve_in_background(request: MountRequest) -> None:
     def serve_it(ready: Ready) -> None:
         # A folder that is shown read-only gets no log. A store that is moved keeps its log.
         is_store = request.open_tree is None
-        usual = str(Folder(request.source).path / "mount.log") if is_store else os.devnull
+        usual = str(Folder(request.source).path / LOG_NAME) if is_store else os.devnull
         detach_streams(log_to(os.environ.get("FSMOUNT_LOG") or usual))
         os.chdir("/")
         _run(request, ready)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fsmount.errors import FormatUnsupported, NoStore, NotWritable, StoreExists
+from fsmount.errors import FormatUnsupported, InsideStore, NoStore, NotWritable, StoreExists
 from fsmount.folder import Folder
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
@@ -26,9 +26,13 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 def make(root: Path, disk: Disk) -> None:
     """Create an empty store. Its folder `root` must be missing or empty.
 
-    Raises :class:`StoreExists` if `root` contains anything or is not a folder, and OSError.
+    Raises :class:`StoreExists` if `root` contains anything or is not a folder,
+    :class:`InsideStore`, and OSError.
     """
     layout = Layout(root)
+    for folder in root.resolve().parents:
+        if is_store(folder):
+            raise InsideStore(root, store=folder)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise StoreExists(root)
     disk.mkdir(root, parents=True)

@@ -135,11 +135,86 @@ def test_interrupted(root: Path, tmp_path: Path) -> None:
             assert run.poll() is None
         run.send_signal(signal.SIGINT)
         assert run.stderr is not None
-        assert run.stderr.read() == b""
+        told = run.stderr.read().decode()
+    assert re.fullmatch(
+        r"fsmount: stopped after \d+/30 files\. What was imported stays in the store\."
+        r" To go on, run the import again\.\n",
+        told,
+    )
     assert run.returncode == 130
     Lock(root / "lock").release()
     assert process("import", tmp_path / "in", root).code == 0
     assert process("verify", tmp_path / "in", root).out == "30/30 identical\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "patched", "told"),
+    [
+        (
+            ["check", "--full", "STORE"],
+            "fsmount.cli.check.check_contents",
+            "stopped after 0/3 objects. Nothing was changed. The next check begins anew.",
+        ),
+        (
+            ["repack", "STORE"],
+            "fsmount.store.store.Store.repack",
+            "stopped after 0/3 objects. What is done stays. To go on, run the repack again.",
+        ),
+        (
+            ["verify", "SOURCE", "STORE"],
+            "fsmount.store.transfer.verifying.Verifier.verify",
+            "stopped after 0/3 files. Nothing was changed. The next verify begins anew.",
+        ),
+        (
+            ["export", "STORE", "DEST"],
+            "fsmount.store.transfer.exporting.Exporter.export",
+            "stopped after 0/3 files. What was exported stays. To go on, run the export again.",
+        ),
+        (
+            ["estimate", "SOURCE"],
+            "fsmount.cli.estimate.estimate",
+            "stopped after 0 pictures. There is no result; nothing was written. A smaller --seconds"
+            " takes less time.",
+        ),
+        (["stats", "STORE"], "fsmount.store.store.Store.stats", ""),
+    ],
+)
+def test_what_an_interrupted_command_tells(
+    cli: Cli,
+    root: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    patched: str,
+    told: str,
+) -> None:
+    assert cli("import", source, root).code == 0
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(patched, interrupt)
+    places = {"STORE": root, "SOURCE": source, "DEST": tmp_path / "out"}
+    done = cli(*(places.get(argument, argument) for argument in command))
+    assert (done.code, done.out) == (130, "")
+    assert done.err.strip() == (f"fsmount: {told}" if told else "")
+
+
+def test_progress_of_objects(root: Path, source: Path) -> None:
+    process("import", source, root)
+    seen = on_a_terminal("check", "--full", root)
+    assert "3/3 objects" in seen
+    assert re.search(r"\d:\d\d:\d\d", seen)  # the time left
+    seen = on_a_terminal("estimate", source, "--seconds", "5")
+    assert "sampling" in seen
+    assert "3 pictures" in seen
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_narrow_terminals(root: Path, source: Path, columns: str) -> None:
+    for command in (["import", source, root], ["ls", root, "in"], ["check", "--full", root]):
+        on_a_terminal(*command, COLUMNS=columns)
 
 
 def test_interrupted_while_modules_load(tmp_path: Path) -> None:

@@ -25,12 +25,13 @@ def each(root: Path, source: Path, tmp_path: Path) -> dict[str, list[object]]:
         "export": [root, tmp_path / "out"],
         "verify": [source, root],
         "ls": [root],
+        "cat": [root, "in/00.png"],
         "stats": [root],
         "check": [root],
     }
 
 
-USES = ["import", "export", "verify", "ls", "stats", "check"]
+USES = ["import", "export", "verify", "ls", "cat", "stats", "check"]
 
 
 @pytest.mark.parametrize("what", ["nothing", "folder", "file"])
@@ -167,7 +168,7 @@ def test_mountpoints_that_cannot_be_used(
 ) -> None:
     monkeypatch.setattr("fsmount.mount.session.check_fuse", lambda options: None)
     for place, why in (
-        (tmp_path / "nothing", "there is no such folder; make it first"),
+        (tmp_path / "nothing", "there is no such folder; fsmount mount -p makes it"),
         (source, "it is not empty; its files would be hidden"),
         (source / "00.png", "it is not a folder"),
         (root / "packs", "it lies inside the store"),

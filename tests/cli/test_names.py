@@ -69,7 +69,8 @@ def test_ls(evil: Path, root: Path) -> None:
     shown = on_a_terminal("ls", root)
     harmless(shown)
     assert quoted_in(shown) == set(EVIL)
-    assert len(shown.splitlines()) == len(EVIL)
+    assert len(shown.splitlines()) == 1 + len(EVIL)
+    assert shown.splitlines()[0].split() == ["size", "stored", "kind", "depth", "time", "name"]
     assert "'caf'$'\\351''.png'" in shown
     piped = process("ls", root)
     assert piped.err == ""

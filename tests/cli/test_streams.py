@@ -42,6 +42,8 @@ def all_commands(root: Path, source: Path, tmp_path: Path) -> list[list[object]]
         ["verify", source, root],
         ["ls", root],
         ["ls", root, "--json"],
+        ["ls", root, "-R"],
+        ["cat", root, "in/00.png"],
         ["runs", root],
         ["diff", root, "in/01.png"],
         ["stats", root],
@@ -95,7 +97,13 @@ def test_damage_is_told_by_the_exit_code(root: Path, source: Path, how: str) -> 
 
 def test_a_pipe_that_nobody_reads(root: Path, source: Path) -> None:
     process("import", source, root)
-    for command in (["ls", root], ["ls", root, "--json"], ["stats", root], ["--help"]):
+    for command in (
+        ["ls", root],
+        ["ls", root, "--json"],
+        ["cat", root, "in/00.png"],
+        ["stats", root],
+        ["--help"],
+    ):
         # The reader closes the pipe before the command starts, so the timing does not matter.
         receiver, sender = os.pipe()
         os.close(receiver)
@@ -109,6 +117,13 @@ def test_a_pipe_that_nobody_reads(root: Path, source: Path) -> None:
         )
         os.close(sender)
         assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_names_that_nobody_reads(root: Path, source: Path) -> None:
+    """The import goes on, and lists no file as a problem."""
+    done = shell("| true", "import", "-v", source, root)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert process("verify", source, root).out == "3/3 identical\n"
 
 
 def test_remarks_that_nobody_reads(root: Path, source: Path, tmp_path: Path) -> None:

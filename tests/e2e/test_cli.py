@@ -228,6 +228,24 @@ def test_while_a_mount_encodes(root: Path, place: Path, tmp_path: Path) -> None:
     assert staged(root) == 0
 
 
+def test_the_mountpoint_in_place_of_the_store(root: Path, tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "mnt"
+    assert well("mount", "-p", root, place) == ""
+    try:
+        (place / "a").write_text("1")
+        assert well("cat", place, "a") == "1"
+        assert well("ls", place).endswith(" a\n")
+        why = refused(12, "umount", root)
+        assert why == f"{root}: it is a store, not a mountpoint; it is mounted at {place}"
+        assert "name the store" in refused(10, "repack", place)
+        assert "Choose a path outside" in refused(2, "init", place)
+        Server(place).kill(signal.SIGKILL)
+        # The store of a dead mount can still be read.
+        assert well("cat", place, "a") == "1"
+    finally:
+        fsmount("umount", place)
+
+
 def test_what_is_mounted_cannot_be_imported_into(root: Path, place: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()

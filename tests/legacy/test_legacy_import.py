@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import trio
 from PIL import Image
 
 from fsmount.codec.images import jxl
@@ -25,6 +26,7 @@ from fsmount.legacy.runs import Run
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.importing import Importer
+from fsmount.store.transfer.missing import Missing
 from fsmount.work.workers import Workers
 from tests.support.encoding import Inline, forget_caches, get
 from tests.support.legacies import (
@@ -83,6 +85,30 @@ async def stored(root: Path) -> dict[str, Frame]:
 async def brought(root: Path, source: Path, *, delete: bool = True) -> Importer:
     forget()
     return await import_into(root, f"{source}/", delete=delete)
+
+
+def missing(root: Path, source: Path) -> tuple[int, int]:
+    """The numbers of files to import and of files that the store has, as a dry run counts them."""
+    with open_read_store(root) as opened:
+        found = Missing(opened)
+        found.add(source, b"")
+        return found.summary.files, found.summary.skipped
+
+
+def test_a_dry_run_knows_the_pictures_of_differences(root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    folder_of(source, desk(4))
+    assert len(convert(source)) == 3
+    assert missing(root, source) == (4, 0)
+
+    async def bring() -> Importer:
+        return await brought(root, source, delete=False)
+
+    assert trio.run(bring).summary.files == 4
+    assert missing(root, source) == (0, 4)
+    last = max(source.glob("*.jxl"))
+    os.utime(last, (1, 1))
+    assert missing(root, source) == (1, 3)
 
 
 def whys(importer: Importer) -> dict[str, str]:

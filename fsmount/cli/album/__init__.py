@@ -11,7 +11,7 @@ from fsmount.cli.album.info import info
 from fsmount.cli.album.verify import verify
 
 _HELP = """\
-Keep folders of photos as videos, ten to twenty times smaller: a lossy worst-case copy.
+Keep folders of photos as videos: a small, lossy copy. Ten to twenty times smaller.
 
 An album is NAME.mp4, a video with one photo a second; NAME.xml, the output of exiftool for each
 photo and all data that is needed to make files again; and NAME.files, the files that are no

@@ -36,6 +36,8 @@ Example:
   fsmount album append /media/stick/2014-07-Italy.xml ~/photos/late/*.jpg
 """
 
+_STOPPED = "The album is as before."
+
 
 @click.command(help=_HELP)
 @album_argument
@@ -61,7 +63,7 @@ def append(album: Path, paths: tuple[Path, ...], skip_others: bool, as_json: boo
         raise UsageError(f"several files are called {names}; an album holds one file of each name")
 
     async def work(workers: Workers) -> int:
-        with meter("encoding", *count_and_bytes(files)) as progress:
+        with meter("encoding", *count_and_bytes(files), stopped=_STOPPED) as progress:
             report = await append_files(target, files, skip_others, workers, progress)
         return report_built([(target, report)], left_out, as_json)
 

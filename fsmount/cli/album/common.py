@@ -15,7 +15,15 @@ from fsmount.album.builder import BuildReport
 from fsmount.album.files import AlbumPaths
 from fsmount.album.reading import ReadReport
 from fsmount.album.sources import SourceFile
-from fsmount.cli.common.output import SOME_SKIPPED, emit, list_problems, printable, size, warn
+from fsmount.cli.common.output import (
+    SOME_SKIPPED,
+    counted,
+    emit,
+    list_problems,
+    printable,
+    size,
+    warn,
+)
 from fsmount.cli.common.stores import start_log
 from fsmount.work.workers import Workers
 
@@ -142,8 +150,10 @@ def album_figures(album: Album) -> dict[str, Any]:
 def _sentence(figures: dict[str, Any]) -> str:
     """Return an album's figures in words."""
     one = figures
-    text = f"{printable(one['album'])}: {one['photos']} photos, {size(one['source_bytes'])} in"
-    text += f" {size(one['stored_bytes'])}, {one['ratio']} times smaller"
+    text = f"{printable(one['album'])}: {counted(one['photos'], 'photo')},"
+    text += f" {size(one['source_bytes'])} in {size(one['stored_bytes'])}"
+    if one["ratio"] > 1:
+        text += f", {one['ratio']} times smaller"
     if one["worst"] is not None:
         text += f"; SSIM {one['mean_ssim']}, worst {one['worst_ssim']} ({printable(one['worst'])})"
     if one["others"]:

@@ -43,7 +43,7 @@ class Box(click.ParamType):  # type: ignore[type-arg]
 
 
 _HELP = """\
-Make an album of each FOLDER: FOLDER.mp4, FOLDER.xml and FOLDER.files.
+Make an album of each FOLDER. It is FOLDER.mp4, FOLDER.xml and FOLDER.files.
 
 Sources are only read. Files that are no photos, and photos that do not decode cleanly, are stored
 as they are in FOLDER.files. A create that is stopped leaves the old album, or none.
@@ -54,6 +54,8 @@ Examples:
   fsmount album create -r --box 1024 ~/photos -o /media/stick
   fsmount album create --codec prores --qscale 16 Italy
 """
+
+_STOPPED = "Albums that are finished stay. Of the others nothing is left."
 
 
 @click.command(help=_HELP)
@@ -134,7 +136,7 @@ def create(
     async def work(workers: Workers) -> int:
         count, total = count_and_bytes([file for _, files in wanted for file in files])
         results = []
-        with meter("encoding", count, total) as progress:
+        with meter("encoding", count, total, stopped=_STOPPED) as progress:
             for paths, files in wanted:
                 report = await create_album(paths, files, options, workers, progress)
                 results.append((paths, report))

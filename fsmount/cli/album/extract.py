@@ -17,12 +17,14 @@ from fsmount.errors import FsmountError
 from fsmount.work.workers import Workers
 
 _HELP = """\
-Write the photos and other files of an album into the folder DEST.
+Write the photos and other files of an album into a folder.
 
 \b
 Example:
   fsmount album extract /media/stick/2014-07-Italy.xml ~/restored
 """
+
+_STOPPED = "What was extracted stays."
 
 
 @click.command(help=_HELP)
@@ -37,7 +39,7 @@ def extract(album: Path, dest: Path, force: bool, as_json: bool) -> int:
     async def work(workers: Workers) -> int:
         photos, others = opened.contents.photos, opened.other_files()
         total = sum(one.bytes for one in photos) + sum(one.bytes for one in others)
-        with meter("extracting", len(photos) + len(others), total) as progress:
+        with meter("extracting", len(photos) + len(others), total, stopped=_STOPPED) as progress:
             extractor = reading.Extractor(opened, dest, workers, progress)
             await extractor.extract(force=force)
         report = extractor.report

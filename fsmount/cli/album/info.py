@@ -17,7 +17,7 @@ from fsmount.cli.common.options import json_option
 from fsmount.cli.common.output import emit, printable
 
 _HELP = """\
-Show what an album holds, how small it is, and how good its photos are.
+Show what an album holds, its size, and its quality.
 
 \b
 Examples:

@@ -17,12 +17,14 @@ from fsmount.errors import Damaged
 from fsmount.work.workers import Workers
 
 _HELP = """\
-Check that an album is whole: decode every photo, compare every hash.
+Check that an album is whole. Decodes every photo, compares every hash.
 
 \b
 Example:
   fsmount album verify /media/stick/2014-07-Italy.xml
 """
+
+_STOPPED = "Nothing was changed."
 
 
 @click.command(help=_HELP)
@@ -36,7 +38,7 @@ def verify(album: Path, as_json: bool) -> int:
         photos, others = opened.contents.photos, opened.other_files()
         count = len(photos) + len(others)
         total = sum(one.bytes for one in photos) + sum(one.bytes for one in others)
-        with meter("verifying", count, total) as progress:
+        with meter("verifying", count, total, stopped=_STOPPED) as progress:
             verifier = reading.Verifier(opened, workers, progress)
             await verifier.verify()
         report = verifier.report

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from fsmount.cli.common.output import be_quiet
 from fsmount.errors import UsageError
+from fsmount.mount.mountpoint import all_mounts, mounted_at
 from fsmount.store import config
 from fsmount.store.store import DEFAULT_CACHE_BYTES
 
@@ -50,6 +52,17 @@ force_lock_option = click.option(
     help="Take the store over from a process on another host or in another container that ended"
     " without closing it. Waits 25 s for a sign of life of that process first.",
 )
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _, value: be_quiet(context) if value else None,
+    help="Print warnings and errors only.",
+)
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Name each file on stdout; show no progress."
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of words."
 )
@@ -59,7 +72,7 @@ def split_store(paths: Sequence[str], where: int, fewest: int = 1) -> tuple[Path
     """Split the arguments of a command into the store and the other paths.
 
     FSMOUNT_STORE may name the store. Then it may be left out of the arguments: a path at its
-    position that is not a store counts as one of the others.
+    position that is neither a store nor a mountpoint of one counts as one of the others.
 
     Parameters
     ----------
@@ -77,7 +90,7 @@ def split_store(paths: Sequence[str], where: int, fewest: int = 1) -> tuple[Path
     """
     others = list(paths)
     store = os.environ.get("FSMOUNT_STORE")
-    if others and not (store and (len(others) <= fewest or not _is_store(others[where]))):
+    if others and not (store and (len(others) <= fewest or not _is_store(others[where], where))):
         store = others.pop(where)
     if not store or len(others) < fewest:
         command = click.get_current_context().command_path
@@ -87,6 +100,11 @@ def split_store(paths: Sequence[str], where: int, fewest: int = 1) -> tuple[Path
     return Path(store), others
 
 
-def _is_store(path: str) -> bool:
-    """Return whether a path is a store."""
+def _is_store(path: str, where: int) -> bool:
+    """Return whether a path means a store; a mountpoint only where the store comes first.
+
+    At the end it may be one of the sources.
+    """
+    if where == 0 and mounted_at(Path(path)) in all_mounts():
+        return True
     return config.is_store(Path(path))

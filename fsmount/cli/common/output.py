@@ -12,14 +12,49 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
+
+import click
 
 from fsmount.quoting import escaped, quoted
 
 VERSION = 1
 SOME_SKIPPED = 3
 _VERBATIM = "fsmount.verbatim"
+_QUIET = "fsmount.quiet"
+_INTERRUPTED = "fsmount.interrupted"
+
+
+def be_quiet(context: click.Context) -> None:
+    """Let a command print no results in words, and show no progress."""
+    context.meta[_QUIET] = True
+
+
+def is_quiet() -> bool:
+    """Return whether the running command was told to be quiet."""
+    context = click.get_current_context(silent=True)
+    return context is not None and _QUIET in context.meta
+
+
+def when_interrupted(text: Callable[[], str]) -> None:
+    """Let the running command print this if the user interrupts it with Ctrl-C."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_INTERRUPTED] = text
+
+
+def interruption(context: click.Context) -> str:
+    """Return what the command told :func:`when_interrupted`, else ""."""
+    text: Callable[[], str] = context.meta.get(_INTERRUPTED, str)
+    return text()
+
+
+def say_path(path: bytes) -> None:
+    """Print a path to stdout, if somebody reads it: the work goes on without a reader."""
+    with suppress(BrokenPipeError):
+        say(printable(path))
 
 
 def emit(data: dict[str, Any], text: str, as_json: bool) -> None:
@@ -32,10 +67,12 @@ def emit(data: dict[str, Any], text: str, as_json: bool) -> None:
     text : str
         The result in words, of one line or several; names in it are quoted already.
     as_json : bool
-        Whether to print ``data`` instead of ``text``.
+        Whether to print ``data`` instead of ``text``. A quiet command prints no text.
     """
     if as_json:
         say(json.dumps({"version": VERSION, **data}))
+        return
+    if is_quiet():
         return
     for line in text.split("\n"):
         say(line)
@@ -99,6 +136,13 @@ def listing(lines: Sequence[str], most: int = 20) -> None:
 def counted(count: int, noun: str) -> str:
     """Return a number with a regular noun: "1 file", "2 files"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def times_smaller(whole: int, stored: int) -> str:
+    """Return how much smaller files are in a store, with a comma before; "" if they are not."""
+    if not stored or whole < 1.05 * stored:
+        return ""
+    return f", {whole / stored:.1f} times smaller"
 
 
 def size(count: float) -> str:

@@ -6,17 +6,20 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
-from fsmount.errors import MountNotStore, UsageError
+from fsmount.errors import InsideMount, MountNotStore, MountWithoutStore, UsageError
 from fsmount.mount.log import log_to
-from fsmount.mount.mountpoint import FSTYPE, mounted_at
+from fsmount.mount.mountpoint import mount_around
 from fsmount.store import config
 from fsmount.store.files import StoreFiles
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import DEFAULT_CACHE_BYTES, open_read_store, open_store
 from fsmount.store.writable_store import WritableStore
+
+Result = TypeVar("Result")
 
 
 def start_log() -> None:
@@ -26,26 +29,54 @@ def start_log() -> None:
 
 @contextmanager
 def open_index(path: Path) -> Iterator[StoreFiles]:
-    """Open a store for reading its index only; no workers run.
+    """Open a store, or the store of a mountpoint, for reading its index only; no workers run.
 
     Raises
     ------
-    MountNotStore
-        If a store is mounted at the path.
+    InsideMount, MountWithoutStore
+        If the path belongs to a mount, and is not the mountpoint of a store.
     NoStore, FormatUnsupported, Damaged, OSError
         If the store cannot be opened.
     """
-    _refuse_mount(path)
+    path = store_to_read(path)
     start_log()
     with open_read_store(path) as opened:
         yield opened
 
 
-def _refuse_mount(path: Path) -> None:
-    """Raise MountNotStore if a store is mounted at the path."""
-    mounted = None if config.is_store(path) or not path.is_dir() else mounted_at(path)
-    if mounted is not None and mounted.fstype == FSTYPE:
-        raise MountNotStore(path, source=mounted.source)
+def store_to_read(path: Path) -> Path:
+    """Return the store that a path means for a command that reads: of a mountpoint, its store.
+
+    Reading beside a mount is safe. Raises InsideMount, MountWithoutStore.
+    """
+    mounted = None if _is_store(path) else mount_around(path)
+    if mounted is None:
+        return path
+    source = Path(mounted.source)
+    if not _is_store(source):
+        raise MountWithoutStore(mounted.mountpoint, source=source)
+    if mounted.mountpoint != Path(os.path.realpath(path)):
+        raise InsideMount(path, source=source, mountpoint=mounted.mountpoint)
+    return source
+
+
+def store_to_change(path: Path) -> Path:
+    """Return the path, unless it is or lies in a mountpoint.
+
+    Raises MountNotStore, InsideMount, MountWithoutStore.
+    """
+    store = store_to_read(path)
+    if store != path:
+        raise MountNotStore(path, source=store)
+    return path
+
+
+def _is_store(path: Path) -> bool:
+    """Return whether there is a store; not in a mount whose process has died."""
+    try:
+        return config.is_store(path)
+    except OSError:
+        return False
 
 
 def check_apart(inner: Path, outer: Path) -> None:
@@ -57,36 +88,36 @@ def check_apart(inner: Path, outer: Path) -> None:
 
 def with_store(
     path: Path,
-    work: Callable[[ReadStore], Awaitable[int]],
+    work: Callable[[ReadStore], Awaitable[Result]],
     *,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
-) -> int:
+) -> Result:
     """Open a store for reading, without its lock, and run ``work`` on it, with its workers.
 
     Parameters
     ----------
     path : Path
-        The store.
+        The store, or a mountpoint of it.
     work : callable
-        Gets the store and returns the exit code.
+        Gets the running store.
     cache_bytes : int
         Memory for decoded pictures.
 
     Returns
     -------
-    int
-        The exit code.
+    object
+        The result of `work`.
 
     Raises
     ------
-    MountNotStore
-        If a store is mounted at the path.
+    InsideMount, MountWithoutStore
+        If the path belongs to a mount, and is not the mountpoint of a store.
     FsmountError, OSError
         If the store cannot be opened, and what ``work`` raises.
     """
-    _refuse_mount(path)
+    path = store_to_read(path)
 
-    async def run() -> int:
+    async def run() -> Result:
         with open_read_store(path) as opened:
             async with opened.running(cache_bytes=cache_bytes) as store:
                 return await work(store)
@@ -97,18 +128,19 @@ def with_store(
 
 def with_writable_store(
     path: Path,
-    work: Callable[[WritableStore], Awaitable[int]],
+    work: Callable[[WritableStore], Awaitable[Result]],
     *,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     force_lock: bool = False,
-) -> int:
+) -> Result:
     """As :func:`with_store`, for reading and writing, with background encoding.
 
-    ``force_lock``: whether to take over the lock of a writer that may have died elsewhere.
+    `path` must not be a mountpoint. ``force_lock``: whether to take over the lock of a writer that
+    may have died elsewhere. Raises :class:`MountNotStore`, too.
     """
-    _refuse_mount(path)
+    store_to_change(path)
 
-    async def run() -> int:
+    async def run() -> Result:
         with open_store(path, force_lock=force_lock) as opened:
             async with opened.running(cache_bytes=cache_bytes) as store:
                 return await work(store)

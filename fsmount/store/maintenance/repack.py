@@ -25,6 +25,7 @@ Readers and the encoder may work during a repack, except in step 1: see :meth:`E
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -123,6 +124,27 @@ def due(index: Index) -> list[int]:
         if done.get(number, 0) < length or waste > _WASTE * length:
             found.append(number)
     return found
+
+
+def reclaimable(index: Index) -> int:
+    """Return the dead bytes that a repack gives back, as far as the index tells. Reads all rows.
+
+    These are entries of deleted files, and garbage of stopped runs, in packs that a repack would
+    empty. What coding entries again saves is not known before.
+    """
+    dead: Counter[int] = Counter()
+    whole_files = 0
+    for found in index.unneeded_objects():
+        dead[found.pack] += found.length
+        if found.is_kept:
+            whole_files += found.size
+    done, fill = index.repacked(), index.pack_fill()
+    total = whole_files
+    for number, (length, _) in index.packs().items():
+        waste = length - fill.get(number, 0) + dead[number]
+        if done.get(number, 0) < length or waste > _WASTE * length:
+            total += waste
+    return total
 
 
 def _batches(objects: Sequence[Object]) -> Iterator[list[Object]]:

@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import trio
@@ -26,38 +27,71 @@ from fsmount.store.disk.holes import nonzero_parts
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
 from fsmount.store.read_store import ReadStore
-from fsmount.store.transfer.tree import NO_SPACE, Progress, Summary, find, same, slices
+from fsmount.store.transfer.patterns import ALL, Patterns
+from fsmount.store.transfer.tree import (
+    NO_SPACE,
+    Progress,
+    Report,
+    Summary,
+    find,
+    ignore,
+    same,
+    slices,
+)
 from fsmount.work.workers import Workers
 
 _AT_ONCE = 4
 
 
-def below(store: StoreFiles, path: bytes) -> Iterator[tuple[bytes, Inode]]:
-    """Yield an entry and everything under it: (path from the root, inode).
+def below(store: StoreFiles, path: bytes, chosen: Patterns = ALL) -> Iterator[tuple[bytes, Inode]]:
+    """Yield an entry and everything under it that is chosen: (path from the root, inode).
 
     Raises FsmountError if there is no entry at `path`.
     """
     inode = find(store, path)
     if inode is None:
         raise FsmountError(f"there is no {os.fsdecode(path)!r} in {store.path}")
-    if path:
-        yield path, inode
-    if stat.S_ISDIR(inode.mode):
-        yield from store.index.walk(inode.ino, path)
+    if not path:
+        entries = store.index.walk(inode.ino, path)
+    elif stat.S_ISDIR(inode.mode):
+        entries = chain([(path, inode)], store.index.walk(inode.ino, path))
+    else:
+        entries = iter([(path, inode)])
+    left_out: bytes | None = None
+    for name, entry in entries:
+        if left_out is not None and name.startswith(left_out):
+            continue
+        folder = stat.S_ISDIR(entry.mode)
+        if chosen.chooses(name, folder=folder):
+            yield name, entry
+        elif folder:
+            # Its contents follow directly.
+            left_out = name + b"/"
 
 
 class Exporter:
     """Writes parts of a store to a folder; see :meth:`export`.
 
     The exporter reports each finished file to `progress`. `force` replaces existing files that
-    differ.
+    differ. `chosen` chooses what is exported. `report` is called with the path of each new file.
     """
 
-    def __init__(self, store: ReadStore, dest: Path, progress: Progress, *, force: bool) -> None:
+    def __init__(
+        self,
+        store: ReadStore,
+        dest: Path,
+        progress: Progress,
+        *,
+        force: bool,
+        chosen: Patterns = ALL,
+        report: Report = ignore,
+    ) -> None:
         self._store = store
         self._dest = dest
         self._progress = progress
         self._force = force
+        self._chosen = chosen
+        self._report = report
         self._folders: set[Path] = set()
         self._links: dict[int, Path] = {}
         # Each file has a fixed scratch name, so that an export after a kill overwrites the
@@ -79,7 +113,7 @@ class Exporter:
         folders = []
         slots = trio.Semaphore(_AT_ONCE)
         async with trio.open_nursery() as nursery:
-            for name, inode in below(self._store, path):
+            for name, inode in below(self._store, path, self._chosen):
                 target = self._dest / os.fsdecode(name)
                 if stat.S_ISDIR(inode.mode):
                     with self._listed(target):
@@ -198,6 +232,7 @@ class Exporter:
         self._folders.add(target.parent)
         self.summary.files += 1
         self.summary.bytes += inode.size
+        self._report(os.fsencode(target.relative_to(self._dest)))
 
     def _is_taken(self, target: Path) -> bool:
         """Whether another file was exported under a name that this filesystem treats as equal."""

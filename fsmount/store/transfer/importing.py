@@ -35,14 +35,17 @@ from fsmount.legacy.pictures import same_picture
 from fsmount.legacy.runs import Run, RunFile, png_name
 from fsmount.store.disk.disk import pread
 from fsmount.store.index import ROOT, Inode
+from fsmount.store.transfer.patterns import ALL, Patterns
 from fsmount.store.transfer.tree import (
     NO_SPACE,
     OUR_XATTRS,
     SLICE,
     Item,
     Progress,
+    Report,
     Summary,
     find,
+    ignore,
     same,
     slices,
     walk,
@@ -69,12 +72,21 @@ class Importer:
 
     With `delete`, it deletes each source whose content is proved to be in the store. `summary`
     counts and lists the results, `added` lists the inodes of new regular files, and `deleted`
-    counts deleted sources. Belongs to one trio task.
+    counts deleted sources. `report` is called with the path of each new file in the store. Belongs
+    to one trio task.
     """
 
-    def __init__(self, store: WritableStore, progress: Progress, *, delete: bool = False) -> None:
+    def __init__(
+        self,
+        store: WritableStore,
+        progress: Progress,
+        *,
+        delete: bool = False,
+        report: Report = ignore,
+    ) -> None:
         self._store = store
         self._progress = progress
+        self._report = report
         self._delete = delete
         self._archive = Archive(_ARCHIVE_BYTES, count=1)
         self._taken: list[tuple[Item, int]] = []
@@ -84,12 +96,13 @@ class Importer:
         self.summary = Summary()
         self.added: list[int] = []
 
-    async def add(self, source: Path, target: bytes) -> None:
+    async def add(self, source: Path, target: bytes, chosen: Patterns = ALL) -> None:
         """Import `source` (file or folder) as `target`, and wait until the encoder is idle.
 
-        The caller keeps the store running. Raises the same errors as :meth:`take`.
+        Leaves out what `chosen` does not choose. The caller keeps the store running. Raises the
+        same errors as :meth:`take`.
         """
-        await self.take(walk(source, target, self.summary))
+        await self.take(walk(source, target, self.summary, chosen))
 
     async def take(self, items: Iterable[Item]) -> None:
         """Import items, each folder before its contents, and wait until the encoder is idle.
@@ -177,6 +190,7 @@ class Importer:
         self.summary.files += 1
         self.summary.bytes += inode.size
         self._progress(1, item.info.st_size)
+        self._report(item.target)
         return inode
 
     def _skip(self, item: Item, there: Inode) -> Inode:

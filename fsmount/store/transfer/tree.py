@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +14,22 @@ from fsmount.errors import Damaged
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.read_store import ReadStore
+from fsmount.store.transfer.patterns import ALL, Patterns
 
 SLICE = 1 << 20
+_TRASH = re.compile(rb"\.Trash(?:-[0-9]+)?")
 OUR_XATTRS = b"user.fsmount."
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 # Called with the (files, bytes) done since the last call.
 Progress = Callable[[int, int], None]
+
+# Called with the path of each finished file, from the top of the transfer.
+Report = Callable[[bytes], None]
+
+
+def ignore(_: bytes) -> None:
+    """A :data:`Report` that does nothing."""
 
 
 @dataclass
@@ -65,16 +75,18 @@ def target_of(source: str) -> bytes:
     return os.fsencode(os.path.basename(source))
 
 
-def walk(source: Path, target: bytes, summary: Summary) -> Iterator[Item]:
-    """Yield every entry from `source` down in name order, folders before their contents.
+def walk(source: Path, target: bytes, summary: Summary, chosen: Patterns = ALL) -> Iterator[Item]:
+    """Yield each chosen entry from `source` down in name order, folders before their contents.
 
-    Lists entries that cannot be read in `summary`.
+    `chosen` is asked about targets. Lists entries that cannot be read in `summary`.
     """
     left = [(source, target)]
     while left:
         source, target = left.pop()
         try:
             info = source.lstat()
+            if not chosen.chooses(target, folder=stat.S_ISDIR(info.st_mode)):
+                continue
             names = os.listdir(source) if stat.S_ISDIR(info.st_mode) else []
         except OSError as error:
             summary.problems.append((str(source), error.strerror or str(error)))
@@ -89,11 +101,19 @@ def _join(folder: bytes, name: bytes) -> bytes:
     return folder + b"/" + name if folder else name
 
 
-def measure(sources: Sequence[Path]) -> tuple[int, int]:
-    """Count the files and bytes below some folders, for progress. Leaves out unreadable entries."""
+def is_trash(name: bytes) -> bool:
+    """Whether a desktop keeps deleted files in a folder of this name (freedesktop.org, Trash)."""
+    return _TRASH.fullmatch(name) is not None
+
+
+def measure(sources: Sequence[tuple[Path, bytes]], chosen: Patterns = ALL) -> tuple[int, int]:
+    """Count the chosen files and their bytes below some (source, target), for progress.
+
+    Leaves out unreadable entries.
+    """
     files = total = 0
-    for source in sources:
-        for item in walk(source, b"", Summary()):
+    for source, target in sources:
+        for item in walk(source, target, Summary(), chosen):
             if not stat.S_ISDIR(item.info.st_mode):
                 files, total = files + 1, total + item.info.st_size
     return files, total

@@ -17,7 +17,19 @@ from fsmount.legacy.pictures import same_picture
 from fsmount.legacy.runs import png_name
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import below
-from fsmount.store.transfer.tree import SLICE, Item, Progress, Summary, find, same, slices, walk
+from fsmount.store.transfer.patterns import ALL, Patterns
+from fsmount.store.transfer.tree import (
+    SLICE,
+    Item,
+    Progress,
+    Report,
+    Summary,
+    find,
+    ignore,
+    same,
+    slices,
+    walk,
+)
 from fsmount.threads import Kind
 
 _AT_ONCE = 4
@@ -44,8 +56,8 @@ class Other(Protocol):
     def slices(self, path: bytes) -> AsyncIterator[bytes]:
         """Yield the bytes of a regular file. Raises FsmountError, OSError."""
 
-    def below(self, path: bytes) -> Iterator[tuple[bytes, int]]:
-        """Yield an entry and everything under it: (path, mode)."""
+    def below(self, path: bytes, chosen: Patterns) -> Iterator[tuple[bytes, int]]:
+        """Yield an entry and everything under it that is chosen: (path, mode)."""
 
 
 class InStore:
@@ -73,10 +85,10 @@ class InStore:
         async for data in slices(self._store, inode.ino):
             yield data
 
-    def below(self, path: bytes) -> Iterator[tuple[bytes, int]]:
+    def below(self, path: bytes, chosen: Patterns) -> Iterator[tuple[bytes, int]]:
         """See :class:`Other`."""
         if find(self._store, path) is not None:
-            yield from ((name, inode.mode) for name, inode in below(self._store, path))
+            yield from ((name, inode.mode) for name, inode in below(self._store, path, chosen))
 
 
 class InFolder:
@@ -109,9 +121,9 @@ class InFolder:
             while data := await threads.call(Kind.READ, file.read, SLICE):
                 yield data
 
-    def below(self, path: bytes) -> Iterator[tuple[bytes, int]]:
+    def below(self, path: bytes, chosen: Patterns) -> Iterator[tuple[bytes, int]]:
         """See :class:`Other`."""
-        for item in walk(self._path(path), path, Summary()):
+        for item in walk(self._path(path), path, Summary(), chosen):
             if item.target:
                 yield item.target, item.info.st_mode
 
@@ -119,14 +131,28 @@ class InFolder:
 class Verifier:
     """Compares folders with a store, names and bytes, in both directions.
 
+    `chosen` chooses the entries of both sides. With `one_way`, entries that only the other side has
+    are no difference. `report` is called with the path of each file that is equal.
+
     `summary.files` counts the files that were compared and are equal. `total` counts all files that
     should be equal. The verifier compares a picture that a legacy folder keeps as a difference as
     the PNG that it stands for.
     """
 
-    def __init__(self, other: Other, progress: Progress) -> None:
+    def __init__(
+        self,
+        other: Other,
+        progress: Progress,
+        *,
+        chosen: Patterns = ALL,
+        one_way: bool = False,
+        report: Report = ignore,
+    ) -> None:
         self._other = other
         self._progress = progress
+        self._chosen = chosen
+        self._one_way = one_way
+        self._report = report
         self._archive = Archive(_ARCHIVE_BYTES, count=1)
         self.summary = Summary()
         self.total = 0
@@ -140,7 +166,7 @@ class Verifier:
         slots = trio.Semaphore(_AT_ONCE)
         async with self._archive.running(), trio.open_nursery() as nursery:
             for source, target in sources:
-                for item in walk(source, target, self.summary):
+                for item in walk(source, target, self.summary, self._chosen):
                     if stat.S_ISDIR(item.info.st_mode):
                         seen.add(item.target)
                         mode = self._other.mode(item.target)
@@ -150,8 +176,10 @@ class Verifier:
                     self.total += 1
                     await slots.acquire()
                     nursery.start_soon(self._compare, item, seen, slots)
+        if self._one_way:
+            return
         for target in dict.fromkeys(target for _, target in sources):
-            for name, mode in self._other.below(target):
+            for name, mode in self._other.below(target, self._chosen):
                 if name not in seen:
                     seen.add(name)
                     self.total += not stat.S_ISDIR(mode)
@@ -176,6 +204,7 @@ class Verifier:
         else:
             self.summary.files += 1
             self.summary.bytes += item.info.st_size
+            self._report(item.target)
 
     async def _difference(self, item: Item, seen: set[bytes]) -> str | None:
         """Return the difference between a source and the other side, or None.

@@ -81,7 +81,7 @@ def test_walk_is_in_order_and_folders_come_first(tmp_path: Path) -> None:
         assert item.target.rpartition(b"/")[0] in targets[: targets.index(item.target)]
     assert [item.target for item in walk(root, b"", summary)][:2] == [b"", b"again.png"]
     files = [item for item in items if not stat.S_ISDIR(item.info.st_mode)]
-    assert measure([root]) == (len(files), sum(item.info.st_size for item in files))
+    assert measure([(root, b"")]) == (len(files), sum(item.info.st_size for item in files))
 
 
 def test_folders_deeper_than_the_stack(opened: OpenedStore, tmp_path: Path) -> None:
