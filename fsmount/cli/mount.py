@@ -12,7 +12,7 @@ from fsmount.cli.common.options import cache_option, force_lock_option, split_st
 from fsmount.errors import UsageError
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
-from fsmount.mount.options import parse_options
+from fsmount.mount.options import MountOptions, parse_options
 from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
 from fsmount.store.config import is_store
 
@@ -55,7 +55,8 @@ Examples:
     "-o",
     "options",
     multiple=True,
-    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS].",
+    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], noexec, sync. Those of"
+    " mount(8) that mean nothing here are accepted.",
 )
 @force_lock_option
 @cache_option
@@ -75,11 +76,18 @@ def mount(
     if force_lock and chosen.read_only:
         raise UsageError("--force-lock is for a mount that may write; -o ro takes no lock")
     chosen = dataclasses.replace(chosen, cache_bytes=cache_size, force_lock=force_lock)
-    request = MountRequest(store, Path(places[0]), chosen, _opener(store), _albums_opener(store))
+    request = request_for(store, Path(places[0]), chosen)
     if foreground:
         serve(request)
     else:
         serve_in_background(request)
+
+
+def request_for(source: Path, mountpoint: Path, options: MountOptions) -> MountRequest:
+    """Return the request to mount a store, a legacy folder, or albums."""
+    if not is_store(source):
+        source = source_of(source) or source
+    return MountRequest(source, mountpoint, options, _opener(source), _albums_opener(source))
 
 
 def _opener(source: Path) -> OpenTree | None:

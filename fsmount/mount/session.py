@@ -74,6 +74,15 @@ class MountRequest:
         """The same request with absolute paths without symbolic links."""
         return replace(self, source=self.source.resolve(), mountpoint=self.mountpoint.resolve())
 
+    def check(self) -> None:
+        """Raise the errors that can be known before mounting; see :func:`serve`."""
+        if self.open_tree is None:
+            config.read(self.source)
+        elif self.options.repack_after_s is not None:
+            raise UsageError("the mount option 'repack' is for stores")
+        check_fuse(self.options)
+        check_mountpoint(self.mountpoint, self.source)
+
 
 def serve(request: MountRequest, ready: Ready = lambda: None) -> None:
     """Mount and serve in this process until it is unmounted.
@@ -81,7 +90,7 @@ def serve(request: MountRequest, ready: Ready = lambda: None) -> None:
     Raises :class:`NoStore`, :class:`NoFuse`, :class:`BadMountpoint`, :class:`StoreLocked`,
     :class:`UsageError`, and the errors of opening the source.
     """
-    _check(request)
+    request.check()
     log_to(os.environ.get("FSMOUNT_LOG"))
     _run(request.resolved(), ready)
 
@@ -92,7 +101,7 @@ def serve_in_background(request: MountRequest) -> None:
     Errors before that are raised here. Later errors are logged: to the file that FSMOUNT_LOG names,
     or to ``mount.log`` in the store. A source that is no store has no log without FSMOUNT_LOG.
     """
-    _check(request)
+    request.check()
     request = request.resolved()
 
     def serve_it(ready: Ready) -> None:
@@ -104,15 +113,6 @@ def serve_in_background(request: MountRequest) -> None:
         _run(request, ready)
 
     in_background(request.mountpoint, serve_it)
-
-
-def _check(request: MountRequest) -> None:
-    if request.open_tree is None:
-        config.read(request.source)
-    elif request.options.repack_after_s is not None:
-        raise UsageError("the mount option 'repack' is for stores")
-    check_fuse(request.options)
-    check_mountpoint(request.mountpoint, request.source)
 
 
 def _run(request: MountRequest, ready: Ready) -> None:
