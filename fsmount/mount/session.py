@@ -28,6 +28,7 @@ from fsmount.mount.filesystem import Filesystem
 from fsmount.mount.idle import repack_when_idle
 from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint, mounted_on
+from fsmount.mount.notify import READY, STOPPING, forget, notify, report
 from fsmount.mount.options import MountOptions
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
 from fsmount.mount.store_fs import StoreFilesystem
@@ -87,12 +88,18 @@ class MountRequest:
 def serve(request: MountRequest, ready: Ready = lambda: None) -> None:
     """Mount and serve in this process until it is unmounted.
 
-    Raises :class:`NoStore`, :class:`NoFuse`, :class:`BadMountpoint`, :class:`StoreLocked`,
-    :class:`UsageError`, and the errors of opening the source.
+    It tells systemd when the mount answers, and what is to be encoded. Raises :class:`NoStore`,
+    :class:`NoFuse`, :class:`BadMountpoint`, :class:`StoreLocked`, :class:`UsageError`, and the
+    errors of opening the source.
     """
     request.check()
     log_to(os.environ.get("FSMOUNT_LOG"))
-    _run(request.resolved(), ready)
+
+    def tell() -> None:
+        ready()
+        notify(READY)
+
+    _run(request.resolved(), tell)
 
 
 def serve_in_background(request: MountRequest) -> None:
@@ -105,6 +112,7 @@ def serve_in_background(request: MountRequest) -> None:
     request = request.resolved()
 
     def serve_it(ready: Ready) -> None:
+        forget()
         # A folder that is shown read-only gets no log. A store that is moved keeps its log.
         is_store = request.open_tree is None
         usual = str(Folder(request.source).path / "mount.log") if is_store else os.devnull
@@ -206,6 +214,7 @@ async def _serve_store(
             nursery.start_soon(_keep_serving, "rendering ahead", vfs.run)
             nursery.start_soon(_keep_serving, "encoding", store.run)
             nursery.start_soon(_keep_serving, "starting a worker", start_worker)
+            nursery.start_soon(_keep_serving, "telling systemd", partial(report, store.pending))
             after_s = request.options.repack_after_s
             if after_s is not None:
                 repack = partial(repack_when_idle, store, after_s)
@@ -266,6 +275,7 @@ async def _answer(request: MountRequest, served: _Served, ready: Ready) -> None:
             nursery.start_soon(served.work)
             nursery.start_soon(_announce, mountpoint, served.warm, report_ready)
             await fuse.serve()
+            notify(STOPPING)
             clean = True
             nursery.cancel_scope.cancel()
     finally:
@@ -326,6 +336,7 @@ async def _end_on_signals(
     ending: signals.EndSignals, written_files: Callable[[], list[Path]]
 ) -> None:
     _log.info("%s: unmounting", await ending.first())
+    notify(STOPPING)
     with trio.move_on_after(_WRITE_BACK_S):
         await trio.to_thread.run_sync(write_back, written_files(), abandon_on_cancel=True)
     fuse.stop()
