@@ -23,6 +23,7 @@ _COMMANDS = {
     "init": ("init", "init"),
     "mount": ("mount", "mount"),
     "umount": ("umount", "umount"),
+    "setup": ("setup", "setup"),
     "estimate": ("estimate", "estimate_"),
     "import": ("import_", "import_"),
     "export": ("export", "export"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
 from fsmount.mount.options import MountOptions, parse_options
 from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
+from fsmount.mount.unmount import free_if_dead
 from fsmount.store.config import is_store
 
 _ALBUMS = "albums"
@@ -45,6 +47,8 @@ Examples:
   fsmount mount -o repack ~/shots.store ~/screenshots
   fsmount mount -o ro ~/screenshots.old /mnt
   fsmount mount /media/stick/2014-07-Italy.xml ~/italy
+
+fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
 """
 
 
@@ -58,12 +62,18 @@ Examples:
     help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], noexec, sync. Those of"
     " mount(8) that mean nothing here are accepted.",
 )
+@click.option(
+    "--replace-dead",
+    is_flag=True,
+    help="Unmount DIR first if the fsmount that served it has died.",
+)
 @force_lock_option
 @cache_option
 def mount(
     paths: tuple[str, ...],
     foreground: bool,
     options: tuple[str, ...],
+    replace_dead: bool,
     force_lock: bool,
     cache_size: int,
 ) -> None:
@@ -77,6 +87,8 @@ def mount(
         raise UsageError("--force-lock is for a mount that may write; -o ro takes no lock")
     chosen = dataclasses.replace(chosen, cache_bytes=cache_size, force_lock=force_lock)
     request = request_for(store, Path(places[0]), chosen)
+    if replace_dead:
+        free_if_dead(Path(os.path.realpath(places[0])))
     if foreground:
         serve(request)
     else:

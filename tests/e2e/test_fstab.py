@@ -1,7 +1,7 @@
 """mount(8), umount(8) and fstab with the types fsmount and fuse.fsmount.
 
-mount(8) looks for its helpers in /sbin only. So each test has a mount namespace of its own, with an
-overlay on /sbin that holds the links: nothing outside sees them.
+mount(8) looks for its helpers in /sbin only. So each test has a mount namespace of its own, with
+overlays on /sbin and /etc that hold the links and settings: nothing outside sees them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.mounts import missing
+from tests.e2e.mounts import PROGRAM, missing
 from tests.e2e.test_cli import fsmount
 from tests.support.paths import CHECKOUT
 
@@ -26,17 +26,13 @@ from tests.support.paths import CHECKOUT
 _KEEP = """
 set -e
 mount -t tmpfs tmpfs "$1"
-mkdir "$1/upper" "$1/work"
-mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir="$1/upper",workdir="$1/work" /usr/sbin
+for folder in /usr/sbin /etc; do
+    mkdir -p "$1/upper$folder" "$1/work$folder"
+    mount -t overlay overlay \
+        -o lowerdir=$folder,upperdir="$1/upper$folder",workdir="$1/work$folder" $folder
+done
 echo ready
 exec sleep 1000
-"""
-_PROGRAM = f"""\
-#!{sys.executable}
-import sys
-sys.path.insert(0, {str(CHECKOUT)!r})
-from fsmount.cli import main
-main()
 """
 AUTOMOUNT = "noauto,x-systemd.automount,x-systemd.idle-timeout=10min,allow_other"
 LINKS = {"fuse.fsmount": "mount.fuse.fsmount", "fsmount": "mount.fsmount"}
@@ -58,7 +54,7 @@ class System:
         self.programs = folder / "bin"
         self.programs.mkdir()
         self.program = self.programs / "fsmount"
-        self.program.write_text(_PROGRAM)
+        self.program.write_text(PROGRAM)
         self.program.chmod(0o755)
         overlay = folder / "overlay"
         overlay.mkdir()
@@ -264,6 +260,27 @@ def test_another_namespace(system: System, tmp_path: Path) -> None:
     assert "noexec" in system.options()
     assert not system.place.is_mount()
     system.umount()
+
+
+def test_setup_of_the_system(system: System) -> None:
+    """It makes the links, and shows a line of fstab that works with them."""
+    done = system.call(system.program, "setup", "--system", system.store, system.place)
+    assert done.returncode == 0, done
+    for name in LINKS.values():
+        assert f"wrote /sbin/{name}\n" in done.stdout
+        assert system.run("readlink", f"/sbin/{name}") == f"{system.program}\n"
+    unit = system.run("cat", "/etc/systemd/system/fsmount@.service")
+    assert f"ExecStart={system.program} mount" in unit
+    assert "allow_other" in system.run("cat", "/etc/fsmount/place.conf")
+    system.fstab.write_text(done.stdout.splitlines()[-1].strip() + "\n")
+    system.run("mount", "-T", system.fstab, system.place)
+    assert "allow_other" in system.options()
+    system.umount()
+    done = system.call(system.program, "setup", "--system", "--remove", system.store, system.place)
+    assert done.returncode == 0, done
+    gone = ("/sbin/mount.fsmount", "/sbin/mount.fuse.fsmount", "/etc/fsmount")
+    for path in (*gone, "/etc/systemd/system/fsmount@.service"):
+        assert system.call("test", "-e", path).returncode == 1, path
 
 
 @pytest.mark.skipif(shutil.which("mount.fuse3") is None, reason="mount.fuse3 is not installed")
