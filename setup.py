@@ -90,4 +90,8 @@ class BuildKernel(build_ext):
             ) from None
 
 
-setup(cmdclass={"build_ext": BuildKernel, "dist_info": DescribeWheel})
+setup(
+    cmdclass={"build_ext": BuildKernel, "dist_info": DescribeWheel},
+    # The kernel keeps to the limited API: one wheel serves Python 3.11 and all later ones.
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
