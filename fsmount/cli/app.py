@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -24,6 +25,7 @@ _COMMANDS = {
     "mount": ("mount", "mount"),
     "umount": ("umount", "umount"),
     "mounts": ("mounts", "mounts"),
+    "setup": ("setup", "setup"),
     "estimate": ("estimate", "estimate_"),
     "import": ("import_", "import_"),
     "export": ("export", "export"),
@@ -39,7 +41,14 @@ _COMMANDS = {
 }
 # Other names of commands. The list of commands leaves them out.
 _ALIASES = {"unmount": "umount"}
-_INTERRUPTED = 130
+# The command for mount(8). The list of commands does not have it.
+_HELPER = "mount.fsmount"
+_HELPER_MODULE = ("mount_helper", "mount_helper")
+_HELPER_NAMES = (_HELPER, "mount.fuse.fsmount")
+_USAGE, _INTERRUPTED = 2, 130
+# Exit codes of mount(8) for ours. Any other error is "mount failure".
+_MOUNT_CODES = {0: 0, _USAGE: 1, _INTERRUPTED: 8}
+_MOUNT_FAILED = 32
 
 
 class _Commands(click.Group):
@@ -52,9 +61,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of a name, or None."""
         cmd_name = _ALIASES.get(cmd_name, cmd_name)
-        if cmd_name not in _COMMANDS:
+        found = _HELPER_MODULE if cmd_name == _HELPER else _COMMANDS.get(cmd_name)
+        if found is None:
             return None
-        module, name = _COMMANDS[cmd_name]
+        module, name = found
         command = getattr(importlib.import_module(f"fsmount.cli.{module}"), name)
         assert isinstance(command, click.Command)
         return command
@@ -94,11 +104,15 @@ def group() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with the code of the command or of its error."""
+    """Run the command line and exit with the code of the command or of its error.
+
+    `arguments` are those of the process by default. Then mount(8) may have called it.
+    """
+    words = _words(sys.argv) if arguments is None else list(arguments)
     for stream in (sys.stdout, sys.stderr):
         print_verbatim(stream)
     try:
-        code = group.main(arguments, prog_name="fsmount", standalone_mode=False)
+        code = group.main(words, prog_name="fsmount", standalone_mode=False)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.Abort:
@@ -113,7 +127,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unwritten is not None:
         output_code = _report(unwritten)
         code = code or output_code
-    sys.exit(code)
+    sys.exit(_MOUNT_CODES.get(code, _MOUNT_FAILED) if words[:1] == [_HELPER] else code)
+
+
+def _words(argv: Sequence[str]) -> list[str]:
+    """Return the arguments, with the name of the helper first if mount(8) runs this program.
+
+    mount(8) looks for ``/sbin/mount.fsmount`` or ``/sbin/mount.fuse.fsmount``: links to this
+    program. Without the latter it runs ``/sbin/mount.fuse`` of libfuse, which runs ``fsmount SOURCE
+    DIR -o OPTIONS``. No other command line of fsmount begins with a path.
+    """
+    program, *words = argv
+    by_fuse = len(words) == 4 and words[0].startswith("/") and words[2] == "-o"
+    return [_HELPER, *words] if by_fuse or Path(program).name in _HELPER_NAMES else words
 
 
 def _show(error: click.ClickException) -> None:

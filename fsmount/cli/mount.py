@@ -16,8 +16,9 @@ from fsmount.cli.common.stores import store_to_change
 from fsmount.errors import UsageError
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
-from fsmount.mount.options import parse_options
+from fsmount.mount.options import MountOptions, parse_options
 from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
+from fsmount.mount.unmount import free_if_dead
 from fsmount.store.config import is_store
 
 _ALBUMS = "albums"
@@ -53,6 +54,8 @@ Examples:
   fsmount mount -o repack ~/shots.store ~/screenshots
   fsmount mount -o ro ~/screenshots.old /mnt
   fsmount mount /media/stick/2014-07-Italy.xml ~/italy
+
+fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
 """
 
 
@@ -64,7 +67,13 @@ Examples:
     "-o",
     "options",
     multiple=True,
-    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS].",
+    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], noexec, sync. Those of"
+    " mount(8) that mean nothing here are accepted.",
+)
+@click.option(
+    "--replace-dead",
+    is_flag=True,
+    help="Unmount DIR first if the fsmount that served it has died.",
 )
 @force_lock_option
 @cache_option
@@ -73,6 +82,7 @@ def mount(
     make_dir: bool,
     foreground: bool,
     options: tuple[str, ...],
+    replace_dead: bool,
     force_lock: bool,
     cache_size: int,
 ) -> None:
@@ -85,12 +95,14 @@ def mount(
     if force_lock and chosen.read_only:
         raise UsageError("--force-lock is for a mount that may write; -o ro takes no lock")
     chosen = dataclasses.replace(chosen, cache_bytes=cache_size, force_lock=force_lock)
-    place, opener = Path(places[0]), _opener(store)
-    if opener is None:
+    place = Path(places[0])
+    request = request_for(store, place, chosen)
+    if request.open_tree is None:
         _check_order(store, place)
         store_to_change(store)
-    request = MountRequest(store, place, chosen, opener, _albums_opener(store))
-    with _made(place, make_dir and (opener is not None or is_store(store))):
+    if replace_dead:
+        free_if_dead(Path(os.path.realpath(place)))
+    with _made(place, make_dir and (request.open_tree is not None or is_store(store))):
         if foreground:
             serve(request)
         else:
@@ -116,6 +128,13 @@ def _made(place: Path, wanted: bool) -> Iterator[None]:
             with suppress(OSError):
                 place.rmdir()
         raise
+
+
+def request_for(source: Path, mountpoint: Path, options: MountOptions) -> MountRequest:
+    """Return the request to mount a store, a legacy folder, or albums."""
+    if not is_store(source):
+        source = source_of(source) or source
+    return MountRequest(source, mountpoint, options, _opener(source), _albums_opener(source))
 
 
 def _opener(source: Path) -> OpenTree | None:

@@ -338,6 +338,10 @@ def libfuse_options(source: Path, options: MountOptions) -> set[str]:
     chosen = {"default_permissions", f"fsname={_escaped(source)}", "subtype=fsmount"}
     if options.read_only:
         chosen.add("ro")
+    if options.no_exec:
+        chosen.add("noexec")
+    if options.sync:
+        chosen.add("sync")
     if options.allow_other:
         chosen.add("allow_other")
     return chosen

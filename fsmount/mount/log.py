@@ -12,17 +12,21 @@ from fsmount.folder import readable
 from fsmount.quoting import escaped
 
 _LOG_BYTES = 4 << 20
+# The priorities of syslog, from these levels on.
+_PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, 0: 7}
 
 
 def log_to(path: str | None) -> int:
     """Send the log to a file (readable by its owner only), or to stderr; returns the descriptor.
 
-    If the file cannot be written (a store on a read-only disk), the log goes to /dev/null.
+    If the file cannot be written (a store on a read-only disk), the log goes to /dev/null. The
+    journal of systemd gets lines with its priorities, and without a time: it has its own.
     """
     root = logging.getLogger()
     handler: logging.StreamHandler[Any]
     handler = logging.StreamHandler() if path is None else _file_handler(path)
-    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    in_journal = path is None and _is_journal(handler.stream.fileno())
+    handler.setFormatter(_JournalLines() if in_journal else _Lines())
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     return int(handler.stream.fileno())
@@ -33,6 +37,9 @@ class _Lines(logging.Formatter):
 
     Lines of a traceback are indented.
     """
+
+    def __init__(self, form: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
+        super().__init__(form)
 
     def format(self, record: logging.LogRecord) -> str:
         """The message. The traceback is formatted anew: another handler may have cached its own."""
@@ -48,6 +55,25 @@ class _Lines(logging.Formatter):
         """The traceback."""
         lines = readable(super().formatException(ei)).split("\n")
         return "\n".join(f"  {escaped(line)}" for line in lines)
+
+
+class _JournalLines(_Lines):
+    """Writes lines as sd-daemon(3) wants them: each begins with its priority, such as ``<3>``."""
+
+    def __init__(self) -> None:
+        super().__init__("%(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message; each of its lines has the priority."""
+        lines = super().format(record).split("\n")
+        level = next(level for level in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{_PRIORITIES[level]}>{line}" for line in lines)
+
+
+def _is_journal(descriptor: int) -> bool:
+    """Whether what is written there reaches the journal: systemd.exec(5), JOURNAL_STREAM."""
+    status = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _file_handler(path: str) -> logging.StreamHandler[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from fsmount.errors import UsageError
@@ -9,6 +10,13 @@ from fsmount.store.store import DEFAULT_CACHE_BYTES
 
 # Less than the minute between two screenshots.
 REPACK_AFTER_S = 10
+# Options of mount(8) and fstab(5) that are for other programs (mount itself, systemd), or change
+# nothing here. libfuse always mounts with nosuid and nodev. Access times change only when a program
+# sets them.
+_WITHOUT_EFFECT = re.compile(
+    "defaults|nofail|_netdev|(no)?(auto|users?|owner|group|suid|dev)"
+    "|(no)?((dir|rel|strict)?atime|lazytime)|(comment|user)=.*|[xX]-.*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +24,10 @@ class MountOptions:
     """How to mount.
 
     `uid`, `gid`: the owner that the mount shows instead of the stored one. `umask`: permissions
-    that it hides. `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`:
-    repack when no file was written or read for so many seconds; None: never. `force_lock`: see
-    the store's lock; it is no word for ``-o``, since it would stay in /etc/fstab.
+    that it hides. `no_exec`: the kernel runs no program of the mount. `sync`: the kernel sends an
+    fsync after each write. `cache_bytes`: memory for rendered files and decoded layers.
+    `repack_after_s`: repack when no file was written or read for so many seconds; None: never.
+    `force_lock`: see the store's lock; it is no word for ``-o``, since it would stay in /etc/fstab.
     """
 
     read_only: bool = False
@@ -26,13 +35,19 @@ class MountOptions:
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None
+    no_exec: bool = False
+    sync: bool = False
     repack_after_s: int | None = None
     cache_bytes: int = DEFAULT_CACHE_BYTES
     force_lock: bool = False
 
 
-def parse_options(text: str) -> MountOptions:
-    """Parse ``ro,allow_other,uid=1000,umask=022``. Raises :class:`UsageError`."""
+def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
+    """Parse ``ro,allow_other,uid=1000,umask=022``. Raises :class:`UsageError`.
+
+    Of two options that contradict each other the later one counts. With `sloppy` an unknown option
+    is no error, as for ``mount -s``.
+    """
     options = MountOptions()
     for word in filter(None, text.split(",")):
         name, _, value = word.partition("=")
@@ -48,14 +63,18 @@ def parse_options(text: str) -> MountOptions:
             options = replace(options, gid=_number(word, value, 10))
         elif name == "umask":
             options = replace(options, umask=_number(word, value, 8))
+        elif word in ("exec", "noexec"):
+            options = replace(options, no_exec=word == "noexec")
+        elif word in ("sync", "async"):
+            options = replace(options, sync=word == "sync")
         elif word == "repack":
             options = replace(options, repack_after_s=REPACK_AFTER_S)
         elif name == "repack":
             options = replace(options, repack_after_s=max(1, _number(word, value, 10)))
-        else:
+        elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
-                " umask=, repack[=SECONDS]"
+                " umask=, repack[=SECONDS], and the general ones of mount(8)"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")

@@ -260,6 +260,7 @@ class ReadOnlyFilesystem(Filesystem):
             b"staged": b"0",
             b"version": fsmount.__version__.encode(),
             b"pid": str(os.getpid()).encode(),
+            b"read_only": b"1",
         }.get(name.removeprefix(_VIRTUAL))
 
     async def listxattr(self, ino: int) -> list[bytes]:

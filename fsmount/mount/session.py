@@ -28,6 +28,7 @@ from fsmount.mount.filesystem import Filesystem
 from fsmount.mount.idle import repack_when_idle
 from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint, mounted_on
+from fsmount.mount.notify import READY, STOPPING, forget, notify, report
 from fsmount.mount.options import MountOptions
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
 from fsmount.mount.store_fs import StoreFilesystem
@@ -79,16 +80,31 @@ class MountRequest:
         """The same request with absolute paths without symbolic links."""
         return replace(self, source=self.source.resolve(), mountpoint=self.mountpoint.resolve())
 
+    def check(self) -> None:
+        """Raise the errors that can be known before mounting; see :func:`serve`."""
+        if self.open_tree is None:
+            config.read(self.source)
+        elif self.options.repack_after_s is not None:
+            raise UsageError("the mount option 'repack' is for stores")
+        check_fuse(self.options)
+        check_mountpoint(self.mountpoint, self.source)
+
 
 def serve(request: MountRequest, ready: Ready = lambda: None) -> None:
     """Mount and serve in this process until it is unmounted.
 
-    Raises :class:`NoStore`, :class:`NoFuse`, :class:`BadMountpoint`, :class:`StoreLocked`,
-    :class:`UsageError`, and the errors of opening the source.
+    It tells systemd when the mount answers, and what is to be encoded. Raises :class:`NoStore`,
+    :class:`NoFuse`, :class:`BadMountpoint`, :class:`StoreLocked`, :class:`UsageError`, and the
+    errors of opening the source.
     """
-    _check(request)
+    request.check()
     log_to(os.environ.get("FSMOUNT_LOG"))
-    _run(request.resolved(), ready)
+
+    def tell() -> None:
+        ready()
+        notify(READY)
+
+    _run(request.resolved(), tell)
 
 
 def serve_in_background(request: MountRequest) -> None:
@@ -97,10 +113,11 @@ def serve_in_background(request: MountRequest) -> None:
     Errors before that are raised here. Later errors are logged: to the file that FSMOUNT_LOG names,
     or to ``mount.log`` in the store. A source that is no store has no log without FSMOUNT_LOG.
     """
-    _check(request)
+    request.check()
     request = request.resolved()
 
     def serve_it(ready: Ready) -> None:
+        forget()
         # A folder that is shown read-only gets no log. A store that is moved keeps its log.
         is_store = request.open_tree is None
         usual = str(Folder(request.source).path / LOG_NAME) if is_store else os.devnull
@@ -109,15 +126,6 @@ def serve_in_background(request: MountRequest) -> None:
         _run(request, ready)
 
     in_background(request.mountpoint, serve_it)
-
-
-def _check(request: MountRequest) -> None:
-    if request.open_tree is None:
-        config.read(request.source)
-    elif request.options.repack_after_s is not None:
-        raise UsageError("the mount option 'repack' is for stores")
-    check_fuse(request.options)
-    check_mountpoint(request.mountpoint, request.source)
 
 
 def _run(request: MountRequest, ready: Ready) -> None:
@@ -228,6 +236,7 @@ async def _serve_store(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_serving, "rendering ahead", vfs.run)
             nursery.start_soon(_keep_serving, "starting a worker", start_worker)
+            nursery.start_soon(_keep_serving, "telling systemd", partial(report, store.pending))
             if writable is not None:
                 nursery.start_soon(_keep_serving, "encoding", writable.run)
                 after_s = request.options.repack_after_s
@@ -290,6 +299,7 @@ async def _answer(request: MountRequest, served: _Served, ready: Ready) -> None:
             nursery.start_soon(served.work)
             nursery.start_soon(_announce, mountpoint, served.warm, report_ready)
             await fuse.serve()
+            notify(STOPPING)
             clean = True
             nursery.cancel_scope.cancel()
     finally:
@@ -350,6 +360,7 @@ async def _end_on_signals(
     ending: signals.EndSignals, written_files: Callable[[], list[Path]]
 ) -> None:
     _log.info("%s: unmounting", await ending.first())
+    notify(STOPPING)
     with trio.move_on_after(_WRITE_BACK_S):
         await trio.to_thread.run_sync(write_back, written_files(), abandon_on_cancel=True)
     fuse.stop()

@@ -97,4 +97,6 @@ def _of_mount(store: ReadStore, name: bytes) -> bytes | None:
         return fsmount.__version__.encode()
     if name == b"pid":
         return str(os.getpid()).encode()
+    if name == b"read_only":
+        return b"%d" % store.read_only
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from typing import ClassVar
 
 from fsmount.errors import FsmountError, WorkerDied
 from fsmount.store.files import StoreFiles
@@ -18,6 +19,8 @@ class ReadStore(StoreFiles):
 
     Contract: belongs to the trio task.
     """
+
+    read_only: ClassVar[bool] = True
 
     def __init__(self, files: StoreFiles, bodies: BodyReader, workers: Workers) -> None:
         super().__init__(files.path, files.disk, files.layout, files.index, files.staging)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 import trio
 
@@ -34,6 +35,8 @@ class WritableStore(ReadStore):
 
     Contract: belongs to the trio task.
     """
+
+    read_only: ClassVar[bool] = False
 
     def __init__(
         self,

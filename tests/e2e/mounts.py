@@ -24,6 +24,14 @@ from tests.support.paths import CHECKOUT
 SEAL_BYTES = "FSMOUNT_TEST_SEAL_BYTES"
 # If set to a number: files with more bytes than this become large files.
 KEEP_BYTES = "FSMOUNT_TEST_KEEP_BYTES"
+# The text of a program `fsmount` that runs this checkout.
+PROGRAM = f"""\
+#!{sys.executable}
+import sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+from fsmount.cli import main
+main()
+"""
 _ROOT = CHECKOUT
 _DEVICE = Path("/dev/fuse")
 

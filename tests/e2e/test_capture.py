@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import configparser
 import functools
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -22,7 +20,7 @@ from tests.e2e.mounts import Mount, missing
 from tests.e2e.test_desktop import SIZE, display  # noqa: F401
 from tests.support.paths import CHECKOUT
 
-CAPTURE = CHECKOUT / "contrib" / "capture"
+SCRIPT = CHECKOUT / "fsmount" / "share" / "fsmount-shot"
 
 needs_screen = [
     pytest.mark.mount,
@@ -33,9 +31,11 @@ needs_screen = [
 ]
 
 
-def shoot(folder: Path, spool: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def shoot(
+    folder: Path, spool: Path, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [CAPTURE / "fsmount-shot", folder],
+        ["bash", SCRIPT, *arguments, folder],
         env={**os.environ, "FSMOUNT_SPOOL": str(spool), **variables},
         capture_output=True,
         text=True,
@@ -187,32 +187,59 @@ def test_no_screen_is_said(tmp_path: Path) -> None:
     assert "no screen here" in done.stderr
 
 
-def test_units_name_what_is_there() -> None:
-    units = sorted(CAPTURE.glob("*.service")) + sorted(CAPTURE.glob("*.timer"))
-    assert len(units) == 3
-    names = {path.name for path in units}
-    for path in units:
-        parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes="#")
-        parser.optionxform = str  # type: ignore[assignment, method-assign]
-        parser.read(path)
-        assert parser["Unit"]["Description"]
-        for word in re.findall(r"fsmount-[a-z]+\.(?:service|timer)", path.read_text()):
-            assert word in names
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    """systemd-analyze accepts the units, with the programs where the script installs them."""
-    binaries = tmp_path / ".local" / "bin"
-    binaries.mkdir(parents=True)
-    for name in ("fsmount", "fsmount-shot"):
-        (binaries / name).symlink_to("/bin/true")
-    units = sorted(CAPTURE.glob("*.service")) + sorted(CAPTURE.glob("*.timer"))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--user", *units],
-        env={**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_all_kept_shots_go_in_when_the_folder_is_back(tmp_path: Path) -> None:
+    """The unit of the mount calls this: nobody waits for the next shot."""
+    folder, spool = tmp_path / "shots", tmp_path / "spool"
+    spool.mkdir()
+    names = [f"2024-06-06T17:{minute:02}:00+00:00.png" for minute in range(30)]
+    for name in names:
+        (spool / name).write_text(name)
+    done = shoot(folder, spool, "--kept", DISPLAY="", WAYLAND_DISPLAY="")
     assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(os.listdir(spool)) == names, "the folder is not there"
+    folder.mkdir()
+    shoot(folder, spool, "--kept", FSMOUNT_NEED_MOUNT="1")
+    assert os.listdir(folder) == [], "it is no mount"
+    done = shoot(folder, spool, "--kept", DISPLAY="", WAYLAND_DISPLAY="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(os.listdir(folder)) == names
+    assert all((folder / name).read_text() == name for name in names)
+    assert os.listdir(spool) == []
+
+
+def test_two_writers_of_one_shot_make_one_whole_file(tmp_path: Path) -> None:
+    folder, spool = tmp_path / "shots", tmp_path / "spool"
+    folder.mkdir()
+    spool.mkdir()
+    text = "x" * (4 << 20)
+    (spool / "a.png").write_text(text)
+    # A writer that was given up left this.
+    (folder / ".a.png.1.part").write_text("half")
+    with ThreadPoolExecutor(4) as threads:
+        run = functools.partial(shoot, folder, spool, "--kept")
+        done = [one.result().returncode for one in [threads.submit(run) for _ in range(4)]]
+    assert done == [0, 0, 0, 0]
+    assert os.listdir(folder) == ["a.png"]
+    assert (folder / "a.png").read_text() == text
+    assert os.listdir(spool) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_leaves_no_half_shot(tmp_path: Path) -> None:
+    """What lies in the spool goes into the folder later: it must be whole."""
+    spool, tool = tmp_path / "spool", tmp_path / "tool"
+    spool.mkdir()
+    tool.write_text('#!/bin/sh\nhead -c 3000000 /dev/zero > "$1"\n')
+    tool.chmod(0o755)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", spool], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        done_shot = shoot(tmp_path / "gone", spool, FSMOUNT_TOOL=str(tool))
+        assert done_shot.returncode == 1
+        assert "the shot is lost" in done_shot.stderr
+        assert os.listdir(spool) == []
+    finally:
+        subprocess.run(["umount", spool], check=True)

@@ -249,3 +249,9 @@ def test_any_path_is_one_mount_option_in_ascii(name: bytes) -> None:
     assert re.fullmatch(r"fsname=([A-Za-z0-9/._-]|\\[0-3][0-7]{2})*", option)
     plain = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), option.encode("ascii"))
     assert plain == b"fsname=/" + name
+
+
+def test_options_of_the_kernel_reach_it() -> None:
+    plain = fuse.libfuse_options(Path("/store"), MountOptions())
+    chosen = fuse.libfuse_options(Path("/store"), MountOptions(no_exec=True, sync=True))
+    assert chosen - plain == {"noexec", "sync"}

@@ -16,6 +16,20 @@ def test_all_options() -> None:
     assert parse_options("ro,rw") == MountOptions()
     assert parse_options("repack") == MountOptions(repack_after_s=10)
     assert parse_options("repack=300") == MountOptions(repack_after_s=300)
+    assert parse_options("noexec,sync") == MountOptions(no_exec=True, sync=True)
+    assert parse_options("noexec,sync,exec,async") == MountOptions()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "defaults,auto,noauto,nofail,user,user=anna,users,nouser,owner,group,_netdev",
+        "suid,nosuid,dev,nodev,atime,noatime,relatime,strictatime,nodiratime,lazytime",
+        "comment=shots,x-systemd.automount,x-systemd.idle-timeout=10min,X-mount.mkdir",
+    ],
+)
+def test_options_for_other_programs_are_accepted(text: str) -> None:
+    assert parse_options(f"{text},ro") == MountOptions(read_only=True)
 
 
 @pytest.mark.parametrize(
@@ -31,11 +45,21 @@ def test_all_options() -> None:
         "gid=4294967295",
         "repack=",
         "repack=x",
+        "noauto=1",
+        "nofails",
+        "x_systemd.automount",
+        "comment",
     ],
 )
 def test_bad_options_are_named(text: str) -> None:
     with pytest.raises(UsageError, match=text.split("=", maxsplit=1)[0]):
         parse_options(text)
+
+
+def test_unknown_options_may_be_ignored() -> None:
+    assert parse_options("nonsense,ro,no=thing", sloppy=True) == MountOptions(read_only=True)
+    with pytest.raises(UsageError, match="umask"):
+        parse_options("umask=x", sloppy=True)
 
 
 def test_what_may_not_write_is_not_repacked() -> None:

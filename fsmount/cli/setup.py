@@ -1,0 +1,183 @@
+"""The command ``fsmount setup``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import click
+
+from fsmount.cli.common.output import printable, say, warn
+from fsmount.cli.mount import request_for
+from fsmount.errors import UsageError
+from fsmount.mount.options import parse_options
+from fsmount.store import config
+from fsmount.system import install
+from fsmount.system.plan import (
+    Instance,
+    Plan,
+    fstab_line,
+    name_for,
+    plan_for_system,
+    plan_for_user,
+    takes_shots,
+)
+
+_SCREEN = ("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY")
+
+_HELP = """\
+Let systemd mount a store, or let mount and /etc/fstab find fsmount.
+
+--user (the default) writes a unit of systemd for you, and starts it: STORE is mounted on DIR now
+and whenever you log in. With --capture a timer also takes a screenshot into DIR each minute.
+
+--system (as root) makes the links /sbin/mount.fsmount and /sbin/mount.fuse.fsmount, so that
+`mount -t fuse.fsmount STORE DIR` and lines in /etc/fstab work. With STORE and DIR it also writes a
+unit of the system and starts it, and shows the line for /etc/fstab that does the same.
+
+--print shows everything and changes nothing. The same command with --remove undoes it: DIR is
+unmounted, the store stays as it is.
+
+\b
+Examples:
+  fsmount setup ~/shots.store ~/screenshots
+  fsmount setup --capture ~/shots.store ~/screenshots
+  fsmount setup --remove ~/shots.store ~/screenshots
+  fsmount setup --system --print /srv/shots.store /srv/screenshots
+"""
+
+
+@click.command(help=_HELP)
+@click.argument("paths", nargs=-1, metavar="[STORE DIR]", type=click.Path(path_type=Path))
+@click.option("--user", "scope", flag_value="--user", default=True, help="For this user.")
+@click.option("--system", "scope", flag_value="--system", help="For the whole system.")
+@click.option(
+    "-o",
+    "options",
+    help="Mount options, as of fsmount mount. Default with --system: allow_other.",
+)
+@click.option("--name", help="Name of the unit, fsmount@NAME. Default: the name of DIR.")
+@click.option("--capture", is_flag=True, help="Take a screenshot into DIR each minute.")
+@click.option("--no-start", is_flag=True, help="Write the files, but start nothing.")
+@click.option(
+    "--print", "only_print", is_flag=True, help="Show what would be done, change nothing."
+)
+@click.option("--remove", is_flag=True, help="Undo the same command without --remove.")
+def setup(
+    paths: tuple[Path, ...],
+    scope: str,
+    options: str | None,
+    name: str | None,
+    capture: bool,
+    no_start: bool,
+    only_print: bool,
+    remove: bool,
+) -> None:
+    """Run ``fsmount setup``. Raises UsageError, NoStore, FsmountError and OSError."""
+    if len(paths) not in (0, 2):
+        raise UsageError("name a store and a folder: fsmount setup STORE DIR")
+    if capture and scope == "--system":
+        raise UsageError("--capture is for a user: only a user has a screen")
+    instance = None
+    if paths:
+        store, folder = (path.resolve() for path in paths)
+        if name is not None and name_for(Path(name)) != name:
+            raise UsageError(f"--name {name!r}: letters, digits, '_', '.' and '-' only")
+        if options is None:
+            options = "allow_other" if scope == "--system" else ""
+        instance = Instance(name or name_for(folder), store, folder, options)
+    if scope == "--system":
+        plan = plan_for_system(instance)
+    else:
+        plan = plan_for_user(instance, captures=capture or (remove and takes_shots()))
+    if only_print:
+        _show(plan, scope)
+    elif remove:
+        _remove(plan, scope)
+    else:
+        if instance is not None:
+            _check(instance)
+        _install(plan, scope, start=not no_start)
+    if not remove:
+        _explain(instance, scope)
+
+
+def _check(instance: Instance) -> None:
+    """Raise the errors that the mount would have, and make its folder."""
+    request = request_for(instance.store, instance.folder, parse_options(instance.options))
+    if request.open_tree is None:
+        config.read(instance.store)
+    if not os.path.lexists(instance.folder):
+        instance.folder.mkdir(parents=True)
+        say(f"made {printable(instance.folder)}")
+
+
+def _show(plan: Plan, scope: str) -> None:
+    for path, text in (plan.shared | plan.own).items():
+        say(f"# {printable(path)}")
+        for line in text.splitlines():
+            say(line)
+        say("")
+    for link, target in plan.links.items():
+        say(f"ln -s {shlex.quote(str(target))} {link}")
+    for words in _starting(plan, scope):
+        say(f"systemctl {scope} {' '.join(words)}")
+
+
+def _starting(plan: Plan, scope: str) -> list[list[str]]:
+    """The arguments of systemctl that start the units of a plan."""
+    commands = [["daemon-reload"]]
+    screen = [variable for variable in _SCREEN if variable in os.environ]
+    if scope == "--user" and len(plan.units) > 1 and screen:
+        # Programs that a timer starts need the address of the screen.
+        commands.append(["import-environment", *screen])
+    if plan.units:
+        commands.append(["enable", "--now", *plan.units])
+    return commands
+
+
+def _install(plan: Plan, scope: str, *, start: bool) -> None:
+    for path in install.write(plan):
+        say(f"wrote {printable(path)}")
+    commands = _starting(plan, scope) if start else []
+    if commands and not install.is_running(scope):
+        warn("systemd does not run here, or not for this user. Nothing was started. Where it runs:")
+        for words in commands:
+            warn(f"  systemctl {scope} {' '.join(words)}")
+        commands = []
+    for words in commands:
+        install.control(scope, *words)
+    if commands and plan.units:
+        say(f"started {' and '.join(plan.units)}")
+
+
+def _remove(plan: Plan, scope: str) -> None:
+    running = install.is_running(scope)
+    if running and any(path.exists() for path in plan.own):
+        install.control(scope, "disable", "--now", *reversed(plan.units))
+    elif plan.units and not running:
+        warn("systemd does not run here, or not for this user: nothing was stopped.")
+    for path in install.remove(plan):
+        say(f"removed {printable(path)}")
+    if running:
+        install.control(scope, "daemon-reload")
+
+
+def _explain(instance: Instance | None, scope: str) -> None:
+    """Say how to go on."""
+    option = " --user" if scope == "--user" else ""
+    if instance is None:
+        say(f"A store is mounted by: fsmount setup {scope} STORE DIR")
+    else:
+        unit = f"fsmount@{instance.name}"
+        say(f"State: systemctl{option} status {unit}")
+        say(f"Log: journalctl{option} -u {unit}")
+        say(f"Unmount: systemctl{option} stop {unit}")
+    if scope == "--user":
+        say("Without `loginctl enable-linger` the mount ends when you log out.")
+    elif instance is None:
+        say("Or by a line in /etc/fstab; with STORE and DIR this command shows it.")
+    else:
+        say("Instead of the unit, a line of /etc/fstab can mount it when somebody looks into it:")
+        say(f"  {fstab_line(instance)}")

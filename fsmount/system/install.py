@@ -1,0 +1,100 @@
+"""Carry out a plan, and undo it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from fsmount.errors import FsmountError, UsageError
+from fsmount.system.plan import Plan
+
+_RUNNING = ("initializing", "starting", "running", "degraded", "maintenance")
+
+
+def write(plan: Plan) -> list[Path]:
+    """Write the files and links of a plan. Return those that were not like that before.
+
+    Raises :class:`UsageError` if something else is at the place of a link, and OSError.
+    """
+    for link in plan.links:
+        if link.exists() and not link.is_symlink():
+            raise UsageError(f"{link} is a file, not a link of fsmount; remove it first")
+    changed = [path for path, text in _files(plan).items() if _content(path) != text]
+    for path in changed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f"{path.name}.new")
+        new.write_text(_files(plan)[path], encoding="utf-8")
+        new.replace(path)
+    for link, target in plan.links.items():
+        if not link.is_symlink() or link.readlink() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+            changed.append(link)
+    return changed
+
+
+def remove(plan: Plan) -> list[Path]:
+    """Remove what :func:`write` wrote. Return what was there.
+
+    Shared files and links stay while another instance has its settings. A link stays if it does
+    not point to this program. Raises OSError.
+    """
+    doomed = [*plan.own]
+    if not set(plan.settings.glob("*.conf")) - set(plan.own):
+        doomed += plan.shared
+        doomed += [link for link, target in plan.links.items() if _points_to(link, target)]
+    gone = []
+    for path in doomed:
+        if path.is_symlink() or path.exists():
+            path.unlink()
+            gone.append(path)
+    for folder in {plan.settings, *(path.parent for path in plan.own)}:
+        with suppress(OSError):  # not empty, or not there
+            folder.rmdir()
+    return gone
+
+
+def is_running(scope: str) -> bool:
+    """Whether systemd takes commands. `scope`: ``--user`` or ``--system``."""
+    if shutil.which("systemctl") is None:
+        return False
+    done = _systemctl(scope, "is-system-running")
+    return done.stdout.strip() in _RUNNING
+
+
+def control(scope: str, *words: str) -> None:
+    """Run systemctl. Raises :class:`FsmountError` with what it says if it fails."""
+    done = _systemctl(scope, *words)
+    if done.returncode:
+        said = done.stderr.strip().replace("\n", " ") or f"it ended with {done.returncode}"
+        raise FsmountError(f"systemctl {scope} {' '.join(words)}: {said}")
+
+
+def _systemctl(scope: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemctl", scope, *words],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _files(plan: Plan) -> Mapping[Path, str]:
+    return plan.shared | plan.own
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+
+
+def _points_to(link: Path, target: Path) -> bool:
+    return link.is_symlink() and Path(os.path.realpath(link)) == Path(os.path.realpath(target))
