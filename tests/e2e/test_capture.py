@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from fsmount.legacy.timestamps import parse_timestamp
+from tests.e2e.conftest import SIZE
 from tests.e2e.mounts import Mount, missing
-from tests.e2e.test_desktop import SIZE, display  # noqa: F401
 from tests.support.paths import CHECKOUT
 
 CAPTURE = CHECKOUT / "contrib" / "capture"

@@ -646,8 +646,13 @@ def test_help_needs_no_package(option: str) -> None:
 
 @pytest.mark.parametrize("blocked", ["numpy", "PIL"])
 def test_a_missing_package_is_named(blocked: str, copied: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-I", "-c", _DRIVER, blocked, _SCRIPT, copied, tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _DRIVER, blocked, _SCRIPT, copied, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 1
     assert blocked in done.stderr
     assert "apt-get install python3-numpy python3-pil" in done.stderr
