@@ -60,7 +60,7 @@ class TestShots:
         self,
         mount: Mount,
         tmp_path: Path,
-        display: dict[str, str],  # noqa: F811
+        display: dict[str, str],
     ) -> None:
         done = shoot(
             mount.path,

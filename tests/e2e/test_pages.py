@@ -147,6 +147,7 @@ _REAL_MOUNT = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 _NEEDS = {
     r"\bmaim ": all(map(shutil.which, ("maim", "Xvfb"))),
     r"\balbum |\.xml\b": bool(shutil.which("exiftool") and find_spec("av")),
+    r"\| less": bool(shutil.which("less")),
     r"\brsync ": bool(shutil.which("rsync")),
     r"allow_other": os.geteuid() == 0,
 }
