@@ -82,8 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of the command or of its error."""
     for stream in (sys.stdout, sys.stderr):
         print_verbatim(stream)
-    if "_FSMOUNT_COMPLETE" in os.environ:
-        importlib.import_module("fsmount.cli.common.shells")
     try:
         code = group.main(arguments, prog_name="fsmount", standalone_mode=False)
     except click.exceptions.Exit as error:

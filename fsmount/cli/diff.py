@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common.completion import by_metavar
 from fsmount.cli.common.options import cache_option, json_option, split_store
 from fsmount.cli.common.output import emit
 from fsmount.cli.common.stores import with_store
@@ -30,7 +29,7 @@ Examples:
 
 
 @click.command(help=_HELP)
-@click.argument("arguments", nargs=-1, metavar="STORE PATH", shell_complete=by_metavar)
+@click.argument("arguments", nargs=-1, metavar="STORE PATH")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the picture there.")
 @cache_option
 @json_option

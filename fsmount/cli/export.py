@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common.completion import by_metavar
 from fsmount.cli.common.options import cache_option, json_option, split_store
 from fsmount.cli.common.output import SOME_SKIPPED, emit, list_problems, size, warn
 from fsmount.cli.common.progress import meter
@@ -36,7 +35,7 @@ Examples:
 
 
 @click.command(help=_HELP)
-@click.argument("arguments", nargs=-1, metavar="STORE DEST [PATH]...", shell_complete=by_metavar)
+@click.argument("arguments", nargs=-1, metavar="STORE DEST [PATH]...")
 @click.option("--force", is_flag=True, help="Replace existing files that differ.")
 @click.option(
     "--legacy",

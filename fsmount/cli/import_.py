@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common.completion import by_metavar
 from fsmount.cli.common.options import cache_option, force_lock_option, json_option, split_store
 from fsmount.cli.common.output import SOME_SKIPPED, emit, list_problems, listing, size, warn
 from fsmount.cli.common.progress import meter
@@ -46,7 +45,7 @@ Examples:
 
 
 @click.command("import", help=_HELP)
-@click.argument("paths", nargs=-1, metavar="SOURCE... STORE", shell_complete=by_metavar)
+@click.argument("paths", nargs=-1, metavar="SOURCE... STORE")
 @click.option(
     "--delete-source",
     is_flag=True,

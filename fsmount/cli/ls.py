@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common.completion import by_metavar
 from fsmount.cli.common.options import split_store
 from fsmount.cli.common.output import emit, printable
 from fsmount.cli.common.stores import open_index
@@ -33,7 +32,7 @@ Examples:
 
 
 @click.command(help=_HELP)
-@click.argument("arguments", nargs=-1, metavar="STORE [PATH]", shell_complete=by_metavar)
+@click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def ls(arguments: tuple[str, ...], as_json: bool) -> None:
     """Run ``fsmount ls``."""

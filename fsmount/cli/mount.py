@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from fsmount.album.tree import AlbumTree, source_of
-from fsmount.cli.common.completion import by_metavar
 from fsmount.cli.common.options import cache_option, force_lock_option, split_store
 from fsmount.errors import UsageError
 from fsmount.legacy.runs import is_legacy
@@ -50,7 +49,7 @@ Examples:
 
 
 @click.command(help=_HELP)
-@click.argument("paths", nargs=-1, metavar="SOURCE DIR", shell_complete=by_metavar)
+@click.argument("paths", nargs=-1, metavar="SOURCE DIR")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
 @click.option(
     "-o",

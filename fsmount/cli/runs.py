@@ -6,7 +6,6 @@ import os
 
 import click
 
-from fsmount.cli.common.completion import by_metavar
 from fsmount.cli.common.options import json_option, split_store
 from fsmount.cli.common.output import emit, printable, size
 from fsmount.cli.common.stores import open_index
@@ -28,7 +27,7 @@ Examples:
 
 
 @click.command(help=_HELP)
-@click.argument("arguments", nargs=-1, metavar="STORE [PATH]", shell_complete=by_metavar)
+@click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @json_option
 def runs(arguments: tuple[str, ...], as_json: bool) -> None:
     """Run ``fsmount runs``."""

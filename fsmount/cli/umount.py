@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common.completion import mountpoints
 from fsmount.cli.common.output import warn
 from fsmount.cli.common.progress import countdown
 from fsmount.mount.unmount import unmount
@@ -28,9 +27,7 @@ Example:
 
 
 @click.command(help=_HELP)
-@click.argument(
-    "folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=mountpoints
-)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--now", is_flag=True, help="Leave files not encoded yet to the next mount.")
 def umount(folder: Path, now: bool) -> None:
     """Run ``fsmount umount``."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 import trio
 
-from fsmount.cli.common.completion import by_metavar
 from fsmount.cli.common.options import cache_option, json_option, split_store
 from fsmount.cli.common.output import emit, list_problems, warn
 from fsmount.cli.common.progress import meter
@@ -40,7 +39,7 @@ Example:
 
 
 @click.command(help=_HELP)
-@click.argument("paths", nargs=-1, metavar="SOURCE... STORE|MOUNT", shell_complete=by_metavar)
+@click.argument("paths", nargs=-1, metavar="SOURCE... STORE|MOUNT")
 @cache_option
 @json_option
 def verify(paths: tuple[str, ...], cache_size: int, as_json: bool) -> int:

@@ -17,6 +17,7 @@ import click
 import pytest
 
 from fsmount.cli.app import group
+from fsmount.cli.common.shells import Bash
 from fsmount.mount import mount_table
 from fsmount.mount.mountpoint import FSTYPE
 from fsmount.store.index import glance
@@ -159,54 +160,77 @@ def test_the_scripts_are_up_to_date(name: str, tmp_path: Path) -> None:
     assert process(_FSMOUNT_COMPLETE=f"{name}_source").out == script
 
 
-def arguments(command: click.Command, name: str) -> Iterator[tuple[str, click.Argument]]:
-    """All arguments of a command and the commands below it."""
-    context = click.Context(command)
-    for parameter in command.params:
-        if isinstance(parameter, click.Argument):
-            yield f"{name} {parameter.name}", parameter
+def commands(command: click.Command, *names: str) -> Iterator[tuple[str, ...]]:
+    """The names of all commands that take arguments."""
+    if any(isinstance(parameter, click.Argument) for parameter in command.params):
+        yield names
     if isinstance(command, click.Group):
-        for each in command.list_commands(context):
-            inner = command.get_command(context, each)
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
             assert inner is not None
-            yield from arguments(inner, f"{name} {each}")
+            yield from commands(inner, *names, name)
 
 
-ARGUMENTS = list(arguments(group, "fsmount"))
+def offered(*words: str) -> list[tuple[str, str]]:
+    """Type and value of what there is for the last word."""
+    shell = Bash(group, {}, "fsmount", "_FSMOUNT_COMPLETE")
+    return [(item.type, item.value) for item in shell.get_completions(list(words[:-1]), words[-1])]
 
 
-@pytest.mark.parametrize(("name", "argument"), ARGUMENTS, ids=[name for name, _ in ARGUMENTS])
-def test_every_argument_is_completed(
-    name: str, argument: click.Argument, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An argument that may be a store offers stores, all others anything but nothing."""
-    monkeypatch.chdir(home)
-    if name == "fsmount umount folder":
-        found = [mount_table.Mounted(home / "screenshots", FSTYPE, "x", "0:1")]
-        monkeypatch.setattr(mount_table, "read", lambda _: iter(found))
-    offered = argument.shell_complete(click.Context(click.Command("x")), "")
-    assert offered
-    if (argument.metavar or str(argument.name).upper()).startswith("STORE"):
-        assert [item.value for item in offered] == ["shots.store"]
-
-
-def test_mountpoints(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of this program alone, written as the user began to write them."""
-    places = [(home / "screenshots", "fuse.fsmount"), (home / "other", "ext4")]
+@pytest.fixture
+def mounted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount table with one mount of this program."""
+    places = [(home / "screenshots", FSTYPE), (home / "other", "ext4")]
     found = [mount_table.Mounted(path, fstype, "x", "0:1") for path, fstype in places]
     monkeypatch.setattr(mount_table, "read", lambda _: iter(found))
     monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.mark.parametrize("names", list(commands(group)), ids=" ".join)
+@pytest.mark.usefixtures("mounted")
+def test_every_command_has_completion(
+    names: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An argument that is a store offers stores, each other one something."""
+    monkeypatch.chdir(home)
+    found = offered(*names, "")
+    assert found
+    command = group.get_command(click.Context(group), names[0])
+    assert command is not None
+    metavar = command.collect_usage_pieces(click.Context(command))[-1]
+    if metavar.startswith("STORE"):
+        assert found == [("plain", "shots.store")]
+
+
+@pytest.mark.usefixtures("mounted")
+def test_mountpoints(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written as the user began to write them."""
     monkeypatch.chdir(home.parent)
-    argument = dict(ARGUMENTS)["fsmount umount folder"]
+    place = str(home / "screenshots")
+    assert offered("umount", "") == offered("umount", "--now", "/") == [("plain", place)]
+    assert offered("umount", "~/s") == [("plain", "~/screenshots")]
+    assert offered("umount", home.name) == [("plain", f"{home.name}/screenshots")]
+    assert offered("umount", "~/x") == offered("umount", "/nowhere") == []
 
-    def offered(incomplete: str) -> list[str]:
-        context = click.Context(click.Command("umount"))
-        return [item.value for item in argument.shell_complete(context, incomplete)]
 
-    assert offered("") == offered("/") == [str(home / "screenshots")]
-    assert offered("~/s") == ["~/screenshots"]
-    assert offered(home.name) == [f"{home.name}/screenshots"]
-    assert offered("~/x") == offered("/nowhere") == []
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["mount", ""], "file"),
+        (["mount", "shots.store", ""], "dir"),
+        (["import", "x", ""], "file"),
+        (["export", "shots.store", ""], "dir"),
+        (["estimate", ""], "dir"),
+        (["stats", "scr"], "dir"),
+        (["album", "info", ""], "file"),
+    ],
+)
+def test_files_and_folders_are_left_to_the_shell(
+    words: list[str], kind: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    assert offered(*words) == [(kind, words[-1])]
 
 
 def test_a_glance_leaves_no_trace(home: Path) -> None:

@@ -8,7 +8,7 @@ empty.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -25,34 +25,53 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _MOST = 1000
 
 
-def by_metavar(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem[str]]:
-    """Offer what the argument's metavar says, such as ``STORE [PATH]``.
+class Argument(click.ParamType):  # type: ignore[type-arg]
+    """Completes an argument by its metavar, such as ``STORE [PATH]``.
 
     A word STORE means stores, PATH after it paths in that store, DEST, DIR and FOLDER folders, and
-    any other word files. FSMOUNT_STORE may stand for the store, as in :func:`split_store`.
+    any other word files. FSMOUNT_STORE may stand for the store, as in :func:`split_store`. DIR of
+    ``umount`` is a mountpoint.
     """
-    try:
-        return _by_metavar(ctx, param, incomplete)
-    except (Exception, SystemExit):
-        return []
+
+    name = "argument"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        """Return what may stand there; nothing if that cannot be found out."""
+        try:
+            if ctx.command.name == "umount":
+                return _items(_mountpoints(incomplete))
+            return _by_metavar(ctx, param, incomplete)
+        except (Exception, SystemExit):
+            return []
 
 
-def mountpoints(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem[str]]:
-    """Offer the mountpoints of this program, also those whose process has died."""
-    try:
-        found = [str(one.mountpoint) for one in mount_table.read(_MOUNTS) if one.fstype == FSTYPE]
-    except (OSError, ValueError):
-        return []
-    if incomplete and not incomplete.startswith(("/", "~")):
-        found = [os.path.relpath(path) for path in found]
-    elif incomplete.startswith("~/"):
-        home = str(Path.home()).rstrip("/")
-        found = [f"~{path.removeprefix(home)}" for path in found if path.startswith(home + "/")]
-    return _items(path for path in sorted(set(found)) if path.startswith(incomplete))
+def prepare(group: click.Group, words: Sequence[str]) -> None:
+    """Let :class:`Argument` complete the arguments of the command that a command line begins with.
+
+    Commands need no word about completion, then. Those of a group inside have types of click's.
+    """
+    named = [word for word in words if not word.startswith("-")]
+    command = group.get_command(click.Context(group), named[0]) if named else None
+    if command is not None and not isinstance(command, click.Group):
+        for parameter in command.params:
+            if isinstance(parameter, click.Argument):
+                parameter.type = Argument()
+
+
+def _mountpoints(incomplete: str) -> Iterator[str]:
+    """The mountpoints of this program that begin so, also those whose process has died."""
+    found = {str(one.mountpoint) for one in mount_table.read(_MOUNTS) if one.fstype == FSTYPE}
+    home = str(Path.home()).rstrip("/")
+    for path in sorted(found):
+        written = path
+        if incomplete.startswith("~/") and path.startswith(home + "/"):
+            written = f"~{path.removeprefix(home)}"
+        elif incomplete and not incomplete.startswith(("/", "~")):
+            written = os.path.relpath(path)
+        if written.startswith(incomplete):
+            yield written
 
 
 def _by_metavar(

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common.completion import by_metavar
 from fsmount.errors import UsageError
 from fsmount.store import config
 from fsmount.store.store import DEFAULT_CACHE_BYTES
@@ -37,12 +36,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         return count
 
 
-store_argument = click.argument(
-    "store",
-    envvar="FSMOUNT_STORE",
-    type=click.Path(path_type=Path),
-    shell_complete=by_metavar,
-)
+store_argument = click.argument("store", envvar="FSMOUNT_STORE", type=click.Path(path_type=Path))
 cache_option = click.option(
     "--cache-size",
     type=Size(),

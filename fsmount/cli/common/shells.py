@@ -17,14 +17,18 @@ import os
 import re
 from typing import Any
 
+import click
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
     FishComplete,
+    ShellComplete,
     ZshComplete,
     add_completion_class,
     split_arg_string,
 )
+
+from fsmount.cli.common.completion import prepare
 
 _ORIGIN = "Written by contrib/dev/completions; do not edit by hand."
 _SPECIAL = re.compile(r"([\s\\'\"$`&|;<>()*?\[\]{}#!])")
@@ -37,8 +41,18 @@ def _quoted(value: str) -> str:
     return _SPECIAL.sub(r"\\\1", value)
 
 
+class _Prepared(ShellComplete):
+    """Completion of arguments by their metavars."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        """Return what may take the place of the incomplete word."""
+        assert isinstance(self.cli, click.Group)
+        prepare(self.cli, args)
+        return super().get_completions(args, incomplete)
+
+
 @add_completion_class
-class Bash(BashComplete):
+class Bash(_Prepared, BashComplete):
     """Completion in bash 4.4 and later."""
 
     source_template = (
@@ -89,7 +103,7 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 @add_completion_class
-class Zsh(ZshComplete):
+class Zsh(_Prepared, ZshComplete):
     """Completion in zsh."""
 
     source_template = ZshComplete.source_template.replace(
@@ -109,7 +123,7 @@ class Zsh(ZshComplete):
 
 
 @add_completion_class
-class Fish(FishComplete):
+class Fish(_Prepared, FishComplete):
     """Completion in fish."""
 
     source_template = (
