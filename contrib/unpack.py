@@ -4,10 +4,11 @@
     python3 unpack.py STORE DEST          names, folders, links and times from STORE/index.sqlite
     python3 unpack.py STORE/packs DEST    all from the packs, without the index
 
-The script needs Python 3.10, numpy and Pillow. It needs imagecodecs or jxlpy if a pack holds a .jxl
-(any JPEG XL decoder will do: it is one function below). JPEGs that are kept as JPEG XL need
-imagecodecs, or the program djxl (Debian: libjxl-tools). A PNG that classic zlib did not write
-(Chromium's, for example) takes up to a minute. docs/format.md describes the format.
+The script needs Python 3.10, numpy and Pillow (Debian: python3-numpy and python3-pil). It needs
+imagecodecs or jxlpy if a pack holds a .jxl (any JPEG XL decoder will do: it is one function below).
+JPEGs that are kept as JPEG XL need imagecodecs, or the program djxl (Debian: libjxl-tools). A PNG
+that classic zlib did not write (Chromium's, for example) takes up to a minute. docs/format.md
+describes the format.
 
 The script changes nothing inside STORE. DEST must be new or empty. Each written file has the
 SHA-256 that it had when it was stored. A file with another SHA-256 gets ".not-exact" into its name,
@@ -33,8 +34,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+try:
+    import numpy as np
+    from PIL import Image
+
+    MISSING = None
+except ImportError as error:
+    # --help works without them.
+    MISSING = str(error)
 
 TILE, SEGMENT = 16, 1 << 20
 # The dictionary of zlib for records that are written against no other record. Part of the format.
@@ -1252,8 +1259,16 @@ def distance_code(distance: int) -> int:
 
 def main():
     """Run the script. Exits with 1 if a file is damaged or not exact, or for wrong arguments."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__.strip())
+        sys.exit(0)
     if len(sys.argv) != 3:
-        sys.exit("usage: python3 unpack.py STORE_OR_PACKS_FOLDER DEST")
+        sys.exit("usage: python3 unpack.py STORE_OR_PACKS_FOLDER DEST (--help says more)")
+    if MISSING:
+        sys.exit(
+            f"{MISSING}. This script needs numpy and Pillow: pip install numpy pillow,"
+            " or apt-get install python3-numpy python3-pil"
+        )
     sys.stdout.reconfigure(errors="backslashreplace")
     store, folder = Path(sys.argv[1]), Folder(Path(sys.argv[2]))
     config = store / "fsmount.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     streams.prepare()
     try:
         from fsmount.cli import app
+
+        if "_FSMOUNT_COMPLETE" in os.environ:
+            from fsmount.cli.common import shells  # noqa: F401
     except KeyboardInterrupt:
         sys.exit(130)
     app.main(arguments)

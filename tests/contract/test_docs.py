@@ -44,7 +44,7 @@ COMMANDS = list(commands(group))
 def test_the_page_is_up_to_date() -> None:
     command = [sys.executable, str(ROOT / "contrib" / "commands")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == PAGE, "run: python contrib/commands > docs/commands.md"
+    assert done.stdout == PAGE, "run: contrib/dev/generate"
 
 
 def sections() -> dict[str, str]:

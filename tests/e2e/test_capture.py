@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from fsmount.legacy.timestamps import parse_timestamp
+from tests.e2e.conftest import SIZE
 from tests.e2e.mounts import Mount, missing
-from tests.e2e.test_desktop import SIZE, display  # noqa: F401
 from tests.support.paths import CHECKOUT
 
 SCRIPT = CHECKOUT / "fsmount" / "share" / "fsmount-shot"
@@ -60,7 +60,7 @@ class TestShots:
         self,
         mount: Mount,
         tmp_path: Path,
-        display: dict[str, str],  # noqa: F811
+        display: dict[str, str],
     ) -> None:
         done = shoot(
             mount.path,

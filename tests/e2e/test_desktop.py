@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.e2e.conftest import SIZE
 from tests.e2e.mounts import Mount, missing
 
 _NEEDED = ("Xvfb", "maim", "feh")
@@ -26,27 +27,7 @@ pytestmark = [
     pytest.mark.skipif(bool(_ABSENT), reason=f"not installed: {_ABSENT}"),
 ]
 
-SIZE = (640, 400)
-
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-
-
-@pytest.fixture
-def display() -> Iterator[dict[str, str]]:
-    """An environment with a virtual screen of SIZE."""
-    receiver, sender = os.pipe()
-    screen = f"{SIZE[0]}x{SIZE[1]}x24"
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(sender), "-screen", "0", screen, "-nolisten", "tcp"],
-        pass_fds=[sender],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(sender)
-    with open(receiver) as pipe:
-        number = pipe.readline().strip()
-    yield {**os.environ, "DISPLAY": f":{number}"}
-    server.terminate()
-    server.wait(10)
 
 
 def shot(environment: dict[str, str], target: Path | None = None) -> bytes:

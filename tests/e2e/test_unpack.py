@@ -624,3 +624,45 @@ def test_unzip_accepts_every_pack(whole: tuple[Path, Files], tmp_path: Path) -> 
     open_store(tmp_path / "new").close()
     for pack in [*_packs(whole[0]), *_packs(tmp_path / "new")]:
         subprocess.run(["unzip", "-tqq", pack], check=True, timeout=60)
+
+
+def _without_packages(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the script where Python has its standard library alone."""
+    return subprocess.run(
+        [sys.executable, "-I", "-S", _SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_needs_no_package(option: str) -> None:
+    done = _without_packages(option)
+    assert (done.returncode, done.stderr) == (0, "")
+    for needed in ("python3 unpack.py STORE DEST", "numpy and Pillow", "imagecodecs", "djxl"):
+        assert needed in done.stdout
+
+
+@pytest.mark.parametrize("blocked", ["numpy", "PIL"])
+def test_a_missing_package_is_named(blocked: str, copied: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _DRIVER, blocked, _SCRIPT, copied, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert blocked in done.stderr
+    assert "apt-get install python3-numpy python3-pil" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_installed_is_one_sentence(tmp_path: Path) -> None:
+    done = _without_packages(tmp_path / "store", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.startswith("No module named 'numpy'. This script needs numpy and Pillow: ")
+    assert done.stderr.count("\n") == 1

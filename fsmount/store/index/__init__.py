@@ -25,9 +25,41 @@ from fsmount.store.index.audit import Audit
 from fsmount.store.index.database import VFS, address, register_vfs
 from fsmount.store.index.schema import INODE, ROOT, Inode, Object, schema
 
-__all__ = ["ROOT", "Index", "Inode", "Object"]
+__all__ = ["ROOT", "Index", "Inode", "Object", "glance"]
 
 _CHECKSUM_BYTES = 8
+
+
+def glance(path: Path, folder: bytes, start: bytes, most: int) -> list[tuple[bytes, bool]]:
+    """Names in a folder that begin with `start`, and whether each is a folder, in name order.
+
+    Leaves no trace: opens the index at `path` without making a file beside it, and waits for
+    nobody. So it may miss what a mount has just written. Returns `most` names at most, and none if
+    there is no such folder. Raises apsw.Error if the index cannot be read like this.
+    """
+    register_vfs()
+    log = path.with_name(path.name + "-wal")
+    # A log with pages has its file of shared memory beside it; SQLite must not make one.
+    has_log = log.exists() and log.stat().st_size
+    how = "?readonly_shm=1" if has_log else "?immutable=1"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    db = apsw.Connection(address(path.resolve(), False) + how, vfs=VFS, flags=flags)
+    try:
+        ino = ROOT
+        for name in filter(None, folder.split(b"/")):
+            row = db.execute("SELECT ino FROM dirents WHERE folder = ? AND name = ?", (ino, name))
+            found = row.fetchone()
+            if found is None:
+                return []
+            ino = found[0]
+        rows = db.execute(
+            "SELECT d.name, (i.mode & 61440) = 16384 FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.folder = ? AND d.name >= ? ORDER BY d.name LIMIT ?",
+            (ino, start, most),
+        )
+        return [(name, bool(is_dir)) for name, is_dir in rows if name.startswith(start)]
+    finally:
+        db.close()
 
 
 class Index(Audit):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmount.errors import Damaged, NoSuchInode
-from fsmount.store.index import ROOT, Index, Inode
+from fsmount.store.index import ROOT, Index, Inode, glance
 from fsmount.store.index.schema import pack_ids, unpack_ids
 from tests.support.rows import FILE, FOLDER, LINK, an_object, file, folder
 
@@ -297,3 +300,31 @@ def test_ids_of_early_stores_are_read(ids: set[int]) -> None:
 
 def test_ids_of_near_objects_take_little() -> None:
     assert len(pack_ids(range(1_000_000, 1_002_200, 100))) <= 24
+
+
+# -- a glance, for the completion of names in a shell
+
+
+def test_a_glance_beside_a_writer(index: Index) -> None:
+    """It sees what is in the log, and makes no file."""
+    a = folder(index, b"a")
+    for name in (b"x1", b"x2", b"y", b"\xff"):
+        file(index, name, a.ino)
+    before = {path: path.stat().st_size for path in index.file.parent.iterdir()}
+    assert before[index.file.with_name(index.file.name + "-wal")] > 0
+    assert glance(index.file, b"", b"", 9) == [(b"a", True)]
+    assert glance(index.file, b"a", b"x", 9) == [(b"x1", False), (b"x2", False)]
+    assert glance(index.file, b"/a/", b"", 9)[-1] == (b"\xff", False)
+    assert len(glance(index.file, b"a", b"", 3)) == 3
+    assert glance(index.file, b"a/x1", b"", 9) == glance(index.file, b"b", b"", 9) == []
+    assert {path: path.stat().st_size for path in index.file.parent.iterdir()} == before
+
+
+def test_a_glance_without_shared_memory(index: Index, tmp_path: Path) -> None:
+    """A copy of a store may have a log alone. Then there is no answer, and no new file."""
+    file(index, b"a")
+    for end in ("", "-wal"):
+        shutil.copy(f"{index.file}{end}", tmp_path / f"copy{end}")
+    with pytest.raises(apsw.Error):
+        glance(tmp_path / "copy", b"", b"", 9)
+    assert not (tmp_path / "copy-shm").exists()
