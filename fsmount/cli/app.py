@@ -24,6 +24,7 @@ _COMMANDS = {
     "umount": ("umount", "umount"),
     "estimate": ("estimate", "estimate_"),
     "import": ("import_", "import_"),
+    "adopt": ("adopt", "adopt_"),
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
     "ls": ("ls", "ls"),

@@ -34,6 +34,8 @@ written or read for SECONDS (10 by default); on a laptop only on mains power. On
 priority codes pictures that have filled a pack (64 MiB), each once, and stops when a file is
 used. Pictures may open more slowly after it.
 
+With -o nonempty DIR may have files. They are hidden until DIR is unmounted.
+
 SIGTERM, SIGINT, SIGHUP and SIGQUIT end a mount as fsmount umount --now does, and interrupting
 this command before it returns leaves DIR unmounted. A mount whose process was killed stays, and
 every access to it fails: an empty folder would look as if all files had been deleted.
@@ -55,7 +57,7 @@ Examples:
     "-o",
     "options",
     multiple=True,
-    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS].",
+    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], nonempty.",
 )
 @force_lock_option
 @cache_option

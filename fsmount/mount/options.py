@@ -17,8 +17,9 @@ class MountOptions:
 
     `uid`, `gid`: the owner that the mount shows instead of the stored one. `umask`: permissions
     that it hides. `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`:
-    repack when no file was written or read for so many seconds; None: never. `force_lock`: see
-    the store's lock; it is no word for ``-o``, since it would stay in /etc/fstab.
+    repack when no file was written or read for so many seconds; None: never. `nonempty`: mount over
+    a folder that has files, which are hidden then. `force_lock`: see the store's lock; it is no
+    word for ``-o``, since it would stay in /etc/fstab.
     """
 
     read_only: bool = False
@@ -27,6 +28,7 @@ class MountOptions:
     gid: int | None = None
     umask: int | None = None
     repack_after_s: int | None = None
+    nonempty: bool = False
     cache_bytes: int = DEFAULT_CACHE_BYTES
     force_lock: bool = False
 
@@ -42,6 +44,8 @@ def parse_options(text: str) -> MountOptions:
             options = replace(options, read_only=False)
         elif word == "allow_other":
             options = replace(options, allow_other=True)
+        elif word == "nonempty":
+            options = replace(options, nonempty=True)
         elif name == "uid":
             options = replace(options, uid=_number(word, value, 10))
         elif name == "gid":
@@ -55,7 +59,7 @@ def parse_options(text: str) -> MountOptions:
         else:
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
-                " umask=, repack[=SECONDS]"
+                " umask=, repack[=SECONDS], nonempty"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")

@@ -112,7 +112,7 @@ def _check(request: MountRequest) -> None:
     elif request.options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' is for stores")
     check_fuse(request.options)
-    check_mountpoint(request.mountpoint, request.source)
+    check_mountpoint(request.mountpoint, request.source, nonempty=request.options.nonempty)
 
 
 def _run(request: MountRequest, ready: Ready) -> None:
@@ -258,6 +258,10 @@ async def _answer(request: MountRequest, served: _Served, ready: Ready) -> None:
             _log.error("%s: unmounting", error)
             fuse.stop()
 
+    if request.options.nonempty:
+        # Files below the mount stay reachable through this descriptor, also for `fsmount adopt`,
+        # which finds it in /proc. It stays open until this process ends.
+        os.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _mount(request, served)
     try:
         device = _device(mountpoint)

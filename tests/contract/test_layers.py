@@ -24,9 +24,21 @@ PACKAGES: dict[str, set[str]] = {
     "legacy": {"work", "codec", "errors", "lru", "threads"},
     "store": {"legacy", "work", "codec", "errors", "folder", "refused", "lru", "threads"},
     "mount": {"store", "work", "codec", "errors", "folder", "quoting", "threads"},
+    "adopt": {"mount", "store", "legacy", "errors"},
     # `album` stands beside the store. It shares workers and caches with it, never files.
     "album": {"work", "codec", "errors", "refused", "threads"},
-    "cli": {"mount", "album", "store", "legacy", "work", "codec", "errors", "folder", "quoting"},
+    "cli": {
+        "adopt",
+        "mount",
+        "album",
+        "store",
+        "legacy",
+        "work",
+        "codec",
+        "errors",
+        "folder",
+        "quoting",
+    },
     # The package itself holds the version. Every package may import it.
     "__init__": set(),
     "__main__": {"cli"},
