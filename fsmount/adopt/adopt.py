@@ -246,11 +246,11 @@ def _collect(
             if hidden is None or not os.listdir(hidden):
                 break
             originals.move(hidden, noted.originals)
-        elif time.monotonic() > end:
+        elif (found.unsettled or workers) and time.monotonic() > end:
             result.busy = _why_busy(found, workers)
             return
         else:
-            time.sleep(_POLL_S)
+            time.sleep(0 if found.copied else _POLL_S)
     if result.problems:
         result.busy = "some files could not be copied"
         return
@@ -261,7 +261,7 @@ def _why_busy(found: Pass, workers: list[int]) -> str:
     if workers:
         who = mount_users.listed([mount_users.named(pid) for pid in workers])
         return f"process {who} has its working folder in the old folder: end it, or let it go out"
-    return f"{found.copied + found.unsettled} files are still being written to the old folder"
+    return f"{found.unsettled} files are still being written to the old folder"
 
 
 def _delete(noted: State, result: Result, meter: Meter) -> None:

@@ -69,8 +69,9 @@ class Collector:
         found = Pass()
         for root in roots:
             unreadable = Summary()
-            for item in walk(root, b"", unreadable):
-                if item.target:
+            # The path of a root may be a link in /proc, which a walk would not follow.
+            for name in sorted(os.listdir(root)):
+                for item in walk(root / name, os.fsencode(name), unreadable):
                     self._guarded(item, found)
             found.problems += unreadable.problems
         return found

@@ -71,10 +71,10 @@ async def delete(
             deleted += 1
         else:
             summary.problems.append((str(item.source), "it changed meanwhile"))
-    for item in reversed(items):
-        if stat.S_ISDIR(item.info.st_mode):
-            with suppress(OSError):
-                item.source.rmdir()
+    folders = [item.source for item in items if stat.S_ISDIR(item.info.st_mode)]
+    for folder in (*reversed(folders), originals):
+        with suppress(OSError):
+            folder.rmdir()
     return deleted, summary
 
 
