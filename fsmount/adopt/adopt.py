@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -31,6 +32,8 @@ from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.store import Store
 from fsmount.store.transfer.tree import Progress, Summary, measure
+
+_log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 # Files that were copied last may wait for the encoder, so deletion tries some more times.
@@ -241,6 +244,7 @@ def _collect(
         found = collector.collect(*roots)
         result.collected += found.copied
         result.conflicts, result.problems = found.conflicts, found.problems
+        _log.info("%s: %d files taken in, %d not settled", folder, found.copied, found.unsettled)
         workers = working_in(folder, device, server)
         if found.copied == found.unsettled == 0 and not workers:
             if hidden is None or not os.listdir(hidden):
@@ -283,6 +287,7 @@ def _delete(noted: State, result: Result, meter: Meter) -> None:
     for _ in range(_DELETE_TRIES):
         deleted, summary = trio.run(work)
         result.deleted += deleted
+        _log.info("%s: %d originals deleted", folder, deleted)
         result.kept = summary.problems
         if all(why != originals.NOT_ENCODED for _, why in result.kept):
             break

@@ -7,6 +7,8 @@ pass also removes from the store what the folder does not have in the same form.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import stat
 import time
@@ -19,9 +21,10 @@ from fsmount.store.store import Store
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import OUR_XATTRS, Item, Progress, Summary, find, same, walk
 
-# The last pass is one that took no longer than this, or the pass of this number.
+_log = logging.getLogger(__name__)
+
+# A pass that took no longer than this is the last one.
 _SHORT_S = 3.0
-_MOST_PASSES = 4
 
 
 async def copy(folder: Path, store: Store, progress: Progress) -> Summary:
@@ -32,16 +35,20 @@ async def copy(folder: Path, store: Store, progress: Progress) -> Summary:
     :meth:`Importer.take`, and FsmountError if files could not be encoded.
     """
     summary = Summary()
-    for _ in range(_MOST_PASSES):
-        began = time.monotonic()
+    files, took_s = math.inf, math.inf
+    while took_s > _SHORT_S:
+        began, files_before = time.monotonic(), files
         settled = _settled(folder)
         _remove_others(store, settled)
         importer = Importer(store, progress)
         await importer.take(settled.values())
+        files, took_s = importer.summary.files, time.monotonic() - began
+        _log.info("%s: %d files copied in %.1f s", folder, files, took_s)
         summary.files += importer.summary.files
         summary.bytes += importer.summary.bytes
         summary.problems = importer.summary.problems
-        if not importer.summary.files or time.monotonic() - began < _SHORT_S:
+        if files > files_before / 2:
+            # Programs write about as fast as this copies: one more pass would find as much.
             break
     settled = _settled(folder)
     _remove_others(store, settled)
