@@ -127,7 +127,7 @@ def _checked(request: Request, folder: Path) -> tuple[Subject, int, int]:
     """Check a new request. Returns the subject, its number of files and their bytes."""
     options = parse_options(request.options)
     checks.check_folder(folder, options)
-    wanted = request.store or folder.with_name(f"{folder.name}.store")
+    wanted = request.store or folder.parent / f"{folder.name}.store"
     store = Path(os.path.realpath(wanted))
     checks.check_store(folder, store)
     check_fuse(options)

@@ -20,7 +20,7 @@ from fsmount.errors import DiskFull, FsmountError
 from fsmount.store.transfer.tree import NO_SPACE, OUR_XATTRS, Item, Summary, walk
 
 # The copy gets its name only after all its bytes are written. A later run removes a left one.
-SCRATCH = ".fsmount-adopt"
+_SCRATCH = ".fsmount-adopt"
 _GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 
 _Form = tuple[int, int, int]
@@ -55,7 +55,8 @@ class Collector:
     def __init__(self, folder: Path, since_ns: int) -> None:
         self._folder = folder
         self._since_ns = since_ns
-        self._scratch = folder / SCRATCH
+        self._scratch = folder / _SCRATCH
+        self._scratch.unlink(missing_ok=True)
         # Path -> form of the original when the mount last had the same.
         self._done: dict[bytes, _Form] = {}
         # Path -> form of the copy that this object made.
@@ -145,7 +146,6 @@ class Collector:
         meanwhile, _UnsettledError if the original changed, and OSError.
         """
         scratch = self._scratch
-        scratch.unlink(missing_ok=True)
         try:
             _copy_content(item, scratch)
             _give_attributes(item, scratch)
@@ -192,7 +192,7 @@ def _copy_content(item: Item, scratch: Path) -> None:
 def _give_attributes(item: Item, target: Path) -> None:
     """Give a new entry the owner, attributes, permissions and times of the original."""
     info = item.info
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and (info.st_uid, info.st_gid) != (0, os.getegid()):
         os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
     for name in os.listxattr(item.source, follow_symlinks=False):
         if not os.fsencode(name).startswith(OUR_XATTRS):

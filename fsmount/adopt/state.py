@@ -35,7 +35,7 @@ class Subject:
 
 def place(folder: Path) -> Path:
     """The folder that keeps the originals and the state of an adopted folder."""
-    return folder.with_name(folder.name + SUFFIX)
+    return folder.parent / f"{folder.name}{SUFFIX}"
 
 
 def exists(root: Path) -> bool:
@@ -76,7 +76,8 @@ class State:
         """Read all whole lines, and cut off a line that a kill or a power cut left half-written."""
         data = self._path.read_bytes()
         end = data.rfind(b"\n") + 1
-        os.ftruncate(self._fd, end)
+        if end < len(data):
+            os.ftruncate(self._fd, end)
         for line in data[:end].splitlines():
             try:
                 self._take(json.loads(line))

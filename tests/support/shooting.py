@@ -1,4 +1,7 @@
-"""A screenshot loop: ``python -m tests.support.shooting FOLDER LOG HOW``; see :class:`Loop`."""
+"""A screenshot loop: ``python -m tests.support.shooting FOLDER LOG HOW SECONDS``.
+
+See :class:`Loop`.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,18 @@ import numpy as np
 from tests.support.frames import png, screens
 from tests.support.paths import CHECKOUT
 
-_PAUSE_S = 0.05
-
 
 class Loop:
-    """A process that writes a numbered PNG to a folder each 50 ms.
+    """A process that writes a numbered PNG to a folder every `pause_s` seconds.
 
     `how`: "write" (open, write, close), "rename" (a temporary file, then a rename), or "inside"
     (as "write", by relative names from the folder as its working folder). The log has the name and
     SHA-256 of each shot whose writing did not fail. A shot that fails is not written again.
     """
 
-    def __init__(self, folder: Path, log: Path, how: str) -> None:
-        command = [sys.executable, "-m", "tests.support.shooting", folder, log, how]
+    def __init__(self, folder: Path, log: Path, how: str, pause_s: float) -> None:
+        module = [sys.executable, "-m", "tests.support.shooting"]
+        command = [*module, str(folder), str(log), how, str(pause_s)]
         self._log = log
         self._process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
@@ -40,7 +42,7 @@ class Loop:
         return dict(line.split() for line in lines if len(line) > 64)
 
 
-def shots(folder: Path, log: Path, how: str) -> None:
+def shots(folder: Path, log: Path, how: str, pause_s: float) -> None:
     """Write shots until killed."""
     frames = screens(20, seed=len(how))
     if how == "inside":
@@ -67,8 +69,8 @@ def shots(folder: Path, log: Path, how: str) -> None:
                 acknowledged.write(f"{path.name} {hashlib.sha256(data).hexdigest()}\n")
             if number == 3:
                 print("started", flush=True)
-            time.sleep(_PAUSE_S)
+            time.sleep(pause_s)
 
 
 if __name__ == "__main__":
-    shots(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    shots(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
