@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from fsmount.adopt import checks, originals, state
-from fsmount.adopt.activity import folder_below, leases, working_in
+from fsmount.adopt.activity import QUIET_S, folder_below, leases, working_in
 from fsmount.adopt.collecting import Collector, Pass
 from fsmount.adopt.copying import copy
 from fsmount.adopt.state import State, Subject
@@ -246,10 +246,15 @@ def _collect(
         result.conflicts, result.problems = found.conflicts, found.problems
         _log.info("%s: %d files taken in, %d not settled", folder, found.copied, found.unsettled)
         workers = working_in(folder, device, server)
+        if found.copied and not workers:
+            # Nobody can open more files there, so this comes to an end.
+            end = time.monotonic() + request.wait_s
         if found.copied == found.unsettled == 0 and not workers:
             if hidden is None or not os.listdir(hidden):
                 break
             originals.move(hidden, noted.originals)
+            # A rename counts as a change, so no file is settled now.
+            end = time.monotonic() + request.wait_s + 2 * QUIET_S
         elif (found.unsettled or workers) and time.monotonic() > end:
             result.busy = _why_busy(found, workers)
             return

@@ -208,12 +208,15 @@ def test_a_full_disk(scene: Scene) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", disk], check=True)
     try:
         running = scene.start("--store", disk / "store")
-        while not (disk / "store" / "lock").exists():
+        while not (disk / "store").exists():
             assert running.poll() is None
-            time.sleep(0.01)
-        with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-            while filler.write(bytes(1 << 16)):
-                pass
+            time.sleep(0.001)
+        with (disk / "filler").open("wb") as filler:
+            for step in (1 << 20, 1 << 12):
+                with suppress(OSError):
+                    while True:
+                        size = os.fstat(filler.fileno()).st_size
+                        os.posix_fallocate(filler.fileno(), size, step)
         _, err = running.communicate(timeout=100)
         assert running.returncode == 1, err
         assert b"Traceback" not in err
