@@ -159,6 +159,20 @@ class BadMountpoint(FsmountError):
     exit_code = 12
 
 
+class NotAdoptable(FsmountError):
+    """A folder cannot become the mount of a store."""
+
+    message = "{detail} cannot be adopted: {reason}"
+    exit_code = 12
+
+
+class AdoptLocked(FsmountError):
+    """Another process adopts the same folder."""
+
+    message = "{detail} is in use: another fsmount adopts this folder. Wait for it to end."
+    exit_code = 11
+
+
 class StillHeld(FsmountError):
     """A filesystem is unmounted here and still mounted, or in use, elsewhere."""
 

@@ -28,6 +28,7 @@ _COMMANDS = {
     "setup": ("setup", "setup"),
     "estimate": ("estimate", "estimate_"),
     "import": ("import_", "import_"),
+    "adopt": ("adopt", "adopt_"),
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
     "ls": ("ls", "ls"),

@@ -42,6 +42,8 @@ written or read for SECONDS (10 by default); on a laptop only on mains power. On
 priority codes pictures that have filled a pack (64 MiB), each once, and stops when a file is
 used. Pictures may open more slowly after it.
 
+With -o nonempty DIR may have files. They are hidden until DIR is unmounted.
+
 SIGTERM, SIGINT, SIGHUP and SIGQUIT end a mount as fsmount umount --now does, and interrupting
 this command before it returns leaves DIR unmounted. A mount whose process was killed stays, and
 every access to it fails: an empty folder would look as if all files had been deleted.
@@ -67,8 +69,8 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     "-o",
     "options",
     multiple=True,
-    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], noexec, sync. Those of"
-    " mount(8) that mean nothing here are accepted.",
+    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], nonempty, noexec, sync."
+    " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(
     "--replace-dead",

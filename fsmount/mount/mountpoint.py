@@ -53,8 +53,11 @@ def mount_around(path: Path) -> Mounted | None:
     return None
 
 
-def check_mountpoint(mountpoint: Path, store: Path) -> None:
-    """Raise :class:`BadMountpoint` unless a store can be mounted here."""
+def check_mountpoint(mountpoint: Path, store: Path, *, nonempty: bool = False) -> None:
+    """Raise :class:`BadMountpoint` unless a store can be mounted here.
+
+    `nonempty` allows a folder that has files.
+    """
     try:
         mode = mountpoint.stat().st_mode
         # The kernel may have cached the attributes of a dead mount, but it never caches this.
@@ -78,7 +81,7 @@ def check_mountpoint(mountpoint: Path, store: Path) -> None:
         empty = not any(place.iterdir())
     except OSError as error:
         raise BadMountpoint(mountpoint, reason=error.strerror) from error
-    if not empty:
+    if not (empty or nonempty):
         raise BadMountpoint(mountpoint, reason="it is not empty; its files would be hidden")
     if not os.access(place, os.W_OK):
         raise BadMountpoint(mountpoint, reason="you cannot write to it, so you cannot mount on it")

@@ -25,9 +25,10 @@ class MountOptions:
 
     `uid`, `gid`: the owner that the mount shows instead of the stored one. `umask`: permissions
     that it hides. `no_exec`: the kernel runs no program of the mount. `sync`: the kernel sends an
-    fsync after each write. `cache_bytes`: memory for rendered files and decoded layers.
-    `repack_after_s`: repack when no file was written or read for so many seconds; None: never.
-    `force_lock`: see the store's lock; it is no word for ``-o``, since it would stay in /etc/fstab.
+    fsync after each write. `nonempty`: mount over a folder that has files, which are hidden then.
+    `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`: repack when no
+    file was written or read for so many seconds; None: never. `force_lock`: see the store's lock;
+    it is no word for ``-o``, since it would stay in /etc/fstab.
     """
 
     read_only: bool = False
@@ -38,6 +39,7 @@ class MountOptions:
     no_exec: bool = False
     sync: bool = False
     repack_after_s: int | None = None
+    nonempty: bool = False
     cache_bytes: int = DEFAULT_CACHE_BYTES
     force_lock: bool = False
 
@@ -57,6 +59,8 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
             options = replace(options, read_only=False)
         elif word == "allow_other":
             options = replace(options, allow_other=True)
+        elif word == "nonempty":
+            options = replace(options, nonempty=True)
         elif name == "uid":
             options = replace(options, uid=_number(word, value, 10))
         elif name == "gid":
@@ -74,7 +78,7 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
         elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
-                " umask=, repack[=SECONDS], and the general ones of mount(8)"
+                " umask=, repack[=SECONDS], nonempty, and the general ones of mount(8)"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")

@@ -87,7 +87,7 @@ class MountRequest:
         elif self.options.repack_after_s is not None:
             raise UsageError("the mount option 'repack' is for stores")
         check_fuse(self.options)
-        check_mountpoint(self.mountpoint, self.source)
+        check_mountpoint(self.mountpoint, self.source, nonempty=self.options.nonempty)
 
 
 def serve(request: MountRequest, ready: Ready = lambda: None) -> None:
@@ -291,6 +291,10 @@ async def _answer(request: MountRequest, served: _Served, ready: Ready) -> None:
             _log.error("%s: unmounting", error)
             fuse.stop()
 
+    if request.options.nonempty:
+        # Files below the mount stay reachable through this descriptor, also for `fsmount adopt`,
+        # which finds it in /proc. It stays open until this process ends.
+        os.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _mount(request, served)
     try:
         device = _device(mountpoint)

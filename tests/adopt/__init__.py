@@ -1,0 +1,1 @@
+"""Tests of `fsmount.adopt`, without a mount."""

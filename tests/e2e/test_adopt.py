@@ -1,0 +1,231 @@
+"""`fsmount adopt` on a folder that screenshot loops write to.
+
+FSMOUNT_KILLS sets the number of kills (default 3), FSMOUNT_SEED their moments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fsmount.mount.mountpoint import mounted_at
+from tests.cli.commands import Done, process
+from tests.e2e.mounts import missing
+from tests.support.paths import CHECKOUT
+from tests.support.shooting import Loop
+from tests.support.trees import facts, make_pictures, make_tree
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
+
+KILLS = int(os.environ.get("FSMOUNT_KILLS", "3"))
+SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
+
+
+class Scene:
+    """A folder of pictures, and loops that write to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "shots"
+        self.store = root / "shots.store"
+        self.kept = root / "shots.adopt"
+        self._loops: list[Loop] = []
+        self.wanted = {path.name: _sum(path) for path in make_pictures(self.folder, 20)}
+
+    def shoot(self, *hows: str, pause_s: float = 0.2) -> None:
+        """Start loops."""
+        for how in hows:
+            self._loops.append(Loop(self.folder, self.root / f"{how}.log", how, pause_s))
+
+    def stop(self) -> None:
+        """Stop the loops and note what they have written."""
+        while self._loops:
+            self.wanted |= self._loops.pop().stop()
+
+    def adopt(self, *arguments: object) -> Done:
+        """Run the command to its end."""
+        return process("adopt", self.folder, *arguments)
+
+    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+        """Start the command. Its messages go to a pipe."""
+        command = [sys.executable, "-m", "fsmount", "adopt", str(self.folder)]
+        return subprocess.Popen(
+            [*command, *map(str, arguments)],
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    def check(self) -> None:
+        """Check that the mount has each shot, byte for byte, and that nothing lies below it."""
+        for name, found in self.wanted.items():
+            assert _sum(self.folder / name) == found, name
+        self.unmount()
+        assert list(self.folder.iterdir()) == []
+
+    def unmount(self) -> None:
+        """Unmount; another test may have a copy of the mount in a mount namespace of its own."""
+        done = process("umount", self.folder)
+        assert done.code in (0, 14), done
+
+    def clean(self) -> None:
+        """Stop everything, in whatever state the test left it."""
+        self.stop()
+        while mounted_at(self.folder) is not None:
+            subprocess.run(["umount", "-l", self.folder], check=True)
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(name="scene")
+def made_scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    scene.clean()
+
+
+def test_no_shot_is_lost(scene: Scene) -> None:
+    scene.shoot("write", "rename", pause_s=0.05)
+    # A program that has had a file open since before, and closes it after the mount.
+    slow = (scene.folder / "slow.png").open("wb", buffering=0)
+    slow.write(b"first half, ")
+    running = scene.start("--delete-source", "--wait", 60)
+    while mounted_at(scene.folder) is None:
+        assert running.poll() is None
+        assert len(list(scene.folder.iterdir())) > 20
+        time.sleep(0.05)
+    assert len(list(scene.folder.iterdir())) >= 20
+    slow.write(b"second half")
+    slow.close()
+    time.sleep(1)
+    scene.stop()
+    _, err = running.communicate(timeout=100)
+    assert (running.returncode, err) == (0, b"")
+    assert (scene.folder / "slow.png").read_bytes() == b"first half, second half"
+    assert not scene.kept.exists()
+    assert len(scene.wanted) > 60
+    scene.check()
+
+
+def test_kills_lose_nothing(scene: Scene) -> None:
+    chance = random.Random(SEED)
+    scene.shoot("write", "rename")
+    for number in range(KILLS):
+        running = scene.start()
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(chance.uniform(0.5, 5))
+        running.kill()
+        running.wait()
+        if number % 2 and mounted_at(scene.folder) is not None:
+            with suppress(OSError):
+                pid = int(os.getxattr(scene.folder, "user.fsmount.pid"))
+                os.kill(pid, signal.SIGKILL)
+    scene.stop()
+    done = scene.adopt("--delete-source")
+    assert done.code == 0, done
+    assert not scene.kept.exists()
+    scene.check()
+    done = process("check", scene.store)
+    assert done.code == 0, done
+
+
+def test_a_loop_in_the_old_folder(scene: Scene) -> None:
+    """Its shots land below the mount; the run collects them until the loop ends."""
+    scene.shoot("inside")
+    first = scene.start("--wait", 300)
+    try:
+        while mounted_at(scene.folder) is None:
+            assert first.poll() is None
+            time.sleep(0.05)
+        done = scene.adopt()
+        assert done.code == 11
+        assert "another fsmount adopts this folder" in done.sentence()
+        assert first.poll() is None
+        scene.stop()
+        assert first.wait(100) == 0
+    finally:
+        first.kill()
+        first.wait()
+    for name, found in scene.wanted.items():
+        assert _sum(scene.kept / "originals" / name) == found
+    scene.check()
+
+
+def test_what_is_written_through_the_mount_stays(scene: Scene) -> None:
+    """A later version and a deletion through the mount win over the originals."""
+    with subprocess.Popen(["sleep", "1000"], cwd=scene.folder) as sleeping:
+        done = scene.adopt("--wait", 0)
+        assert done.code == 3
+        who = f"process {sleeping.pid} (sleep) has its working folder in the old folder"
+        assert f"not finished: {who}" in done.err
+        (scene.folder / "00.png").write_bytes(b"edited")
+        sleeping.kill()
+    done = scene.adopt("--json")
+    assert (done.code, done.json()["conflicts"]) == (3, ["00.png"])
+    (scene.folder / "01.png").unlink()
+    done = scene.adopt("--delete-source", "--json")
+    found = done.json()
+    assert (done.code, found["deleted"]) == (3, 18)
+    assert sorted(Path(path).name for path, _ in found["kept"]) == ["00.png", "01.png"]
+    assert (scene.folder / "00.png").read_bytes() == b"edited"
+    assert not (scene.folder / "01.png").exists()
+    assert _sum(scene.kept / "originals" / "01.png") == scene.wanted["01.png"]
+
+
+def test_every_kind_of_entry_and_the_way_back(scene: Scene) -> None:
+    scene.folder = make_tree(scene.root / "tree")
+    before = facts(scene.folder)
+    done = scene.adopt("--delete-source")
+    assert (done.code, done.err) == (0, "")
+    assert facts(scene.folder) == before
+    assert not (scene.root / "tree.adopt").exists()
+    scene.unmount()
+    assert list(scene.folder.iterdir()) == []
+    assert process("export", scene.root / "tree.store", scene.folder).code == 0
+    assert facts(scene.folder) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small filesystem")
+def test_a_full_disk(scene: Scene) -> None:
+    disk = scene.root / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", disk], check=True)
+    try:
+        running = scene.start("--store", disk / "store")
+        while not (disk / "store").exists():
+            assert running.poll() is None
+            time.sleep(0.001)
+        with (disk / "filler").open("wb") as filler:
+            for step in (1 << 20, 1 << 12):
+                with suppress(OSError):
+                    while True:
+                        size = os.fstat(filler.fileno()).st_size
+                        os.posix_fallocate(filler.fileno(), size, step)
+        _, err = running.communicate(timeout=100)
+        assert running.returncode == 1, err
+        assert b"Traceback" not in err
+        assert b"full" in err or b"No space left" in err
+        assert mounted_at(scene.folder) is None
+        (disk / "filler").unlink()
+        done = scene.adopt("--store", disk / "store")
+        assert done.code == 0, done
+        scene.check()
+    finally:
+        scene.clean()
+        subprocess.run(["umount", "-l", disk], check=True)
