@@ -85,9 +85,9 @@ def _umount_all(now: bool) -> int:
 
 def _is_gone(mounted: Mounted, error: FsmountError) -> bool:
     """Whether a filesystem that was mounted elsewhere, too, is not mounted any more."""
-    if not isinstance(error, StillHeld) or mount_users.is_connected(mounted.device):
+    if not isinstance(error, StillHeld) or mount_users.is_connected(mounted):
         return False
-    return not mount_users.elsewhere(mounted.device)
+    return not mount_users.elsewhere(mounted)
 
 
 def _is_ours(mounted: Mounted) -> bool:

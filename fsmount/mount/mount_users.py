@@ -74,24 +74,30 @@ def mounted_below(place: str) -> list[Path]:
     return [path for path in below if str(path).startswith(place.rstrip("/") + "/")]
 
 
-def elsewhere(device: str) -> list[Elsewhere]:
+def elsewhere(filesystem: Mounted) -> list[Elsewhere]:
     """The mountpoints of a filesystem in this mount namespace and in those of other processes."""
-    found = [Elsewhere(mounted.mountpoint, None) for mounted in _mounts("self", device)]
+    found = [Elsewhere(mounted.mountpoint, None) for mounted in _mounts("self", filesystem)]
     seen = {_namespace("self"), _table("self")}
     for pid in _pids():
         namespace = _namespace(str(pid)) or _table(str(pid))
         if namespace not in seen:
             seen.add(namespace)
-            found += [Elsewhere(mounted.mountpoint, pid) for mounted in _mounts(str(pid), device)]
+            mounts = _mounts(str(pid), filesystem)
+            found += [Elsewhere(mounted.mountpoint, pid) for mounted in mounts]
     return found
 
 
-def _mounts(process: str, device: str) -> list[Mounted]:
+def _mounts(process: str, filesystem: Mounted) -> list[Mounted]:
     try:
         mounts = list(mount_table.read(PROC / process / "mountinfo"))
     except OSError:  # the process has ended, or is hidden from us
         return []
-    return [mounted for mounted in mounts if mounted.device == device]
+    return [mounted for mounted in mounts if _is_same(mounted, filesystem)]
+
+
+def _is_same(one: Mounted, other: Mounted) -> bool:
+    """Whether two mounts are of one filesystem. The kernel gives a free device number away again."""
+    return (one.device, one.fstype, one.source) == (other.device, other.fstype, other.source)
 
 
 def _namespace(process: str) -> str | None:
@@ -108,11 +114,14 @@ def _table(process: str) -> bytes | None:
     return None
 
 
-def is_connected(device: str) -> bool | None:
+def is_connected(filesystem: Mounted) -> bool | None:
     """Whether the kernel still has this FUSE filesystem; None if it is not known here."""
     if not any(_entries(_CONNECTIONS)):
         return None
-    return (_CONNECTIONS / device.partition(":")[2]).exists()
+    for mounted in mount_table.read(PROC / "self" / "mountinfo"):
+        if mounted.device == filesystem.device and not _is_same(mounted, filesystem):
+            return False
+    return (_CONNECTIONS / filesystem.device.partition(":")[2]).exists()
 
 
 def serves(pid: int) -> bool | None:

@@ -73,7 +73,7 @@ def unmount(
             _drain(mounted, progress)
         _detach(mounted.mountpoint)
         if server is not None:
-            _await_end(server, mountpoint, mounted.device, tell)
+            _await_end(server, mountpoint, mounted, tell)
     except DeadMountError:
         if server is not None:
             # The process may be about to unmount by itself.
@@ -161,13 +161,13 @@ def _detach(mountpoint: Path, how: str = "") -> None:
     raise BadMountpoint(mountpoint, reason=reason)
 
 
-def _await_end(server: _Server, mountpoint: Path, device: str, tell: Tell) -> None:
+def _await_end(server: _Server, mountpoint: Path, mounted: Mounted, tell: Tell) -> None:
     """Wait until the serving process has ended; raises :class:`StillHeld` if it goes on."""
     looks = 0
     while not server.ended(_LOOK_S):
         looks += 1
-        held = mount_users.elsewhere(device)
-        connected = mount_users.is_connected(device)
+        held = mount_users.elsewhere(mounted)
+        connected = mount_users.is_connected(mounted)
         if held or connected or (connected is None and looks >= _LOOKS and _serves(server)):
             raise StillHeld(mountpoint, how=_how(held), server=mount_users.named(server.pid))
         if looks == 1:

@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from fsmount.mount import mount_users
+from fsmount.mount.mount_table import Mounted
 from fsmount.mount.mount_users import Elsewhere
 
 LINE = "1 2 {device} / {place} rw - fuse.fsmount /store rw\n"
+
+
+def filesystem(device: str, source: str = "/store") -> Mounted:
+    return Mounted(Path("/m"), "fuse.fsmount", source, device)
 
 
 class Proc:
@@ -55,8 +60,19 @@ def test_mounted_elsewhere(proc: Proc) -> None:
     proc.add("7", namespace="mnt:[1]", mounts={"/o": "0:9"})
     proc.add("8", namespace="mnt:[2]", mounts={"/a": "0:9", "/b": "0:7"})
     proc.add("9", namespace="mnt:[2]", mounts={"/a": "0:9"})
-    assert mount_users.elsewhere("0:9") == [Elsewhere(Path("/o"), None), Elsewhere(Path("/a"), 8)]
-    assert mount_users.elsewhere("0:5") == []
+    assert mount_users.elsewhere(filesystem("0:9")) == [
+        Elsewhere(Path("/o"), None),
+        Elsewhere(Path("/a"), 8),
+    ]
+    assert mount_users.elsewhere(filesystem("0:5")) == []
+
+
+def test_a_device_number_of_another_filesystem(proc: Proc, tmp_path: Path) -> None:
+    """The kernel gives the number to the next mount as soon as the filesystem is gone."""
+    (tmp_path / "connections" / "9").mkdir()
+    assert mount_users.is_connected(filesystem("0:9")) is True
+    assert mount_users.is_connected(filesystem("0:9", "/gone")) is False
+    assert mount_users.elsewhere(filesystem("0:9", "/gone")) == []
 
 
 def test_namespaces_of_other_users(proc: Proc) -> None:
@@ -66,7 +82,10 @@ def test_namespaces_of_other_users(proc: Proc) -> None:
     proc.add("6", namespace=None, mounts={"/x": "0:9"})
     proc.add("7", namespace=None, mounts={})
     (proc.root / "7" / "mountinfo").unlink()
-    assert mount_users.elsewhere("0:9") == [Elsewhere(Path("/o"), None), Elsewhere(Path("/x"), 5)]
+    assert mount_users.elsewhere(filesystem("0:9")) == [
+        Elsewhere(Path("/o"), None),
+        Elsewhere(Path("/x"), 5),
+    ]
 
 
 def test_users(proc: Proc) -> None:
@@ -85,10 +104,10 @@ def test_what_serves(proc: Proc, tmp_path: Path) -> None:
     assert mount_users.serves(3) is True
     assert mount_users.serves(4) is False
     assert mount_users.serves(99) is None
-    assert mount_users.is_connected("0:9") is None
+    assert mount_users.is_connected(filesystem("0:9")) is None
     (tmp_path / "connections" / "8").mkdir()
-    assert mount_users.is_connected("0:9") is False
-    assert mount_users.is_connected("0:8") is True
+    assert mount_users.is_connected(filesystem("0:9")) is False
+    assert mount_users.is_connected(filesystem("0:8")) is True
 
 
 def test_a_few_of_many() -> None:
