@@ -96,7 +96,7 @@ def _mounts(process: str, filesystem: Mounted) -> list[Mounted]:
 
 
 def _is_same(one: Mounted, other: Mounted) -> bool:
-    """Whether two mounts are of one filesystem. The kernel gives a free device number away again."""
+    """Whether two mounts are of one filesystem. The kernel reuses free device numbers."""
     return (one.device, one.fstype, one.source) == (other.device, other.fstype, other.source)
 
 
