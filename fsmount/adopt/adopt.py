@@ -92,12 +92,11 @@ def adopt(request: Request, meter: Meter, tell: Callable[[str], None]) -> Result
         raise UsageError("programs write to the folder; it cannot be mounted with -o ro")
     folder = Path(os.path.realpath(request.folder))
     kept = state.place(folder)
-    if not state.exists(kept):
-        subject, files, size = _checked(request, folder)
-        kept.mkdir(mode=0o700, exist_ok=True)
+    checked = None if state.exists(kept) else _checked(request, folder)
+    kept.mkdir(mode=0o700, exist_ok=True)
     with closing(State(kept)) as noted, leases():
         if noted.subject is None:
-            subject, files, size = _checked(request, folder)
+            subject, files, size = checked or _checked(request, folder)
             noted.begin(subject)
         else:
             subject = noted.subject

@@ -52,7 +52,8 @@ def _why_not(folder: Path, options: MountOptions) -> str | None:
     for place in (folder, parent):
         if not os.access(place, os.W_OK | os.X_OK):
             return f"you cannot write to {place}"
-    here = Path.cwd()
+    # The link also answers if the working folder was deleted.
+    here = Path("/proc/self/cwd").readlink()
     if here == folder or folder in here.parents:
         return "you are in it; run: cd ~"
     kept = state.place(folder)

@@ -61,6 +61,7 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     assert "inside the store" in reason(link, store)
     (place / "x").touch()
     assert "not empty" in reason(place, store)
+    room.check_mountpoint(place, store, nonempty=True)
 
 
 def test_a_mount_is_refused(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

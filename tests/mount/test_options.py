@@ -15,6 +15,7 @@ def test_all_options() -> None:
     )
     assert parse_options("ro,rw") == MountOptions()
     assert parse_options("repack") == MountOptions(repack_after_s=10)
+    assert parse_options("nonempty") == MountOptions(nonempty=True)
     assert parse_options("repack=300") == MountOptions(repack_after_s=300)
     assert parse_options("noexec,sync") == MountOptions(no_exec=True, sync=True)
     assert parse_options("noexec,sync,exec,async") == MountOptions()

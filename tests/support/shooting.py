@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,9 +35,15 @@ class Loop:
         assert self._process.stdout is not None
         self._process.stdout.readline()
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     def stop(self) -> dict[str, str]:
         """End the process. Returns name -> SHA-256 of all shots that it has written."""
         self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)
         self._process.communicate(timeout=30)
         lines = self._log.read_text().splitlines()
         return dict(line.split() for line in lines if len(line) > 64)
