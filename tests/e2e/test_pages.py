@@ -73,6 +73,11 @@ def is_long(text: str) -> bool:
     return bool(re.search(r"python -m tests\.|\b(FSMOUNT_KILLS|SECONDS)=\d\d", text))
 
 
+def is_for_the_system(text: str) -> bool:
+    """Whether commands change folders of the system, or need mount(8) or a service manager."""
+    return bool(re.search(r"mount -t|systemctl|journalctl|sudo |fsmount setup", text))
+
+
 def is_recipe(text: str) -> bool:
     """Whether tests/e2e/test_recipes.py runs the script: it needs arguments."""
     name = re.match(r"#!/bin/sh\n# ([\w-]+) ", text)
@@ -99,6 +104,9 @@ _NOT_RUN = [
     ("docs/recipes.md", "#!/bin/sh\n# ocr-day", is_recipe),
     ("docs/recipes.md", "#!/bin/sh\n# encrypted-open", is_recipe),
     ("docs/recipes.md", "#!/bin/sh\n# encrypted-close", is_recipe),
+    ("docs/system.md", "sudo fsmount setup", is_for_the_system),
+    ("docs/system.md", "mount -t fuse.fsmount", is_for_the_system),
+    ("docs/system.md", "fsmount setup ~/shots.store", is_for_the_system),
     ("docs/testing.md", "FSMOUNT_KILLS=500", is_long),
     ("docs/testing.md", "make -C tests/fuzz run", is_long),
     ("docs/testing.md", "python -m tests.bench ", is_long),
@@ -160,6 +168,7 @@ _OTHERS = re.compile(r"umount --all")
 _BEFORE = {
     "README.md": "rm -r shots.store screenshots italy media/stick/*",
     "docs/recipes.md": "rm -r shots.store; fsmount init shots.store",
+    "fsmount umount ~/screenshots": "fsmount adopt ~/screenshots",
     "init": "rm -r shots.store",
     "mount": "rm -r screenshots; mkdir screenshots",
     "umount": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
