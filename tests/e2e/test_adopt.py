@@ -234,7 +234,8 @@ def test_a_full_disk(scene: Scene) -> None:
                         size = os.fstat(filler.fileno()).st_size
                         os.posix_fallocate(filler.fileno(), size, step)
         _, err = running.communicate(timeout=100)
-        assert running.returncode == 1, err
+        # 12 if only a large file does not fit.
+        assert running.returncode in (1, 12), err
         assert b"Traceback" not in err
         assert b"full" in err or b"No space left" in err
         assert mounted_at(scene.folder) is None
