@@ -25,6 +25,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+_BELOW_PREFIX = ("man", "completions")
+
+
 def run(*words: object, **variables: str) -> str:
     done = subprocess.run(
         [*map(str, words)],
@@ -77,10 +80,15 @@ def test_it_holds_what_users_need(wheel: Path) -> None:
         for path in (CHECKOUT / "fsmount").rglob("*"):
             if path.is_file() and (path.suffix == ".py" or "share" in path.parts):
                 name = path.relative_to(CHECKOUT).as_posix()
-                if "__pycache__" not in name:
+                if "__pycache__" not in name and path.parts[-3] not in _BELOW_PREFIX:
                     assert held.read(name) == path.read_bytes(), name
         assert "fsmount/share/unpack.py" in names
         assert "fsmount/codec/_kernel.abi3.so" in names
+        # pip puts these below the prefix, where man and the shells look for them.
+        data = f"fsmount-{fsmount.__version__}.data/data/share"
+        assert f"{data}/man/man1/fsmount-import.1" in names
+        assert f"{data}/man/man8/mount.fsmount.8" in names
+        assert f"{data}/bash-completion/completions/fsmount" in names
         assert not any(name.startswith(("tests/", "contrib/")) for name in names)
 
 
