@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,7 +90,9 @@ def test_a_mount_in_the_background_tells_nothing(
 # -- a real service manager
 
 _MANAGER = Path("/lib/systemd/systemd")
+# A manager takes all processes of its control group as its own. So it gets a group for itself.
 _KEEP = """
+mkdir "$1" && echo $$ > "$1/cgroup.procs" && shift || exit
 mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && exec "$@"
 """
 
@@ -100,7 +101,7 @@ class User:
     """A service manager for the units below a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._group = own_group() / f"fsmount-test-{os.getpid()}"
         self.program = folder / "bin" / "fsmount"
         self.program.parent.mkdir()
         self.program.write_text(PROGRAM)
@@ -112,11 +113,11 @@ class User:
             "XDG_CONFIG_HOME": str(folder / "config"),
             "SYSTEMD_LOG_TARGET": "console",
         }
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _KEEP, "sh"]
+        unshare = ["unshare", "--mount", "--propagation", "private"]
+        manager = [str(self._group), str(_MANAGER), "--user"]
+        command = [*unshare, "sh", "-c", _KEEP, "sh", *manager]
         with (folder / "manager.log").open("w") as log:
-            self._manager = subprocess.Popen(
-                [*command, _MANAGER, "--user"], env=self._variables, stdout=log, stderr=log
-            )
+            self._manager = subprocess.Popen(command, env=self._variables, stdout=log, stderr=log)
 
     def works(self) -> bool:
         for _ in range(100):
@@ -153,10 +154,21 @@ class User:
         except subprocess.TimeoutExpired:
             self._manager.kill()
             self._manager.wait()
-        # It leaves this group of processes. Where another systemd has it, it is not empty.
-        for group in ("systemd", "unified", ""):
-            with suppress(OSError):
-                (Path("/sys/fs/cgroup") / group / "init.scope").rmdir()
+        for group in sorted(self._group.rglob("*/"), reverse=True):
+            if group.is_dir():
+                group.rmdir()
+        self._group.rmdir()
+
+
+def own_group() -> Path:
+    """The control group of this process, in the hierarchy that systemd uses."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        if controllers == "name=systemd":
+            return Path(f"/sys/fs/cgroup/systemd{path}")
+        if number == "0" and not Path("/sys/fs/cgroup/systemd").exists():
+            return Path(f"/sys/fs/cgroup{path}")
+    return Path("/nowhere")
 
 
 @pytest.fixture(name="user")
