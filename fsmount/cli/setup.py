@@ -27,7 +27,7 @@ from fsmount.system.plan import (
 _SCREEN = ("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY")
 
 _HELP = """\
-Let systemd mount a store, or let mount and /etc/fstab find fsmount.
+Let systemd or /etc/fstab mount a store.
 
 --user (the default) writes a unit of systemd for you, and starts it: STORE is mounted on DIR now
 and whenever you log in. With --capture a timer also takes a screenshot into DIR each minute.

@@ -169,7 +169,7 @@ def test_the_store_is_as_private_as_the_folder(
 ) -> None:
     """Also: a run that fails before the mount leaves the folder as it was."""
     folder.chmod(0o700)
-    monkeypatch.setattr("fsmount.adopt.adopt.Store.open", _fail)
+    monkeypatch.setattr("fsmount.adopt.adopt.open_store", _fail)
     before = facts(folder)
     done = cli("adopt", folder)
     assert (done.code, done.sentence()) == (1, "Input/output error")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -175,7 +176,22 @@ def commands(command: click.Command, *names: str) -> Iterator[tuple[str, ...]]:
 def offered(*words: str) -> list[tuple[str, str]]:
     """Type and value of what there is for the last word."""
     shell = Bash(group, {}, "fsmount", "_FSMOUNT_COMPLETE")
-    return [(item.type, item.value) for item in shell.get_completions(list(words[:-1]), words[-1])]
+    with kept_types(words[0]):
+        found = shell.get_completions(list(words[:-1]), words[-1])
+    return [(item.type, item.value) for item in found]
+
+
+@contextmanager
+def kept_types(name: str) -> Iterator[None]:
+    """Give the arguments of a command their types again, which a completion changes for good."""
+    command = group.get_command(click.Context(group), name)
+    parameters = [] if command is None else command.params
+    before = [parameter.type for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, kind in zip(parameters, before, strict=True):
+            parameter.type = kind
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_interrupted(root: Path, tmp_path: Path) -> None:
         ),
         (
             ["repack", "STORE"],
-            "fsmount.store.store.Store.repack",
+            "fsmount.store.writable_store.WritableStore.repack",
             "stopped after 0/3 objects. What is done stays. To go on, run the repack again.",
         ),
         (
@@ -176,7 +176,7 @@ def test_interrupted(root: Path, tmp_path: Path) -> None:
             "stopped after 0 pictures. There is no result; nothing was written. A smaller --seconds"
             " takes less time.",
         ),
-        (["stats", "STORE"], "fsmount.store.store.Store.stats", ""),
+        (["stats", "STORE"], "fsmount.store.files.StoreFiles.stats", ""),
     ],
 )
 def test_what_an_interrupted_command_tells(
