@@ -112,7 +112,8 @@ def adopt(request: Request, meter: Meter, tell: Callable[[str], None]) -> Result
             server, below = _mount(subject, request.options, tell)
             if below is not None:
                 undo.callback(os.close, below)
-            if not noted.is_collected:
+            # While a dead mount was replaced, programs may have written to the folder below.
+            if not noted.is_collected or (below is not None and os.listdir(below)):
                 _collect(noted, request, result, server, below)
         if not result.busy and request.delete and noted.originals.exists():
             _delete(noted, result, meter)

@@ -56,7 +56,14 @@ def _umount(folder: Path, now: bool) -> None:
         places = [str(one.mountpoint) for one in all_mounts() if one.source == source]
         where = f"it is mounted at {', '.join(places)}" if places else "it is not mounted"
         raise BadMountpoint(folder, reason=f"it is a store, not a mountpoint; {where}")
-    stopped = f"{printable(folder, err=True)} is still mounted and goes on."
+    mounted = mounted_at(folder)
+
+    def stopped() -> str:
+        place = printable(folder, err=True)
+        if mounted in all_mounts():
+            return f"{place} is still mounted and goes on."
+        return f"{place} is unmounted; its process closes the store."
+
     with countdown("encoding", stopped) as left:
         unmount(folder, drain=not now, progress=left, tell=warn)
 

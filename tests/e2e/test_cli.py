@@ -330,7 +330,9 @@ def test_interrupting_umount_leaves_the_mount(root: Path, place: Path, tmp_path:
                 assert run.poll() is None
             run.send_signal(signal.SIGINT)
             assert run.stderr is not None
-            assert run.stderr.read().strip() == b""
+            told = os.fsdecode(run.stderr.read()).strip()
+            assert told.startswith("fsmount: stopped")
+            assert told.endswith(f" {place} is still mounted and goes on.")
         assert run.returncode == 130
     assert mounted_at(place) is not None
     well("umount", place)

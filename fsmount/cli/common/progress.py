@@ -135,16 +135,21 @@ def clock(
 
 
 @contextmanager
-def countdown(title: str, stopped: str) -> Iterator[Any]:
+def countdown(title: str, stopped: Callable[[], str]) -> Iterator[Any]:
     """Show a progress bar for a number that falls to zero; call the result with the number.
 
-    The largest number counts as the whole. `stopped` is told with the number that is left if the
-    user interrupts the command.
+    The largest number counts as the whole. If the user interrupts the command, what `stopped`
+    returns is told with the number that is left, if that is known.
     """
     with _bar(title, MofNCompleteColumn()) as progress:
         task = progress.add_task("", total=None)
         most = now = 0
-        when_interrupted(lambda: f"stopped; {counted(now, 'file')} still to be encoded. {stopped}")
+
+        def told() -> str:
+            number = f"; {counted(now, 'file')} still to be encoded" if now else ""
+            return f"stopped{number}. {stopped()}"
+
+        when_interrupted(told)
 
         def left(count: int) -> None:
             nonlocal most, now
