@@ -22,9 +22,10 @@ from tests.support.fake_store import FakeStore
 from tests.support.frames import FlakyDisk
 from tests.support.hang_guard import guarded
 
-# A shell that starts the tests in the background makes them ignore SIGINT; nohup(1) makes them
-# ignore SIGHUP. Their child processes would inherit this.
+# A shell that starts the tests in the background makes them ignore SIGINT and SIGQUIT; nohup(1)
+# makes them ignore SIGHUP. Their child processes would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
