@@ -49,17 +49,18 @@ def test_a_service(root: Path, place: Path, systemd: NotifySocket, how: str) -> 
     environment = os.environ | {"NOTIFY_SOCKET": systemd.variable}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as service:
         try:
-            until(systemd, "READY=1")
+            told = until(systemd, "READY=1")
             # It answers now, and not only soon.
             assert mounted_at(place) is not None
             (place / "a.png").write_bytes(png(screens(1)[0]))
             if how == "umount":
-                # Both may have been told: files to encode, and that none is left.
-                until(systemd, "STATUS=mounted, all files are encoded")
+                while os.getxattr(place, "user.fsmount.staged") != b"0":
+                    time.sleep(0.05)
                 subprocess.run(["umount", place], check=True)
             else:
                 service.send_signal(signal.SIGTERM)
-            until(systemd, "STOPPING=1")
+            told += until(systemd, "STOPPING=1")
+            assert "STATUS=mounted, all files are encoded" in told
             assert service.wait(60) == 0
         finally:
             service.kill()
