@@ -92,7 +92,9 @@ def index(tmp_path: Path, disk: FlakyDisk) -> Iterator[Index]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let no test hang, with its fixtures."""
+    """Let no test hang, with its fixtures, unless a person looks at it in a debugger."""
+    if item.config.getoption("usepdb"):
+        return (yield)
     factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
     with guarded(item.nodeid, factory.getbasetemp()):
         return (yield)
