@@ -158,6 +158,21 @@ def test_kills_lose_nothing(scene: Scene, turn: int) -> None:
     assert done.code == 0, done
 
 
+def test_a_shot_while_the_mount_is_replaced(scene: Scene) -> None:
+    """It lands in the folder below, although an earlier run had collected all of that."""
+    done = scene.adopt()
+    assert done.code == 0, done
+    assert scene.kept.exists()
+    os.kill(int(os.getxattr(scene.folder, "user.fsmount.pid")), signal.SIGKILL)
+    subprocess.run(["umount", "-l", scene.folder], check=True)
+    shot = scene.folder / "late.png"
+    shot.write_bytes(b"late")
+    scene.wanted[shot.name] = _sum(shot)
+    done = scene.adopt("--delete-source")
+    assert done.code == 0, done
+    scene.check()
+
+
 def test_a_loop_in_the_old_folder(scene: Scene) -> None:
     """Its shots land below the mount; the run collects them until the loop ends."""
     scene.shoot("inside")
