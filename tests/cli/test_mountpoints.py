@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.mount import mountpoint as room
+from fsmount.mount import mountpoint
 from tests.cli.commands import Cli
 from tests.support.trees import make_pictures
 
 
 @pytest.fixture(name="place")
-def mountpoint(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mounted_folder(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that counts as the mountpoint of the store."""
     return pretend(tmp_path, tmp_path / "mnt", root, monkeypatch)
 
@@ -26,7 +26,7 @@ def pretend(folder: Path, place: Path, source: Path, monkeypatch: pytest.MonkeyP
         "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
         f"90 20 0:50 / {place} rw,nosuid - fuse.fsmount {source} rw,user_id=0\n"
     )
-    monkeypatch.setattr(room, "_MOUNTS", folder / "table")
+    monkeypatch.setattr(mountpoint, "_MOUNTS", folder / "table")
     return place
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.mount import mountpoint as room
+from fsmount.mount import mountpoint
 from fsmount.mount.mount_table import Mounted, read
 from tests.support.names import ODD_NAMES
 
@@ -41,18 +41,18 @@ def test_each_line_is_one_mount(table: Path) -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_mount_is_found(table: Path, monkeypatch: pytest.MonkeyPatch, name: bytes) -> None:
-    monkeypatch.setattr(room, "_MOUNTS", table)
-    found = room.mounted_at(Path(os.fsdecode(b"/m/" + name)))
+    monkeypatch.setattr(mountpoint, "_MOUNTS", table)
+    found = mountpoint.mounted_at(Path(os.fsdecode(b"/m/" + name)))
     assert found is not None
     assert os.fsencode(found.source) == b"/s/" + name
-    assert room.mounted_at(Path(os.fsdecode(b"/m/" + name + b"x"))) is None
+    assert mountpoint.mounted_at(Path(os.fsdecode(b"/m/" + name + b"x"))) is None
 
 
 def test_the_upper_of_two_mounts_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "mountinfo"
     table.write_bytes(line(1, b"/m", b"lower") + line(2, b"/m", b"upper"))
-    monkeypatch.setattr(room, "_MOUNTS", table)
-    found = room.mounted_at(Path("/m"))
+    monkeypatch.setattr(mountpoint, "_MOUNTS", table)
+    found = mountpoint.mounted_at(Path("/m"))
     assert found is not None
     assert found.source == "upper"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import BadMountpoint, NoFuse
-from fsmount.mount import mountpoint as room
+from fsmount.mount import mountpoint
 from fsmount.mount import unmount as unmounting
 from fsmount.mount.options import MountOptions
 
@@ -31,19 +31,19 @@ def use_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: Path, othe
     table = tmp_path / "mountinfo"
     escaped = str(place).replace(" ", "\\040")
     table.write_text(TABLE.format(place=escaped, other=other))
-    monkeypatch.setattr(room, "_MOUNTS", table)
+    monkeypatch.setattr(mountpoint, "_MOUNTS", table)
 
 
 def reason(place: Path, store: Path) -> str:
     with pytest.raises(BadMountpoint) as caught:
-        room.check_mountpoint(place, store)
+        mountpoint.check_mountpoint(place, store)
     assert caught.value.exit_code == 12
     assert str(place) in str(caught.value)
     return str(caught.value)
 
 
 def test_an_empty_folder_is_fine(place: Path, tmp_path: Path) -> None:
-    room.check_mountpoint(place, tmp_path / "store")
+    mountpoint.check_mountpoint(place, tmp_path / "store")
 
 
 def test_refusals(place: Path, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     assert "inside the store" in reason(link, store)
     (place / "x").touch()
     assert "not empty" in reason(place, store)
-    room.check_mountpoint(place, store, nonempty=True)
+    mountpoint.check_mountpoint(place, store, nonempty=True)
 
 
 def test_a_mount_is_refused(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +92,9 @@ def test_unmount_refuses_what_is_not_ours(
 
 
 def test_fuse_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(room, "_DEVICE", tmp_path / "fuse")
+    monkeypatch.setattr(mountpoint, "_DEVICE", tmp_path / "fuse")
     with pytest.raises(NoFuse, match="modprobe fuse") as caught:
-        room.check_fuse(MountOptions())
+        mountpoint.check_fuse(MountOptions())
     assert caught.value.exit_code == 13
 
 
@@ -104,27 +104,27 @@ def test_fuse_not_permitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
     device = tmp_path / "fuse"
     device.touch()
-    monkeypatch.setattr(room, "_DEVICE", device)
+    monkeypatch.setattr(mountpoint, "_DEVICE", device)
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(NoFuse, match="Permission denied"):
-        room.check_fuse(MountOptions())
+        mountpoint.check_fuse(MountOptions())
 
 
 def test_what_a_plain_user_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     device, config = tmp_path / "fuse", tmp_path / "fuse.conf"
     device.touch()
-    monkeypatch.setattr(room, "_DEVICE", device)
-    monkeypatch.setattr(room, "_CONFIG", config)
+    monkeypatch.setattr(mountpoint, "_DEVICE", device)
+    monkeypatch.setattr(mountpoint, "_CONFIG", config)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(NoFuse, match="fusermount3 is not installed"):
-        room.check_fuse(MountOptions())
+        mountpoint.check_fuse(MountOptions())
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/" + name)
-    room.check_fuse(MountOptions())
+    mountpoint.check_fuse(MountOptions())
     with pytest.raises(NoFuse, match="user_allow_other"):
-        room.check_fuse(MountOptions(allow_other=True))
+        mountpoint.check_fuse(MountOptions(allow_other=True))
     config.write_text("#user_allow_other\n")
     with pytest.raises(NoFuse, match="user_allow_other"):
-        room.check_fuse(MountOptions(allow_other=True))
+        mountpoint.check_fuse(MountOptions(allow_other=True))
     config.write_text("user_allow_other\n")
-    room.check_fuse(MountOptions(allow_other=True))
+    mountpoint.check_fuse(MountOptions(allow_other=True))

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import BadMountpoint
-from fsmount.mount import mountpoint as room
-from fsmount.mount import mounts
+from fsmount.mount import mountpoint, mounts
 from fsmount.mount.mount_table import Mounted
 from fsmount.mount.mounts import MountStatus, State
 from fsmount.mount.status import DeadMountError
@@ -31,8 +30,10 @@ MOUNTED = Mounted(Path("/a"), "fuse.fsmount", "/a.store", "0:50", ("rw", "user_i
 
 def test_the_topmost_mounts_of_fsmount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "table").write_text(TABLE)
-    monkeypatch.setattr(room, "_MOUNTS", tmp_path / "table")
-    assert [(str(one.mountpoint), one.source, one.read_only) for one in room.all_mounts()] == [
+    monkeypatch.setattr(mountpoint, "_MOUNTS", tmp_path / "table")
+    assert [
+        (str(one.mountpoint), one.source, one.read_only) for one in mountpoint.all_mounts()
+    ] == [
         ("/a", "/store a", False),
         ("/b", "/b.store", True),
         ("/c", "/upper", False),
