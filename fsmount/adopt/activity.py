@@ -85,7 +85,7 @@ def _descriptors(folder: Path) -> list[Path]:
 def _leads_below(link: Path, folder: Path, device: int) -> bool:
     """Whether a link of a process leads to a folder below the mount."""
     with suppress(OSError):
-        # Ask for attributes only below the folder: elsewhere the answer may take for ever.
+        # Ask for attributes below the folder only: elsewhere, a mount may hang and never answer.
         target = Path(os.readlink(link))
         if target == folder or folder in target.parents:
             info = link.stat()

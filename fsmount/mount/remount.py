@@ -14,8 +14,6 @@ from fsmount.mount.status import DeadMountError, read_number
 
 # <sys/mount.h>
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _SYNCHRONOUS, _REMOUNT = 1, 2, 4, 8, 16, 32
-
-
 # mount(8) gives all options of the line in fstab, or those that the kernel shows.
 _WORDS = frozenset(("ro", "rw", "exec", "noexec", "sync", "async"))
 

@@ -138,8 +138,8 @@ def clock(
 def countdown(title: str, stopped: Callable[[], str]) -> Iterator[Any]:
     """Show a progress bar for a number that falls to zero; call the result with the number.
 
-    The largest number counts as the whole. If the user interrupts the command, what `stopped`
-    returns is told with the number that is left, if that is known.
+    The largest number counts as the whole. If the user interrupts the command, it prints the number
+    that is left, if it knows that number, and the text that `stopped` returns.
     """
     with _bar(title, MofNCompleteColumn()) as progress:
         task = progress.add_task("", total=None)

@@ -40,9 +40,9 @@ class FreeSpace:
         On a full disk, this method first reclaims the space of deleted files. It asks no disk if
         there was much free space a moment ago.
 
-        Raises OSError ENOSPC while the disk has no room for the reserve: other writes must not fill
-        the space that the reserve gave up for deletions. Raises OSError EIO if another process took
-        the store over.
+        Raises OSError ENOSPC while the disk has no room for the reserve. The reserve gave its space
+        to deletions, and other writes must not take that space. Raises OSError EIO if another
+        process took the store over.
         """
         if self._ownership.is_lost:
             self._ownership.ask()
