@@ -107,6 +107,8 @@ def made_scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_no_shot_is_lost(scene: Scene) -> None:
+    # Files that changed just now are collected after the mount: until then it does not show them.
+    time.sleep(QUIET_S)
     scene.shoot("write", "rename", pause_s=0.05)
     # A busy machine may take long to start the command. Fewer shots do as well.
     scene.signal(signal.SIGSTOP)

@@ -22,6 +22,7 @@ import pytest
 from fsmount.mount.mountpoint import mounted_at
 from tests.e2e.mounts import missing
 from tests.support.frames import png, screens
+from tests.support.namespaces import own_namespace
 from tests.support.paths import CHECKOUT
 from tests.support.trees import REAL, facts, make_pictures
 
@@ -386,7 +387,7 @@ def as_nobody(public: Path, device_mode: int, path: str) -> subprocess.Completed
         'env PATH="$2" HOME=/ "${@:3}"'
     )
     run = [sys.executable, "-m", "fsmount", "mount", str(public / "store"), str(public / "mnt")]
-    command = ["unshare", "-m", "bash", "-c", script, "bash", str(device), path, *run]
+    command = [*own_namespace(), "bash", "-c", script, "bash", str(device), path, *run]
     return subprocess.run(
         command,
         capture_output=True,

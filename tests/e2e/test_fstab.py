@@ -20,6 +20,7 @@ import pytest
 
 from tests.e2e.mounts import PROGRAM, missing
 from tests.e2e.test_cli import fsmount
+from tests.support.namespaces import own_namespace
 from tests.support.paths import CHECKOUT
 
 # Waits in the namespace. The shell gets the folder for the overlay.
@@ -59,7 +60,7 @@ class System:
         overlay = folder / "overlay"
         overlay.mkdir()
         assert fsmount("init", self.store).returncode == 0
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _KEEP, "sh"]
+        command = [*own_namespace(), "sh", "-c", _KEEP, "sh"]
         self._keeper = subprocess.Popen([*command, overlay], stdout=subprocess.PIPE)
         assert self._keeper.stdout is not None
         self.works = self._keeper.stdout.readline() == b"ready\n"

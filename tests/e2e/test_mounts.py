@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import Server, fsmount, mountpoint, store_folder, well  # noqa: F401
+from tests.support.namespaces import own_namespace
 from tests.support.paths import CHECKOUT
 
 pytestmark = [
@@ -63,7 +64,6 @@ def test_what_is_mounted(root: Path, place: Path) -> None:
 
 ALONE = """
 set -e
-for place in $(awk '/ - fuse.fsmount /{print $5}' /proc/self/mountinfo); do umount -l "$place"; done
 fsmount() { "$PYTHON" -m fsmount "$@"; }
 cd "$FOLDER"
 """
@@ -72,7 +72,7 @@ cd "$FOLDER"
 def alone(script: str, folder: Path) -> str:
     """Run a shell script in a mount namespace where fsmount has mounted nothing."""
     done = subprocess.run(
-        ["unshare", "-m", "--propagation", "private", "bash", "-c", ALONE + script],
+        [*own_namespace(), "bash", "-c", ALONE + script],
         capture_output=True,
         text=True,
         timeout=200,

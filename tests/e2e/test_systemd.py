@@ -20,6 +20,7 @@ from fsmount.mount.mountpoint import mounted_at
 from tests.e2e.mounts import PROGRAM, missing
 from tests.e2e.test_cli import mountpoint, store_folder, well  # noqa: F401
 from tests.support.frames import png, screens
+from tests.support.namespaces import own_namespace
 from tests.support.systemd import NotifySocket
 
 pytestmark = [
@@ -114,9 +115,8 @@ class User:
             "XDG_CONFIG_HOME": str(folder / "config"),
             "SYSTEMD_LOG_TARGET": "console",
         }
-        unshare = ["unshare", "--mount", "--propagation", "private"]
         manager = [str(self._group), str(_MANAGER), "--user"]
-        command = [*unshare, "sh", "-c", _KEEP, "sh", *manager]
+        command = [*own_namespace(), "sh", "-c", _KEEP, "sh", *manager]
         with (folder / "manager.log").open("w") as log:
             self._manager = subprocess.Popen(command, env=self._variables, stdout=log, stderr=log)
 

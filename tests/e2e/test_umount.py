@@ -20,6 +20,7 @@ from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.status import read_number
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import Server, fsmount, mountpoint, refused, store_folder, well  # noqa: F401
+from tests.support.namespaces import own_namespace
 from tests.support.paths import CHECKOUT
 
 pytestmark = [
@@ -85,7 +86,7 @@ def test_it_ends_with_the_last_mount(root: Path, place: Path, other: Path) -> No
 def test_another_mount_namespace_holds_it(root: Path, place: Path) -> None:
     well("mount", root, place)
     server = Server(place)
-    with process("unshare", "-m", "--propagation", "private", "sh", "-c", "echo ready; cat") as run:
+    with process(*own_namespace(keep=place), "sh", "-c", "echo ready; cat") as run:
         why = refused(14, "umount", place)
         assert f"(seen by process {run.pid} (" in why
         assert not server.ended(0)
@@ -182,7 +183,7 @@ def test_root_unmounts_what_a_user_mounted(public: Path) -> None:
         ' && echo hello > "$MOUNT/a"'
     )
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", SCRIPT, "bash", device, *user, "bash", "-c", work],
+        [*own_namespace(), "bash", "-c", SCRIPT, "bash", device, *user, "bash", "-c", work],
         capture_output=True,
         text=True,
         timeout=100,
