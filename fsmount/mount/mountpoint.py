@@ -53,10 +53,13 @@ def mount_around(path: Path) -> Mounted | None:
     return None
 
 
-def check_mountpoint(mountpoint: Path, store: Path, *, nonempty: bool = False) -> None:
-    """Raise :class:`BadMountpoint` unless a store can be mounted here.
+def check_mountpoint(
+    mountpoint: Path, source: Path, *, nonempty: bool = False, by_path: bool = False
+) -> None:
+    """Raise :class:`BadMountpoint` unless `source` can be mounted here.
 
-    `nonempty` allows a folder that has files.
+    `nonempty` allows a folder that has files. `by_path`: the source is read by its path, so the
+    mountpoint must not hide it. Each answer of such a mount would wait for the mount itself.
     """
     try:
         mode = mountpoint.stat().st_mode
@@ -74,9 +77,11 @@ def check_mountpoint(mountpoint: Path, store: Path, *, nonempty: bool = False) -
     mounted = mounted_at(mountpoint)
     if mounted is not None:
         raise BadMountpoint(mountpoint, reason=f"{mounted.source} is mounted there already")
-    place, root = mountpoint.resolve(), store.resolve()
+    place, root = mountpoint.resolve(), source.resolve()
     if place == root or root in place.parents:
         raise BadMountpoint(mountpoint, reason="it lies inside the store")
+    if by_path and place in root.parents:
+        raise BadMountpoint(mountpoint, reason=f"{source} lies in it, and would be hidden")
     try:
         empty = not any(place.iterdir())
     except OSError as error:

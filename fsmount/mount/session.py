@@ -87,7 +87,13 @@ class MountRequest:
         elif self.options.repack_after_s is not None:
             raise UsageError("the mount option 'repack' is for stores")
         check_fuse(self.options)
-        check_mountpoint(self.mountpoint, self.source, nonempty=self.options.nonempty)
+        check_mountpoint(
+            self.mountpoint,
+            self.source,
+            nonempty=self.options.nonempty,
+            # A store is read through a descriptor of its folder.
+            by_path=self.open_tree is not None,
+        )
 
 
 def serve(request: MountRequest, ready: Ready = lambda: None) -> None:

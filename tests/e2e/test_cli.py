@@ -472,3 +472,19 @@ def test_repack_beside_mounts(root: Path, place: Path, tmp_path: Path) -> None:
     well("mount", root, place)
     refused(11, "repack", root)
     well("umount", place)
+
+
+def test_a_store_below_its_own_mountpoint(tmp_path: Path) -> None:
+    """The store is hidden by its mount, which still reaches it."""
+    store = tmp_path / "mnt" / "store"
+    store.parent.mkdir()
+    well("init", store)
+    for _ in range(2):
+        well("mount", "-o", "nonempty", store, store.parent)
+        try:
+            (store.parent / "a.png").write_bytes(png(screens(1)[0]))
+            assert os.listdir(store.parent) == ["a.png"]
+            assert (store.parent / "a.png").read_bytes() == png(screens(1)[0])
+        finally:
+            well("umount", store.parent)
+    assert "no damage found" in well("check", "--full", store)

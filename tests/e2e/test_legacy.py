@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsmount.mount.mountpoint import mounted_at
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import fsmount, mountpoint, well  # noqa: F401
 from tests.support import corpus
@@ -190,3 +191,11 @@ def test_a_mixed_folder_names_what_is_not_certain(tmp_path: Path, place: Path) -
     assert done.returncode == 3
     assert f"{stems[4]}.jxl and {stems[5]}.jxl are less than a day apart" in done.stderr
     assert sorted(os.listdir(tmp_path / "old")) == before
+
+
+def test_it_is_not_hidden_by_its_own_mount(legacy: Path) -> None:
+    """Such a mount would wait for itself, and nobody could end it."""
+    done = fsmount("mount", "-o", "nonempty", legacy, legacy.parent)
+    assert done.returncode == 12
+    assert f"{legacy} lies in it, and would be hidden" in done.stderr
+    assert mounted_at(legacy.parent) is None

@@ -64,6 +64,19 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     mountpoint.check_mountpoint(place, store, nonempty=True)
 
 
+@pytest.mark.parametrize("source", ["old", "old/deep", "photos.xml"])
+def test_what_is_read_by_its_path_is_not_hidden(place: Path, source: str, tmp_path: Path) -> None:
+    (place / source).mkdir(parents=True)
+    mountpoint.check_mountpoint(place, place / source, nonempty=True)
+    link = tmp_path / "link"
+    link.symlink_to(place / source)
+    for path in (place / source, link):
+        with pytest.raises(BadMountpoint, match=f"{path.name} lies in it, and would be hidden"):
+            mountpoint.check_mountpoint(place, path, nonempty=True, by_path=True)
+    (tmp_path / "other").mkdir()
+    mountpoint.check_mountpoint(tmp_path / "other", place / source, by_path=True)
+
+
 def test_a_mount_is_refused(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_table(monkeypatch, tmp_path, place, "/elsewhere")
     assert "/my store is mounted there already" in reason(place, tmp_path / "store")
