@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -53,6 +54,8 @@ _LOCK_WAIT_S = 3.0
 _WARM_S = 1.0
 # The file with the number of files that the kernel lets a process open at most.
 _MOST_FILES = Path("/proc/sys/fs/nr_open")
+# Looked up before anything is mounted; see write_back.py.
+_STAT = shutil.which("stat") or "stat"
 
 OpenTree = Callable[[Path, MountOptions], Tree]
 """Opens the tree at a path, with the options of the mount. The serving process calls it."""
@@ -357,7 +360,7 @@ async def _wait_for_kernel(mountpoint: Path) -> None:
     own mount, it never ends: the thread keeps /dev/fuse open, and the kernel waits for an answer.
     """
     asking = subprocess.Popen(
-        ["stat", "-f", "--", mountpoint],
+        [_STAT, "-f", "--", mountpoint],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

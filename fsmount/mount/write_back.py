@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,9 @@ _log = logging.getLogger(__name__)
 
 # Files of one call of sync(1). A path has up to 4,096 bytes, all arguments together 2 MiB.
 _FILES_AT_ONCE = 256
+# Looked up before anything is mounted: a folder of PATH may lie below our mountpoint. A process
+# that starts a program stands still until that program runs, so it would wait for itself.
+_SYNC = shutil.which("sync") or "sync"
 
 
 def write_back(paths: list[Path]) -> None:
@@ -22,7 +26,7 @@ def write_back(paths: list[Path]) -> None:
     until we have the pages, and we wait until the worker has started.
     """
     for start in range(0, len(paths), _FILES_AT_ONCE):
-        command: list[str | Path] = ["sync", "--", *paths[start : start + _FILES_AT_ONCE]]
+        command: list[str | Path] = [_SYNC, "--", *paths[start : start + _FILES_AT_ONCE]]
         try:
             done = subprocess.run(
                 command,

@@ -488,3 +488,18 @@ def test_a_store_below_its_own_mountpoint(tmp_path: Path) -> None:
         finally:
             well("umount", store.parent)
     assert "no damage found" in well("check", "--full", store)
+
+
+def test_programs_are_not_looked_for_in_its_own_mount(root: Path, place: Path) -> None:
+    """Neither the start nor the end of a mount waits for the mount itself."""
+    (place / "bin").mkdir()
+    path = f"{place}/bin:{place}:{os.environ['PATH']}"
+    well("mount", "-o", "nonempty", root, place, PATH=path)
+    server = Server(place)
+    # The server starts sync(1) for files that are open for writing.
+    fd = os.open(place / "a", os.O_WRONLY | os.O_CREAT)
+    server.kill(signal.SIGTERM)
+    with suppress(OSError):
+        os.close(fd)
+    assert "not waited for" not in (root / "mount.log").read_text()
+    assert list(place.iterdir()) == [place / "bin"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fsmount.mount import write_back as module
 from fsmount.mount.write_back import write_back
 
 
@@ -35,6 +36,6 @@ def test_pages_are_waited_for_without_a_descriptor_of_our_own(
     assert not set(opened) & {*paths, *map(str, paths)}
     write_back([tmp_path / "gone", paths[0]])
     assert "gone" in caplog.text
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(module, "_SYNC", str(tmp_path / "no such program"))
     write_back(paths)
     assert "not waited for" in caplog.text
