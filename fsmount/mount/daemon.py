@@ -126,9 +126,11 @@ def _become_daemon(report: _Report, serve: Serve) -> NoReturn:
     except FsmountError as error:
         code = error.exit_code
         _log.error("%s", error)
+        logging.shutdown()
         report.failed(error)
     except BaseException as error:
         _log.critical("the mount ended", exc_info=error)
+        logging.shutdown()
         report.failed(FsmountError(readable(f"the mount ended: {error!r}")))
     finally:
         logging.shutdown()

@@ -107,7 +107,7 @@ def serve(request: MountRequest, ready: Ready = lambda: None) -> None:
     errors of opening the source.
     """
     request.check()
-    log_to(os.environ.get("FSMOUNT_LOG"))
+    log_to(os.environ.get("FSMOUNT_LOG"), in_thread=True)
 
     def tell() -> None:
         ready()
@@ -130,7 +130,7 @@ def serve_in_background(request: MountRequest) -> None:
         # A folder that is shown read-only gets no log. A store that is moved keeps its log.
         is_store = request.open_tree is None
         usual = str(Folder(request.source).path / LOG_NAME) if is_store else os.devnull
-        detach_streams(log_to(os.environ.get("FSMOUNT_LOG") or usual))
+        detach_streams(log_to(os.environ.get("FSMOUNT_LOG") or usual, in_thread=True))
         os.chdir("/")
         _run(request, ready)
 

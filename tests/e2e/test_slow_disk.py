@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
 import random
 import threading
@@ -15,6 +17,7 @@ import pytest
 
 from tests.e2e import mounts, slow_disk
 from tests.e2e.mounts import Mount, missing
+from tests.support.calls import raises
 
 pytestmark = [
     pytest.mark.mount,
@@ -224,3 +227,46 @@ def test_a_mount_that_only_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert p99(took) < max(P99_SECONDS, 3 * before), f"p99 {1000 * p99(took):.1f} ms"
         with suppress(OSError):
             mount.stop()
+
+
+def read_all(reader: int) -> str:
+    """All that is in a FIFO until nobody writes to it."""
+    os.set_blocking(reader, True)
+    with open(reader, "rb", closefd=False) as file:
+        return file.read().decode()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_log_that_nobody_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """A log on a disk that hangs is like a pipe that is full."""
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    with mounted(tmp_path, monkeypatch) as mount:
+        fill(mount)
+        mount.stop()
+        for pack in (mount.store / "packs").glob("*.zip"):
+            pack.write_bytes(bytes(pack.stat().st_size))
+        monkeypatch.setenv("FSMOUNT_LOG", str(tmp_path / "fifo"))
+        mount.start()
+        for name in NOTES:
+            for folder in ("busy", "quiet"):
+                with raises(errno.EIO):
+                    (mount.path / folder / name).read_bytes()
+        took = times(mount.path / "quiet", OPERATIONS)
+        assert p99(took) < P99_SECONDS * 5, f"p99 {1000 * p99(took):.1f} ms"
+        assert took[-1] < 1.0
+        (mount.path / "new").write_bytes(b"new")
+        assert (mount.path / "new").read_bytes() == b"new"
+        if taken:
+            programs = Programs()
+            text: list[str] = []
+            programs.start("reader", lambda: text.append(read_all(reader)))
+        mount.stop()
+        if taken:
+            programs.wait()
+            assert text[0].count(" ERROR fsmount.mount.fuse: ") >= 2 * len(NOTES)
+            assert text[0].endswith(f"{mount.path} is unmounted\n")
+    os.close(reader)
