@@ -37,7 +37,7 @@ and whenever you log in. With --capture a timer also takes a screenshot into DIR
 unit of the system and starts it, and shows the line for /etc/fstab that does the same.
 
 --print shows everything and changes nothing. The same command with --remove undoes it: DIR is
-unmounted, the store stays as it is.
+unmounted, the store stays as it is. With both, it shows what would be removed.
 
 \b
 Examples:
@@ -91,7 +91,9 @@ def setup(
         plan = plan_for_system(instance)
     else:
         plan = plan_for_user(instance, captures=capture or (remove and takes_shots()))
-    if only_print:
+    if only_print and remove:
+        _show_removal(plan, scope)
+    elif only_print:
         _show(plan, scope)
     elif remove:
         _remove(plan, scope)
@@ -125,6 +127,29 @@ def _show(plan: Plan, scope: str) -> None:
         say(f"systemctl {scope} {' '.join(words)}")
 
 
+def _show_removal(plan: Plan, scope: str) -> None:
+    removable = install.removable(plan)
+    for words in _stopping(plan):
+        say(f"systemctl {scope} {' '.join(words)}")
+    for path in removable:
+        say(f"rm {shlex.quote(str(path))}")
+    if removable:
+        say(f"systemctl {scope} daemon-reload")
+    _name_packaged(plan)
+
+
+def _name_packaged(plan: Plan) -> None:
+    """Name the links that belong to a package."""
+    for link, package in install.packaged(plan).items():
+        warn(f"{printable(link)} belongs to the package {package}: it stays as it is")
+
+
+def _stopping(plan: Plan) -> list[list[str]]:
+    """The arguments of systemctl that stop the units of a plan, if they were set up."""
+    was_made = any(path.exists() for path in plan.own)
+    return [["disable", "--now", *reversed(plan.units)]] if was_made else []
+
+
 def _starting(plan: Plan, scope: str) -> list[list[str]]:
     """The arguments of systemctl that start the units of a plan."""
     commands = [["daemon-reload"]]
@@ -140,6 +165,7 @@ def _starting(plan: Plan, scope: str) -> list[list[str]]:
 def _install(plan: Plan, scope: str, *, start: bool) -> None:
     for path in install.write(plan):
         say(f"wrote {printable(path)}")
+    _name_packaged(plan)
     commands = _starting(plan, scope) if start else []
     if commands and not install.is_running(scope):
         warn("systemd does not run here, or not for this user. Nothing was started. Where it runs:")
@@ -154,12 +180,14 @@ def _install(plan: Plan, scope: str, *, start: bool) -> None:
 
 def _remove(plan: Plan, scope: str) -> None:
     running = install.is_running(scope)
-    if running and any(path.exists() for path in plan.own):
-        install.control(scope, "disable", "--now", *reversed(plan.units))
-    elif plan.units and not running:
+    if running:
+        for words in _stopping(plan):
+            install.control(scope, *words)
+    elif plan.units:
         warn("systemd does not run here, or not for this user: nothing was stopped.")
     for path in install.remove(plan):
         say(f"removed {printable(path)}")
+    _name_packaged(plan)
     if running:
         install.control(scope, "daemon-reload")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fsmount.system import plan
 from tests.cli.commands import Cli
 
 _SYSTEMCTL = """#!/bin/sh
@@ -124,6 +125,61 @@ def test_print_changes_nothing(cli: Cli, root: Path, tmp_path: Path, systemd: Sy
     assert cli("setup", "--print").code == 0
     assert systemd.files() == systemd.calls() == []
     assert not (tmp_path / "shots").exists()
+
+
+def printed(text: str) -> list[str]:
+    """The files that `--print --remove` names."""
+    return [line.removeprefix("rm ") for line in text.splitlines() if line.startswith("rm ")]
+
+
+def test_print_shows_what_would_be_removed(
+    cli: Cli, root: Path, tmp_path: Path, systemd: Systemd
+) -> None:
+    first, second = tmp_path / "one", tmp_path / "two"
+    done = cli("setup", "--remove", "--print", root, first)
+    assert (done.code, done.out, done.err) == (0, "", ""), "nothing was set up"
+    assert cli("setup", "--capture", root, first).code == 0
+    assert cli("setup", root, second).code == 0
+    for place, units in (
+        (first, "fsmount-shot@one.timer fsmount@one.service"),
+        # The last one takes the shared files with it.
+        (second, "fsmount-shot@two.timer fsmount@two.service"),
+    ):
+        before = systemd.files()
+        systemd.calls()
+        done = cli("setup", "--remove", "--print", root, place)
+        assert (done.code, done.err) == (0, "")
+        assert (systemd.files(), systemd.calls()) == (before, [])
+        lines = done.out.splitlines()
+        assert lines[0] == f"systemctl --user disable --now {units}"
+        assert lines[-1] == "systemctl --user daemon-reload"
+        told = printed(done.out)
+        assert len(told) == len(lines) - 2
+        done = cli("setup", "--remove", root, place)
+        assert done.code == 0
+        assert done.out.splitlines() == [f"removed {path}" for path in told]
+        assert {str(systemd.config / name) for name in before} - {
+            str(systemd.config / name) for name in systemd.files()
+        } == set(told)
+    assert systemd.files() == []
+
+
+def test_links_of_a_package_are_named(
+    cli: Cli, root: Path, tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "mount.fsmount"
+    link.symlink_to(systemd.program)
+    monkeypatch.setattr(plan, "HELPERS", (link,))
+    dpkg = systemd.program.with_name("dpkg-query")
+    dpkg.write_text("#!/bin/sh\necho fsmount: $2\n")
+    dpkg.chmod(0o755)
+    told = f"{link} belongs to the package fsmount: it stays as it is\n"
+    done = cli("setup", "--system", "--remove", "--print", root, tmp_path / "shots")
+    assert (done.code, printed(done.out), done.err) == (0, [], told)
+    dpkg.write_text("#!/bin/sh\nexit 1\n")
+    done = cli("setup", "--system", "--remove", "--print", root, tmp_path / "shots")
+    assert (done.code, printed(done.out), done.err) == (0, [str(link)], "")
+    assert link.is_symlink()
 
 
 @pytest.mark.parametrize("state", ["offline", "", None])

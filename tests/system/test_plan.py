@@ -157,3 +157,39 @@ def test_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="is a file, not a link"):
         install.write(made)
     assert helpers[0].read_text() == "a program"
+
+
+_DPKG = """#!/bin/sh
+[ "$1" = --search ] || exit 9
+grep -qxF -- "$2" "$OWNED" && { echo "fsmount: $2"; exit 0; }
+echo "dpkg-query: no path found matching pattern $2" >&2; exit 1
+"""
+
+
+@pytest.mark.parametrize("owned", ["sbin", "usr/sbin"])
+def test_links_of_a_package_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owned: str
+) -> None:
+    """dpkg has one path of a file, with or without /usr."""
+    (tmp_path / "usr" / "sbin").mkdir(parents=True)
+    (tmp_path / "sbin").symlink_to("usr/sbin")
+    helpers = (tmp_path / "sbin" / "mount.fsmount", tmp_path / "sbin" / "mount.fuse.fsmount")
+    monkeypatch.setattr(plan, "HELPERS", helpers)
+    made = plan.Plan(tmp_path / "none", {}, {}, plan.plan_for_system(None).links, ())
+    assert install.write(made) == list(helpers)
+    (tmp_path / "dpkg-query").write_text(_DPKG)
+    (tmp_path / "dpkg-query").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("OWNED", str(tmp_path / "owned"))
+    (tmp_path / "owned").write_text(f"{tmp_path}/{owned}/mount.fsmount\n")
+    assert install.packaged(made) == {helpers[0]: "fsmount"}
+    assert install.removable(made) == install.remove(made) == [helpers[1]]
+    assert helpers[0].is_symlink()
+    # Another installation does not take the link either.
+    helpers[0].unlink()
+    helpers[0].symlink_to("/usr/bin/fsmount")
+    assert install.write(made) == [helpers[1]]
+    assert helpers[0].readlink() == Path("/usr/bin/fsmount")
+    (tmp_path / "owned").write_text("")
+    assert install.write(made) == [helpers[0]]
+    assert install.remove(made) == list(helpers)
