@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from fsmount.mount.mountpoint import mounted_at
-from tests.e2e.mounts import missing
+from tests.e2e import slow_disk
+from tests.e2e.mounts import Mount, missing
 from tests.support.frames import png, screens
 from tests.support.namespaces import own_namespace
 from tests.support.paths import CHECKOUT
@@ -338,6 +340,41 @@ def test_interrupting_umount_leaves_the_mount(root: Path, place: Path, tmp_path:
     assert mounted_at(place) is not None
     well("umount", place)
     assert staged(root) == 0
+
+
+def test_interrupting_umount_after_the_mount_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server cannot close the store, because the disk hangs."""
+    hang = tmp_path / "hang"
+    monkeypatch.setenv(slow_disk.HANG, str(hang))
+    monkeypatch.setenv(slow_disk.BELOW, str(tmp_path / "store"))
+    mount = Mount(tmp_path)
+    mount.start()
+    try:
+        (mount.path / "a").write_bytes(b"x")
+        while staged(mount.store):
+            time.sleep(0.05)
+        server = Server(mount.path)
+        hang.write_text("packs .")
+        command = [sys.executable, "-m", "fsmount", "umount", str(mount.path)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
+            while mounted_at(mount.path) is not None:
+                assert run.poll() is None
+                time.sleep(0.01)
+            run.send_signal(signal.SIGINT)
+            assert run.stderr is not None
+            told = os.fsdecode(run.stderr.read()).strip()
+        assert run.returncode == 130
+        assert told.startswith("fsmount: stopped")
+        assert told.endswith(f" {mount.path} is unmounted; its process closes the store.")
+        assert not server.ended(0)
+        hang.unlink()
+        assert server.ended(60)
+    finally:
+        hang.unlink(missing_ok=True)
+        mount.clean()
+    assert "no damage found" in well("check", "--full", mount.store)
 
 
 def _links(pid: int) -> list[str]:
