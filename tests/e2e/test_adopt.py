@@ -22,6 +22,8 @@ from fsmount.adopt.activity import QUIET_S
 from fsmount.mount.mountpoint import mounted_at
 from tests.cli.commands import Done, process
 from tests.e2e.mounts import missing
+from tests.e2e.test_umount import folder_of_nobody  # noqa: F401
+from tests.support.namespaces import as_nobody, with_fuse_for_all
 from tests.support.paths import CHECKOUT
 from tests.support.shooting import Loop
 from tests.support.trees import facts, make_pictures, make_tree
@@ -31,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 KILLS = int(os.environ.get("FSMOUNT_KILLS", "3"))
 SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
 
@@ -266,3 +269,91 @@ def test_a_full_disk(scene: Scene) -> None:
     finally:
         scene.clean()
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+# -- a user who is not root
+
+ADOPT = """
+set -e; cd /
+fsmount() { "$PYTHON" -m fsmount "$@"; }
+fsmount adopt "$@" "$TOP/shots"
+stat -c "%U %a" "$TOP/shots" "$TOP/shots.store"
+cp -a "$TOP/shots/." "$TOP/shown"
+echo new > "$TOP/shots/new"
+fsmount umount "$TOP/shots"
+ls -A "$TOP/shots"
+fsmount check --full "$TOP/shots.store"
+fsmount export "$TOP/shots.store" "$TOP/out"
+"""
+
+
+def as_user(top: Path, *arguments: str) -> Done:
+    """Run ADOPT as nobody, in a mount namespace of its own."""
+    done = subprocess.run(
+        [*with_fuse_for_all(top), *as_nobody(), "bash", "-c", ADOPT, "bash", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=CHECKOUT,
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PYTHONPATH": str(CHECKOUT),
+            "TOP": str(top),
+        },
+    )
+    if done.stderr.startswith(("mount:", "unshare:", "setpriv:")):
+        pytest.skip(done.stderr)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def give_to_nobody(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+
+
+@needs_root
+@pytest.mark.parametrize("delete", [False, True])
+def test_a_user_adopts(public: Path, delete: bool) -> None:
+    make_pictures(public / "shots")
+    (public / "shots" / "deep").mkdir(mode=0o700)
+    (public / "shots" / "deep" / "note").write_text("note")
+    (public / "shots" / "link").symlink_to("deep/note")
+    (public / "shots").chmod(0o750)
+    give_to_nobody(public / "shots")
+    wanted = facts(public / "shots")
+    done = as_user(public, *(["--delete-source"] if delete else []))
+    assert (done.code, done.err) == (0, ""), done
+    assert "\nnobody 750\nnobody 750\n" in done.out
+    assert "no damage found\n" in done.out
+    assert facts(public / "shown") == wanted
+    found = facts(public / "out")
+    assert (public / "out" / "new").read_text() == "new\n"
+    del found[b"new"]
+    # The folder itself got a new file.
+    assert {**found, b"": None} == {**wanted, b"": None}
+    assert list((public / "shots").iterdir()) == []
+    assert (public / "shots.adopt").exists() != delete
+    if not delete:
+        originals = public / "shots.adopt" / "originals"
+        assert {**facts(originals), b"": None} == {**wanted, b"": None}
+    for path in (public / "shots.store").rglob("*"):
+        assert path.lstat().st_uid == 65534
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("shots", "it belongs to another user"), (".", "you cannot write to")],
+)
+def test_what_a_user_may_not_adopt(public: Path, path: str, told: str) -> None:
+    make_pictures(public / "shots")
+    give_to_nobody(public / "shots")
+    os.chown(public / path, 0, 0)
+    before = facts(public / "shots")
+    done = as_user(public)
+    assert (done.code, done.out) == (12, "")
+    assert told in done.err
+    assert facts(public / "shots") == before
+    assert sorted(entry.name for entry in public.iterdir()) == ["fuse", "mnt", "shots"]

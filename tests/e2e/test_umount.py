@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.status import read_number
 from tests.e2e.mounts import missing
 from tests.e2e.test_cli import Server, fsmount, mountpoint, refused, store_folder, well  # noqa: F401
-from tests.support.namespaces import own_namespace
+from tests.support.namespaces import as_nobody, own_namespace, with_fuse_for_all
 from tests.support.paths import CHECKOUT
 
 pytestmark = [
@@ -164,26 +163,29 @@ def folder_of_nobody() -> Iterator[Path]:
 
 
 SCRIPT = """
-set -e; mount --bind "$1" /dev/fuse; shift
-"$@"
+set -e; "$@"
 "$PYTHON" -m fsmount umount "$MOUNT" && echo "unmounted"
 """
 
 
 def test_root_unmounts_what_a_user_mounted(public: Path) -> None:
     """Root may not look into the mount, but umount still waits until all files are encoded."""
-    device = public / "fuse"
-    os.mknod(device, stat.S_IFCHR | 0o600, Path("/dev/fuse").stat().st_rdev)
-    device.chmod(0o666)
-    caps = "+dac_read_search"
-    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    user += ["--inh-caps", caps, "--ambient-caps", caps, "env", "HOME=/"]
     work = (
         '"$PYTHON" -m fsmount init "$STORE" && "$PYTHON" -m fsmount mount "$STORE" "$MOUNT"'
         ' && echo hello > "$MOUNT/a"'
     )
     done = subprocess.run(
-        [*own_namespace(), "bash", "-c", SCRIPT, "bash", device, *user, "bash", "-c", work],
+        [
+            *with_fuse_for_all(public),
+            "bash",
+            "-c",
+            SCRIPT,
+            "bash",
+            *as_nobody(),
+            "bash",
+            "-c",
+            work,
+        ],
         capture_output=True,
         text=True,
         timeout=100,
@@ -206,11 +208,8 @@ def test_root_unmounts_what_a_user_mounted(public: Path) -> None:
 def test_nobody_unmounts_what_root_mounted(root: Path, place: Path) -> None:
     well("mount", root, place)
     place.parent.chmod(0o755)
-    caps = "+dac_read_search"
-    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    user += ["--inh-caps", caps, "--ambient-caps", caps, "env", "HOME=/"]
     done = subprocess.run(
-        [*user, sys.executable, "-m", "fsmount", "umount", str(place)],
+        [*as_nobody(), sys.executable, "-m", "fsmount", "umount", str(place)],
         capture_output=True,
         text=True,
         timeout=100,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 # A new namespace has a copy of each mount. One of a test that runs meanwhile would be "in use
@@ -26,3 +28,25 @@ def own_namespace(keep: Path | None = None) -> list[str]:
     """
     unshare = ["unshare", "--mount", "--propagation", "private"]
     return [*unshare, "bash", "-c", _SCRIPT, "bash", str(keep or "")]
+
+
+def as_nobody() -> list[str]:
+    """The start of a command that runs as the user nobody.
+
+    The user may read all files: this checkout and the Python may lie in folders of root.
+    """
+    caps = "+dac_read_search"
+    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    return [*user, "--inh-caps", caps, "--ambient-caps", caps, "env", "HOME=/"]
+
+
+def with_fuse_for_all(folder: Path) -> list[str]:
+    """The start of a command that runs in a namespace where every user may open /dev/fuse.
+
+    `folder` gets a device node.
+    """
+    device = folder / "fuse"
+    os.mknod(device, stat.S_IFCHR | 0o600, Path("/dev/fuse").stat().st_rdev)
+    device.chmod(0o666)
+    script = 'mount --bind "$1" /dev/fuse && shift && exec "$@"'
+    return [*own_namespace(), "bash", "-c", script, "bash", str(device)]
