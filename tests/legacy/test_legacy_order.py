@@ -64,6 +64,10 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         "2024-06-06T17:40:00,000000000+00:00",
         "20240606T174000Z",
         "2024-06-06T17:40Z",
+        # The capture script with FSMOUNT_NO_COLONS=1.
+        "2024-06-06T17-40-00+0000",
+        "2024-06-06T23-25-00+0545",
+        "2024-06-06T13-40-00-0400",
         "2024-06-06 17-40-00+00:00",
     ],
 )
