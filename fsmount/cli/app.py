@@ -35,6 +35,7 @@ _COMMANDS = {
     "cat": ("cat", "cat"),
     "runs": ("runs", "runs"),
     "diff": ("diff", "diff"),
+    "thumbs": ("thumbs", "thumbs"),
     "stats": ("stats", "stats"),
     "check": ("check", "check"),
     "repack": ("repack", "repack"),

@@ -59,6 +59,11 @@ Examples:
 )
 @click.option("--name", help="Name of the unit, fsmount@NAME. Default: the name of DIR.")
 @click.option("--capture", is_flag=True, help="Take a screenshot into DIR each minute.")
+@click.option(
+    "--no-colons",
+    is_flag=True,
+    help="With --capture: names of screenshots without ':', for Windows, exFAT and the like.",
+)
 @click.option("--no-start", is_flag=True, help="Write the files, but start nothing.")
 @click.option(
     "--print", "only_print", is_flag=True, help="Show what would be done, change nothing."
@@ -70,6 +75,7 @@ def setup(
     options: str | None,
     name: str | None,
     capture: bool,
+    no_colons: bool,
     no_start: bool,
     only_print: bool,
     remove: bool,
@@ -79,6 +85,8 @@ def setup(
         raise UsageError("name a store and a folder: fsmount setup STORE DIR")
     if capture and scope == "--system":
         raise UsageError("--capture is for a user: only a user has a screen")
+    if no_colons and not capture:
+        raise UsageError("--no-colons is about the names of screenshots: add --capture")
     instance = None
     if paths:
         store, folder = (path.resolve() for path in paths)
@@ -86,7 +94,7 @@ def setup(
             raise UsageError(f"--name {name!r}: letters, digits, '_', '.' and '-' only")
         if options is None:
             options = "allow_other" if scope == "--system" else ""
-        instance = Instance(name or name_for(folder), store, folder, options)
+        instance = Instance(name or name_for(folder), store, folder, options, no_colons)
     if scope == "--system":
         plan = plan_for_system(instance)
     else:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 _NAME = re.compile(
     r"(\d{4})-?(\d\d)-?(\d\d)[T _]"
-    r"(\d\d)(?:(?P<mark>[:.-]?)(\d\d)(?:(?P=mark)(\d\d)(?:[.,](\d{1,9})\d*)?)?)?"
-    r"(?P<zone>[Zz]|[+-]\d\d(?::?\d\d)?)?",
+    # Thunar writes "_" for ":" when it copies to some filesystems.
+    r"(\d\d)(?:(?P<mark>[:._-]?)(\d\d)(?:(?P=mark)(\d\d)(?:[.,](\d{1,9})\d*)?)?)?"
+    r"(?P<zone>[Zz]|[+-]\d\d(?:[:_]?\d\d)?)?",
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,6 +70,6 @@ def _zone(found: re.Match[str]) -> timezone | None:
         return None
     if text in "Zz":
         return UTC
-    digits = text[1:].replace(":", "").ljust(4, "0")
+    digits = re.sub("[:_]", "", text[1:]).ljust(4, "0")
     offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
     return timezone(offset if text[0] == "+" else -offset)

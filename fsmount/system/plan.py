@@ -26,12 +26,16 @@ _SHOT_UNITS = ("fsmount-shot@.service", "fsmount-shot@.timer")
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One mount. `store` and `folder` are absolute. `options` is as after ``-o``."""
+    """One mount. `store` and `folder` are absolute. `options` is as after ``-o``.
+
+    `no_colons`: names of screenshots get no colon.
+    """
 
     name: str
     store: Path
     folder: Path
     options: str = ""
+    no_colons: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,8 @@ def _settings(instance: Instance) -> str:
         "DIR": _plain(instance.folder),
         "OPTIONS": instance.options,
     }
+    if instance.no_colons:
+        values["FSMOUNT_NO_COLONS"] = "1"
     lines = [
         name + '="' + re.sub(r'(["\\`$])', r"\\\1", str(value)) + '"'
         for name, value in values.items()

@@ -114,6 +114,16 @@ def test_screenshots(
     )
 
 
+def test_names_of_screenshots_without_colons(
+    cli: Cli, root: Path, tmp_path: Path, systemd: Systemd
+) -> None:
+    settings = systemd.config / "fsmount" / "shots.conf"
+    assert cli("setup", "--capture", "--no-colons", root, tmp_path / "shots").code == 0
+    assert 'FSMOUNT_NO_COLONS="1"\n' in settings.read_text()
+    assert cli("setup", "--capture", root, tmp_path / "shots").code == 0
+    assert "FSMOUNT_NO_COLONS" not in settings.read_text()
+
+
 def test_print_changes_nothing(cli: Cli, root: Path, tmp_path: Path, systemd: Systemd) -> None:
     done = cli("setup", "--print", "--capture", root, tmp_path / "shots")
     assert (done.code, done.err) == (0, "")
@@ -231,6 +241,7 @@ def test_wrong_requests(cli: Cli, root: Path, tmp_path: Path, systemd: Systemd) 
         (("-o", "nonsense", root, place), 2, "unknown mount option"),
         (("--name", "a/b", root, place), 2, "letters, digits"),
         (("--system", "--capture", root, place), 2, "only a user has a screen"),
+        (("--no-colons", root, place), 2, "add --capture"),
     ):
         done = cli("setup", *arguments)
         assert done.code == code

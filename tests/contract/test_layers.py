@@ -25,12 +25,14 @@ PACKAGES: dict[str, set[str]] = {
     "store": {"legacy", "work", "codec", "errors", "folder", "refused", "lru", "threads"},
     "mount": {"store", "work", "codec", "errors", "folder", "quoting", "threads"},
     "adopt": {"mount", "store", "legacy", "errors"},
+    "desktop": {"store", "work", "errors"},
     # `album` stands beside the store. It shares workers and caches with it, never files.
     "album": {"work", "codec", "errors", "refused", "threads"},
     # Units of systemd and links for mount(8). It knows the program, not what it does.
     "system": {"errors"},
     "cli": {
         "adopt",
+        "desktop",
         "system",
         "mount",
         "album",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -95,6 +96,32 @@ def test_what_the_folder_does_not_take_is_kept_and_goes_in_later(tmp_path: Path)
     assert len(os.listdir(folder)) >= 2
     assert os.listdir(spool) == []
     assert all((folder / name).read_text() == "picture" for name in os.listdir(folder))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "<+0545>-5:45", "EST5EDT,M3.2.0,M11.1.0"])
+def test_names_with_and_without_colons(tmp_path: Path, zone: str) -> None:
+    """Both tell the same time, so import and export put them in the same order."""
+    folder, tool = tmp_path / "shots", fake_tool(tmp_path)
+    folder.mkdir()
+    before = time.time()
+    for no_colons in ("", "1"):
+        done = shoot(
+            folder,
+            tmp_path / "spool",
+            FSMOUNT_TOOL=tool,
+            FSMOUNT_NO_COLONS=no_colons,
+            TZ=zone,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    after = time.time()
+    with_colons, without = sorted(os.listdir(folder), key=lambda name: ":" not in name)
+    assert ":" in with_colons
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[+-]\d{4}\.png", without)
+    for name in (with_colons, without):
+        told = parse_timestamp(name.removesuffix(".png"))
+        assert told is not None
+        assert told.zoned
+        assert int(before) <= told.us // 10**6 <= after
 
 
 @pytest.mark.parametrize("folder", ["there", "not there"])

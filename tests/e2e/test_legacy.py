@@ -118,6 +118,20 @@ def test_import_verify_and_the_way_back(originals: Path, legacy: Path, tmp_path:
     assert "not empty" in fsmount("export", "--legacy", store, back).stderr
 
 
+def test_names_without_colons(originals: Path, tmp_path: Path) -> None:
+    """The order is that of the times, also where both kinds of names meet within an hour."""
+    store, back = tmp_path / "store", tmp_path / "back"
+    for path in sorted(originals.iterdir())[4:]:
+        date, _, rest = path.name.partition("T")
+        path.rename(path.with_name(f"{date}T{rest[:8].replace(':', '-')}+0000.png"))
+    well("init", store)
+    well("import", f"{originals}/", store)
+    well("export", "--legacy", store, back)
+    assert len(list(back.glob("*T??-??-??+0000.jxl"))) > 8
+    well("verify", f"{back}/", store)
+    well("verify", f"{originals}/", store)
+
+
 def test_damage_is_named_by_an_import(originals: Path, legacy: Path, tmp_path: Path) -> None:
     lost = damage(legacy, 5)
     store, out = tmp_path / "store", tmp_path / "out"

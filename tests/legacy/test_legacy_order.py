@@ -64,6 +64,12 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         "2024-06-06T17:40:00,000000000+00:00",
         "20240606T174000Z",
         "2024-06-06T17:40Z",
+        # The capture script with FSMOUNT_NO_COLONS=1.
+        "2024-06-06T17-40-00+0000",
+        "2024-06-06T23-25-00+0545",
+        "2024-06-06T13-40-00-0400",
+        # What Thunar 4.18 makes of a name with colons when it copies into a FUSE mount.
+        "2024-06-06T17_40_00+00_00",
         "2024-06-06 17-40-00+00:00",
     ],
 )

@@ -17,7 +17,7 @@ from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import below
-from fsmount.store.transfer.tree import find, is_trash, slices
+from fsmount.store.transfer.tree import find, is_for_desktops, slices
 
 Mask = npt.NDArray[np.bool_]
 Rectangle = tuple[int, int, int, int]
@@ -189,14 +189,15 @@ def stretches(store: StoreFiles, path: bytes = b"") -> Iterator[Stretch]:
     """Yield idle and busy stretches below a path, by the bytes that each picture added.
 
     A picture is idle if it added at most IDLE_BYTES. Deleted pictures in the trash folders of
-    desktops are left out, unless `path` is in one. Reads only the index. A picture that is not
-    encoded yet adds its full size. Raises FsmountError if there is no entry at `path`.
+    desktops, and thumbnails beside pictures, are left out, unless `path` is in such a folder.
+    Reads only the index. A picture that is not encoded yet adds its full size. Raises FsmountError
+    if there is no entry at `path`.
     """
     folder, parts = b"", list[tuple[bytes, int]]()
     seen: set[int] = set()
     for name, inode in sorted(below(store, path)):
         inside = name.removeprefix(path).split(b"/")
-        if not _is_picture(name, inode) or any(map(is_trash, inside)):
+        if not _is_picture(name, inode) or any(map(is_for_desktops, inside)):
             continue
         if name.rpartition(b"/")[0] != folder:
             yield from _group(parts)

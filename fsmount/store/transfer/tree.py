@@ -17,6 +17,8 @@ from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.patterns import ALL, Patterns
 
 SLICE = 1 << 20
+THUMBNAILS = b".sh_thumbnails"
+"""The name of a folder of thumbnails beside pictures (freedesktop.org, Thumbnail Managing)."""
 _TRASH = re.compile(rb"\.Trash(?:-[0-9]+)?")
 OUR_XATTRS = b"user.fsmount."
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -104,6 +106,11 @@ def _join(folder: bytes, name: bytes) -> bytes:
 def is_trash(name: bytes) -> bool:
     """Whether a desktop keeps deleted files in a folder of this name (freedesktop.org, Trash)."""
     return _TRASH.fullmatch(name) is not None
+
+
+def is_for_desktops(name: bytes) -> bool:
+    """Whether a folder of this name holds deleted files, or thumbnails of the files beside it."""
+    return is_trash(name) or name == THUMBNAILS
 
 
 def measure(sources: Sequence[tuple[Path, bytes]], chosen: Patterns = ALL) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""fsmount for file managers: thumbnails of the pictures of a mounted store."""

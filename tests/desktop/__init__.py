@@ -1,0 +1,1 @@
+"""Tests of `fsmount.desktop`, without a mount."""
