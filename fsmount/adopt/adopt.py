@@ -212,7 +212,7 @@ def _mount(subject: Subject, options: str, tell: Callable[[str], None]) -> tuple
     below = os.open(subject.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         chosen = ",".join(filter(None, ("nonempty", options)))
-        command = [sys.executable, "-m", "fsmount", "mount", "-o", chosen, "--"]
+        command = [sys.executable, "-P", "-m", "fsmount", "mount", "-o", chosen, "--"]
         done = subprocess.run(
             [*command, subject.store, subject.folder], capture_output=True, check=False
         )

@@ -41,7 +41,8 @@ Cli = Callable[..., Done]
 
 def process(*arguments: object, **variables: str) -> Done:
     """Run a command as a process of its own."""
-    command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
+    # -P: a checkout in /fsmount is no package for a program that starts in /.
+    command = [sys.executable, "-P", "-m", "fsmount", *map(str, arguments)]
     environment = {**os.environ, **variables}
     done = subprocess.run(
         command, capture_output=True, timeout=100, check=False, env=environment, cwd="/"

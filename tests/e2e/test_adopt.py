@@ -68,12 +68,12 @@ class Scene:
         """Run the command to its end."""
         return process("adopt", self.folder, *arguments)
 
-    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: object, cwd: Path | str = "/") -> subprocess.Popen[bytes]:
         """Start the command. Its messages go to a pipe."""
-        command = [sys.executable, "-m", "fsmount", "adopt", str(self.folder)]
+        command = [sys.executable, "-P", "-m", "fsmount", "adopt", str(self.folder)]
         return subprocess.Popen(
             [*command, *map(str, arguments)],
-            cwd="/",
+            cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -161,6 +161,15 @@ def test_kills_lose_nothing(scene: Scene, turn: int) -> None:
     scene.check()
     done = process("check", scene.store)
     assert done.code == 0, done
+
+
+def test_the_working_folder_holds_something_called_fsmount(scene: Scene, tmp_path: Path) -> None:
+    """It is not taken for the program. Often it is a checkout in the home folder."""
+    (tmp_path / "fsmount.py").write_text("raise SystemExit(99)")
+    running = scene.start("--delete-source", cwd=tmp_path)
+    _, err = running.communicate(timeout=100)
+    assert (running.returncode, err) == (0, b"")
+    scene.check()
 
 
 def test_a_shot_while_the_mount_is_replaced(scene: Scene) -> None:
