@@ -2,15 +2,18 @@
 
     python -m tests.bench.archive [--files 25000] [--portion 1000] [--json]
 
-The screenshots are generated (:mod:`tests.bench.screenshots`): 17 days, one picture a minute in the
-full run and fewer in shorter ones. Nights are idle, with a clock and a graph. By day somebody is at
-work, with pauses. Every two days the machine starts anew, with a screen of another size.
+The screenshots are generated (:mod:`tests.bench.screenshots`): 16 days and the last portion, about
+one picture a minute in the full run and fewer in shorter ones. Nights are idle, with a clock and a
+graph. By day somebody is at work, with pauses. Every two days the machine starts anew, with a
+screen of another size. So the first and the last portion show the same hours on screens of equal
+size.
 
 Each portion is made first, then copied into a mount at the speed of the encoder, and its sources
 are deleted. A rate counts from the first copy until all files of the portion are encoded. After
-each portion it prints the memory of the daemon and of its workers. The last lines are those of the
-whole archive: bytes of the index and of all that is kept twice in `packs/`, a mount, `ls -l`, opens
-at random with nothing of the store in the page cache (compared by their SHA-256), and `check`.
+each portion it prints the CPU seconds a file, and the memory of the daemon and of its workers. The
+last lines are those of the whole archive: bytes of the index and of all that is kept twice in
+`packs/`, a mount, `ls -l`, opens at random with nothing of the store in the page cache (compared by
+their SHA-256), and `check`.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from fsmount.store.layout import Layout
 from tests.bench.latency import staged
 from tests.bench.measure import Watch, drop_pages, machine, memory, quantiles, timed
 from tests.bench.methods import Wrong
+from tests.bench.mounted import cpu
 from tests.bench.ours import Fsmount, fsmount
 from tests.bench.scale import mounted, run
 from tests.bench.screenshots import PngWriter, Screen
@@ -40,7 +44,7 @@ from tests.bench.synthetic import names
 from tests.bench.wallpapers import photographs
 from tests.e2e.mounts import Mount
 
-_DAYS = 17
+_DAYS = 16
 _DAYS_UP = 2  # between two starts of the machine
 _WORK = 0.35, 0.75  # part of a day
 _PAUSES = 0.2  # part of the work
@@ -52,12 +56,12 @@ _AHEAD = 48
 
 def shots(
     files: int,
+    a_day: int,
     pictures: Sequence[Image.Image],
     sizes: Sequence[tuple[int, int]] = _SIZES,
 ) -> Iterator[bytes]:
     """The PNGs of an archive, in order. `sizes` are those of the screens, in turn."""
     chance = random.Random(1)
-    a_day = max(8, -(-files // _DAYS))
     for number in range(files):
         day, minute = divmod(number, a_day)
         if day % _DAYS_UP == minute == 0:
@@ -76,6 +80,7 @@ class Growth:
 
     files: list[int] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
     daemon: list[int] = field(default_factory=list)
     workers: list[int] = field(default_factory=list)
 
@@ -89,13 +94,15 @@ def grow(
         for path in some:
             sums[path.name] = hashlib.sha256(path.read_bytes()).digest()
             total += path.stat().st_size
+        before = cpu(mount.pid)
         with Watch(mount.pid) as watch:
             seconds = timed(lambda some=some: _copy(mount, some))  # type: ignore[misc]
         growth.files.append(len(sums))
         growth.rates.append(len(some) / seconds)
+        growth.cpu_s.append((cpu(mount.pid) - before) / len(some))
         growth.daemon.append(memory(mount.pid)[0])
         growth.workers.append(watch.peak[1])
-        shown = f"{len(sums):8} files{growth.rates[-1]:9.1f} files/s"
+        shown = f"{len(sums):8} files{growth.rates[-1]:9.1f} files/s{growth.cpu_s[-1]:9.3f} CPU s"
         peaks = f"daemon {watch.peak[0] >> 20}, workers {watch.peak[1] >> 20}"
         print(f"{shown}   MiB: daemon {growth.daemon[-1] >> 20} (most: {peaks})", flush=True)
         for path in some:
@@ -160,7 +167,8 @@ def measure(
         mount.start()
         try:
             made = (path.decode() for path in names(files))
-            source = zip(made, shots(files, pictures, sizes), strict=True)
+            a_day = max(8, (files - portion) // _DAYS)
+            source = zip(made, shots(files, a_day, pictures, sizes), strict=True)
             growth, sums, total = grow(mount, source, portion, scratch / "in")
             mount.stop(drain=True)
         finally:
@@ -177,6 +185,8 @@ def measure(
             "first_rate": growth.rates[0],
             "last_rate": growth.rates[-1],
             "last_to_first": growth.rates[-1] / growth.rates[0],
+            "first_cpu_s": growth.cpu_s[0],
+            "last_cpu_s": growth.cpu_s[-1],
             "daemon_first_bytes": growth.daemon[0],
             "daemon_last_bytes": growth.daemon[-1],
             "workers_peak_bytes": max(growth.workers),

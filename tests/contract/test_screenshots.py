@@ -82,8 +82,7 @@ def test_large_screens_show_several_desktops() -> None:
 
 def test_an_archive_has_several_sizes_and_changes_little_by_night() -> None:
     sizes = (SIZE, (200, 120))
-    frames = [parse(data).frame for data in archive.shots(60, PAPERS, sizes)]
+    frames = [parse(data).frame for data in archive.shots(60, 8, PAPERS, sizes)]
     assert {frame.shape[1::-1] for frame in frames} == set(sizes)
-    # Days have eight pictures.
     night = islice(pairwise(frames), 2)
     assert all((a != b).any(axis=(1, 2)).sum() < 30 for a, b in night)
