@@ -7,7 +7,9 @@ the worker processes there are virtual ones: each sleeps the recorded seconds of
 MockClock, and gives the recorded answer. So the result does not depend on this machine.
 
 A recorded answer fits, because an answer depends on the plan of its file, and plans depend only on
-the order of the files, which is the same in each replay.
+the order of the files, which is the same in each replay. In another order objects would have other
+numbers. The check before the commit would refuse them, and the replay would end because a file is
+encoded again.
 
 A virtual core has one worker. The times are those of a worker that does all jobs, so no time is
 lost because another worker has something in its cache. The trio thread of the owner is one more
@@ -97,19 +99,34 @@ def record(folder: Path) -> Recording:
     return Recording(folder, owner / sum(map(len, jobs.values())), dict(jobs))
 
 
+class Unlike(BaseException):
+    """A replay asked for a job that was not recorded, or for one more often than that.
+
+    No Exception: the pipeline takes these for faults of a file.
+    """
+
+
 def replay(recording: Recording, cores: int) -> float:
-    """Virtual seconds of the import on so many cores. Each call gives the same."""
-    scheduler = trio._core._run
+    """Virtual seconds of the import on so many cores. Each call gives the same.
+
+    Raises :class:`Unlike`.
+    """
+    scheduler, state = trio._core._run, _Replay(recording)
     with ExitStack() as patches:
         for place, name, value in (
-            (workers_module, "_Worker", partial(_VirtualWorker, _Replay(recording))),
+            (workers_module, "_Worker", partial(_VirtualWorker, state)),
             (trio.to_thread, "run_sync", _run_here),
             # As Hypothesis does it: trio orders tasks that are ready at the same time by chance.
             (scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (scheduler, "_r", random.Random(0)),
         ):
             patches.enter_context(mock.patch.object(place, name, value))
-        return _import(recording.folder, cores, MockClock(autojump_threshold=0))[0]
+        try:
+            return _import(recording.folder, cores, MockClock(autojump_threshold=0))[0]
+        except BaseExceptionGroup:
+            if state.unlike:
+                raise Unlike(state.unlike) from None
+            raise
 
 
 def _import(folder: Path, count: int, clock: MockClock | None = None) -> tuple[float, float]:
@@ -133,10 +150,8 @@ async def _imported(folder: Path, store_path: Path, count: int) -> tuple[float, 
 class _Recorder(Workers):
     """Workers that note each job."""
 
-    def __init__(
-        self, jobs: dict[tuple[str, str], list[Job]], count: int, *, preload: Sequence[str]
-    ) -> None:
-        super().__init__(count, preload=preload)
+    def __init__(self, jobs: dict[tuple[str, str], list[Job]], count: int, **settings: Any) -> None:
+        super().__init__(count, **settings)
         self._jobs = jobs
 
     async def run(
@@ -185,15 +200,20 @@ class _Replay:
 
     recording: Recording
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unlike: str = ""
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     owner: trio.Lock = field(default_factory=trio.Lock)
 
     def take(self, function: Callable[..., Any], args: Iterable[Any]) -> Job:
-        """The job that was recorded for this call. A file that comes again gets its last one."""
+        """The next job that was recorded for this function and file. Raises :class:`Unlike`."""
         key = _key(function, args)
-        jobs = self.recording.jobs[key]
+        jobs = self.recording.jobs.get(key, [])
+        at = self.taken[key]
         self.taken[key] += 1
-        return jobs[min(self.taken[key], len(jobs)) - 1]
+        if at >= len(jobs):
+            self.unlike = f"{key[0]} number {at + 1} of the file {key[1] or '-'}"
+            raise Unlike(self.unlike)
+        return jobs[at]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.bench.cores import believed, environment
-from tests.bench.replay import Recording, Times, record, replay
+from tests.bench.replay import Recording, Times, Unlike, record, replay
 from tests.support.frames import png, screens
 from tests.support.paths import CHECKOUT
 
@@ -67,6 +68,13 @@ def test_the_thread_of_the_owner_bounds_the_rate(recording: Recording, times: Ti
 def test_a_replay_takes_the_same_time_again(recording: Recording, times: Times) -> None:
     timed = recording.with_times(times, owner_s=0.002)
     assert len({replay(timed, 8) for _ in range(3)}) == 1
+
+
+def test_a_job_that_was_not_recorded_is_found_out(recording: Recording) -> None:
+    jobs = dict(recording.jobs)
+    del jobs[next(key for key in jobs if key[0] == "encode")]
+    with pytest.raises(Unlike, match="encode number 1 of"):
+        replay(replace(recording, jobs=jobs), 4)
 
 
 _ASKS = """
