@@ -130,7 +130,7 @@ class Packs:
             at = end
 
     def record(self, number):
-        """The record of an object: (header, arrays, text of the header)."""
+        """The record of an object: (header, arrays, text of the header). Raises ValueError."""
         stored = self.entries[number][1]
         anchor = int.from_bytes(stored[:4], "little")
         # Records of successive frames are alike, so most are written against one of them.

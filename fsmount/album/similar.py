@@ -99,8 +99,7 @@ def correlation(first: Thumbnail, second: Thumbnail) -> float:
 class Grouping:
     """Finds runs of neighbours that look alike, given one photo after the other.
 
-    ``sizes`` holds the lengths of the runs, each at most ``max_size``; their sum is the number of
-    photos.
+    ``sizes`` holds the number of photos of each run, at most ``max_size``.
     """
 
     def __init__(self, max_size: int) -> None:

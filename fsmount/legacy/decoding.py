@@ -207,9 +207,9 @@ def is_whole_picture(before: Frame | None, difference: Frame) -> bool:
     Parameters
     ----------
     before : Frame or None
-        The picture before it, of the same shape.
+        The picture before it, of the same shape and dtype.
     difference : Frame
-        The samples of the file, (height, width, channels).
+        The samples of the file, (height, width, channels), uint8 or uint16.
     """
     differing = int(np.count_nonzero(difference))
     if differing >= MAX_DIFFERING:

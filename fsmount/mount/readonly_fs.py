@@ -39,24 +39,31 @@ _T = TypeVar("_T")
 
 
 class Node(Protocol):
-    """What a tree knows of a file without reading it; any frozen dataclass with these fields.
-
-    `mode`: with type bits. `size`: in bytes, None if only rendering tells it. `mtime_ns`: in ns
-    since 1970. `target`: of a symbolic link.
-    """
+    """What a tree knows of a file without reading it; any frozen dataclass with these fields."""
 
     @property
-    def mode(self) -> int: ...
+    def mode(self) -> int:
+        """Permissions and type bits, as in stat(2)."""
+
     @property
-    def size(self) -> int | None: ...
+    def size(self) -> int | None:
+        """In bytes; None if only rendering the file tells it."""
+
     @property
-    def uid(self) -> int: ...
+    def uid(self) -> int:
+        """The owner."""
+
     @property
-    def gid(self) -> int: ...
+    def gid(self) -> int:
+        """The group."""
+
     @property
-    def mtime_ns(self) -> int: ...
+    def mtime_ns(self) -> int:
+        """In ns since 1970."""
+
     @property
-    def target(self) -> bytes | None: ...
+    def target(self) -> bytes | None:
+        """Where a symbolic link points to; None for any other file."""
 
 
 class Tree(Protocol):

@@ -439,7 +439,7 @@ class StoreFilesystem(Filesystem):
     async def rename(
         self, folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int = 0
     ) -> None:
-        """Rename an entry as rename(2) does. Raises the same errors as OSError.
+        """Move or exchange entries. Raises OSError with the errnos of the system call.
 
         `flags` is 0, RENAME_NOREPLACE or RENAME_EXCHANGE.
         """
@@ -612,7 +612,7 @@ class StoreFilesystem(Filesystem):
         return xattrs.names(self._store, self._index.inode(ino))
 
     async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
-        """Set or replace an extended attribute. The adapter handles the flags of setxattr(2).
+        """Set or replace an extended attribute. The adapter handles the flags of the system call.
 
         Raises OSError EROFS, and the errors of :func:`xattrs.put`.
         """

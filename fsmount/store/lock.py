@@ -65,7 +65,7 @@ class Verdict(Enum):
 class Holder:
     """A process that holds a lock.
 
-    Attributes:
+    Attributes
     ----------
     beat : its last heartbeat in ms since 1970, by its clock.
     boot : boot id of its kernel.
@@ -117,7 +117,7 @@ def _parse(data: bytes) -> Holder | None:
 
 
 def _myself(fd: int, token: str) -> Holder:
-    """This process, as the holder of the lock file `fd`."""
+    """Describe this process as the holder of the lock file `fd`."""
     found = os.fstat(fd)
     pid = os.getpid()
     return Holder(

@@ -75,7 +75,7 @@ class SharedPicture:
 
     @property
     def frame(self) -> Frame:
-        """The picture's frame."""
+        """The picture's frame, as :meth:`get` returns it: shape `shape`, dtype `dtype`."""
         return self.get().frame
 
     def _map(self) -> Frame | None:

@@ -35,9 +35,10 @@ def read(
 ) -> tuple[Frame, bool, bytes]:
     """Return the frame of scanlines, whether opaque alpha was dropped, and the filter types.
 
-    `memory` provides the newest picture of each layout, and keeps this one. A later call may return
-    the same frame again: the caller must not write to it. Raises NotExact for filter types above 4,
-    and for bits set beyond the end of a row.
+    The frame is uint8 or uint16, shape (height, width, channels). The filter types are one byte a
+    row. `memory` provides the newest picture of each layout, and keeps this one. A later call may
+    return the same frame again: the caller must not write to it. Raises NotExact for filter types
+    above 4, and for bits set beyond the end of a row.
     """
     if layout.bit_depth != 8:
         return _read_whole(raw, layout)

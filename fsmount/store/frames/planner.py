@@ -228,8 +228,8 @@ def dump_within(
 ) -> bytes:
     """As :func:`dump_keys`, with as many keys as fit into `most` bytes. Return b"" if none fits.
 
-    Tiles of one colour are dropped first, because they can be fills instead. `is_flat` says for
-    each position whether the tile has one colour.
+    Tiles of one colour are dropped first, because they can be fills instead. `is_flat` (bool,
+    shape (tile rows, tile columns)) says whether a tile has one colour.
     """
     data = dump_keys(groups) if groups else b""
     if len(data) <= most:

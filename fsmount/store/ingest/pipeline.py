@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class _CannotEncodeError(Exception):
-    """This frame is stored raw; the message is the reason."""
+    """The frame is stored raw; the message is the reason."""
 
 
 class Pipeline:

@@ -1,4 +1,4 @@
-"""The last check before a staged file is removed: does the pack hold what was proved?
+"""The last check before a staged file is removed: the pack must hold what was proved.
 
 A worker proves what it makes (docs/architecture.md, section 6). Then its answer crosses to this
 process, becomes rows, and is written to a pack. An error on that way would cost the file, because

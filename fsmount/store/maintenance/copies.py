@@ -206,7 +206,7 @@ def read(data: bytes, identity: str) -> Iterator[tuple[str, list[Any]]]:
 
 
 def load(data: bytes, identity: str) -> Rows:
-    """Return the rows in ``names.gz``. The arguments and errors are those of :func:`read`."""
+    """Return the rows in ``names.gz``. Arguments as for :func:`read`. Raises Damaged."""
     rows = Rows()
     try:
         for kind, values in read(data, identity):

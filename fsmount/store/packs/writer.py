@@ -101,7 +101,7 @@ class Writer:
         )
 
     def find(self, sha256: bytes, size: int) -> int | None:
-        """Return the id of an object that renders to a file of this hash and size, or None."""
+        """Return the id of an object that renders to a file of this hash and bytes, or None."""
         for new in self._appended.values():
             if new.sha256 == sha256 and new.size == size:
                 return new.id

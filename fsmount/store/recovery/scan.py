@@ -54,8 +54,8 @@ class EntryPlace:
 class Described:
     """The description of a file in its entry, and the objects that a render of it reads.
 
-    `path` and `mtime_ns` are the name and the time that the file had when it was encoded. The other
-    fields are the fields of :class:`Object`.
+    `path` and `mtime_ns` are the name and the time that the file had when it was encoded. `size`
+    is in bytes. The other fields are the fields of :class:`Object`.
     """
 
     place: EntryPlace
