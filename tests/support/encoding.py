@@ -222,6 +222,7 @@ def open_files(folder: Path) -> list[str]:
 
 
 def samples() -> dict[bytes, bytes]:
+    """Four screenshots, a text, an empty file and a damaged PNG by name."""
     files = {b"%d.png" % number: png(frame) for number, frame in enumerate(screens(4, height=64))}
     files |= {b"note": NOTE, b"empty": b"", b"damaged.png": files[b"0.png"][:-20]}
     return files
