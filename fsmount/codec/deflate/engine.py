@@ -67,10 +67,6 @@ class Made(NamedTuple):
     body: bytes
 
 
-StreamKey = tuple[int, int, int, int, int]
-"""Level, strategy, memory level, window bits; number of input bytes."""
-
-
 def deflate(
     raw: Bytes,
     level: int,
@@ -93,7 +89,7 @@ def deflate(
         return _kernel.deflate(raw, *params, threads, row_bytes)[0]
     data = bytes(raw)
     key = (*params, len(data))
-    known = memory.streams.get(key)
+    known = memory.streams.get_as(key, Made)
     if known is None:
         body, tokens = _kernel.deflate(data, *params, threads, row_bytes)
     else:

@@ -44,7 +44,7 @@ def read(
         return _read_whole(raw, layout)
     before = None
     if memory is not None:
-        before = memory.pictures.get(layout)
+        before = memory.pictures.get_as(layout, Before)
         # This call may overwrite its rows from here on.
         memory.pictures.discard(layout)
     rows, changed = filters.undo_from(

@@ -9,6 +9,7 @@ Contract: runs in a worker process.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,13 @@ from fsmount.codec.png.samples import Frame
 from fsmount.store.frames.planner import Sighting
 
 
+class _Newest(NamedTuple):
+    """The newest frame of a geometry, and its features."""
+
+    frame: Frame
+    seen: Sighting
+
+
 def of(frame: Frame, memory: WorkerMemory) -> Sighting:
     """Compute the features of a frame: (height, width, channels), uint8 or uint16.
 
@@ -29,9 +37,9 @@ def of(frame: Frame, memory: WorkerMemory) -> Sighting:
     """
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     geometry = f"{shape}:{frame.dtype}"
-    before: tuple[Frame, Sighting] | None = memory.features.get(geometry)
+    before = memory.features.get_as(geometry, _Newest)
     seen = _whole(frame, shape) if before is None else _changed(frame, *before)
-    memory.features.put(geometry, (frame, seen), frame.nbytes)
+    memory.features.put(geometry, _Newest(frame, seen), frame.nbytes)
     return seen
 
 

@@ -109,7 +109,7 @@ class Reader:
             return _named(entry, record.unpack(entry.record))
         place = self.place(anchor)
         key = (place.pack, anchor)
-        found = self.memory.records.get(key)
+        found = self.memory.records.get_as(key, Record)
         if found is None:
             other = self.entry(anchor)
             if record.anchor_of(other.record):
@@ -130,7 +130,7 @@ class Reader:
         """
         place = self.place(object_id)
         key = (place.pack, object_id)
-        found: Known | None = self._decoded.get(object_id) or self.memory.layers.get(key)
+        found = self._decoded.get(object_id) or self.memory.layers.get_as(key, Known)
         if found is None:
             if nesting > _MAX_NESTING:
                 raise Damaged(f"object {object_id}", reason="residuals nest too deep")
