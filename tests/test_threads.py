@@ -478,7 +478,7 @@ async def test_a_large_file_is_read_once_for_all_who_ask_for_a_part_of_it(
         return pread(fd, length, offset)
 
     monkeypatch.setattr("fsmount.store.packs.bodies.pread", count)
-    kept = bodies.Kept(path, size, sums)
+    kept = bodies.KeptBody(path, size, sums)
     found: dict[int, bytes] = {}
 
     async def part(at: int) -> None:

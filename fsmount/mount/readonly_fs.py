@@ -182,7 +182,7 @@ class ReadOnlyFilesystem(Filesystem):
 
     async def statfs(self) -> os.statvfs_result:
         """The disk of the source, with no free space."""
-        found = await threads.call(Kind.ROOM, os.statvfs, self._tree.source)
+        found = await threads.call(Kind.FREE_SPACE, os.statvfs, self._tree.source)
         sizes = (found.f_bsize, found.f_frsize, found.f_blocks, 0, 0)
         return os.statvfs_result((*sizes, found.f_files, 0, 0, found.f_flag, NAME_BYTES))
 

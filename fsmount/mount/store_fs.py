@@ -220,7 +220,7 @@ class StoreFilesystem(Filesystem):
 
     async def statfs(self) -> os.statvfs_result:
         """Size and free room of the disk that holds the store. Raises OSError."""
-        return await threads.call(Kind.ROOM, os.statvfs, self._store.layout.root)
+        return await threads.call(Kind.FREE_SPACE, os.statvfs, self._store.layout.root)
 
     # -- checks
 

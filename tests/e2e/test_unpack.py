@@ -28,7 +28,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Object
 from fsmount.store.index.schema import schema
-from fsmount.store.packs.entries import About, raw_entry
+from fsmount.store.packs.entries import FileFacts, raw_entry
 from fsmount.store.packs.pack import build_entry
 from fsmount.store.store import open_read_store, open_store
 from tests.support import corpus, pngs
@@ -524,7 +524,9 @@ def test_names_stay_inside_and_apart(tmp_path: Path) -> None:
     paths = ["/etc/x", "../../y", "a/../b", "", "..", "f", "f/g", "n\0n", "same", "same", "\udcff"]
     bodies = [b"%d" % number for number in range(len(paths))]
     entries = [
-        raw_entry(About(number, path, number, hashlib.sha256(body).digest(), len(body)), "", body)
+        raw_entry(
+            FileFacts(number, path, number, hashlib.sha256(body).digest(), len(body)), "", body
+        )
         for number, (path, body) in enumerate(zip(paths, bodies, strict=True), start=1)
     ]
     (packs / "00000001.zip").write_bytes(b"".join(map(build_entry, entries)))

@@ -17,11 +17,11 @@ from fsmount.codec.memory import of_worker
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
-from fsmount.store.frames.jobs import Encoded, Order
+from fsmount.store.frames.jobs import Encoded, EncodeOrder
 from fsmount.store.frames.planner import Plan, Planner
 from fsmount.store.index import ROOT
 from fsmount.store.maintenance.copier import Copier
-from fsmount.store.packs.entries import About
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Pack
 from fsmount.store.read_store import ReadStore
@@ -54,31 +54,31 @@ class Line:
         self.scratch.write_bytes(data)
         return jobs.look(str(self.scratch), (), BUDGET)
 
-    def order(self, data: bytes, plan: Plan | None = None) -> tuple[Order, jobs.Look]:
+    def order(self, data: bytes, plan: Plan | None = None) -> tuple[EncodeOrder, jobs.Look]:
         seen = self.look(data)
         assert seen.picture is not None, seen.reason
-        assert seen.seen is not None
-        plan = plan or self.planner.plan(seen.seen)
+        assert seen.features is not None
+        plan = plan or self.planner.plan(seen.features)
         number = len(self.places) + 1
         wanted = plan.objects()
         for known in list(wanted):
             wanted.update(self.encoded[known].layer)
         places = tuple(self.places[known] for known in sorted(wanted))
         path = f"desk/{number}.png"
-        about = About(number, path, number, seen.sha256, len(data))
-        order = Order(about, seen.picture, plan, places)
+        about = FileFacts(number, path, number, seen.sha256, len(data))
+        order = EncodeOrder(about, seen.picture, plan, places)
         return order, seen
 
     def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
         order, seen = self.order(data, plan)
-        assert seen.seen is not None
+        assert seen.features is not None
         encoded = jobs.encode(order, BUDGET)
         place = self.pack.append(encoded.entry)
         self.places[order.about.id] = Location(order.about.id, str(self.pack.path), *place)
         self.encoded[order.about.id] = encoded
         self.files[order.about.id] = data
         self.planner.encoded(
-            seen.seen, encoded.layout, order.about.id, anchor=encoded.anchor, size=len(data)
+            seen.features, encoded.layout, order.about.id, anchor=encoded.anchor, size=len(data)
         )
         return encoded
 

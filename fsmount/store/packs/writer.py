@@ -28,7 +28,7 @@ from fsmount import threads
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
-from fsmount.store.packs.entries import About
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, Pack
 from fsmount.store.packs.pack_set import PackSet
@@ -110,7 +110,7 @@ class Writer:
     async def append(
         self,
         entry: Entry,
-        about: About,
+        about: FileFacts,
         *,
         kind: str,
         depth: int = 0,

@@ -13,11 +13,11 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Object
 from fsmount.store.ingest import prove
 from fsmount.store.packs import entries
-from fsmount.store.packs.entries import About
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.pack import Entry, Pack, build_entry
 
 BODY = b"not a picture"
-ABOUT = About(7, "notes/a.txt", 123, hashlib.sha256(BODY).digest(), len(BODY))
+ABOUT = FileFacts(7, "notes/a.txt", 123, hashlib.sha256(BODY).digest(), len(BODY))
 
 
 def appended(folder: Path, entry: Entry, kind: str) -> tuple[Path, Object]:
@@ -68,7 +68,7 @@ def test_a_frame(tmp_path: Path) -> None:
         prove.check_frame(path, row, ABOUT, proof)
 
 
-def raw(about: About) -> Entry:
+def raw(about: FileFacts) -> Entry:
     return entries.raw_entry(about, "not a PNG", BODY)
 
 

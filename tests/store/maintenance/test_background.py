@@ -20,7 +20,7 @@ from fsmount.store.ingest import committer
 from fsmount.store.maintenance import background, repack
 from fsmount.store.maintenance.repack import always
 from fsmount.store.packs import pack
-from fsmount.store.packs.entries import About, raw_entry
+from fsmount.store.packs.entries import FileFacts, raw_entry
 from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.store import open_store
@@ -315,7 +315,7 @@ async def test_what_is_appended_while_a_commit_waits_for_its_turn_does_not_count
         ends = []
         async with trio.open_nursery() as nursery, writer.packs.turn:
             for number in (1, 2):
-                about = About(number, "a", 0, bytes(32), 1)
+                about = FileFacts(number, "a", 0, bytes(32), 1)
                 new = await writer.append(raw_entry(about, "", b"x"), about, kind="raw")
                 assert new is not None
                 ends.append(new.offset + new.length)

@@ -21,7 +21,7 @@ from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import repack
-from fsmount.store.maintenance.repack import Summary
+from fsmount.store.maintenance.repack import RepackSummary
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Entry, build_entry
 from fsmount.store.recovery.check import check_contents, check_relations
@@ -79,7 +79,7 @@ async def delete(root: Path, *names: bytes) -> None:
 
 async def run(
     root: Path, disk: FlakyDisk | None = None, progress: Callable[[int], None] = lambda count: None
-) -> Summary:
+) -> RepackSummary:
     with opening(root, disk) as opened:
         async with opened.running(count=1) as store:
             return await store.repack(progress)
@@ -134,13 +134,13 @@ async def test_twice_is_nothing_to_do(root: Path) -> None:
     await fill(root, samples())
     await run(root)
     state = {path: path.read_bytes() for path in (root / "packs").glob("*.zip")}
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     assert {path: path.read_bytes() for path in (root / "packs").glob("*.zip")} == state
     await whole(root, samples())
 
 
 async def test_an_empty_store_is_nothing_to_do(root: Path) -> None:
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, {})
 
 
@@ -169,7 +169,7 @@ async def test_what_came_later_alone_is_coded_again(
     summary = await run(root)
     assert len(coded) == 2
     assert summary.moved == 2
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, files)
 
 
@@ -219,7 +219,7 @@ async def test_of_what_only_others_need_the_pixels_stay(root: Path) -> None:
     summary = await run(root)
     assert (summary.dropped, summary.moved, summary.problems) == (1, 2, [])
     await whole(root, {b"2.png": files[b"2.png"]})
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     # The pixels left of 1.png must not be found for the same file when it comes again.
     await fill(root, {b"again.png": files[b"1.png"]})
     await run(root)
@@ -234,7 +234,7 @@ async def test_space_in_a_repacked_pack_comes_back(root: Path) -> None:
     summary = await run(root)
     assert summary.dropped == 6
     assert summary.moved == 3
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, {name: files[name] for name in (b"note", b"empty", b"large")})
 
 
@@ -261,7 +261,7 @@ async def test_death_at_any_system_call_loses_nothing(
     for dead in copies[::4]:
         await run(dead)
         await whole(dead, files)
-        assert await run(dead) == Summary()
+        assert await run(dead) == RepackSummary()
 
 
 @pytest.mark.parametrize("call", ["create", "pwrite", "fsync"])
@@ -284,7 +284,7 @@ async def test_a_full_disk_leaves_the_store_as_it_was(
         await whole(root, samples())
     await run(root)
     assert facts(root) == objects
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     assert open_files(root) == []
 
 
@@ -338,7 +338,7 @@ async def test_stopped_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -
     await whole(root, samples())
     rest = await run(root)
     assert 0 < rest.smaller < 6
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, samples())
 
 
@@ -363,7 +363,7 @@ async def test_a_damaged_object_stays_where_it_is(root: Path) -> None:
     data[found.offset + found.length - 3] ^= 1
     path.write_bytes(data)
     assert (await run(root)).moved == 1
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, files)
 
 
@@ -414,7 +414,7 @@ async def test_a_reader_beside_it_never_sees_other_bytes(
     files = pictures(4)
     await fill(root, files)
     original = BodyReader._render_from
-    turns: list[Summary] = []
+    turns: list[RepackSummary] = []
 
     async def late(self: BodyReader, *args: Any) -> bytes:
         if not turns:
@@ -437,13 +437,13 @@ async def test_a_reader_beside_it_never_sees_other_bytes(
 async def test_check_beside_it_finds_no_damage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(root, pictures(4))
     await fill(root, {b"note": b"a"})
-    turns: list[Summary] = []
+    turns: list[RepackSummary] = []
     with opening_to_read(root) as opened_reader:
         report = check_relations(opened_reader)
 
         async def between(_: Callable[..., Any]) -> None:
             if not turns:
-                turns.append(Summary())
+                turns.append(RepackSummary())
                 await delete(root, b"note")
                 turns.append(await run(root))
 

@@ -21,7 +21,7 @@ from fsmount.store.index.schema import Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack as packs
-from fsmount.store.packs.entries import About, raw_entry
+from fsmount.store.packs.entries import FileFacts, raw_entry
 from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.staging import Staging
@@ -153,7 +153,7 @@ class Parts:
         number = self._next
         self._next += 1
         data = random.Random(number).randbytes(size)
-        about = About(number, "a", 1, bytes(32), size)
+        about = FileFacts(number, "a", 1, bytes(32), size)
         entry = raw_entry(about, "test", data)
         return await self.writer.append(entry, about, kind="raw", reason="test")
 

@@ -12,7 +12,7 @@ import pytest
 from fsmount.legacy import archive
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer.tree import target_of
-from fsmount.store.transfer.verifying import InFolder, InStore, Verifier
+from fsmount.store.transfer.verifying import FolderCounterpart, StoreCounterpart, Verifier
 from tests.store.transfer.test_exporting import damage
 from tests.support.encoding import Inline
 from tests.support.legacies import convert, minutes
@@ -34,7 +34,7 @@ async def verify(root: Path, *sources: str | Path) -> Verifier:
     opened = open_read_store(root)
     try:
         async with opened.running(count=2) as store:
-            verifier = Verifier(InStore(store), lambda files, count: None)
+            verifier = Verifier(StoreCounterpart(store), lambda files, count: None)
             await verifier.verify([(Path(source), target_of(str(source))) for source in sources])
             return verifier
     finally:
@@ -157,7 +157,7 @@ async def test_several_sources(root: Path, tmp_path: Path) -> None:
 
 
 async def compare(source: Path, folder: Path) -> Verifier:
-    verifier = Verifier(InFolder(folder), lambda files, count: None)
+    verifier = Verifier(FolderCounterpart(folder), lambda files, count: None)
     await verifier.verify([(source, b"")])
     return verifier
 
