@@ -27,8 +27,8 @@ from fsmount.store.packs.pack import Pack
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import OpenedReadStore, OpenedStore, open_read_store, open_store
 from fsmount.store.writable_store import WritableStore
-from tests.store.packs.test_pack import unzipped
 from tests.support.frames import FlakyDisk, png, screens
+from tests.support.packs import unzipped
 
 BUDGET = 32 << 20
 NOTE = b"not a picture"
@@ -141,6 +141,26 @@ class Inline:
         return function(*args)
 
 
+class Gate:
+    """Holds the jobs of a function from now on, until the test opens it.
+
+    `args` are the arguments of the first job that it holds.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> None:
+        self.reached = trio.Event()
+        self.open = trio.Event()
+        self.args: tuple[Any, ...] = ()
+
+        async def before(asked: Callable[..., Any]) -> None:
+            if asked is function:
+                self.args = self.args or Inline.args
+                self.reached.set()
+                await self.open.wait()
+
+        monkeypatch.setattr(Inline, "before", staticmethod(before))
+
+
 def open_either(root: Path, *, read_only: bool) -> OpenedReadStore | OpenedStore:
     """Open a store for reading, or for reading and writing."""
     return open_read_store(root) if read_only else open_store(root)
@@ -159,6 +179,27 @@ def put(store: StoreFiles, name: bytes, data: bytes, folder: int = ROOT) -> int:
     if isinstance(store, WritableStore):
         store.queue(inode.ino)
     return inode.ino
+
+
+def ino_of(store: StoreFiles, name: bytes) -> int:
+    """The inode number of a file in the root folder."""
+    inode = store.index.lookup(ROOT, name)
+    assert inode is not None
+    return inode.ino
+
+
+def token_of(store: StoreFiles, ino: int) -> int:
+    """The number of the staged body of a file."""
+    token = store.index.inode(ino).staged
+    assert token is not None
+    return token
+
+
+def unlink_staged(store: StoreFiles, name: bytes) -> None:
+    """Remove a file with its staged body, as the mount does when nobody has the file open."""
+    token = store.index.purge(store.index.unlink(ROOT, name, 1).ino)
+    assert token is not None
+    store.staging.remove(token)
 
 
 def rewrite(store: StoreFiles, ino: int, data: bytes) -> None:
@@ -231,9 +272,7 @@ def samples() -> dict[bytes, bytes]:
 async def check(store: ReadStore, files: dict[bytes, bytes]) -> None:
     """Check that every name has its bytes, and that every staged inode has its file."""
     for name, data in files.items():
-        inode = store.index.lookup(ROOT, name)
-        assert inode is not None
-        assert await get(store, inode.ino) == data, name
+        assert await get(store, ino_of(store, name)) == data, name
     staged = {inode.staged for inode in store.index.staged_inodes()}
     assert staged <= set(store.staging.tokens())
 

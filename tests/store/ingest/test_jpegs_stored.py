@@ -31,10 +31,10 @@ from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer import estimating
 from fsmount.store.transfer.estimating import estimate
 from tests.repairing import repair
-from tests.store.packs.test_pack import unzipped
 from tests.support import photos
 from tests.support.encoding import Inline, forget_caches, get, put, rewrite
 from tests.support.frames import png, screens
+from tests.support.packs import unzipped
 from tests.support.trees import export_from, import_into, make_store
 
 pytest.importorskip("imagecodecs")

@@ -29,9 +29,10 @@ from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import open_store
 from fsmount.store.writable_store import WritableStore
-from tests.store.packs.test_pack import entry, new, unzipped
+from tests.store.packs.test_pack import entry, new
 from tests.support.encoding import open_files, put, reopened, settled
 from tests.support.frames import FlakyDisk
+from tests.support.packs import unzipped
 
 
 class StrictDisk(FlakyDisk):
