@@ -9,25 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.legacy import archive
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer.tree import target_of
 from fsmount.store.transfer.verifying import FolderCounterpart, StoreCounterpart, Verifier
 from tests.store.transfer.test_exporting import damage
-from tests.support.encoding import Inline
 from tests.support.legacies import convert, minutes
-from tests.support.trees import export_from, import_into, make_pictures, make_store, make_tree
+from tests.support.trees import export_from, import_into, make_pictures
 
-
-@pytest.fixture(name="root")
-def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(archive, "Workers", Inline)
-    return make_store(tmp_path / "store", monkeypatch)
-
-
-@pytest.fixture(name="source")
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "in")
+pytestmark = pytest.mark.usefixtures("inline_archives")
 
 
 async def verify(root: Path, *sources: str | Path) -> Verifier:
