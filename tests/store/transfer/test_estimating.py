@@ -17,7 +17,7 @@ from fsmount.store.store import open_read_store
 from fsmount.store.transfer import estimating
 from fsmount.store.transfer.estimating import estimate
 from fsmount.store.writable_store import WritableStore
-from tests.e2e.test_cli import well
+from tests.e2e.commands import well
 from tests.support import corpus
 from tests.support.frames import png, screens
 from tests.support.legacies import convert, minutes
