@@ -47,9 +47,9 @@ from fsmount.store.packs import entries, pack
 from fsmount.store.packs.pack import Pack
 from fsmount.store.store import open_read_store, open_store
 from tests.crash.command import options
+from tests.crash.limits import small_limits
 from tests.crash.planted import caught, plant
 from tests.crash.points import fast, quiet
-from tests.crash.script import small_limits
 from tests.crash.verdict import Rendering, whole
 from tests.support import photos, pngs
 from tests.support.encoding import forget_caches, put

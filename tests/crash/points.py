@@ -29,9 +29,11 @@ from fsmount.store import config
 from fsmount.store.store import open_store
 from tests.crash.alarms import alarms
 from tests.crash.command import options, processes, report
+from tests.crash.limits import small_limits
+from tests.crash.model import Tree
 from tests.crash.moving import Moving
 from tests.crash.planted import caught
-from tests.crash.script import Script, Tree, small_limits
+from tests.crash.script import Script
 from tests.crash.traffic import Call, Tap, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, State, judge
 

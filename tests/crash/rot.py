@@ -47,9 +47,9 @@ from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.tree import slices
 from tests.crash.command import options, processes, report
+from tests.crash.limits import small_limits
 from tests.crash.planted import caught
 from tests.crash.points import fast, quiet
-from tests.crash.script import small_limits
 from tests.repairing import repair
 from tests.support.encoding import forget_caches, open_either, put
 from tests.support.frames import png, screens

@@ -49,9 +49,11 @@ from fsmount.store.store import OpenedStore, open_store
 from tests.crash import traffic
 from tests.crash.command import report, run_cases
 from tests.crash.errors import remember_images
+from tests.crash.limits import small_limits
+from tests.crash.model import Node, Tree, differences
 from tests.crash.planted import caught
 from tests.crash.points import fast, quiet
-from tests.crash.script import Node, Script, Spoilt, Tree, differences, small_limits
+from tests.crash.script import Script, Spoilt
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, tree_of, whole
 from tests.support.encoding import NOTE, forget_caches, put

@@ -26,7 +26,7 @@ from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import read_entry
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import open_store
-from tests.crash.script import Seen, Tree, differences
+from tests.crash.model import Seen, Tree, differences
 from tests.support.encoding import forget_caches
 
 _CHUNK = 1 << 15
