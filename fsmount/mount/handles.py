@@ -11,6 +11,9 @@ A body is either *staged* (a descriptor on the staged file, shared by all handle
 body copies it into a new staged file. While an inode has a writer it is held: the store does not
 encode it, so its row cannot turn from staged to encoded under a writer. The row can turn under a
 reader. The descriptor of the reader then still shows the same bytes.
+
+:class:`StagedFile` is one descriptor. :class:`OpenFiles` is the table of everything open: handles,
+then bodies, then the calls on a file descriptor, then sizes and times.
 """
 
 from __future__ import annotations

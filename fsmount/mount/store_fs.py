@@ -3,6 +3,9 @@
 A method awaits only before it looks at the index, or after the change that rests on this look. So
 this module needs no lock.
 
+It is long because it has one method for each call of :class:`Filesystem`, in the same sections.
+What an open file is, :mod:`handles` says; what extended attributes are, :mod:`xattrs`.
+
 An inode lives while it has a name, an open handle or a lookup count (see :mod:`filesystem`).
 Reading does not change the time of access (as with ``noatime``); only setattr does.
 """
