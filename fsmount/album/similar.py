@@ -82,7 +82,10 @@ def _taken(exif: Image.Exif) -> float | None:
 
 
 def correlation(first: Thumbnail, second: Thumbnail) -> float:
-    """Return the best normalised correlation (-1 to 1) of two thumbnails over small shifts."""
+    """Return the best normalised correlation (-1 to 1) of two thumbnails over small shifts.
+
+    Both are grey: float32, shape (48, 48).
+    """
     best = -1.0
     for down in range(-_MAX_SHIFT, _MAX_SHIFT + 1):
         for right in range(-_MAX_SHIFT, _MAX_SHIFT + 1):
