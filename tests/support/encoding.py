@@ -291,6 +291,16 @@ async def settled(store: WritableStore, files: dict[bytes, bytes]) -> None:
         assert found.uses == len(named)
 
 
+async def encode(root: Path, files: dict[bytes, bytes]) -> None:
+    """Store files, wait until all are encoded, and close the store."""
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        for name, data in files.items():
+            put(store, name, data)
+        await settled(store, files)
+    opened.close()
+
+
 async def reopened(root: Path, files: dict[bytes, bytes]) -> None:
     """Check that a new process finds all files, encodes the rest, and writes packs for unzip."""
     forget_caches()

@@ -24,6 +24,7 @@ from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import committer, retries
 from fsmount.store.store import open_store
+from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import (
     NOTE,
     Gate,
@@ -117,6 +118,19 @@ async def test_equal_files_share_one_object(root: Path) -> None:
     opened.close()
 
 
+async def overwrite(store: WritableStore, gate: Gate, old: bytes, new: bytes) -> tuple[int, int]:
+    """Write in place to a file that a job has. Returns its inode and its staged body.
+
+    The file stays held.
+    """
+    ino = put(store, b"a", old)
+    await gate.reached.wait()
+    store.hold(ino)
+    token = token_of(store, ino)
+    store.staging.path(token).write_bytes(new)
+    return ino, token
+
+
 @pytest.mark.parametrize("function", [jobs.look, jobs.encode])
 async def test_a_writer_spoils_what_is_under_way(
     root: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]
@@ -125,11 +139,7 @@ async def test_a_writer_spoils_what_is_under_way(
     gate = Gate(monkeypatch, function)
     opened = open_store(root)
     async with opened.running(count=1) as store:
-        ino = put(store, b"a", old)
-        await gate.reached.wait()
-        store.hold(ino)
-        token = token_of(store, ino)
-        store.staging.path(token).write_bytes(new)
+        ino, token = await overwrite(store, gate, old, new)
         gate.open.set()
         await store.drain()
         assert store.index.inode(ino).staged == token
@@ -152,11 +162,7 @@ async def test_a_writer_that_has_come_and_gone_spoils_it_too(
     gate = Gate(monkeypatch, function)
     opened = open_store(root)
     async with opened.running(count=1) as store:
-        ino = put(store, b"a", old)
-        await gate.reached.wait()
-        store.hold(ino)
-        token = token_of(store, ino)
-        store.staging.path(token).write_bytes(new)
+        ino, _ = await overwrite(store, gate, old, new)
         store.unhold(ino)
         store.queue(ino)
         gate.open.set()
