@@ -16,6 +16,11 @@ is listed, and makes the exit code 1. The likely cause is a zlib that compresses
 the classic one (zlib-ng, for example): then the picture is right, and the PNG around it differs.
 """
 
+# One long file, because it must work alone: nothing of it is imported from fsmount. In order:
+# entries, records and pixels (Packs); PNG and JPEG files from them; files and folders in DEST
+# (Folder); the index. The second half makes the deflate streams of encoders other than classic
+# zlib; it is the readable form of fsmount/codec/kernel/deflate. At the end stands main.
+
 import functools
 import hashlib
 import io
@@ -130,7 +135,7 @@ class Packs:
             at = end
 
     def record(self, number):
-        """The record of an object: (header, arrays, text of the header)."""
+        """The record of an object: (header, arrays, text of the header). Raises ValueError."""
         stored = self.entries[number][1]
         anchor = int.from_bytes(stored[:4], "little")
         # Records of successive frames are alike, so most are written against one of them.

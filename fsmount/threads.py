@@ -28,7 +28,7 @@ class Kind(Enum):
     ENTRY = "reads entries of packs, and renders what needs no worker"
     PACK = "writes packs"
     STAGED = "reads staged files for the encoder, and compares"
-    ROOM = "asks how much is free"
+    FREE_SPACE = "asks how much is free"
     TREE = "reads folders that are no store"
 
 

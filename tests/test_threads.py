@@ -6,8 +6,8 @@ import errno
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -218,17 +218,26 @@ async def test_a_descriptor_outlives_its_file_until_the_last_thread_leaves_it(
         await staged.change(os.fsync)
 
 
-async def test_a_write_that_was_cancelled_half_way_leaves_file_and_row_in_step(
-    held: StoreFilesystem, held_disk: HeldDisk
-) -> None:
-    fh, made = await held.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
+@asynccontextmanager
+async def writing(
+    held: StoreFilesystem, held_disk: HeldDisk, fh: int
+) -> AsyncIterator[trio.Nursery]:
+    """In the block a write of b"12345" to the start of the file hangs in the disk."""
     async with trio.open_nursery() as nursery:
         with gate() as closed:
             held_disk.hanging = {"pwrite": closed}
             nursery.start_soon(held.write, fh, 0, b"12345")
             await closed.inside()
-            nursery.cancel_scope.cancel()
+            yield nursery
     held_disk.hanging = {}
+
+
+async def test_a_write_that_was_cancelled_half_way_leaves_file_and_row_in_step(
+    held: StoreFilesystem, held_disk: HeldDisk
+) -> None:
+    fh, made = await held.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
+    async with writing(held, held_disk, fh) as nursery:
+        nursery.cancel_scope.cancel()
     assert (await held.getattr(made.ino)).size == 5
     await held.release(fh)
     assert (await held.lookup(ROOT, b"a")).size == 5
@@ -239,14 +248,9 @@ async def test_what_brings_the_row_up_to_date_beside_a_write_misses_nothing_of_i
     held: StoreFilesystem, held_disk: HeldDisk
 ) -> None:
     fh, made = await held.create(ROOT, b"a", 0o644, os.O_RDWR, USER)
-    async with trio.open_nursery() as nursery:
-        with gate() as closed:
-            held_disk.hanging = {"pwrite": closed}
-            nursery.start_soon(held.write, fh, 0, b"12345")
-            await closed.inside()
-            await held.flush(fh)
-            assert (await held.getattr(made.ino)).size == 0
-    held_disk.hanging = {}
+    async with writing(held, held_disk, fh):
+        await held.flush(fh)
+        assert (await held.getattr(made.ino)).size == 0
     await held.release(fh)
     assert (await held.lookup(ROOT, b"a")).size == 5
 
@@ -478,7 +482,7 @@ async def test_a_large_file_is_read_once_for_all_who_ask_for_a_part_of_it(
         return pread(fd, length, offset)
 
     monkeypatch.setattr("fsmount.store.packs.bodies.pread", count)
-    kept = bodies.Kept(path, size, sums)
+    kept = bodies.KeptBody(path, size, sums)
     found: dict[int, bytes] = {}
 
     async def part(at: int) -> None:

@@ -19,9 +19,9 @@ import trio
 
 from fsmount.adopt import checks, originals, state
 from fsmount.adopt.activity import QUIET_S, folder_below, leases, working_in
-from fsmount.adopt.collecting import Collector, Pass
+from fsmount.adopt.collecting import Collector, PassResult
 from fsmount.adopt.copying import copy
-from fsmount.adopt.state import State, Subject
+from fsmount.adopt.state import AdoptedFolder, State
 from fsmount.errors import FsmountError, NotAdoptable, UsageError
 from fsmount.mount import mount_users
 from fsmount.mount.mountpoint import FSTYPE, check_fuse, mounted_at
@@ -124,7 +124,7 @@ def adopt(request: Request, meter: Meter, tell: Callable[[str], None]) -> Result
     return result
 
 
-def _checked(request: Request, folder: Path) -> tuple[Subject, int, int]:
+def _checked(request: Request, folder: Path) -> tuple[AdoptedFolder, int, int]:
     """Check a new request. Returns the subject, its number of files and their bytes."""
     options = parse_options(request.options)
     checks.check_folder(folder, options)
@@ -135,10 +135,10 @@ def _checked(request: Request, folder: Path) -> tuple[Subject, int, int]:
     files, size = checks.check_files(folder)
     trio.run(checks.check_space, folder, store, size)
     info = folder.stat()
-    return Subject(folder, store, info.st_dev, info.st_ino), files, size
+    return AdoptedFolder(folder, store, info.st_dev, info.st_ino), files, size
 
 
-def _check_is_same(request: Request, subject: Subject, folder: Path, kept: Path) -> None:
+def _check_is_same(request: Request, subject: AdoptedFolder, folder: Path, kept: Path) -> None:
     """Check that a request goes on with an adoption as it was begun."""
     if request.store is not None and Path(os.path.realpath(request.store)) != subject.store:
         raise UsageError(f"{folder} is being adopted into {subject.store}; leave out --store")
@@ -146,7 +146,7 @@ def _check_is_same(request: Request, subject: Subject, folder: Path, kept: Path)
         raise NotAdoptable(folder, reason=f"{kept} belongs to {subject.folder}")
 
 
-def _check_folder_below(subject: Subject) -> None:
+def _check_folder_below(subject: AdoptedFolder) -> None:
     """Check that the folder, on which nothing is mounted, is the one of the first run."""
     info = subject.folder.stat()
     if (info.st_dev, info.st_ino) != (subject.device, subject.inode):
@@ -154,7 +154,7 @@ def _check_folder_below(subject: Subject) -> None:
         raise NotAdoptable(subject.folder, reason=why)
 
 
-def _import(subject: Subject, result: Result, progress: Progress) -> None:
+def _import(subject: AdoptedFolder, result: Result, progress: Progress) -> None:
     """Copy the folder into its store, which is made if it is missing."""
     if mounted_at(subject.folder) is not None:
         raise NotAdoptable(subject.folder, reason="a filesystem is mounted there")
@@ -176,7 +176,7 @@ def _import(subject: Subject, result: Result, progress: Progress) -> None:
     result.imported = summary.files
 
 
-def _remove_unfinished(subject: Subject) -> None:
+def _remove_unfinished(subject: AdoptedFolder) -> None:
     """Remove a store whose making was killed. No-op if there is none.
 
     The first run made sure that nothing was there. Raises NotAdoptable if something is there that
@@ -199,7 +199,9 @@ def _remove_unfinished(subject: Subject) -> None:
     shutil.rmtree(subject.store)
 
 
-def _mount(subject: Subject, options: str, tell: Callable[[str], None]) -> tuple[int, int | None]:
+def _mount(
+    subject: AdoptedFolder, options: str, tell: Callable[[str], None]
+) -> tuple[int, int | None]:
     """Mount the store over the folder, unless it is mounted.
 
     Returns the process that serves the mount, and a descriptor of the folder below; None if the
@@ -229,7 +231,7 @@ def _mount(subject: Subject, options: str, tell: Callable[[str], None]) -> tuple
     return server, below
 
 
-def _server(subject: Subject, tell: Callable[[str], None]) -> int | None:
+def _server(subject: AdoptedFolder, tell: Callable[[str], None]) -> int | None:
     """The process that serves the store at the folder; None if nothing is mounted there.
 
     Unmounts a mount whose process has died. Raises :class:`NotAdoptable` if something else is
@@ -286,7 +288,7 @@ def _collect(
     noted.collected()
 
 
-def _why_busy(found: Pass, workers: list[int]) -> str:
+def _why_busy(found: PassResult, workers: list[int]) -> str:
     if workers:
         who = mount_users.listed([mount_users.named(pid) for pid in workers])
         return f"process {who} has its working folder in the old folder: end it, or let it go out"

@@ -27,7 +27,7 @@ _Form = tuple[int, int, int]
 
 
 @dataclass
-class Pass:
+class PassResult:
     """Result of a pass: numbers of copied files, and of files that may still change.
 
     `conflicts` lists the paths of which the mount has another file. `problems` lists (path, reason)
@@ -62,12 +62,12 @@ class Collector:
         # Path -> form of the copy that this object made.
         self._copies: dict[bytes, _Form] = {}
 
-    def collect(self, *roots: Path) -> Pass:
+    def collect(self, *roots: Path) -> PassResult:
         """Copy what the mount lacks of some folders. May wait for their disks.
 
         Raises :class:`DiskFull`, and FsmountError if the mount has ended.
         """
-        found = Pass()
+        found = PassResult()
         for root in roots:
             unreadable = Summary()
             # The path of a root may be a link in /proc, which a walk would not follow.
@@ -77,7 +77,7 @@ class Collector:
             found.problems += unreadable.problems
         return found
 
-    def _guarded(self, item: Item, found: Pass) -> None:
+    def _guarded(self, item: Item, found: PassResult) -> None:
         """Look at one entry, and note the result."""
         try:
             if not is_settled(item.source, item.info):

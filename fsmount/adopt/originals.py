@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.tree import Item, Progress, Summary, find, walk
-from fsmount.store.transfer.verifying import InStore, Verifier
+from fsmount.store.transfer.verifying import StoreCounterpart, Verifier
 
 NOT_ENCODED = "it is not encoded yet"
 
@@ -49,7 +49,7 @@ async def delete(
     files; the summary lists those that stay. Raises OSError.
     """
     items = [item for item in walk(originals, b"", Summary()) if item.target]
-    verifier = Verifier(InStore(store), progress)
+    verifier = Verifier(StoreCounterpart(store), progress)
     await verifier.verify([(originals, b"")])
     # The verifier lists also what only the store has: newer files, under their paths in it.
     known = {str(item.source) for item in items} | {str(originals)}

@@ -24,7 +24,7 @@ _ABOUT = "fsmount adopt keeps its state here. Run the same command again to go o
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class AdoptedFolder:
     """What is adopted: the folder, its store, and the numbers of the folder below the mount."""
 
     folder: Path
@@ -63,7 +63,7 @@ class State:
         except BlockingIOError as error:
             os.close(self._fd)
             raise AdoptLocked(root) from error
-        self.subject: Subject | None = None
+        self.subject: AdoptedFolder | None = None
         self.since_ns: int | None = None
         self.is_collected = False
         try:
@@ -89,7 +89,7 @@ class State:
         if step == "begin":
             if line["format"] != _FORMAT:
                 raise FsmountError(f"{self._path} was written by a newer fsmount; use that one")
-            self.subject = Subject(
+            self.subject = AdoptedFolder(
                 Path(line["folder"]), Path(line["store"]), line["device"], line["inode"]
             )
         elif step == "mount":
@@ -97,7 +97,7 @@ class State:
         elif step == "collected":
             self.is_collected = True
 
-    def begin(self, subject: Subject) -> None:
+    def begin(self, subject: AdoptedFolder) -> None:
         """Note what is adopted."""
         self._append(
             {

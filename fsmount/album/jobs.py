@@ -262,7 +262,10 @@ def read_packets(request: PhotoRequest) -> list[bytes]:
 def jpeg_from_canvas(
     canvas: list[Bytes], request: PhotoRequest, settings: CodecSettings
 ) -> tuple[bytes, bool]:
-    """Make the JPEG of a decoded canvas; see :func:`render_jpeg` for the result."""
+    """Make the JPEG of a decoded canvas; see :func:`render_jpeg` for the result.
+
+    `canvas` is uint8: luma, shape (box, box), and two smaller planes of chroma.
+    """
     planes = crop(canvas, request.rect)
     halve_height = settings.video_codec.halve_height
     size = request.served_bytes - len(request.head)

@@ -82,7 +82,10 @@ def _taken(exif: Image.Exif) -> float | None:
 
 
 def correlation(first: Thumbnail, second: Thumbnail) -> float:
-    """Return the best normalised correlation (-1 to 1) of two thumbnails over small shifts."""
+    """Return the best normalised correlation (-1 to 1) of two thumbnails over small shifts.
+
+    Both are grey: float32, shape (48, 48).
+    """
     best = -1.0
     for down in range(-_MAX_SHIFT, _MAX_SHIFT + 1):
         for right in range(-_MAX_SHIFT, _MAX_SHIFT + 1):
@@ -99,8 +102,7 @@ def correlation(first: Thumbnail, second: Thumbnail) -> float:
 class Grouping:
     """Finds runs of neighbours that look alike, given one photo after the other.
 
-    ``sizes`` holds the lengths of the runs, each at most ``max_size``; their sum is the number of
-    photos.
+    ``sizes`` holds the number of photos of each run, at most ``max_size``.
     """
 
     def __init__(self, max_size: int) -> None:

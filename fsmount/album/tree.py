@@ -42,7 +42,7 @@ _WORKERS = 1
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The attributes of a file or folder, as ``stat`` reports them."""
+    """The attributes of a file or folder as stat(2) has them; ``size`` is in bytes."""
 
     mode: int
     size: int

@@ -41,7 +41,7 @@ from fsmount.codec.png.png import NOT_A_PNG
 from fsmount.errors import FsmountError
 from fsmount.store.frames.jobs import LARGER
 from fsmount.store.transfer.importing import Importer
-from fsmount.store.transfer.missing import Missing
+from fsmount.store.transfer.missing import MissingCounter
 from fsmount.store.transfer.patterns import Patterns
 from fsmount.store.transfer.tree import Report, ignore, measure, source_of, target_of
 from fsmount.store.writable_store import WritableStore
@@ -146,7 +146,7 @@ def _dry_run(
 ) -> int:
     """Count what the store does not have. Returns the exit code."""
     with open_index(path) as store:
-        missing = Missing(store, report)
+        missing = MissingCounter(store, report)
         for source, target in sources:
             missing.add(source, target, wanted)
     found = missing.summary

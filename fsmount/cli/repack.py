@@ -18,7 +18,7 @@ from fsmount.cli.common.output import counted, emit, list_problems, size, warn
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import open_index, store_to_change, with_writable_store
 from fsmount.errors import Damaged, DiskFull
-from fsmount.store.maintenance.repack import Summary
+from fsmount.store.maintenance.repack import RepackSummary
 from fsmount.store.transfer.tree import NO_SPACE
 from fsmount.store.writable_store import WritableStore
 
@@ -49,7 +49,7 @@ def repack(store: Path, force_lock: bool, cache_size: int, as_json: bool) -> int
     """Run ``fsmount repack``."""
     store_to_change(store)
 
-    async def work(opened: WritableStore) -> tuple[Summary, list[tuple[str, str]]]:
+    async def work(opened: WritableStore) -> tuple[RepackSummary, list[tuple[str, str]]]:
         try:
             objects = opened.repack_size()
             with meter("repacking", objects, 0, noun="objects", stopped=_STOPPED) as progress:

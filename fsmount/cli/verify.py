@@ -22,10 +22,15 @@ from fsmount.mount.mountpoint import mounted_at
 from fsmount.store.config import is_store
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.tree import ignore, measure, source_of, target_of
-from fsmount.store.transfer.verifying import InFolder, InStore, Other, Verifier
+from fsmount.store.transfer.verifying import (
+    Counterpart,
+    FolderCounterpart,
+    StoreCounterpart,
+    Verifier,
+)
 
 
-def _meant(other: Other, source: Path, target: bytes) -> bytes:
+def _meant(other: Counterpart, source: Path, target: bytes) -> bytes:
     """Return the path to compare a source with: the root if it went in with a final slash."""
     return b"" if source.is_dir() and other.mode(target) is None else target
 
@@ -72,7 +77,7 @@ def verify(
     patterns = chosen()
     report = say_path if verbose and not as_json else ignore
 
-    async def compare(other: Other) -> int:
+    async def compare(other: Counterpart) -> int:
         pairs = [(source, _meant(other, source, at)) for source, at in sources]
         files, total = measure(pairs, patterns)
         with meter("comparing", files, total, hidden=verbose, stopped=_STOPPED) as progress:
@@ -93,8 +98,8 @@ def verify(
         return 0
 
     async def work(store: ReadStore) -> int:
-        return await compare(InStore(store))
+        return await compare(StoreCounterpart(store))
 
     if not is_store(path) and path.is_dir() and mounted_at(path) is not None:
-        return trio.run(compare, InFolder(path))
+        return trio.run(compare, FolderCounterpart(path))
     return with_store(path, work, cache_bytes=cache_size)

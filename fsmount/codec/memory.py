@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Hashable
+from typing import TypeVar
 
 from fsmount.lru import Lru
+
+# Level, strategy, memory level, window bits; number of input bytes.
+_StreamKey = tuple[int, int, int, int, int]
+
+_K = TypeVar("_K", bound=Hashable)
+_T = TypeVar("_T")
 
 # Apart from the budget. Enough for a picture of 3840 x 2160 pixels. The filters of larger pictures
 # are undone whole.
@@ -20,14 +27,21 @@ _FEATURE_BYTES = 64 << 20
 _RECORD_BYTES = 8 << 20
 
 
-class WorkerMemory:
-    """The caches of a process.
+class OpaqueLru(Lru[_K, object]):
+    """A cache of values whose types belong to packages above this module."""
 
-    Values have type Any: they belong to packages above this module, and only these read them.
+    def get_as(self, key: _K, kind: type[_T]) -> _T | None:
+        """Return the value as `get` does, if it is a `kind`; otherwise None."""
+        value = self.get(key)
+        return value if isinstance(value, kind) else None
+
+
+class WorkerMemory:
+    """The caches of a process. Only the package that a value belongs to reads and writes it.
 
     Within the budget:
 
-    - `streams`: deflate streams, by parameters and length of their input.
+    - `streams`: deflate streams, by their four parameters and the bytes of their input.
     - `layers`: decoded layers, by pack and object.
     - `runs`: pictures of legacy folders, by their steps.
 
@@ -42,14 +56,14 @@ class WorkerMemory:
     """
 
     def __init__(self) -> None:
-        self.streams: Lru[Any, Any] = Lru(0)
-        self.layers: Lru[tuple[str, int], Any] = Lru(0)
-        self.runs: Lru[Any, Any] = Lru(0)
+        self.streams: OpaqueLru[_StreamKey] = OpaqueLru(0)
+        self.layers: OpaqueLru[tuple[str, int]] = OpaqueLru(0)
+        self.runs: OpaqueLru[Hashable] = OpaqueLru(0)
         self.models: list[bytes] = []
-        self.pictures: Lru[Any, Any] = Lru(_PICTURE_BYTES)
-        self.features: Lru[str, Any] = Lru(_FEATURE_BYTES)
-        self.records: Lru[tuple[str, int], Any] = Lru(_RECORD_BYTES)
-        self.held: OrderedDict[bytes, Any] = OrderedDict()
+        self.pictures: OpaqueLru[Hashable] = OpaqueLru(_PICTURE_BYTES)
+        self.features: OpaqueLru[str] = OpaqueLru(_FEATURE_BYTES)
+        self.records: OpaqueLru[tuple[str, int]] = OpaqueLru(_RECORD_BYTES)
+        self.held: OrderedDict[bytes, object] = OrderedDict()
         self.genuine: dict[tuple[str, tuple[int, int]], bool] = {}
 
     def share_for_store(self, budget: int) -> None:

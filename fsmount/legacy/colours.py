@@ -23,7 +23,8 @@ def share_of_known_colours(before: Frame, difference: Frame, after: Frame) -> fl
     Parameters
     ----------
     before, difference, after : Frame
-        (height, width, channels) of one shape; ``after`` is the sum of the others.
+        (height, width, channels) of one shape, uint8 or uint16; ``after`` is the sum of the
+        others. Of 16 bits the lower 8 are compared.
 
     Returns
     -------

@@ -101,7 +101,7 @@ def _state_of(run: Run, context: FolderContext, memory: WorkerMemory) -> _State:
     done = len(run)
     while done and run[:done] not in memory.runs:
         done -= 1
-    known: _State | None = memory.runs.get(run[:done]) if done else None
+    known = memory.runs.get_as(run[:done], _State) if done else None
     state = known or _State(None, "there is no picture before it", Decoded())
     for count in range(done + 1, len(run) + 1):
         back = len(run) - count
@@ -207,9 +207,9 @@ def is_whole_picture(before: Frame | None, difference: Frame) -> bool:
     Parameters
     ----------
     before : Frame or None
-        The picture before it, of the same shape.
+        The picture before it, of the same shape and dtype.
     difference : Frame
-        The samples of the file, (height, width, channels).
+        The samples of the file, (height, width, channels), uint8 or uint16.
     """
     differing = int(np.count_nonzero(difference))
     if differing >= MAX_DIFFERING:

@@ -40,7 +40,7 @@ def is_damaged(
     data : bytes
         Its file.
     difference : Frame
-        Its samples.
+        Its samples, (height, width, channels), uint8 or uint16.
     neighbours : sequence of RunFile
         Differences of the folder in order, with ``file`` among them.
     at : int

@@ -90,7 +90,7 @@ def align(picture: Picture | None, difference: Frame) -> tuple[Picture | None, F
     picture : Picture or None
         The picture before.
     difference : Frame
-        The samples of the difference, (height, width, channels).
+        The samples of the difference, (height, width, channels), uint8 or uint16.
 
     Returns
     -------

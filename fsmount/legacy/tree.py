@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The attributes of a file or folder; ``size`` is None until the picture was decoded."""
+    """The attributes of a file or folder; ``size``: bytes, None until the picture was decoded."""
 
     mode: int
     size: int | None

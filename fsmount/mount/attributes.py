@@ -1,5 +1,7 @@
-"""Values that the mount's modules pass to each other: attributes, changes to them, the caller,
-and bodies to read from."""
+"""Values that the mount's modules pass to each other.
+
+They are attributes, changes of attributes, the caller of a request, and bodies to read from.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ class Bytes(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """Number of bytes."""
 
     async def pread(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`; fewer only at the end."""
@@ -59,7 +61,7 @@ DirEntry = tuple[int, bytes, Attributes]
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What setattr is to set; None leaves a field as it is."""
+    """What setattr is to set; None leaves a field as it is. `size` is in bytes."""
 
     mode: int | None = None
     uid: int | None = None
@@ -93,7 +95,7 @@ def now_ns() -> int:
 
 
 def clamp_ns(value: int) -> int:
-    """A time limited to the range of the index (the years 1678 to 2262), as kernels limit it."""
+    """A time in ns since 1970, limited to the range of the index (the years 1678 to 2262)."""
     return max(-_TIME_LIMIT_NS, min(_TIME_LIMIT_NS, value))
 
 

@@ -36,7 +36,8 @@ def in_background(mountpoint: Path, serve: Serve) -> None:
     """Run `serve` in a new process without a terminal; returns when it reports that it is ready.
 
     An error of `serve` before that is raised here; a later one is logged there. `mountpoint` is
-    resolved. If the server is killed before it is ready, this process unmounts `mountpoint`.
+    resolved. If the server is killed before it is ready, this process unmounts `mountpoint` and
+    raises FsmountError.
     """
     receiver, sender = os.pipe()
     for stream in (sys.stdout, sys.stderr):

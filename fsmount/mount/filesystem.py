@@ -53,8 +53,10 @@ class Filesystem(Protocol):
         """What stat(2) shows."""
 
     async def setattr(self, ino: int, changes: Changes, caller: Caller, /) -> Attributes:
-        """Set attributes, the size included; returns the new ones. Raises OSError EISDIR, EINVAL,
-        EFBIG, ENOSPC."""
+        """Set attributes, the size included; returns the new ones.
+
+        Raises OSError EISDIR, EINVAL, EFBIG, ENOSPC.
+        """
         raise failure(errno.EROFS)
 
     async def readlink(self, ino: int, /) -> bytes:
@@ -85,8 +87,11 @@ class Filesystem(Protocol):
         raise failure(errno.EROFS)
 
     async def link(self, ino: int, folder: int, name: bytes, /) -> Attributes:
-        """Give a file another name. Raises OSError as `mknod`; EPERM for a folder, EMLINK, EXDEV
-        for a file of another filesystem."""
+        """Give a file another name.
+
+        Raises OSError as `mknod`; EPERM for a folder, EMLINK, EXDEV for a file of another
+        filesystem.
+        """
         raise failure(errno.EROFS)
 
     async def unlink(self, folder: int, name: bytes, /) -> None:
@@ -100,7 +105,10 @@ class Filesystem(Protocol):
     async def rename(
         self, folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int = 0, /
     ) -> None:
-        """rename(2); `flags` are 0, RENAME_NOREPLACE or RENAME_EXCHANGE. Raises OSError as that."""
+        """Move or exchange entries. Raises OSError with the errnos of the system call.
+
+        `flags` is 0, RENAME_NOREPLACE or RENAME_EXCHANGE.
+        """
         raise failure(errno.EROFS)
 
     # -- open files
@@ -124,10 +132,10 @@ class Filesystem(Protocol):
         """
 
     async def read(self, fh: int, offset: int, length: int, /) -> bytes:
-        """Up to `length` bytes at `offset`; fewer only at the end of the file."""
+        """Up to `length` bytes from byte `offset` on; fewer only at the end of the file."""
 
     async def write(self, fh: int, offset: int, data: bytes, /) -> int:
-        """Write all of `data` at `offset`; its length. Raises OSError EBADF, EFBIG, ENOSPC."""
+        """Write all of `data` at byte `offset`; its length. Raises OSError EBADF, EFBIG, ENOSPC."""
         raise failure(errno.EROFS)
 
     async def flush(self, fh: int, /) -> None:

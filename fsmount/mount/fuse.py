@@ -120,9 +120,11 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
+        """Answer the attributes of a name. The kernel counts one lookup more."""
         return self._entry(await self._filesystem.lookup(parent_inode, name))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """Count lookups fewer. Logs errors: the kernel takes no answer."""
         for ino, count in inode_list:
             try:
                 await self._filesystem.forget(ino, count)
@@ -132,6 +134,7 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        """Answer what stat(2) shows."""
         return self._entry(await self._filesystem.getattr(inode))
 
     @answers
@@ -143,6 +146,7 @@ class Operations(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
+        """Set the attributes that `fields` marks, and answer all of them."""
         changes = Changes(
             mode=attr.st_mode if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -155,10 +159,12 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        """Answer the target of a symbolic link as it was stored."""
         return FileNameT(await self._filesystem.readlink(inode))
 
     @answers
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """Answer the size and the free space, in blocks of `f_frsize` bytes."""
         found = await self._filesystem.statfs()
         data = StatvfsData()
         data.f_bsize = found.f_bsize
@@ -183,6 +189,7 @@ class Operations(pyfuse3.Operations):
         rdev: int,
         ctx: RequestContext,
     ) -> EntryAttributes:
+        """Make a file, FIFO, socket or device. The kernel counts one lookup."""
         caller = _caller(ctx)
         return self._entry(await self._filesystem.mknod(parent_inode, name, mode, rdev, caller))
 
@@ -190,26 +197,31 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
+        """Make a folder. The kernel counts one lookup."""
         return self._entry(await self._filesystem.mkdir(parent_inode, name, mode, _caller(ctx)))
 
     @answers
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
+        """Make a symbolic link to `target`, any path. The kernel counts one lookup."""
         return self._entry(await self._filesystem.symlink(parent_inode, name, target, _caller(ctx)))
 
     @answers
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
+        """Give a file another name. The kernel counts one lookup more."""
         return self._entry(await self._filesystem.link(inode, new_parent_inode, new_name))
 
     @answers
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        """Remove a name of a file. The inode stays while it is open or its lookups count."""
         await self._filesystem.unlink(parent_inode, name)
 
     @answers
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        """Remove an empty folder."""
         await self._filesystem.rmdir(parent_inode, name)
 
     @answers
@@ -222,6 +234,7 @@ class Operations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
+        """Move an entry; `flags`: 0, RENAME_NOREPLACE or RENAME_EXCHANGE."""
         await self._filesystem.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     # -- open files
@@ -235,41 +248,53 @@ class Operations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
+        """Make a file and open it. The kernel counts one lookup."""
         fh, shown = await self._filesystem.create(parent_inode, name, mode, flags, _caller(ctx))
         return self._opened(fh), self._entry(shown)
 
     @answers
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        """Open a regular file; `flags` are those of the system call without O_CREAT."""
         return self._opened(await self._filesystem.open(inode, flags, _caller(ctx)))
 
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        """Answer `size` bytes from byte `off` on; fewer only at the end of the file."""
         return await self._filesystem.read(fh, off, size)
 
     @answers
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        """Write all of `buf` at byte `off`, and answer its length in bytes."""
         return await self._filesystem.write(fh, off, buf)
 
     @answers
     async def flush(self, fh: FileHandleT) -> None:
+        """Answer close(2) of one descriptor; comes once for each duplicate."""
         await self._filesystem.flush(fh)
 
     @answers
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        """Answer when all bytes of the file are durable. `datasync` makes no difference."""
         await self._filesystem.fsync(fh)
 
     @answers
     async def release(self, fh: FileHandleT) -> None:
+        """Close a handle. The kernel waits for no answer and sees no error."""
         await self._filesystem.release(fh)
 
     # -- open folders
 
     @answers
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        """Open a folder."""
         return FileHandleT(await self._filesystem.opendir(inode))
 
     @answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        """Give entries after the cookie `start_id` to pyfuse3 until its buffer is full.
+
+        The kernel counts one lookup for each that it takes, but not for "." and "..".
+        """
         for cookie, name, shown in await self._filesystem.readdir(fh, start_id):
             if not pyfuse3.readdir_reply(token, name, self._entry(shown), cookie):
                 return
@@ -278,10 +303,12 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        """Answer when the names in the folder are durable. `datasync` makes no difference."""
         await self._filesystem.fsyncdir(fh)
 
     @answers
     async def releasedir(self, fh: FileHandleT) -> None:
+        """Close the handle of a folder. The kernel sees no error."""
         await self._filesystem.releasedir(fh)
 
     # -- extended attributes
@@ -290,19 +317,23 @@ class Operations(pyfuse3.Operations):
     async def setxattr(
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
+        """Set or replace an extended attribute."""
         # pyfuse3 itself handles XATTR_CREATE and XATTR_REPLACE: it calls getxattr first.
         await self._filesystem.setxattr(inode, name, value)
 
     @answers
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        """Answer the value of an extended attribute; ENODATA if there is none."""
         return await self._filesystem.getxattr(inode, name)
 
     @answers
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        """Answer the names of extended attributes, without those of ``user.fsmount.…``."""
         return [XAttrNameT(name) for name in await self._filesystem.listxattr(inode)]
 
     @answers
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        """Remove an extended attribute; ENODATA if there is none."""
         await self._filesystem.removexattr(inode, name)
 
 

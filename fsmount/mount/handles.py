@@ -11,6 +11,9 @@ A body is either *staged* (a descriptor on the staged file, shared by all handle
 body copies it into a new staged file. While an inode has a writer it is held: the store does not
 encode it, so its row cannot turn from staged to encoded under a writer. The row can turn under a
 reader. The descriptor of the reader then still shows the same bytes.
+
+:class:`StagedFile` is one descriptor. :class:`OpenFiles` is the table of everything open: handles,
+then bodies, then the calls on a file descriptor, then sizes and times.
 """
 
 from __future__ import annotations
@@ -495,8 +498,10 @@ class OpenFiles:
             self.persist(ino)
 
     def _touch(self, entry: OpenInode, uid: int) -> None:
-        """Note that `uid` changes the body now. The kernel leaves it to fsmount to drop
-        set-user-id."""
+        """Note that `uid` changes the body now.
+
+        The kernel leaves it to fsmount to drop set-user-id.
+        """
         if uid != 0 and not entry.by_user:
             entry.by_user = True
             mode = self._store.index.inode(entry.ino).mode
@@ -537,7 +542,7 @@ class OpenFiles:
     # -- attributes
 
     def times(self, node: Inode) -> tuple[int, int]:
-        """mtime and ctime of an inode in ns: the times of its row, or of a later write."""
+        """Return mtime and ctime of an inode in ns since 1970: of its row, or of a later write."""
         entry = self._entries.get(node.ino)
         if entry is None or entry.touched_ns is None:
             return node.mtime_ns, node.ctime_ns

@@ -39,24 +39,31 @@ _T = TypeVar("_T")
 
 
 class Node(Protocol):
-    """What a tree knows of a file without reading it; any frozen dataclass with these fields.
-
-    `mode`: with type bits. `size`: in bytes, None if only rendering tells it. `mtime_ns`: in ns
-    since 1970. `target`: of a symbolic link.
-    """
+    """What a tree knows of a file without reading it; any frozen dataclass with these fields."""
 
     @property
-    def mode(self) -> int: ...
+    def mode(self) -> int:
+        """Permissions and type bits, as in stat(2)."""
+
     @property
-    def size(self) -> int | None: ...
+    def size(self) -> int | None:
+        """In bytes; None if only rendering the file tells it."""
+
     @property
-    def uid(self) -> int: ...
+    def uid(self) -> int:
+        """The owner."""
+
     @property
-    def gid(self) -> int: ...
+    def gid(self) -> int:
+        """The group."""
+
     @property
-    def mtime_ns(self) -> int: ...
+    def mtime_ns(self) -> int:
+        """In ns since 1970."""
+
     @property
-    def target(self) -> bytes | None: ...
+    def target(self) -> bytes | None:
+        """Where a symbolic link points to; None for any other file."""
 
 
 class Tree(Protocol):
@@ -175,7 +182,7 @@ class ReadOnlyFilesystem(Filesystem):
 
     async def statfs(self) -> os.statvfs_result:
         """The disk of the source, with no free space."""
-        found = await threads.call(Kind.ROOM, os.statvfs, self._tree.source)
+        found = await threads.call(Kind.FREE_SPACE, os.statvfs, self._tree.source)
         sizes = (found.f_bsize, found.f_frsize, found.f_blocks, 0, 0)
         return os.statvfs_result((*sizes, found.f_files, 0, 0, found.f_flag, NAME_BYTES))
 

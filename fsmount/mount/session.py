@@ -84,7 +84,10 @@ class MountRequest:
         return replace(self, source=self.source.resolve(), mountpoint=self.mountpoint.resolve())
 
     def check(self) -> None:
-        """Raise the errors that can be known before mounting; see :func:`serve`."""
+        """Raise the errors that can be known before mounting, such as :class:`UsageError`.
+
+        :func:`serve` names them.
+        """
         if self.open_tree is None:
             config.read(self.source)
         elif self.options.repack_after_s is not None:

@@ -3,6 +3,9 @@
 A method awaits only before it looks at the index, or after the change that rests on this look. So
 this module needs no lock.
 
+It is long because it has one method for each call of :class:`Filesystem`, in the same sections.
+What an open file is, :mod:`handles` says; what extended attributes are, :mod:`xattrs`.
+
 An inode lives while it has a name, an open handle or a lookup count (see :mod:`filesystem`).
 Reading does not change the time of access (as with ``noatime``); only setattr does.
 """
@@ -220,7 +223,7 @@ class StoreFilesystem(Filesystem):
 
     async def statfs(self) -> os.statvfs_result:
         """Size and free room of the disk that holds the store. Raises OSError."""
-        return await threads.call(Kind.ROOM, os.statvfs, self._store.layout.root)
+        return await threads.call(Kind.FREE_SPACE, os.statvfs, self._store.layout.root)
 
     # -- checks
 
@@ -439,7 +442,7 @@ class StoreFilesystem(Filesystem):
     async def rename(
         self, folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int = 0
     ) -> None:
-        """Rename an entry as rename(2) does. Raises the same errors as OSError.
+        """Move or exchange entries. Raises OSError with the errnos of the system call.
 
         `flags` is 0, RENAME_NOREPLACE or RENAME_EXCHANGE.
         """
@@ -612,7 +615,7 @@ class StoreFilesystem(Filesystem):
         return xattrs.names(self._store, self._index.inode(ino))
 
     async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
-        """Set or replace an extended attribute. The adapter handles the flags of setxattr(2).
+        """Set or replace an extended attribute. The adapter handles the flags of the system call.
 
         Raises OSError EROFS, and the errors of :func:`xattrs.put`.
         """

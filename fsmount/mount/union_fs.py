@@ -73,8 +73,11 @@ class UnionFilesystem(Filesystem):
             raise failure(errno.EROFS)
 
     async def _is_lower(self, name: bytes) -> bool:
-        """Whether the root shows `name` of the lower root; one that cannot be read does not count,
-        or damage there would keep people from writing here."""
+        """Whether the root shows `name` of the lower root.
+
+        A name that cannot be read does not count, or damage there would keep people from writing
+        here.
+        """
         try:
             found = await self._lower.lookup(_LOWER_ROOT, name)
         except (OSError, FsmountError):

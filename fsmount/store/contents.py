@@ -57,7 +57,8 @@ def make_folders(layout: Layout, index: Index, disk: Disk) -> None:
     """Create missing folders: a program that copies a store may leave out empty folders.
 
     Raises :class:`Damaged` if the index knows files in a missing folder: perhaps a disk is not
-    mounted, and all its files would look lost. Raises OSError, also if a folder is not writable.
+    mounted, and all its files would look lost. Raises OSError, and
+    PermissionError if a folder is not writable.
     """
     missing = [folder for folder in layout.folders if not folder.is_dir()]
     for folder in missing:

@@ -49,15 +49,15 @@ _BY_ANOTHER_PATH = (
 _sleep = time.sleep
 
 
-class Verdict(Enum):
+class HolderState(Enum):
     """What this process can tell about a holder.
 
-    STOPPED_IF_STILL: the holder's host was rebooted since, unless another host has the same name.
+    PROBABLY_GONE: the holder's host was rebooted since, unless another host has the same name.
     """
 
     GONE = "gone"
-    LIVES = "lives"
-    STOPPED_IF_STILL = "stopped if its heartbeat does not move"
+    ALIVE = "alive"
+    PROBABLY_GONE = "gone if its heartbeat does not move"
     UNKNOWN = "unknown"
 
 
@@ -65,7 +65,7 @@ class Verdict(Enum):
 class Holder:
     """A process that holds a lock.
 
-    Attributes:
+    Attributes
     ----------
     beat : its last heartbeat in ms since 1970, by its clock.
     boot : boot id of its kernel.
@@ -93,7 +93,7 @@ class Holder:
         here = socket.gethostname()
         return f"process {self.pid}" + (f" on {self.host}" if self.host != here else "")
 
-    def verdict(self, here: Holder) -> Verdict:
+    def state(self, here: Holder) -> HolderState:
         """Whether the holder still runs. `here` is this process, which has the flock."""
         if self.boot and self.boot == here.boot:
             lives = None if self.namespace != here.namespace else _lives(self.pid, self.started)
@@ -101,11 +101,11 @@ class Holder:
                 # Same file and same kernel: a living holder would still have the flock.
                 lives = False
             if lives is not None:
-                return Verdict.LIVES if lives else Verdict.GONE
+                return HolderState.ALIVE if lives else HolderState.GONE
         elif self.boot and self.host == here.host:
             booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-            return Verdict.GONE if self.beat < 1000 * booted else Verdict.STOPPED_IF_STILL
-        return Verdict.UNKNOWN
+            return HolderState.GONE if self.beat < 1000 * booted else HolderState.PROBABLY_GONE
+        return HolderState.UNKNOWN
 
 
 def _parse(data: bytes) -> Holder | None:
@@ -117,7 +117,7 @@ def _parse(data: bytes) -> Holder | None:
 
 
 def _myself(fd: int, token: str) -> Holder:
-    """This process, as the holder of the lock file `fd`."""
+    """Describe this process as the holder of the lock file `fd`."""
     found = os.fstat(fd)
     pid = os.getpid()
     return Holder(
@@ -212,16 +212,16 @@ class Lock:
             granted = self._flock()
             data = _read(self.path)
             holder = _parse(data)
-            verdict = Verdict.GONE if holder is None else holder.verdict(here)
-            if granted and (force or verdict is not Verdict.LIVES):
+            state = HolderState.GONE if holder is None else holder.state(here)
+            if granted and (force or state is not HolderState.ALIVE):
                 break
             if time.monotonic() >= end:
                 named = str(holder or data.decode(errors="replace").strip() or "unknown")
                 raise StoreLocked(self.path.parent, holder=named + granted * _BY_ANOTHER_PATH)
             _sleep(_WAIT_POLL_S)
-        if holder is None or verdict is Verdict.GONE:
+        if holder is None or state is HolderState.GONE:
             return False
-        return self._watch(holder, verdict, force)
+        return self._watch(holder, state, force)
 
     def _flock(self) -> bool:
         try:
@@ -230,9 +230,9 @@ class Lock:
             return False
         return True
 
-    def _watch(self, holder: Holder, verdict: Verdict, force: bool) -> bool:
+    def _watch(self, holder: Holder, state: HolderState, force: bool) -> bool:
         """Whether the holder's heartbeat has stopped; False if it released the lock meanwhile."""
-        known = force or verdict is Verdict.STOPPED_IF_STILL
+        known = force or state is HolderState.PROBABLY_GONE
         # An old beat needs no watching: without `force` the lock is not taken anyway.
         if known or abs(_now() - holder.beat) < 1000 * _WATCH_S:
             _log.info("%s: waiting for a heartbeat of %s", self.path, holder)

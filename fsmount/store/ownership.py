@@ -112,7 +112,11 @@ class Ownership:
 
 
 class OwnedDisk(Disk):
-    """A disk that raises OSError EIO instead of changing a store that this process lost."""
+    """A disk that raises OSError EIO instead of changing a store that this process lost.
+
+    Each method does what the method of :class:`Disk` does. Calls that change no stored bytes ask
+    nothing; all others ask who owns the store before they change anything.
+    """
 
     def __init__(self, disk: Disk, ownership: Ownership) -> None:
         self._disk = disk
@@ -121,28 +125,37 @@ class OwnedDisk(Disk):
     # Calls that change no stored bytes.
 
     def open(self, path: Path, flags: int) -> int:
-        """See :class:`Disk`, here and below."""
+        """Open an existing file. Does not ask."""
         return self._disk.open(path, flags)
 
     def close(self, fd: int) -> None:
+        """Close a descriptor. Does not ask."""
         self._disk.close(fd)
 
     def read_cached(self, fd: int, length: int, offset: int) -> bytes:
+        """Read `length` bytes at byte `offset` from the page cache. Does not ask."""
         return self._disk.read_cached(fd, length, offset)
 
     def fsync(self, fd: int) -> None:
+        """Force a file to the disk. Does not ask: bytes that are forced belong to either owner."""
         self._disk.fsync(fd)
 
     def fsync_folder(self, path: Path) -> None:
+        """Force the names in a folder to the disk. Does not ask."""
         self._disk.fsync_folder(path)
 
     # Calls that change the store ask first.
 
     def create(self, path: Path) -> int:
+        """Make a new file. Raises OSError EIO if the store is lost."""
         self._ask()
         return self._disk.create(path)
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """Write all of `data` at byte `offset`.
+
+        Raises OSError EIO if the store is lost, also if it was lost during the write.
+        """
         self._ask()
         done = self._disk.pwrite(fd, data, offset)
         # The return acknowledges the write: a later owner must find these bytes.
@@ -150,29 +163,36 @@ class OwnedDisk(Disk):
         return done
 
     def ftruncate(self, fd: int, size: int) -> None:
+        """Cut or extend a file to `size` bytes. Raises OSError EIO if the store is lost."""
         self._ask()
         self._disk.ftruncate(fd, size)
 
     def allocate(self, fd: int, size: int) -> None:
+        """Allocate the first `size` bytes. Raises OSError EIO if the store is lost."""
         self._ask()
         self._disk.allocate(fd, size)
 
     def rename(self, old: Path, new: Path) -> None:
+        """Rename a file. Raises OSError EIO if the store is lost."""
         self._ask()
         self._disk.rename(old, new)
 
     def link(self, old: Path, new: Path) -> None:
+        """Give a file a second name. Raises OSError EIO if the store is lost."""
         self._ask()
         self._disk.link(old, new)
 
     def unlink(self, path: Path) -> None:
+        """Remove a name. Raises OSError EIO if the store is lost."""
         self._ask()
         self._disk.unlink(path)
 
     def mkdir(self, path: Path, *, parents: bool = False) -> None:
+        """Make a folder. Raises OSError EIO if the store is lost."""
         self._ask()
         self._disk.mkdir(path, parents=parents)
 
     def chmod(self, path: Path, mode: int) -> None:
+        """Set permission bits. Raises OSError EIO if the store is lost."""
         self._ask()
         self._disk.chmod(path, mode)

@@ -16,7 +16,7 @@ from fsmount.store.ingest.durability import DurabilityPoints
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
-from fsmount.store.maintenance.repack import Summary, due
+from fsmount.store.maintenance.repack import RepackSummary, due
 from fsmount.store.maintenance.repacks import Repacks
 from fsmount.store.ownership import Ownership
 from fsmount.store.packs.writer import Writer
@@ -132,12 +132,12 @@ class WritableStore(ReadStore):
 
         Raises OSError EIO if another process takes the store over.
         """
-        await threads.call(Kind.ROOM, self._ownership.ask)
+        await threads.call(Kind.FREE_SPACE, self._ownership.ask)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
             await self._encoder.queue.drain()
             nursery.cancel_scope.cancel()
-        await threads.call(Kind.ROOM, self._ownership.ask)
+        await threads.call(Kind.FREE_SPACE, self._ownership.ask)
 
     # -- space
 
@@ -165,7 +165,7 @@ class WritableStore(ReadStore):
         """Number of objects that :meth:`repack` would examine."""
         return sum(len(self.index.objects_in(number)) for number in due(self.index))
 
-    async def repack(self, progress: Callable[[int], None]) -> Summary:
+    async def repack(self, progress: Callable[[int], None]) -> RepackSummary:
         """Reclaim space and write smaller entries. Encodes the staged files first.
 
         The caller keeps :meth:`run` running. Raises :class:`Damaged`, and OSError if the disk is
@@ -183,7 +183,7 @@ class WritableStore(ReadStore):
         Returns False if a file was written or read, or `go_on` returned False; True if nothing is
         left to do. Raises :class:`Damaged`, OSError.
         """
-        await threads.call(Kind.ROOM, self._ownership.ask)
+        await threads.call(Kind.FREE_SPACE, self._ownership.ask)
         await self._require_consistent()
         await self._space.before_deleting()
         used = self._used

@@ -67,15 +67,16 @@ class SharedPicture:
         """
         if self.proof != _digest(self.sha256, self.recipe, self.shape, self.dtype):
             raise NotExact("changed while it was encoded")
-        if self.by == os.getpid() and memory is not None and self.sha256 in memory.held:
-            local: LocalPicture = memory.held[self.sha256]
-            return local.picture
+        if self.by == os.getpid() and memory is not None:
+            local = memory.held.get(self.sha256)
+            if isinstance(local, LocalPicture):
+                return local.picture
         frame = self._map()
         return self._decode_again(memory) if frame is None else Picture(frame, self.recipe)
 
     @property
     def frame(self) -> Frame:
-        """The picture's frame."""
+        """The picture's frame, as :meth:`get` returns it: shape `shape`, dtype `dtype`."""
         return self.get().frame
 
     def _map(self) -> Frame | None:
@@ -143,7 +144,8 @@ def share(path: str, sha256: bytes, picture: Picture, memory: WorkerMemory) -> S
         if not held:
             break
         held.popitem(last=False)
-    local = held[sha256] = LocalPicture(sha256, picture)
+    local = LocalPicture(sha256, picture)
+    held[sha256] = local
     height, width, channels = picture.frame.shape
     shape = (height, width, channels)
     dtype = picture.frame.dtype.name
@@ -158,9 +160,10 @@ def _digest(sha256: bytes, recipe: Recipe, shape: tuple[int, int, int], dtype: s
     return hashlib.sha256(parts.encode()).digest()
 
 
-def _bytes(held: Mapping[bytes, LocalPicture]) -> int:
+def _bytes(held: Mapping[bytes, object]) -> int:
     """Return the bytes of all frames held."""
-    return sum(local.picture.frame.nbytes for local in held.values())
+    pictures = (local for local in held.values() if isinstance(local, LocalPicture))
+    return sum(local.picture.frame.nbytes for local in pictures)
 
 
 def _name(sha256: bytes) -> str:

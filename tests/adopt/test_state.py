@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.adopt.state import State, Subject
+from fsmount.adopt.state import AdoptedFolder, State
 from fsmount.errors import AdoptLocked, FsmountError
 
-SUBJECT = Subject(Path("/home/caf\udce9"), Path("/data/shots.store"), 5, 7)
+SUBJECT = AdoptedFolder(Path("/home/caf\udce9"), Path("/data/shots.store"), 5, 7)
 
 
 def test_each_step_is_there_again(tmp_path: Path) -> None:

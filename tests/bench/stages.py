@@ -25,8 +25,8 @@ from fsmount.codec.png.png import parse
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
-from fsmount.store.frames.jobs import Order
-from fsmount.store.packs.entries import About
+from fsmount.store.frames.jobs import EncodeOrder
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
 from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
@@ -62,21 +62,21 @@ class Stages(Line):
         """Encode one picture and time each stage; returns (object number, SHA-256)."""
         seen = self.clock.time("look", jobs.look, str(file), hints, BUDGET)
         assert seen.picture is not None, seen.reason
-        assert seen.seen is not None
-        plan = self.clock.time("plan", self.planner.plan, seen.seen)
+        assert seen.features is not None
+        plan = self.clock.time("plan", self.planner.plan, seen.features)
         number = len(self.places) + 1
         wanted = plan.objects()
         for known in list(wanted):
             wanted.update(self.encoded[known].layer)
         places = tuple(self.places[known] for known in sorted(wanted))
-        about = About(number, file.name, 0, seen.sha256, seen.size)
-        order = Order(about, seen.picture, plan, places, str(self.pack.path))
+        about = FileFacts(number, file.name, 0, seen.sha256, seen.size)
+        order = EncodeOrder(about, seen.picture, plan, places, str(self.pack.path))
         encoded = self.clock.time("encode", jobs.encode, order, BUDGET)
         place = self.pack.append(encoded.entry)
         self.places[number] = Location(number, str(self.pack.path), *place)
         self.encoded[number] = encoded
         self.planner.encoded(
-            seen.seen, encoded.layout, number, anchor=encoded.anchor, size=seen.size
+            seen.features, encoded.layout, number, anchor=encoded.anchor, size=seen.size
         )
         return number, seen.sha256
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.adopt import checks
-from fsmount.adopt.state import State, Subject, place
+from fsmount.adopt.state import AdoptedFolder, State, place
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from tests.cli.commands import Cli
@@ -153,7 +153,7 @@ def test_another_folder_or_store_than_before(cli: Cli, folder: Path) -> None:
     place(folder).mkdir()
     info = folder.stat()
     first = State(place(folder))
-    first.begin(Subject(folder, folder.parent / "a.store", info.st_dev, info.st_ino + 1))
+    first.begin(AdoptedFolder(folder, folder.parent / "a.store", info.st_dev, info.st_ino + 1))
     first.close()
     assert "it is not the folder of the first run" in _refused(cli, folder)
     told = _refused(cli, folder, "--store", folder.parent / "b.store", code=2)

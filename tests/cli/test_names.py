@@ -19,7 +19,7 @@ from fsmount.mount.log import log_to
 from fsmount.quoting import quoted
 from tests.cli.commands import Cli, process
 from tests.cli.test_environment import on_a_terminal
-from tests.cli.test_results import flip
+from tests.support.packs import flip
 
 PACKAGE = Path(fsmount.__file__).parent
 # Each name would change how a terminal, or a reader, shows the output.

@@ -19,6 +19,7 @@ from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.tree import find
 from tests.cli.commands import Cli, Done, process
 from tests.support.encoding import forget_caches, put
+from tests.support.packs import flip
 from tests.support.trees import facts, make_tree
 
 COMMANDS = group.list_commands(click.Context(group))
@@ -399,12 +400,6 @@ def test_pictures_in_the_trash(cli: Cli, root: Path, source: Path) -> None:
 
 
 # Results with problems
-
-
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 def test_some_were_left_out(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:

@@ -9,14 +9,12 @@ the store must encode all files. The harness then judges the store as after a cr
 
 from __future__ import annotations
 
-import argparse
 import errno
 import functools
 import os
 import sys
 import tempfile
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,9 +27,11 @@ from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.store import open_store
 from tests.crash.alarms import alarms
-from tests.crash.planted import BUGS, caught, collected, plant
+from tests.crash.command import report, run_cases
+from tests.crash.limits import small_limits
+from tests.crash.planted import caught
 from tests.crash.points import fast, quiet
-from tests.crash.script import Script, Spoilt, small_limits
+from tests.crash.script import Script, Spoilt
 from tests.crash.traffic import Call, Tap, listen, tapped
 from tests.crash.verdict import Rendering, judge, tree_of
 
@@ -175,26 +175,14 @@ def count(seed: int, operations: int) -> int:
     return calls
 
 
+def _cases(calls: int) -> list[tuple[int, str, bool]]:
+    return [(at, k, f) for at in range(1, calls + 1) for k in KINDS for f in (False, True)]
+
+
 def main() -> int:
     """Run the command that the module describes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--operations", type=int, default=80)
-    parser.add_argument("--every", type=int, default=1, help="every n-th case only")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--plant", default="", choices=["", *BUGS])
-    given = parser.parse_args()
-    with get_context("spawn").Pool(given.jobs, initializer=plant, initargs=(given.plant,)) as pool:
-        calls = pool.apply(count, (given.seed, given.operations))
-        cases = [(at, k, f) for at in range(1, calls + 1) for k in KINDS for f in (False, True)]
-        cases = cases[:: given.every]
-        shares = [cases[i :: given.jobs * 8] for i in range(given.jobs * 8)]
-        work = [(given.seed, given.operations, share) for share in shares]
-        wrong = collected(pool.imap(some, work), given.plant)
-    for line in wrong[:20]:
-        print(line)
-    print(f"{calls} calls, {len(cases)} injections, {len(wrong)} failed")
-    return 1 if wrong else 0
+    calls, cases, wrong = run_cases(__doc__, count, _cases, some)
+    return report(f"{calls} calls, {cases} injections", wrong)
 
 
 if __name__ == "__main__":

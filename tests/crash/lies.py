@@ -14,7 +14,6 @@ store must encode all files.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import random
 import shutil
@@ -47,9 +46,10 @@ from fsmount.store.ingest.retries import Retries
 from fsmount.store.packs import entries, pack
 from fsmount.store.packs.pack import Pack
 from fsmount.store.store import open_read_store, open_store
-from tests.crash.planted import BUGS, caught, plant
+from tests.crash.command import options
+from tests.crash.limits import small_limits
+from tests.crash.planted import caught, plant
 from tests.crash.points import fast, quiet
-from tests.crash.script import small_limits
 from tests.crash.verdict import Rendering, whole
 from tests.support import photos, pngs
 from tests.support.encoding import forget_caches, put
@@ -338,11 +338,9 @@ def _prepare() -> None:
 
 def main() -> int:
     """Run the command that the module describes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--plant", default="", choices=["", *BUGS])
     given = parser.parse_args()
     chance = random.Random(given.first)
     with (

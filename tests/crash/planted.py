@@ -22,7 +22,7 @@ from fsmount.store.maintenance import copies, reclaim
 from fsmount.store.maintenance.reclaim import Shrinker
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.ownership import Ownership
-from fsmount.store.packs.bodies import SEGMENT_BYTES, Kept
+from fsmount.store.packs.bodies import SEGMENT_BYTES, KeptBody
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Pack
 from fsmount.store.packs.staging import Staging
@@ -145,11 +145,11 @@ class _Uncut(WatchedDisk):
 
 
 def _no_segment_sums() -> None:
-    def segment(self: Kept, number: int) -> bytes:
+    def segment(self: KeptBody, number: int) -> bytes:
         with self._path.open("rb") as file:
             return os.pread(file.fileno(), SEGMENT_BYTES, number * SEGMENT_BYTES)
 
-    _set(Kept, "_segment", segment)
+    _set(KeptBody, "_segment", segment)
 
 
 def _swallowed_error() -> None:

@@ -14,14 +14,12 @@ name back.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,9 +28,12 @@ import trio
 from fsmount.store import config
 from fsmount.store.store import open_store
 from tests.crash.alarms import alarms
+from tests.crash.command import options, processes, report
+from tests.crash.limits import small_limits
+from tests.crash.model import Tree
 from tests.crash.moving import Moving
-from tests.crash.planted import BUGS, caught, plant
-from tests.crash.script import Script, Tree, small_limits
+from tests.crash.planted import caught
+from tests.crash.script import Script
 from tests.crash.traffic import Call, Tap, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, State, judge
 
@@ -190,28 +191,21 @@ def fast() -> str | None:
 
 def main() -> int:
     """Run the command that the module describes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--operations", type=int, default=200)
     parser.add_argument("--every", type=int, default=1, help="judge every n-th state only")
     parser.add_argument("--again", type=int, default=20, help="kill every n-th recovery, too")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--plant", default="", choices=["", *BUGS])
     given = parser.parse_args()
     work = [
         (given.first + i, given.operations, given.every, given.again) for i in range(given.seeds)
     ]
-    with get_context("spawn").Pool(
-        min(given.jobs, len(work)), initializer=plant, initargs=(given.plant,)
-    ) as pool:
+    with processes(given, len(work)) as pool:
         results = pool.starmap(explore, work)
-    wrong = [line for _, _, lines in results for line in lines]
-    for line in wrong[:20]:
-        print(line)
     points, states = sum(r[0] for r in results), sum(r[1] for r in results)
-    print(f"{points} points, {states} distinct states, {len(wrong)} failed")
-    return 1 if wrong else 0
+    wrong = [line for _, _, lines in results for line in lines]
+    return report(f"{points} points, {states} distinct states", wrong)
 
 
 if __name__ == "__main__":

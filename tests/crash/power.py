@@ -20,14 +20,12 @@ files must be exact.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import random
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,9 +35,12 @@ from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.files import StoreFiles
 from fsmount.store.store import open_store
-from tests.crash.planted import BUGS, caught, plant
+from tests.crash.command import options, processes, report
+from tests.crash.limits import small_limits
+from tests.crash.model import Tree, agrees, differences
+from tests.crash.planted import caught
 from tests.crash.points import fast, quiet, run_script
-from tests.crash.script import Script, Tree, agrees, differences, small_limits
+from tests.crash.script import Script
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, tree_of, whole
 
@@ -349,26 +350,19 @@ def _keeps(wanted: bytes, found: bytes, loose: list[slice]) -> bool:
 
 def main() -> int:
     """Run the command that the module describes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--operations", type=int, default=200)
     parser.add_argument("--states", type=int, default=50_000, help="of all scripts together")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--plant", default="", choices=["", *BUGS])
     given = parser.parse_args()
     each = given.states // given.seeds
     work = [(given.first + i, given.operations, each) for i in range(given.seeds)]
-    with get_context("spawn").Pool(
-        min(given.jobs, len(work)), initializer=plant, initargs=(given.plant,)
-    ) as pool:
+    with processes(given, len(work)) as pool:
         results = pool.starmap(explore, work)
-    wrong = [line for _, _, lines in results for line in lines]
-    for line in wrong[:20]:
-        print(line)
     calls, states = sum(r[0] for r in results), sum(r[1] for r in results)
-    print(f"{calls} calls, {states} states, {len(wrong)} failed")
-    return 1 if wrong else 0
+    wrong = [line for _, _, lines in results for line in lines]
+    return report(f"{calls} calls, {states} states", wrong)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ promises hold for them.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import random
@@ -29,7 +28,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
-from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -48,9 +46,10 @@ from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.tree import slices
-from tests.crash.planted import BUGS, caught, plant
+from tests.crash.command import options, processes, report
+from tests.crash.limits import small_limits
+from tests.crash.planted import caught
 from tests.crash.points import fast, quiet
-from tests.crash.script import small_limits
 from tests.repairing import repair
 from tests.support.encoding import forget_caches, open_either, put
 from tests.support.frames import png, screens
@@ -373,19 +372,14 @@ def _restore(root: Path, files: dict[Path, bytes]) -> None:
 
 def main() -> int:
     """Run the command that the module describes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--every", type=int, default=1, help="a random one of so many")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--plant", default="", choices=["", *BUGS])
     given = parser.parse_args()
-    with get_context("spawn").Pool(given.jobs, initializer=plant, initargs=(given.plant,)) as pool:
+    with processes(given) as pool:
         work = [(share, given.jobs, given.every) for share in range(given.jobs)]
         results = pool.starmap(explore, work)
     wrong = [line for _, lines in results for line in lines]
-    for line in wrong[:20]:
-        print(line)
-    print(f"{sum(count for count, _ in results)} damages, {len(wrong)} failed")
-    return 1 if wrong else 0
+    return report(f"{sum(count for count, _ in results)} damages", wrong)
 
 
 if __name__ == "__main__":

@@ -12,142 +12,39 @@ import os
 import random
 import stat
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import trio
 
 from fsmount.errors import FsmountError
 from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
-from fsmount.store import store as store_module
-from fsmount.store.disk import reserve
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT
-from fsmount.store.ingest import committer, durability, large, retries
-from fsmount.store.maintenance import background, copier, copies, free_space, reclaim
-from fsmount.store.packs import pack
+from fsmount.store.maintenance import copies
 from fsmount.store.recovery import consistency
 from fsmount.store.writable_store import WritableStore
-from tests.support.encoding import Inline
+from tests.crash.limits import LARGE, patch
+from tests.crash.model import (
+    Node,
+    Tree,
+    agrees,
+    differences,
+    freeze,
+    numbers,
+    snapshot,
+    truncate,
+    write,
+)
 from tests.support.frames import png, screens
 
 T = TypeVar("T")
 USER = Caller(0, 0, 0o022)
-LARGE = 20_000
 _ALL = 1 << 60
-
-
-class Seen(NamedTuple):
-    """The known facts of one path. `mtime` is None if not known. `data` of a link is its target."""
-
-    mode: int
-    data: bytes
-    mtime: int | None
-    xattrs: tuple[tuple[bytes, bytes], ...]
-
-
-Tree = dict[bytes, Seen]
-
-
-def agrees(found: Tree, wanted: Tree) -> bool:
-    """Whether the found tree equals the wanted one. Unknown times are not compared."""
-    return found.keys() == wanted.keys() and all(
-        seen._replace(mtime=wanted[path].mtime if wanted[path].mtime is None else seen.mtime)
-        == wanted[path]
-        for path, seen in found.items()
-    )
-
-
-def differences(found: Tree, wanted: Tree) -> str:
-    """A short text on the first difference; "" if there is none."""
-    for path in sorted(found.keys() | wanted.keys()):
-        one, other = found.get(path), wanted.get(path)
-        if one is None or other is None:
-            return f"{path!r} is {'not there' if one is None else 'there'}"
-        if not agrees({path: one}, {path: other}):
-            brief = [
-                (oct(s.mode), len(s.data), hash(s.data), s.mtime, s.xattrs) for s in (one, other)
-            ]
-            return f"{path!r} is {brief[0]}, should be {brief[1]}"
-    return ""
-
-
-@dataclass
-class Node:
-    """A file, link or folder of the model."""
-
-    mode: int
-    data: bytes = b""
-    mtime: int | None = None
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
-    names: dict[bytes, Node] = field(default_factory=dict)
-    ino: int = 0
-    number: int = field(default_factory=itertools.count(1).__next__)
-
-    @property
-    def is_folder(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-    def seen(self) -> Seen:
-        return Seen(self.mode, self.data, self.mtime, tuple(sorted(self.xattrs.items())))
-
-
-def freeze(node: Node, path: bytes = b"") -> Tree:
-    """The tree below a folder."""
-    out: Tree = {}
-    for name, inner in node.names.items():
-        here = path + b"/" + name if path else name
-        out[here] = inner.seen()
-        if inner.is_folder:
-            out |= freeze(inner, here)
-    return out
-
-
-def numbers(node: Node, path: bytes = b"") -> dict[bytes, int]:
-    """For each path below a folder, the number of the node that it shows."""
-    out: dict[bytes, int] = {}
-    for name, inner in node.names.items():
-        here = path + b"/" + name if path else name
-        out[here] = inner.number
-        out |= numbers(inner, here)
-    return out
 
 
 class Spoilt(Exception):
     """A step failed and left neither the tree before it nor the tree after it."""
-
-
-def small_limits() -> None:
-    """Lower the limits of the store.
-
-    A script of small files then reaches large files, sealed packs and durability points.
-    """
-    large.KEEP_BYTES = LARGE
-    committer._BATCH_SECONDS = 0.0
-    retries._RETRY_SECONDS = 0.002
-    pack.SEAL_BYTES = 6_000
-    copier._REST = 0.0
-    reserve.RESERVE_BYTES = 4096
-    durability.DURABLE_SECONDS = 0.01
-    free_space.LOOK_SECONDS = 0.01
-    _set(store_module, "Workers", Inline)
-    _set(background, "Workers", Inline)
-    _set(background, "_LOOK_SECONDS", 0.0)
-    _set(background, "_FREE_PACKS", 0)
-    _set(reclaim, "_FIRST_BYTES", 1500)
-    _set(reclaim, "_MORE_BYTES", 0)
-    _set(trio.to_thread, "run_sync", _inline)
-
-
-def _set(owner: object, name: str, value: object) -> None:
-    setattr(owner, name, value)
-
-
-async def _inline(function: Callable[..., T], *args: Any, **_: Any) -> T:
-    """Run a call in this task instead of a thread, so that no two calls overlap."""
-    await trio.lowlevel.checkpoint()
-    return function(*args)
 
 
 class Script:
@@ -178,8 +75,8 @@ class Script:
         self._store = store
         self._vfs = StoreFilesystem(store, store)
         # The VFS that watches SQLite has no shared memory, so there is only one connection.
-        _set(copies, "collect_beside", lambda _: copies.collect(store.index))
-        _set(consistency, "contradiction_at", lambda _: store.index.contradiction())
+        patch(copies, "collect_beside", lambda _: copies.collect(store.index))
+        patch(consistency, "contradiction_at", lambda _: store.index.contradiction())
         try:
             for number in range(self._count):
                 self.events.get(number, lambda: None)()
@@ -206,7 +103,7 @@ class Script:
         self.steps += 1
         before = freeze(self._root)
         self.now = before
-        undo = _memory(self._root)
+        undo = snapshot(self._root)
         change()
         self.then = freeze(self._root)
         if written is not None:
@@ -246,7 +143,7 @@ class Script:
             there = found[paths[0]].data
             old = node.data
             for size in range(len(data) + 1):
-                _write(node, at, data[:size])
+                write(node, at, data[:size])
                 if node.data == there:
                     return
                 node.data = old
@@ -333,7 +230,7 @@ class Script:
                 part = data[start : start + 7000]
                 await self._step(
                     lambda start=start, part=part: self._vfs.write(fh, at + start, part),  # type: ignore[misc]
-                    lambda start=start, part=part: _write(node, at + start, part),  # type: ignore[misc]
+                    lambda start=start, part=part: write(node, at + start, part),  # type: ignore[misc]
                     (node, at + start, part),
                 )
             await self._step(lambda: self._vfs.flush(fh), lambda: None)
@@ -374,7 +271,7 @@ class Script:
         node = target[2]
         fh = await self._step(
             lambda: self._vfs.open(node.ino, os.O_RDWR | os.O_TRUNC, USER),
-            lambda: _truncate(node, 0),
+            lambda: truncate(node, 0),
         )
         await self._fill(fh, node, self._body(number))
 
@@ -395,7 +292,7 @@ class Script:
         size = self._chance.randrange(len(node.data) + 2000)
         await self._step(
             lambda: self._vfs.setattr(node.ino, Changes(size=size), USER),
-            lambda: _truncate(node, size),
+            lambda: truncate(node, size),
         )
 
     async def _rename(self, number: int) -> None:
@@ -537,7 +434,7 @@ class Script:
             if data:
                 await self._step(
                     lambda: self._vfs.write(fh, at, data),
-                    lambda: _write(node, at, data),
+                    lambda: write(node, at, data),
                     (node, at, data),
                 )
             try:
@@ -588,14 +485,14 @@ class Script:
             for _ in range(wait):
                 await trio.lowlevel.checkpoint()
 
-        _set(store, "_require_consistent", busy)
+        patch(store, "_require_consistent", busy)
         try:
             with trio.move_on_after(20):
                 await store.repack(lambda _: None)
         except (OSError, FsmountError, ExceptionGroup):
             self.failed += 1
         finally:
-            _set(store, "_require_consistent", require_consistent)
+            patch(store, "_require_consistent", require_consistent)
 
     async def _until_appended(self) -> None:
         """Wait until an entry waits for its commit, or no file is under way."""
@@ -638,34 +535,3 @@ class Script:
 
 class _StepFailed(Exception):
     """A step failed; the script leaves out the rest of its operation."""
-
-
-def _write(node: Node, at: int, data: bytes) -> None:
-    node.mtime = None
-    if data:
-        old = node.data.ljust(at, b"\0")
-        node.data = old[:at] + data + old[at + len(data) :]
-
-
-def _truncate(node: Node, size: int) -> None:
-    node.data = node.data[:size].ljust(size, b"\0")
-    node.mtime = None
-
-
-def _memory(root: Node) -> Callable[[], None]:
-    """A function that restores the present state of the model."""
-    nodes: dict[int, tuple[Node, dict[str, Any]]] = {}
-    todo = [root]
-    while todo:
-        node = todo.pop()
-        if id(node) not in nodes:
-            state = {"mode": node.mode, "data": node.data, "mtime": node.mtime}
-            nodes[id(node)] = node, state | {"xattrs": dict(node.xattrs), "names": dict(node.names)}
-            todo += node.names.values()
-
-    def undo() -> None:
-        for node, state in nodes.values():
-            for name, value in state.items():
-                setattr(node, name, value)
-
-    return undo

@@ -25,7 +25,6 @@ second writer left. In the way *late*, all acknowledged bytes must be in the tre
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import functools
 import stat
@@ -34,7 +33,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,10 +47,13 @@ from fsmount.store.maintenance import copies
 from fsmount.store.ownership import Ownership
 from fsmount.store.store import OpenedStore, open_store
 from tests.crash import traffic
+from tests.crash.command import report, run_cases
 from tests.crash.errors import remember_images
-from tests.crash.planted import BUGS, caught, collected, plant
+from tests.crash.limits import small_limits
+from tests.crash.model import Node, Tree, differences
+from tests.crash.planted import caught
 from tests.crash.points import fast, quiet
-from tests.crash.script import Node, Script, Spoilt, Tree, differences, small_limits
+from tests.crash.script import Script, Spoilt
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, tree_of, whole
 from tests.support.encoding import NOTE, forget_caches, put
@@ -400,25 +401,14 @@ def count(seed: int, operations: int) -> int:
     return asked
 
 
+def _cases(asked: int) -> list[tuple[int, str]]:
+    return [(at, way) for at in range(1, asked + 1) for way in WAYS]
+
+
 def main() -> int:
     """Run the command that the module describes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--operations", type=int, default=80)
-    parser.add_argument("--every", type=int, default=1, help="every n-th case only")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--plant", default="", choices=["", *BUGS])
-    given = parser.parse_args()
-    with get_context("spawn").Pool(given.jobs, initializer=plant, initargs=(given.plant,)) as pool:
-        asked = pool.apply(count, (given.seed, given.operations))
-        cases = [(at, way) for at in range(1, asked + 1) for way in WAYS][:: given.every]
-        shares = [cases[i :: given.jobs * 8] for i in range(given.jobs * 8)]
-        work = [(given.seed, given.operations, share) for share in shares]
-        wrong = collected(pool.imap(some, work), given.plant)
-    for line in wrong[:20]:
-        print(line)
-    print(f"{asked} questions, {len(cases)} takeovers, {len(wrong)} failed")
-    return 1 if wrong else 0
+    asked, cases, wrong = run_cases(__doc__, count, _cases, some)
+    return report(f"{asked} questions, {cases} takeovers", wrong)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Inode, Object
-from fsmount.store.packs.bodies import Kept, load_sums
+from fsmount.store.packs.bodies import KeptBody, load_sums
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import read_entry
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import open_store
-from tests.crash.script import Seen, Tree, differences
+from tests.crash.model import Seen, Tree, differences
 from tests.support.encoding import forget_caches
 
 _CHUNK = 1 << 15
@@ -154,7 +154,7 @@ class Rendering:
         target = _place(store, found)
         if found.is_kept:
             entry = read_entry(Path(target.pack), target.offset, target.length)
-            body = Kept(store.layout.kept(found.id), found.size, load_sums(entry.payload))
+            body = KeptBody(store.layout.kept(found.id), found.size, load_sums(entry.payload))
             return b"".join(body._segment(i)[: found.size] for i in range(-(-found.size >> 20)))
         key = hashlib.blake2b(repr([(p.id, _entry(p)) for p in (*places, target)]).encode())
         key.update(found.sha256 + found.kind.encode())

@@ -11,7 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from fsmount.album.quality import measure
-from fsmount.mount.mountpoint import mounted_at
-from fsmount.mount.unmount import unmount
 from tests.e2e.mounts import missing
 from tests.support.paths import CHECKOUT
 from tests.support.photos import camera, folder
@@ -52,12 +50,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(name="place")
-def mountpoint(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    yield path
-    if mounted_at(path) is not None:
-        unmount(path)
+def mountpoint(place_of_a_server: Path) -> Path:
+    return place_of_a_server
 
 
 def tags(path: Path) -> dict[str, Any]:

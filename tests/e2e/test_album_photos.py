@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from fsmount.album.quality import measure
-from fsmount.mount.mountpoint import mounted_at
-from fsmount.mount.unmount import unmount
 from tests.e2e.mounts import missing
 from tests.support.photos import burst, exif, jpeg, scene
 
@@ -62,12 +59,8 @@ def photos() -> list[Path]:
 
 
 @pytest.fixture(name="place")
-def mountpoint(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    yield path
-    if mounted_at(path) is not None:
-        unmount(path)
+def mountpoint(place_of_a_server: Path) -> Path:
+    return place_of_a_server
 
 
 def test_real_photos_are_twelve_times_smaller_and_open_under_their_names(

@@ -5,23 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from fsmount.mount.mountpoint import mounted_at
 from tests.e2e import slow_disk
+from tests.e2e.commands import Server, fsmount, refused, well
 from tests.e2e.mounts import Mount, missing
 from tests.support.frames import png, screens
 from tests.support.namespaces import own_namespace
@@ -32,97 +31,6 @@ pytestmark = [
     pytest.mark.mount,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
-
-
-def fsmount(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
-    environment = {**os.environ, **variables}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environment
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def well(*arguments: object, **variables: str) -> str:
-    """Run a command. Asserts that it succeeds and prints nothing on stderr. Returns its stdout."""
-    done = fsmount(*arguments, **variables)
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return done.stdout
-
-
-def refused(code: int, *arguments: object, **variables: str) -> str:
-    """Run a command. Asserts that it fails with `code` and one sentence. Returns the sentence."""
-    done = fsmount(*arguments, **variables)
-    assert (done.returncode, done.stdout) == (code, ""), done
-    assert done.stderr.startswith("fsmount: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr.removeprefix("fsmount: ").strip()
-
-
-@pytest.fixture(name="root")
-def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_LOG"):
-        monkeypatch.delenv(name, raising=False)
-    well("init", tmp_path / "store")
-    return tmp_path / "store"
-
-
-@pytest.fixture(name="place")
-def mountpoint(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "mnt"
-    folder.mkdir()
-    yield folder
-    while mounted_at(folder) is not None:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-class Server:
-    """The process that serves a mount."""
-
-    def __init__(self, place: Path) -> None:
-        self.pid = int(os.getxattr(place, "user.fsmount.pid"))
-        self._fd = os.pidfd_open(self.pid)
-
-    def ended(self, seconds: float) -> bool:
-        """Whether the process ends within the given time."""
-        return bool(select.select([self._fd], [], [], seconds)[0])
-
-    @contextmanager
-    def without_workers(self) -> Iterator[None]:
-        """Stop each worker process as soon as it starts, so that nothing is encoded."""
-        done = threading.Event()
-
-        def suspend() -> None:
-            while True:
-                for pid in self._workers():
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGSTOP)
-                if done.wait(0.005):
-                    return
-
-        thread = threading.Thread(target=suspend)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            for pid in self._workers():
-                os.kill(pid, signal.SIGCONT)
-
-    def _workers(self) -> Iterator[int]:
-        """Workers that already run their own program. The server still waits for all others."""
-        for children in Path(f"/proc/{self.pid}/task").glob("*/children"):
-            with suppress(OSError):
-                for pid in children.read_text().split():
-                    if b"worker_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        yield int(pid)
-
-    def kill(self, number: signal.Signals) -> None:
-        """Send a signal and wait until the process ends."""
-        os.kill(self.pid, number)
-        assert self.ended(30)
 
 
 def real_pictures(folder: Path) -> Path:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.commands import fsmount
 from tests.e2e.mounts import PROGRAM, missing
-from tests.e2e.test_cli import fsmount
 from tests.support.namespaces import own_namespace
 from tests.support.paths import CHECKOUT
 

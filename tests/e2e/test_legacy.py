@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from fsmount.mount.mountpoint import mounted_at
+from tests.e2e.commands import fsmount, well
 from tests.e2e.mounts import missing
-from tests.e2e.test_cli import fsmount, mountpoint, well  # noqa: F401
 from tests.support import corpus
 from tests.support.legacies import BERLIN, convert, convert_all, desk, folder_of, samples
 

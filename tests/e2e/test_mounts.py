@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.commands import Server, fsmount, well
 from tests.e2e.mounts import missing
-from tests.e2e.test_cli import Server, fsmount, mountpoint, store_folder, well  # noqa: F401
 from tests.support.namespaces import own_namespace
 from tests.support.paths import CHECKOUT
 

@@ -6,12 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import unmount
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
@@ -60,13 +58,9 @@ def shown(place: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    yield path
-    if mounted_at(path) is not None:
-        unmount(path)
+@pytest.fixture(name="place")
+def mountpoint(place_of_a_server: Path) -> Path:
+    return place_of_a_server
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 
 from fsmount.errors import FsmountError, NotWritable
 from fsmount.mount.mountpoint import mounted_at
-from fsmount.mount.unmount import unmount
 from fsmount.store.store import open_store
 from tests.e2e.mounts import missing
 from tests.support.encoding import open_either
@@ -40,13 +39,9 @@ def fsmount(*arguments: object, code: int = 0) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    yield path
-    if mounted_at(path) is not None:
-        unmount(path)
+@pytest.fixture(name="place")
+def mountpoint(place_of_a_server: Path) -> Path:
+    return place_of_a_server
 
 
 @pytest.fixture

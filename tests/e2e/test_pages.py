@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 from fsmount.mount import mount_table
+from tests.e2e.commands import well
 from tests.e2e.mounts import missing
-from tests.e2e.test_cli import well
 from tests.support.paths import CHECKOUT
 from tests.support.photos import camera
 from tests.support.trees import REAL

@@ -16,7 +16,7 @@ from fsmount.errors import Damaged
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.session import MountRequest, serve_in_background
 from fsmount.mount.unmount import unmount
-from fsmount.store.packs.bodies import Rendered
+from fsmount.store.packs.bodies import RenderedBody
 
 pytestmark = [
     pytest.mark.mount,
@@ -76,8 +76,8 @@ class Shown:
                 return Item(item.mode, size, target=item.target)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    async def body(self, path: bytes) -> Rendered:
-        return Rendered(BODIES[path])
+    async def body(self, path: bytes) -> RenderedBody:
+        return RenderedBody(BODIES[path])
 
     async def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         return {b"user.colour": b"red", b"user.fsmount.kind": b"shown"} if path else {}

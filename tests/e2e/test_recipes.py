@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from tests.e2e.commands import well
 from tests.e2e.mounts import missing
-from tests.e2e.test_cli import well
 from tests.support.paths import CHECKOUT
 from tests.support.trees import REAL
 

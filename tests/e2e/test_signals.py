@@ -12,8 +12,8 @@ import pytest
 
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.work.worker_process import IGNORED
+from tests.e2e.commands import Server, well
 from tests.e2e.mounts import missing
-from tests.e2e.test_cli import Server, mountpoint, store_folder, well  # noqa: F401
 from tests.support.frames import png, screens
 
 pytestmark = [

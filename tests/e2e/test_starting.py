@@ -51,15 +51,6 @@ def store_folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-@pytest.fixture(name="place")
-def mountpoint(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "mnt"
-    folder.mkdir()
-    yield folder
-    while mounted_at(folder) is not None:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
 class Steps:
     """Calls `act` before the `at`-th line of the code that starts mounts, in this process alone."""
 

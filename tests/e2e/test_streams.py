@@ -9,8 +9,8 @@ import pytest
 
 from fsmount.mount.mountpoint import mounted_at
 from tests.cli.test_streams import shell
+from tests.e2e.commands import well
 from tests.e2e.mounts import missing
-from tests.e2e.test_cli import mountpoint, store_folder, well  # noqa: F401
 from tests.support.frames import png, screens
 from tests.support.trees import make_pictures
 

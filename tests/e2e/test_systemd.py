@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from fsmount.mount.mountpoint import mounted_at
+from tests.e2e.commands import well
 from tests.e2e.mounts import PROGRAM, missing
-from tests.e2e.test_cli import mountpoint, store_folder, well  # noqa: F401
 from tests.support.frames import png, screens
 from tests.support.namespaces import own_namespace
 from tests.support.systemd import NotifySocket

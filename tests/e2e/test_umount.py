@@ -17,8 +17,8 @@ from fsmount.mount import unmount as unmounting
 from fsmount.mount.mount_table import Mounted
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.status import read_number
+from tests.e2e.commands import Server, fsmount, refused, well
 from tests.e2e.mounts import missing
-from tests.e2e.test_cli import Server, fsmount, mountpoint, refused, store_folder, well  # noqa: F401
 from tests.support.namespaces import as_nobody, own_namespace, with_fuse_for_all
 from tests.support.paths import CHECKOUT
 

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -25,196 +24,25 @@ from fsmount.codec.delta import record
 from fsmount.codec.images import jpeg, jxl
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
-from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Object
 from fsmount.store.index.schema import schema
-from fsmount.store.packs.entries import About, raw_entry
+from fsmount.store.packs.entries import FileFacts, raw_entry
 from fsmount.store.packs.pack import build_entry
 from fsmount.store.store import open_read_store, open_store
-from tests.support import corpus, pngs
+from tests.e2e.unpacking import (
+    DRIVER,
+    MTIME,
+    SCRIPT,
+    Files,
+    jpegs,
+    kinds,
+    make,
+    others,
+    screens,
+    screenshots,
+    unpack,
+)
 from tests.support.frames import png, scrolled
-from tests.support.paths import CHECKOUT
-from tests.support.photos import camera
-
-_SCRIPT = CHECKOUT / "contrib" / "unpack.py"
-# None in sys.modules makes an import fail, even if the package is installed.
-_DRIVER = """
-import runpy, sys
-forbidden = sys.argv.pop(1).split(",")
-sys.modules.update(dict.fromkeys(forbidden))
-try:
-    runpy.run_path(sys.argv.pop(1), run_name="__main__")
-finally:
-    assert all(sys.modules[name] is None for name in forbidden)
-"""
-_OURS = ("fsmount", "apsw", "msgpack")
-_MTIME = 1_700_000_000_123_456_789
-Files = dict[bytes, bytes]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The exit code and output of a run, and the folder with its files."""
-
-    code: int
-    lines: list[str]
-    dest: Path
-
-    def files(self) -> Files:
-        """Path -> bytes of every regular file."""
-        return {
-            os.fsencode(path.relative_to(self.dest)): path.read_bytes()
-            for path in self.dest.rglob("*")
-            if path.is_file() and not path.is_symlink()
-        }
-
-    def damaged(self) -> set[bytes]:
-        """Paths of the files that the run reported as damaged."""
-        lines = [line.split(": ")[0] for line in self.lines if line.startswith("DAMAGED ")]
-        return {os.fsencode(line.removeprefix("DAMAGED ")) for line in lines}
-
-
-def _unpack(source: Path, dest: Path, *forbidden: str, script: Path = _SCRIPT) -> Result:
-    names = ",".join([*_OURS, *forbidden])
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", _DRIVER, names, script, source, dest],
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert not done.stderr, done.stderr.decode()
-    return Result(done.returncode, done.stdout.decode().splitlines(), dest)
-
-
-def _screens() -> Files:
-    """RGB frames of a screen on which little changes from frame to frame."""
-    source = random.Random(3)
-    scene = [bytearray(source.choice((b"\x20\x30\x40", b"\xee\xee\xee")) * 180) for _ in range(130)]
-    found = {}
-    for number in range(8):
-        for row in scene[8 * number : 8 * number + 5]:
-            row[60:120] = source.randbytes(60)
-        rows = tuple(map(bytes, scene))
-        types = bytes(random.Random(number).choices(range(5), k=len(rows)))
-        plan = pngs.Plan(180, 130, rows, types, 2, 8, cuts=(8192,) * 9, strategy=1)
-        found[b"screens/%02d.png" % number] = pngs.build(plan).replace(
-            pngs.chunk(b"IDAT", b""), b""
-        )
-    return found
-
-
-def _kinds() -> Files:
-    """A picture of every colour type and depth, with everything that a recipe can hold."""
-    found = {}
-    for colour, depth in pngs.KINDS:
-        for style in ("bars", "opaque"):
-            rows = pngs.make_rows(random.Random(depth), 45, 35, colour, depth, style)
-            head = pngs.chunk(b"PLTE", bytes(3 << depth)) if colour == 3 else b""
-            tail = pngs.chunk(b"tEXt", b"a\0b") + pngs.IEND + b"behind"
-            plan = pngs.Plan(45, 35, rows, bytes(range(5)) * 7, colour, depth, head=head, tail=tail)
-            name = b"kinds/%d-%d-%s.png" % (colour, depth, style.encode())
-            found[name] = pngs.build(plan if style == "bars" else _cut(plan))
-    flushed = pngs.DAMAGES["flushed"](plan, random.Random(1))
-    found[b"kinds/flushed.png"] = flushed
-    # Too long for an extra field of a ZIP.
-    found[b"kinds/long.png"] = found[name] + random.Random(2).randbytes(70_000)
-    return found
-
-
-def _cut(plan: pngs.Plan) -> pngs.Plan:
-    return replace(plan, cuts=(3, 0, 40), idat_tail=b"more", level=9, window_bits=12)
-
-
-def _corpus() -> Files:
-    """Screenshots of real programs, if there are any here."""
-    found: Files = {}
-    for folder, one_in, most in (("desk", 10, 12), ("encoders", 3, 4)):
-        try:
-            paths = corpus.files(folder, one_in)[:most]
-        except pytest.skip.Exception:
-            continue
-        paths = [path for path in paths if path.name not in ("chrome.png", "isal_l2.png")]  # slow
-        found |= {f"{folder}/{path.name}".encode(): path.read_bytes() for path in paths}
-    return found
-
-
-def _others() -> Files:
-    """Files that are kept verbatim, a second file with the same bytes, and a screen once more."""
-    rows = pngs.make_rows(random.Random(1), 60, 40, 2, 8, "noise")
-    plan = pngs.Plan(60, 40, rows, bytes(40), 2, 8)
-    return {
-        b"notes.txt": b"seen: 12\n" * 100,
-        b"empty": b"",
-        b"n\xff\xc3\xa4 me.bin": bytes(range(256)),
-        b"interlaced.png": pngs.build(replace(plan, interlace=1)),
-        b"screens/again.png": _screens()[b"screens/03.png"],
-        b"other.txt": b"seen: 12\n" * 100,
-    }
-
-
-def _jpegs() -> Files:
-    """Files that are kept as JPEG XL, if this machine can encode it."""
-    if not jpeg.available():
-        return {}
-    return {b"photos/%d.jpg" % number: camera(number) + b"behind" * number for number in range(3)}
-
-
-class _Builder:
-    """Fills a store through its API, as the mount does."""
-
-    def __init__(self, store: StoreFiles) -> None:
-        self._store = store
-        self._folders = {b"": ROOT}
-
-    def folder(self, path: bytes) -> int:
-        if path not in self._folders:
-            above, name = os.path.split(path)
-            made = self._store.index.create(
-                self.folder(above), name, mode=stat.S_IFDIR | 0o750, uid=0, gid=0, now_ns=_MTIME
-            )
-            self._folders[path] = made.ino
-        return self._folders[path]
-
-    def file(self, path: bytes, data: bytes, number: int = 0) -> int:
-        """Write and close a staged file, without queueing it. Returns its inode number."""
-        staging, disk = self._store.staging, self._store.disk
-        token = staging.create()
-        fd = staging.open(token)
-        disk.pwrite(fd, data, 0)
-        disk.close(fd)
-        above, name = os.path.split(path)
-        now = _MTIME + number
-        mode = stat.S_IFREG | 0o640
-        folder = self.folder(above)
-        made = self._store.index.create(
-            folder, name, mode=mode, uid=0, gid=0, now_ns=now, staged=token, size=len(data)
-        )
-        return made.ino
-
-
-async def _fill(root: Path, files: Files) -> None:
-    config.make(root, Disk())
-    opened = open_store(root)
-    builder = _Builder(opened)
-    names = opened.index
-    async with opened.running() as store:
-        for number, (path, data) in enumerate(files.items()):
-            store.queue(builder.file(path, data, number))
-        await store.drain()
-    now = _MTIME
-    first = names.lookup(ROOT, b"notes.txt")
-    assert first is not None
-    names.link(builder.folder(b"deep/empty folder"), b"hard link", first.ino, now)
-    link = stat.S_IFLNK | 0o777
-    names.create(ROOT, b"link", mode=link, uid=0, gid=0, now_ns=now, target=b"../../etc/passwd")
-    names.update(builder.folder(b"deep"), mtime_ns=now + 5)
-    builder.file(b"staged.png", b"not encoded yet")
-    opened.close()
-
-
-def _make(root: Path, files: Files) -> tuple[Path, Files]:
-    trio.run(_fill, root, files)
-    return root, files
 
 
 @pytest.fixture(scope="module")
@@ -226,20 +54,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Files]:
     pages = {b"pages/%d.png" % number: png(page) for number, page in enumerate(scrolled(3))}
     files = (
         pages
-        | _corpus()
-        | _screens()
-        | _kinds()
-        | _others()
-        | _jpegs()
+        | screenshots()
+        | screens()
+        | kinds()
+        | others()
+        | jpegs()
         | {b"video.mp4": bytes(large)}
     )
-    return _make(root, files)
+    return make(root, files)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Files]:
     """A store with small screens and texts, and its files. Tests must not change it."""
-    return _make(tmp_path_factory.mktemp("small") / "store", _screens() | _others())
+    return make(tmp_path_factory.mktemp("small") / "store", screens() | others())
 
 
 @pytest.fixture
@@ -278,7 +106,7 @@ def test_the_index_gives_the_tree_as_it_was(whole: tuple[Path, Files], tmp_path:
     kinds = {found.kind for found, _ in _objects(store).values()}
     assert kinds == {"key", "delta", "raw"} | ({"jpeg"} if jpeg.available() else set())
     before = _state(store)
-    result = _unpack(store, tmp_path / "out")
+    result = unpack(store, tmp_path / "out")
     assert result.lines == [f"{len(files) + 2} files, 0 not exact or damaged"]
     assert result.code == 0
     names = {b"deep/empty folder/hard link": files[b"notes.txt"], b"staged.png": b"not encoded yet"}
@@ -286,10 +114,10 @@ def test_the_index_gives_the_tree_as_it_was(whole: tuple[Path, Files], tmp_path:
     out = result.dest
     for number, path in enumerate(files):
         found = (out / os.fsdecode(path)).stat()
-        assert (found.st_mtime_ns, stat.S_IMODE(found.st_mode)) == (_MTIME + number, 0o640), path
+        assert (found.st_mtime_ns, stat.S_IMODE(found.st_mode)) == (MTIME + number, 0o640), path
     assert (out / "notes.txt").samefile(out / "deep/empty folder/hard link")
     assert (out / "link").readlink() == Path("../../etc/passwd")
-    assert (out / "deep").stat().st_mtime_ns == _MTIME + 5
+    assert (out / "deep").stat().st_mtime_ns == MTIME + 5
     assert stat.S_IMODE((out / "deep/empty folder").stat().st_mode) == 0o750
     assert _state(store) == before
 
@@ -301,40 +129,40 @@ def _state(store: Path) -> dict[Path, tuple[int, int]]:
 def test_the_packs_alone_give_every_file(whole: tuple[Path, Files], tmp_path: Path) -> None:
     store, files = whole
     wanted = _records(store, files)
-    result = _unpack(store / "packs", tmp_path / "out")
+    result = unpack(store / "packs", tmp_path / "out")
     assert result.lines == [f"{len(wanted)} files, 0 not exact or damaged"]
     assert result.code == 0
     assert result.files() == wanted
     for number, path in enumerate(files):
         if path in wanted:
             found = (tmp_path / "out" / os.fsdecode(path)).stat()
-            assert found.st_mtime_ns == _MTIME + number
+            assert found.st_mtime_ns == MTIME + number
 
 
 def test_jpegs_need_one_of_two_decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not jpeg.available():
         pytest.skip("imagecodecs is not installed")
-    store, files = _make(tmp_path / "store", _jpegs() | {b"notes.txt": b"notes"})
+    store, files = make(tmp_path / "store", jpegs() | {b"notes.txt": b"notes"})
     if shutil.which("djxl") is not None:
-        result = _unpack(store / "packs", tmp_path / "out", "imagecodecs")
+        result = unpack(store / "packs", tmp_path / "out", "imagecodecs")
         assert (result.code, result.files()) == (0, files)
     monkeypatch.setenv("PATH", str(tmp_path))
-    result = _unpack(store / "packs", tmp_path / "less", "imagecodecs")
+    result = unpack(store / "packs", tmp_path / "less", "imagecodecs")
     assert (result.code, result.files()) == (1, {b"notes.txt": b"notes"})
     assert all("needs imagecodecs or djxl" in line for line in result.lines[:-1])
-    assert result.damaged() == _jpegs().keys()
+    assert result.damaged() == jpegs().keys()
 
 
 def test_the_script_alone_reads_correction_records(tmp_path: Path) -> None:
-    store, files = _make(
+    store, files = make(
         tmp_path / "store",
-        {b"notes.txt": b"notes", b"flushed.png": _kinds()[b"kinds/flushed.png"]},
+        {b"notes.txt": b"notes", b"flushed.png": kinds()[b"kinds/flushed.png"]},
     )
-    kinds = {names[0]: found.kind for found, names in _objects(store).values()}
-    assert kinds[b"flushed.png"] == "key"
+    by_name = {names[0]: found.kind for found, names in _objects(store).values()}
+    assert by_name[b"flushed.png"] == "key"
     (tmp_path / "alone").mkdir()
-    script = Path(shutil.copy(_SCRIPT, tmp_path / "alone"))
-    result = _unpack(store / "packs", tmp_path / "out", script=script)
+    script = Path(shutil.copy(SCRIPT, tmp_path / "alone"))
+    result = unpack(store / "packs", tmp_path / "out", script=script)
     assert (result.code, result.files()) == (0, files)
 
 
@@ -352,10 +180,10 @@ def test_what_repack_writes_is_read(
     trio.run(repack)
     assert old not in _packs(copied)
     wanted = _records(*small) | {b"staged.png": b"not encoded yet"}
-    results = [_unpack(copied, tmp_path / "tree"), _unpack(copied / "packs", tmp_path / "out")]
+    results = [unpack(copied, tmp_path / "tree"), unpack(copied / "packs", tmp_path / "out")]
     # The state after a kill before repack removed the old pack.
     old.write_bytes(before)
-    results.append(_unpack(copied / "packs", tmp_path / "again"))
+    results.append(unpack(copied / "packs", tmp_path / "again"))
     assert wanted.items() <= results[0].files().items()
     for result in results[1:]:
         assert result.lines == [f"{len(wanted)} files, 0 not exact or damaged"]
@@ -369,7 +197,7 @@ def test_a_log_that_was_not_folded_in_is_read(copied: Path, tmp_path: Path) -> N
     crashed = Path(shutil.copytree(copied, tmp_path / "crashed"))
     store.close()
     assert (crashed / "index.sqlite-wal").stat().st_size
-    result = _unpack(crashed, tmp_path / "out")
+    result = unpack(crashed, tmp_path / "out")
     assert result.code == 0
     assert (tmp_path / "out/renamed.txt").exists()
     assert not (tmp_path / "out/notes.txt").exists()
@@ -381,7 +209,7 @@ def test_a_ruined_index_is_done_without(
     data = bytearray((copied / "index.sqlite").read_bytes())
     data[4096:12288] = random.Random(1).randbytes(8192)
     (copied / "index.sqlite").write_bytes(data)
-    result = _unpack(copied, tmp_path / "out")
+    result = unpack(copied, tmp_path / "out")
     assert result.lines[0].startswith("index.sqlite: ")
     assert result.files() == _records(*small)
 
@@ -396,7 +224,7 @@ def test_a_pack_without_central_directory(
     # A crash leaves a partial entry, a power cut leaves zeros.
     for number, rest in enumerate((b"", data[:100], bytes(1000))):
         pack.write_bytes(data[:entries] + rest)
-        result = _unpack(copied / "packs", tmp_path / f"out{number}")
+        result = unpack(copied / "packs", tmp_path / f"out{number}")
         assert result.code == 0
         assert result.files() == _records(*small)
     assert result.lines[0] == f"{pack.name}: left out an unfinished end of 1000 bytes"
@@ -405,7 +233,7 @@ def test_a_pack_without_central_directory(
 def test_no_jpeg_xl_decoder_is_needed_without_jxl(copied: Path, tmp_path: Path) -> None:
     members = zipfile.ZipFile(_packs(copied)[0]).namelist()
     assert not any(name.endswith(".jxl") for name in members)
-    assert _unpack(copied, tmp_path / "out", "jxlpy", "imagecodecs").code == 0
+    assert unpack(copied, tmp_path / "out", "jxlpy", "imagecodecs").code == 0
 
 
 @pytest.mark.parametrize(("there", "missing"), [("jxlpy", "imagecodecs"), ("imagecodecs", "jxlpy")])
@@ -414,7 +242,7 @@ def test_either_decoder_reads_jxl(
 ) -> None:
     pytest.importorskip(there)
     store, files = whole
-    result = _unpack(store / "packs", tmp_path / "out", missing)
+    result = unpack(store / "packs", tmp_path / "out", missing)
     assert (result.code, result.files()) == (0, _records(store, files))
 
 
@@ -455,7 +283,7 @@ def test_damage_at_the_end_is_no_unfinished_end(copied: Path, tmp_path: Path) ->
     data = bytearray(pack.read_bytes())
     data[last.offset] ^= 1
     pack.write_bytes(data)
-    assert _unpack(copied / "packs", tmp_path / "out").code == 1
+    assert unpack(copied / "packs", tmp_path / "out").code == 1
 
 
 @pytest.mark.parametrize(
@@ -490,13 +318,13 @@ def test_a_flipped_bit_costs_what_rests_on_it(
     assert kind != "key" or len(lost) > 2
     if place is _name:  # the index has the right name
         lost = set()
-    result = _unpack(copied, tmp_path / "out")
+    result = unpack(copied, tmp_path / "out")
     assert result.code == bool(lost)
     assert result.damaged() == lost
     kept = {path: body for path, body in result.files().items() if path in files}
     assert kept == {path: body for path, body in files.items() if path not in lost}
 
-    alone = _unpack(copied / "packs", tmp_path / "alone")
+    alone = unpack(copied / "packs", tmp_path / "alone")
     assert alone.code == 1
     given = {path: body for path, body in alone.files().items() if b".not-exact" not in path}
     assert given.items() <= files.items()
@@ -512,7 +340,7 @@ def test_a_damaged_large_file_is_given_apart(whole: tuple[Path, Files], tmp_path
     with kept.open("r+b") as file:
         file.seek((5 << 20) + 2)
         file.write(b"!")
-    result = _unpack(store, tmp_path / "out")
+    result = unpack(store, tmp_path / "out")
     assert result.code == 1
     assert result.damaged() == {b"video.mp4"}
     assert (tmp_path / "out/video.not-exact.mp4").exists()
@@ -524,12 +352,14 @@ def test_names_stay_inside_and_apart(tmp_path: Path) -> None:
     paths = ["/etc/x", "../../y", "a/../b", "", "..", "f", "f/g", "n\0n", "same", "same", "\udcff"]
     bodies = [b"%d" % number for number in range(len(paths))]
     entries = [
-        raw_entry(About(number, path, number, hashlib.sha256(body).digest(), len(body)), "", body)
+        raw_entry(
+            FileFacts(number, path, number, hashlib.sha256(body).digest(), len(body)), "", body
+        )
         for number, (path, body) in enumerate(zip(paths, bodies, strict=True), start=1)
     ]
     (packs / "00000001.zip").write_bytes(b"".join(map(build_entry, entries)))
     outside = {*tmp_path.parent.iterdir(), *tmp_path.iterdir()}
-    result = _unpack(packs, tmp_path / "out" / "dest")
+    result = unpack(packs, tmp_path / "out" / "dest")
     assert result.code == 0
     assert {*tmp_path.parent.iterdir(), *tmp_path.iterdir()} == outside | {tmp_path / "out"}
     assert list((tmp_path / "out").iterdir()) == [result.dest]
@@ -554,7 +384,7 @@ def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/screens").symlink_to(target)
     result = subprocess.run(
-        [sys.executable, "-I", _SCRIPT, copied, tmp_path / "out"],
+        [sys.executable, "-I", SCRIPT, copied, tmp_path / "out"],
         capture_output=True,
         check=False,
         timeout=60,
@@ -567,7 +397,7 @@ def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
         db.execute("UPDATE dirents SET name = ? WHERE name = ?", (b"../x", b"link"))
         db.execute("UPDATE dirents SET name = ? WHERE name = ?", (b"..", b"deep"))
     db.close()
-    assert _unpack(copied, tmp_path / "second").code == 0
+    assert unpack(copied, tmp_path / "second").code == 0
     assert (tmp_path / "second/.._x").is_symlink()
     assert (tmp_path / "second/empty folder/hard link").exists()
 
@@ -576,14 +406,14 @@ def test_other_formats_are_refused(copied: Path, tmp_path: Path) -> None:
     path = copied / "fsmount.json"
     path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 2'))
     with pytest.raises(AssertionError, match="knows format 1 only"):
-        _unpack(copied, tmp_path / "out")
+        unpack(copied, tmp_path / "out")
 
 
 def test_what_is_written_down_is_what_is_used() -> None:
-    text = (_SCRIPT.parents[1] / "docs" / "format.md").read_text()
+    text = (SCRIPT.parents[1] / "docs" / "format.md").read_text()
     assert record.DICTIONARY.decode() in text.splitlines()
     assert hashlib.sha256(record.DICTIONARY).hexdigest() in text
-    assert runpy.run_path(str(_SCRIPT))["DICTIONARY"] == record.DICTIONARY
+    assert runpy.run_path(str(SCRIPT))["DICTIONARY"] == record.DICTIONARY
     made = sqlite3.connect(":memory:")
     for statement in schema():
         made.execute(statement)
@@ -629,7 +459,7 @@ def test_unzip_accepts_every_pack(whole: tuple[Path, Files], tmp_path: Path) -> 
 def _without_packages(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the script where Python has its standard library alone."""
     return subprocess.run(
-        [sys.executable, "-I", "-S", _SCRIPT, *map(str, arguments)],
+        [sys.executable, "-I", "-S", SCRIPT, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -648,7 +478,7 @@ def test_help_needs_no_package(option: str) -> None:
 @pytest.mark.parametrize("blocked", ["numpy", "PIL"])
 def test_a_missing_package_is_named(blocked: str, copied: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-I", "-c", _DRIVER, blocked, _SCRIPT, copied, tmp_path / "out"],
+        [sys.executable, "-I", "-c", DRIVER, blocked, SCRIPT, copied, tmp_path / "out"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -26,7 +26,7 @@ from fsmount.legacy.runs import Run
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.importing import Importer
-from fsmount.store.transfer.missing import Missing
+from fsmount.store.transfer.missing import MissingCounter
 from fsmount.work.workers import Workers
 from tests.support.encoding import Inline, forget_caches, get
 from tests.support.legacies import (
@@ -90,7 +90,7 @@ async def brought(root: Path, source: Path, *, delete: bool = True) -> Importer:
 def missing(root: Path, source: Path) -> tuple[int, int]:
     """The numbers of files to import and of files that the store has, as a dry run counts them."""
     with open_read_store(root) as opened:
-        found = Missing(opened)
+        found = MissingCounter(opened)
         found.add(source, b"")
         return found.summary.files, found.summary.skipped
 

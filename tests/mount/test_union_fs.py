@@ -19,7 +19,7 @@ from fsmount.mount.readonly_fs import ReadOnlyFilesystem
 from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.mount.union_fs import FIRST, UnionFilesystem
 from fsmount.store.index import ROOT
-from fsmount.store.packs.bodies import Rendered
+from fsmount.store.packs.bodies import RenderedBody
 from tests.support.calls import ROOT_USER, USER, put, raises
 
 ALBUMS = [b"Italy", b"Japan", b"Peru"]
@@ -62,8 +62,8 @@ class Albums:
             raise failure(errno.ENOENT)
         return FILE if photo else FOLDER
 
-    async def body(self, path: bytes) -> Rendered:
-        return Rendered(b"pixels")
+    async def body(self, path: bytes) -> RenderedBody:
+        return RenderedBody(b"pixels")
 
     async def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         return {b"user.of": path}

@@ -18,7 +18,7 @@ import pytest
 
 from fsmount.errors import LockUnclear, StoreLocked
 from fsmount.store import lock as lock_module
-from fsmount.store.lock import Holder, Lock, Verdict
+from fsmount.store.lock import Holder, HolderState, Lock
 
 _HOLDER = """
 import sys, pathlib
@@ -360,11 +360,11 @@ def test_no_descriptor_is_left_by_a_lock_that_is_refused(path: Path) -> None:
     lock.release()
 
 
-def test_verdicts(path: Path) -> None:
+def test_states(path: Path) -> None:
     """The lock looks up a process of this kernel and namespace, whatever inode that process saw."""
     here = someone(path)
-    assert here.verdict(here) is Verdict.LIVES
-    assert replace(here, inode=1).verdict(here) is Verdict.LIVES
-    assert replace(here, started=1).verdict(here) is Verdict.GONE
-    assert replace(here, boot="x", host="y").verdict(here) is Verdict.UNKNOWN
-    assert replace(here, boot="").verdict(replace(here, boot="")) is Verdict.UNKNOWN
+    assert here.state(here) is HolderState.ALIVE
+    assert replace(here, inode=1).state(here) is HolderState.ALIVE
+    assert replace(here, started=1).state(here) is HolderState.GONE
+    assert replace(here, boot="x", host="y").state(here) is HolderState.UNKNOWN
+    assert replace(here, boot="").state(replace(here, boot="")) is HolderState.UNKNOWN

@@ -20,7 +20,7 @@ from fsmount.store.index import ROOT, Index
 from fsmount.store.index import database as database_module
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import open_read_store, open_store
-from tests.support.encoding import forget_caches, get, open_either, put, samples, settled
+from tests.support.encoding import encode, forget_caches, get, open_either, put, samples, settled
 from tests.support.frames import png, screens
 
 pytestmark = pytest.mark.usefixtures("inline", "small_limits")
@@ -203,12 +203,7 @@ async def test_moved_and_back_it_ends_as_always(root: Path) -> None:
 
 async def test_readers_go_on(root: Path) -> None:
     files = samples()
-    opened = open_store(root)
-    async with opened.running(count=1) as store:
-        for name, data in files.items():
-            put(store, name, data)
-        await settled(store, files)
-    opened.close()
+    await encode(root, files)
     opened_reader = open_read_store(root)
     _, new = replace(root)
     async with opened_reader.running(count=1) as reader:

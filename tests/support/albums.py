@@ -18,6 +18,7 @@ BOX = 256
 
 
 async def create(source: Path, output: Path, **choices: Any) -> tuple[AlbumPaths, BuildReport]:
+    """Make an album of a folder with two workers; `choices` are fields of CreateOptions."""
     place = AlbumPaths(output, source.name)
     async with Workers(2, memory_limit=None) as workers:
         found: list[tuple[str, str]] = []
@@ -29,12 +30,14 @@ async def create(source: Path, output: Path, **choices: Any) -> tuple[AlbumPaths
 
 
 async def add(place: AlbumPaths, source: Path) -> BuildReport:
+    """Append the photos of a folder to an album."""
     async with Workers(2, memory_limit=None) as workers:
         items = sources.scan_folder(source, [])
         return await creation.append(place, items, False, workers, lambda *_: None)
 
 
 async def extract(place: AlbumPaths, dest: Path) -> reading.ReadReport:
+    """Write all photos of an album to `dest`. The report names those that failed."""
     album = Album(place)
     async with Workers(2, memory_limit=None) as workers:
         extractor = reading.Extractor(album, dest, workers, lambda *_: None)
@@ -44,6 +47,7 @@ async def extract(place: AlbumPaths, dest: Path) -> reading.ReadReport:
 
 
 async def verify(place: AlbumPaths) -> reading.ReadReport:
+    """Check every packet, photo and verbatim file of an album."""
     album = Album(place)
     async with Workers(2, memory_limit=None) as workers:
         verifier = reading.Verifier(album, workers, lambda *_: None)
@@ -53,6 +57,7 @@ async def verify(place: AlbumPaths) -> reading.ReadReport:
 
 
 def packets(place: AlbumPaths) -> list[bytes]:
+    """The video packets of an album, one for each photo in order."""
     album = Album(place)
     found = [packet for packet, _ in album_packets.packets_of(album)]
     album.close()
@@ -60,5 +65,6 @@ def packets(place: AlbumPaths) -> list[bytes]:
 
 
 async def single(tmp_path: Path, **choices: Any) -> tuple[AlbumPaths, list[Any]]:
+    """Make an album of one photo: its paths, and the records of its photos."""
     place, report = await create(folder(tmp_path / "a", 1), tmp_path / "out", **choices)
     return place, report.photos

@@ -19,6 +19,7 @@ USER = Caller(1000, 100, 0o022)
 
 
 def mount(store: FakeStore) -> StoreFilesystem:
+    """Show a fake store as a filesystem, read-only if the store is."""
     writable = None if store.read_only else cast(WritableStore, store)
     return StoreFilesystem(cast(ReadStore, store), writable)
 
@@ -33,6 +34,7 @@ async def put(vfs: StoreFilesystem, name: bytes, data: bytes, folder: int = ROOT
 
 
 async def get(vfs: StoreFilesystem, ino: int) -> bytes:
+    """Read a file through a handle of its own; 16 MiB at most."""
     fh = await vfs.open(ino, os.O_RDONLY, ROOT_USER)
     data = await vfs.read(fh, 0, 1 << 24)
     await vfs.release(fh)
@@ -40,6 +42,7 @@ async def get(vfs: StoreFilesystem, ino: int) -> bytes:
 
 
 async def listing(vfs: StoreFilesystem, folder: int = ROOT) -> dict[bytes, Attributes]:
+    """All entries of a folder, with the dots. Fails if a name comes twice."""
     fh = await vfs.opendir(folder)
     found: dict[bytes, Attributes] = {}
     after = 0
@@ -53,4 +56,5 @@ async def listing(vfs: StoreFilesystem, folder: int = ROOT) -> dict[bytes, Attri
 
 
 def raises(code: int) -> pytest.RaisesExc[OSError]:
+    """Expect an OSError with this errno."""
     return pytest.raises(OSError, check=lambda error: error.errno == code)

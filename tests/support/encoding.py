@@ -17,18 +17,18 @@ from fsmount.codec.memory import of_worker
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
-from fsmount.store.frames.jobs import Encoded, Order
+from fsmount.store.frames.jobs import Encoded, EncodeOrder
 from fsmount.store.frames.planner import Plan, Planner
 from fsmount.store.index import ROOT
 from fsmount.store.maintenance.copier import Copier
-from fsmount.store.packs.entries import About
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Pack
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import OpenedReadStore, OpenedStore, open_read_store, open_store
 from fsmount.store.writable_store import WritableStore
-from tests.store.packs.test_pack import unzipped
 from tests.support.frames import FlakyDisk, png, screens
+from tests.support.packs import unzipped
 
 BUDGET = 32 << 20
 NOTE = b"not a picture"
@@ -54,31 +54,31 @@ class Line:
         self.scratch.write_bytes(data)
         return jobs.look(str(self.scratch), (), BUDGET)
 
-    def order(self, data: bytes, plan: Plan | None = None) -> tuple[Order, jobs.Look]:
+    def order(self, data: bytes, plan: Plan | None = None) -> tuple[EncodeOrder, jobs.Look]:
         seen = self.look(data)
         assert seen.picture is not None, seen.reason
-        assert seen.seen is not None
-        plan = plan or self.planner.plan(seen.seen)
+        assert seen.features is not None
+        plan = plan or self.planner.plan(seen.features)
         number = len(self.places) + 1
         wanted = plan.objects()
         for known in list(wanted):
             wanted.update(self.encoded[known].layer)
         places = tuple(self.places[known] for known in sorted(wanted))
         path = f"desk/{number}.png"
-        about = About(number, path, number, seen.sha256, len(data))
-        order = Order(about, seen.picture, plan, places)
+        about = FileFacts(number, path, number, seen.sha256, len(data))
+        order = EncodeOrder(about, seen.picture, plan, places)
         return order, seen
 
     def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
         order, seen = self.order(data, plan)
-        assert seen.seen is not None
+        assert seen.features is not None
         encoded = jobs.encode(order, BUDGET)
         place = self.pack.append(encoded.entry)
         self.places[order.about.id] = Location(order.about.id, str(self.pack.path), *place)
         self.encoded[order.about.id] = encoded
         self.files[order.about.id] = data
         self.planner.encoded(
-            seen.seen, encoded.layout, order.about.id, anchor=encoded.anchor, size=len(data)
+            seen.features, encoded.layout, order.about.id, anchor=encoded.anchor, size=len(data)
         )
         return encoded
 
@@ -141,6 +141,26 @@ class Inline:
         return function(*args)
 
 
+class Gate:
+    """Holds the jobs of a function from now on, until the test opens it.
+
+    `args` are the arguments of the first job that it holds.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> None:
+        self.reached = trio.Event()
+        self.open = trio.Event()
+        self.args: tuple[Any, ...] = ()
+
+        async def before(asked: Callable[..., Any]) -> None:
+            if asked is function:
+                self.args = self.args or Inline.args
+                self.reached.set()
+                await self.open.wait()
+
+        monkeypatch.setattr(Inline, "before", staticmethod(before))
+
+
 def open_either(root: Path, *, read_only: bool) -> OpenedReadStore | OpenedStore:
     """Open a store for reading, or for reading and writing."""
     return open_read_store(root) if read_only else open_store(root)
@@ -159,6 +179,27 @@ def put(store: StoreFiles, name: bytes, data: bytes, folder: int = ROOT) -> int:
     if isinstance(store, WritableStore):
         store.queue(inode.ino)
     return inode.ino
+
+
+def ino_of(store: StoreFiles, name: bytes) -> int:
+    """The inode number of a file in the root folder."""
+    inode = store.index.lookup(ROOT, name)
+    assert inode is not None
+    return inode.ino
+
+
+def token_of(store: StoreFiles, ino: int) -> int:
+    """The number of the staged body of a file."""
+    token = store.index.inode(ino).staged
+    assert token is not None
+    return token
+
+
+def unlink_staged(store: StoreFiles, name: bytes) -> None:
+    """Remove a file with its staged body, as the mount does when nobody has the file open."""
+    token = store.index.purge(store.index.unlink(ROOT, name, 1).ino)
+    assert token is not None
+    store.staging.remove(token)
 
 
 def rewrite(store: StoreFiles, ino: int, data: bytes) -> None:
@@ -222,6 +263,7 @@ def open_files(folder: Path) -> list[str]:
 
 
 def samples() -> dict[bytes, bytes]:
+    """Four screenshots, a text, an empty file and a damaged PNG by name."""
     files = {b"%d.png" % number: png(frame) for number, frame in enumerate(screens(4, height=64))}
     files |= {b"note": NOTE, b"empty": b"", b"damaged.png": files[b"0.png"][:-20]}
     return files
@@ -230,9 +272,7 @@ def samples() -> dict[bytes, bytes]:
 async def check(store: ReadStore, files: dict[bytes, bytes]) -> None:
     """Check that every name has its bytes, and that every staged inode has its file."""
     for name, data in files.items():
-        inode = store.index.lookup(ROOT, name)
-        assert inode is not None
-        assert await get(store, inode.ino) == data, name
+        assert await get(store, ino_of(store, name)) == data, name
     staged = {inode.staged for inode in store.index.staged_inodes()}
     assert staged <= set(store.staging.tokens())
 
@@ -249,6 +289,16 @@ async def settled(store: WritableStore, files: dict[bytes, bytes]) -> None:
     for found in store.index.all_objects():
         named = [inode for _, inode in store.index.walk() if inode.object_id == found.id]
         assert found.uses == len(named)
+
+
+async def encode(root: Path, files: dict[bytes, bytes]) -> None:
+    """Store files, wait until all are encoded, and close the store."""
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        for name, data in files.items():
+            put(store, name, data)
+        await settled(store, files)
+    opened.close()
 
 
 async def reopened(root: Path, files: dict[bytes, bytes]) -> None:

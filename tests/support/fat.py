@@ -25,6 +25,7 @@ _TWO = ("rename", "replace", "link")
 
 
 def valid(name: str) -> bool:
+    """Whether FAT keeps a name as it is."""
     return not RESERVED.search(name) and name == name.rstrip(". ") and len(name) <= 255
 
 

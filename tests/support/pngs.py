@@ -26,6 +26,7 @@ KINDS = [
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk: length, type, content and CRC-32."""
     checksum = zlib.crc32(kind + content)
     return len(content).to_bytes(4, "big") + kind + content + checksum.to_bytes(4, "big")
 
@@ -95,11 +96,13 @@ def image_data(data: bytes) -> bytes:
 
 
 def ihdr(plan: Plan) -> bytes:
+    """The IHDR chunk of a plan."""
     sizes = plan.width.to_bytes(4, "big") + plan.height.to_bytes(4, "big")
     return chunk(b"IHDR", sizes + bytes((plan.bit_depth, plan.colour_type, 0, 0, plan.interlace)))
 
 
 def zlib_stream(plan: Plan, raw: bytes) -> bytes:
+    """The zlib stream of filtered scanlines, deflated with the parameters of a plan."""
     engine = zlib.compressobj(
         plan.level, zlib.DEFLATED, -plan.window_bits, plan.mem_level, plan.strategy
     )
@@ -108,6 +111,7 @@ def zlib_stream(plan: Plan, raw: bytes) -> bytes:
 
 
 def zlib_header(plan: Plan) -> bytes:
+    """The two bytes before a deflate stream (RFC 1950), as zlib writes them."""
     if plan.strategy >= 2 or plan.level < 2:
         flevel = 0
     else:

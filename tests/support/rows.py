@@ -12,14 +12,17 @@ FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 
 def file(
     index: Index, name: bytes, folder: int = ROOT, *, staged: int | None = None, size: int = 0
 ) -> Inode:
+    """Make a regular file with fixed owner and times."""
     return index.create(folder, name, mode=FILE, uid=1, gid=2, now_ns=200, staged=staged, size=size)
 
 
 def folder(index: Index, name: bytes, inside: int = ROOT) -> Inode:
+    """Make a folder with fixed owner and times."""
     return index.create(inside, name, mode=FOLDER, uid=1, gid=2, now_ns=200)
 
 
 def an_object(number: int, **change: object) -> Object:
+    """An object whose hash follows from its number; `change` replaces fields."""
     fields: dict[str, object] = {
         "kind": "key",
         "pack": 1,

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 
 def add(a: int, b: int) -> int:
+    """Answer a sum."""
     return a + b
 
 
 def fail(error: Exception) -> None:
+    """Raise an exception in the worker."""
     raise error
 
 
@@ -38,10 +40,12 @@ class OddError(Exception):
 
 
 def fail_oddly() -> None:
+    """Raise an exception that the parent cannot read."""
     raise OddError(1, 2)
 
 
 def unpicklable() -> Callable[[], None]:
+    """Answer with something that cannot be sent."""
     return lambda: None
 
 
@@ -55,6 +59,7 @@ def die_once(marker: Path, how: str) -> int:
 
 
 def die(how: str) -> None:
+    """End the worker: killed, by an exit, out of memory, or at its time limit."""
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
@@ -73,29 +78,36 @@ def rendezvous(fifo: Path, result: str) -> str:
 
 
 def pair(array: npt.NDArray[np.uint8], data: bytes) -> tuple[npt.NDArray[np.uint8], bytes, int]:
+    """Write to an array, and answer a view of it, the bytes, and its height."""
     array[0, 0] = 1  # the worker gets its own copy
     return array.transpose(), data, array.shape[0]
 
 
 def settings(variable: str) -> tuple[str | None, int]:
+    """A variable of the environment of the worker, and its niceness."""
     return os.environ.get(variable), os.nice(0)
 
 
 def ignored() -> list[bool]:
+    """For each signal that is left to the parent, whether the worker ignores it."""
     return [signal.getsignal(number) == signal.SIG_IGN for number in LEFT_TO_PARENT]
 
 
 def blocked() -> set[int]:
+    """The signals that the worker blocks."""
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 def pid() -> int:
+    """The process id of the worker."""
     return os.getpid()
 
 
 def get_shared(shared: SharedPicture) -> Picture:
+    """Answer a picture that another process made."""
     return shared.get()
 
 
 def echo(text: str) -> str:
+    """Answer the argument."""
     return text

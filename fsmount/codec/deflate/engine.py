@@ -59,16 +59,12 @@ _MOST_MODELS = 4
 MOST_CANDIDATES = 32
 
 
-class Made(NamedTuple):
+class MadeStream(NamedTuple):
     """A stream that was made: its input, the tokens of the kernel, and the stream."""
 
     raw: bytes
     tokens: bytes
     body: bytes
-
-
-StreamKey = tuple[int, int, int, int, int]
-"""Level, strategy, memory level, window bits; number of input bytes."""
 
 
 def deflate(
@@ -93,14 +89,14 @@ def deflate(
         return _kernel.deflate(raw, *params, threads, row_bytes)[0]
     data = bytes(raw)
     key = (*params, len(data))
-    known = memory.streams.get(key)
+    known = memory.streams.get_as(key, MadeStream)
     if known is None:
         body, tokens = _kernel.deflate(data, *params, threads, row_bytes)
     else:
         body, tokens = _kernel.deflate_delta(
             known.raw, known.tokens, data, *params, threads, row_bytes, known.body
         )
-    memory.streams.put(key, Made(data, tokens, body), len(data) + len(tokens) + len(body))
+    memory.streams.put(key, MadeStream(data, tokens, body), len(data) + len(tokens) + len(body))
     return body
 
 

@@ -10,6 +10,9 @@ The **own image** is the frame without the tile rows and tile columns that hold 
 the places of other tiles are zero. So the layout of the own image follows from `tiles` alone. An
 own tile may be coded as a residual: its samples minus the samples of the slot in `prediction`,
 modulo the sample range.
+
+Arrays of pixels here have the dtype of their frame, uint8 or uint16, and the shape of a frame,
+(height, width, channels), unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -89,11 +92,11 @@ class TileLayout:
         return found
 
     def own(self) -> NDArray[np.bool_]:
-        """Which tiles the object codes itself: bool (tile rows, tile columns)."""
+        """Which tiles the object codes itself: bool, shape (tile rows, tile columns)."""
         return np.asarray(self.tiles == OWN)
 
     def predicted(self) -> NDArray[np.bool_]:
-        """Which own tiles are coded as residuals: bool (tile rows, tile columns)."""
+        """Which own tiles are coded as residuals: bool, shape (tile rows, tile columns)."""
         return np.asarray(self.own() & (self.prediction != 0))
 
     def copied(self) -> set[int]:
@@ -134,15 +137,15 @@ def tile_grid(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def slots(tiles: Tiles) -> list[int]:
-    """Return the slots in a map, apart from the own one, in ascending order."""
+    """Return the slots in `tiles` (uint8, any shape) without the own one, in ascending order."""
     used: list[int] = np.flatnonzero(np.bincount(tiles.ravel(), minlength=1)).tolist()
     return [slot for slot in used if slot != OWN]
 
 
 def split(frame: Frame) -> Frame:
-    """Split (height, width, channels) into (tile rows, tile columns, TILE, TILE, channels).
+    """Split a frame into tiles: shape (tile rows, tile columns, TILE, TILE, channels).
 
-    Pads edge tiles with zeros.
+    The dtype stays. Pads edge tiles with zeros.
     """
     rows, columns = tile_grid(frame.shape)
     height, width, channels = frame.shape
@@ -154,14 +157,14 @@ def split(frame: Frame) -> Frame:
 
 
 def join(tiles: Frame, shape: tuple[int, int, int]) -> Frame:
-    """Join tiles to a C-contiguous frame of `shape`; the inverse of :func:`split`."""
+    """Join tiles to a C-contiguous frame of `shape`; undoes :func:`split`. The dtype stays."""
     rows, columns = tiles.shape[:2]
     whole = tiles.swapaxes(1, 2).reshape(rows * TILE, columns * TILE, shape[2])
     return np.ascontiguousarray(whole[: shape[0], : shape[1]])
 
 
 def equal(frame: Frame, other: Frame) -> bool:
-    """Whether two frames have the same shape, sample type and samples."""
+    """Whether two frames have the same shape, dtype and samples."""
     if frame.shape != other.shape or frame.dtype != other.dtype:
         return False
     one, two = np.ascontiguousarray(frame).data, np.ascontiguousarray(other).data
@@ -175,7 +178,7 @@ def _row_and_tile(frame: Frame) -> tuple[int, int]:
 
 
 def signatures(frame: Frame) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of the samples of each tile: uint64 (tile rows, tile columns).
+    """Return a 64-bit hash of the samples of each tile: uint64, shape (tile rows, tile columns).
 
     A hash is only a search key: before a payload is accepted, tiles with equal hashes are compared
     as pixels.
@@ -191,7 +194,8 @@ def signatures(frame: Frame) -> NDArray[np.uint64]:
 def flat(frame: Frame) -> tuple[NDArray[np.bool_], Frame]:
     """Return which tiles have one colour, and the colour of each tile.
 
-    Shapes: bool (tile rows, tile columns), and (tile rows, tile columns, channels).
+    Shapes: (tile rows, tile columns) of dtype bool, and (tile rows, tile columns, channels) of the
+    dtype of `frame`.
     """
     found = engine.flat_tiles(np.ascontiguousarray(frame).data, *_row_and_tile(frame))
     return np.frombuffer(found, np.bool_).reshape(tile_grid(frame.shape)), frame[::TILE, ::TILE]
@@ -210,13 +214,17 @@ def _numbered(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 def cut(frame: Frame, mask: NDArray[np.bool_]) -> Frame:
-    """Cut out the tiles in `mask`, row by row: (n, TILE, TILE, channels), padded with zeros."""
+    """Cut out the tiles in `mask`, row by row: shape (n, TILE, TILE, channels), padded with zeros.
+
+    `mask` is bool, shape (tile rows, tile columns). The result has the dtype of `frame`.
+    """
     return _cut(frame, _numbered(mask))
 
 
 def own_image(frame: Frame, layout: TileLayout, layers: Mapping[int, Layer]) -> Frame | None:
-    """Return the pixels to code, (height, width, channels), or None if the object codes nothing.
+    """Return the pixels to code, or None if the object codes nothing.
 
+    The own image has the dtype and the channels of `frame`, and is at most as high and wide.
     `layers` maps object ids to the layers that predict residual tiles. Raises :class:`Damaged` if
     map and layers do not fit together.
     """
@@ -248,7 +256,8 @@ def _own_shape(
 def layer(layout: TileLayout, image: Frame | None, layers: Mapping[int, Layer]) -> Layer:
     """Return the layer of an object from its decoded own image; the inverse of :func:`own_image`.
 
-    Raises :class:`Damaged` if image, map and predictions do not fit together.
+    `image` has the dtype and the channels of the layout; None if the object codes nothing. Raises
+    :class:`Damaged` if image, map and predictions do not fit together.
     """
     own = layout.own()
     index = _numbered(own)
@@ -296,9 +305,9 @@ def _put(frame: Frame, index: NDArray[np.int32], pixels: Frame) -> None:
 
 
 def predictions(layout: TileLayout, layers: Mapping[int, Layer]) -> Frame:
-    """Return the predictions of the residual tiles, row by row: (n, TILE, TILE, channels).
+    """Return the predictions of the residual tiles, row by row: shape (n, TILE, TILE, channels).
 
-    Raises :class:`Damaged` if map and layers do not fit together.
+    The dtype is that of the layout. Raises :class:`Damaged` if map and layers do not fit together.
     """
     predicted = layout.predicted()
     index = _numbered(predicted)
@@ -311,9 +320,10 @@ def predictions(layout: TileLayout, layers: Mapping[int, Layer]) -> Frame:
 
 
 def copies(layout: TileLayout, layers: Mapping[int, Layer]) -> Frame:
-    """Return the tiles that are copies or fills: (tile rows, tile columns, TILE, TILE, channels).
+    """Return the tiles that are copies or fills, of the dtype of the layout.
 
-    All other tiles are zero. Raises :class:`Damaged` if map and layers do not fit together.
+    Shape: (tile rows, tile columns, TILE, TILE, channels). All other tiles are zero. Raises
+    :class:`Damaged` if map and layers do not fit together.
     """
     out = np.zeros((*layout.tiles.shape, TILE, TILE, layout.shape[2]), layout.dtype)
     for slot in slots(layout.tiles):
@@ -326,7 +336,8 @@ def copies(layout: TileLayout, layers: Mapping[int, Layer]) -> Frame:
 def compose(layout: TileLayout, own: Layer, layers: Mapping[int, Layer]) -> Frame:
     """Compose the frame from own tiles, copies from `layers` (by object id), and fills.
 
-    Raises :class:`Damaged` if the frame copies a tile that the named object never coded.
+    It has the shape and the dtype of the layout. Raises :class:`Damaged` if the frame copies a tile
+    that the named object never coded.
     """
     mask = layout.own()
     # Every tile is an own tile or has a slot, and an empty slot is an error: no pixel stays unset.

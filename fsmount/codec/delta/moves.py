@@ -35,7 +35,8 @@ _Hashes = NDArray[np.uint32]
 def find(frame: Frame, wanted: _Mask, layers: Mapping[int, Layer]) -> list[tuple[Copy, _Mask]]:
     """Find copies that show tiles of `frame`. Returns each copy with its mask of tiles.
 
-    A mask is bool (tile rows, tile columns). The search covers only whole tiles in `wanted`. It
+    `frame` is uint8 or uint16, shape (height, width, channels). A mask is bool, shape (tile rows,
+    tile columns). The search covers only whole tiles in `wanted`. It
     uses the `layers` (by object id) with the same channels and sample type, one after the other,
     until most tiles are found. No tile is in two copies, and each copy has at least MIN_TILES
     tiles.
@@ -108,8 +109,7 @@ def _copies(
 
 
 def _canvas(layer: Layer, top: int, left: int, coded: _Mask) -> Frame:
-    """Return the part of a layer's frame that starts at (top, left) and covers the tiles of
-    `coded`.
+    """Return the part of a layer's frame from (top, left) on that covers the tiles of `coded`.
 
     Tiles that the layer did not code are zero.
     """

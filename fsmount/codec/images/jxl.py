@@ -38,7 +38,7 @@ def jxlpy() -> ModuleType | None:
 
 
 def fits(image: Frame) -> bool:
-    """Whether encode and decode accept `image` (height, width, channels)."""
+    """Whether encode and decode accept `image` (height, width, channels): uint8 or uint16."""
     return image.dtype in (np.uint8, np.uint16) and 0 < image.size <= MAX_SAMPLES
 
 
@@ -133,7 +133,11 @@ def _nothing_installed() -> FsmountError:
 
 
 def read(data: bytes) -> Frame:
-    """Return the samples of any JPEG XL file of 8 or 16 bits. Raises Damaged for any other file."""
+    """Return the samples of any JPEG XL file of 8 or 16 bits: uint8 or uint16.
+
+    Shape: (height, width, channels). Raises Damaged for any other file, and FsmountError if no
+    library is installed.
+    """
     found = header(data)
     return decode(data, found.colours + found.extra)
 

@@ -48,7 +48,7 @@ QUICK = Effort(0, 100)
 
 
 def fits(image: Frame) -> bool:
-    """Whether the format can hold `image` (height, width, channels): 8 bits, and not too large."""
+    """Whether the format can hold `image` (height, width, channels): uint8, and not too large."""
     height, width, _ = image.shape
     return (
         image.dtype == np.uint8

@@ -205,8 +205,9 @@ def parse(
 def read(data: bytes) -> tuple[Frame, SampleLayout, bytes]:
     """Return the samples of a PNG with all channels, its layout, and its chunks before the IDATs.
 
-    The chunks are the bytes between IHDR and the first IDAT. This function needs no recipe, so it
-    reads PNGs of any deflate encoder. Raises NotExact like `parse`.
+    The samples are uint8 or uint16, shape (height, width, channels). The chunks are the bytes
+    between IHDR and the first IDAT. This function needs no recipe, so it reads PNGs of any deflate
+    encoder. Raises NotExact like `parse`.
     """
     layout = _read_layout(data)
     start = _first_idat(data)
@@ -224,8 +225,9 @@ def canonical(
 ) -> bytes:
     """Return the canonical PNG file of a frame: the same frame always gives the same bytes.
 
-    It stands for a PNG whose own bytes are lost. docs/format.md specifies the rule. `frame` has all
-    channels. `head` contains chunks to keep (for a palette picture, PLTE and tRNS).
+    It stands for a PNG whose own bytes are lost. docs/format.md specifies the rule. `frame` is
+    uint8 or uint16, shape (height, width, channels), with all channels. `head` contains chunks to
+    keep (for a palette picture, PLTE and tRNS).
     """
     height, _, channels = frame.shape
     recipe = Recipe(
@@ -248,7 +250,9 @@ def assemble(
 ) -> bytes:
     """Return the PNG file of a frame and its recipe. Raises Damaged if they do not fit.
 
-    Deflates on `threads` threads. `memory` provides earlier streams, and keeps this one.
+    `frame` is uint8 or uint16, shape (height, width, channels), without an opaque alpha channel
+    that the recipe names. Deflates on `threads` threads. `memory` provides earlier streams, and
+    keeps this one.
     """
     layout = _layout_of(frame, recipe)
     rows = samples.to_rows(frame, layout)

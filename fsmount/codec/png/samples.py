@@ -115,12 +115,18 @@ def to_rows(frame: Frame, layout: SampleLayout) -> Rows:
 
 
 def is_opaque(frame: Frame) -> bool:
-    """Whether the last channel has the highest value of its dtype everywhere."""
+    """Whether the last channel has the highest value of its dtype everywhere.
+
+    `frame` is uint8 or uint16, shape (height, width, channels).
+    """
     return bool(frame[..., -1].min() == np.iinfo(frame.dtype).max)
 
 
 def drop_alpha(frame: Frame) -> Frame:
-    """Return a copy of the frame without its last channel."""
+    """Return a copy of the frame without its last channel: shape (height, width, channels - 1).
+
+    The dtype, uint8 or uint16, stays.
+    """
     out = np.empty((*frame.shape[:2], frame.shape[2] - 1), frame.dtype)
     # numpy copies seven times as fast channel by channel as pixel by pixel.
     for channel in range(out.shape[2]):

@@ -21,7 +21,7 @@ from fsmount.codec.png.samples import Frame, Rows, SampleLayout
 from fsmount.errors import NotExact
 
 
-class Before(NamedTuple):
+class NewestPicture(NamedTuple):
     """The newest picture of a layout. `frame` shares memory with `rows` unless it is `opaque`."""
 
     raw: bytes
@@ -35,15 +35,16 @@ def read(
 ) -> tuple[Frame, bool, bytes]:
     """Return the frame of scanlines, whether opaque alpha was dropped, and the filter types.
 
-    `memory` provides the newest picture of each layout, and keeps this one. A later call may return
-    the same frame again: the caller must not write to it. Raises NotExact for filter types above 4,
-    and for bits set beyond the end of a row.
+    The frame is uint8 or uint16, shape (height, width, channels). The filter types are one byte a
+    row. `memory` provides the newest picture of each layout, and keeps this one. A later call may
+    return the same frame again: the caller must not write to it. Raises NotExact for filter types
+    above 4, and for bits set beyond the end of a row.
     """
     if layout.bit_depth != 8:
         return _read_whole(raw, layout)
     before = None
     if memory is not None:
-        before = memory.pictures.get(layout)
+        before = memory.pictures.get_as(layout, NewestPicture)
         # This call may overwrite its rows from here on.
         memory.pictures.discard(layout)
     rows, changed = filters.undo_from(
@@ -52,11 +53,11 @@ def read(
     frame, opaque = _without_alpha(rows, changed, layout, before)
     if memory is not None:
         size = len(raw) + rows.nbytes + frame.nbytes * opaque
-        memory.pictures.put(layout, Before(raw, rows, frame, opaque), size)
+        memory.pictures.put(layout, NewestPicture(raw, rows, frame, opaque), size)
     return frame, opaque, raw[:: layout.row_bytes + 1]
 
 
-def _given(before: Before | None) -> tuple[bytes, Rows] | None:
+def _given(before: NewestPicture | None) -> tuple[bytes, Rows] | None:
     """Return the previous scanlines and their rows, which the caller may overwrite.
 
     Copies the rows if they share memory with the frame.
@@ -67,7 +68,7 @@ def _given(before: Before | None) -> tuple[bytes, Rows] | None:
 
 
 def _without_alpha(
-    rows: Rows, changed: filters.Flags, layout: SampleLayout, before: Before | None
+    rows: Rows, changed: filters.Flags, layout: SampleLayout, before: NewestPicture | None
 ) -> tuple[Frame, bool]:
     """Return the frame of 8-bit rows, and whether an opaque alpha channel was dropped from it."""
     whole = samples.from_rows(rows, layout)

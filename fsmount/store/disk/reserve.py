@@ -52,7 +52,7 @@ class Reserve:
         steps = -(-(size + RESERVE_BYTES // 2) // RESERVE_BYTES)
         self._wanted = max(self._wanted, steps * RESERVE_BYTES)
 
-    def has_room(self) -> bool:
+    def has_space(self) -> bool:
         """Whether files may grow.
 
         They may if the reserve exists or can be allocated, and at least RESERVE_BYTES more are
@@ -69,7 +69,7 @@ class Reserve:
         return True
 
     def allows(self, size: int) -> bool:
-        """Whether `size` more bytes fit, according to the last result of :meth:`has_room`.
+        """Whether `size` more bytes fit, according to the last result of :meth:`has_space`.
 
         The result counts for one second, and bytes allowed since then are subtracted. Does not ask
         the disk. Only one task may call it.

@@ -16,7 +16,7 @@ from fsmount.errors import Damaged
 from fsmount.store.frames import jobs
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
-from fsmount.store.packs.bodies import Kept, Rendered, load_sums
+from fsmount.store.packs.bodies import KeptBody, RenderedBody, load_sums
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.pack_set import PackSet
@@ -24,7 +24,7 @@ from fsmount.threads import Kind
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
 
-Body = Rendered | Kept
+Body = RenderedBody | KeptBody
 T = TypeVar("T")
 
 
@@ -64,7 +64,7 @@ class BodyReader:
         found = self._find(object_id)
         if found.is_kept:
             return await self._read(found, self._kept)
-        return Rendered(await self._rendered.get(object_id, lambda: self._render(found)))
+        return RenderedBody(await self._rendered.get(object_id, lambda: self._render(found)))
 
     async def prefetch(self, object_id: int) -> None:
         """Render a file into the cache, unless its object is raw.
@@ -119,8 +119,8 @@ class BodyReader:
             jobs.render, target, places, found.sha256, self._budget, urgent=True
         )
 
-    async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> Kept:
+    async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> KeptBody:
         """Return the body of a large file kept verbatim, with the checksums from its entry."""
         path = Path(place.pack)
         entry = await threads.call(Kind.ENTRY, read_entry, path, place.offset, place.length)
-        return Kept(self._layout.kept(found.id), found.size, load_sums(entry.payload))
+        return KeptBody(self._layout.kept(found.id), found.size, load_sums(entry.payload))

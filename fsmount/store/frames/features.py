@@ -1,6 +1,6 @@
 """Features of a frame's tiles. The planner compares them.
 
-Each value of a :class:`~fsmount.store.frames.planner.Sighting` depends on one tile alone. So
+Each value of a :class:`~fsmount.store.frames.planner.FrameFeatures` depends on one tile alone. So
 :func:`of` computes only the tile rows that differ from the newest frame of the same geometry.
 
 Contract: runs in a worker process.
@@ -9,6 +9,7 @@ Contract: runs in a worker process.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,17 @@ from fsmount.codec.delta import delta
 from fsmount.codec.delta.delta import TILE
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
-from fsmount.store.frames.planner import Sighting
+from fsmount.store.frames.planner import FrameFeatures
 
 
-def of(frame: Frame, memory: WorkerMemory) -> Sighting:
+class _Newest(NamedTuple):
+    """The newest frame of a geometry, and its features."""
+
+    frame: Frame
+    features: FrameFeatures
+
+
+def of(frame: Frame, memory: WorkerMemory) -> FrameFeatures:
     """Compute the features of a frame: (height, width, channels), uint8 or uint16.
 
     The caller must not write to `frame` afterwards, because `memory` keeps it. `memory` has the
@@ -29,28 +37,29 @@ def of(frame: Frame, memory: WorkerMemory) -> Sighting:
     """
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     geometry = f"{shape}:{frame.dtype}"
-    before: tuple[Frame, Sighting] | None = memory.features.get(geometry)
-    seen = _whole(frame, shape) if before is None else _changed(frame, *before)
-    memory.features.put(geometry, (frame, seen), frame.nbytes)
-    return seen
+    before = memory.features.get_as(geometry, _Newest)
+    features = _whole(frame, shape) if before is None else _changed(frame, *before)
+    memory.features.put(geometry, _Newest(frame, features), frame.nbytes)
+    return features
 
 
-def _whole(frame: Frame, shape: tuple[int, int, int]) -> Sighting:
+def _whole(frame: Frame, shape: tuple[int, int, int]) -> FrameFeatures:
     """Compute the features of all tiles."""
     is_flat, colours = delta.flat(frame)
-    return Sighting(shape, frame.dtype.name, delta.signatures(frame), is_flat, colours.copy())
+    return FrameFeatures(shape, frame.dtype.name, delta.signatures(frame), is_flat, colours.copy())
 
 
-def _changed(frame: Frame, other: Frame, seen: Sighting) -> Sighting:
-    """As :func:`_whole`, from the features `seen` of `other`, a frame of equal shape and dtype."""
+def _changed(frame: Frame, other: Frame, features: FrameFeatures) -> FrameFeatures:
+    """As :func:`_whole`, from `features` of `other`, a frame of equal shape and dtype."""
     if frame is other:
-        return seen
-    signatures, is_flat, colours = seen.signatures.copy(), seen.is_flat.copy(), seen.colours.copy()
+        return features
+    signatures, is_flat = features.signatures.copy(), features.is_flat.copy()
+    colours = features.colours.copy()
     for first, end in _bands(frame, other):
         part = frame[first * TILE : end * TILE]
         signatures[first:end] = delta.signatures(part)
         is_flat[first:end], colours[first:end] = delta.flat(part)
-    return Sighting(seen.shape, seen.dtype, signatures, is_flat, colours)
+    return FrameFeatures(features.shape, features.dtype, signatures, is_flat, colours)
 
 
 def _bands(frame: Frame, other: Frame) -> Iterator[tuple[int, int]]:

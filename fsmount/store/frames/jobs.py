@@ -26,12 +26,12 @@ from fsmount.codec.png.producer import unknown_encoder
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames import features
-from fsmount.store.frames.planner import Plan, Sighting
-from fsmount.store.frames.reader import Known, Reader
+from fsmount.store.frames.planner import FrameFeatures, Plan
+from fsmount.store.frames.reader import DecodedLayer, Reader
 from fsmount.store.packs.entries import (
     JPEG,
     NO_PAYLOAD,
-    About,
+    FileFacts,
     entry_digest,
     layout_of,
     picture_record,
@@ -68,7 +68,7 @@ class Look:
     """The result of a look at a staged file.
 
     sha256, size : SHA-256 and size in bytes of the file.
-    picture, seen : the picture and its features. None if the file is kept raw.
+    picture, features : the picture and its features. None if the file is kept raw.
     reason : why the file is kept raw. "" for a picture.
     jpeg : whether the file is a JPEG that :func:`transcode` may make smaller.
     """
@@ -76,13 +76,13 @@ class Look:
     sha256: bytes
     size: int
     picture: SharedPicture | None
-    seen: Sighting | None
+    features: FrameFeatures | None
     reason: str
     jpeg: bool = False
 
 
 @dataclass(frozen=True)
-class Order:
+class EncodeOrder:
     """A frame to encode.
 
     about : the facts that the record of the frame gets.
@@ -92,7 +92,7 @@ class Order:
     pack : path of the pack that the entry probably goes to, "" for none.
     """
 
-    about: About
+    about: FileFacts
     picture: Picture | SharedPicture
     plan: Plan
     places: tuple[Location, ...]
@@ -196,7 +196,7 @@ class _Rebuilt:
 
     frame: Frame
     recipe: Recipe
-    own: Known
+    own: DecodedLayer
     below: frozenset[int]
     depth: int
 
@@ -210,10 +210,10 @@ def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
     reader.prefetch(entry, layout)
     own, level = reader.decode(entry, layout)
     below = frozenset(reader.touched)
-    others = {i: reader.known(i) for i in sorted(layout.copied())}
+    others = {i: reader.decoded_layer(i) for i in sorted(layout.copied())}
     frame = delta.compose(layout, own, {i: known.layer for i, known in others.items()})
     depth = max([level, *(1 + known.level for known in others.values())])
-    known = Known(own, below | {entry.object_id}, level)
+    known = DecodedLayer(own, below | {entry.object_id}, level)
     return _Rebuilt(frame, recipe_of(found), known, below, depth)
 
 
@@ -263,7 +263,7 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
     return data
 
 
-def encode(order: Order, budget: int) -> Encoded:
+def encode(order: EncodeOrder, budget: int) -> Encoded:
     """Encode a frame as planned, and decode the entry as a proof.
 
     If the plan fails, encode again without the wrong copies, and then as a keyframe. `budget` is
@@ -282,7 +282,7 @@ def encode(order: Order, budget: int) -> Encoded:
         if not (order.plan.sources or order.plan.near):
             raise NotExact(f"decoding gave something else: {error}") from error
     with suppress(Damaged):
-        return _encode(_mended(order, memory), memory, fell_back=False)
+        return _encode(_without_wrong_copies(order, memory), memory, fell_back=False)
     alone = Plan(np.zeros_like(order.plan.tiles), (), np.zeros_like(order.plan.tiles), 0)
     try:
         return _encode(replace(order, plan=alone), memory, fell_back=True)
@@ -290,7 +290,7 @@ def encode(order: Order, budget: int) -> Encoded:
         raise NotExact(f"decoding gave something else: {error}") from error
 
 
-def _mended(order: Order, memory: WorkerMemory) -> Order:
+def _without_wrong_copies(order: EncodeOrder, memory: WorkerMemory) -> EncodeOrder:
     """Return the order without the copies that show other pixels.
 
     Such copies happen because the planner compares only a few bytes of each signature.
@@ -305,7 +305,7 @@ def _mended(order: Order, memory: WorkerMemory) -> Order:
     return replace(order, plan=replace(plan, tiles=tiles, near=()))
 
 
-def _encode(order: Order, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
+def _encode(order: EncodeOrder, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
     """Encode a frame, decode the entry and compare frame, recipe and record.
 
     Raises :class:`Damaged` if they differ, and :class:`NotExact` if the entry is too large.
@@ -343,7 +343,7 @@ def _encode(order: Order, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
     )
 
 
-def _entry(order: Order, reader: Reader) -> tuple[Entry, TileLayout, int]:
+def _entry(order: EncodeOrder, reader: Reader) -> tuple[Entry, TileLayout, int]:
     """Encode a frame. Return its entry, its layout, and the anchor of its record.
 
     If the entry is too large, encode once more with more effort, provided that a smaller payload
@@ -366,7 +366,7 @@ def _entry(order: Order, reader: Reader) -> tuple[Entry, TileLayout, int]:
     raise _too_large(order)
 
 
-def _most_bytes(order: Order) -> int:
+def _most_bytes(order: EncodeOrder) -> int:
     """Largest length in bytes that the entry of a picture may have.
 
     No other picture can copy from a picture that is kept raw. So an entry may be larger than the
@@ -379,7 +379,7 @@ def _most_bytes(order: Order) -> int:
     return raw_length(order.about, LARGER) + min(512 + size // 4, _MOST_LARGER)
 
 
-def _too_large(order: Order) -> NotExact:
+def _too_large(order: EncodeOrder) -> NotExact:
     """Make the error that says why a picture with a too large entry is kept raw."""
     recipe = order.picture.recipe
     if not isinstance(recipe.params, Corrections):
@@ -425,7 +425,7 @@ def _coded(
     return plain, coded
 
 
-def _with_moves(order: Order, reader: Reader) -> Plan:
+def _with_moves(order: EncodeOrder, reader: Reader) -> Plan:
     """Return the plan with copies instead of own tiles, where tiles have only moved.
 
     The tiles are searched in the layers of the objects `near` of the plan.
@@ -477,7 +477,7 @@ def _roughness(tiles: Frame) -> NDArray[np.int64]:
     return np.asarray(step.sum(axis=(1, 2, 3)) + first.sum(axis=(1, 2)))
 
 
-def _record(order: Order, layout: TileLayout, reader: Reader) -> tuple[bytes, int]:
+def _record(order: EncodeOrder, layout: TileLayout, reader: Reader) -> tuple[bytes, int]:
     """Pack the record alone or against the anchor of the plan. Return it and its anchor.
 
     The anchored record is used if it is smaller than _ANCHOR_PAYS of the other. Anchor 0: alone.

@@ -1,7 +1,7 @@
 """Planner: chooses the objects that the tiles of a new frame are copied from.
 
-For each geometry (frame shape and sample type) a :class:`Book` maps the position and content of a
-tile to the place that it can be copied from. The planner does not code a tile again that a known
+For each geometry (frame shape and sample type) :class:`KnownTiles` maps the position and content of
+a tile to the place that it can be copied from. The planner does not code a tile again that a known
 object coded at the same position, or that an earlier frame copied from another position. A frame
 touches at most :data:`MAX_OBJECTS` objects. If it would need more, the tiles of the objects that
 cover least are coded afresh.
@@ -43,11 +43,11 @@ MAX_MOVED = 32
 # If the share of tiles without origin is larger than this, the plan copies no tile at all.
 KEY_SHARE = 0.85
 MAX_FILLS = 8
-# Number of tiles in a book. Each takes about 120 bytes of memory.
+# Number of known tiles of a geometry. Each takes about 120 bytes of memory.
 MAX_TILES = 150_000
-MAX_BOOKS = 4
+MAX_GEOMETRIES = 4
 # Number of bytes of a tile's signature in its key. A false hit costs a second encoding without the
-# wrong tiles. With 24 bits and a full book of 1080p frames this happens to one frame in some
+# wrong tiles. With 24 bits and as many 1080p tiles as fit this happens to one frame in some
 # thousands.
 KEY_BYTES = 3
 _HASH = (1 << 8 * KEY_BYTES) - 1
@@ -58,7 +58,7 @@ _GROUP = struct.Struct("<IiiI")
 
 
 @dataclass(frozen=True)
-class Sighting:
+class FrameFeatures:
     """Features of a frame. A worker computes them, and the planner needs nothing else of a frame.
 
     shape : (height, width, channels) of the frame.
@@ -107,7 +107,7 @@ class Plan:
 
 
 @dataclass
-class Book:
+class KnownTiles:
     """The known tiles of one geometry.
 
     An **origin** is a number that says where a tile can be copied from. A positive origin is the id
@@ -162,7 +162,7 @@ class Book:
     def remember(self, copy: Copy, keys: list[int]) -> None:
         """Note that tiles with these keys can be copied from `copy`.
 
-        If the book has more than :data:`MAX_TILES` tiles, forget the oldest objects.
+        If there are more than :data:`MAX_TILES` tiles, forget the oldest objects.
         """
         if not keys:
             return
@@ -228,8 +228,8 @@ def dump_within(
 ) -> bytes:
     """As :func:`dump_keys`, with as many keys as fit into `most` bytes. Return b"" if none fits.
 
-    Tiles of one colour are dropped first, because they can be fills instead. `is_flat` says for
-    each position whether the tile has one colour.
+    Tiles of one colour are dropped first, because they can be fills instead. `is_flat` (bool,
+    shape (tile rows, tile columns)) says whether a tile has one colour.
     """
     data = dump_keys(groups) if groups else b""
     if len(data) <= most:
@@ -282,54 +282,54 @@ def _unpack_groups(
 
 
 class Planner:
-    """Keeps the books and makes plans from them.
+    """Keeps the known tiles of each geometry and makes plans from them.
 
     Contract: belongs to the trio task that owns the store. No method awaits or asks the disk.
     """
 
     def __init__(self) -> None:
-        self._books: OrderedDict[str, Book] = OrderedDict()
+        self._known: OrderedDict[str, KnownTiles] = OrderedDict()
 
     def clear(self) -> None:
-        """Close all books. The caller may have dropped objects that they name."""
-        self._books.clear()
+        """Forget all tiles. The caller may have dropped objects that they name."""
+        self._known.clear()
 
     def knows(self, geometry: str) -> bool:
-        """Whether a book is open for a geometry. If not, the caller may :meth:`load` it."""
-        return geometry in self._books
+        """Whether tiles of a geometry are known. If not, the caller may :meth:`load` them."""
+        return geometry in self._known
 
-    def book(self, geometry: str) -> Book:
-        """Return the book of a geometry, and open it if needed.
+    def known_tiles(self, geometry: str) -> KnownTiles:
+        """Return the known tiles of a geometry, none at first.
 
-        If more than :data:`MAX_BOOKS` are open, the one that was unused for longest is closed.
+        Of more than :data:`MAX_GEOMETRIES` geometries, the one unused for longest is forgotten.
         """
-        book = self._books.setdefault(geometry, Book())
-        self._books.move_to_end(geometry)
-        while len(self._books) > MAX_BOOKS:
-            self._books.popitem(last=False)
-        return book
+        known = self._known.setdefault(geometry, KnownTiles())
+        self._known.move_to_end(geometry)
+        while len(self._known) > MAX_GEOMETRIES:
+            self._known.popitem(last=False)
+        return known
 
     def load(self, geometry: str, stored: Iterable[tuple[int, bytes]]) -> None:
-        """Fill a book from pairs (object id, result of :meth:`encoded`), oldest object first."""
-        book = self.book(geometry)
+        """Take tiles from pairs (object id, result of :meth:`encoded`), oldest object first."""
+        known = self.known_tiles(geometry)
         for object_id, data in stored:
             for copy, keys in load_keys(data):
-                book.remember(copy if copy.object else Copy(object_id), keys)
+                known.remember(copy if copy.object else Copy(object_id), keys)
 
-    def plan(self, seen: Sighting) -> Plan:
+    def plan(self, features: FrameFeatures) -> Plan:
         """Make the plan for a frame from its features: a slot for every tile."""
-        book = self.book(seen.geometry)
-        owners = book.origins(tile_keys(seen.signatures))
-        before = book.shown if book.shown is not None else np.zeros_like(owners)
-        near = _near(book, owners, before, seen)
-        _keep_largest(book, owners, MAX_OBJECTS - len(near))
+        known = self.known_tiles(features.geometry)
+        owners = known.origins(tile_keys(features.signatures))
+        before = known.shown if known.shown is not None else np.zeros_like(owners)
+        near = _near(known, owners, before, features)
+        _keep_largest(known, owners, MAX_OBJECTS - len(near))
         if (owners == 0).mean() > KEY_SHARE:
             owners[:] = 0
-        fills = _fills(owners, seen) if owners.any() else {}
+        fills = _fills(owners, features) if owners.any() else {}
         wanted = {int(owner) for owner in np.unique(owners) if owner}
-        objects = {book.source(owner).object for owner in wanted}
-        guessed = _guesses(owners, before, book.simple, objects | set(near))
-        slots, sources = _slots(book, sorted(wanted | guessed), fills)
+        objects = {known.source(owner).object for owner in wanted}
+        guessed = _guesses(owners, before, known.simple, objects | set(near))
+        slots, sources = _slots(known, sorted(wanted | guessed), fills)
         tiles = np.zeros(owners.shape, np.uint8)
         for owner in wanted:
             tiles[owners == owner] = slots[owner]
@@ -338,10 +338,10 @@ class Planner:
         guess = np.zeros(owners.shape, np.uint8)
         for owner in guessed:
             guess[(tiles == OWN) & (before == owner)] = slots[owner]
-        return Plan(tiles, sources, guess, book.anchor if wanted else 0, near)
+        return Plan(tiles, sources, guess, known.anchor if wanted else 0, near)
 
     def encoded(
-        self, seen: Sighting, layout: TileLayout, object_id: int, *, anchor: int, size: int
+        self, features: FrameFeatures, layout: TileLayout, object_id: int, *, anchor: int, size: int
     ) -> bytes:
         """Note that the object `object_id` now has the frame. Return its keys for the index.
 
@@ -350,36 +350,36 @@ class Planner:
         if the object is an anchor itself. `size` is the size of the file in bytes: the result has
         at most :data:`INDEX_BYTES` more.
         """
-        book = self.book(seen.geometry)
-        keys = tile_keys(seen.signatures)
-        origins = book.origins(keys)
+        known = self.known_tiles(features.geometry)
+        keys = tile_keys(features.signatures)
+        origins = known.origins(keys)
         own: list[int] = keys[layout.own()].tolist()
-        book.remember(Copy(object_id), own)
+        known.remember(Copy(object_id), own)
         if own and not layout.predicted().any():
-            book.simple.add(object_id)
+            known.simple.add(object_id)
         groups = [(Copy(0), own)] if own else []
         shown = np.where(layout.own(), object_id, 0).astype(np.int64)
         for slot, source in enumerate(layout.sources, start=1):
             if isinstance(source, Copy):
                 mask = layout.tiles == slot
-                number = book.origin_for(source)
+                number = known.origin_for(source)
                 shown[mask] = number
                 if source.dx or source.dy:
                     new: list[int] = keys[mask & (origins != number)].tolist()
-                    book.remember(source, new)
+                    known.remember(source, new)
                     groups += [(source, new)] if new else []
-        book.shown = shown
+        known.shown = shown
         if not anchor:
-            book.anchor, book.anchor_sources = object_id, layout.sources
-        return dump_within(groups, seen.is_flat, size + INDEX_BYTES)
+            known.anchor, known.anchor_sources = object_id, layout.sources
+        return dump_within(groups, features.is_flat, size + INDEX_BYTES)
 
     def forget(self, object_id: int) -> None:
-        """Forget an unusable object in all books."""
-        for book in self._books.values():
-            book.forget(object_id)
+        """Forget an unusable object in all geometries."""
+        for known in self._known.values():
+            known.forget(object_id)
 
 
-def _keep_largest(book: Book, owners: NDArray[np.int64], most: int) -> None:
+def _keep_largest(known: KnownTiles, owners: NDArray[np.int64], most: int) -> None:
     """Set the origin of tiles to 0 (coded afresh) so that few objects and moved copies are left.
 
     `most` objects and MAX_MOVED moved copies stay: the ones that cover most tiles.
@@ -388,16 +388,16 @@ def _keep_largest(book: Book, owners: NDArray[np.int64], most: int) -> None:
     moved = [owner for owner, _ in counts.most_common() if owner < 0]
     objects: Counter[int] = Counter()
     for owner, count in counts.items():
-        objects[book.source(owner).object] += count
+        objects[known.source(owner).object] += count
     dropped = {number for number, _ in objects.most_common()[most:]}
-    gone = {owner for owner in counts if book.source(owner).object in dropped}
+    gone = {owner for owner in counts if known.source(owner).object in dropped}
     gone.update(moved[MAX_MOVED:])
     if gone:
         owners[np.isin(owners, list(gone))] = 0
 
 
 def _near(
-    book: Book, owners: NDArray[np.int64], before: NDArray[np.int64], seen: Sighting
+    known: KnownTiles, owners: NDArray[np.int64], before: NDArray[np.int64], features: FrameFeatures
 ) -> tuple[int, ...]:
     """Choose the objects to search for moved tiles. Return () if few tiles are new.
 
@@ -405,24 +405,26 @@ def _near(
     dragged. Then come the newest objects that coded many tiles: a window may have come back at
     another position.
     """
-    if np.count_nonzero((owners == 0) & ~seen.is_flat) < _MANY:
+    if np.count_nonzero((owners == 0) & ~features.is_flat) < _MANY:
         return ()
     changed = (owners != before) & (before != 0)
     counts: Counter[int] = Counter()
     for owner, count in Counter(before[changed].tolist()).items():
-        counts[book.source(owner).object] += count
+        counts[known.source(owner).object] += count
     found = [number for number, _ in counts.most_common(MAX_NEAR)]
-    newest = (n for n in reversed(book.keys_of) if len(book.keys_of[n]) >= _MANY)
+    newest = (n for n in reversed(known.keys_of) if len(known.keys_of[n]) >= _MANY)
     found += islice((n for n in newest if n not in found), MAX_NEAR - len(found))
     return tuple(found)
 
 
-def _fills(owners: NDArray[np.int64], seen: Sighting) -> dict[tuple[int, ...], NDArray[np.bool_]]:
+def _fills(
+    owners: NDArray[np.int64], features: FrameFeatures
+) -> dict[tuple[int, ...], NDArray[np.bool_]]:
     """Find the commonest colours of flat tiles without origin. Return a mask of tiles by colour."""
-    free = seen.is_flat & (owners == 0)
-    counts = Counter(map(tuple, seen.colours[free].tolist()))
+    free = features.is_flat & (owners == 0)
+    counts = Counter(map(tuple, features.colours[free].tolist()))
     return {
-        colour: free & (seen.colours == np.array(colour)).all(axis=2)
+        colour: free & (features.colours == np.array(colour)).all(axis=2)
         for colour, _ in counts.most_common(MAX_FILLS)
     }
 
@@ -444,7 +446,7 @@ def _guesses(
 
 
 def _slots(
-    book: Book, origins: list[int], fills: Iterable[tuple[int, ...]]
+    known: KnownTiles, origins: list[int], fills: Iterable[tuple[int, ...]]
 ) -> tuple[dict[int | tuple[int, ...], int], tuple[Source, ...]]:
     """Choose a slot for each origin and colour. Return (slot by origin or colour, sources).
 
@@ -453,13 +455,13 @@ def _slots(
     """
     sources: list[Source] = [None] * MAX_SLOTS
     slots: dict[int | tuple[int, ...], int] = {}
-    wanted: dict[int | tuple[int, ...], Source] = {owner: book.source(owner) for owner in origins}
+    wanted: dict[int | tuple[int, ...], Source] = {owner: known.source(owner) for owner in origins}
     wanted |= {colour: Fill(colour) for colour in fills}
     old: dict[Source, int] = {
-        source: i for i, source in enumerate(book.anchor_sources) if source is not None and i
+        source: i for i, source in enumerate(known.anchor_sources) if source is not None and i
     }
     for name, source in wanted.items():
-        place = 0 if name == book.anchor else old.get(source)
+        place = 0 if name == known.anchor else old.get(source)
         if place is not None:
             slots[name], sources[place] = place + 1, source
     free = (i for i in range(1, MAX_SLOTS) if sources[i] is None)

@@ -26,7 +26,7 @@ _MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
-class Known:
+class DecodedLayer:
     """A decoded layer.
 
     below : ids of the objects whose entries were read for it, its own object included.
@@ -72,7 +72,7 @@ class Reader:
     def begin(self) -> None:
         """Begin another job: clear `touched`, and all that the last job decoded."""
         self.touched: set[int] = set()
-        self._decoded: dict[int, Known] = {}
+        self._decoded: dict[int, DecodedLayer] = {}
         self._opened: dict[int, _Opened] = {}
         self._images: dict[int, Future[Frame]] = {}
 
@@ -109,7 +109,7 @@ class Reader:
             return _named(entry, record.unpack(entry.record))
         place = self.place(anchor)
         key = (place.pack, anchor)
-        found = self.memory.records.get(key)
+        found = self.memory.records.get_as(key, Record)
         if found is None:
             other = self.entry(anchor)
             if record.anchor_of(other.record):
@@ -119,10 +119,10 @@ class Reader:
         return _named(entry, record.unpack(entry.record, found))
 
     def layer(self, object_id: int, nesting: int = 0) -> Layer:
-        """Return the layer of an object: the pixels that it codes itself. As :meth:`known`."""
-        return self.known(object_id, nesting).layer
+        """Return the pixels that an object codes itself. As :meth:`decoded_layer`."""
+        return self.decoded_layer(object_id, nesting).layer
 
-    def known(self, object_id: int, nesting: int = 0) -> Known:
+    def decoded_layer(self, object_id: int, nesting: int = 0) -> DecodedLayer:
         """Return the layer of an object and the objects that it rests on.
 
         `nesting` is the number of residuals above this object. Raises :class:`Damaged`, also if
@@ -130,7 +130,7 @@ class Reader:
         """
         place = self.place(object_id)
         key = (place.pack, object_id)
-        found: Known | None = self._decoded.get(object_id) or self.memory.layers.get(key)
+        found = self._decoded.get(object_id) or self.memory.layers.get_as(key, DecodedLayer)
         if found is None:
             if nesting > _MAX_NESTING:
                 raise Damaged(f"object {object_id}", reason="residuals nest too deep")
@@ -138,7 +138,7 @@ class Reader:
             try:
                 entry, layout = self._open(object_id)
                 layer, level = self.decode(entry, layout, nesting)
-                found = Known(layer, frozenset(self.touched), level)
+                found = DecodedLayer(layer, frozenset(self.touched), level)
             finally:
                 self.touched |= outer
             self.memory.layers.put(key, found, layer.nbytes)
@@ -191,8 +191,8 @@ class Reader:
     def decode(self, entry: Entry, layout: TileLayout, nesting: int = 0) -> tuple[Layer, int]:
         """Decode the layer of an entry from its payload. Return the layer and its level.
 
-        The level is that of :class:`Known`. `nesting` is the number of residuals above this entry.
-        Raises :class:`Damaged`.
+        The level is that of :class:`DecodedLayer`. `nesting` is the number of residuals above this
+        entry. Raises :class:`Damaged`.
         """
         image = None
         ahead = self._images.pop(entry.object_id, None)
@@ -200,7 +200,7 @@ class Reader:
             image = ahead.result()
         elif entry.suffix != NO_PAYLOAD:
             image = images.decode(entry.suffix, entry.payload, layout.shape[2])
-        others = {i: self.known(i, nesting + 1) for i in sorted(layout.predicting())}
+        others = {i: self.decoded_layer(i, nesting + 1) for i in sorted(layout.predicting())}
         layers = {i: known.layer for i, known in others.items()}
         level = 1 + max((known.level for known in others.values()), default=-1)
         return delta.layer(layout, image, layers), level

@@ -44,7 +44,7 @@ def address(path: Path, read_only: bool) -> str:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn exceptions of SQLite into OSError or :class:`Damaged`."""
+    """Turn exceptions of SQLite into OSError, PermissionError or :class:`Damaged`."""
     try:
         yield
     except apsw.FullError as error:
@@ -75,7 +75,7 @@ class Database:
 
     Methods raise :class:`Damaged` if SQLite finds damage, and OSError on a full disk or I/O error.
 
-    Attributes:
+    Attributes
     ----------
     dirty : whether a power cut may undo commits.
     changed : whether there have been commits since the opening.

@@ -19,7 +19,7 @@ class Objects(Tree):
     # -- bodies: staged files and objects
 
     def stage(self, ino: int, token: int, size: int) -> None:
-        """Make the staged file `token` the body of a file, in place of its old body."""
+        """Make the staged file `token`, of `size` bytes, the body of a file; its old body goes."""
         row = self.inode(ino)
         with self.transaction():
             self._run(
@@ -29,8 +29,10 @@ class Objects(Tree):
             self._use(row.object_id, -1)
 
     def encode(self, ino: int, token: int, object_id: int, size: int) -> bool:
-        """Turn a row from staged to encoded. Returns False, and changes nothing, if `token` is not
-        the body of the file any more."""
+        """Turn a row from staged to encoded; `size`: of the body in bytes.
+
+        Returns False, and changes nothing, if `token` is not the body of the file any more.
+        """
         with self.transaction():
             self._run(
                 "UPDATE inodes SET staged = NULL, object = ?, size = ?"
@@ -194,7 +196,7 @@ class Objects(Tree):
     # -- packs
 
     def packs(self) -> dict[int, tuple[int, bool]]:
-        """id -> (committed length in bytes, sealed)."""
+        """Packs by id: (committed length in bytes, sealed)."""
         rows = self._all("SELECT id, length, sealed FROM packs ORDER BY id", of=kinds.THREE_NUMBERS)
         return {row[0]: (row[1], bool(row[2])) for row in rows}
 

@@ -78,7 +78,11 @@ class Inode(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One row of `objects`: a stored file body."""
+    """One row of `objects`: a stored file body.
+
+    `offset` and `length` are the place of its entry in the pack, and `size` is the size of the
+    file, all in bytes.
+    """
 
     id: int
     kind: str
@@ -119,10 +123,11 @@ COLUMNS = {
 
 
 def pack_ids(ids: Sequence[int]) -> bytes:
-    """Encode ids for the index: ascending, each as its distance to the one before (the first: to 0)
-    in LEB128, that is groups of 7 bits, lowest first, bit 7 set in all groups but the last.
+    """Encode ids for the index as distances.
 
-    A store of a million pictures has some twenty million ids, most a few hundred apart.
+    The ids ascend. Each is stored as its distance to the one before (the first: to 0) in LEB128,
+    that is groups of 7 bits, lowest first, bit 7 set in all groups but the last. A store of a
+    million pictures has some twenty million ids, most a few hundred apart.
     """
     out = bytearray()
     last = 0

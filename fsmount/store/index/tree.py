@@ -40,8 +40,10 @@ class Tree(Database):
     def children(
         self, folder: int, after: int = 0, limit: int = 1000
     ) -> list[tuple[int, bytes, Inode]]:
-        """Up to `limit` entries of a folder with cookies above `after`, in cookie order:
-        (cookie, name, inode)."""
+        """Up to `limit` entries of a folder with cookies above `after`, in cookie order.
+
+        An entry is (cookie, name, inode).
+        """
         rows = self._all(
             f"SELECT d.cookie, d.name, {I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
             " WHERE d.folder = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?",
@@ -85,7 +87,10 @@ class Tree(Database):
         return None if row is None else (row[0], row[1])
 
     def path(self, ino: int) -> bytes:
-        """One of the paths of `ino` from the root, without a leading slash; b"" for none."""
+        """One of the paths of `ino` from the root, without a leading slash; b"" for none.
+
+        Raises Damaged if folders form a circle.
+        """
         parts: list[bytes] = []
         while ino != ROOT:
             place = self.folder_of(ino)
@@ -262,7 +267,10 @@ class Tree(Database):
             yield name, Inode._make(inode)
 
     def walk(self, folder: int = ROOT, path: bytes = b"") -> Iterator[tuple[bytes, Inode]]:
-        """All entries below `folder` in name order, folders first: (path, inode)."""
+        """All entries below `folder` in name order, folders first: (path, inode).
+
+        Raises Damaged if folders form a circle.
+        """
         # No recursion: folders may be nested deeper than Python's stack.
         opened = [(path, iter(self.by_name(folder)))]
         while opened:

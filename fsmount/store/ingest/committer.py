@@ -89,8 +89,10 @@ class Committer:
 
     @asynccontextmanager
     async def halted(self) -> AsyncIterator[None]:
-        """In the block nothing is encoded or committed, and no plan rests on an object. Files on
-        their way begin anew afterwards."""
+        """In the block nothing is encoded or committed, and no plan rests on an object.
+
+        Files on their way begin anew afterwards.
+        """
         async with self._committing:
             self._claims.halt()
             try:
@@ -148,8 +150,10 @@ class Committer:
         await threads.finish(Kind.WRITE, self._unlink, spoilt)
 
     def _unlink(self, kept: list[Path]) -> None:
-        """Remove files from ``raw/`` that no row names. Runs in a thread. Recovery removes what
-        cannot be removed now."""
+        """Remove files from ``raw/`` that no row names. Runs in a thread.
+
+        Recovery removes what cannot be removed now.
+        """
         for path in kept:
             with suppress(OSError):
                 self._disk.unlink(path)

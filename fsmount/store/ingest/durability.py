@@ -71,7 +71,7 @@ class DurabilityPoints:
             touched, self._closed = self._closed | set(self._queue.held()), set()
             try:
                 self._reserve.want(self._writer.packs.largest)
-                await threads.call(Kind.ROOM, self._reserve.fill)
+                await threads.call(Kind.FREE_SPACE, self._reserve.fill)
                 if not (touched or self._index.dirty or self._writer.has_discarded()):
                     continue
                 await threads.call(Kind.FORCE, self._force_staged, self._tokens(touched))

@@ -41,8 +41,10 @@ def is_large(path: Path) -> bool:
 
 
 def name_again(disk: Disk, path: Path, kept: Path, sums: dict[int, bytes]) -> None:
-    """Give a staged file a second, durable name in ``raw/``: a hard link, or a copy if the
-    filesystem has no hard links. Waits for the disk: call it in a thread.
+    """Give a staged file a second, durable name in ``raw/``.
+
+    It is a hard link, or a copy if the filesystem has no hard links. Waits for the disk: call it
+    in a thread.
 
     `sums` are the segment hashes of the file (:func:`sum_up`). Raises OSError, and Damaged if the
     copy differs.

@@ -1,4 +1,4 @@
-"""The first step of the pipeline: what is in a staged file?
+"""The first step of the pipeline: look at what is in a staged file.
 
 Several files are looked at at once; a look does not depend on other files.
 """

@@ -15,7 +15,7 @@ from fsmount.store.ingest.claims import Claim
 class Appended:
     """The body has an object, which the next commit makes durable.
 
-    Attributes:
+    Attributes
     ----------
     object_id : the object's number.
     size : bytes of the body.
@@ -36,8 +36,10 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Everything appended was given up meanwhile. The committer queues the file again, behind the
-    files that were before it."""
+    """Everything appended was given up meanwhile.
+
+    The committer queues the file again, behind the files that were before it.
+    """
 
     claim: Claim
 

@@ -24,8 +24,8 @@ from fsmount.codec.png.png import NOT_A_PNG
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
-from fsmount.store.frames.jobs import Encoded, Look, Order, Transcoded
-from fsmount.store.frames.planner import Plan, Planner, Sighting
+from fsmount.store.frames.jobs import Encoded, EncodeOrder, Look, Transcoded
+from fsmount.store.frames.planner import FrameFeatures, Plan, Planner
 from fsmount.store.index import Index, Object
 from fsmount.store.ingest import large, prove
 from fsmount.store.ingest.claims import Claim, Claims
@@ -36,7 +36,7 @@ from fsmount.store.ingest.sequencer import Slot
 from fsmount.store.layout import Layout
 from fsmount.store.packs import entries
 from fsmount.store.packs.bodies import dump_sums, sum_up
-from fsmount.store.packs.entries import About
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.threads import Kind
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class _CannotEncodeError(Exception):
-    """This frame is stored raw; the message is the reason."""
+    """The frame is stored raw; the message is the reason."""
 
 
 class Pipeline:
@@ -121,9 +121,9 @@ class Pipeline:
         if isinstance(transcoded, Transcoded):
             return await self._jpeg(claim, seen, transcoded)
         reason = transcoded or seen.reason
-        if seen.picture is not None and seen.seen is not None:
+        if seen.picture is not None and seen.features is not None:
             try:
-                return await self._frame(claim, seen, seen.picture, seen.seen)
+                return await self._frame(claim, seen, seen.picture, seen.features)
             except _CannotEncodeError as error:
                 reason = str(error)
         if seen.size > large.KEEP_BYTES:
@@ -176,7 +176,7 @@ class Pipeline:
     # -- one method for each kind of body
 
     async def _frame(
-        self, claim: Claim, seen: Look, picture: SharedPicture, frame: Sighting
+        self, claim: Claim, seen: Look, picture: SharedPicture, frame: FrameFeatures
     ) -> Outcome:
         """Plan, encode and append a picture. The caller's slot has been entered."""
         geometry = frame.geometry
@@ -187,7 +187,7 @@ class Pipeline:
         with self._writer.packs.reading():
             # Sources, the objects that their layers need, and the anchor.
             places = self._writer.places(plan.objects())
-            order = Order(about, picture, plan, places, self._writer.next_pack())
+            order = EncodeOrder(about, picture, plan, places, self._writer.next_pack())
             try:
                 encoded = await self._workers.run(
                     jobs.encode, order, self._budget, by=self._last_encoder
@@ -214,7 +214,7 @@ class Pipeline:
         signatures = (geometry, data) if data else None
         return Appended(claim, new.id, seen.size, new, check, signatures)
 
-    def _remember(self, frame: Sighting, plan: Plan, encoded: Encoded, new: Object) -> bytes:
+    def _remember(self, frame: FrameFeatures, plan: Plan, encoded: Encoded, new: Object) -> bytes:
         """Tell the planner of an appended frame; returns its packed tile signatures."""
         if encoded.fell_back:
             _log.warning("object %d: its references were of no use; coded whole", new.id)
@@ -278,10 +278,10 @@ class Pipeline:
         """A function that reads an appended entry back and compares it with `known`."""
         return partial(check, self._layout.pack(new.pack), new, *known)
 
-    def _about(self, claim: Claim, sha256: bytes, size: int) -> About:
+    def _about(self, claim: Claim, sha256: bytes, size: int) -> FileFacts:
         """What the entry says of its file, with a new object number."""
         mtime_ns = self._index.inode(claim.ino).mtime_ns
-        return About(next(self._ids), self._name(claim.ino), mtime_ns, sha256, size)
+        return FileFacts(next(self._ids), self._name(claim.ino), mtime_ns, sha256, size)
 
     def _name(self, ino: int) -> str:
         folder, _, name = self._index.path(ino).rpartition(b"/")

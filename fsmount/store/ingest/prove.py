@@ -1,4 +1,4 @@
-"""The last check before a staged file is removed: does the pack hold what was proved?
+"""The last check before a staged file is removed: the pack must hold what was proved.
 
 A worker proves what it makes (docs/architecture.md, section 6). Then its answer crosses to this
 process, becomes rows, and is written to a pack. An error on that way would cost the file, because
@@ -14,7 +14,7 @@ from fsmount.codec.delta import record
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import pread
 from fsmount.store.index import Object
-from fsmount.store.packs.entries import About, entry_digest
+from fsmount.store.packs.entries import FileFacts, entry_digest
 from fsmount.store.packs.pack import read_entry
 
 _SLICE = 1 << 20
@@ -30,7 +30,7 @@ def is_staged(path: Path, sha256: bytes, size: int) -> bool:
     return (whole.digest(), length) == (sha256, size)
 
 
-def check_frame(pack: Path, row: Object, about: About, proof: bytes) -> None:
+def check_frame(pack: Path, row: Object, about: FileFacts, proof: bytes) -> None:
     """Raises :class:`Damaged` unless the pack has the entry of a frame that a worker proved.
 
     `proof`: its :func:`entry_digest`; `row`: what the index will say.
@@ -43,7 +43,7 @@ def check_frame(pack: Path, row: Object, about: About, proof: bytes) -> None:
 
 
 def check_whole(
-    pack: Path, row: Object, about: About, payload: bytes, suffix: str | None = None
+    pack: Path, row: Object, about: FileFacts, payload: bytes, suffix: str | None = None
 ) -> None:
     """Raises :class:`Damaged` unless the pack has an entry of this file, which is no frame.
 

@@ -20,8 +20,10 @@ _RETRY_SECONDS = 5.0
 
 
 class Retries:
-    """Queues files again: at once, or after a while if they have failed. `nursery` has the tasks
-    that wait."""
+    """Queues files again: at once, or after a while if they have failed.
+
+    `nursery` has the tasks that wait.
+    """
 
     def __init__(self, queue: Queue, claims: Claims, nursery: trio.Nursery) -> None:
         self._queue = queue
@@ -53,12 +55,14 @@ class Retries:
                 self.at_once(some)
 
     def at_once(self, inos: Iterable[int]) -> None:
-        """Queue files that were under way, if they still have a staged body. Does not await, so
-        that none overtakes the one before it. Raises nothing."""
+        """Queue files that were under way, if they still have a staged body.
+
+        Does not await, so that none overtakes the one before it. Raises nothing.
+        """
         self._wait(self._requeue(inos))
 
     def later(self, ino: int) -> None:
-        """Queue a file that has failed, after a while."""
+        """Queue a file that has failed, after 5 s for each of its failures."""
         self._wait([ino])
 
     def _wait(self, inos: list[int]) -> None:

@@ -18,8 +18,10 @@ class Sequencer:
         self._slots: deque[Slot] = deque()
 
     def slot(self) -> Slot:
-        """The next slot. The task that takes it must leave it, also when cancelled. Does not
-        await."""
+        """The next slot. Does not await.
+
+        The task that takes it must leave it, also when cancelled.
+        """
         made = Slot(self)
         self._slots.append(made)
         self._open_first()

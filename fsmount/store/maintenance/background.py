@@ -84,7 +84,7 @@ class BackgroundRepack:
                 return False
             self._looked = time.monotonic()
         packs = self._due(look)
-        if not packs or not await threads.call(Kind.ROOM, self._has_room):
+        if not packs or not await threads.call(Kind.FREE_SPACE, self._has_space):
             return True
         _log.info("no program uses the store: repacking %d packs", len(packs))
         workers = Workers(1, preload=(repack.__name__,), nice=_NICE, time_limit=_TIME_LIMIT)
@@ -95,7 +95,7 @@ class BackgroundRepack:
                 if not go_on():
                     return False
                 self._done.add(number)
-                if not await threads.call(Kind.ROOM, self._has_room):
+                if not await threads.call(Kind.FREE_SPACE, self._has_space):
                     break
         return True
 
@@ -117,7 +117,7 @@ class BackgroundRepack:
             )
         ]
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         """Whether the disk has enough free space. Runs in a thread. Raises OSError."""
         disk = os.statvfs(self._layout.packs)
         return disk.f_bavail * disk.f_frsize >= _FREE_PACKS * pack.SEAL_BYTES

@@ -34,7 +34,7 @@ MANY = 128
 
 
 @dataclass
-class Rows:
+class IndexRows:
     """The content of ``names.gz``.
 
     opened : number of openings for writing at that time.
@@ -205,9 +205,9 @@ def read(data: bytes, identity: str) -> Iterator[tuple[str, list[Any]]]:
         raise Damaged("names.gz", reason=error) from error
 
 
-def load(data: bytes, identity: str) -> Rows:
-    """Return the rows in ``names.gz``. The arguments and errors are those of :func:`read`."""
-    rows = Rows()
+def load(data: bytes, identity: str) -> IndexRows:
+    """Return the rows in ``names.gz``. Arguments as for :func:`read`. Raises Damaged."""
+    rows = IndexRows()
     try:
         for kind, values in read(data, identity):
             _take(rows, kind, values)
@@ -216,7 +216,7 @@ def load(data: bytes, identity: str) -> Rows:
     return rows
 
 
-def _take(rows: Rows, kind: str, values: list[Any]) -> None:
+def _take(rows: IndexRows, kind: str, values: list[Any]) -> None:
     """Add a line to `rows`. Raises ValueError, KeyError, TypeError, IndexError."""
     if kind == "head":
         rows.opened, rows.next_object = int(values[0]["opened"]), int(values[0]["next_object"])
@@ -233,7 +233,7 @@ def _take(rows: Rows, kind: str, values: list[Any]) -> None:
         rows.objects.append(Object(*values))
 
 
-def read_rows(layout: Layout, identity: str) -> Rows | None:
+def read_rows(layout: Layout, identity: str) -> IndexRows | None:
     """Read the rows from the copy. Return None if the copy is missing or damaged; log the error."""
     try:
         return load(layout.names_copy.read_bytes(), identity)

@@ -48,24 +48,24 @@ class FreeSpace:
             self._ownership.ask()
         if self._reserve.allows(size):
             return
-        if await threads.call(Kind.ROOM, self._has_room):
+        if await threads.call(Kind.FREE_SPACE, self._has_space):
             return
         await self.reclaim()
-        if not await threads.call(Kind.ROOM, self._reserve.fill):
+        if not await threads.call(Kind.FREE_SPACE, self._reserve.fill):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         """Whether files may grow. Runs in a thread.
 
         Raises OSError EIO if another process took the store over.
         """
         self._ownership.ask()
-        return self._reserve.has_room()
+        return self._reserve.has_space()
 
     async def before_deleting(self) -> None:
         """Prepare for a commit that deletes: on a full disk, the commit gets the reserve."""
         if not self._reserve.allows(0):
-            await threads.call(Kind.ROOM, self._reserve.spend_if_full)
+            await threads.call(Kind.FREE_SPACE, self._reserve.spend_if_full)
 
     async def reclaim(self, enough: int = ENOUGH_BYTES) -> None:
         """Reclaim space as on a full disk, until `enough` bytes are free. Logs failures."""
@@ -76,7 +76,7 @@ class FreeSpace:
         while True:
             await trio.sleep(LOOK_SECONDS)
             with suppress(OSError):
-                if await threads.call(Kind.ROOM, self._is_full):
+                if await threads.call(Kind.FREE_SPACE, self._is_full):
                     await self.reclaim()
 
     def _is_full(self) -> bool:

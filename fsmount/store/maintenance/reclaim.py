@@ -105,7 +105,7 @@ class Reclaimer:
 
     async def _reclaim(self, enough: int) -> None:
         """As :meth:`reclaim`. The caller holds `repacking`. Raises OSError, FsmountError."""
-        free = await threads.call(Kind.ROOM, self._reserve.free)
+        free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
         if free >= enough or not (free >= self._wanted or self._has_more()):
             return
         # This value stays if an error ends the attempt.
@@ -113,7 +113,7 @@ class Reclaimer:
         await self._sound()
         async with self._encoder.halted():
             all_done = await self._give_back(enough)
-        free = await threads.call(Kind.ROOM, self._reserve.free)
+        free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
         if free >= enough:
             self._wanted = 0
         elif all_done:
@@ -144,7 +144,7 @@ class Reclaimer:
 
         The caller holds `repacking`, and the encoder is halted. Raises OSError, FsmountError.
         """
-        await threads.call(Kind.ROOM, self._reserve.spend_if_full)
+        await threads.call(Kind.FREE_SPACE, self._reserve.spend_if_full)
         needed: set[int] = set()
         for some in self._index.needed_by_shown():
             needed |= some
@@ -212,8 +212,8 @@ class Shrinker:
         objects = self._index.objects_in(number)
         end = self._index.packs()[number][0]
         filled = _bytes(objects)
-        while filled < end and await threads.call(Kind.ROOM, self._reserve.free) < enough:
-            await threads.call(Kind.ROOM, self._reserve.spend_if_full)
+        while filled < end and await threads.call(Kind.FREE_SPACE, self._reserve.free) < enough:
+            await threads.call(Kind.FREE_SPACE, self._reserve.spend_if_full)
             # The log of the index would grow and take the freed space.
             self._index.make_room()
             batch = self._tail(objects, filled)

@@ -68,7 +68,7 @@ def always() -> bool:
 
 
 @dataclass
-class Summary:
+class RepackSummary:
     """Result of a repack.
 
     dropped : number of unneeded objects that were dropped.
@@ -197,9 +197,9 @@ class Repacker:
         self._budget = budget
         self._slots = trio.Semaphore(at_once)
         self._go_on = go_on
-        self.summary = Summary()
+        self.summary = RepackSummary()
 
-    async def run(self, progress: Callable[[int], None]) -> Summary:
+    async def run(self, progress: Callable[[int], None]) -> RepackSummary:
         """Repack all packs that are worth it. Return the summary.
 
         It calls `progress(1)` after each object. The encoder may work during the call. A pack with

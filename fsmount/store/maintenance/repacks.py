@@ -20,7 +20,7 @@ from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance.background import BackgroundRepack
 from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
-from fsmount.store.maintenance.repack import Repacker, Summary, always
+from fsmount.store.maintenance.repack import Repacker, RepackSummary, always
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.work.workers import Workers
@@ -76,7 +76,7 @@ class Repacks:
             self._shrinker,
         )
 
-    async def repack(self, progress: Callable[[int], None]) -> Summary:
+    async def repack(self, progress: Callable[[int], None]) -> RepackSummary:
         """Repack all packs that are worth it. Calls `progress(1)` after each object.
 
         The caller has made sure that the index is consistent. Raises OSError, FsmountError.

@@ -26,7 +26,7 @@ _ZEROS = bytes(SEGMENT_BYTES)
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedBody:
     """A whole file in memory. The renderer has checked its hash."""
 
     data: bytes
@@ -41,7 +41,7 @@ class Rendered:
         return self.data[offset : offset + length]
 
 
-class Kept:
+class KeptBody:
     """A large file kept verbatim in ``raw/``.
 
     Each segment of 1 MiB is checked when it is read. `size` is the size of the file in bytes.

@@ -36,7 +36,7 @@ _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
 
 
 @dataclass(frozen=True)
-class About:
+class FileFacts:
     """Facts that the record of each file has.
 
     id : object id.
@@ -62,7 +62,7 @@ class About:
         }
 
 
-def picture_record(about: About, layout: TileLayout, recipe: Recipe) -> Record:
+def picture_record(about: FileFacts, layout: TileLayout, recipe: Recipe) -> Record:
     """Make the record of a picture: of a delta object if `layout` has sources, else of a key."""
     header = {
         **about.header("delta" if layout.sources else "key"),
@@ -78,7 +78,12 @@ def picture_record(about: About, layout: TileLayout, recipe: Recipe) -> Record:
 
 
 def entry_digest(
-    entry: bytes, about: About, kind: str, depth: int, layer: Sequence[int], needs: Sequence[int]
+    entry: bytes,
+    about: FileFacts,
+    kind: str,
+    depth: int,
+    layer: Sequence[int],
+    needs: Sequence[int],
 ) -> bytes:
     """SHA-256 that covers the bytes of an entry and all facts of the index about its object.
 
@@ -88,13 +93,13 @@ def entry_digest(
     return hashlib.sha256(hashlib.sha256(entry).digest() + says.encode()).digest()
 
 
-def jpeg_entry(about: About, payload: bytes) -> Entry:
+def jpeg_entry(about: FileFacts, payload: bytes) -> Entry:
     """Make the entry of a JPEG. `payload` is the JPEG XL file."""
     found = Record(about.header(JPEG), {"sha256": about.sha256})
     return Entry(f"{about.id:08x}{images.JXL}", record.pack(found), payload)
 
 
-def raw_entry(about: About, reason: str, payload: bytes) -> Entry:
+def raw_entry(about: FileFacts, reason: str, payload: bytes) -> Entry:
     """Make the entry of a file that is kept verbatim.
 
     `payload` is the file's bytes. `reason` says why the file is not encoded.
@@ -102,12 +107,12 @@ def raw_entry(about: About, reason: str, payload: bytes) -> Entry:
     return Entry(f"{about.id:08x}{_raw_suffix(about.path)}", _raw_record(about, reason), payload)
 
 
-def raw_length(about: About, reason: str) -> int:
+def raw_length(about: FileFacts, reason: str) -> int:
     """Length in bytes of the entry that :func:`raw_entry` makes, after :func:`build_entry`."""
     return len(build_entry(raw_entry(about, reason, b""))) + about.size
 
 
-def kept_entry(about: About, reason: str, sums: bytes) -> Entry:
+def kept_entry(about: FileFacts, reason: str, sums: bytes) -> Entry:
     """Make the entry of a large file that stays a file in ``raw/``.
 
     `sums` are the segment sums of the file (:func:`~fsmount.store.packs.bodies.dump_sums`). They
@@ -116,7 +121,7 @@ def kept_entry(about: About, reason: str, sums: bytes) -> Entry:
     return Entry(f"{about.id:08x}{SUMS}", _raw_record(about, reason), sums)
 
 
-def _raw_record(about: About, reason: str) -> bytes:
+def _raw_record(about: FileFacts, reason: str) -> bytes:
     header = {**about.header("raw"), "reason": reason}
     return record.pack(Record(header, {"sha256": about.sha256}))
 

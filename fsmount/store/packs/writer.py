@@ -28,7 +28,7 @@ from fsmount import threads
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
-from fsmount.store.packs.entries import About
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, Pack
 from fsmount.store.packs.pack_set import PackSet
@@ -101,7 +101,7 @@ class Writer:
         )
 
     def find(self, sha256: bytes, size: int) -> int | None:
-        """Return the id of an object that renders to a file of this hash and size, or None."""
+        """Return the id of an object that renders to a file of this hash and bytes, or None."""
         for new in self._appended.values():
             if new.sha256 == sha256 and new.size == size:
                 return new.id
@@ -110,7 +110,7 @@ class Writer:
     async def append(
         self,
         entry: Entry,
-        about: About,
+        about: FileFacts,
         *,
         kind: str,
         depth: int = 0,

@@ -187,8 +187,10 @@ def _packs(store: StoreFiles) -> Iterator[_Fault]:
 
 
 def _objects(store: StoreFiles, ids: NDArray[np.int64]) -> Iterator[_Fault]:
-    """Check that every object lies inside its pack, has all objects that it needs, and has a large
-    file of the right size if it is one.
+    """Check the place of every object, and the objects and the file that it needs.
+
+    It must lie inside its pack, all objects that it needs must exist, and a large file must exist
+    and have the right size.
 
     `ids`: ids of all objects, ascending.
     """

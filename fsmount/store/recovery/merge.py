@@ -21,16 +21,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fsmount.store.index import ROOT, Inode, Object
-from fsmount.store.maintenance.copies import Rows
+from fsmount.store.maintenance.copies import IndexRows
 from fsmount.store.recovery.scan import (
     Condition,
-    Described,
+    DescribedFile,
     EntryPlace,
     IndexFacts,
     Replica,
     StagedFile,
     StoreFacts,
-    Unusable,
+    UnusableEntry,
 )
 
 _LOST_FOUND = b"lost+found"
@@ -51,7 +51,7 @@ class NewIndex:
     - `lost`: paths of files that are gone, some with the reason.
     """
 
-    rows: Rows
+    rows: IndexRows
     packs: Mapping[int, int]
     renamed: tuple[str, ...]
     lost: tuple[str, ...]
@@ -68,7 +68,7 @@ def plan_index(facts: StoreFacts) -> NewIndex:
     renamed = list(_take_names(tree, copy.names))
     lost: list[str] = []
     for found in facts.descriptions:
-        if isinstance(found, Unusable):
+        if isinstance(found, UnusableEntry):
             lost.append(f"{found.name}: {found.why}")
         elif found.place.object_id not in objects:
             objects[found.place.object_id] = _object(found)
@@ -80,7 +80,7 @@ def plan_index(facts: StoreFacts) -> NewIndex:
         if (node.staged is not None and node.staged not in staged)
         or (node.object_id is not None and node.object_id not in objects)
     )
-    rows = Rows(
+    rows = IndexRows(
         opened=max(facts.opened, copy.opened),
         next_object=max([copy.next_object, *(place.object_id + 1 for place in facts.entries)]),
         inodes=list(tree.inodes.values()),
@@ -118,7 +118,7 @@ def _committed(ends: Mapping[int, int], objects: Iterable[Object]) -> dict[int, 
     return lengths
 
 
-def _object(found: Described) -> Object:
+def _object(found: DescribedFile) -> Object:
     return Object(
         id=found.place.object_id,
         kind=found.kind,
@@ -238,7 +238,9 @@ def _take_names(tree: _Tree, names: Collection[tuple[int, bytes, int]]) -> Itera
         yield tree.add(_LOST_FOUND + b"/inode-%d" % ino, ino, b".again")
 
 
-def _show(tree: _Tree, found: Described, staged: Collection[int], blank: Inode) -> Iterator[str]:
+def _show(
+    tree: _Tree, found: DescribedFile, staged: Collection[int], blank: Inode
+) -> Iterator[str]:
     """Give a file to an object that the copy does not list. Yields its path if it may be old."""
     object_id = found.place.object_id
     node = tree.find(found.path)

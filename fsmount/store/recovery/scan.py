@@ -25,9 +25,9 @@ from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
-from fsmount.store.maintenance.copies import Rows
+from fsmount.store.maintenance.copies import IndexRows
 from fsmount.store.packs import pack
-from fsmount.store.packs.bodies import Kept, load_sums
+from fsmount.store.packs.bodies import KeptBody, load_sums
 from fsmount.store.packs.entries import JPEG, SUMS
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
@@ -51,11 +51,11 @@ class EntryPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class DescribedFile:
     """The description of a file in its entry, and the objects that a render of it reads.
 
-    `path` and `mtime_ns` are the name and the time that the file had when it was encoded. The other
-    fields are the fields of :class:`Object`.
+    `path` and `mtime_ns` are the name and the time that the file had when it was encoded. `size`
+    is in bytes. The other fields are the fields of :class:`Object`.
     """
 
     place: EntryPlace
@@ -71,7 +71,7 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
+class UnusableEntry:
     """A whole entry that gives no file. `name`: its path, or the number of its object."""
 
     object_id: int
@@ -100,10 +100,10 @@ class StoreFacts:
     - `uid`, `gid`, `now_ns`: owner and time for files and folders whose own are unknown.
     """
 
-    copy: Rows
+    copy: IndexRows
     entries: tuple[EntryPlace, ...]
     packs: Mapping[int, int]
-    descriptions: tuple[Described | Unusable, ...]
+    descriptions: tuple[DescribedFile | UnusableEntry, ...]
     staged: tuple[StagedFile, ...]
     opened: int
     uid: int
@@ -144,7 +144,7 @@ def scan_store(layout: Layout, identity: str) -> StoreFacts:
 
     `identity` is the uuid of the store. Payloads are read one at a time and not kept.
     """
-    copy = copies.read_rows(layout, identity) or Rows()
+    copy = copies.read_rows(layout, identity) or IndexRows()
     entries, ends = _entries(layout)
     latest = {place.object_id: place for place in entries}
     places = {number: _reader_place(layout, place) for number, place in latest.items()}
@@ -183,7 +183,7 @@ def _entries(layout: Layout) -> tuple[list[EntryPlace], dict[int, int]]:
     return entries, ends
 
 
-def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> Described | Unusable:
+def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> DescribedFile | UnusableEntry:
     number = place.object_id
     try:
         entry = reader.entry(number)
@@ -193,7 +193,7 @@ def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> Described | 
         kind, reason = str(found.header["kind"]), found.header.get("reason")
     except (FsmountError, KeyError, ValueError, TypeError) as error:
         _log.error("object %d: %s", number, error)
-        return Unusable(number, f"object {number}", readable(str(error)))
+        return UnusableEntry(number, f"object {number}", readable(str(error)))
     needs: tuple[int, ...] = ()
     layer: tuple[int, ...] = ()
     depth = 0
@@ -203,9 +203,9 @@ def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> Described | 
         elif kind == "raw" and entry.suffix == SUMS:
             _check_kept(layout.kept(number), size, entry)
     except (FsmountError, OSError, ValueError) as error:
-        return Unusable(number, os.fsdecode(path), readable(str(error)))
+        return UnusableEntry(number, os.fsdecode(path), readable(str(error)))
     sha256 = found.arrays.get("sha256", b"")
-    return Described(place, path, mtime_ns, size, sha256, kind, reason, needs, layer, depth)
+    return DescribedFile(place, path, mtime_ns, size, sha256, kind, reason, needs, layer, depth)
 
 
 def _check_kept(path: Path, size: int, entry: Entry) -> None:
@@ -332,7 +332,7 @@ def _condition(layout: Layout, index: Index, object_id: int) -> Condition:
         other = _read_own_entry(layout, index.object(anchor)).record if anchor else None
         record.unpack(entry.record, None if other is None else record.unpack(other))
         if found.is_kept:
-            Kept(layout.kept(object_id), found.size, load_sums(entry.payload)).verify()
+            KeptBody(layout.kept(object_id), found.size, load_sums(entry.payload)).verify()
     except Damaged as error:
         reason = error.fields.get("reason")
         if isinstance(reason, OSError) and not isinstance(reason, FileNotFoundError):

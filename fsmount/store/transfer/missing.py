@@ -14,7 +14,7 @@ from fsmount.store.transfer.patterns import ALL, Patterns
 from fsmount.store.transfer.tree import Item, Report, Summary, find, ignore, same, walk
 
 
-class Missing:
+class MissingCounter:
     """Counts missing files as an import would, from the index alone.
 
     `summary.files` and `summary.bytes` count the sources to import, `summary.skipped` those that

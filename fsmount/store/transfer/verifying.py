@@ -36,7 +36,7 @@ _AT_ONCE = 4
 _ARCHIVE_BYTES = 128 << 20
 
 
-class Other(Protocol):
+class Counterpart(Protocol):
     """The other side of a comparison with sources.
 
     `name` is used in messages. Paths are bytes from its root.
@@ -60,7 +60,7 @@ class Other(Protocol):
         """Yield an entry and everything under it that is chosen: (path, mode)."""
 
 
-class InStore:
+class StoreCounterpart:
     """A store to compare with. The caller opens it and keeps it running."""
 
     name = "the store"
@@ -69,29 +69,29 @@ class InStore:
         self._store = store
 
     def mode(self, path: bytes) -> int | None:
-        """See :class:`Other`."""
+        """See :class:`Counterpart`."""
         inode = find(self._store, path)
         return None if inode is None else inode.mode
 
     def same(self, path: bytes, item: Item) -> bool:
-        """See :class:`Other`."""
+        """See :class:`Counterpart`."""
         inode = find(self._store, path)
         return inode is not None and same(inode, item.source, item.info)
 
     async def slices(self, path: bytes) -> AsyncIterator[bytes]:
-        """See :class:`Other`."""
+        """See :class:`Counterpart`."""
         inode = find(self._store, path)
         assert inode is not None
         async for data in slices(self._store, inode.ino):
             yield data
 
     def below(self, path: bytes, chosen: Patterns) -> Iterator[tuple[bytes, int]]:
-        """See :class:`Other`."""
+        """See :class:`Counterpart`."""
         if find(self._store, path) is not None:
             yield from ((name, inode.mode) for name, inode in below(self._store, path, chosen))
 
 
-class InFolder:
+class FolderCounterpart:
     """A folder to compare with, for example a mount."""
 
     def __init__(self, root: Path) -> None:
@@ -102,27 +102,27 @@ class InFolder:
         return self._root / os.fsdecode(path)
 
     def mode(self, path: bytes) -> int | None:
-        """See :class:`Other`."""
+        """See :class:`Counterpart`."""
         try:
             return self._path(path).lstat().st_mode
         except FileNotFoundError:
             return None
 
     def same(self, path: bytes, item: Item) -> bool:
-        """See :class:`Other`."""
+        """See :class:`Counterpart`."""
         if stat.S_ISLNK(item.info.st_mode):
             return os.readlink(self._path(path)) == os.readlink(item.source)
         return self._path(path).lstat().st_rdev == item.info.st_rdev
 
     async def slices(self, path: bytes) -> AsyncIterator[bytes]:
-        """See :class:`Other`."""
+        """See :class:`Counterpart`."""
         with self._path(path).open("rb", buffering=0) as file:
             # The slowest disk of this machine may serve the mount: other tasks go on meanwhile.
             while data := await threads.call(Kind.READ, file.read, SLICE):
                 yield data
 
     def below(self, path: bytes, chosen: Patterns) -> Iterator[tuple[bytes, int]]:
-        """See :class:`Other`."""
+        """See :class:`Counterpart`."""
         for item in walk(self._path(path), path, Summary(), chosen):
             if item.target:
                 yield item.target, item.info.st_mode
@@ -141,7 +141,7 @@ class Verifier:
 
     def __init__(
         self,
-        other: Other,
+        other: Counterpart,
         progress: Progress,
         *,
         chosen: Patterns = ALL,

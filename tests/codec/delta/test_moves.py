@@ -143,7 +143,7 @@ def test_what_moved_survives_a_new_start(tmp_path: Path) -> None:
     frames = scrolled(3)
     rows: list[tuple[int, bytes]] = []
     for frame in frames[:5]:
-        seen = line.look(png(frame)).seen
+        seen = line.look(png(frame)).features
         assert seen is not None
         line.add(png(frame))
         number = len(line.places)

@@ -11,7 +11,7 @@ import trio
 from fsmount.errors import Damaged
 from fsmount.store.frames import jobs
 from fsmount.store.ingest import large
-from fsmount.store.packs.bodies import Kept, Rendered
+from fsmount.store.packs.bodies import KeptBody, RenderedBody
 from fsmount.store.store import open_store
 from tests.support.encoding import Inline, forget_caches, get, put
 from tests.support.frames import png, screens
@@ -47,7 +47,7 @@ async def test_a_body_is_rendered_once_for_many_readers(
                 nursery.start_soon(read)
         await store.prefetch(ino)
         await store.prefetch(9999)
-        assert bodies == [Rendered(data)] * 5
+        assert bodies == [RenderedBody(data)] * 5
         assert renders == 1
     opened.close()
 
@@ -94,7 +94,7 @@ async def test_a_large_file_is_read_where_it_lies(
         ino = put(store, b"a", data)
         await store.drain()
         body = await store.body(1)
-        assert isinstance(body, Kept)
+        assert isinstance(body, KeptBody)
         assert await get(store, ino) == data
         store.layout.kept(1).write_bytes(data[:-1] + b"?")
         with pytest.raises(Damaged):

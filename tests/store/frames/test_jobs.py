@@ -21,7 +21,7 @@ from fsmount.store.frames import jobs
 from fsmount.store.frames.planner import Plan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.packs import entries
-from fsmount.store.packs.entries import About
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, Pack
 from tests.support.encoding import BUDGET, Line, forget_caches
@@ -157,8 +157,8 @@ def test_no_layer_is_decoded_twice_in_a_job(line: Line, monkeypatch: pytest.Monk
 
 def lie(line: Line, data: bytes, sources: tuple[delta.Source, ...], slot: int = 1) -> Plan:
     seen = line.look(data)
-    assert seen.seen is not None
-    grid = seen.seen.signatures.shape
+    assert seen.features is not None
+    grid = seen.features.signatures.shape
     tiles = np.full(grid, slot, np.uint8)
     return Plan(tiles, sources, np.zeros(grid, np.uint8), 0)
 
@@ -325,16 +325,16 @@ def test_raw_files_come_back_and_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "note.TXT"
     path.write_bytes(b"not a picture")
     look = jobs.look(str(path), ())
-    assert (look.picture, look.seen, look.size) == (None, None, 13)
+    assert (look.picture, look.features, look.size) == (None, None, 13)
     assert look == jobs.look_raw(str(path), look.reason)
     entry = entries.raw_entry(
-        About(7, "a/\udcff/note.TXT", -5, look.sha256, 13), look.reason, b"not a picture"
+        FileFacts(7, "a/\udcff/note.TXT", -5, look.sha256, 13), look.reason, b"not a picture"
     )
     assert entry.name == "00000007.txt"
     place = Location(7, str(pack.path), *pack.append(entry))
     assert jobs.render(place, [], look.sha256, 0) == b"not a picture"
     data = bytearray(pack.path.read_bytes())
-    wrong = entries.raw_entry(About(8, "x", 0, look.sha256, 13), look.reason, b"not a pictura")
+    wrong = entries.raw_entry(FileFacts(8, "x", 0, look.sha256, 13), look.reason, b"not a pictura")
     with pytest.raises(Damaged):
         jobs.render(Location(8, str(pack.path), *pack.append(wrong)), [], look.sha256, 0)
     assert pack.path.read_bytes().startswith(data)
@@ -360,11 +360,11 @@ def test_raw_files_come_back_and_are_checked(tmp_path: Path) -> None:
     ],
 )
 def test_suffixes_of_raw_entries(path: str, suffix: str) -> None:
-    assert entries.raw_entry(About(1, path, 0, bytes(32), 0), "", b"").suffix == suffix
+    assert entries.raw_entry(FileFacts(1, path, 0, bytes(32), 0), "", b"").suffix == suffix
 
 
 def test_a_kept_entry_holds_the_sums() -> None:
-    entry = entries.kept_entry(About(3, "a.iso", 1, b"", 10**15), "too large", b"sums")
+    entry = entries.kept_entry(FileFacts(3, "a.iso", 1, b"", 10**15), "too large", b"sums")
     found = record.unpack(entry.record)
     assert (entry.suffix, entry.payload) == (entries.SUMS, b"sums")
     assert (found.header["size"], found.header["reason"]) == (10**15, "too large")
@@ -395,7 +395,7 @@ def test_a_look_at_anything_ends_well(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(data)
     look = jobs.look(str(path), ())
-    assert (look.picture is None) == (look.seen is None) == bool(look.reason)
+    assert (look.picture is None) == (look.features is None) == bool(look.reason)
     assert look.size == len(data)
 
 

@@ -19,9 +19,9 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import planner as planning
 from fsmount.store.frames.planner import (
     KEY_BYTES,
+    FrameFeatures,
     Plan,
     Planner,
-    Sighting,
     dump_keys,
     dump_within,
     load_keys,
@@ -35,23 +35,23 @@ from tests.support.frames import png, screens
 from tests.support.pngs import chunk
 
 
-def sighting(frame: Frame) -> Sighting:
+def features_of(frame: Frame) -> FrameFeatures:
     is_flat, colours = delta.flat(frame)
     height, width, channels = frame.shape
     shape = (height, width, channels)
-    return Sighting(shape, frame.dtype.name, delta.signatures(frame), is_flat, colours)
+    return FrameFeatures(shape, frame.dtype.name, delta.signatures(frame), is_flat, colours)
 
 
 def follow(planner: Planner, frame: Frame, number: int, *, simple: bool = True) -> Plan:
     """Plan a frame, and note that it was encoded exactly as planned."""
-    seen = sighting(frame)
-    plan = planner.plan(seen)
-    coded = layout(seen, plan, simple=simple)
-    planner.encoded(seen, coded, number, anchor=plan.anchor, size=1 << 20)
+    features = features_of(frame)
+    plan = planner.plan(features)
+    coded = layout(features, plan, simple=simple)
+    planner.encoded(features, coded, number, anchor=plan.anchor, size=1 << 20)
     return plan
 
 
-def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> TileLayout:
+def layout(features: FrameFeatures, plan: Plan, *, simple: bool = True) -> TileLayout:
     """The layout of a frame encoded as planned.
 
     It has no residuals, or (not `simple`) some from a colour.
@@ -59,10 +59,10 @@ def layout(seen: Sighting, plan: Plan, *, simple: bool = True) -> TileLayout:
     prediction = np.zeros_like(plan.tiles)
     sources = plan.sources
     if not simple:
-        sources = (*sources, Fill((0,) * seen.shape[2]))
+        sources = (*sources, Fill((0,) * features.shape[2]))
         prediction[:] = len(sources)
-    dtype = np.dtype(np.uint8) if seen.dtype == "uint8" else np.dtype(np.uint16)
-    return TileLayout(seen.shape, dtype, plan.tiles, sources, prediction)
+    dtype = np.dtype(np.uint8) if features.dtype == "uint8" else np.dtype(np.uint16)
+    return TileLayout(features.shape, dtype, plan.tiles, sources, prediction)
 
 
 def noise(seed: int, rows: int = 6, columns: int = 8) -> Frame:
@@ -75,7 +75,7 @@ def objects(plan: Plan) -> set[int]:
 
 
 def test_the_first_frame_is_coded_whole() -> None:
-    plan = Planner().plan(sighting(noise(1)))
+    plan = Planner().plan(features_of(noise(1)))
     assert (plan.tiles == OWN).all()
     assert plan.sources == ()
     assert not plan.guess.any()
@@ -112,7 +112,7 @@ def test_an_object_with_residuals_is_not_predicted_from() -> None:
     follow(planner, noise(1), 1, simple=False)
     changed = noise(1)
     changed[20, 40] ^= 1
-    assert not planner.plan(sighting(changed)).guess.any()
+    assert not planner.plan(features_of(changed)).guess.any()
 
 
 def test_a_frame_mostly_new_is_coded_whole() -> None:
@@ -120,7 +120,7 @@ def test_a_frame_mostly_new_is_coded_whole() -> None:
     follow(planner, noise(1), 1)
     frame = noise(2)
     frame[:16, :32] = noise(1)[:16, :32]
-    assert (planner.plan(sighting(frame)).tiles == OWN).all()
+    assert (planner.plan(features_of(frame)).tiles == OWN).all()
 
 
 def test_flat_tiles_that_nobody_coded_are_fills() -> None:
@@ -129,7 +129,7 @@ def test_flat_tiles_that_nobody_coded_are_fills() -> None:
     frame = noise(1)
     frame[:16, :64] = 7
     frame[16:32, :16] = (1, 2, 3)
-    plan = planner.plan(sighting(frame))
+    plan = planner.plan(features_of(frame))
     assert not (plan.tiles == OWN).any()
     fills = {source for source in plan.sources if isinstance(source, Fill)}
     assert fills == {Fill((7, 7, 7)), Fill((1, 2, 3))}
@@ -142,7 +142,7 @@ def test_the_number_of_fills_is_bounded() -> None:
     for column in range(8):
         frame[:16, 16 * column : 16 * column + 16] = column
         frame[16:32, 16 * column : 16 * column + 16] = 100 + column
-    plan = planner.plan(sighting(frame))
+    plan = planner.plan(features_of(frame))
     assert sum(isinstance(source, Fill) for source in plan.sources) == planning.MAX_FILLS
 
 
@@ -172,7 +172,7 @@ def test_slots_never_run_out() -> None:
             frame[area] = number if source.random() < 0.3 else noise(number * 7, 1, 1)
         plan = follow(planner, frame, number)
         assert len(plan.sources) <= delta.MAX_SLOTS
-        assert_newest(planner.book(sighting(frame).geometry))
+        assert_newest(planner.known_tiles(features_of(frame).geometry))
         used = set(np.unique(plan.tiles).tolist()) | set(np.unique(plan.guess).tolist())
         assert all(plan.sources[slot - 1] is not None for slot in used - {0})
         assert len(objects(plan)) <= planning.MAX_OBJECTS
@@ -186,7 +186,7 @@ def test_frames_of_another_geometry_share_nothing() -> None:
     wide = np.zeros((96, 144, 3), np.uint8)
     wide[:, :128] = noise(1)
     for other in (wide, noise(1).astype(np.uint16), np.dstack([noise(1), noise(1)[..., :1]])):
-        assert planner.plan(sighting(other)).sources == ()
+        assert planner.plan(features_of(other)).sources == ()
 
 
 def test_the_same_tile_at_another_place_is_another_key() -> None:
@@ -194,48 +194,48 @@ def test_the_same_tile_at_another_place_is_another_key() -> None:
     assert len(np.unique(tile_keys(delta.signatures(frame)))) == 4
 
 
-def assert_newest(book: planning.Book) -> None:
+def assert_newest(known: planning.KnownTiles) -> None:
     """Check that the record of the newest frame equals a look-up of each of its tiles."""
-    if book.newest is not None:
-        keys, origins = book.newest
-        wanted = [book.origin.get(key, 0) for key in keys.ravel().tolist()]
+    if known.newest is not None:
+        keys, origins = known.newest
+        wanted = [known.origin.get(key, 0) for key in keys.ravel().tolist()]
         assert origins.ravel().tolist() == wanted
 
 
-def test_books_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_tiles_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MAX_TILES", 200)
     planner = Planner()
     for number in range(1, 30):
-        seen = sighting(noise(number))
+        features = features_of(noise(number))
         follow(planner, noise(number), number)
-        book = planner.book(seen.geometry)
-        assert len(book.origin) <= 200
-        assert sum(map(len, book.keys_of.values())) <= 200
-        assert_newest(book)
-    assert len(book.keys_of) == 4
-    assert (planner.plan(sighting(noise(1))).tiles == OWN).all(), "long forgotten"
-    assert not (planner.plan(sighting(noise(28))).tiles == OWN).any()
+        known = planner.known_tiles(features.geometry)
+        assert len(known.origin) <= 200
+        assert sum(map(len, known.keys_of.values())) <= 200
+        assert_newest(known)
+    assert len(known.keys_of) == 4
+    assert (planner.plan(features_of(noise(1))).tiles == OWN).all(), "long forgotten"
+    assert not (planner.plan(features_of(noise(28))).tiles == OWN).any()
 
 
-def test_a_book_forgets_what_objects_without_tiles_leave() -> None:
+def test_known_tiles_forget_what_objects_without_tiles_leave() -> None:
     planner = Planner()
     for number in range(1, 200):
         follow(planner, noise(1), number)
-    book = planner.book(sighting(noise(1)).geometry)
-    assert list(book.keys_of) == [1]
-    assert book.simple == {1}
+    known = planner.known_tiles(features_of(noise(1)).geometry)
+    assert list(known.keys_of) == [1]
+    assert known.simple == {1}
 
 
-def test_the_number_of_books_is_bounded() -> None:
+def test_the_number_of_geometries_is_bounded() -> None:
     planner = Planner()
     geometries = []
-    for columns in range(1, planning.MAX_BOOKS + 3):
-        seen = sighting(noise(1, 1, columns))
-        geometries.append(seen.geometry)
-        planner.plan(seen)
-        planner.plan(sighting(noise(1, 1, 1)))
+    for columns in range(1, planning.MAX_GEOMETRIES + 3):
+        features = features_of(noise(1, 1, columns))
+        geometries.append(features.geometry)
+        planner.plan(features)
+        planner.plan(features_of(noise(1, 1, 1)))
     assert planner.knows(geometries[0])
-    assert sum(map(planner.knows, geometries)) == planning.MAX_BOOKS
+    assert sum(map(planner.knows, geometries)) == planning.MAX_GEOMETRIES
     assert not planner.knows(geometries[1])
 
 
@@ -247,7 +247,7 @@ def test_a_forgotten_object_is_not_used_again() -> None:
     follow(planner, changed, 2)
     planner.forget(1)
     planner.forget(77)
-    plan = planner.plan(sighting(changed))
+    plan = planner.plan(features_of(changed))
     assert 1 not in objects(plan)
     assert plan.anchor != 1
 
@@ -257,16 +257,18 @@ def test_what_is_dumped_loads() -> None:
     stored = []
     frames = screens(6)
     for number, frame in enumerate(frames, start=1):
-        seen = sighting(frame)
-        plan = planner.plan(seen)
-        data = planner.encoded(seen, layout(seen, plan), number, anchor=plan.anchor, size=1 << 20)
+        features = features_of(frame)
+        plan = planner.plan(features)
+        data = planner.encoded(
+            features, layout(features, plan), number, anchor=plan.anchor, size=1 << 20
+        )
         stored.append((number, data))
-    geometry = sighting(frames[0]).geometry
+    geometry = features_of(frames[0]).geometry
     assert not other.knows(geometry)
     other.load(geometry, stored)
     assert other.knows(geometry)
-    assert other.book(geometry).origin == planner.book(geometry).origin
-    plan = other.plan(sighting(frames[3]))
+    assert other.known_tiles(geometry).origin == planner.known_tiles(geometry).origin
+    plan = other.plan(features_of(frames[3]))
     assert not (plan.tiles == OWN).any()
     assert plan.anchor == 0
     other.load("none", [])
@@ -350,15 +352,15 @@ def test_what_is_left_out_costs_no_keyframe_after_a_new_start() -> None:
     """The file of a large screen of mostly one colour is smaller than the keys of all its tiles."""
     frame = np.full((1600, 2560, 3), 30, np.uint8)
     frame[:640, :640] = np.random.default_rng(1).integers(0, 256, (640, 640, 3), np.uint8)
-    seen = sighting(frame)
+    features = features_of(frame)
     planner, fresh = Planner(), Planner()
-    plan = planner.plan(seen)
-    coded = layout(seen, plan)
-    whole = planner.encoded(seen, coded, 1, anchor=0, size=1 << 20)
-    data = Planner().encoded(seen, coded, 1, anchor=0, size=12_000)
+    plan = planner.plan(features)
+    coded = layout(features, plan)
+    whole = planner.encoded(features, coded, 1, anchor=0, size=1 << 20)
+    data = Planner().encoded(features, coded, 1, anchor=0, size=12_000)
     assert len(data) <= 12_000 + 4096 < len(whole)
-    fresh.load(seen.geometry, [(1, data)])
-    assert not (fresh.plan(seen).tiles == OWN).any()
+    fresh.load(features.geometry, [(1, data)])
+    assert not (fresh.plan(features).tiles == OWN).any()
 
 
 # -- in a store
@@ -393,7 +395,7 @@ async def fill(root: Path, files: dict[bytes, bytes]) -> dict[bytes, Object]:
 def signatures(root: Path, frame: Frame) -> list[tuple[int, bytes]]:
     store = open_read_store(root)
     try:
-        return store.index.signatures(sighting(frame).geometry)
+        return store.index.signatures(features_of(frame).geometry)
     finally:
         store.close()
 

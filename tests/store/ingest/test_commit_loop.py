@@ -47,16 +47,22 @@ def of(store: WritableStore) -> Encoder:
     return store._encoder
 
 
+async def put_two(store: WritableStore, disk: FlakyDisk) -> int:
+    """The commit of the file `a` fails; then the file `b` is encoded. Returns the inode of `a`."""
+    disk.fail_once("fsync")
+    first = put(store, b"a", NOTE)
+    await until(lambda: of(store).queue.failures(first) == 1)
+    second = put(store, b"b", NOTE * 2)
+    await encoded(store, second)
+    return first
+
+
 async def test_a_failed_commit_delays_no_file_that_comes_after_it(
     root: Path, disk: FlakyDisk
 ) -> None:
     opened = open_store(root, disk=disk)
     async with opened.running(count=1) as store:
-        disk.fail_once("fsync")
-        first = put(store, b"a", NOTE)
-        await until(lambda: of(store).queue.failures(first) == 1)
-        second = put(store, b"b", NOTE * 2)
-        await encoded(store, second)
+        first = await put_two(store, disk)
         assert store.index.inode(first).staged is not None
     opened.close()
     await reopened(root, {b"a": NOTE, b"b": NOTE * 2})
@@ -130,11 +136,7 @@ async def test_files_that_wait_for_their_next_try_hold_no_batch_open(
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 1e6)
     opened = open_store(root, disk=disk)
     async with opened.running(count=1) as store:
-        disk.fail_once("fsync")
-        first = put(store, b"a", NOTE)
-        await until(lambda: of(store).queue.failures(first) == 1)
-        second = put(store, b"b", NOTE * 2)
-        await encoded(store, second)
+        await put_two(store, disk)
     opened.close()
 
 

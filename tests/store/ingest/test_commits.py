@@ -22,7 +22,6 @@ from fsmount.store.layout import Layout
 from fsmount.store.packs import pack as packs
 from fsmount.store.store import open_store
 from fsmount.store.writable_store import WritableStore
-from tests.store.packs.test_pack import unzipped
 from tests.support.encoding import (
     NOTE,
     Inline,
@@ -35,6 +34,7 @@ from tests.support.encoding import (
     settled,
 )
 from tests.support.frames import FlakyDisk, png, screens
+from tests.support.packs import unzipped
 
 pytestmark = pytest.mark.usefixtures("inline")
 

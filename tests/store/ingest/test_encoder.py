@@ -24,8 +24,10 @@ from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import committer, retries
 from fsmount.store.store import open_store
+from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import (
     NOTE,
+    Gate,
     Inline,
     check,
     forget_caches,
@@ -35,6 +37,8 @@ from tests.support.encoding import (
     rewrite,
     samples,
     settled,
+    token_of,
+    unlink_staged,
 )
 from tests.support.frames import FlakyDisk, png, screens
 
@@ -114,19 +118,17 @@ async def test_equal_files_share_one_object(root: Path) -> None:
     opened.close()
 
 
-class Gate:
-    """Holds jobs until the test opens it."""
+async def overwrite(store: WritableStore, gate: Gate, old: bytes, new: bytes) -> tuple[int, int]:
+    """Write in place to a file that a job has. Returns its inode and its staged body.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> None:
-        self.reached = trio.Event()
-        self.open = trio.Event()
-
-        async def before(asked: Callable[..., Any]) -> None:
-            if asked is function:
-                self.reached.set()
-                await self.open.wait()
-
-        monkeypatch.setattr(Inline, "before", staticmethod(before))
+    The file stays held.
+    """
+    ino = put(store, b"a", old)
+    await gate.reached.wait()
+    store.hold(ino)
+    token = token_of(store, ino)
+    store.staging.path(token).write_bytes(new)
+    return ino, token
 
 
 @pytest.mark.parametrize("function", [jobs.look, jobs.encode])
@@ -137,12 +139,7 @@ async def test_a_writer_spoils_what_is_under_way(
     gate = Gate(monkeypatch, function)
     opened = open_store(root)
     async with opened.running(count=1) as store:
-        ino = put(store, b"a", old)
-        await gate.reached.wait()
-        store.hold(ino)
-        token = store.index.inode(ino).staged
-        assert token is not None
-        store.staging.path(token).write_bytes(new)
+        ino, token = await overwrite(store, gate, old, new)
         gate.open.set()
         await store.drain()
         assert store.index.inode(ino).staged == token
@@ -165,12 +162,7 @@ async def test_a_writer_that_has_come_and_gone_spoils_it_too(
     gate = Gate(monkeypatch, function)
     opened = open_store(root)
     async with opened.running(count=1) as store:
-        ino = put(store, b"a", old)
-        await gate.reached.wait()
-        store.hold(ino)
-        token = store.index.inode(ino).staged
-        assert token is not None
-        store.staging.path(token).write_bytes(new)
+        ino, _ = await overwrite(store, gate, old, new)
         store.unhold(ino)
         store.queue(ino)
         gate.open.set()
@@ -217,20 +209,11 @@ async def test_a_file_unlinked_while_it_waits_is_dropped(
     gate = Gate(monkeypatch, function or jobs.render)
     opened = open_store(root)
     async with opened.running(count=1) as store:
-        ino = put(store, b"a", png(screens(1)[0]))
-
-        def unlink() -> None:
-            store.index.unlink(ROOT, b"a", 1)
-            token = store.index.purge(ino)
-            assert token is not None
-            store.staging.remove(token)
-
-        if function is None:
-            unlink()
+        put(store, b"a", png(screens(1)[0]))
         if function is not None:
             await gate.reached.wait()
-            unlink()
-            gate.open.set()
+        unlink_staged(store, b"a")
+        gate.open.set()
         put(store, b"b", NOTE)
         await settled(store, {b"b": NOTE})
     assert opened.staging.tokens() == []
@@ -247,10 +230,7 @@ async def test_an_inode_number_used_again_is_another_file(
     async with opened.running(count=1) as store:
         ino = put(store, b"a", first)
         await gate.reached.wait()
-        store.index.unlink(ROOT, b"a", 1)
-        token = store.index.purge(ino)
-        assert token is not None
-        store.staging.remove(token)
+        unlink_staged(store, b"a")
         assert put(store, b"b", second) == ino
         gate.open.set()
         await settled(store, {b"b": second})
@@ -264,8 +244,7 @@ async def test_a_missing_staged_file_holds_nobody_up(
     with caplog.at_level(logging.ERROR):
         async with opened.running(count=1) as store:
             ino = put(store, b"lost", NOTE)
-            token = store.index.inode(ino).staged
-            assert token is not None
+            token = token_of(store, ino)
             store.staging.remove(token)
             put(store, b"b", NOTE)
             with trio.fail_after(10):
@@ -285,10 +264,7 @@ async def test_failures_are_not_held_against_the_next_file_of_that_number(
         with trio.fail_after(10):
             await store.drain()
         assert store.index.inode(ino).staged is not None
-        store.index.unlink(ROOT, b"a", 1)
-        token = store.index.purge(ino)
-        assert token is not None
-        store.staging.remove(token)
+        unlink_staged(store, b"a")
         engine = store._encoder
         with trio.fail_after(10):
             while engine.queue.count():
@@ -300,14 +276,20 @@ async def test_failures_are_not_held_against_the_next_file_of_that_number(
     opened.close()
 
 
-async def test_a_frame_whose_worker_dies_is_kept_raw(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def kill_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the worker of each encoding die."""
+
     async def before(function: Callable[..., Any]) -> None:
         if function is jobs.encode:
             raise WorkerDied("encode")
 
     monkeypatch.setattr(Inline, "before", staticmethod(before))
+
+
+async def test_a_frame_whose_worker_dies_is_kept_raw(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_encoding(monkeypatch)
     data = png(screens(1)[0])
     opened = open_store(root)
     async with opened.running(count=1) as store:
@@ -466,11 +448,7 @@ async def test_large_files_stay_files(root: Path) -> None:
 async def test_a_large_picture_that_cannot_be_encoded_stays_a_file(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def before(function: Callable[..., Any]) -> None:
-        if function is jobs.encode:
-            raise WorkerDied("encode")
-
-    monkeypatch.setattr(Inline, "before", staticmethod(before))
+    kill_encoding(monkeypatch)
     files = {b"big.png": noisy(1)}
     opened = open_store(root)
     async with opened.running(count=1) as store:

@@ -23,7 +23,7 @@ from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
-from fsmount.store.packs.entries import About, jpeg_entry
+from fsmount.store.packs.entries import FileFacts, jpeg_entry
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.recovery.repair import Repairs
@@ -31,10 +31,10 @@ from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer import estimating
 from fsmount.store.transfer.estimating import estimate
 from tests.repairing import repair
-from tests.store.packs.test_pack import unzipped
 from tests.support import photos
 from tests.support.encoding import Inline, forget_caches, get, put, rewrite
 from tests.support.frames import png, screens
+from tests.support.packs import unzipped
 from tests.support.trees import export_from, import_into, make_store
 
 pytest.importorskip("imagecodecs")
@@ -354,7 +354,7 @@ def rendered(entry: Entry, sha256: bytes) -> bytes:
 
 def test_a_payload_that_gives_another_jpeg_is_never_served() -> None:
     sha256 = hashlib.sha256(camera(1)).digest()
-    about = About(5, "a.jpg", 1, sha256, len(camera(1)))
+    about = FileFacts(5, "a.jpg", 1, sha256, len(camera(1)))
     entry = jpeg_entry(about, jpeg.encode(camera(1)))
     assert rendered(entry, sha256) == camera(1)
     for payload in (jpeg.encode(camera(2)), jpeg.encode(camera(1))[:-9], b"", b"\0" * 99):

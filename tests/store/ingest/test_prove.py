@@ -13,11 +13,12 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Object
 from fsmount.store.ingest import prove
 from fsmount.store.packs import entries
-from fsmount.store.packs.entries import About
+from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.pack import Entry, Pack, build_entry
+from tests.support.packs import flip
 
 BODY = b"not a picture"
-ABOUT = About(7, "notes/a.txt", 123, hashlib.sha256(BODY).digest(), len(BODY))
+ABOUT = FileFacts(7, "notes/a.txt", 123, hashlib.sha256(BODY).digest(), len(BODY))
 
 
 def appended(folder: Path, entry: Entry, kind: str) -> tuple[Path, Object]:
@@ -28,12 +29,6 @@ def appended(folder: Path, entry: Entry, kind: str) -> tuple[Path, Object]:
     size, sha256 = ABOUT.size, ABOUT.sha256
     row = Object(7, kind, 1, offset, length, size, sha256, 2, needs=(3, 7), layer=(3,), reason=None)
     return pack.path, row
-
-
-def spoil(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 def test_a_staged_file(tmp_path: Path) -> None:
@@ -63,12 +58,12 @@ def test_a_frame(tmp_path: Path) -> None:
             prove.check_frame(path, wrong, ABOUT, proof)
     with pytest.raises(Damaged):
         prove.check_frame(path, row, replace(ABOUT, sha256=bytes(32)), proof)
-    spoil(path, row.length - 1)
+    flip(path, row.length - 1)
     with pytest.raises(Damaged):
         prove.check_frame(path, row, ABOUT, proof)
 
 
-def raw(about: About) -> Entry:
+def raw(about: FileFacts) -> Entry:
     return entries.raw_entry(about, "not a PNG", BODY)
 
 
@@ -97,6 +92,6 @@ def test_a_raw_file(tmp_path: Path) -> None:
     prove.check_whole(path, row, ABOUT, ABOUT.sha256)
     with pytest.raises(Damaged):
         prove.check_whole(path, replace(row, length=row.length - 1), ABOUT, ABOUT.sha256)
-    spoil(path, row.length - 1)
+    flip(path, row.length - 1)
     with pytest.raises(Damaged):
         prove.check_whole(path, row, ABOUT, ABOUT.sha256)

@@ -20,22 +20,23 @@ from fsmount.store.ingest import committer
 from fsmount.store.maintenance import background, repack
 from fsmount.store.maintenance.repack import always
 from fsmount.store.packs import pack
-from fsmount.store.packs.entries import About, raw_entry
+from fsmount.store.packs.entries import FileFacts, raw_entry
 from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.store import open_store
 from fsmount.store.writable_store import WritableStore
-from tests.store.maintenance.test_repack import (
-    _poor,
+from tests.support.encoding import Inline, deaths, forget_caches, get, ino_of, put
+from tests.support.frames import FlakyDisk, png, screens
+from tests.support.repacking import (
     delete,
     facts,
     fill,
     opening,
     opening_to_read,
+    poor,
+    reading,
     whole,
 )
-from tests.support.encoding import Inline, deaths, forget_caches, get, put
-from tests.support.frames import FlakyDisk, png, screens
 
 SEAL = 12_000
 
@@ -46,7 +47,7 @@ def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "Workers", Inline)
     monkeypatch.setattr(background, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.0)
-    monkeypatch.setattr(images, "encode", _poor)
+    monkeypatch.setattr(images, "encode", poor)
     monkeypatch.setattr(pack, "SEAL_BYTES", SEAL)
 
 
@@ -103,9 +104,8 @@ async def test_it_stops_after_one_picture_and_goes_on(root: Path) -> None:
                 async def use(function: Callable[..., Any], store: WritableStore = store) -> None:
                     if function is repack.recode:
                         seen.append(turn)  # noqa: B023
-                        inode = store.index.lookup(ROOT, b"0-000.png")
-                        assert inode is not None
-                        assert await get(store, inode.ino) == files[b"0-000.png"]
+                        ino = ino_of(store, b"0-000.png")
+                        assert await get(store, ino) == files[b"0-000.png"]
 
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(Inline, "before", staticmethod(use))
@@ -236,34 +236,18 @@ async def test_a_pack_stays_while_somebody_reads_from_it(
 ) -> None:
     files = pictures(16)
     await fill(root, files)
-    go = trio.Event()
-    paths: list[Path] = []
     data: list[bytes] = []
-
-    async def late(function: Callable[..., Any]) -> None:
-        if function is jobs.render and not paths:
-            paths.append(Path(Inline.args[0].pack))
-            await go.wait()
-
     with opening(root) as opened:
         async with opened.running(count=1) as store, trio.open_nursery() as nursery:
             await store.repack_in_background(lambda: False)
-            inode = store.index.lookup(ROOT, b"0-000.png")
-            assert inode is not None
-
-            async def read() -> None:
-                data.append(await get(store, inode.ino))
-
-            monkeypatch.setattr(Inline, "before", staticmethod(late))
-            nursery.start_soon(read)
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            gate = await reading(store, b"0-000.png", data, nursery, monkeypatch)
             nursery.start_soon(store._repacks._background.work, always)
             with trio.move_on_after(30):
                 while 1 in store.index.packs():
                     await trio.sleep(0.01)
             assert 1 not in store.index.packs()
-            assert paths[0].exists()
-            go.set()
+            assert Path(gate.args[0].pack).exists()
+            gate.open.set()
     assert data == [files[b"0-000.png"]]
     await whole(root, files)
 
@@ -315,7 +299,7 @@ async def test_what_is_appended_while_a_commit_waits_for_its_turn_does_not_count
         ends = []
         async with trio.open_nursery() as nursery, writer.packs.turn:
             for number in (1, 2):
-                about = About(number, "a", 0, bytes(32), 1)
+                about = FileFacts(number, "a", 0, bytes(32), 1)
                 new = await writer.append(raw_entry(about, "", b"x"), about, kind="raw")
                 assert new is not None
                 ends.append(new.offset + new.length)

@@ -21,18 +21,21 @@ from fsmount.store.maintenance import free_space, reclaim
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack
 from fsmount.store.packs.writer import Writer
-from tests.store.maintenance.test_repack import (
+from tests.support.encoding import Inline, deaths, put
+from tests.support.frames import FlakyDisk, png, screens
+from tests.support.repacking import (
     delete,
     facts,
     fill,
     opening,
     opening_to_read,
     packed,
+    pictures,
+    reading,
     run,
+    stored_as,
     whole,
 )
-from tests.support.encoding import Inline, deaths, get, put
-from tests.support.frames import FlakyDisk, png, screens
 
 ALL = 1 << 60
 SIZE = 3000
@@ -51,10 +54,6 @@ def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def noise(*numbers: int, size: int = SIZE) -> dict[bytes, bytes]:
     return {b"%02d.bin" % n: random.Random(n).randbytes(size) for n in numbers}
-
-
-def pictures(count: int) -> dict[bytes, bytes]:
-    return {b"%02d.png" % i: png(frame) for i, frame in enumerate(screens(count, height=64))}
 
 
 def has_free(monkeypatch: pytest.MonkeyPatch, free: Callable[[], int]) -> None:
@@ -178,12 +177,7 @@ async def test_pixels_that_others_need_stay(root: Path) -> None:
 
 async def test_a_damaged_entry_keeps_its_pack_only(root: Path) -> None:
     files = await half(root)
-    with opening_to_read(root) as store:
-        inode = store.index.lookup(ROOT, b"09.bin")
-        assert inode is not None
-        assert inode.object_id is not None
-        found = store.index.object(inode.object_id)
-        path = Layout(root).pack(found.pack)
+    found, path = stored_as(root, b"09.bin")
     data = bytearray(path.read_bytes())
     data[found.offset + found.length - 5] ^= 1
     path.write_bytes(data)
@@ -202,34 +196,19 @@ async def test_a_pack_is_not_cut_while_somebody_reads_from_it(
     files = pictures(4)
     await fill(root, files | noise(1, 2))
     await delete(root, *noise(1, 2))
-    go = trio.Event()
-    paths: list[Path] = []
     data: list[bytes] = []
-
-    async def late(function: Callable[..., Any]) -> None:
-        if function is jobs.render and not paths:
-            paths.append(Path(Inline.args[0].pack))
-            await go.wait()
-
     with opening(root) as opened:
         async with opened.running(count=1) as store, trio.open_nursery() as nursery:
-
-            async def read() -> None:
-                inode = store.index.lookup(ROOT, b"03.png")
-                assert inode is not None
-                data.append(await get(store, inode.ino))
-
-            monkeypatch.setattr(Inline, "before", staticmethod(late))
-            nursery.start_soon(read)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            number, size = int(paths[0].stem), paths[0].stat().st_size
+            gate = await reading(store, b"03.png", data, nursery, monkeypatch)
+            path = Path(gate.args[0].pack)
+            number, size = int(path.stem), path.stat().st_size
             nursery.start_soon(store.reclaim, ALL)
             with trio.fail_after(30):
                 while store.index.packs()[number][0] == size:
                     await trio.sleep(0.01)
             await trio.testing.wait_all_tasks_blocked(0.01)
-            assert paths[0].stat().st_size >= size
-            go.set()
+            assert path.stat().st_size >= size
+            gate.open.set()
     assert data == [files[b"03.png"]]
     assert Layout(root).pack(number).stat().st_size < size - 2 * SIZE + MORE
     await whole(root, files)

@@ -13,109 +13,44 @@ import pytest
 import trio
 
 from fsmount.codec.images import images, webp
-from fsmount.codec.images.webp import Effort
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import WorkerDied
 from fsmount.store.frames.body_reader import BodyReader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import large
-from fsmount.store.layout import Layout
 from fsmount.store.maintenance import repack
-from fsmount.store.maintenance.repack import Summary
+from fsmount.store.maintenance.repack import RepackSummary
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Entry, build_entry
 from fsmount.store.recovery.check import check_contents, check_relations
-from fsmount.store.store import OpenedReadStore, OpenedStore, open_read_store, open_store
-from tests.store.packs.test_pack import unzipped
-from tests.support.encoding import Inline, deaths, forget_caches, get, open_files, put
+from tests.support.encoding import Inline, deaths, get, open_files, put
 from tests.support.frames import FlakyDisk, png, screens
-
-
-def _poor(image: Frame, *, fast: bool = True) -> tuple[str, bytes]:
-    """Encode with little effort, so that more effort gains space."""
-    return ".webp", webp.encode(image, Effort(0, 0))
+from tests.support.repacking import (
+    delete,
+    facts,
+    fill,
+    opening,
+    opening_to_read,
+    packed,
+    pictures,
+    poor,
+    run,
+    stored_as,
+    whole,
+)
 
 
 @pytest.fixture(autouse=True)
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make codes poor at ingest, and treat files over 100,000 bytes as large."""
     monkeypatch.setattr(large, "KEEP_BYTES", 100_000)
-    monkeypatch.setattr(images, "encode", _poor)
-
-
-def pictures(count: int = 6) -> dict[bytes, bytes]:
-    return {b"%02d.png" % i: png(frame) for i, frame in enumerate(screens(count, height=64))}
+    monkeypatch.setattr(images, "encode", poor)
 
 
 def samples() -> dict[bytes, bytes]:
     """Pictures, raw files, and a large file."""
     noise = np.random.default_rng(5).integers(0, 256, 150_000, np.uint8).tobytes()
     return pictures() | {b"note": b"not a picture", b"empty": b"", b"large": noise}
-
-
-def opening(root: Path, disk: FlakyDisk | None = None) -> OpenedStore:
-    forget_caches()
-    return open_store(root, disk=disk)
-
-
-def opening_to_read(root: Path) -> OpenedReadStore:
-    forget_caches()
-    return open_read_store(root)
-
-
-async def fill(root: Path, files: dict[bytes, bytes]) -> None:
-    with opening(root) as opened:
-        async with opened.running(count=1) as store:
-            for name, data in files.items():
-                put(store, name, data)
-                await store.drain()
-
-
-async def delete(root: Path, *names: bytes) -> None:
-    with opening(root) as store:
-        for name in names:
-            store.index.purge(store.index.unlink(ROOT, name, 1).ino)
-
-
-async def run(
-    root: Path, disk: FlakyDisk | None = None, progress: Callable[[int], None] = lambda count: None
-) -> Summary:
-    with opening(root, disk) as opened:
-        async with opened.running(count=1) as store:
-            return await store.repack(progress)
-
-
-async def whole(root: Path, files: dict[bytes, bytes]) -> None:
-    """Check that every name shows its bytes, check finds nothing, and any unzip opens the packs."""
-    with opening(root) as opened:
-        async with opened.running(count=1) as store:
-            for name, data in files.items():
-                inode = store.index.lookup(ROOT, name)
-                assert inode is not None
-                assert await get(store, inode.ino) == data, name
-            report = check_relations(store)
-            await check_contents(store, report, lambda count: None)
-            assert report.findings == []
-        known = {Layout(root).pack(number) for number in opened.index.packs()}
-    left = {path for path in (root / "packs").glob("*.zip") if path.stat().st_size}
-    assert left == known
-    for path in known:
-        unzipped(path)
-
-
-def packed(root: Path) -> int:
-    """Bytes of the files in ``packs/`` and ``raw/``."""
-    bodies = [*(root / "packs").glob("*.zip"), *(root / "raw").iterdir()]
-    return sum(path.stat().st_size for path in bodies)
-
-
-def facts(root: Path) -> dict[int, Any]:
-    """The facts that must not change: the identity of each object, and what its render touches."""
-    with opening_to_read(root) as store:
-        return {
-            found.id: (found.kind, found.size, found.sha256, found.depth, found.needs, found.layer)
-            for found in store.index.all_objects()
-        }
 
 
 async def test_a_store_gets_smaller_and_keeps_every_byte(root: Path) -> None:
@@ -134,13 +69,13 @@ async def test_twice_is_nothing_to_do(root: Path) -> None:
     await fill(root, samples())
     await run(root)
     state = {path: path.read_bytes() for path in (root / "packs").glob("*.zip")}
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     assert {path: path.read_bytes() for path in (root / "packs").glob("*.zip")} == state
     await whole(root, samples())
 
 
 async def test_an_empty_store_is_nothing_to_do(root: Path) -> None:
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, {})
 
 
@@ -163,13 +98,13 @@ async def test_what_came_later_alone_is_coded_again(
 
     def count(image: Frame) -> tuple[str, bytes]:
         coded.append(image)
-        return _poor(image)
+        return poor(image)
 
     monkeypatch.setattr(images, "encode_again", count)
     summary = await run(root)
     assert len(coded) == 2
     assert summary.moved == 2
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, files)
 
 
@@ -219,7 +154,7 @@ async def test_of_what_only_others_need_the_pixels_stay(root: Path) -> None:
     summary = await run(root)
     assert (summary.dropped, summary.moved, summary.problems) == (1, 2, [])
     await whole(root, {b"2.png": files[b"2.png"]})
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     # The pixels left of 1.png must not be found for the same file when it comes again.
     await fill(root, {b"again.png": files[b"1.png"]})
     await run(root)
@@ -234,7 +169,7 @@ async def test_space_in_a_repacked_pack_comes_back(root: Path) -> None:
     summary = await run(root)
     assert summary.dropped == 6
     assert summary.moved == 3
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, {name: files[name] for name in (b"note", b"empty", b"large")})
 
 
@@ -261,7 +196,7 @@ async def test_death_at_any_system_call_loses_nothing(
     for dead in copies[::4]:
         await run(dead)
         await whole(dead, files)
-        assert await run(dead) == Summary()
+        assert await run(dead) == RepackSummary()
 
 
 @pytest.mark.parametrize("call", ["create", "pwrite", "fsync"])
@@ -284,7 +219,7 @@ async def test_a_full_disk_leaves_the_store_as_it_was(
         await whole(root, samples())
     await run(root)
     assert facts(root) == objects
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     assert open_files(root) == []
 
 
@@ -338,19 +273,14 @@ async def test_stopped_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -
     await whole(root, samples())
     rest = await run(root)
     assert 0 < rest.smaller < 6
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, samples())
 
 
 async def test_a_damaged_object_stays_where_it_is(root: Path) -> None:
     files = pictures(4)
     await fill(root, files)
-    with opening_to_read(root) as store:
-        inode = store.index.lookup(ROOT, b"03.png")
-        assert inode is not None
-        assert inode.object_id is not None
-        found = store.index.object(inode.object_id)
-        path = Layout(root).pack(found.pack)
+    found, path = stored_as(root, b"03.png")
     data = bytearray(path.read_bytes())
     data[found.offset + found.length - 3] ^= 1
     path.write_bytes(data)
@@ -363,7 +293,7 @@ async def test_a_damaged_object_stays_where_it_is(root: Path) -> None:
     data[found.offset + found.length - 3] ^= 1
     path.write_bytes(data)
     assert (await run(root)).moved == 1
-    assert await run(root) == Summary()
+    assert await run(root) == RepackSummary()
     await whole(root, files)
 
 
@@ -414,7 +344,7 @@ async def test_a_reader_beside_it_never_sees_other_bytes(
     files = pictures(4)
     await fill(root, files)
     original = BodyReader._render_from
-    turns: list[Summary] = []
+    turns: list[RepackSummary] = []
 
     async def late(self: BodyReader, *args: Any) -> bytes:
         if not turns:
@@ -437,13 +367,13 @@ async def test_a_reader_beside_it_never_sees_other_bytes(
 async def test_check_beside_it_finds_no_damage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(root, pictures(4))
     await fill(root, {b"note": b"a"})
-    turns: list[Summary] = []
+    turns: list[RepackSummary] = []
     with opening_to_read(root) as opened_reader:
         report = check_relations(opened_reader)
 
         async def between(_: Callable[..., Any]) -> None:
             if not turns:
-                turns.append(Summary())
+                turns.append(RepackSummary())
                 await delete(root, b"note")
                 turns.append(await run(root))
 

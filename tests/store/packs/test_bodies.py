@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fsmount.errors import Damaged
 from fsmount.store.packs import bodies
-from fsmount.store.packs.bodies import Kept, Rendered, dump_sums, load_sums, sum_up
+from fsmount.store.packs.bodies import KeptBody, RenderedBody, dump_sums, load_sums, sum_up
 
 SEGMENT = bodies.SEGMENT_BYTES
 
@@ -37,7 +37,7 @@ def vast_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_rendered_bytes() -> None:
-    body = Rendered(b"0123456789")
+    body = RenderedBody(b"0123456789")
     assert body.size == 10
     assert await body.pread(3, 4) == b"3456"
     assert await body.pread(8, 99) == b"89"
@@ -72,7 +72,7 @@ async def test_a_kept_file_is_read_back(tmp_path: Path) -> None:
     assert size == len(data)
     assert sha256 == hashlib.sha256(data).digest()
     assert sorted(sums) == [0, 1, 7], "segments of zeros need no sum"
-    body = Kept(path, size, load_sums(dump_sums(sums)))
+    body = KeptBody(path, size, load_sums(dump_sums(sums)))
     assert await body.pread(0, size + 5) == data
     source = random.Random(2)
     for _ in range(30):
@@ -88,7 +88,7 @@ async def test_an_empty_file_and_whole_segments(tmp_path: Path) -> None:
         sums, sha256, found = sum_up(path)
         assert (found, len(sums)) == (size, size // SEGMENT)
         assert sha256 == hashlib.sha256(b"x" * size).digest()
-        assert await Kept(path, size, sums).pread(0, size + 1) == b"x" * size
+        assert await KeptBody(path, size, sums).pread(0, size + 1) == b"x" * size
 
 
 async def test_damage_is_found_where_it_is_read(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ async def test_damage_is_found_where_it_is_read(tmp_path: Path) -> None:
         with path.open("r+b") as file:
             file.seek(at)
             file.write(bytes([data[at] ^ 1]))
-        body = Kept(path, size, sums)
+        body = KeptBody(path, size, sums)
         with pytest.raises(Damaged):
             await body.pread(at, 1)
         with pytest.raises(Damaged):
@@ -118,14 +118,14 @@ async def test_a_file_that_is_cut_off_or_gone_is_damage(tmp_path: Path) -> None:
     for left in (size - 1, 7 * SEGMENT, 4 * SEGMENT, 0):
         os.truncate(path, left)
         with pytest.raises(Damaged):
-            await Kept(path, size, sums).pread(0, size)
+            await KeptBody(path, size, sums).pread(0, size)
     with path.open("ab") as file:
         file.truncate(size)
     with pytest.raises(Damaged):
-        await Kept(path, size, sums).pread(0, size)
+        await KeptBody(path, size, sums).pread(0, size)
     path.unlink()
     with pytest.raises(Damaged):
-        await Kept(path, size, sums).pread(0, 1)
+        await KeptBody(path, size, sums).pread(0, 1)
 
 
 async def test_a_vast_sparse_file_is_cheap(vast: Path) -> None:
@@ -134,7 +134,7 @@ async def test_a_vast_sparse_file_is_cheap(vast: Path) -> None:
         file.write(b"in the middle")
     sums, sha256, size = sum_up(vast)
     assert (size, sha256, len(sums)) == (10**15, b"", 1)
-    body = Kept(vast, size, sums)
+    body = KeptBody(vast, size, sums)
     assert await body.pread(5 * 10**14 - 2, 15) == b"\0\0in the middle"
     assert await body.pread(10**15 - 3, 10) == b"\0\0\0"
 

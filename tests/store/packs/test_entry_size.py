@@ -20,7 +20,7 @@ from fsmount.errors import NotExact
 from fsmount.store.frames import jobs
 from fsmount.store.packs.pack import build_entry
 from fsmount.store.store import open_store
-from tests.support.encoding import Line, put, reopened, settled
+from tests.support.encoding import Line, encode, put, reopened, settled
 from tests.support.frames import png, screens
 from tests.support.pngs import IEND, SIGNATURE, Plan, build, chunk
 
@@ -196,12 +196,7 @@ async def test_the_whole_store_costs_little_more_than_the_files(
     open_store(root).close()
     empty = stored(root)
     files = {b"%d.png" % number: make(width, height, number) for number in range(4)}
-    opened = open_store(root)
-    async with opened.running(count=1) as store:
-        for name, data in files.items():
-            put(store, name, data)
-        await settled(store, files)
-    opened.close()
+    await encode(root, files)
     opened = open_store(root)
     geometry = f"{width}x{height}x3:uint8"
     kept = {number: len(data) for number, data in opened.index.signatures(geometry)}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-import subprocess
 import tracemalloc
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.packs import pack as packs
 from fsmount.store.packs.pack import Entry, Pack, build_entry, parse_entry, read_entry, scan
 from tests.support.frames import FlakyDisk
+from tests.support.packs import unzipped
 
 ENTRIES = st.builds(
     lambda number, suffix, record, payload: Entry(f"{number:08x}{suffix}", record, payload),
@@ -35,14 +34,6 @@ def entry(number: int, *, record: int = 40, payload: int = 100) -> Entry:
 
 def new(path: Path, disk: Disk | None = None) -> Pack:
     return Pack(path / "00000001.zip", 1, disk or Disk(), 0)
-
-
-def unzipped(path: Path) -> dict[str, bytes]:
-    result = subprocess.run(["unzip", "-tqq", path], capture_output=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    with zipfile.ZipFile(path) as archive:
-        assert archive.testzip() is None
-        return {name: archive.read(name) for name in archive.namelist()}
 
 
 @settings(deadline=None)

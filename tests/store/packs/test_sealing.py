@@ -21,7 +21,7 @@ from fsmount.store.index.schema import Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.packs import pack as packs
-from fsmount.store.packs.entries import About, raw_entry
+from fsmount.store.packs.entries import FileFacts, raw_entry
 from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.staging import Staging
@@ -29,9 +29,10 @@ from fsmount.store.packs.writer import Writer
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.store import open_store
 from fsmount.store.writable_store import WritableStore
-from tests.store.packs.test_pack import entry, new, unzipped
+from tests.store.packs.test_pack import entry, new
 from tests.support.encoding import open_files, put, reopened, settled
 from tests.support.frames import FlakyDisk
+from tests.support.packs import unzipped
 
 
 class StrictDisk(FlakyDisk):
@@ -153,7 +154,7 @@ class Parts:
         number = self._next
         self._next += 1
         data = random.Random(number).randbytes(size)
-        about = About(number, "a", 1, bytes(32), size)
+        about = FileFacts(number, "a", 1, bytes(32), size)
         entry = raw_entry(about, "test", data)
         return await self.writer.append(entry, about, kind="raw", reason="test")
 

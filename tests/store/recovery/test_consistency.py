@@ -17,8 +17,8 @@ from fsmount.store.packs import pack
 from fsmount.store.writable_store import WritableStore
 from tests.crash.rot import Damage, apply
 from tests.repairing import repair
-from tests.store.maintenance.test_repack import delete, fill, opening
 from tests.support.encoding import get, put
+from tests.support.repacking import delete, fill, opening
 
 FILES = {b"%d" % number: random.Random(number).randbytes(150) for number in range(300)}
 PAGE = 4096

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmount.store.index import ROOT, Inode, Object
-from fsmount.store.maintenance.copies import Rows
+from fsmount.store.maintenance.copies import IndexRows
 from fsmount.store.recovery.merge import (
     LostFile,
     NewIndex,
@@ -24,13 +24,13 @@ from fsmount.store.recovery.merge import (
 )
 from fsmount.store.recovery.scan import (
     Condition,
-    Described,
+    DescribedFile,
     EntryPlace,
     IndexFacts,
     Replica,
     StagedFile,
     StoreFacts,
-    Unusable,
+    UnusableEntry,
 )
 
 UID, GID, NOW = 11, 22, 33
@@ -50,14 +50,14 @@ def entry(number: int, pack: int = 1) -> EntryPlace:
     return EntryPlace(number, pack, 100 * number, 100)
 
 
-def described(number: int, path: bytes, pack: int = 1) -> Described:
-    return Described(entry(number, pack), path, 44, 7, b"%032d" % number, "raw")
+def described(number: int, path: bytes, pack: int = 1) -> DescribedFile:
+    return DescribedFile(entry(number, pack), path, 44, 7, b"%032d" % number, "raw")
 
 
 def facts(
-    rows: Rows,
+    rows: IndexRows,
     entries: Iterable[EntryPlace] = (),
-    descriptions: Iterable[Described | Unusable] = (),
+    descriptions: Iterable[DescribedFile | UnusableEntry] = (),
     staged: Iterable[int] = (),
 ) -> StoreFacts:
     entries = tuple(entries)
@@ -92,7 +92,7 @@ def tree(plan: NewIndex) -> dict[bytes, Inode]:
 
 
 def test_nothing_known_is_an_empty_store() -> None:
-    plan = plan_index(facts(Rows()))
+    plan = plan_index(facts(IndexRows()))
     assert [node.ino for node in plan.rows.inodes] == [ROOT]
     (root,) = plan.rows.inodes
     assert (root.mode, root.uid, root.gid, root.mtime_ns) == (0o40755, UID, GID, NOW)
@@ -100,7 +100,7 @@ def test_nothing_known_is_an_empty_store() -> None:
 
 
 def test_rows_of_the_copy_stay_as_they_are() -> None:
-    rows = Rows(
+    rows = IndexRows(
         opened=3,
         next_object=5,
         inodes=[inode(ROOT, FOLDER), inode(7, object_id=2), inode(8, FOLDER)],
@@ -114,7 +114,7 @@ def test_rows_of_the_copy_stay_as_they_are() -> None:
 
 
 def test_an_object_is_where_its_entry_was_moved_to() -> None:
-    rows = Rows(next_object=5, objects=[stored(1), stored(2), stored(3)])
+    rows = IndexRows(next_object=5, objects=[stored(1), stored(2), stored(3)])
     moved = [entry(1, 1), entry(1, 2), entry(2, 2)]
     plan = plan_index(facts(rows, moved))
     # Object 1 also has an entry at its old place. Object 3 has no entry.
@@ -123,7 +123,7 @@ def test_an_object_is_where_its_entry_was_moved_to() -> None:
 
 
 def test_a_file_that_waited_gets_the_object_that_was_encoded_since() -> None:
-    rows = Rows(
+    rows = IndexRows(
         next_object=5,
         inodes=[inode(ROOT, FOLDER), inode(2, staged=9)],
         names=[(ROOT, b"a", 2)],
@@ -134,7 +134,7 @@ def test_a_file_that_waited_gets_the_object_that_was_encoded_since() -> None:
 
 
 def test_a_file_that_still_waits_keeps_its_name() -> None:
-    rows = Rows(inodes=[inode(ROOT, FOLDER), inode(2, staged=9)], names=[(ROOT, b"a", 2)])
+    rows = IndexRows(inodes=[inode(ROOT, FOLDER), inode(2, staged=9)], names=[(ROOT, b"a", 2)])
     plan = plan_index(facts(rows, [entry(5)], [described(5, b"a")], staged=[9]))
     assert {path: node.object_id for path, node in tree(plan).items()} == {
         b"a": None,
@@ -143,7 +143,7 @@ def test_a_file_that_still_waits_keeps_its_name() -> None:
 
 
 def test_a_later_file_has_the_name_of_its_entry() -> None:
-    plan = plan_index(facts(Rows(), [entry(5)], [described(5, b"b/a")]))
+    plan = plan_index(facts(IndexRows(), [entry(5)], [described(5, b"b/a")]))
     found = tree(plan)
     assert (found[b"b"].mode, found[b"b"].uid) == (0o40755, UID)
     node = found[b"b/a"]
@@ -153,7 +153,7 @@ def test_a_later_file_has_the_name_of_its_entry() -> None:
 
 @pytest.mark.parametrize("given_paths", [[b"a", b"a", b"a.recovered-2"], [b"a/b", b"a/b", b"a"]])
 def test_no_file_takes_the_name_of_another(given_paths: list[bytes]) -> None:
-    rows = Rows(
+    rows = IndexRows(
         inodes=[inode(ROOT, FOLDER), inode(2, object_id=1)],
         names=[(ROOT, b"a", 2)],
         objects=[stored(1)],
@@ -168,14 +168,14 @@ def test_no_file_takes_the_name_of_another(given_paths: list[bytes]) -> None:
 
 
 def test_staged_files_without_a_row_keep_their_bytes() -> None:
-    plan = plan_index(facts(Rows(), staged=[8]))
+    plan = plan_index(facts(IndexRows(), staged=[8]))
     node = tree(plan)[b"lost+found/staged-8"]
     assert (node.staged, node.size, node.mtime_ns) == (8, 9, 55)
     assert plan.renamed == ("lost+found/staged-8",)
 
 
 def test_files_without_content_are_listed_with_all_their_names() -> None:
-    rows = Rows(
+    rows = IndexRows(
         next_object=5,
         inodes=[
             inode(ROOT, FOLDER),
@@ -186,14 +186,14 @@ def test_files_without_content_are_listed_with_all_their_names() -> None:
         names=[(ROOT, b"d", 2), (2, b"a", 3), (ROOT, b"b", 3), (2, b"c", 4)],
         xattrs=[(3, b"user.x", b"")],
     )
-    plan = plan_index(facts(rows, descriptions=[Unusable(6, "object 6", "cut off")]))
+    plan = plan_index(facts(rows, descriptions=[UnusableEntry(6, "object 6", "cut off")]))
     assert tree(plan).keys() == {b"d"}
     assert plan.lost == ("object 6: cut off", "d/a", "b", "d/c")
     assert plan.rows.xattrs == []
 
 
 def test_a_name_in_no_folder_moves() -> None:
-    rows = Rows(
+    rows = IndexRows(
         inodes=[inode(ROOT, FOLDER), inode(5, object_id=1), inode(6, FOLDER)],
         names=[(99, b"a", 5), (5, b"folder", 6), (6, b"again", 5)],
         objects=[stored(1)],
@@ -219,7 +219,7 @@ def stores(draw: st.DrawFn) -> StoreFacts:
         st.lists(st.builds(entry, st.integers(1, 8), st.integers(1, 2)), unique=True, max_size=10)
     )
     known = draw(st.sets(st.integers(1, 4), max_size=4))
-    rows = Rows(opened=draw(st.integers(0, 9)), next_object=next_object)
+    rows = IndexRows(opened=draw(st.integers(0, 9)), next_object=next_object)
     rows.objects = [stored(n, draw(st.integers(1, 3))) for n in sorted(known) if n < next_object]
     rows.inodes = [inode(ROOT, FOLDER)] if draw(st.booleans()) else []
     folders, taken = [ROOT], set[tuple[int, bytes]]()
@@ -240,13 +240,13 @@ def stores(draw: st.DrawFn) -> StoreFacts:
                 taken.add(place)
                 rows.names.append((*place, ino))
         folders += [ino] if kind == "folder" else []
-    descriptions: list[Described | Unusable] = []
+    descriptions: list[DescribedFile | UnusableEntry] = []
     latest = {each.object_id: each for each in entries}
     for number in sorted(number for number in latest if number >= next_object):
         if draw(st.booleans()):
             descriptions.append(described(number, draw(PATHS), latest[number].pack))
         else:
-            descriptions.append(Unusable(number, f"object {number}", "told to"))
+            descriptions.append(UnusableEntry(number, f"object {number}", "told to"))
     staged = draw(st.sets(st.integers(1, 8), max_size=5))
     return facts(rows, entries, descriptions, sorted(staged))
 
@@ -262,7 +262,7 @@ def test_facts_are_left_as_they_are_and_give_one_plan(known: StoreFacts) -> None
 @given(stores())
 def test_the_plan_of_what_was_planned_is_the_same(known: StoreFacts) -> None:
     plan = plan_index(known)
-    later = [found for found in known.descriptions if isinstance(found, Described)]
+    later = [found for found in known.descriptions if isinstance(found, DescribedFile)]
     again = plan_index(replace(known, copy=plan.rows, descriptions=tuple(later)))
     assert again == NewIndex(plan.rows, plan.packs, (), ())
 
@@ -294,7 +294,7 @@ def test_no_file_of_which_there_is_content_is_dropped(known: StoreFacts) -> None
 
     # Every object that is newer than the copy has a file.
     contents = {node.object_id for node in shown.values()}
-    later = {d.place.object_id for d in known.descriptions if isinstance(d, Described)}
+    later = {d.place.object_id for d in known.descriptions if isinstance(d, DescribedFile)}
     assert later <= contents
     unlinked = {
         node.staged

@@ -26,6 +26,7 @@ from tests import repairing
 from tests.crash.rot import Reference, look
 from tests.support.encoding import Inline, forget_caches, put
 from tests.support.frames import png, screens
+from tests.support.packs import flip
 from tests.support.trees import import_into, make_store, make_tree
 
 
@@ -54,12 +55,6 @@ def objects(root: Path) -> list[Object]:
         store.close()
 
 
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 0x40
-    path.write_bytes(data)
-
-
 def test_a_whole_store_stays_as_it_is(root: Path) -> None:
     before = contents(root)
     repairs, report = repair(root)
@@ -78,7 +73,7 @@ def test_an_index_comes_back_with_everything(root: Path, how: str) -> None:
     elif how == "zeroed":
         index.write_bytes(bytes(index.stat().st_size))
     else:
-        flip(index, index.stat().st_size - 4000)
+        flip(index, index.stat().st_size - 4000, 0x40)
     repairs, report = repair(root)
     assert repairs.rebuilt
     assert (repairs.lost, repairs.renamed, report.findings) == ([], [], [])
@@ -172,7 +167,7 @@ def test_without_any_copy_every_body_comes_back(root: Path) -> None:
 def test_a_damaged_entry_costs_what_hangs_on_it(root: Path) -> None:
     before = contents(root)
     key = next(found for found in objects(root) if found.kind == "key")
-    flip(root / "packs" / "00000001.zip", key.offset + key.length // 2)
+    flip(root / "packs" / "00000001.zip", key.offset + key.length // 2, 0x40)
     hit = {found.id for found in objects(root) if key.id in (found.id, *found.needs)}
     repairs, report = repair(root)
     assert report.findings == []
@@ -212,7 +207,7 @@ def test_what_is_kept_twice_is_healed(
     pack = root / "packs" / "00000001.zip"
     if how == "bit":
         one = next(found for found in known if found.id in twice)
-        flip(pack, one.offset + one.length // 2)
+        flip(pack, one.offset + one.length // 2, 0x40)
     else:
         pack.unlink()
     repairs, report = repair(root)
@@ -265,7 +260,7 @@ def test_the_copy_of_another_store_is_not_taken(root: Path, tmp_path: Path) -> N
 def test_damage_of_the_copies_is_found_and_mended(root: Path) -> None:
     path = root / "packs" / "names.gz"
     good = path.read_bytes()
-    flip(path, len(good) // 2)
+    flip(path, len(good) // 2, 0x40)
     repairs, report = repair(root)
     assert [what for what, _, _ in report.findings] == ["packs/names.gz"]
     assert repairs == Repairs()

@@ -16,8 +16,8 @@ from fsmount.store.layout import Layout
 from fsmount.store.packs.pack import Entry, Pack, scan
 from fsmount.store.packs.staging import Staging, writer_of
 from fsmount.store.recovery.startup import recover, seal
-from tests.store.packs.test_pack import unzipped
 from tests.support.frames import FlakyDisk
+from tests.support.packs import unzipped
 
 
 class Rooms:

@@ -13,12 +13,7 @@ from fsmount.errors import FsmountError
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer.diff import Change, change, rectangles, stretches
 from tests.support.frames import png, screens
-from tests.support.trees import import_into, make_store
-
-
-@pytest.fixture(name="root")
-def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_store(tmp_path / "store", monkeypatch)
+from tests.support.trees import import_into
 
 
 async def changed(root: Path, path: bytes) -> Change:

@@ -11,25 +11,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from fsmount.legacy import archive
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.decoding import Decoded
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer import estimating
 from fsmount.store.transfer.estimating import estimate
 from fsmount.store.writable_store import WritableStore
-from tests.e2e.test_cli import well
+from tests.e2e.commands import well
 from tests.support import corpus
-from tests.support.encoding import Inline
 from tests.support.frames import png, screens
 from tests.support.legacies import convert, minutes
-from tests.support.trees import import_into, make_store
+from tests.support.trees import import_into
 
-
-@pytest.fixture(name="root")
-def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(archive, "Workers", Inline)
-    return make_store(tmp_path / "store", monkeypatch)
+pytestmark = pytest.mark.usefixtures("inline_archives")
 
 
 def quiet(files: int, count: int) -> None:

@@ -15,17 +15,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.tree import find
-from tests.support.trees import export_from, facts, import_into, make_store, make_tree
-
-
-@pytest.fixture(name="root")
-def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_store(tmp_path / "store", monkeypatch)
-
-
-@pytest.fixture(name="source")
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "in")
+from tests.support.trees import export_from, facts, import_into
 
 
 @contextmanager

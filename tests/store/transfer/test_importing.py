@@ -42,16 +42,6 @@ from tests.support.trees import (
 IS_ROOT = os.geteuid() == 0
 
 
-@pytest.fixture(name="root")
-def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_store(tmp_path / "store", monkeypatch)
-
-
-@pytest.fixture(name="source")
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "in")
-
-
 async def contents(root: Path) -> dict[bytes, bytes]:
     """Path -> bytes of every regular file of a store."""
     opened = open_read_store(root)

@@ -32,11 +32,6 @@ SPARSE = {
 }
 
 
-@pytest.fixture(name="root")
-def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_store(tmp_path / "store", monkeypatch)
-
-
 def taken(folder: Path) -> int:
     """Bytes on the disk of everything below a folder."""
     return sum(on_disk(path) for path in folder.rglob("*"))

@@ -9,32 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.legacy import archive
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer.tree import target_of
-from fsmount.store.transfer.verifying import InFolder, InStore, Verifier
+from fsmount.store.transfer.verifying import FolderCounterpart, StoreCounterpart, Verifier
 from tests.store.transfer.test_exporting import damage
-from tests.support.encoding import Inline
 from tests.support.legacies import convert, minutes
-from tests.support.trees import export_from, import_into, make_pictures, make_store, make_tree
+from tests.support.trees import export_from, import_into, make_pictures
 
-
-@pytest.fixture(name="root")
-def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(archive, "Workers", Inline)
-    return make_store(tmp_path / "store", monkeypatch)
-
-
-@pytest.fixture(name="source")
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "in")
+pytestmark = pytest.mark.usefixtures("inline_archives")
 
 
 async def verify(root: Path, *sources: str | Path) -> Verifier:
     opened = open_read_store(root)
     try:
         async with opened.running(count=2) as store:
-            verifier = Verifier(InStore(store), lambda files, count: None)
+            verifier = Verifier(StoreCounterpart(store), lambda files, count: None)
             await verifier.verify([(Path(source), target_of(str(source))) for source in sources])
             return verifier
     finally:
@@ -157,7 +146,7 @@ async def test_several_sources(root: Path, tmp_path: Path) -> None:
 
 
 async def compare(source: Path, folder: Path) -> Verifier:
-    verifier = Verifier(InFolder(folder), lambda files, count: None)
+    verifier = Verifier(FolderCounterpart(folder), lambda files, count: None)
     await verifier.verify([(source, b"")])
     return verifier
 
