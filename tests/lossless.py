@@ -28,6 +28,7 @@ from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
+from fsmount.store.frames.layers import JobLayers, Loan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.packs.entries import FRAMES, layout_of
@@ -136,7 +137,7 @@ def _ways(store: StoreFiles, found: Object) -> set[str]:
         return set()
     needed = (store.index.object(i) for i in {*found.needs, found.id})
     places = [Location(o.id, str(store.layout.pack(o.pack)), o.offset, o.length) for o in needed]
-    reader = Reader(places, WorkerMemory())
+    reader = Reader(places, WorkerMemory(), JobLayers(Loan()))
     written = reader.record(reader.entry(found.id))
     layout = layout_of(written)
     used = {layout.source(slot) for slot in np.unique(layout.tiles).tolist() if slot}

@@ -31,6 +31,7 @@ from fsmount.errors import UsageError
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import Exporter, below
 from fsmount.store.transfer.tree import ignore
+from fsmount.work import machine
 from fsmount.work.workers import Workers
 
 _HELP = f"""\
@@ -103,7 +104,7 @@ def export(
             for path in wanted:
                 await exporter.export(path)
             if legacy:
-                async with Workers(len(os.sched_getaffinity(0))) as workers:
+                async with Workers(machine.cores()) as workers:
                     await exporter.to_differences(workers)
         summary = exporter.summary
         emit(

@@ -7,7 +7,6 @@ down. Code that gets None keeps nothing. The caches never change a result, only 
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TypeVar
 
@@ -42,7 +41,6 @@ class WorkerMemory:
     Within the budget:
 
     - `streams`: deflate streams, by their four parameters and the bytes of their input.
-    - `layers`: decoded layers, by pack and object.
     - `runs`: pictures of legacy folders, by their steps.
 
     Apart from the budget:
@@ -51,25 +49,17 @@ class WorkerMemory:
     - `pictures`: the newest picture of each layout.
     - `features`: features of the newest frame of each geometry.
     - `records`: records, by pack and object.
-    - `held`: pictures for other processes, by SHA-256 (see :mod:`fsmount.work.shared_frames`).
     - `genuine`: whether a legacy file is exactly what the encoder here writes, by path and stamp.
     """
 
     def __init__(self) -> None:
         self.streams: OpaqueLru[_StreamKey] = OpaqueLru(0)
-        self.layers: OpaqueLru[tuple[str, int]] = OpaqueLru(0)
         self.runs: OpaqueLru[Hashable] = OpaqueLru(0)
         self.models: list[bytes] = []
         self.pictures: OpaqueLru[Hashable] = OpaqueLru(_PICTURE_BYTES)
         self.features: OpaqueLru[str] = OpaqueLru(_FEATURE_BYTES)
         self.records: OpaqueLru[tuple[str, int]] = OpaqueLru(_RECORD_BYTES)
-        self.held: OrderedDict[bytes, object] = OrderedDict()
         self.genuine: dict[tuple[str, tuple[int, int]], bool] = {}
-
-    def share_for_store(self, budget: int) -> None:
-        """Split `budget` bytes for jobs of a store: half for streams, half for layers."""
-        self.streams.resize(budget // 2)
-        self.layers.resize(budget - budget // 2)
 
     def share_for_runs(self, budget: int) -> None:
         """Give `budget` bytes to jobs of a legacy folder.

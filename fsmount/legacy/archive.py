@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from fsmount.legacy.decoding import (
 )
 from fsmount.legacy.runs import FolderRuns, RunFile, scan
 from fsmount.threads import Kind
+from fsmount.work import machine
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
 
@@ -39,7 +39,7 @@ class Archive:
     """
 
     def __init__(self, cache_bytes: int = DEFAULT_CACHE_BYTES, count: int | None = None) -> None:
-        self._count = count or len(os.sched_getaffinity(0))
+        self._count = count or machine.cores()
         self._worker_budget = cache_bytes // 2 // self._count
         self._workers: Workers | None = None
         self._decoded: Cache[RunFile, Decoded] = Cache(cache_bytes // 2)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fsmount.errors import UsageError
-from fsmount.store.store import DEFAULT_CACHE_BYTES
+from fsmount.work.machine import default_cache_bytes
 
 # Less than the minute between two screenshots.
 REPACK_AFTER_S = 10
@@ -40,7 +40,7 @@ class MountOptions:
     sync: bool = False
     repack_after_s: int | None = None
     nonempty: bool = False
-    cache_bytes: int = DEFAULT_CACHE_BYTES
+    cache_bytes: int = field(default_factory=default_cache_bytes)
     force_lock: bool = False
 
 

@@ -8,7 +8,6 @@ half done. Names can be looked at then (:class:`StoreFiles`). A *started* store 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -25,6 +24,7 @@ from fsmount.store.disk.reserve import Reserve
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
 from fsmount.store.frames.body_reader import BodyReader
+from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.index import Index
 from fsmount.store.ingest.durability import DurabilityPoints
 from fsmount.store.ingest.encoder import Encoder
@@ -41,11 +41,11 @@ from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.consistency import Consistency
 from fsmount.store.recovery.startup import recover
 from fsmount.store.writable_store import WritableStore
+from fsmount.work import machine
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_CACHE_BYTES = 256 << 20
 _PRELOAD = (jobs.__name__,)
 
 
@@ -153,17 +153,17 @@ class OpenedReadStore(_Opened):
 
     @asynccontextmanager
     async def running(
-        self, *, count: int | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
+        self, *, count: int | None = None, cache_bytes: int | None = None
     ) -> AsyncIterator[ReadStore]:
         """In the block the store has workers: `count` and one more, by default one a core.
 
         `cache_bytes` is the size of the caches for rendered files and decoded layers.
         """
-        count = count or len(os.sched_getaffinity(0))
+        count = count or machine.cores()
         async with Workers(count, preload=_PRELOAD) as workers:
-            rendered, budget = _caches(cache_bytes, count)
+            rendered, layers = _caches(cache_bytes, count)
             find = self.index.object
-            bodies = BodyReader(self.layout, PackSet(), find, workers, budget, rendered)
+            bodies = BodyReader(self.layout, PackSet(), find, workers, layers, rendered)
             yield ReadStore(self, bodies, workers)
 
 
@@ -213,20 +213,20 @@ class OpenedStore(_Opened):
 
     @asynccontextmanager
     async def started(
-        self, *, count: int | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
+        self, *, count: int | None = None, cache_bytes: int | None = None
     ) -> AsyncIterator[WritableStore]:
         """In the block the store has workers: `count` and one more, by default one a core.
 
         Its background tasks run while :meth:`WritableStore.run` does. `cache_bytes` is the size of
         the caches for rendered files and decoded layers.
         """
-        count = count or len(os.sched_getaffinity(0))
+        count = count or machine.cores()
         async with Workers(count, preload=_PRELOAD) as workers:
             yield self._composed(workers, count, cache_bytes)
 
     @asynccontextmanager
     async def running(
-        self, *, count: int | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
+        self, *, count: int | None = None, cache_bytes: int | None = None
     ) -> AsyncIterator[WritableStore]:
         """In the block the store is started, and its background tasks run; see :meth:`started`."""
         async with (
@@ -237,12 +237,12 @@ class OpenedStore(_Opened):
             yield store
             nursery.cancel_scope.cancel()
 
-    def _composed(self, workers: Workers, count: int, cache_bytes: int) -> WritableStore:
+    def _composed(self, workers: Workers, count: int, cache_bytes: int | None) -> WritableStore:
         """Compose the parts of a store that has workers."""
-        rendered, budget = _caches(cache_bytes, count)
+        rendered, layers = _caches(cache_bytes, count)
         parts = self.layout, self.index, self.staging, self.disk
         find = self._fresh.object
-        bodies = BodyReader(self.layout, self._fresh.packs, find, workers, budget, rendered)
+        bodies = BodyReader(self.layout, self._fresh.packs, find, workers, layers, rendered)
         require_consistent = partial(Consistency(self.index).require, workers)
         repacks = Repacks(
             *parts,
@@ -251,7 +251,7 @@ class OpenedStore(_Opened):
             encoder=self._encoder,
             reserve=self._reserve,
             workers=workers,
-            budget=budget,
+            layers=layers,
             require_consistent=require_consistent,
         )
         space = FreeSpace(self._ownership, self._reserve, repacks.reclaimer)
@@ -269,16 +269,18 @@ class OpenedStore(_Opened):
             require_consistent=require_consistent,
             tasks=(
                 self._durability.run,
-                partial(self._encoder.run, workers, count, budget),
+                partial(self._encoder.run, workers, count, layers),
                 partial(self._copier.run, workers),
                 space.run,
             ),
         )
 
 
-def _caches(cache_bytes: int, count: int) -> tuple[int, int]:
-    """Return the bytes of rendered files in this process, and of decoded layers in each worker.
+def _caches(cache_bytes: int | None, count: int) -> tuple[int, LayerCache]:
+    """Return the bytes of rendered files, and the cache of the layers that the workers decode.
 
-    Each gets half. One worker more than `count` is free for readers.
+    The layers get half, whatever the number of workers. Rendered files get a quarter. The workers
+    share the rest for deflate streams. One worker more than `count` is free for readers.
     """
-    return cache_bytes // 2, cache_bytes // 2 // (count + 1)
+    quarter = (machine.default_cache_bytes() if cache_bytes is None else cache_bytes) // 4
+    return quarter, LayerCache(2 * quarter, quarter // (count + 1))

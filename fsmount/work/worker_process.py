@@ -1,11 +1,4 @@
-"""The worker's side: its main loop, and the messages that both sides use. Imports no trio.
-
-A message is a number of parts (4 bytes), the size of each part (8 bytes each, all little endian),
-and the parts: a pickle (protocol 5) and its out-of-band buffers (PEP 574). So arrays are not copied
-into the pickle, and arrive in memory of their own.
-
-A request is ``(function, args)``. A reply is an :class:`Answer`.
-"""
+"""The worker's side: the main loop of a worker process. Imports no trio."""
 
 from __future__ import annotations
 
@@ -18,14 +11,21 @@ import os
 import pickle
 import signal
 import socket
-import struct
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from fsmount.errors import FsmountError
+from fsmount.work.messages import (
+    ANCILLARY_BYTES,
+    HEAD,
+    Answer,
+    Packed,
+    descriptors,
+    pack,
+    sizes_layout,
+    unpack,
+)
 
 # Libraries use one thread in a worker: there is one worker for each job that may run.
 ENVIRONMENT = dict.fromkeys(
@@ -57,39 +57,7 @@ LEFT_TO_PARENT: tuple[int, ...] = (
     *IGNORED,
 )
 
-COUNT = struct.Struct("<I")
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The result of a function, or its error and where it was raised."""
-
-    result: Any = None
-    error: Exception | None = None
-    where: str = ""
-
-
-def pack(message: object) -> list[memoryview]:
-    """Return the pieces to send for a message, in order.
-
-    Buffers are not copied: leave them unchanged until they are sent.
-    """
-    buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
-    sizes = struct.pack(f"<{len(parts)}Q", *(part.nbytes for part in parts))
-    return [memoryview(COUNT.pack(len(parts)) + sizes), *parts]
-
-
-def sizes_layout(count: int) -> struct.Struct:
-    """Return the layout of the sizes of ``count`` parts."""
-    return struct.Struct(f"<{count}Q")
-
-
-def unpack(parts: Sequence[bytearray]) -> Any:
-    """Return the message of received parts. Arrays in it are views of the parts."""
-    return pickle.loads(parts[0], buffers=parts[1:])
 
 
 def serve(
@@ -130,7 +98,7 @@ def serve(
     with socket.socket(fileno=fd) as channel, contextlib.suppress(EOFError, ConnectionError):
         _send(channel, pack(Answer()))
         while True:
-            _send(channel, _answer(_receive(channel)))
+            _send(channel, _answer(*_receive(channel)))
 
 
 def _die_with(parent: int) -> None:
@@ -156,10 +124,10 @@ def _limit_memory(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _answer(parts: Sequence[bytearray]) -> list[memoryview]:
+def _answer(parts: list[bytearray], received: list[int]) -> Packed:
     """Run a request and return the packed answer."""
     try:
-        function, args = unpack(parts)
+        function, args = unpack(parts, received)
         return pack(Answer(result=function(*args)))
     except MemoryError:
         # The job is tried again in a new worker, which has its whole limit free.
@@ -179,17 +147,25 @@ def _failure(error: Exception) -> Answer:
     return Answer(error=error, where=where)
 
 
-def _send(channel: socket.socket, pieces: Sequence[memoryview]) -> None:
-    """Send all pieces."""
-    for piece in pieces:
+def _send(channel: socket.socket, message: Packed) -> None:
+    """Send a message."""
+    first, *others = message.pieces
+    sent = channel.sendmsg([first], message.ancillary())
+    channel.sendall(first[sent:])
+    for piece in others:
         channel.sendall(piece)
 
 
-def _receive(channel: socket.socket) -> list[bytearray]:
-    """Receive the parts of a message."""
-    (count,) = COUNT.unpack(_exactly(channel, COUNT.size))
+def _receive(channel: socket.socket) -> tuple[list[bytearray], list[int]]:
+    """Receive the parts of a message, and its descriptors; raises EOFError if the socket ends."""
+    head, ancillary, _, _ = channel.recvmsg(HEAD.size, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    if not head:
+        raise EOFError
+    found = descriptors(ancillary)
+    count, _ = HEAD.unpack(head + _exactly(channel, HEAD.size - len(head)))
     layout = sizes_layout(count)
-    return [_exactly(channel, size) for size in layout.unpack(_exactly(channel, layout.size))]
+    sizes = layout.unpack(_exactly(channel, layout.size))
+    return [_exactly(channel, size) for size in sizes], found
 
 
 def _exactly(channel: socket.socket, size: int) -> bytearray:

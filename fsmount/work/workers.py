@@ -43,15 +43,17 @@ import trio
 import fsmount
 from fsmount.errors import WorkerDied
 from fsmount.folder import open_numbers
-from fsmount.work.worker_process import (
-    COUNT,
-    ENVIRONMENT,
-    LEFT_TO_PARENT,
+from fsmount.work.messages import (
+    ANCILLARY_BYTES,
+    HEAD,
     Answer,
+    Packed,
+    descriptors,
     pack,
     sizes_layout,
     unpack,
 )
+from fsmount.work.worker_process import ENVIRONMENT, LEFT_TO_PARENT
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
@@ -89,7 +91,7 @@ class _Worker:
         """Return whether the process runs."""
         return self.process.poll() is None
 
-    async def ask(self, request: Sequence[memoryview], limit: float) -> Answer:
+    async def ask(self, request: Packed, limit: float) -> Answer:
         """Send a request and return the answer within ``limit`` seconds; raises _LostError."""
         with trio.move_on_after(limit):
             await self._send(request)
@@ -103,10 +105,12 @@ class _Worker:
             return
         raise _LostError
 
-    async def _send(self, pieces: Sequence[memoryview]) -> None:
-        """Send all pieces; raises _LostError."""
+    async def _send(self, message: Packed) -> None:
+        """Send a message; raises _LostError."""
+        first, *others = message.pieces
         try:
-            for piece in pieces:
+            sent = await self._channel.sendmsg([first], message.ancillary())
+            for piece in (first[sent:], *others):
                 view = piece
                 while view:
                     view = view[await self._channel.send(view) :]
@@ -115,12 +119,31 @@ class _Worker:
 
     async def receive(self) -> Answer:
         """Receive an answer; raises _LostError."""
-        (count,) = COUNT.unpack(await self._exactly(COUNT.size))
-        layout = sizes_layout(count)
-        sizes = layout.unpack(await self._exactly(layout.size))
-        answer = unpack([await self._exactly(size) for size in sizes])
+        head, received = await self._head()
+        try:
+            count, _ = HEAD.unpack(head + await self._exactly(HEAD.size - len(head)))
+            layout = sizes_layout(count)
+            sizes = layout.unpack(await self._exactly(layout.size))
+            parts = [await self._exactly(size) for size in sizes]
+        except BaseException:
+            for fd in received:
+                os.close(fd)
+            raise
+        answer = unpack(parts, received)
         assert isinstance(answer, Answer)
         return answer
+
+    async def _head(self) -> tuple[bytes, list[int]]:
+        """Receive the first bytes of an answer, and its descriptors; raises _LostError."""
+        try:
+            head, ancillary, _, _ = await self._channel.recvmsg(
+                HEAD.size, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError as error:
+            raise _LostError from error
+        if not head:
+            raise _LostError
+        return head, descriptors(ancillary)
 
     async def _exactly(self, size: int) -> bytearray:
         """Receive ``size`` bytes; raises _LostError."""
@@ -290,7 +313,7 @@ class Workers:
                 with suppress(_LostError):
                     self._idle.append(await self._start())
 
-    async def _ask(self, ticket: _Ticket, request: Sequence[memoryview], name: str) -> Answer:
+    async def _ask(self, ticket: _Ticket, request: Packed, name: str) -> Answer:
         """Run a job in the ticket's worker or a new one; try twice."""
         worker, ticket.worker = ticket.worker, None
         for _ in range(2):

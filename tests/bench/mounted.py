@@ -42,6 +42,7 @@ from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import filters, png, samples
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
+from fsmount.store.frames.layers import Key, Loan, SharedLayer
 from fsmount.store.index import ROOT, Index, Object
 from fsmount.store.layout import Layout
 from fsmount.store.packs.location import Location
@@ -206,7 +207,7 @@ def check(files: Sequence[Path]) -> None:
     """Measure the part of `parse` that checks exactness."""
     for name, budget, wanted in (("by itself", 0, 0.3), ("consecutive", _WORKER_BYTES, 0.15)):
         memory = WorkerMemory()
-        memory.share_for_store(2 * budget)
+        memory.streams.resize(budget)
         ratios, units, walls = [], [], []
         total: Stages = defaultdict(float)
         whole = 0.0
@@ -252,9 +253,11 @@ def render(store: Path, files: Sequence[Path]) -> None:
     for cold in (True, False):
         total: Stages = defaultdict(float)
         whole = unit = 0.0
+        layers: dict[Key, SharedLayer] = {}
         for path in files:
             if cold:
                 forget_caches()
+                layers.clear()
             inode = index.lookup(ROOT, path.name.encode())
             assert inode is not None and inode.object_id is not None
             found = [index.object(i) for i in index.object(inode.object_id).needs]
@@ -262,7 +265,10 @@ def render(store: Path, files: Sequence[Path]) -> None:
             places = [place(store, each) for each in found if each.id != target.id]
             with stages(_RENDER) as spent:
                 start = time.process_time()
-                jobs.render(place(store, target), places, target.sha256, _WORKER_BYTES)
+                lent = tuple(layers[key] for p in places if (key := (p.pack, p.id)) in layers)
+                loan = Loan(_WORKER_BYTES, lent)
+                done = jobs.render(place(store, target), places, target.sha256, loan)
+                layers |= {layer.key: layer for layer in done.made}
                 whole += time.process_time() - start
             unit += stock(path)
             for stage, seconds in spent.items():

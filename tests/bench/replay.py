@@ -42,7 +42,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
 from fsmount.work import workers as workers_module
-from fsmount.work.worker_process import Answer, unpack
+from fsmount.work.messages import Answer, Packed, unpack
 from fsmount.work.workers import Workers
 from tests.support.pngs import SIGNATURE
 
@@ -240,8 +240,9 @@ class _VirtualWorker:
     async def ready(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def ask(self, request: Sequence[memoryview], limit: float) -> Answer:
-        function, args = unpack([bytearray(piece) for piece in request[1:]])
+    async def ask(self, request: Packed, limit: float) -> Answer:
+        # Sealed memory does not arrive, and no job looks at it.
+        function, args = unpack([bytearray(piece) for piece in request.pieces[1:]])
         job = self._replay.take(function, args)
         async with self._replay.owner:
             await trio.sleep(self._replay.recording.owner_s)

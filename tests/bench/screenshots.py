@@ -168,7 +168,7 @@ class PngWriter:
 
     def __init__(self) -> None:
         self._memory = WorkerMemory()
-        self._memory.share_for_store(2 * _STREAM_BYTES)
+        self._memory.streams.resize(_STREAM_BYTES)
         self._before: tuple[Rows, Rows] | None = None
 
     def png(self, image: Image.Image) -> bytes:

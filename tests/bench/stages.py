@@ -71,7 +71,7 @@ class Stages(Line):
         places = tuple(self.places[known] for known in sorted(wanted))
         about = FileFacts(number, file.name, 0, seen.sha256, seen.size)
         order = EncodeOrder(about, seen.picture, plan, places, str(self.pack.path))
-        encoded = self.clock.time("encode", jobs.encode, order, BUDGET)
+        encoded = self.took(self.clock.time("encode", jobs.encode, order, self.loan(order.places)))
         place = self.pack.append(encoded.entry)
         self.places[number] = Location(number, str(self.pack.path), *place)
         self.encoded[number] = encoded
@@ -83,7 +83,8 @@ class Stages(Line):
     def get(self, number: int, sha256: bytes, stage: str) -> None:
         """Render one picture, and time it as `stage`."""
         needs = [self.places[known] for known in self.encoded[number].needs]
-        self.clock.time(stage, jobs.render, self.places[number], needs, sha256, BUDGET)
+        place, loan = self.places[number], self.loan(needs)
+        self.took(self.clock.time(stage, jobs.render, place, needs, sha256, loan))
 
 
 def stages(files: list[Path], scratch: Path) -> dict[str, float]:

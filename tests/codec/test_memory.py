@@ -22,22 +22,14 @@ def test_a_process_has_one_and_a_new_process_another() -> None:
     assert of_worker() is not first
 
 
-@pytest.mark.parametrize("budget", [0, 1, 1_000_001])
-def test_jobs_of_a_store_halve_the_budget(budget: int) -> None:
-    memory = WorkerMemory()
-    memory.share_for_store(budget)
-    assert memory.streams.budget + memory.layers.budget == budget
-    assert memory.layers.budget - memory.streams.budget in (0, 1)
-
-
 def test_jobs_of_a_store_and_of_a_folder_in_turn() -> None:
     memory = WorkerMemory()
     memory.share_for_runs(1000)
     assert (memory.runs.budget, memory.streams.budget) == (1000, 250)
-    memory.share_for_store(1000)
+    memory.streams.resize(500)
     # The budget of the runs is unchanged, so the streams keep their budget.
     memory.share_for_runs(1000)
-    assert (memory.runs.budget, memory.streams.budget, memory.layers.budget) == (1000, 500, 500)
+    assert (memory.runs.budget, memory.streams.budget) == (1000, 500)
 
 
 def test_less_room_takes_what_was_used_longest_ago() -> None:

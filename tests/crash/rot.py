@@ -39,6 +39,7 @@ from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
+from fsmount.store.frames.layers import Done, Loan
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import large
 from fsmount.store.packs.location import Location
@@ -206,10 +207,12 @@ async def _repaired(root: Path, whole: Reference) -> str:
 
 def remember_renders() -> None:
     """Render the same entries once and cache the bytes, because they do not change."""
-    known: dict[bytes, bytes] = {}
+    known: dict[bytes, Done[bytes]] = {}
     real = jobs.render
 
-    def render(target: Location, places: tuple[Location, ...], sha: bytes, budget: int) -> bytes:
+    def render(
+        target: Location, places: tuple[Location, ...], sha: bytes, loan: Loan | None = None
+    ) -> Done[bytes]:
         parts = [sha]
         for place in (*places, target):
             with open(place.pack, "rb", buffering=0) as file:
@@ -217,7 +220,7 @@ def remember_renders() -> None:
         key = b"|".join(parts)
         if key not in known:
             forget_caches()
-            data = real(target, places, sha, 0)
+            data = Done(real(target, places, sha).result)
             if len(known) > 64:
                 known.clear()
             known[key] = data

@@ -19,6 +19,7 @@ from fsmount.errors import FsmountError
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
+from fsmount.store.frames.layers import JobLayers, Loan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Inode, Object
 from fsmount.store.packs.bodies import KeptBody, load_sums
@@ -162,7 +163,7 @@ class Rendering:
         if known is None:
             forget_caches()
             try:
-                known = jobs.render(target, places, found.sha256, 0)
+                known = jobs.render(target, places, found.sha256).result
             except Exception as error:
                 known = error
             self._known[key.digest()] = known
@@ -174,7 +175,8 @@ class Rendering:
         """Decode the pixels that an object encodes itself, for an object that no file shows."""
         places = [_place(store, store.index.object(i)) for i in found.layer if i != found.id]
         forget_caches()
-        Reader([_place(store, found), *places], WorkerMemory()).layer(found.id)
+        places = [_place(store, found), *places]
+        Reader(places, WorkerMemory(), JobLayers(Loan())).layer(found.id)
 
 
 def _entry(place: Location) -> bytes:

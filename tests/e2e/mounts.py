@@ -16,7 +16,6 @@ from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.ingest import large
 from fsmount.store.packs import pack
-from fsmount.store.store import DEFAULT_CACHE_BYTES
 from tests.e2e import slow_disk
 from tests.support.paths import CHECKOUT
 
@@ -44,9 +43,7 @@ def missing() -> str | None:
 class Mount:
     """A store and its mountpoint below `folder`. `options` are mount options, as after ``-o``."""
 
-    def __init__(
-        self, folder: Path, options: str = "", cache_bytes: int = DEFAULT_CACHE_BYTES
-    ) -> None:
+    def __init__(self, folder: Path, options: str = "", cache_bytes: int = 256 << 20) -> None:
         self.store = folder / "store"
         self.path = folder / "mnt"
         self.log = folder / "log"

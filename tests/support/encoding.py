@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import pytest
 import trio
@@ -18,6 +18,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
 from fsmount.store.frames.jobs import Encoded, EncodeOrder
+from fsmount.store.frames.layers import Done, Key, Loan, SharedLayer
 from fsmount.store.frames.planner import Plan, Planner
 from fsmount.store.index import ROOT
 from fsmount.store.maintenance.copier import Copier
@@ -30,6 +31,7 @@ from fsmount.store.writable_store import WritableStore
 from tests.support.frames import FlakyDisk, png, screens
 from tests.support.packs import unzipped
 
+T = TypeVar("T")
 BUDGET = 32 << 20
 NOTE = b"not a picture"
 
@@ -49,6 +51,23 @@ class Line:
         self.encoded: dict[int, Encoded] = {}
         self.files: dict[int, bytes] = {}
         self.scratch = folder / "staged"
+        # What the jobs so far have decoded.
+        self.layers: dict[Key, SharedLayer] = {}
+
+    def forget(self) -> None:
+        """Empty all caches."""
+        forget_caches()
+        self.layers.clear()
+
+    def loan(self, places: Sequence[Location]) -> Loan:
+        """What a job gets that needs the objects at `places`."""
+        keys = ((place.pack, place.id) for place in places)
+        return Loan(BUDGET, tuple(self.layers[key] for key in keys if key in self.layers))
+
+    def took(self, done: Done[T]) -> T:
+        """Keep the layers that a job has made. Returns its result."""
+        self.layers |= {layer.key: layer for layer in done.made}
+        return done.result
 
     def look(self, data: bytes) -> jobs.Look:
         self.scratch.write_bytes(data)
@@ -72,7 +91,7 @@ class Line:
     def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
         order, seen = self.order(data, plan)
         assert seen.features is not None
-        encoded = jobs.encode(order, BUDGET)
+        encoded = self.took(jobs.encode(order, self.loan(order.places)))
         place = self.pack.append(encoded.entry)
         self.places[order.about.id] = Location(order.about.id, str(self.pack.path), *place)
         self.encoded[order.about.id] = encoded
@@ -82,15 +101,15 @@ class Line:
         )
         return encoded
 
-    def render(self, number: int, budget: int = BUDGET) -> bytes:
+    def render(self, number: int) -> bytes:
         needs = [self.places[known] for known in self.encoded[number].needs]
         sha256 = hashlib.sha256(self.files[number]).digest()
-        return jobs.render(self.places[number], needs, sha256, budget)
+        return self.took(jobs.render(self.places[number], needs, sha256, self.loan(needs)))
 
     def check(self) -> None:
         """Check that each file renders from the objects in `needs`, with cold and warm caches."""
         for number, data in self.files.items():
-            forget_caches()
+            self.forget()
             assert self.render(number) == data
         for number, data in reversed(self.files.items()):
             assert self.render(number) == data

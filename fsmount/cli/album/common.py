@@ -25,6 +25,7 @@ from fsmount.cli.common.output import (
     warn,
 )
 from fsmount.cli.common.stores import start_log
+from fsmount.work import machine
 from fsmount.work.workers import Workers
 
 _TIME_LIMIT_S = 900.0
@@ -39,7 +40,7 @@ def with_workers(work: Callable[[Workers], Awaitable[int]]) -> int:
     """Run ``work`` with a worker process for each core; return its exit code."""
 
     async def run() -> int:
-        count = len(os.sched_getaffinity(0))
+        count = machine.cores()
         async with Workers(count, time_limit=_TIME_LIMIT_S, memory_limit=None) as workers:
             return await work(workers)
 

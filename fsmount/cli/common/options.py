@@ -13,7 +13,7 @@ from fsmount.cli.common.output import be_quiet
 from fsmount.errors import UsageError
 from fsmount.mount.mountpoint import all_mounts, mounted_at
 from fsmount.store import config
-from fsmount.store.store import DEFAULT_CACHE_BYTES
+from fsmount.work.machine import default_cache_bytes
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -42,9 +42,10 @@ store_argument = click.argument("store", envvar="FSMOUNT_STORE", type=click.Path
 cache_option = click.option(
     "--cache-size",
     type=Size(),
-    default=DEFAULT_CACHE_BYTES,
+    default=default_cache_bytes,
     envvar="FSMOUNT_CACHE_SIZE",
-    help="Memory for decoded pictures, for example 512M. Default 256M.",
+    help="Memory for decoded pictures, for example 512M. By default an eighth of the free memory,"
+    " 128M to 2G.",
 )
 force_lock_option = click.option(
     "--force-lock",

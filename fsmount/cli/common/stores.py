@@ -16,7 +16,7 @@ from fsmount.mount.mountpoint import mount_around
 from fsmount.store import config
 from fsmount.store.files import StoreFiles
 from fsmount.store.read_store import ReadStore
-from fsmount.store.store import DEFAULT_CACHE_BYTES, open_read_store, open_store
+from fsmount.store.store import open_read_store, open_store
 from fsmount.store.writable_store import WritableStore
 
 Result = TypeVar("Result")
@@ -90,7 +90,7 @@ def with_store(
     path: Path,
     work: Callable[[ReadStore], Awaitable[Result]],
     *,
-    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    cache_bytes: int | None = None,
 ) -> Result:
     """Open a store for reading, without its lock, and run ``work`` on it, with its workers.
 
@@ -130,7 +130,7 @@ def with_writable_store(
     path: Path,
     work: Callable[[WritableStore], Awaitable[Result]],
     *,
-    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    cache_bytes: int | None = None,
     force_lock: bool = False,
 ) -> Result:
     """As :func:`with_store`, for reading and writing, with background encoding.

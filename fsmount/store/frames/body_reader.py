@@ -14,6 +14,7 @@ from typing import TypeVar
 from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.frames import jobs
+from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
 from fsmount.store.packs.bodies import KeptBody, RenderedBody, load_sums
@@ -33,7 +34,7 @@ class BodyReader:
 
     find : returns the row of an object, also if it is not committed yet. Raises :class:`Damaged`.
     workers : render files.
-    budget : bytes of layers that each worker may cache.
+    layers : the layers that the workers have decoded.
     cache_bytes : size of the cache of rendered files in bytes.
 
     Contract: belongs to the trio task.
@@ -45,14 +46,14 @@ class BodyReader:
         packs: PackSet,
         find: Callable[[int], Object],
         workers: Workers,
-        budget: int,
+        layers: LayerCache,
         cache_bytes: int,
     ) -> None:
         self._layout = layout
         self._packs = packs
         self._find = find
         self._workers = workers
-        self._budget = budget
+        self._layers = layers
         self._rendered: Cache[int, bytes] = Cache(cache_bytes)
 
     async def body(self, object_id: int) -> Body:
@@ -114,9 +115,16 @@ class BodyReader:
     ) -> bytes:
         """Render an object from these locations: a raw entry in a thread, others in a worker."""
         if found.kind == "raw":
-            return await threads.call(Kind.ENTRY, jobs.render, target, places, found.sha256, 0)
-        return await self._workers.run(
-            jobs.render, target, places, found.sha256, self._budget, urgent=True
+            done = await threads.call(Kind.ENTRY, jobs.render, target, places, found.sha256)
+            return done.result
+        return await self._layers.run(
+            self._workers,
+            jobs.render,
+            target,
+            places,
+            found.sha256,
+            places=(*places, target),
+            urgent=True,
         )
 
     async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> KeptBody:

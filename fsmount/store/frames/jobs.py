@@ -5,6 +5,7 @@ All arguments and results are immutable values. Jobs read packs and staged files
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -26,8 +27,9 @@ from fsmount.codec.png.producer import unknown_encoder
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames import features
+from fsmount.store.frames.layers import DecodedLayer, Done, JobLayers, Layers, Loan
 from fsmount.store.frames.planner import FrameFeatures, Plan
-from fsmount.store.frames.reader import DecodedLayer, Reader
+from fsmount.store.frames.reader import Reader
 from fsmount.store.packs.entries import (
     JPEG,
     NO_PAYLOAD,
@@ -40,6 +42,7 @@ from fsmount.store.packs.entries import (
 )
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
+from fsmount.work import machine
 from fsmount.work.shared_frames import SharedPicture, share
 
 # An anchored record must be smaller than this share of the standalone record. Else the standalone
@@ -56,6 +59,7 @@ _RESIDUAL_LOOKS_BETTER = 0.7
 # frame and saved 1.4 %. With this bound they cost 0.7 ms and save 0.8 %.
 _BIG_IMAGE = 3 << 16
 _FEW = 0.03
+_NOTHING = Loan()
 LARGER = "larger when encoded"
 """Reason why a picture is kept raw: its entry would be larger than its file."""
 # An entry may be at most this many bytes larger than the entry of the verbatim file: no other
@@ -135,25 +139,27 @@ class Transcoded:
     proof: bytes
 
 
-def _memory(budget: int) -> WorkerMemory:
-    """Return the caches of this process, after limiting them to `budget` bytes."""
+def memory_for(streams_bytes: int) -> WorkerMemory:
+    """Return the caches of this process, after limiting those for deflate streams."""
     memory = of_worker()
-    memory.share_for_store(budget)
+    memory.streams.resize(streams_bytes)
     return memory
 
 
+@functools.cache
 def _threads() -> int:
     """Number of threads for one job: the cores of this process, capped at _MOST_THREADS."""
-    return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    return min(_MOST_THREADS, machine.cores())
 
 
-def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
+def look(path: str, hints: Sequence[DeflateParams], streams_bytes: int = 0) -> Look:
     """Hash a staged file. If it is a PNG that can be re-created exactly, parse it.
 
-    `path` is the path of the staged file, `hints` are the deflate parameters to try first, `budget`
-    is the number of bytes that this process may cache. Raises OSError.
+    `path` is the path of the staged file, `hints` are the deflate parameters to try first,
+    `streams_bytes` is the number of bytes of deflate streams that this process may keep for its
+    next job. Raises OSError.
     """
-    memory = _memory(budget)
+    memory = memory_for(streams_bytes)
     data = Path(path).read_bytes()
     sha256 = hashlib.sha256(data).digest()
     try:
@@ -161,7 +167,7 @@ def look(path: str, hints: Sequence[DeflateParams], budget: int = 0) -> Look:
     except NotExact as error:
         is_jpeg = jpeg.is_jpeg(data) and jpeg.available()
         return Look(sha256, len(data), None, None, str(error.detail), is_jpeg)
-    shared = share(path, sha256, picture, memory)
+    shared = share(path, sha256, picture)
     return Look(sha256, len(data), shared, features.of(picture.frame, memory), "")
 
 
@@ -228,15 +234,18 @@ def relations(target: Location, reader: Reader) -> tuple[tuple[int, ...], tuple[
     return tuple(sorted(reader.touched)), tuple(sorted(rebuilt.below)), rebuilt.depth
 
 
-def render(target: Location, places: Sequence[Location], sha256: bytes, budget: int) -> bytes:
-    """Render the file of an object and compare its hash. Return the bytes of the file.
+def render(
+    target: Location, places: Sequence[Location], sha256: bytes, loan: Loan = _NOTHING
+) -> Done[bytes]:
+    """Render the file of an object and compare its hash. The result is the bytes of the file.
 
     `places` are the locations of the other entries that it needs. `sha256` is the hash in the
-    index. `budget` is the number of bytes that this process may cache for the next call: decoded
-    layers and deflate tokens. Raises :class:`Damaged`.
+    index. Raises :class:`Damaged`.
     """
-    reader = Reader([*places, target], _memory(budget))
-    return rendered(reader.entry(target.id), reader, sha256)
+    layers = JobLayers(loan)
+    reader = Reader([*places, target], memory_for(loan.streams_bytes), layers)
+    data = rendered(reader.entry(target.id), reader, sha256)
+    return Done(data, layers.made())
 
 
 def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
@@ -256,6 +265,8 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
         data = jpeg.decode(entry.payload, what)
     else:
         rebuilt = _rebuild(entry, found, reader)
+        # The next picture probably copies tiles from this layer.
+        reader.keep(entry.object_id, rebuilt.own)
         threads = _threads()
         data = assemble(rebuilt.frame, rebuilt.recipe, threads=threads, memory=reader.memory)
     if not hashlib.sha256(data).digest() == sha256 == found.arrays.get("sha256"):
@@ -263,34 +274,41 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
     return data
 
 
-def encode(order: EncodeOrder, budget: int) -> Encoded:
+def encode(order: EncodeOrder, loan: Loan = _NOTHING) -> Done[Encoded]:
     """Encode a frame as planned, and decode the entry as a proof.
 
-    If the plan fails, encode again without the wrong copies, and then as a keyframe. `budget` is
-    the number of bytes that this process may cache. Raises :class:`NotExact` if the keyframe
-    decodes to something else, too, if the entry is too large, or if the picture is that of another
-    file. Raises OSError if the picture cannot be read.
+    If the plan fails, encode again without the wrong copies, and then as a keyframe. Raises
+    :class:`NotExact` if the keyframe decodes to something else, too, if the entry is too large, or
+    if the picture is that of another file. Raises OSError if the picture cannot be read.
     """
-    memory = _memory(budget)
+    memory, layers = memory_for(loan.streams_bytes), JobLayers(loan)
+    encoded = _encode_somehow(order, memory, layers)
+    return Done(encoded, layers.made())
+
+
+def _encode_somehow(order: EncodeOrder, memory: WorkerMemory, layers: Layers) -> Encoded:
+    """Encode a frame; see :func:`encode`."""
     if isinstance(order.picture, SharedPicture):
         if order.picture.sha256 != order.about.sha256:
             raise NotExact("a picture of another file")
         order = replace(order, picture=order.picture.get(memory))
     try:
-        return _encode(order, memory, fell_back=False)
+        return _encode(order, memory, layers, fell_back=False)
     except Damaged as error:
         if not (order.plan.sources or order.plan.near):
             raise NotExact(f"decoding gave something else: {error}") from error
     with suppress(Damaged):
-        return _encode(_without_wrong_copies(order, memory), memory, fell_back=False)
+        return _encode(
+            _without_wrong_copies(order, memory, layers), memory, layers, fell_back=False
+        )
     alone = Plan(np.zeros_like(order.plan.tiles), (), np.zeros_like(order.plan.tiles), 0)
     try:
-        return _encode(replace(order, plan=alone), memory, fell_back=True)
+        return _encode(replace(order, plan=alone), memory, layers, fell_back=True)
     except Damaged as error:
         raise NotExact(f"decoding gave something else: {error}") from error
 
 
-def _without_wrong_copies(order: EncodeOrder, memory: WorkerMemory) -> EncodeOrder:
+def _without_wrong_copies(order: EncodeOrder, memory: WorkerMemory, layers: Layers) -> EncodeOrder:
     """Return the order without the copies that show other pixels.
 
     Such copies happen because the planner compares only a few bytes of each signature.
@@ -298,21 +316,23 @@ def _without_wrong_copies(order: EncodeOrder, memory: WorkerMemory) -> EncodeOrd
     frame, plan = order.picture.frame, order.plan
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     layout = TileLayout(shape, frame.dtype, plan.tiles, plan.sources, np.zeros_like(plan.tiles))
-    reader = Reader(order.places, memory)
-    layers = {i: reader.layer(i) for i in layout.copied()}
-    same = delta.split(frame) == delta.copies(layout, layers)
+    reader = Reader(order.places, memory, layers)
+    copied = {i: reader.layer(i) for i in layout.copied()}
+    same = delta.split(frame) == delta.copies(layout, copied)
     tiles = np.where(same.all(axis=(2, 3, 4)), plan.tiles, OWN).astype(np.uint8)
     return replace(order, plan=replace(plan, tiles=tiles, near=()))
 
 
-def _encode(order: EncodeOrder, memory: WorkerMemory, *, fell_back: bool) -> Encoded:
+def _encode(
+    order: EncodeOrder, memory: WorkerMemory, layers: Layers, *, fell_back: bool
+) -> Encoded:
     """Encode a frame, decode the entry and compare frame, recipe and record.
 
     Raises :class:`Damaged` if they differ, and :class:`NotExact` if the entry is too large.
     """
-    entry, layout, anchor = _entry(order, Reader(order.places, memory))
+    entry, layout, anchor = _entry(order, Reader(order.places, memory, layers))
     data = build_entry(entry)
-    fresh = Reader(order.places, memory)
+    fresh = Reader(order.places, memory, layers)
     parsed, _ = parse_entry(data)
     written = fresh.record(parsed)
     rebuilt = _rebuild(parsed, written, fresh)
@@ -326,7 +346,7 @@ def _encode(order: EncodeOrder, memory: WorkerMemory, *, fell_back: bool) -> Enc
         raise Damaged(f"object {order.about.id}", reason="the decoded frame differs")
     if order.pack:
         # The next frame probably copies tiles from this layer.
-        memory.layers.put((order.pack, order.about.id), rebuilt.own, rebuilt.own.layer.nbytes)
+        layers.put((order.pack, order.about.id), rebuilt.own)
     layer, needs = tuple(sorted(rebuilt.below)), tuple(sorted(fresh.touched))
     proof = entry_digest(data, order.about, kind, rebuilt.depth, layer, needs)
     return Encoded(

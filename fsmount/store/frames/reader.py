@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,25 +15,14 @@ from fsmount.codec.images import images
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged
+from fsmount.store.frames.layers import DecodedLayer, Layers
 from fsmount.store.packs.entries import NO_PAYLOAD, layout_of
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
+from fsmount.work import machine
 
 _MAX_NESTING = 4
 _MOST_THREADS = 4
-
-
-@dataclass(frozen=True)
-class DecodedLayer:
-    """A decoded layer.
-
-    below : ids of the objects whose entries were read for it, its own object included.
-    level : number of residual layers in its longest path. 0: it is predicted from no other layer.
-    """
-
-    layer: Layer
-    below: frozenset[int]
-    level: int
 
 
 class _Opened(NamedTuple):
@@ -49,24 +36,26 @@ class _Opened(NamedTuple):
 @functools.cache
 def _decoders() -> ThreadPoolExecutor | None:
     """The threads that decode images, or None if this process has only one core."""
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     return ThreadPoolExecutor(min(cores, _MOST_THREADS)) if cores > 1 else None
 
 
 class Reader:
     """Reads the objects at the locations `places`.
 
-    memory : caches records and layers from one job to the next.
+    memory : caches records from one job to the next.
+    layers : has layers that are decoded already, and gets the others.
     touched : ids of all objects whose entries the results of this job depend on, whether they came
         from a cache or not.
 
-    One job decodes no layer twice, even if `memory` may keep only little for the next job. Packs
-    are read by path, so the methods wait for the disk. Contract: one thread uses a reader.
+    One job decodes no layer twice, even if `layers` keeps only some. Packs are read by path, so the
+    methods wait for the disk. Contract: one thread uses a reader.
     """
 
-    def __init__(self, places: Sequence[Location], memory: WorkerMemory) -> None:
+    def __init__(self, places: Sequence[Location], memory: WorkerMemory, layers: Layers) -> None:
         self._places = {place.id: place for place in places}
         self.memory = memory
+        self.layers = layers
         self.begin()
 
     def begin(self) -> None:
@@ -130,7 +119,7 @@ class Reader:
         """
         place = self.place(object_id)
         key = (place.pack, object_id)
-        found = self._decoded.get(object_id) or self.memory.layers.get_as(key, DecodedLayer)
+        found: DecodedLayer | None = self._decoded.get(object_id) or self.layers.get(key)
         if found is None:
             if nesting > _MAX_NESTING:
                 raise Damaged(f"object {object_id}", reason="residuals nest too deep")
@@ -141,10 +130,15 @@ class Reader:
                 found = DecodedLayer(layer, frozenset(self.touched), level)
             finally:
                 self.touched |= outer
-            self.memory.layers.put(key, found, layer.nbytes)
+            self.layers.put(key, found)
         self._decoded[object_id] = found
         self.touched |= found.below
         return found
+
+    def keep(self, object_id: int, known: DecodedLayer) -> None:
+        """Leave the layer of one of the objects in `layers`, if another frame can copy from it."""
+        if len(known.layer.pixels):
+            self.layers.put((self.place(object_id).pack, object_id), known)
 
     def _open(self, object_id: int) -> tuple[Entry, TileLayout]:
         """Return the entry and layout of an object. A job reads them once."""
@@ -177,7 +171,7 @@ class Reader:
                 decode = functools.partial(images.decode, entry.suffix, entry.payload)
                 self._images[entry.object_id] = threads.submit(decode, layout.shape[2])
             cold = [self.place(i) for i in wanted - seen]
-            cold = [place for place in cold if (place.pack, place.id) not in self.memory.layers]
+            cold = [place for place in cold if (place.pack, place.id) not in self.layers]
             if not cold:
                 break
             # Start with the largest: a large image that starts last would delay the end.

@@ -19,6 +19,7 @@ import trio
 
 from fsmount import threads
 from fsmount.store.disk.disk import Disk
+from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.frames.planner import Planner
 from fsmount.store.index import Index
 from fsmount.store.ingest.claims import Claims
@@ -70,16 +71,16 @@ class Encoder:
         """See :meth:`Committer.halted`."""
         return self._committer.halted()
 
-    async def run(self, workers: Workers, count: int, budget: int) -> None:
-        """Encode until cancelled, with `count` workers; `budget` is the bytes of layers in each."""
+    async def run(self, workers: Workers, count: int, layers: LayerCache) -> None:
+        """Encode until cancelled, with `count` workers; `layers` has the layers they decoded."""
         pipeline = Pipeline(
             *self._rooms,
             self._claims,
             self._planner,
             self._ids,
-            looker=Looker(self._index, workers, count, budget),
+            looker=Looker(self._index, workers, count, layers.streams_bytes),
             workers=workers,
-            budget=budget,
+            layers=layers,
         )
         places = trio.Semaphore(_AHEAD * count + 1)
         sequencer = Sequencer()

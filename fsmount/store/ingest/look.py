@@ -32,14 +32,15 @@ _STREAK = 4
 class Looker:
     """Sends looks to workers, with hints from earlier looks.
 
-    `count` is the number of workers, `budget` the bytes of layers that each may keep.
+    `count` is the number of workers, `streams_bytes` the bytes of deflate streams that each may
+    keep.
     """
 
-    def __init__(self, index: Index, workers: Workers, count: int, budget: int) -> None:
+    def __init__(self, index: Index, workers: Workers, count: int, streams_bytes: int) -> None:
         self._index = index
         self._workers = workers
         self._count = count
-        self._budget = budget
+        self._streams_bytes = streams_bytes
         # The parameters found last, by folder and overall: files of one program share them.
         self._hints: dict[int, DeflateParams] = {}
         self._last_hint: DeflateParams | None = None
@@ -60,7 +61,7 @@ class Looker:
         self._looks.total_tokens = self._count - 1 if one_encodes else math.inf
         try:
             async with self._looks:
-                seen = await self._workers.run(jobs.look, str(path), hints, self._budget)
+                seen = await self._workers.run(jobs.look, str(path), hints, self._streams_bytes)
         except OSError:
             raise
         except Exception as error:

@@ -25,6 +25,7 @@ from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.frames.jobs import Encoded, EncodeOrder, Look, Transcoded
+from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.frames.planner import FrameFeatures, Plan, Planner
 from fsmount.store.index import Index, Object
 from fsmount.store.ingest import large, prove
@@ -53,8 +54,7 @@ class _CannotEncodeError(Exception):
 class Pipeline:
     """Takes files from claim to append.
 
-    `ids` yields the numbers of new objects; `budget` is the bytes of layers that each worker may
-    keep.
+    `ids` yields the numbers of new objects; `layers` has the layers that the workers have decoded.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Pipeline:
         *,
         looker: Looker,
         workers: Workers,
-        budget: int,
+        layers: LayerCache,
     ) -> None:
         self._layout = layout
         self._index = index
@@ -81,7 +81,7 @@ class Pipeline:
         self._planner = planner
         self._ids = ids
         self._workers = workers
-        self._budget = budget
+        self._layers = layers
         self._looker = looker
         # The process that encoded last: it has the layers that the next frame needs.
         self._last_encoder: int | None = None
@@ -189,8 +189,8 @@ class Pipeline:
             places = self._writer.places(plan.objects())
             order = EncodeOrder(about, picture, plan, places, self._writer.next_pack())
             try:
-                encoded = await self._workers.run(
-                    jobs.encode, order, self._budget, by=self._last_encoder
+                encoded = await self._layers.run(
+                    self._workers, jobs.encode, order, places=places, by=self._last_encoder
                 )
             except OSError:
                 raise

@@ -36,11 +36,12 @@ import trio
 
 from fsmount import threads
 from fsmount.codec.images import images
-from fsmount.codec.memory import of_worker
 from fsmount.errors import FsmountError, WorkerDied
 from fsmount.folder import readable
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
+from fsmount.store.frames.layer_cache import LayerCache
+from fsmount.store.frames.layers import Done, JobLayers, Loan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
@@ -83,19 +84,24 @@ class RepackSummary:
     problems: list[tuple[int, str]] = field(default_factory=list)
 
 
-def recode(target: Location, places: tuple[Location, ...], sha256: bytes, budget: int) -> Entry:
+def recode(
+    target: Location, places: tuple[Location, ...], sha256: bytes, loan: Loan
+) -> Done[Entry]:
     """Code the entry of an object again. Return the new entry, or the old one if it is as small.
 
     `target` is the location of the entry, `places` are those of all other entries that it needs.
-    `budget` is the number of bytes that this process may cache. Runs in a worker process.
+    Runs in a worker process.
 
     As a proof, it renders the file from the bytes of a new entry. Raises :class:`Damaged` if the
     file does not have the hash `sha256`, or if an entry is damaged.
     """
-    memory = of_worker()
-    memory.share_for_store(budget)
-    reader = Reader([*places, target], memory)
-    entry = reader.entry(target.id)
+    layers = JobLayers(loan)
+    reader = Reader([*places, target], jobs.memory_for(loan.streams_bytes), layers)
+    return Done(_recoded(reader.entry(target.id), reader, sha256), layers.made())
+
+
+def _recoded(entry: Entry, reader: Reader, sha256: bytes) -> Entry:
+    """Code an entry again; see :func:`recode`."""
     found = reader.record(entry)
     if found.header.get("kind") not in FRAMES or entry.suffix == NO_PAYLOAD:
         return entry
@@ -104,11 +110,12 @@ def recode(target: Location, places: tuple[Location, ...], sha256: bytes, budget
     if len(payload) >= len(entry.payload):
         return entry
     if not np.array_equal(images.decode(suffix, payload, image.shape[2]), image):
-        _log.error("object %d: %s gave other pixels; left as it is", target.id, suffix)
+        _log.error("object %d: %s gave other pixels; left as it is", entry.object_id, suffix)
         return entry
     smaller = Entry(f"{entry.name[:8]}{suffix}", entry.record, payload)
     parsed, _ = parse_entry(build_entry(smaller))
-    jobs.rendered(parsed, Reader([*places, target], memory), sha256)
+    reader.begin()
+    jobs.rendered(parsed, reader, sha256)
     return smaller
 
 
@@ -167,7 +174,7 @@ class Repacker:
     fresh : the writer of new objects.
     again : the writer of moved entries.
     workers : code the entries. Without workers no entry is coded again.
-    budget : bytes that a worker may cache.
+    layers : the layers that the workers have decoded.
     at_once : number of objects that are coded at the same time, at most.
     go_on : says whether the repacker may begin another object.
     summary : result so far.
@@ -183,7 +190,7 @@ class Repacker:
         fresh: Writer,
         again: Writer,
         workers: Workers | None,
-        budget: int,
+        layers: LayerCache,
         at_once: int,
         go_on: Callable[[], bool] = always,
     ) -> None:
@@ -194,7 +201,7 @@ class Repacker:
         self._again = again
         self._mover = mover.Mover(layout, index, again)
         self._workers = workers
-        self._budget = budget
+        self._layers = layers
         self._slots = trio.Semaphore(at_once)
         self._go_on = go_on
         self.summary = RepackSummary()
@@ -294,7 +301,9 @@ class Repacker:
         if again and self._workers is not None:
             needs = tuple(map(self._fresh.place, found.needs))
             with suppress(WorkerDied):
-                return await self._workers.run(recode, place, needs, found.sha256, self._budget)
+                return await self._layers.run(
+                    self._workers, recode, place, needs, found.sha256, places=needs
+                )
         return await threads.call(Kind.ENTRY, mover.read, place)
 
     async def _move(self, batch: list[Object], entries: dict[int, Entry]) -> None:

@@ -7,7 +7,6 @@ the background (:mod:`fsmount.store.maintenance.background`), and a full disk ne
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -15,6 +14,7 @@ import trio
 
 from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.reserve import Reserve
+from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.index import Index
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.layout import Layout
@@ -23,6 +23,7 @@ from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
 from fsmount.store.maintenance.repack import Repacker, RepackSummary, always
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
+from fsmount.work import machine
 from fsmount.work.workers import Workers
 
 
@@ -31,7 +32,7 @@ class Repacks:
 
     fresh, again : the writers of new objects and of moved entries.
     workers : code the entries.
-    budget : bytes that each worker may cache.
+    layers : the layers that the workers have decoded.
     require_consistent : see :class:`Reclaimer`.
     reclaimer : reclaims space on a full disk.
 
@@ -50,7 +51,7 @@ class Repacks:
         encoder: Encoder,
         reserve: Reserve,
         workers: Workers,
-        budget: int,
+        layers: LayerCache,
         require_consistent: Callable[[], Awaitable[None]],
     ) -> None:
         self._parts = layout, index, disk
@@ -60,7 +61,7 @@ class Repacks:
         self._encoder = encoder
         self._reserve = reserve
         self._workers = workers
-        self._budget = budget
+        self._layers = layers
         # Held by the task that moves entries of committed objects.
         self._moving = trio.Lock()
         make = partial(self._repacker, at_once=1)
@@ -81,7 +82,7 @@ class Repacks:
 
         The caller has made sure that the index is consistent. Raises OSError, FsmountError.
         """
-        repacker = self._repacker(self._workers, at_once=len(os.sched_getaffinity(0)))
+        repacker = self._repacker(self._workers, at_once=machine.cores())
         async with self._moving:
             if self._encoder.is_idle():
                 self._encoder.start_afresh()
@@ -102,7 +103,7 @@ class Repacks:
     ) -> Repacker:
         """Create a repacker that codes `at_once` objects at a time while `go_on` returns True."""
         writers = self._fresh, self._again
-        return Repacker(*self._parts, *writers, workers, self._budget, at_once, go_on)
+        return Repacker(*self._parts, *writers, workers, self._layers, at_once, go_on)
 
     def _shrinker(self) -> Shrinker:
         """Create a shrinker with its own writer, for reclaim on a full disk."""

@@ -21,6 +21,7 @@ from fsmount.folder import readable
 from fsmount.store import contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
+from fsmount.store.frames.layers import LruLayers
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.layout import Layout
@@ -148,9 +149,7 @@ def scan_store(layout: Layout, identity: str) -> StoreFacts:
     entries, ends = _entries(layout)
     latest = {place.object_id: place for place in entries}
     places = {number: _reader_place(layout, place) for number, place in latest.items()}
-    memory = WorkerMemory()
-    memory.layers.resize(_LAYER_BYTES)
-    reader = Reader(list(places.values()), memory)
+    reader = Reader(list(places.values()), WorkerMemory(), LruLayers(_LAYER_BYTES))
     # The copy lists every object below its next number, except dropped ones.
     later = sorted(number for number in latest if number >= copy.next_object)
     return StoreFacts(

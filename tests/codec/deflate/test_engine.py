@@ -28,9 +28,9 @@ def test_the_same_bytes_as_zlib_whatever_is_remembered(budget: int) -> None:
 
 def test_what_is_remembered_stays_within_the_budget() -> None:
     memory = WorkerMemory()
-    memory.share_for_store(4_000_000)
+    memory.streams.resize(2_000_000)
     for size in range(500_000, 900_000, 50_000):
         engine.deflate(mixture(size, size, 64), *MAIM, memory=memory)
     assert 0 < memory.streams.used <= 2_000_000
-    memory.share_for_store(0)
+    memory.streams.resize(0)
     assert memory.streams.used == 0

@@ -24,7 +24,7 @@ from fsmount.store.packs import entries
 from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, Pack
-from tests.support.encoding import BUDGET, Line, forget_caches
+from tests.support.encoding import Line, forget_caches
 from tests.support.frames import png, screens
 from tests.support.pngs import KINDS, build, make_rows, near_pngs, pngs
 from tests.support.pngs import Plan as PngPlan
@@ -113,9 +113,9 @@ def test_a_render_without_one_of_its_needs_is_damage(line: Line) -> None:
         sha256 = hashlib.sha256(line.files[number]).digest()
         for missing in encoded.needs:
             places = [line.places[known] for known in encoded.needs if known != missing]
-            forget_caches()
+            line.forget()
             with pytest.raises(Damaged):
-                jobs.render(line.places[number], places, sha256, BUDGET)
+                jobs.render(line.places[number], places, sha256)
 
 
 def test_needs_are_complete_when_the_caches_are_warm(line: Line) -> None:
@@ -125,9 +125,9 @@ def test_needs_are_complete_when_the_caches_are_warm(line: Line) -> None:
         for number in line.files:
             line.render(number)
     line.check()
-    forget_caches()
     for number in line.files:
-        assert line.render(number, budget=0) == line.files[number]
+        line.forget()
+        assert line.render(number) == line.files[number]
 
 
 def test_no_layer_is_decoded_twice_in_a_job(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,9 +144,9 @@ def test_no_layer_is_decoded_twice_in_a_job(line: Line, monkeypatch: pytest.Monk
     monkeypatch.setattr(Reader, "decode", decode)
     most = 0
     for number in line.files:
-        forget_caches()
+        line.forget()
         decoded.clear()
-        assert line.render(number, budget=0) == line.files[number]
+        assert line.render(number) == line.files[number]
         assert len(set(decoded)) == len(decoded)
         most = max(most, len(decoded))
     assert most > 2
@@ -179,7 +179,7 @@ def test_a_plan_that_lies_costs_space_only(line: Line, source: delta.Source) -> 
         plan=Plan(tiles, (source,), np.zeros_like(tiles), 0),
         places=tuple(places.values()),
     )
-    encoded = jobs.encode(order, BUDGET)
+    encoded = jobs.encode(order).result
     # The encoder compares readable sources, and codes only tiles that differ. It ignores others.
     readable = source in (Copy(1), Fill((1, 2, 3)))
     assert encoded.fell_back != readable
@@ -223,11 +223,11 @@ def test_a_damaged_reference_means_a_keyframe(line: Line) -> None:
     data = bytearray(whole)
     data[place.offset + place.length // 2] ^= 1
     line.pack.path.write_bytes(data)
-    forget_caches()
-    encoded = jobs.encode(order, BUDGET)
+    line.forget()
+    encoded = jobs.encode(order).result
     assert encoded.fell_back
     assert encoded.needs == ()
-    forget_caches()
+    line.forget()
     with pytest.raises(Damaged):
         line.render(1)
 
@@ -237,8 +237,8 @@ def test_an_anchor_that_is_gone_means_a_keyframe(line: Line) -> None:
     line.add(png(frames[0]))
     order, _ = line.order(png(frames[0]))
     assert order.plan.anchor == 1
-    forget_caches()
-    encoded = jobs.encode(replace(order, places=()), BUDGET)
+    line.forget()
+    encoded = jobs.encode(replace(order, places=())).result
     assert encoded.fell_back
     assert encoded.anchor == 0
 
@@ -259,7 +259,7 @@ def test_a_keyframe_that_fails_is_not_exact(line: Line, monkeypatch: pytest.Monk
     wrong = images.encode(np.zeros_like(order.picture.frame))
     monkeypatch.setattr(images, "encode", lambda image, fast: wrong)
     with pytest.raises(NotExact):
-        jobs.encode(order, BUDGET)
+        jobs.encode(order)
 
 
 def test_a_record_that_cannot_be_read_back_is_not_exact(
@@ -268,7 +268,7 @@ def test_a_record_that_cannot_be_read_back_is_not_exact(
     order, _ = line.order(png(screens(1)[0]))
     monkeypatch.setattr(record, "MAX_PLAIN", 10)
     with pytest.raises(NotExact):
-        jobs.encode(order, BUDGET)
+        jobs.encode(order)
 
 
 # -- render
@@ -289,7 +289,7 @@ def test_no_flipped_bit_gives_other_bytes(line: Line) -> None:
             8
         )
         line.pack.path.write_bytes(data)
-        forget_caches()
+        line.forget()
         try:
             assert line.render(number) == line.files[number]
         except Damaged:
@@ -306,7 +306,7 @@ def _sha256(line: Line, number: int) -> bytes:
 def test_a_hash_that_is_not_the_index_s_is_damage(line: Line) -> None:
     line.add(png(screens(1)[0]))
     with pytest.raises(Damaged):
-        jobs.render(line.places[1], [], bytes(32), BUDGET)
+        jobs.render(line.places[1], [], bytes(32))
 
 
 def test_entries_that_are_exchanged_are_damage(line: Line) -> None:
@@ -314,10 +314,10 @@ def test_entries_that_are_exchanged_are_damage(line: Line) -> None:
         line.add(png(frame))
     one, two = line.places[1], line.places[2]
     with pytest.raises(Damaged):
-        jobs.render(Location(1, two.pack, two.offset, two.length), [one], _sha256(line, 2), BUDGET)
-    forget_caches()
+        jobs.render(Location(1, two.pack, two.offset, two.length), [one], _sha256(line, 2))
+    line.forget()
     with pytest.raises(Damaged):
-        jobs.render(two, [Location(1, two.pack, two.offset, two.length)], _sha256(line, 2), BUDGET)
+        jobs.render(two, [Location(1, two.pack, two.offset, two.length)], _sha256(line, 2))
 
 
 def test_raw_files_come_back_and_are_checked(tmp_path: Path) -> None:
@@ -332,11 +332,11 @@ def test_raw_files_come_back_and_are_checked(tmp_path: Path) -> None:
     )
     assert entry.name == "00000007.txt"
     place = Location(7, str(pack.path), *pack.append(entry))
-    assert jobs.render(place, [], look.sha256, 0) == b"not a picture"
+    assert jobs.render(place, [], look.sha256).result == b"not a picture"
     data = bytearray(pack.path.read_bytes())
     wrong = entries.raw_entry(FileFacts(8, "x", 0, look.sha256, 13), look.reason, b"not a pictura")
     with pytest.raises(Damaged):
-        jobs.render(Location(8, str(pack.path), *pack.append(wrong)), [], look.sha256, 0)
+        jobs.render(Location(8, str(pack.path), *pack.append(wrong)), [], look.sha256)
     assert pack.path.read_bytes().startswith(data)
     pack.close()
 
@@ -382,7 +382,7 @@ def test_every_png_that_can_be_recreated_is(tmp_path: Path, data: bytes) -> None
     try:
         line.add(data)
         line.add(data)
-        forget_caches()
+        line.forget()
         assert line.render(1) == line.render(2) == data
     finally:
         line.pack.close()
@@ -442,4 +442,4 @@ def test_records_of_nonsense_are_damaged(tmp_path: Path, change: dict[str, objec
     pack.close()
     forget_caches()
     with pytest.raises(FsmountError):
-        jobs.render(place, [], bytes(32), BUDGET)
+        jobs.render(place, [], bytes(32))

@@ -170,7 +170,7 @@ async def test_a_frame_planned_on_what_a_failed_commit_dropped_is_planned_anew(
         result = await run(self, function, *args, **how)
         encodes += function is jobs.encode
         if encodes == 2 and function is jobs.encode:
-            assert result.needs
+            assert result.result.needs
             reached.set()
             await failed.wait()
         return result

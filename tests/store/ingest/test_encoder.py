@@ -21,6 +21,7 @@ from fsmount.codec.delta import record
 from fsmount.errors import WorkerDied
 from fsmount.store import config
 from fsmount.store.frames import jobs
+from fsmount.store.frames.layers import Done
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import committer, retries
 from fsmount.store.store import open_store
@@ -322,7 +323,7 @@ async def test_a_reference_that_rots_costs_only_the_files_that_show_it(root: Pat
 
 
 class Lying:
-    """Replaces the answers of a job by wrong ones, `times` times."""
+    """Replaces the results of a job by wrong ones, `times` times."""
 
     def __init__(
         self,
@@ -338,6 +339,8 @@ class Lying:
             answer = await whole(inline, asked, *args, **how)
             if asked is function and self.left:
                 self.left -= 1
+                if isinstance(answer, Done):
+                    return replace(answer, result=change(answer.result))
                 return change(answer)
             return answer
 

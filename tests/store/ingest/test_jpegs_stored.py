@@ -19,6 +19,7 @@ from fsmount.legacy import archive
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
+from fsmount.store.frames.layers import JobLayers, Loan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import large
@@ -349,7 +350,7 @@ async def test_a_damaged_one_is_damage_of_that_file_alone(root: Path) -> None:
 
 def rendered(entry: Entry, sha256: bytes) -> bytes:
     parsed, _ = parse_entry(build_entry(entry))
-    return jobs.rendered(parsed, Reader([], WorkerMemory()), sha256)
+    return jobs.rendered(parsed, Reader([], WorkerMemory(), JobLayers(Loan())), sha256)
 
 
 def test_a_payload_that_gives_another_jpeg_is_never_served() -> None:

@@ -159,7 +159,7 @@ def test_no_effort_is_wasted_on_a_record_that_is_too_large(
     monkeypatch.setattr(images, "encode", encode)
     monkeypatch.setattr(jobs, "raw_length", lambda about, reason: -9999)
     with pytest.raises(NotExact, match=jobs.LARGER):
-        jobs.encode(order, 1 << 20)
+        jobs.encode(order)
     assert efforts == [True]
 
 
@@ -247,7 +247,7 @@ def test_an_entry_is_never_much_larger_than_its_file(
         file = png(frame, level=level)
         order, _ = line.order(file)
         try:
-            encoded = jobs.encode(order, 1 << 20)
+            encoded = jobs.encode(order).result
         except NotExact as error:
             assert error.detail == jobs.LARGER or "encoder" in str(error.detail)
             continue

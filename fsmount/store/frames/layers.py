@@ -1,0 +1,189 @@
+"""Decoded layers on their way from one job to the next, in whatever worker process that runs.
+
+A job gets the layers that other jobs have decoded, as a :class:`Loan`, and gives back the ones that
+it decoded itself, as :class:`SharedLayer`. The process that owns the store keeps them in between
+(:mod:`fsmount.store.frames.layer_cache`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from fsmount.codec.delta.delta import TILE, Layer, tile_grid
+from fsmount.lru import Lru
+from fsmount.work.sealed import Sealed
+
+T_co = TypeVar("T_co", covariant=True)
+
+Key = tuple[str, int]
+"""Path of the pack, and id of the object: an object that was moved is another one."""
+
+# A smaller layer travels as bytes. A descriptor and a mapping would cost more than a copy.
+_INLINE_BYTES = 16 << 10
+
+
+@dataclass(frozen=True)
+class DecodedLayer:
+    """A decoded layer.
+
+    below : ids of the objects whose entries were read for it, its own object included.
+    level : number of residual layers in its longest path. 0: it is predicted from no other layer.
+    """
+
+    layer: Layer
+    below: frozenset[int]
+    level: int
+
+
+@dataclass(frozen=True)
+class SharedLayer:
+    """A :class:`DecodedLayer` that goes to another process.
+
+    key : what it is the layer of.
+    shape, dtype : (height, width, channels) and sample type of the frame.
+    count : number of tiles.
+    below, level : as in :class:`DecodedLayer`; `below` ascends.
+    tiles : index (int32) and pixels of the :class:`Layer`, one behind the other.
+    proof : hash of all that is not in sealed memory.
+    """
+
+    key: Key
+    shape: tuple[int, int, int]
+    dtype: str
+    count: int
+    below: tuple[int, ...]
+    level: int
+    tiles: Sealed | bytes
+    proof: bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return self.tiles.size if isinstance(self.tiles, Sealed) else len(self.tiles)
+
+    def known(self) -> DecodedLayer | None:
+        """Return the layer. None if its memory is not available, or if the record has changed.
+
+        A value that changed on its way must not reach an entry. The caller decodes the layer
+        instead.
+        """
+        if self.proof != _digest(self):
+            return None
+        try:
+            data = self.tiles.map() if isinstance(self.tiles, Sealed) else self.tiles
+        except OSError:
+            return None
+        rows, columns = tile_grid(self.shape)
+        index = np.frombuffer(data, np.int32, rows * columns).reshape(rows, columns)
+        pixels = np.frombuffer(data, self.dtype, offset=index.nbytes)
+        tiles = pixels.reshape(self.count, TILE, TILE, self.shape[2])
+        return DecodedLayer(Layer(self.shape, tiles, index), frozenset(self.below), self.level)
+
+
+def share(key: Key, known: DecodedLayer) -> SharedLayer | None:
+    """Make a layer ready for other processes. None if the system has no memory for it."""
+    layer = known.layer
+    index, pixels = np.ascontiguousarray(layer.index), np.ascontiguousarray(layer.pixels)
+    parts = [index.data.cast("B"), pixels.data.cast("B")] if len(pixels) else [index.data.cast("B")]
+    tiles = b"".join(parts) if layer.nbytes <= _INLINE_BYTES else Sealed.of(parts)
+    if tiles is None:
+        return None
+    below = tuple(sorted(known.below))
+    dtype = pixels.dtype.name
+    made = SharedLayer(key, layer.shape, dtype, len(pixels), below, known.level, tiles, b"")
+    return SharedLayer(**{**vars(made), "proof": _digest(made)})
+
+
+def _digest(shared: SharedLayer) -> bytes:
+    """Return the hash of all that is not in sealed memory."""
+    facts = shared.key, shared.shape, shared.dtype, shared.count, shared.below, shared.level
+    whole = hashlib.sha256(repr((facts, shared.nbytes)).encode())
+    if isinstance(shared.tiles, bytes):
+        whole.update(shared.tiles)
+    return whole.digest()
+
+
+class Loan(NamedTuple):
+    """What a job may use and keep.
+
+    streams_bytes : bytes of deflate streams that the process may keep for its next job.
+    layers : layers that the job may need.
+    """
+
+    streams_bytes: int = 0
+    layers: tuple[SharedLayer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done(Generic[T_co]):
+    """The result of a job, and the layers that it decoded."""
+
+    result: T_co
+    made: tuple[SharedLayer, ...] = ()
+
+
+class Layers(Protocol):
+    """Where a reader finds layers that are decoded already, and leaves others."""
+
+    def get(self, key: Key) -> DecodedLayer | None:
+        """Return a layer, or None."""
+
+    def put(self, key: Key, known: DecodedLayer) -> None:
+        """Take a layer that was decoded."""
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether :meth:`get` has a layer, as far as can be told at no cost."""
+
+
+class JobLayers:
+    """The layers of one job: those of its loan, and those that it decodes."""
+
+    def __init__(self, loan: Loan) -> None:
+        self._lent = {shared.key: shared for shared in loan.layers}
+        self._known: dict[Key, DecodedLayer] = {}
+        self._made: dict[Key, DecodedLayer] = {}
+
+    def get(self, key: Key) -> DecodedLayer | None:
+        """See :class:`Layers`."""
+        found = self._known.get(key) or self._made.get(key)
+        if found is None and key in self._lent:
+            found = self._lent[key].known()
+            if found is None:
+                del self._lent[key]
+            else:
+                self._known[key] = found
+        return found
+
+    def put(self, key: Key, known: DecodedLayer) -> None:
+        """See :class:`Layers`."""
+        self._made[key] = known
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._lent or key in self._made
+
+    def made(self) -> tuple[SharedLayer, ...]:
+        """Return the layers that the job decoded, ready for other processes."""
+        shared = (share(key, known) for key, known in self._made.items())
+        return tuple(layer for layer in shared if layer is not None)
+
+
+class LruLayers:
+    """Layers that one process keeps for itself, up to `budget` bytes."""
+
+    def __init__(self, budget: int) -> None:
+        self._kept: Lru[Key, DecodedLayer] = Lru(budget)
+
+    def get(self, key: Key) -> DecodedLayer | None:
+        """See :class:`Layers`."""
+        return self._kept.get(key)
+
+    def put(self, key: Key, known: DecodedLayer) -> None:
+        """See :class:`Layers`."""
+        self._kept.put(key, known, known.layer.nbytes)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._kept
