@@ -31,9 +31,11 @@ def rows(count: int, *, staged: bool) -> Rows:
     made = Rows(1, count + 1)
     made.inodes.append(Inode(1, stat.S_IFDIR | 0o755, 0, 0, 2, 0, 0, 1, 1, 1, None, None, None))
     for number in range(1, count + 1):
-        body = (None, 1000 + number) if staged else (number, None)
         ino = number + 1
-        made.inodes.append(Inode(ino, stat.S_IFREG | 0o644, 0, 0, 1, 5, 0, 1, 1, 1, *body, None))
+        body = None if staged else number
+        token = 1000 + number if staged else None
+        file = Inode(ino, stat.S_IFREG | 0o644, 0, 0, 1, 5, 0, 1, 1, 1, body, token, None)
+        made.inodes.append(file)
         made.names.append((1, b"%06d.png" % number, ino))
         if not staged:
             place = 1 + number // 10, 100 * (number % 10), 100
