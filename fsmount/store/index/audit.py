@@ -76,8 +76,11 @@ class Audit(Objects):
                 "  WHERE d.folder = inodes.ino AND (i.mode & 61440) = 16384)"
                 " ELSE (SELECT count(*) FROM dirents d WHERE d.ino = inodes.ino) END"
             )
+            # One pass over all inodes: they have no SQL index by object.
+            self._run("UPDATE objects SET uses = 0 WHERE uses != 0")
             self._run(
-                "UPDATE objects SET uses = (SELECT count(*) FROM inodes WHERE object = objects.id)"
+                "UPDATE objects SET uses = s.shown FROM (SELECT object, count(*) AS shown"
+                " FROM inodes WHERE object IS NOT NULL GROUP BY object) s WHERE s.object = id"
             )
 
     def drop_bodies(self, inodes: Sequence[int], objects: Sequence[int]) -> None:

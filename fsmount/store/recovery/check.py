@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import trio
 from numpy.typing import NDArray
 
 from fsmount import threads
-from fsmount.errors import Damaged, NeedsExtra
+from fsmount.errors import Damaged, NeedsExtra, NoSuchInode
 from fsmount.folder import readable
 from fsmount.store import contents
 from fsmount.store.files import StoreFiles
@@ -174,16 +175,22 @@ def _name(store: StoreFiles, ino: int) -> str:
 
 def _packs(store: StoreFiles) -> Iterator[_Fault]:
     """Check that every pack is at least as long as the index says."""
+    # Number of each pack that is too short -> the bytes that it has, and the reason.
+    short: dict[int, tuple[int, str]] = {}
     for number, (length, _) in store.index.packs().items():
-        path = store.layout.pack(number)
         try:
-            present = path.stat().st_size
+            present = store.layout.pack(number).stat().st_size
             why = f"the pack has only {present} of its {length} bytes"
         except FileNotFoundError:
             present, why = -1, "the pack is missing"
         if present < length:
-            inside = (found for found in store.index.all_objects() if found.pack == number)
-            yield _Fault(path.name, why, [f.id for f in inside if f.offset + f.length > present])
+            short[number] = present, why
+    beyond: dict[int, list[int]] = {number: [] for number in short}
+    for found in store.index.all_objects() if short else ():
+        if found.pack in short and found.offset + found.length > short[found.pack][0]:
+            beyond[found.pack].append(found.id)
+    for number, (_, why) in short.items():
+        yield _Fault(store.layout.pack(number).name, why, beyond[number])
 
 
 def _objects(store: StoreFiles, ids: NDArray[np.int64]) -> Iterator[_Fault]:
@@ -252,9 +259,11 @@ def _bodies(store: StoreFiles) -> Iterator[_Fault]:
 def _staged(store: StoreFiles, inodes: Iterable[Inode]) -> Iterator[_Fault]:
     """Check that every staged file exists. `inodes`: inodes that had one some time ago."""
     for inode in inodes:
-        if inode.staged is not None and not store.staging.path(inode.staged).exists():
-            now = {found.staged for found in store.index.staged_inodes()}
-            if inode.staged in now:
+        if inode.staged is None or store.staging.path(inode.staged).exists():
+            continue
+        with suppress(NoSuchInode):
+            # A mount may have encoded or removed the file since.
+            if store.index.inode(inode.ino).staged == inode.staged:
                 yield _Fault(_name(store, inode.ino), f"its staged file {inode.staged} is missing")
 
 
