@@ -24,7 +24,7 @@ from fsmount.store.transfer.tree import ignore
 from fsmount.work.workers import Workers
 
 _HELP = """\
-Make the thumbnails that file managers show for the pictures of a mounted store.
+Make thumbnails of a mounted store, for file managers.
 
 PATH is the mountpoint, or folders and files below it. Thumbnails go where file managers look for
 them (~/.cache/thumbnails), so these need not read the pictures. Pictures are decoded in the order

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fsmount.desktop.thumbnail_files import file_uri
 from tests.cli.commands import process
 from tests.e2e.mounts import Mount, missing
 from tests.support.trees import make_pictures
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
+_TUMBLER = Path("/usr/share/dbus-1/services/org.xfce.Tumbler.Thumbnailer1.service")
 NAMES = ["2024-06-06T17:40:00+00:00.png", "Bücher & mehr/ä 100%;.png"]
 
 
@@ -72,6 +74,37 @@ def test_glib_knows_what_is_no_picture(mount: Mount, tmp_path: Path, cache: Path
     assert len(list((cache / "thumbnails" / "fail").rglob("*.png"))) == 1
     # The note is for this program; another one may know how to read the file.
     assert known_to_glib(mount.path / "broken.png") == ("", "")
+
+
+@pytest.mark.skipif(not _TUMBLER.exists(), reason="tumbler is not installed")
+def test_tumbler_takes_those_for_xfce(mount: Mount, tmp_path: Path, cache: Path) -> None:
+    """tumbler makes thumbnails for Thunar. It must leave those alone that are there."""
+    fill(mount, tmp_path)
+    # This one gets none from us, so tumbler has something to do.
+    shutil.copy2(tmp_path / "in" / "00.png", mount.path / "last.png")
+    wanted = [mount.path / name for name in NAMES]
+    assert process("thumbs", "--xfce", *wanted).code == 0
+    before = {path: path.read_bytes() for path in cache.rglob("*.png")}
+    assert len(before) == 4
+    name = "org.freedesktop.thumbnails.Thumbnailer1"
+    queue = (
+        f"dbus-monitor --session \"type='signal',interface='{name}'\" > \"$3\" &"
+        ' until [ -s "$3" ]; do sleep 0.1; done;'
+        f" gdbus call --session -d {name} -o /{name.replace('.', '/')} -m {name}.Queue"
+        ' "$1" "$2" normal default "uint32 0";'
+        ' for i in $(seq 600); do grep -q member=Finished "$3" && exit; sleep 0.1; done; exit 1'
+    )
+    uris = [file_uri(os.fsencode(path)) for path in [*wanted, mount.path / "last.png"]]
+    arguments = [str(uris), str(["image/png"] * len(uris)), str(tmp_path / "told")]
+    subprocess.run(
+        ["dbus-run-session", "--", "bash", "-c", queue, "bash", *arguments],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "GIO_USE_VFS": "local"},
+        capture_output=True,
+        check=True,
+        timeout=100,
+    )
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(cache.rglob("*.png"))) == 5
 
 
 def test_beside_the_pictures(mount: Mount, tmp_path: Path, cache: Path) -> None:
