@@ -14,7 +14,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance.copies import Rows
+from fsmount.store.maintenance.copies import IndexRows
 from fsmount.store.recovery import scan, write
 from fsmount.store.recovery.check import check_relations
 from fsmount.store.recovery.merge import NewIndex, plan_removal
@@ -26,9 +26,9 @@ MOST = 6
 _STEPS = 50
 
 
-def rows(count: int, *, staged: bool) -> Rows:
+def rows(count: int, *, staged: bool) -> IndexRows:
     """Files with an object each, ten in a pack, or with a staged file each."""
-    made = Rows(1, count + 1)
+    made = IndexRows(1, count + 1)
     made.inodes.append(Inode(1, stat.S_IFDIR | 0o755, 0, 0, 2, 0, 0, 1, 1, 1, None, None, None))
     for number in range(1, count + 1):
         ino = number + 1
@@ -87,7 +87,7 @@ def test_check_of_a_store_that_lost_everything(tmp_path: Path, staged: bool) -> 
 
 @pytest.mark.parametrize("staged", [False, True])
 def test_a_new_index(tmp_path: Path, staged: bool) -> None:
-    """Rows are put in and counted."""
+    """IndexRows are put in and counted."""
     costs = []
     for count in (FEW, MANY):
         layout = store_of(tmp_path / f"{count}", count, staged=staged)
