@@ -11,7 +11,7 @@ lengths depend on the buffer sizes of the program around zlib.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fsmount.codec.deflate import engine
 from fsmount.codec.memory import WorkerMemory
@@ -19,6 +19,7 @@ from fsmount.codec.memory import WorkerMemory
 # Bytes of the input that first tell candidates apart. If too many are left, the search uses all
 # bytes.
 _FIRST_LOOK = 1 << 20
+_WIDEST = 15  # log2 of the largest window
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def search(
     body: bytes | bytearray | memoryview,
     hints: Sequence[DeflateParams] = (),
     *,
+    window_bits: int = _WIDEST,
     row_bytes: int = 0,
     threads: int = 1,
     memory: WorkerMemory | None = None,
@@ -92,8 +94,9 @@ def search(
     """Find the parameters or record with which `deflate(raw, ...)` returns exactly `body`.
 
     Returns None if there is no way. Tries `hints` first. Then the kernel reads from the stream
-    which parameters can have made it. `row_bytes` and `threads`: as in `engine.deflate`, for the
-    trials of `hints`. `memory`: as there.
+    which parameters can have made it. `window_bits` is what the zlib header says of the window: it
+    decides where the stream leaves several sizes open. `row_bytes` and `threads`: as in
+    `engine.deflate`, for the trials of `hints`. `memory`: as there.
     """
     body = bytes(body)
     hints = tuple(dict.fromkeys(hints))
@@ -103,20 +106,25 @@ def search(
         made = deflate(raw, params, row_bytes=row_bytes, threads=threads, memory=memory)
         if made == body:
             return params
-    return _identify(raw, body, hints, memory) or _correct(raw, body, memory)
+    found = _identify(raw, body, hints, window_bits, memory)
+    return found or _correct(raw, body, memory)
 
 
 def _identify(
     raw: bytes | bytearray | memoryview,
     body: bytes,
     failed: Sequence[DeflateParams],
+    window_bits: int,
     memory: WorkerMemory | None,
 ) -> DeflateParams | None:
     """Return parameters that give `body`, apart from those that `failed`, or None."""
     tried = set(failed)
     for limit in (_FIRST_LOOK, len(raw)):
         found = [DeflateParams(*one) for one in engine.identify(body, raw, limit)]
-        for params in found:
+        # The kernel names few candidates, those with the widest window first. libpng may write a
+        # narrower window into the header than the stream was made with, so both count.
+        narrow = [replace(one, window_bits=window_bits) for one in found]
+        for params in (*narrow, *found) if window_bits < _WIDEST else found:
             if params.valid() and params not in tried:
                 tried.add(params)
                 if deflate(raw, params, memory=memory) == body:

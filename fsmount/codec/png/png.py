@@ -180,7 +180,15 @@ def parse(
     frame, opaque, types = scanlines.read(raw, layout, memory)
     zlib_header = int.from_bytes(stream[:2], "big")
     row_bytes = layout.row_bytes + 1
-    params = deflate.search(raw, body, hints, row_bytes=row_bytes, threads=threads, memory=memory)
+    params = deflate.search(
+        raw,
+        body,
+        hints,
+        window_bits=(stream[0] >> 4) + 8,
+        row_bytes=row_bytes,
+        threads=threads,
+        memory=memory,
+    )
     if params is None:
         raise unknown_encoder(data[_IDAT_FROM:idat_start], data[tail_start:], sizes[0])
     recipe = Recipe(

@@ -56,6 +56,26 @@ def test_finds_what_made_stored_blocks(size: int, level: int, mem_level: int) ->
     assert deflate(raw, found) == body
 
 
+@pytest.mark.parametrize("window_bits", [9, 10, 12])
+@pytest.mark.parametrize("mem_level", [1, 2, 3])
+def test_the_header_says_which_window_noise_was_made_with(window_bits: int, mem_level: int) -> None:
+    """The stream fits more parameters than the kernel names."""
+    raw = random.Random(mem_level).randbytes(3 << (window_bits - 1))
+    params = DeflateParams(3, 0, mem_level, window_bits)
+    found = search(raw, deflate(raw, params), window_bits=window_bits)
+    assert isinstance(found, DeflateParams)
+    assert deflate(raw, found) == deflate(raw, params)
+
+
+def test_a_header_may_say_less_than_is_true() -> None:
+    """As libpng does for small pictures."""
+    raw = mixture(7, 700, 64) * 3
+    for params in (MAIM, DeflateParams(9, 0, 9, 15)):
+        found = search(raw, deflate(raw, params), window_bits=9)
+        assert isinstance(found, DeflateParams)
+        assert deflate(raw, found) == deflate(raw, params)
+
+
 def test_what_differs_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """All candidates give the same bytes in the part that the search compares first."""
     monkeypatch.setattr(module, "_FIRST_LOOK", 60_000)
