@@ -54,16 +54,20 @@ def finish() -> OSError | None:
 
 
 class _Results(io.FileIO):
-    """Stores the first error instead of raising it, except that of a pipe without a reader."""
+    """Stores the first error instead of raising it, except that of a pipe without a reader.
+
+    That is raised once: from 3.13 on, Python prints an error of its own last flush.
+    """
 
     failure: OSError | None = None
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Write, or store the error and report success."""
+        """Write, or store the error and report success. Raises the first BrokenPipeError."""
         if self.failure is None:
             try:
                 return super().write(data)
-            except BrokenPipeError:
+            except BrokenPipeError as error:
+                self.failure = error
                 raise
             except OSError as error:
                 self.failure = OSError(error.errno, error.strerror, "standard output")
