@@ -73,12 +73,14 @@ class LayerCache:
         *args: *Ts,
         places: Sequence[Location],
         urgent: bool = False,
+        slow: bool = False,
         by: int | None = None,
     ) -> T:
         """Run a job with the layers that are known of the objects at `places`.
 
         Waits first for jobs that decode a large one of them; an urgent job waits for urgent ones
-        only. `urgent`, `by` and the errors are those of :meth:`Workers.run`.
+        only, and nobody waits for a `slow` one. `urgent`, `by` and the errors are those of
+        :meth:`Workers.run`.
         """
         keys = [(place.pack, place.id) for place in places]
         while waited := self._others(keys, urgent):
@@ -86,7 +88,9 @@ class LayerCache:
         large = [
             (place.pack, place.id)
             for place in places
-            if place.length >= _LARGE_ENTRY and (place.pack, place.id) not in self._kept
+            if place.length >= _LARGE_ENTRY
+            and not slow
+            and (place.pack, place.id) not in self._kept
         ]
         making = _Making(urgent)
         for key in large:

@@ -302,7 +302,7 @@ class Repacker:
             needs = tuple(map(self._fresh.place, found.needs))
             with suppress(WorkerDied):
                 return await self._layers.run(
-                    self._workers, recode, place, needs, found.sha256, places=needs
+                    self._workers, recode, place, needs, found.sha256, places=needs, slow=True
                 )
         return await threads.call(Kind.ENTRY, mover.read, place)
 

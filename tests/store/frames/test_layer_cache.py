@@ -53,24 +53,22 @@ def job(name: str, needs: list[int], loan: Loan) -> Done[str]:
     raise AssertionError("runs in a worker only")
 
 
-async def use(
-    cache: LayerCache, jobs: Jobs, name: str, *needs: int, length: int = 10, urgent: bool = False
-) -> None:
+async def use(cache: LayerCache, jobs: Jobs, name: str, *needs: int, length: int = 10) -> None:
     """Run a job that needs some layers to its end."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(start(cache, jobs, name, *needs, length=length, urgent=urgent))
+        nursery.start_soon(start(cache, jobs, name, *needs, length=length))
         await trio.testing.wait_all_tasks_blocked()
         jobs.running.pop(name).set()
 
 
 def start(
-    cache: LayerCache, jobs: Jobs, name: str, *needs: int, length: int = 10, urgent: bool = False
+    cache: LayerCache, jobs: Jobs, name: str, *needs: int, length: int = 10, **how: bool
 ) -> Callable[[], Any]:
     places = [place(number, length) for number in needs]
     workers = cast(Workers, jobs)
 
     async def run() -> None:
-        found = await cache.run(workers, job, name, list(needs), places=places, urgent=urgent)
+        found = await cache.run(workers, job, name, list(needs), places=places, **how)
         assert found == name
 
     return run
@@ -152,6 +150,19 @@ async def test_a_reader_does_not_wait_for_the_background(length: int) -> None:
         for event in jobs.running.values():
             event.set()
     assert cache.used == SIZE
+
+
+async def test_nobody_waits_for_a_slow_job() -> None:
+    """A mount repacks in a process of low priority."""
+    cache, jobs = LayerCache(100 * SIZE, 0), Jobs()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start(cache, jobs, "slow", 1, length=LARGE, slow=True))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(start(cache, jobs, "b", 1, length=LARGE))
+        await trio.testing.wait_all_tasks_blocked()
+        assert set(jobs.running) == {"slow", "b"}
+        for event in jobs.running.values():
+            event.set()
 
 
 async def test_a_job_that_fails_or_is_cancelled_frees_those_that_wait() -> None:
