@@ -152,18 +152,22 @@ def _threads() -> int:
     return min(_MOST_THREADS, machine.cores())
 
 
-def look(path: str, hints: Sequence[DeflateParams], streams_bytes: int = 0) -> Look:
+def look(
+    path: str, hints: Sequence[DeflateParams], streams_bytes: int = 0, alone: bool = True
+) -> Look:
     """Hash a staged file. If it is a PNG that can be re-created exactly, parse it.
 
     `path` is the path of the staged file, `hints` are the deflate parameters to try first,
     `streams_bytes` is the number of bytes of deflate streams that this process may keep for its
-    next job. Raises OSError.
+    next job. `alone`: no other job keeps the cores busy, so this one may use several. Raises
+    OSError.
     """
     memory = memory_for(streams_bytes)
     data = Path(path).read_bytes()
     sha256 = hashlib.sha256(data).digest()
     try:
-        picture = parse(data, hints, threads=_threads(), memory=memory)
+        threads = _threads() if alone else 1
+        picture = parse(data, hints, threads=threads, memory=memory)
     except NotExact as error:
         is_jpeg = jpeg.is_jpeg(data) and jpeg.available()
         return Look(sha256, len(data), None, None, str(error.detail), is_jpeg)

@@ -61,7 +61,11 @@ class Looker:
         self._looks.total_tokens = self._count - 1 if one_encodes else math.inf
         try:
             async with self._looks:
-                seen = await self._workers.run(jobs.look, str(path), hints, self._streams_bytes)
+                # Several looks keep the cores busy. With threads, each would take more time.
+                alone = self._looks.borrowed_tokens == 1
+                seen = await self._workers.run(
+                    jobs.look, str(path), hints, self._streams_bytes, alone
+                )
         except OSError:
             raise
         except Exception as error:
