@@ -2,7 +2,8 @@
 
 A :class:`Sealed` owns a descriptor. A message to another process takes it along (see
 :mod:`fsmount.work.worker_process`), and the receiver owns a descriptor of its own. So the memory
-exists exactly as long as a process has it open or maps it, and no name or number can be mistaken.
+exists exactly as long as a process has it open or maps it. Its name says what it holds: a reader
+names what it expects.
 The memory counts once, however many processes map it. It needs no /dev/shm.
 
 Seals forbid every change. So no process can spoil what another one reads.
@@ -28,15 +29,17 @@ class Sealed:
         self.size = size
 
     @classmethod
-    def of(cls, parts: Sequence[memoryview]) -> Sealed | None:
+    def of(cls, parts: Sequence[memoryview], name: str) -> Sealed | None:
         """Copy contiguous `parts`, one behind the other, into new memory and seal it.
+
+        `name` says what they are, in at most 249 bytes of ASCII.
 
         Returns None if the system has no such memory, or has none left.
         """
         if not hasattr(os, "memfd_create"):
             return None
         try:
-            fd = os.memfd_create("fsmount", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError:
             return None
         made = cls(fd, sum(part.nbytes for part in parts))
@@ -50,16 +53,18 @@ class Sealed:
             return None
         return made
 
-    def map(self) -> memoryview:
+    def map(self, name: str) -> memoryview:
         """Map the memory, read-only. The mapping lives as long as the result or a view of it.
 
-        Raises OSError if the memory is not available here, is not sealed, or has another size: it
-        must not change under a reader.
+        Raises OSError if the memory is not available here, is not sealed (it must not change under
+        a reader), or has another name or size.
         """
         if self.fd < 0:
             raise OSError("this memory did not arrive")
         if fcntl.fcntl(self.fd, fcntl.F_GET_SEALS) != _seals():
             raise OSError("this memory is not sealed")
+        if os.readlink(f"/proc/self/fd/{self.fd}") != f"/memfd:{name} (deleted)":
+            raise OSError("this memory holds something else")
         if os.fstat(self.fd).st_size != self.size:
             raise OSError("this memory has another size")
         if not self.size:

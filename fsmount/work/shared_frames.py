@@ -71,7 +71,9 @@ class SharedPicture:
         if self.samples is None:
             return None
         try:
-            return np.frombuffer(self.samples.map(), self.dtype).reshape(self.shape)
+            return np.frombuffer(self.samples.map(self.sha256.hex()), self.dtype).reshape(
+                self.shape
+            )
         except OSError:
             return None
 
@@ -91,7 +93,8 @@ def share(path: str, sha256: bytes, picture: Picture) -> SharedPicture:
     height, width, channels = frame.shape
     shape, dtype = (height, width, channels), frame.dtype.name
     proof = _digest(sha256, recipe, shape, dtype)
-    return SharedPicture(path, sha256, recipe, shape, dtype, Sealed.of([frame.data]), proof)
+    samples = Sealed.of([frame.data], sha256.hex())
+    return SharedPicture(path, sha256, recipe, shape, dtype, samples, proof)
 
 
 def _digest(sha256: bytes, recipe: Recipe, shape: tuple[int, int, int], dtype: str) -> bytes:

@@ -113,12 +113,12 @@ def make_sealed(data: bytes) -> Sealed | None:
     """Sealed memory with these bytes."""
     from fsmount.work.sealed import Sealed
 
-    return Sealed.of([memoryview(data)])
+    return Sealed.of([memoryview(data)], "x")
 
 
 def read_sealed(memory: Sealed) -> tuple[bytes, bool]:
     """The bytes, and whether they are read-only."""
-    view = memory.map()
+    view = memory.map("x")
     return bytes(view), view.readonly
 
 

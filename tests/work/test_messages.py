@@ -32,7 +32,7 @@ def received(packed: Packed) -> list[bytearray]:
 
 
 def sealed(data: bytes) -> Sealed:
-    made = Sealed.of([memoryview(data)])
+    made = Sealed.of([memoryview(data)], "x")
     assert made is not None
     return made
 
@@ -65,8 +65,8 @@ def test_sealed_memory_goes_along() -> None:
         _send(one, pack({"a": sealed(b"abc"), "b": [sealed(b"")]}))
         parts, found = _receive(two)
         message = unpack(parts, found)
-        assert bytes(message["a"].map()) == b"abc"
-        assert bytes(message["b"][0].map()) == b""
+        assert bytes(message["a"].map("x")) == b"abc"
+        assert bytes(message["b"][0].map("x")) == b""
         assert not os.get_inheritable(message["a"].fd)
         del message
         assert open_here() == before
@@ -76,7 +76,7 @@ def test_a_descriptor_that_got_lost_is_no_memory() -> None:
     back = unpack(received(pack([sealed(b"abc"), 7])))
     assert back[1] == 7
     with pytest.raises(OSError):
-        back[0].map()
+        back[0].map("x")
 
 
 def test_descriptors_that_no_message_names_are_closed() -> None:
@@ -110,7 +110,7 @@ async def test_memory_of_one_worker_is_read_by_another() -> None:
         made = await workers.run(worker_jobs.make_sealed, b"from a worker")
         (maker,) = workers.pids()
     assert made is not None
-    assert bytes(made.map()) == b"from a worker"
+    assert bytes(made.map("x")) == b"from a worker"
     async with Workers(1) as workers:
         assert await workers.run(worker_jobs.read_sealed, made) == (b"from a worker", True)
         assert maker not in workers.pids()

@@ -57,6 +57,13 @@ async def test_decoded_again_where_the_memory_is_gone(tmp_path: Path) -> None:
         here.get()
 
 
+def test_samples_of_another_file_are_not_taken(tmp_path: Path) -> None:
+    one, found = picture(tmp_path, 0)
+    two, _ = picture(tmp_path, 1)
+    assert one.shape == two.shape
+    assert same(replace(one, samples=two.samples).get(), found)
+
+
 def test_what_crossed_and_is_something_else_now_is_refused(tmp_path: Path) -> None:
     here, found = picture(tmp_path)
     height, width, channels = here.shape

@@ -74,7 +74,7 @@ class SharedLayer:
         if self.proof != _digest(self):
             return None
         try:
-            data = self.tiles.map() if isinstance(self.tiles, Sealed) else self.tiles
+            data = self.tiles.map(_name(self.key)) if isinstance(self.tiles, Sealed) else self.tiles
         except OSError:
             return None
         rows, columns = tile_grid(self.shape)
@@ -89,13 +89,18 @@ def share(key: Key, known: DecodedLayer) -> SharedLayer | None:
     layer = known.layer
     index, pixels = np.ascontiguousarray(layer.index), np.ascontiguousarray(layer.pixels)
     parts = [index.data.cast("B"), pixels.data.cast("B")] if len(pixels) else [index.data.cast("B")]
-    tiles = b"".join(parts) if layer.nbytes <= _INLINE_BYTES else Sealed.of(parts)
+    tiles = b"".join(parts) if layer.nbytes <= _INLINE_BYTES else Sealed.of(parts, _name(key))
     if tiles is None:
         return None
     below = tuple(sorted(known.below))
     dtype = pixels.dtype.name
     made = SharedLayer(key, layer.shape, dtype, len(pixels), below, known.level, tiles, b"")
     return SharedLayer(**{**vars(made), "proof": _digest(made)})
+
+
+def _name(key: Key) -> str:
+    """Return the name of the sealed memory of a layer."""
+    return hashlib.sha256(repr(key).encode()).hexdigest()
 
 
 def _digest(shared: SharedLayer) -> bytes:

@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 # Files under way for each worker: while one is encoded others are looked at.
 _AHEAD = 3
+# Each may hold a picture in memory, and one is encoded at a time.
+_MOST_UNDER_WAY = 12
 
 
 class Encoder:
@@ -82,7 +84,7 @@ class Encoder:
             workers=workers,
             layers=layers,
         )
-        places = trio.Semaphore(_AHEAD * count + 1)
+        places = trio.Semaphore(min(_AHEAD * count + 1, _MOST_UNDER_WAY))
         sequencer = Sequencer()
         async with trio.open_nursery() as nursery:
             retries = Retries(self.queue, self._claims, nursery)

@@ -83,6 +83,12 @@ def test_memory_that_is_not_available_gives_nothing() -> None:
     assert replace(made, tiles=Sealed(-1, made.tiles.size)).known() is None
 
 
+def test_tiles_of_another_layer_give_nothing() -> None:
+    one, two = shared(30, 1), shared(30, 2)
+    assert one.nbytes == two.nbytes
+    assert replace(one, tiles=two.tiles).known() is None
+
+
 def test_a_system_without_memory_shares_small_layers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
     assert share(("p", 1), known(30)) is None
