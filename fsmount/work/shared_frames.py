@@ -71,11 +71,10 @@ class SharedPicture:
         if self.samples is None:
             return None
         try:
-            return np.frombuffer(self.samples.map(self.sha256.hex()), self.dtype).reshape(
-                self.shape
-            )
+            samples = self.samples.map(self.sha256.hex())
         except OSError:
             return None
+        return np.frombuffer(samples, self.dtype).reshape(self.shape)
 
     def _decode_again(self, memory: WorkerMemory | None) -> Picture:
         """Decode the file again."""
