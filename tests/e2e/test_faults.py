@@ -163,7 +163,13 @@ def test_what_is_deleted_from_a_full_disk_makes_room_for_more(small_disk: Path) 
                 (mount.path / name).unlink()
                 gone += len(written.pop(name))
             assert gone > 1 << 20
+            # The space is free at once. What waits to be encoded takes twice its size, and holes
+            # are made in whole blocks, so the rest is written when nothing waits any more.
             write(f"{turn}.large.bin", gone // 4)
+            until = time.monotonic() + 60
+            while staged(mount):
+                assert time.monotonic() < until, "there is room for what waits"
+                time.sleep(0.01)
             for number in range(10):
                 write(f"{turn}.again.{number}.bin", gone // 40)
             if turn == 1:
