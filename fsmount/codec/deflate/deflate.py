@@ -19,7 +19,10 @@ from fsmount.codec.memory import WorkerMemory
 # Bytes of the input that first tell candidates apart. If too many are left, the search uses all
 # bytes.
 _FIRST_LOOK = 1 << 20
+_HEADER = 0x789C  # zlib's default: a window of 32 KiB, level 6
 _WIDEST = 15  # log2 of the largest window
+# Levels by the FLEVEL bits of a zlib header (RFC 1950, 2.2), as zlib writes them.
+_LEVELS = ((1,), (2, 3, 4, 5), (6,), (7, 8, 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def search(
     body: bytes | bytearray | memoryview,
     hints: Sequence[DeflateParams] = (),
     *,
-    window_bits: int = _WIDEST,
+    header: int = _HEADER,
     row_bytes: int = 0,
     threads: int = 1,
     memory: WorkerMemory | None = None,
@@ -94,8 +97,8 @@ def search(
     """Find the parameters or record with which `deflate(raw, ...)` returns exactly `body`.
 
     Returns None if there is no way. Tries `hints` first. Then the kernel reads from the stream
-    which parameters can have made it. `window_bits` is what the zlib header says of the window: it
-    decides where the stream leaves several sizes open. `row_bytes` and `threads`: as in
+    which parameters can have made it. `header` is the zlib header: what it says of the window and
+    the level decides where the stream leaves several open. `row_bytes` and `threads`: as in
     `engine.deflate`, for the trials of `hints`. `memory`: as there.
     """
     body = bytes(body)
@@ -106,7 +109,7 @@ def search(
         made = deflate(raw, params, row_bytes=row_bytes, threads=threads, memory=memory)
         if made == body:
             return params
-    found = _identify(raw, body, hints, window_bits, memory)
+    found = _identify(raw, body, hints, header, memory)
     return found or _correct(raw, body, memory)
 
 
@@ -114,16 +117,19 @@ def _identify(
     raw: bytes | bytearray | memoryview,
     body: bytes,
     failed: Sequence[DeflateParams],
-    window_bits: int,
+    header: int,
     memory: WorkerMemory | None,
 ) -> DeflateParams | None:
     """Return parameters that give `body`, apart from those that `failed`, or None."""
     tried = set(failed)
+    window_bits, levels = (header >> 12) + 8, _LEVELS[header >> 6 & 3]
     for limit in (_FIRST_LOOK, len(raw)):
         found = [DeflateParams(*one) for one in engine.identify(body, raw, limit)]
         # The kernel names few candidates, those with the widest window first. libpng may write a
         # narrower window into the header than the stream was made with, so both count.
         narrow = [replace(one, window_bits=window_bits) for one in found]
+        if len(found) == engine.MOST_CANDIDATES:
+            narrow += [replace(one, level=level) for one in narrow for level in levels]
         for params in (*narrow, *found) if window_bits < _WIDEST else found:
             if params.valid() and params not in tried:
                 tried.add(params)

@@ -184,7 +184,7 @@ def parse(
         raw,
         body,
         hints,
-        window_bits=(stream[0] >> 4) + 8,
+        header=zlib_header,
         row_bytes=row_bytes,
         threads=threads,
         memory=memory,
