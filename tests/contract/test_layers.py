@@ -60,6 +60,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "statistics",
         "lock",
         "ownership",
+        "owned_tasks",
         "packs",
         "files",
         "frames",

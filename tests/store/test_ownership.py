@@ -405,9 +405,9 @@ async def test_an_idle_mount_stops_encoding(root: Path) -> None:
     async with opened.running(count=1) as store:
         other = second(root)
         with raises(errno.EIO):
-            await trio.to_thread.run_sync(store._ownership.ask)
+            await trio.to_thread.run_sync(store._owned._ownership.ask)
         with trio.fail_after(20):
-            await store._lost.wait()
+            await store._owned._lost.wait()
     opened.close()
     other.close()
 
