@@ -18,8 +18,8 @@ import trio.testing
 
 from fsmount import threads
 from fsmount.mount.attributes import Changes
-from fsmount.mount.handles import StagedFile
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
+from fsmount.mount.staged_files import StagedFile
 from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store.disk import reserve
 from fsmount.store.disk.disk import Disk, pread

@@ -17,13 +17,11 @@ from fsmount.cli.common.options import (
     verbose_option,
 )
 from fsmount.cli.common.output import (
-    SOME_SKIPPED,
     counted,
     emit,
-    list_problems,
+    list_skipped,
     say_path,
     size,
-    warn,
 )
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import check_apart, store_to_read, with_store
@@ -118,11 +116,7 @@ def export(
             f" {summary.skipped} existed already",
             as_json,
         )
-        if summary.problems:
-            if not as_json:
-                warn(f"{counted(len(summary.problems), 'problem')}:")
-                list_problems(summary.problems)
-            return SOME_SKIPPED
-        return 0
+        heading = f"{counted(len(summary.problems), 'problem')}:"
+        return list_skipped(summary.problems, heading, as_json)
 
     return with_store(store, work, cache_bytes=cache_size)

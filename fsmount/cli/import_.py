@@ -23,6 +23,7 @@ from fsmount.cli.common.output import (
     counted,
     emit,
     list_problems,
+    list_skipped,
     listing,
     say_path,
     size,
@@ -162,10 +163,7 @@ def _dry_run(
         " already; nothing was changed",
         as_json,
     )
-    if found.problems and not as_json:
-        warn(f"{len(found.problems)} would be left out:")
-        list_problems(found.problems)
-    return SOME_SKIPPED if found.problems else 0
+    return list_skipped(found.problems, f"{len(found.problems)} would be left out:", as_json)
 
 
 def _report(

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from fsmount.cli.common.options import cache_option, json_option, quiet_option, verbose_option
-from fsmount.cli.common.output import SOME_SKIPPED, counted, emit, list_problems, say_path, warn
+from fsmount.cli.common.output import counted, emit, list_skipped, say_path
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import with_store
 from fsmount.desktop.thumbnail_files import SIZES
@@ -124,12 +124,8 @@ def thumbs(
             f" {counted(made.skipped, 'picture')} had them already",
             as_json,
         )
-        if made.problems:
-            if not as_json:
-                warn(f"{counted(len(made.problems), 'picture')} without thumbnails:")
-                list_problems(made.problems)
-            return SOME_SKIPPED
-        return 0
+        heading = f"{counted(len(made.problems), 'picture')} without thumbnails:"
+        return list_skipped(made.problems, heading, as_json)
 
     return with_store(Path(mounted.source), work, cache_bytes=cache_size)
 

@@ -4,7 +4,8 @@ A method awaits only before it looks at the index, or after the change that rest
 this module needs no lock.
 
 It is long because it has one method for each call of :class:`Filesystem`, in the same sections.
-What an open file is, :mod:`handles` says; what extended attributes are, :mod:`xattrs`.
+What an open file is, :mod:`open_files` says; what an open folder is, :mod:`open_folders`; what
+extended attributes are, :mod:`xattrs`; which files are rendered ahead, :mod:`render_ahead`.
 
 An inode lives while it has a name, an open handle or a lookup count (see :mod:`filesystem`).
 Reading does not change the time of access (as with ``noatime``); only setattr does.
@@ -17,9 +18,6 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-import trio
 
 from fsmount import threads
 from fsmount.mount import xattrs
@@ -37,7 +35,10 @@ from fsmount.mount.attributes import (
     without_privileges,
 )
 from fsmount.mount.filesystem import Filesystem
-from fsmount.mount.handles import OpenFiles, StagedFile
+from fsmount.mount.open_files import OpenFiles
+from fsmount.mount.open_folders import OpenFolders
+from fsmount.mount.render_ahead import RenderAhead
+from fsmount.mount.staged_files import StagedFile, StagedFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.read_store import ReadStore
 from fsmount.store.writable_store import WritableStore
@@ -51,22 +52,7 @@ LINKS = 65_000
 """Maximum number of names of a file, as on ext4."""
 
 _TARGET_BYTES = 4095
-_BATCH = 24  # entries that one reply of 4 KiB has room for
-# Number of files rendered ahead of a reader in name order: one on each core.
-_AHEAD = 2
-# Number of pictures read in one direction before any is rendered ahead. Among pictures opened at
-# random two are neighbours now and then; a useless rendering delayed the next one by 100 ms.
-_STEADY = 3
-_DOTS = 2  # readdir cookies of "." and ".." come before those of the index
 _SPECIAL = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
-
-
-@dataclass(slots=True)
-class OpenFolder:
-    """One opendir(3). `taken` is the number of entries that the last reply had room for."""
-
-    ino: int
-    taken: int = 0
 
 
 class StoreFilesystem(Filesystem):
@@ -79,34 +65,22 @@ class StoreFilesystem(Filesystem):
         self._store = store
         self._index = store.index
         self._valid_s = SHARED_VALID_S if writable is None else VALID_S
-        self._files = OpenFiles(store, writable, self._settle)
-        self._folders: dict[int, OpenFolder] = {}
-        self._next_folder = 1
+        self._staged_files = StagedFiles(store.staging, store.disk, read_only=writable is None)
+        self._files = OpenFiles(store, writable, self._staged_files, self._settle)
+        self._folders = OpenFolders(store.index, self._show)
+        self._ahead = RenderAhead(store.index, store.prefetch)
         self._lookups: dict[int, int] = {}
         # Inodes without a name that have a handle or a lookup count. An earlier mount leaves none.
         self._nameless: set[int] = set()
-        # For each neighbour of the file read last: the number of files read in one direction if
-        # that neighbour is read next; below 0 for backwards.
-        self._expected: dict[int, int] = {}
-        self._wanted, self._requests = trio.open_memory_channel[int](_AHEAD)
 
     async def run(self) -> None:
-        """Background task: render ahead for readers in name order, in either direction."""
-        async with trio.open_nursery() as nursery:
-            for _ in range(_AHEAD):
-                nursery.start_soon(self._run_ahead)
-
-    async def _run_ahead(self) -> None:
-        async for ino in self._requests:
-            try:
-                await self._store.prefetch(ino)
-            except Exception:
-                _log.exception("rendering inode %d ahead failed", ino)
+        """Background task: render ahead for readers in name order. Runs until cancelled."""
+        await self._ahead.run()
 
     def close(self) -> None:
         """End the mount: drop all handles and lookup counts, and remove inodes without a name."""
         self._files.release_all()
-        self._folders.clear()
+        self._folders.release_all()
         self._lookups.clear()
         for ino in list(self._nameless):
             try:
@@ -303,11 +277,11 @@ class StoreFilesystem(Filesystem):
         await self._writable().need_space()
         # A name that is not allowed makes no staged file. The check below sees later changes.
         self._place(folder, name)
-        fresh = await self._files.fresh()
+        fresh = await self._staged_files.fresh()
         try:
             return self._place_new(folder, name, mode, caller, staged=fresh.token), fresh
         except BaseException:
-            await self._files.remove(fresh)
+            await self._staged_files.remove(fresh)
             raise
 
     def _place_new(
@@ -382,7 +356,7 @@ class StoreFilesystem(Filesystem):
         node, fresh = await self._make_file(folder, name, mode, caller)
         self._writable().queue(node.ino)
         shown = self._introduce(node)
-        await self._files.close(fresh)
+        await self._staged_files.close(fresh)
         return shown
 
     async def mkdir(self, folder: int, name: bytes, mode: int, caller: Caller) -> Attributes:
@@ -532,35 +506,14 @@ class StoreFilesystem(Filesystem):
         """Close the handle: its last descriptor is closed. Raises OSError EBADF."""
         handle = await self._files.release(fh)
         if handle.was_read and not handle.writable:
-            self._render_ahead(handle.entry.ino)
-
-    def _render_ahead(self, ino: int) -> None:
-        """Render the next files ahead if the last ones were read in name order."""
-        place = self._index.folder_of(ino)
-        run = self._expected.get(ino, 0)
-        self._expected = {}
-        if place is None:
-            return
-        after = self._index.next_names(*place, _AHEAD)
-        before = self._index.previous_names(*place, _AHEAD)
-        back, on = min(run, -1) - 1, max(run, 1) + 1
-        self._expected = {ino: back for _, ino in before[:1]} | {ino: on for _, ino in after[:1]}
-        wanted = after if run >= _STEADY else before if run <= -_STEADY else []
-        for _, follower in wanted:
-            try:
-                self._wanted.send_nowait(follower)
-            except trio.WouldBlock:
-                _log.debug("already rendering ahead")
+            self._ahead.file_was_read(handle.entry.ino)
 
     # -- open folders
 
     async def opendir(self, ino: int) -> int:
         """Open a folder and return its handle. Raises OSError ENOTDIR."""
         self._folder(ino)
-        fh = self._next_folder
-        self._next_folder += 1
-        self._folders[fh] = OpenFolder(ino)
-        return fh
+        return self._folders.open(ino)
 
     async def readdir(self, fh: int, after: int) -> Iterator[DirEntry]:
         """The entries behind `after`: (cookie, name, attributes), made as the caller takes them.
@@ -569,39 +522,16 @@ class StoreFilesystem(Filesystem):
         each other entry that it passes on. Cookies stay valid when entries come and go. Raises
         OSError EBADF.
         """
-        return self._entries(self._open_folder(fh), after)
-
-    def _entries(self, folder: OpenFolder, after: int) -> Iterator[DirEntry]:
-        if after < _DOTS:
-            place = self._index.folder_of(folder.ino)
-            above = place[0] if place else folder.ino
-            for cookie, name, ino in ((1, b".", folder.ino), (2, b"..", above)):
-                if cookie > after:
-                    yield cookie, name, self._show(self._index.inode(ino))
-        # Entries that are not taken are dropped, since they may change before the next request. So
-        # the query asks for little more than the kernel had room for the last time.
-        limit = max(_BATCH, folder.taken + folder.taken // 8)
-        folder.taken, at = 0, max(0, after - _DOTS)
-        while children := self._index.children(folder.ino, at, limit):
-            for at, name, node in children:
-                folder.taken += 1
-                yield at + _DOTS, name, self._show(node)
+        return self._folders.entries(fh, after)
 
     async def fsyncdir(self, fh: int) -> None:
         """Force the names of a folder, and all others, to the disk. Raises OSError."""
-        self._open_folder(fh)
+        self._folders.check(fh)
         await self._store.durable()
 
     async def releasedir(self, fh: int) -> None:
         """Close the handle of a folder. Raises OSError EBADF."""
-        self._open_folder(fh)
-        del self._folders[fh]
-
-    def _open_folder(self, fh: int) -> OpenFolder:
-        folder = self._folders.get(fh)
-        if folder is None:
-            raise failure(errno.EBADF)
-        return folder
+        self._folders.release(fh)
 
     # -- extended attributes
 

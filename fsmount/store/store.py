@@ -31,12 +31,13 @@ from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.layout import Layout
 from fsmount.store.lock import Lock
 from fsmount.store.maintenance.copier import Copier
-from fsmount.store.maintenance.free_space import FreeSpace
-from fsmount.store.maintenance.repacks import Repacks
+from fsmount.store.maintenance.maintenance import Maintenance
+from fsmount.store.owned_tasks import OwnedTasks
 from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
+from fsmount.store.packs.writers import Writers
 from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.consistency import Consistency
 from fsmount.store.recovery.startup import recover
@@ -93,13 +94,13 @@ def open_store(
             undo_packs.callback(recovered.close)
             packs = PackSet(recovered.newest)
             parts = layout, files.index, files.staging, disk
-            fresh = Writer(*parts, packs, recovered.fresh)
-            again = Writer(*parts, packs, recovered.for_repack)
-            encoder = Encoder(*parts, fresh)
+            new = Writer(*parts, packs, recovered.fresh)
+            writers = Writers(new, Writer(*parts, packs, recovered.for_repack))
+            encoder = Encoder(*parts, new)
             # Two processes may have found the lock free at the same time: only one of them has it.
             ownership.ask()
             undo_packs.pop_all()
-        return OpenedStore(files, ownership, reserve, fresh, again, encoder, undo.pop_all())
+        return OpenedStore(files, ownership, reserve, writers, encoder, undo.pop_all())
 
 
 def _enter(path: Path, undo: ExitStack) -> tuple[Layout, object]:
@@ -170,7 +171,6 @@ class OpenedReadStore(_Opened):
 class OpenedStore(_Opened):
     """A store that is opened for reading and writing; see the module.
 
-    fresh, again : the writers of new objects, and of entries that repack moves.
     encoder : encodes staged files while the store runs.
     """
 
@@ -179,19 +179,19 @@ class OpenedStore(_Opened):
         files: StoreFiles,
         ownership: Ownership,
         reserve: Reserve,
-        fresh: Writer,
-        again: Writer,
+        writers: Writers,
         encoder: Encoder,
         closing: ExitStack,
     ) -> None:
         super().__init__(files, closing)
         self._ownership = ownership
         self._reserve = reserve
-        self._fresh = fresh
-        self._again = again
+        self._writers = writers
         self._encoder = encoder
-        self._durability = DurabilityPoints(self.index, self.staging, encoder.queue, fresh, reserve)
-        self._copier = Copier(self.layout, self.index, self.disk, fresh.packs)
+        self._durability = DurabilityPoints(
+            self.index, self.staging, encoder.queue, writers.new, reserve
+        )
+        self._copier = Copier(self.layout, self.index, self.disk, writers.packs)
         closing.callback(self._finish)
 
     def _finish(self) -> None:
@@ -203,12 +203,9 @@ class OpenedStore(_Opened):
             self._ownership.ask()
         except OSError as error:
             _log.error("packs and copies stay unchanged: %s", error)
-            self._again.abandon()
-            self._fresh.abandon()
+            self._writers.abandon()
             return
-        with ExitStack() as writers:
-            writers.callback(self._fresh.close)
-            writers.callback(self._again.close)
+        self._writers.close()
         self._copier.finish()
 
     @asynccontextmanager
@@ -240,39 +237,34 @@ class OpenedStore(_Opened):
     def _composed(self, workers: Workers, count: int, cache_bytes: int | None) -> WritableStore:
         """Compose the parts of a store that has workers."""
         rendered, layers = _caches(cache_bytes, count)
-        parts = self.layout, self.index, self.staging, self.disk
-        find = self._fresh.object
-        bodies = BodyReader(self.layout, self._fresh.packs, find, workers, layers, rendered)
-        require_consistent = partial(Consistency(self.index).require, workers)
-        repacks = Repacks(
-            *parts,
-            fresh=self._fresh,
-            again=self._again,
-            encoder=self._encoder,
-            reserve=self._reserve,
+        find = self._writers.new.object
+        bodies = BodyReader(self.layout, self._writers.packs, find, workers, layers, rendered)
+        maintenance = Maintenance(
+            self,
+            self._writers,
+            self._encoder,
+            self._reserve,
+            self._ownership,
             workers=workers,
             layers=layers,
-            require_consistent=require_consistent,
+            require_consistent=partial(Consistency(self.index).require, workers),
         )
-        space = FreeSpace(self._ownership, self._reserve, repacks.reclaimer)
+        background = (
+            self._durability.run,
+            partial(self._encoder.run, workers, count, layers),
+            partial(self._copier.run, workers),
+            maintenance.space.run,
+        )
         self._reserve.asked_before = True
         return WritableStore(
             self,
             bodies,
             workers,
-            ownership=self._ownership,
-            writer=self._fresh,
+            owned=OwnedTasks(self._ownership, background),
             encoder=self._encoder,
             durability=self._durability,
-            space=space,
-            repacks=repacks,
-            require_consistent=require_consistent,
-            tasks=(
-                self._durability.run,
-                partial(self._encoder.run, workers, count, layers),
-                partial(self._copier.run, workers),
-                space.run,
-            ),
+            writer=self._writers.new,
+            maintenance=maintenance,
         )
 
 

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from typing import ClassVar
 
-import trio
-
-from fsmount import threads
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.body_reader import Body, BodyReader
 from fsmount.store.ingest.durability import DurabilityPoints
 from fsmount.store.ingest.encoder import Encoder
-from fsmount.store.maintenance.free_space import FreeSpace
+from fsmount.store.maintenance.maintenance import Maintenance
 from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
 from fsmount.store.maintenance.repack import RepackSummary, due
-from fsmount.store.maintenance.repacks import Repacks
-from fsmount.store.ownership import Ownership
+from fsmount.store.owned_tasks import OwnedTasks
 from fsmount.store.packs.writer import Writer
 from fsmount.store.read_store import ReadStore
-from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
 
 class WritableStore(ReadStore):
     """A store that this process may change. :meth:`run` runs its background tasks.
 
+    owned : the background tasks, and the question whether the store still belongs to this process.
+    encoder : encodes staged files.
+    durability : makes staged files survive a power cut.
     writer : commits new objects.
-    require_consistent : raises :class:`Damaged` if the index must not be a reason for removing
-        anything.
-    tasks : run while the store belongs to this process.
+    maintenance : repacks, and keeps space free.
 
     Contract: belongs to the trio task.
     """
@@ -44,44 +39,24 @@ class WritableStore(ReadStore):
         bodies: BodyReader,
         workers: Workers,
         *,
-        ownership: Ownership,
-        writer: Writer,
+        owned: OwnedTasks,
         encoder: Encoder,
         durability: DurabilityPoints,
-        space: FreeSpace,
-        repacks: Repacks,
-        require_consistent: Callable[[], Awaitable[None]],
-        tasks: Sequence[Callable[[], Awaitable[None]]],
+        writer: Writer,
+        maintenance: Maintenance,
     ) -> None:
         super().__init__(files, bodies, workers)
-        self._ownership = ownership
-        self._writer = writer
+        self._owned = owned
         self._encoder = encoder
         self._durability = durability
-        self._space = space
-        self._repacks = repacks
-        self._require_consistent = require_consistent
-        self._tasks = tasks
+        self._writer = writer
+        self._maintenance = maintenance
         # The time when a program last used the store.
         self._used = time.monotonic()
-        # Set when another process has taken the store over.
-        self._lost = trio.Event()
 
     async def run(self) -> None:
-        """Run the background tasks until another process takes the store over, or cancelled."""
-        trio_token = trio.lowlevel.current_trio_token()
-
-        def tell() -> None:
-            with suppress(trio.RunFinishedError):
-                trio_token.run_sync_soon(self._lost.set)
-
-        self._ownership.when_lost = tell
-        if self._ownership.is_lost:
-            self._lost.set()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
-            for task in self._tasks:
-                nursery.start_soon(task)
+        """See :meth:`OwnedTasks.run`."""
+        await self._owned.run()
 
     # -- reading
 
@@ -125,19 +100,14 @@ class WritableStore(ReadStore):
 
         0 if another process took the store over.
         """
-        return 0 if self._ownership.is_lost else self._encoder.queue.pending()
+        return 0 if self._owned.is_lost else self._encoder.queue.pending()
 
     async def drain(self) -> None:
         """Wait until no file is pending.
 
         Raises OSError EIO if another process takes the store over.
         """
-        await threads.call(Kind.FREE_SPACE, self._ownership.ask)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_at, self._lost, nursery.cancel_scope)
-            await self._encoder.queue.drain()
-            nursery.cancel_scope.cancel()
-        await threads.call(Kind.FREE_SPACE, self._ownership.ask)
+        await self._owned.wait(self._encoder.queue.drain)
 
     # -- space
 
@@ -147,15 +117,15 @@ class WritableStore(ReadStore):
         See :meth:`FreeSpace.need`. Raises OSError ENOSPC, EIO.
         """
         self._used = time.monotonic()
-        await self._space.need(size)
+        await self._maintenance.space.need(size)
 
     async def before_deleting(self) -> None:
         """See :meth:`FreeSpace.before_deleting`."""
-        await self._space.before_deleting()
+        await self._maintenance.space.before_deleting()
 
     async def reclaim(self, enough: int = ENOUGH_BYTES) -> None:
         """See :meth:`FreeSpace.reclaim`. Logs failures."""
-        await self._space.reclaim(enough)
+        await self._maintenance.space.reclaim(enough)
 
     def renew_copies(self) -> None:
         """Ask for new second copies: the copier writes them soon, or at the latest at the end."""
@@ -171,11 +141,10 @@ class WritableStore(ReadStore):
         The caller keeps :meth:`run` running. Raises :class:`Damaged`, and OSError if the disk is
         full and not enough space could be reclaimed beforehand.
         """
-        await self._space.reclaim()
+        await self._maintenance.space.reclaim()
         await self.drain()
-        await self._require_consistent()
-        await self._space.before_deleting()
-        return await self._repacks.repack(progress)
+        await self._maintenance.prepare()
+        return await self._maintenance.repack(progress)
 
     async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         """Repack a part, as :mod:`background` describes. The caller makes one call at a time.
@@ -183,18 +152,11 @@ class WritableStore(ReadStore):
         Returns False if a file was written or read, or `go_on` returned False; True if nothing is
         left to do. Raises :class:`Damaged`, OSError.
         """
-        await threads.call(Kind.FREE_SPACE, self._ownership.ask)
-        await self._require_consistent()
-        await self._space.before_deleting()
+        await self._owned.ask()
+        await self._maintenance.prepare()
         used = self._used
-        return await self._repacks.work_in_background(lambda: self._used == used and go_on())
+        return await self._maintenance.repack_in_background(lambda: self._used == used and go_on())
 
     def unused_s(self) -> float:
         """Seconds since a file was last written or read; 0 while files are pending."""
         return 0.0 if self.pending() else time.monotonic() - self._used
-
-
-async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
-    """Cancel a scope when the event is set."""
-    await event.wait()
-    scope.cancel()

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import random
 import shutil
 import tempfile
@@ -34,7 +33,7 @@ from PIL import Image
 
 from fsmount.store.layout import Layout
 from tests.bench.latency import staged
-from tests.bench.measure import Watch, drop_pages, machine, memory, quantiles, timed
+from tests.bench.measure import Watch, drop_pages, machine, memory, quantiles, tell, timed
 from tests.bench.methods import Wrong
 from tests.bench.mounted import cpu
 from tests.bench.ours import Fsmount, fsmount
@@ -204,11 +203,7 @@ def main() -> None:
     pictures, origin = photographs()
     print(f"wallpapers: {origin}")
     found = measure(chosen.files, chosen.portion, pictures)
-    if chosen.json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name:28}{value:16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
+    tell(found, as_json=chosen.json)
 
 
 if __name__ == "__main__":

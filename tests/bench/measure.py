@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,15 @@ class Cost:
     cpu_s: float
     peak_bytes: int
     written_bytes: int
+
+
+def tell(found: Mapping[str, object], *, as_json: bool) -> None:
+    """Print figures by name: as one JSON object, or as a table."""
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:28}{value:16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
 
 
 def spend(action: Callable[[], None]) -> Cost:

@@ -27,7 +27,7 @@ from statistics import median
 from fsmount.mount.unmount import unmount
 from fsmount.store.layout import Layout
 from tests.bench import nothing, synthetic
-from tests.bench.measure import Watch, machine, memory, processor_ns, timed
+from tests.bench.measure import Watch, machine, memory, processor_ns, tell, timed
 from tests.bench.ours import fsmount
 
 _LISTINGS = 9
@@ -174,11 +174,7 @@ def main() -> None:
         if not store.exists():
             synthetic.fill(store, chosen.files, chosen.folder, shared=chosen.shared)
         found = measure(store, Path(scratch), chosen.files, chosen.folder)
-    if chosen.json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name:26}{value:14,.3f}" if isinstance(value, float) else f"{name:26}{value!s:>14}")
+    tell(found, as_json=chosen.json)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "statistics",
         "lock",
         "ownership",
+        "owned_tasks",
         "packs",
         "files",
         "frames",
@@ -146,7 +147,7 @@ EXCEPTIONS = {
     # The estimate makes a temporary store of its own.
     ("store/transfer/estimating.py", "open"),
     # An imported source is no part of the store.
-    ("store/transfer/importing.py", "unlink"),
+    ("store/transfer/deleting.py", "unlink"),
 }
 # These modules write the exported files, which are outside the store.
 OUTSIDE = {"store/transfer/exporting.py"}

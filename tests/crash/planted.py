@@ -101,7 +101,7 @@ def _old_pack_first() -> None:
     def turn(self: Repacker, moved: list[Any], emptied: list[int]) -> None:
         real(self, moved, emptied)
         for number in emptied:
-            self._disk.unlink(self._layout.pack(number))
+            self._files.disk.unlink(self._files.layout.pack(number))
 
     _set(Repacker, "_turn", turn)
 

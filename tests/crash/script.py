@@ -474,7 +474,8 @@ class Script:
 
         The repack has then waited for the encoder, so it finishes packs while others commit.
         """
-        store, require_consistent = self._store, self._store._require_consistent
+        store, maintenance = self._store, self._store._maintenance
+        require_consistent = maintenance._require_consistent
         count, wait = self._chance.choice([0, 1, 3, 6]), self._chance.randrange(12)
 
         async def busy() -> None:
@@ -485,14 +486,14 @@ class Script:
             for _ in range(wait):
                 await trio.lowlevel.checkpoint()
 
-        patch(store, "_require_consistent", busy)
+        patch(maintenance, "_require_consistent", busy)
         try:
             with trio.move_on_after(20):
                 await store.repack(lambda _: None)
         except (OSError, FsmountError, ExceptionGroup):
             self.failed += 1
         finally:
-            patch(store, "_require_consistent", require_consistent)
+            patch(maintenance, "_require_consistent", require_consistent)
 
     async def _until_appended(self) -> None:
         """Wait until an entry waits for its commit, or no file is under way."""

@@ -23,7 +23,7 @@ from fsmount.mount.mountpoint import mounted_at
 from tests.cli.commands import Done, process
 from tests.e2e.mounts import missing
 from tests.e2e.test_umount import folder_of_nobody  # noqa: F401
-from tests.support.namespaces import as_nobody, with_fuse_for_all
+from tests.support.namespaces import as_nobody, run_or_skip, with_fuse_for_all
 from tests.support.paths import CHECKOUT
 from tests.support.shooting import Loop
 from tests.support.trees import facts, make_pictures, make_tree
@@ -299,22 +299,13 @@ fsmount export "$TOP/shots.store" "$TOP/out"
 
 def as_user(top: Path, *arguments: str) -> Done:
     """Run ADOPT as nobody, in a mount namespace of its own."""
-    done = subprocess.run(
+    done = run_or_skip(
         [*with_fuse_for_all(top), *as_nobody(), "bash", "-c", ADOPT, "bash", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=CHECKOUT,
-        env={
-            **os.environ,
-            "PYTHON": sys.executable,
-            "PYTHONPATH": str(CHECKOUT),
-            "TOP": str(top),
-        },
+        timeout_s=300,
+        PYTHON=sys.executable,
+        PYTHONPATH=str(CHECKOUT),
+        TOP=str(top),
     )
-    if done.stderr.startswith(("mount:", "unshare:", "setpriv:")):
-        pytest.skip(done.stderr)
     return Done(done.returncode, done.stdout, done.stderr)
 
 

@@ -19,8 +19,7 @@ from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.status import read_number
 from tests.e2e.commands import Server, fsmount, refused, well
 from tests.e2e.mounts import missing
-from tests.support.namespaces import as_nobody, own_namespace, with_fuse_for_all
-from tests.support.paths import CHECKOUT
+from tests.support.namespaces import as_nobody, own_namespace, run_or_skip, with_fuse_for_all
 
 pytestmark = [
     pytest.mark.mount,
@@ -174,32 +173,13 @@ def test_root_unmounts_what_a_user_mounted(public: Path) -> None:
         '"$PYTHON" -m fsmount init "$STORE" && "$PYTHON" -m fsmount mount "$STORE" "$MOUNT"'
         ' && echo hello > "$MOUNT/a"'
     )
-    done = subprocess.run(
-        [
-            *with_fuse_for_all(public),
-            "bash",
-            "-c",
-            SCRIPT,
-            "bash",
-            *as_nobody(),
-            "bash",
-            "-c",
-            work,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        cwd=CHECKOUT,
-        env={
-            **os.environ,
-            "PYTHON": sys.executable,
-            "STORE": str(public / "store"),
-            "MOUNT": str(public / "mnt"),
-        },
+    start = [*with_fuse_for_all(public), "bash", "-c", SCRIPT, "bash"]
+    done = run_or_skip(
+        [*start, *as_nobody(), "bash", "-c", work],
+        PYTHON=sys.executable,
+        STORE=str(public / "store"),
+        MOUNT=str(public / "mnt"),
     )
-    if done.stderr.startswith(("mount:", "unshare:", "setpriv:")):
-        pytest.skip(done.stderr)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\nunmounted\n")
     assert '"staged": 0' in well("stats", "--json", public / "store")
@@ -208,16 +188,7 @@ def test_root_unmounts_what_a_user_mounted(public: Path) -> None:
 def test_nobody_unmounts_what_root_mounted(root: Path, place: Path) -> None:
     well("mount", root, place)
     place.parent.chmod(0o755)
-    done = subprocess.run(
-        [*as_nobody(), sys.executable, "-m", "fsmount", "umount", str(place)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        cwd=CHECKOUT,
-    )
-    if done.stderr.startswith("setpriv:"):
-        pytest.skip(done.stderr)
+    done = run_or_skip([*as_nobody(), sys.executable, "-m", "fsmount", "umount", str(place)])
     assert done.returncode == 12
     assert "it is a mount of user root; only that user and root can unmount it" in done.stderr
     well("umount", place)

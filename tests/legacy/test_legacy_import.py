@@ -24,6 +24,7 @@ from fsmount.legacy.decoding import Decoded
 from fsmount.legacy.order import OrderedFile, sort_by_time
 from fsmount.legacy.runs import Run
 from fsmount.store.store import open_read_store
+from fsmount.store.transfer.deleting import SourceDeleter
 from fsmount.store.transfer.exporting import Exporter
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.missing import MissingCounter
@@ -189,14 +190,14 @@ async def test_a_source_that_changed_keeps_what_it_hangs_on(
     stems = list(minutes(5))
     frames = folder_of(source, desk(5), stems)
     convert(source)
-    unlink = Importer._unlink
+    unlink = SourceDeleter._unlink
 
-    def touched(self: Importer, item: Any) -> bool:
+    def touched(self: SourceDeleter, item: Any) -> bool:
         if item.source.stem == stems[3]:
             os.utime(item.source)
         return unlink(self, item)
 
-    monkeypatch.setattr(Importer, "_unlink", touched)
+    monkeypatch.setattr(SourceDeleter, "_unlink", touched)
     importer = await brought(root, source)
     kept = [f"{stems[0]}.png", *(f"{stem}.jxl" for stem in stems[1:4])]
     assert sorted(os.listdir(source)) == sorted(whys(importer)) == kept

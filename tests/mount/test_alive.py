@@ -23,7 +23,7 @@ import trio
 from pyfuse3 import FUSEError
 
 from fsmount.errors import Damaged, DiskFull, FsmountError, NoSuchInode, WorkerDied
-from fsmount.mount import handles
+from fsmount.mount import staged_files
 from fsmount.mount.fuse import Operations
 from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.store import config
@@ -68,7 +68,7 @@ SEAMS: list[tuple[Any, str]] = [
     *((Disk, name) for name in ("create", "open", "close", "pwrite", "ftruncate", "fsync")),
     *((Disk, name) for name in ("fsync_folder", "unlink")),
     (WritableStore, "body"),
-    (handles, "pread"),
+    (staged_files, "pread"),
     (os, "statvfs"),
 ]
 

@@ -228,4 +228,4 @@ async def test_what_the_lower_cannot_read_does_not_keep_from_writing(
     # An error, since a listing without the albums would look as if they had been deleted.
     with pytest.raises(Damaged):
         await union.opendir(ROOT)
-    assert not vfs._folders
+    assert not vfs._folders._folders

@@ -31,7 +31,7 @@ from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.packs.staging import writer_of
 from fsmount.store.recovery import startup
 from fsmount.store.store import OpenedStore, open_store
-from fsmount.store.transfer import importing
+from fsmount.store.transfer import deleting, importing
 from fsmount.store.writable_store import WritableStore
 from tests.support.calls import ROOT_USER, get, put, raises
 from tests.support.encoding import open_files, samples
@@ -405,9 +405,9 @@ async def test_an_idle_mount_stops_encoding(root: Path) -> None:
     async with opened.running(count=1) as store:
         other = second(root)
         with raises(errno.EIO):
-            await trio.to_thread.run_sync(store._ownership.ask)
+            await trio.to_thread.run_sync(store._owned._ownership.ask)
         with trio.fail_after(20):
-            await store._lost.wait()
+            await store._owned._lost.wait()
     opened.close()
     other.close()
 
@@ -438,7 +438,7 @@ def test_an_import_that_loses_its_store_deletes_no_source(
     make_pictures(tmp_path / "in", 6)
     before = files_of(tmp_path / "in")
     monkeypatch.setattr(importing, "_AHEAD", 2)
-    monkeypatch.setattr(importing, "_DELETE_AT_ONCE", 1)
+    monkeypatch.setattr(deleting, "_AT_ONCE", 1)
     monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
     item = importing.Importer._file
     count = [0]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
+
+from tests.support.paths import CHECKOUT
 
 # A new namespace has a copy of each mount. One of a test that runs meanwhile would be "in use
 # elsewhere", so they go at once. The kernel writes some characters of a path as octal numbers.
@@ -38,6 +44,27 @@ def as_nobody() -> list[str]:
     caps = "+dac_read_search"
     user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     return [*user, "--inh-caps", caps, "--ambient-caps", caps, "env", "HOME=/"]
+
+
+def run_or_skip(
+    command: Sequence[str], *, timeout_s: float = 100, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of this module with some more environment variables.
+
+    Skips the test if the machine allows no namespace or no other user.
+    """
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        cwd=CHECKOUT,
+        env={**os.environ, **variables},
+    )
+    if done.stderr.startswith(("mount:", "unshare:", "setpriv:")):
+        pytest.skip(done.stderr)
+    return done
 
 
 def with_fuse_for_all(folder: Path) -> list[str]:

@@ -125,6 +125,18 @@ def list_problems(found: Sequence[tuple[str, str]]) -> None:
     listing([f"{printable(path, err=True)}: {why}" for path, why in found])
 
 
+def list_skipped(found: Sequence[tuple[str, str]], heading: str, as_json: bool) -> int:
+    """Print a heading and the (path, reason) pairs of files that a command left out.
+
+    Prints nothing if there are none, or if the command prints JSON. Returns the exit code of the
+    command.
+    """
+    if found and not as_json:
+        warn(heading)
+        list_problems(found)
+    return SOME_SKIPPED if found else 0
+
+
 def listing(lines: Sequence[str], most: int = 20) -> None:
     """Print the first ``most`` of many lines to stderr."""
     for line in lines[:most]:

@@ -54,10 +54,10 @@ _MORE_BYTES = 256 << 10
 class Reclaimer:
     """Decides when to reclaim, and reclaims. The module docstring says how.
 
-    again : the writer that moves entries of committed objects.
+    moved : the writer that moves entries of committed objects.
     repacking : lock. A task holds it while it moves entries of committed objects.
-    sound : raises :class:`Damaged` if the index is damaged, so that nothing may be removed because
-        of it.
+    require_consistent : raises :class:`Damaged` if the index must not be a reason for removing
+        anything.
     repacker : makes a :class:`Repacker`, which drops objects.
     shrinker : makes a :class:`Shrinker`, which cuts packs.
     dropped : number of objects that were dropped so far.
@@ -70,18 +70,18 @@ class Reclaimer:
         index: Index,
         reserve: Reserve,
         encoder: Encoder,
-        again: Writer,
+        moved: Writer,
         repacking: trio.Lock,
-        sound: Callable[[], Awaitable[None]],
+        require_consistent: Callable[[], Awaitable[None]],
         repacker: Callable[[], Repacker],
         shrinker: Callable[[], Shrinker],
     ) -> None:
         self._index = index
         self._reserve = reserve
         self._encoder = encoder
-        self._again = again
+        self._moved = moved
         self._repacking = repacking
-        self._sound = sound
+        self._require_consistent = require_consistent
         self._repacker = repacker
         self._shrinker = shrinker
         # State after a reclaim that could not free enough: the free bytes that another try needs,
@@ -110,7 +110,7 @@ class Reclaimer:
             return
         # This value stays if an error ends the attempt.
         self._wanted = free + _MORE_BYTES
-        await self._sound()
+        await self._require_consistent()
         async with self._encoder.halted():
             all_done = await self._give_back(enough)
         free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
@@ -153,7 +153,7 @@ class Reclaimer:
         await repacker.drop_unneeded(needed)
         self.dropped += repacker.summary.dropped
         # After this no pack is open, so the end of every pack may be cut.
-        await self._again.give_up()
+        await self._moved.give_up()
         shrinker = self._shrinker()
         all_done = True
         try:

@@ -38,18 +38,17 @@ from fsmount import threads
 from fsmount.codec.images import images
 from fsmount.errors import FsmountError, WorkerDied
 from fsmount.folder import readable
-from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
 from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.frames.layers import Done, JobLayers, Loan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Index, Object
-from fsmount.store.layout import Layout
 from fsmount.store.packs import mover
 from fsmount.store.packs.entries import FRAMES, NO_PAYLOAD, layout_of
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry
-from fsmount.store.packs.writer import Writer
+from fsmount.store.packs.writers import Writers
 from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
@@ -169,10 +168,8 @@ def _batches(objects: Sequence[Object]) -> Iterator[list[Object]]:
 
 
 class Repacker:
-    """Repacks a store. The module docstring says how.
+    """Does one repack of a store, or a part of it. The module docstring says how.
 
-    fresh : the writer of new objects.
-    again : the writer of moved entries.
     workers : code the entries. Without workers no entry is coded again.
     layers : the layers that the workers have decoded.
     at_once : number of objects that are coded at the same time, at most.
@@ -184,22 +181,17 @@ class Repacker:
 
     def __init__(
         self,
-        layout: Layout,
-        index: Index,
-        disk: Disk,
-        fresh: Writer,
-        again: Writer,
+        files: StoreFiles,
+        writers: Writers,
         workers: Workers | None,
         layers: LayerCache,
         at_once: int,
         go_on: Callable[[], bool] = always,
     ) -> None:
-        self._layout = layout
-        self._index = index
-        self._disk = disk
-        self._fresh = fresh
-        self._again = again
-        self._mover = mover.Mover(layout, index, again)
+        self._files = files
+        self._index = files.index
+        self._writers = writers
+        self._mover = mover.Mover(files.layout, files.index, writers.moved)
         self._workers = workers
         self._layers = layers
         self._slots = trio.Semaphore(at_once)
@@ -215,9 +207,7 @@ class Repacker:
         rest is unchanged.
         """
         packs = due(self._index)
-        for writer in (self._fresh, self._again):
-            if any(map(writer.is_open, packs)):
-                await writer.seal()
+        await self._writers.seal(packs)
         for number in packs:
             await self.empty(number, progress)
         await self.drop_emptied()
@@ -235,12 +225,12 @@ class Repacker:
         if not dropped:
             return
         self._index.drop_objects([found.id for found in dropped])
-        await self._again.force()
-        kept = [self._layout.kept(found.id) for found in dropped if found.is_kept]
+        await self._writers.moved.force()
+        kept = [self._files.layout.kept(found.id) for found in dropped if found.is_kept]
         await threads.call(Kind.PACK, self._unlink, kept)
         self.summary.dropped += len(dropped)
         # Renew the second copies: from an old copy, a repair would search for the dropped objects.
-        self._again.packs.copies_due.set()
+        self._writers.packs.copies_due.set()
 
     async def drop_emptied(self) -> None:
         """Drop packs without objects. Raises OSError, FsmountError."""
@@ -251,7 +241,7 @@ class Repacker:
         """Return the packs that have no object and that no writer has open. Reads all rows."""
         fill = self._index.pack_fill()
         without = [number for number in self._index.packs() if number not in fill]
-        return [n for n in without if not (self._fresh.is_open(n) or self._again.is_open(n))]
+        return [number for number in without if not self._writers.is_open(number)]
 
     async def empty(self, number: int, progress: Callable[[int], None]) -> None:
         """Move all objects out of a pack, in batches, until `go_on` says no.
@@ -297,9 +287,9 @@ class Repacker:
 
         Raises what the worker raises, and :class:`Damaged`.
         """
-        place = self._fresh.place(found.id)
+        place = self._writers.new.place(found.id)
         if again and self._workers is not None:
-            needs = tuple(map(self._fresh.place, found.needs))
+            needs = tuple(map(self._writers.new.place, found.needs))
             with suppress(WorkerDied):
                 return await self._layers.run(
                     self._workers, recode, place, needs, found.sha256, places=needs, slow=True
@@ -318,12 +308,12 @@ class Repacker:
         self.summary.smaller += sum(new.length < old.length for old, new in pairs)
         if emptied:
             async with self._mover.left():
-                await threads.call(Kind.PACK, self._unlink, map(self._layout.pack, emptied))
+                await threads.call(Kind.PACK, self._unlink, map(self._files.layout.pack, emptied))
 
     def _unlink(self, paths: Iterable[Path]) -> None:
         """Remove files. Runs in a thread. Raises OSError."""
         for path in paths:
-            self._disk.unlink(path)
+            self._files.disk.unlink(path)
 
     def _turn(self, moved: Sequence[Object], emptied: list[int]) -> None:
         """Update the rows of packs, and add the numbers of dropped packs to `emptied`.

@@ -6,15 +6,8 @@ the store already has with the same size and mtime, so a user can kill an import
 start it again. Holes of sparse files stay holes. The summary lists a large file that does not fit,
 and the other files are still imported.
 
-The importer stores a picture that a legacy folder keeps as a difference as a whole PNG
-(`fsmount.legacy`).
-
-The importer deletes a source only after these steps: the file is encoded, its commit is forced to
-the disk, and the file is read back from the store and compared. This proof is too weak for a
-difference, since its picture was made from it. So the difference between that picture and the one
-before it, both as the store has them, must also have exactly the samples of the `.jxl`. The
-importer deletes a run of differences as a whole, the last picture first: after a kill, every
-remaining picture can still be made from the remaining files.
+The importer stores a picture that a legacy folder keeps as a difference as a whole PNG; see
+:mod:`differences`. If the caller asks for it, :mod:`deleting` deletes the sources.
 """
 
 from __future__ import annotations
@@ -22,19 +15,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 import trio
 
 from fsmount import threads
-from fsmount.errors import DiskFull, FsmountError
+from fsmount.errors import DiskFull
 from fsmount.legacy.archive import Archive
-from fsmount.legacy.pictures import same_picture
-from fsmount.legacy.runs import Run, RunFile, png_name
 from fsmount.store.disk.disk import pread
 from fsmount.store.index import ROOT, Inode
+from fsmount.store.transfer.deleting import SourceDeleter
+from fsmount.store.transfer.differences import as_png, decode, difference_in, shows
 from fsmount.store.transfer.patterns import ALL, Patterns
 from fsmount.store.transfer.tree import (
     NO_SPACE,
@@ -43,11 +35,12 @@ from fsmount.store.transfer.tree import (
     Item,
     Progress,
     Report,
+    Stamp,
     Summary,
     find,
     ignore,
     same,
-    slices,
+    stamp,
     walk,
 )
 from fsmount.store.writable_store import WritableStore
@@ -55,16 +48,11 @@ from fsmount.threads import Kind
 
 # Number of staged files by which an import may run ahead of the encoder. This bounds staging.
 _AHEAD = 48
-# Number of sources that wait to be deleted. Each deletion waits until the encoder is idle.
-_DELETE_AT_ONCE = 256
 _ARCHIVE_BYTES = 128 << 20
 # A file of at least this size may fail with ENOSPC while a smaller file still fits. If a smaller
 # file fails, the disk is full.
 _LARGE = 1 << 20
 _STAT_BLOCK = 512
-
-# Inode, size and mtime: tells whether a file changed since it was examined.
-_Stamp = tuple[int, int, int]
 
 
 class Importer:
@@ -87,14 +75,16 @@ class Importer:
         self._store = store
         self._progress = progress
         self._report = report
-        self._delete = delete
         self._archive = Archive(_ARCHIVE_BYTES, count=1)
-        self._taken: list[tuple[Item, int]] = []
-        self._waiting = 0
-        self.deleted = 0
         self._links: dict[tuple[int, int], int] = {}
         self.summary = Summary()
+        self._deleter = SourceDeleter(store, self._archive, self.summary) if delete else None
         self.added: list[int] = []
+
+    @property
+    def deleted(self) -> int:
+        """Number of deleted sources."""
+        return 0 if self._deleter is None else self._deleter.deleted
 
     async def add(self, source: Path, target: bytes, chosen: Patterns = ALL) -> None:
         """Import `source` (file or folder) as `target`, and wait until the encoder is idle.
@@ -122,10 +112,8 @@ class Importer:
                     continue
                 if stat.S_ISDIR(inode.mode):
                     folders.append((inode.ino, item.info))
-                elif self._delete:
-                    self._taken.append((item, inode.ino))
-                    if len(self._taken) >= self._waiting + _DELETE_AT_ONCE:
-                        await self._delete_taken(final=False)
+                elif self._deleter is not None:
+                    await self._deleter.add(item, inode.ino)
             except OSError as error:
                 if error.errno in NO_SPACE and _needs(item) < _LARGE:
                     raise DiskFull(self._store.path) from error
@@ -139,7 +127,8 @@ class Importer:
             if ino != ROOT:
                 self._store.index.update(ino, mtime_ns=info.st_mtime_ns)
         await self._store.durable()
-        await self._delete_taken(final=True)
+        if self._deleter is not None:
+            await self._deleter.delete(final=True)
 
     async def _with_room(self, item: Item) -> Inode | None:
         """As :meth:`_item`, with a second try on a full disk.
@@ -161,18 +150,18 @@ class Importer:
         OSError.
         """
         data = None
-        step = self._step(item)
+        step = difference_in(self._archive, item)
         if step is not None:
-            there = find(self._store, _as_png(item).target)
+            there = find(self._store, as_png(item).target)
             known = there is not None and there.mtime_ns == item.info.st_mtime_ns
             # An earlier version of fsmount may have taken it for another picture.
             if there is not None and known and not step.doubt:
                 return self._skip(item, there)
-            made = await self._archive.decode(item.source.parent, os.fsencode(item.source.name))
+            made = await decode(self._archive, item)
             data = made.png
             if data is not None:
-                item = _as_png(item)
-                if there is not None and await self._shows(there, data):
+                item = as_png(item)
+                if there is not None and await shows(self._store, there, data):
                     # The file was imported with these bytes before it became a difference.
                     return self._skip(item, there)
             elif not made.is_picture:
@@ -203,13 +192,6 @@ class Importer:
         self._progress(1, item.info.st_size)
         return there
 
-    def _step(self, item: Item) -> RunFile | None:
-        """Return the difference that a source contains, or None if it is another file."""
-        name = os.fsencode(item.source.name)
-        if not stat.S_ISREG(item.info.st_mode) or not name.endswith(b".jxl"):
-            return None
-        return self._archive.difference(item.source.parent, name)
-
     def _folder(self, item: Item, there: Inode | None) -> Inode:
         """Return the folder of an item, created if it is missing.
 
@@ -239,8 +221,8 @@ class Importer:
             if data is None:
                 self._check_room(item)
             token = staging.create()
-            size, stamp = await threads.call(Kind.WRITE, self._copy, item, token, data)
-            if stamp != _stamp(item.info):
+            size, found = await threads.call(Kind.WRITE, self._copy, item, token, data)
+            if found != stamp(item.info):
                 why = "it changed while it was read; import it again"
                 self.summary.problems.append((str(item.source), why))
         try:
@@ -278,7 +260,7 @@ class Importer:
         if item.info.st_nlink > 1:
             self._links[item.info.st_dev, item.info.st_ino] = ino
 
-    def _copy(self, item: Item, token: int, whole: bytes | None) -> tuple[int, _Stamp]:
+    def _copy(self, item: Item, token: int, whole: bytes | None) -> tuple[int, Stamp]:
         """Copy a source to a staged file. Runs in a thread.
 
         Writes `whole` instead if it is not None. Returns the number of bytes, and the stamp of the
@@ -288,7 +270,7 @@ class Importer:
         fd = staging.open(token)
         try:
             if whole is not None:
-                return disk.pwrite(fd, whole, 0), _stamp(item.info)
+                return disk.pwrite(fd, whole, 0), stamp(item.info)
             with item.source.open("rb", buffering=0) as file:
                 source = file.fileno()
                 size = disk.copy(source, fd, os.fstat(source).st_size)
@@ -296,7 +278,7 @@ class Importer:
                 # grow.
                 while data := pread(source, SLICE, size):
                     size += disk.pwrite(fd, data, size)
-                return size, _stamp(os.fstat(source))
+                return size, stamp(os.fstat(source))
         except OSError:
             staging.remove(token)
             raise
@@ -359,169 +341,8 @@ class Importer:
                 value = os.getxattr(item.source, name, follow_symlinks=False)
                 self._store.index.set_xattr(ino, raw, value)
 
-    # -- deletion of sources
-
-    def _run(self, item: Item) -> tuple[Path, bytes] | None:
-        """Return the run of differences that a source belongs to: (folder, first name), or None."""
-        folder = item.source.parent
-        place = self._archive.run_of(folder, os.fsencode(item.source.name))
-        return None if place is None else (folder, place[0])
-
-    async def _delete_taken(self, *, final: bool) -> None:
-        """Delete the sources imported so far.
-
-        Unless `final`, incomplete runs wait for their other files.
-        """
-        if not self._taken:
-            return
-        await self._store.drain()
-        await self._store.durable()
-        taken, self._taken = self._taken, []
-        runs: dict[tuple[Path, bytes], list[tuple[Item, int]]] = {}
-        for item, ino in taken:
-            run = self._run(item)
-            if run is None:
-                if await self._is_stored(item, ino):
-                    self._unlink(item)
-            else:
-                runs.setdefault(run, []).append((item, ino))
-        for (folder, first), parts in runs.items():
-            await self._delete_run(folder, first, parts, final=final)
-        self._waiting = len(self._taken)
-
-    async def _delete_run(
-        self, folder: Path, first: bytes, parts: list[tuple[Item, int]], *, final: bool
-    ) -> None:
-        """Delete the files of a run if the store has every picture of it."""
-        found = self._archive.scan(folder)
-        run = found.runs[found.positions[first][0]]
-        names = list(_names(run))
-        taken = {os.fsencode(item.source.name) for item, _ in parts}
-        if left := [name for name in names if name not in taken]:
-            if not final:
-                self._taken += parts
-                return
-            why = f"kept, since {os.fsdecode(left[0])} of its run is not in the store"
-            self.summary.problems += [(str(item.source), why) for item, _ in parts]
-            return
-        order = {name: at for at, name in enumerate(names)}
-        parts.sort(key=lambda part: order[os.fsencode(part[0].source.name)])
-        # Compare all files before the first deletion: making a picture needs the files before it.
-        kept = [item for item, ino in parts if not await self._is_stored(item, ino)]
-        if not kept:
-            kept = await self._not_proved(run, parts)
-        # Delete the last file first, and a twin before its PNG.
-        sources = [item for item, _ in parts]
-        while sources and not kept:
-            if not self._unlink(sources[-1]):
-                kept = sources[-1:]
-            del sources[-1]
-        if kept:
-            why = f"kept, since {kept[0].source.name} of its run is kept"
-            others = [item for item in sources if item not in kept]
-            self.summary.problems += [(str(item.source), why) for item in others]
-
-    async def _not_proved(self, run: Run, parts: list[tuple[Item, int]]) -> list[Item]:
-        """List and return the first difference that the pictures in the store do not reproduce.
-
-        Returns an empty list if all differences are proved. The caller has checked that the store
-        shows the same picture as each file of the run.
-        """
-        taken = {os.fsencode(item.source.name): (item, ino) for item, ino in parts}
-        before = b""
-        for step in run:
-            item, ino = taken[step.name]
-            if self._archive.is_picture(step) or (step.doubt and not step.is_difference):
-                continue  # no difference depends on it
-            try:
-                after = b"".join([part async for part in slices(self._store, ino)])
-                alike = not step.is_difference or await self._archive.is_difference_of(
-                    before, after, step
-                )
-                reason = None if alike else "it is not the difference of the pictures in the store"
-            except (FsmountError, OSError) as error:
-                reason = str(error)
-            if reason is not None:
-                self.summary.problems.append((str(item.source), f"kept: {reason}"))
-                return [item]
-            before = after
-        return []
-
-    def _unlink(self, item: Item) -> bool:
-        """Delete a source unless it changed. Lists a failure in the summary and returns False."""
-        try:
-            if _stamp(item.source.lstat()) != _stamp(item.info):
-                raise OSError(errno.EBUSY, "kept, since it changed meanwhile")
-            item.source.unlink()
-        except OSError as error:
-            self.summary.problems.append((str(item.source), error.strerror or str(error)))
-            return False
-        self.deleted += 1
-        return True
-
-    async def _is_stored(self, item: Item, ino: int) -> bool:
-        """Read a file back from the store and compare it.
-
-        Lists the reason if the source must stay.
-        """
-        try:
-            reason = await self._difference(item, self._store.index.inode(ino))
-        except FsmountError as error:
-            reason = str(error)
-        except OSError as error:
-            reason = error.strerror or str(error)
-        if reason:
-            self.summary.problems.append((str(item.source), f"kept: {reason}"))
-        return reason is None
-
-    async def _shows(self, inode: Inode, data: bytes) -> bool:
-        """Whether a file of the store has the bytes `data` of a PNG, or the same samples."""
-        if not stat.S_ISREG(inode.mode):
-            return False
-        stored = b"".join([part async for part in slices(self._store, inode.ino)])
-        return stored == data or await threads.call(Kind.STAGED, same_picture, stored, data)
-
-    async def _difference(self, item: Item, inode: Inode) -> str | None:
-        """Return the reason why a source must not be deleted, or None.
-
-        Raises FsmountError, OSError.
-        """
-        if not stat.S_ISREG(item.info.st_mode):
-            return None if same(inode, item.source, item.info) else "the store has another"
-        if inode.object_id is None:
-            return "it is not encoded yet"
-        if self._step(item) is not None:
-            made = await self._archive.decode(item.source.parent, os.fsencode(item.source.name))
-            if made.png is not None:
-                shown_there = await self._shows(inode, made.png)
-                return None if shown_there else "the store has another picture"
-            if not made.is_picture:
-                return made.reason
-        with item.source.open("rb") as file:
-            async for data in slices(self._store, inode.ino):
-                if file.read(len(data)) != data:
-                    return "the store has other bytes"
-            return "it is longer than in the store" if file.read(1) else None
-
-
-def _names(run: Run) -> Iterator[bytes]:
-    """Names of the files of a run in order, a twin directly after its PNG."""
-    for step in run:
-        yield step.name
-        if step.twin is not None:
-            yield step.twin.name
-
 
 def _needs(item: Item) -> int:
     """Bytes that a source takes on a disk, without its holes."""
     info = item.info
     return min(info.st_size, info.st_blocks * _STAT_BLOCK) if stat.S_ISREG(info.st_mode) else 0
-
-
-def _as_png(item: Item) -> Item:
-    """Return the item with the name under which its difference shows its picture."""
-    return replace(item, target=png_name(item.target))
-
-
-def _stamp(info: os.stat_result) -> _Stamp:
-    return info.st_ino, info.st_size, info.st_mtime_ns

@@ -214,10 +214,10 @@ async def test_readers_and_the_encoder_beside_it(
             # Act as if no program used the store. Another test covers the reasons to stop.
             await store.repack_in_background(lambda: False)
             for _ in range(6):
-                await store._repacks._background.work(always)
+                await store._maintenance._background.work(always)
                 await trio.sleep(0.1)
             await store.drain()
-            await store._repacks._background.work(always)
+            await store._maintenance._background.work(always)
             ended.set()
     finally:
         opened.close()
@@ -241,7 +241,7 @@ async def test_a_pack_stays_while_somebody_reads_from_it(
         async with opened.running(count=1) as store, trio.open_nursery() as nursery:
             await store.repack_in_background(lambda: False)
             gate = await reading(store, b"0-000.png", data, nursery, monkeypatch)
-            nursery.start_soon(store._repacks._background.work, always)
+            nursery.start_soon(store._maintenance._background.work, always)
             with trio.move_on_after(30):
                 while 1 in store.index.packs():
                     await trio.sleep(0.01)
@@ -277,7 +277,7 @@ async def test_what_is_encoded_meanwhile_finds_what_it_was_told(
                 while not paths:
                     await trio.sleep(0.01)
             assert str(store.layout.pack(1)) in paths
-            nursery.start_soon(store._repacks._background.work, always)
+            nursery.start_soon(store._maintenance._background.work, always)
             with trio.move_on_after(30):
                 while 1 in store.index.packs():
                     await trio.sleep(0.01)
@@ -295,7 +295,7 @@ async def test_what_is_appended_while_a_commit_waits_for_its_turn_does_not_count
 ) -> None:
     """No commit has read this entry back yet."""
     with opening(root) as store:
-        writer = store._fresh
+        writer = store._writers.new
         ends = []
         async with trio.open_nursery() as nursery, writer.packs.turn:
             for number in (1, 2):

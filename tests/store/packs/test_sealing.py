@@ -395,7 +395,7 @@ class Beside:
         self._store = store
         self._files = files
         self._steps = steps
-        self._require_consistent = store._require_consistent
+        self._require_consistent = store._maintenance._require_consistent
 
     async def require_consistent(self) -> None:
         await self._require_consistent()
@@ -423,7 +423,8 @@ async def test_a_repack_beside_the_encoder(
                 put(store, name, data)
             await settled(store, files)
             beside = Beside(store, late, steps)
-            monkeypatch.setattr(store, "_require_consistent", beside.require_consistent)
+            maintenance = store._maintenance
+            monkeypatch.setattr(maintenance, "_require_consistent", beside.require_consistent)
             with trio.fail_after(20):
                 await store.repack(lambda count: None)
             await settled(store, files | late)
@@ -460,8 +461,8 @@ async def test_a_pack_does_not_go_while_an_entry_waits_for_its_commit(
         writer = store._writer
         while not writer._appended:
             await trio.sleep(0.001)
-        repacker: Repacker = store._repacks._repacker(store._workers, at_once=1)
-        async with store._repacks._moving:
+        repacker: Repacker = store._maintenance._repacker(store._workers, at_once=1)
+        async with store._maintenance._moving:
             await repacker.run(lambda count: None)
         repacked.set()
         await settled(store, files)

@@ -1,8 +1,9 @@
-"""The three ways to move entries of committed objects; one of them works at a time.
+"""Maintenance of a store: repack, background repack and reclaim, of which one works at a time.
 
 The command repacks everything (:mod:`fsmount.store.maintenance.repack`), an idle mount repacks in
 the background (:mod:`fsmount.store.maintenance.background`), and a full disk needs a reclaim
-(:mod:`fsmount.store.maintenance.reclaim`). This module gives each what it needs.
+(:mod:`fsmount.store.maintenance.reclaim`). All three move entries of committed objects. This module
+gives each what it needs.
 """
 
 from __future__ import annotations
@@ -12,89 +13,91 @@ from functools import partial
 
 import trio
 
-from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.reserve import Reserve
+from fsmount.store.files import StoreFiles
 from fsmount.store.frames.layer_cache import LayerCache
-from fsmount.store.index import Index
 from fsmount.store.ingest.encoder import Encoder
-from fsmount.store.layout import Layout
 from fsmount.store.maintenance.background import BackgroundRepack
+from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
 from fsmount.store.maintenance.repack import Repacker, RepackSummary, always
-from fsmount.store.packs.staging import Staging
+from fsmount.store.ownership import Ownership
 from fsmount.store.packs.writer import Writer
+from fsmount.store.packs.writers import Writers
 from fsmount.work import machine
 from fsmount.work.workers import Workers
 
 
-class Repacks:
-    """Moves entries of committed objects; see the module.
+class Maintenance:
+    """Repacks a store and reclaims space in it; see the module.
 
-    fresh, again : the writers of new objects and of moved entries.
     workers : code the entries.
     layers : the layers that the workers have decoded.
-    require_consistent : see :class:`Reclaimer`.
-    reclaimer : reclaims space on a full disk.
+    require_consistent : raises :class:`Damaged` if the index must not be a reason for removing
+        anything.
+    space : keeps space free, by a reclaim if the disk is full.
 
     Contract: belongs to the trio task.
     """
 
     def __init__(
         self,
-        layout: Layout,
-        index: Index,
-        staging: Staging,
-        disk: Disk,
-        *,
-        fresh: Writer,
-        again: Writer,
+        files: StoreFiles,
+        writers: Writers,
         encoder: Encoder,
         reserve: Reserve,
+        ownership: Ownership,
+        *,
         workers: Workers,
         layers: LayerCache,
         require_consistent: Callable[[], Awaitable[None]],
     ) -> None:
-        self._parts = layout, index, disk
-        self._staging = staging
-        self._fresh = fresh
-        self._again = again
+        self._files = files
+        self._writers = writers
         self._encoder = encoder
         self._reserve = reserve
         self._workers = workers
         self._layers = layers
+        self._require_consistent = require_consistent
         # Held by the task that moves entries of committed objects.
         self._moving = trio.Lock()
         make = partial(self._repacker, at_once=1)
-        self._background = BackgroundRepack(layout, index, encoder, make)
-        self.reclaimer = Reclaimer(
-            index,
+        self._background = BackgroundRepack(files.layout, files.index, encoder, make)
+        self._reclaimer = Reclaimer(
+            files.index,
             reserve,
             encoder,
-            again,
+            writers.moved,
             self._moving,
             require_consistent,
             lambda: make(None),
             self._shrinker,
         )
+        self.space = FreeSpace(ownership, reserve, self._reclaimer)
+
+    async def prepare(self) -> None:
+        """Prepare for a repack, which removes entries: the index is consistent, commits have space.
+
+        Raises :class:`Damaged` if the index must not be a reason for removing anything.
+        """
+        await self._require_consistent()
+        await self.space.before_deleting()
 
     async def repack(self, progress: Callable[[int], None]) -> RepackSummary:
         """Repack all packs that are worth it. Calls `progress(1)` after each object.
 
-        The caller has made sure that the index is consistent. Raises OSError, FsmountError.
+        The caller has called :meth:`prepare`. Raises OSError, FsmountError.
         """
         repacker = self._repacker(self._workers, at_once=machine.cores())
         async with self._moving:
             if self._encoder.is_idle():
                 self._encoder.start_afresh()
                 await repacker.drop_unneeded()
-            repacker.summary.dropped += self.reclaimer.dropped
+            repacker.summary.dropped += self._reclaimer.dropped
             return await repacker.run(progress)
 
-    async def work_in_background(self, go_on: Callable[[], bool]) -> bool:
-        """See :meth:`BackgroundRepack.work`.
-
-        The caller has made sure that the index is consistent.
-        """
+    async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
+        """See :meth:`BackgroundRepack.work`. The caller has called :meth:`prepare`."""
         async with self._moving:
             return await self._background.work(go_on)
 
@@ -102,11 +105,10 @@ class Repacks:
         self, workers: Workers | None, go_on: Callable[[], bool] = always, *, at_once: int
     ) -> Repacker:
         """Create a repacker that codes `at_once` objects at a time while `go_on` returns True."""
-        writers = self._fresh, self._again
-        return Repacker(*self._parts, *writers, workers, self._layers, at_once, go_on)
+        return Repacker(self._files, self._writers, workers, self._layers, at_once, go_on)
 
     def _shrinker(self) -> Shrinker:
         """Create a shrinker with its own writer, for reclaim on a full disk."""
-        layout, index, disk = self._parts
-        writer = Writer(layout, index, self._staging, disk, self._fresh.packs, None)
+        layout, index, disk = self._files.layout, self._files.index, self._files.disk
+        writer = Writer(layout, index, self._files.staging, disk, self._writers.packs, None)
         return Shrinker(layout, index, disk, writer, self._reserve)

@@ -12,8 +12,8 @@ body copies it into a new staged file. While an inode has a writer it is held: t
 encode it, so its row cannot turn from staged to encoded under a writer. The row can turn under a
 reader. The descriptor of the reader then still shows the same bytes.
 
-:class:`StagedFile` is one descriptor. :class:`OpenFiles` is the table of everything open: handles,
-then bodies, then the calls on a file descriptor, then sizes and times.
+:class:`OpenFiles` is the table of everything open: handles, then bodies, then the calls on a file
+descriptor, then sizes and times. The descriptors on staged files are in :mod:`staged_files`.
 """
 
 from __future__ import annotations
@@ -21,110 +21,26 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 import trio
 
-from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.mount.attributes import Bytes, failure, now_ns, without_privileges
-from fsmount.store.disk.disk import Disk, pread
+from fsmount.mount.staged_files import StagedFile, StagedFiles, blocks_of
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Inode
 from fsmount.store.read_store import ReadStore
 from fsmount.store.writable_store import WritableStore
 from fsmount.threads import Kind
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _SLICE_BYTES = 1 << 20
-_BLOCK = 512
-_SPARSE_KNOWN = 1000
 _SIZE_LIMIT = (1 << 63) - 1
-
-
-class StagedFile:
-    """A descriptor on a staged file, and the extent of the file after its last change.
-
-    `size` is in bytes, `blocks` in units of 512 bytes. Only threads ask the disk. The descriptor is
-    closed once nothing refers to it and no thread uses it. So no thread meets another file under
-    its number. Belongs to the trio task.
-    """
-
-    def __init__(self, disk: Disk, token: int, fd: int) -> None:
-        """Take over the descriptor `fd`. Call it in a thread. Raises OSError."""
-        self.token = token
-        self._disk = disk
-        self._fd = fd
-        self._users = 0
-        self._is_dropped = False
-        self._measure(os.fstat(fd))
-
-    def _measure(self, found: os.stat_result) -> None:
-        self.size = found.st_size
-        self.blocks = found.st_blocks
-
-    async def use(self, kind: Kind, function: Callable[[int], T]) -> T:
-        """Run `function(fd)` in a thread and return its result.
-
-        Raises OSError EBADF if the file is dropped, and the errors of `function`.
-        """
-        if self._is_dropped:
-            raise failure(errno.EBADF)
-        self._users += 1
-        try:
-            return await threads.call(kind, function, self._fd)
-        finally:
-            self._users -= 1
-            if self._is_dropped and not self._users:
-                await threads.finish(Kind.OPEN, self._disk.close, self._fd)
-
-    async def change(self, function: Callable[[int], T]) -> T:
-        """Like :meth:`use`, for a function that changes the file.
-
-        Measures the extent again, also after an error: the function may have changed a part.
-        """
-        found: list[os.stat_result] = []
-
-        def changing(fd: int) -> T:
-            try:
-                return function(fd)
-            finally:
-                found.append(os.fstat(fd))
-
-        try:
-            return await self.use(Kind.WRITE, changing)
-        finally:
-            for each in found:
-                self._measure(each)
-
-    async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset` (bytes); fewer only at the end. Raises OSError."""
-        if not self._is_dropped:
-            # Bytes in the memory of the kernel need no thread. After any error a thread asks.
-            with suppress(OSError):
-                return self._disk.read_cached(self._fd, length, offset)
-        return await self.use(Kind.READ, lambda fd: pread(fd, length, offset))
-
-    def drop(self) -> bool:
-        """Note that nothing refers to this file any more. Does not await.
-
-        Returns whether the caller must call :meth:`close`. Otherwise the last user closes it.
-        """
-        self._is_dropped = True
-        return not self._users
-
-    def close(self) -> None:
-        """Close the descriptor of a dropped file without users. May wait for the disk.
-
-        Raises OSError.
-        """
-        self._disk.close(self._fd)
 
 
 @dataclass(slots=True)
@@ -163,23 +79,25 @@ class Handle:
 class OpenFiles:
     """The table of open inodes and handles of a mount.
 
-    `writable` is the same store if programs may change it. `closed` is called with the number of an
-    inode after its last user has left. Belongs to the trio task.
+    `writable` is the same store if programs may change it. `staged_files` opens and closes the
+    descriptors. `closed` is called with the number of an inode after its last user has left.
+    Belongs to the trio task.
     """
 
     def __init__(
-        self, store: ReadStore, writable: WritableStore | None, closed: Callable[[int], None]
+        self,
+        store: ReadStore,
+        writable: WritableStore | None,
+        staged_files: StagedFiles,
+        closed: Callable[[int], None],
     ) -> None:
         self._store = store
         self._writable_store = writable
         self._closed = closed
+        self._staged_files = staged_files
         self._entries: dict[int, OpenInode] = {}
         self._handles: dict[int, Handle] = {}
         self._next = 1
-        # Token -> blocks of a closed sparse staged file. Only the disk and this table know them.
-        self._sparse: OrderedDict[int, int] = OrderedDict()
-        # Dropped files. The next method that awaits closes them.
-        self._closing: list[StagedFile] = []
 
     def writable(self) -> WritableStore:
         """The store, to change it. Raises OSError EROFS if it is shown read-only."""
@@ -211,7 +129,7 @@ class OpenFiles:
                     await self._attach(entry)
         except BaseException:
             self._leave(entry, writable)
-            await self._close_dropped()
+            await self._staged_files.close_dropped()
             raise
         number = self._next
         self._next += 1
@@ -233,7 +151,7 @@ class OpenFiles:
         try:
             return self._release(fh)
         finally:
-            await self._close_dropped()
+            await self._staged_files.close_dropped()
 
     def _release(self, fh: int) -> Handle:
         handle = self.handle(fh)
@@ -242,20 +160,13 @@ class OpenFiles:
         return handle
 
     def release_all(self) -> None:
-        """Forget all handles at the end of the mount. Logs errors.
-
-        Waits for the disk in the trio task: no other task needs it any more.
-        """
+        """Forget all handles at the end of the mount. Logs errors. Waits for the disk."""
         for fh in list(self._handles):
             try:
                 self._release(fh)
             except Exception:
                 _log.exception("closing handle %d failed", fh)
-        while self._closing:
-            try:
-                self._closing.pop().close()
-            except OSError:
-                _log.exception("closing a staged file failed")
+        self._staged_files.close_at_end()
 
     def _enter(self, ino: int, writer: bool) -> OpenInode:
         entry = self._entries.get(ino)
@@ -299,7 +210,7 @@ class OpenFiles:
                 yield entry
         finally:
             self._leave(entry, True)
-            await self._close_dropped()
+            await self._staged_files.close_dropped()
 
     # -- bodies
 
@@ -314,7 +225,7 @@ class OpenFiles:
             if token is None or (entry.staged is not None and entry.staged.token == token):
                 return
             try:
-                staged = await threads.call(Kind.OPEN, self._open, token)
+                staged = await self._staged_files.open(token)
                 break
             except FileNotFoundError as error:
                 # If the row changed, this process or the writer beside a read-only mount has just
@@ -324,60 +235,16 @@ class OpenFiles:
                     raise Damaged(path, reason="the file is gone") from error
         self._detach(entry)
         entry.staged = staged
-        await self._close_dropped()
-
-    def _open(self, token: int) -> StagedFile:
-        """Open a staged file. Call it in a thread. Raises OSError."""
-        flags = os.O_RDONLY if self._writable_store is None else os.O_RDWR
-        return self._took(token, self._store.staging.open(token, flags))
-
-    def _took(self, token: int, fd: int) -> StagedFile:
-        try:
-            return StagedFile(self._store.disk, token, fd)
-        except BaseException:
-            self._store.disk.close(fd)
-            raise
-
-    async def fresh(self) -> StagedFile:
-        """Create an empty staged file that no row names yet. The caller owns it. Raises OSError."""
-
-        def create() -> StagedFile:
-            return self._took(*self._store.staging.create_open())
-
-        return await threads.call(Kind.WRITE, create)
-
-    async def close(self, fresh: StagedFile) -> None:
-        """Close a staged file that belongs to no open inode. Raises OSError."""
-        if fresh.drop():
-            await threads.finish(Kind.OPEN, fresh.close)
-
-    async def remove(self, fresh: StagedFile) -> None:
-        """Close and remove a staged file that no row names. Raises OSError."""
-        try:
-            await self.close(fresh)
-        finally:
-            await threads.finish(Kind.WRITE, self._store.staging.remove, fresh.token)
-
-    def _remember_holes(self, staged: StagedFile) -> None:
-        if staged.blocks * _BLOCK < staged.size:
-            self._sparse[staged.token] = staged.blocks
-            while len(self._sparse) > _SPARSE_KNOWN:
-                self._sparse.popitem(last=False)
-        else:
-            self._sparse.pop(staged.token, None)
+        await self._staged_files.close_dropped()
 
     def _detach(self, entry: OpenInode) -> None:
-        """Drop the body. The caller must call :meth:`_close_dropped` later. Does not await."""
+        """Drop the body. Does not await.
+
+        The caller must call :meth:`StagedFiles.close_dropped` later.
+        """
         staged, entry.staged, entry.body = entry.staged, None, None
         if staged is not None:
-            self._remember_holes(staged)
-            if staged.drop():
-                self._closing.append(staged)
-
-    async def _close_dropped(self) -> None:
-        """Close dropped files that no thread uses."""
-        while self._closing:
-            await threads.finish(Kind.OPEN, self._closing.pop().close)
+            self._staged_files.drop(staged)
 
     async def _body(self, entry: OpenInode) -> Bytes:
         """The body that answers reads. It is opened or rendered now if necessary."""
@@ -419,7 +286,7 @@ class OpenFiles:
         The caller holds the lock and a hold, so neither the body of the row nor that of the entry
         changes meanwhile.
         """
-        fresh = await self.fresh()
+        fresh = await self._staged_files.fresh()
         try:
             size = 0
             if keep:
@@ -427,13 +294,13 @@ class OpenFiles:
                 size = await self._copy(source, fresh, min(keep, source.size))
             self._store.index.stage(node.ino, fresh.token, size)
         except BaseException:
-            await self.remove(fresh)
+            await self._staged_files.remove(fresh)
             raise
         if node.staged is not None:
             self.writable().discard(node.staged)
         self._detach(entry)
         entry.staged = fresh
-        await self._close_dropped()
+        await self._staged_files.close_dropped()
 
     async def _copy(self, source: Bytes, target: StagedFile, size: int) -> int:
         disk, offset = self._store.disk, 0
@@ -558,9 +425,8 @@ class OpenFiles:
             entry = self._entries.get(node.ino)
             if entry and entry.staged and entry.staged.token == node.staged:
                 return entry.staged.size, entry.staged.blocks
-            if node.staged in self._sparse:
-                return node.size, self._sparse[node.staged]
-        return node.size, -(-node.size // _BLOCK)
+            return node.size, self._staged_files.closed_blocks(node.staged, node.size)
+        return node.size, blocks_of(node.size)
 
 
 def _pwrite(disk: Disk, data: bytes, offset: int, fd: int) -> int:
