@@ -102,7 +102,8 @@ def pack(message: object) -> Packed:
     pickler.dump(message)
     if len(pickler.sealed) > MOST_SEALED:
         raise ValueError(f"{len(pickler.sealed)} pieces of sealed memory in one message")
-    parts = [head.getbuffer(), *(buffer.raw() for buffer in buffers)]
+    # Not a view of `head`: Python 3.13 complains if the file goes before the view.
+    parts = [memoryview(head.getvalue()), *(buffer.raw() for buffer in buffers)]
     sizes = struct.pack(f"<{len(parts)}Q", *(part.nbytes for part in parts))
     first = memoryview(HEAD.pack(len(parts), len(pickler.sealed)) + sizes)
     return Packed([first, *parts], pickler.sealed)

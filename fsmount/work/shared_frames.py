@@ -9,6 +9,7 @@ parts of a picture have a hash of their own.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,11 @@ class SharedPicture:
             raise NotExact("changed while it was encoded")
         frame = self._map()
         return self._decode_again(memory) if frame is None else Picture(frame, self.recipe)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frame's samples."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def frame(self) -> Frame:

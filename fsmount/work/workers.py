@@ -16,10 +16,6 @@ the wrong caller.
 come before all others. One more slot is for urgent jobs only: a reader starts at once, however long
 the background jobs take. The worker of that slot starts when it is first needed.
 
-**Which worker.** A job may ask for the worker of another job, because that one still has data in
-memory which then need not be sent. Such a job comes before other background jobs as soon as that
-worker is free. If that worker has died, any worker does the job.
-
 All state belongs to one trio thread, which must live as long as the process (see _launch), and
 changes only between two awaits.
 """
@@ -85,7 +81,6 @@ class _Worker:
         finally:
             theirs.close()
         self._channel = trio.socket.from_stdlib_socket(ours)
-        self.was_requested = False  # by its newest job
 
     def alive(self) -> bool:
         """Return whether the process runs."""
@@ -172,8 +167,7 @@ class _Worker:
 class _Ticket:
     """A caller that waits for a slot, which comes together with an idle worker if there is one."""
 
-    def __init__(self, by: int | None) -> None:
-        self.by = by
+    def __init__(self) -> None:
         self.granted = trio.Event()
         self.worker: _Worker | None = None
 
@@ -248,7 +242,7 @@ class Workers:
         function: Callable[[Unpack[Ts]], T],
         *args: *Ts,
         urgent: bool = False,
-        by: int | None = None,
+        first: bool = False,
     ) -> T:
         """Return ``function(*args)``, computed in a worker.
 
@@ -264,8 +258,8 @@ class Workers:
             Pickled, as is the result.
         urgent : bool
             Whether a reader waits.
-        by : int, optional
-            Process id of the worker to prefer, while it lives.
+        first : bool
+            Whether the job comes before the background jobs that wait already.
 
         Raises
         ------
@@ -276,7 +270,7 @@ class Workers:
         """
         if not self._open:
             raise RuntimeError("the workers are not running")
-        async with self._slot(urgent, by) as ticket:
+        async with self._slot(urgent, first) as ticket:
             request = pack((function, args))
             name = getattr(function, "__qualname__", repr(function))
             answer = await self._ask(ticket, request, name)
@@ -308,7 +302,7 @@ class Workers:
 
     async def _warm_one(self, wanted: int) -> None:
         """Start one worker, unless enough run."""
-        async with self._slot(urgent=False, by=None):
+        async with self._slot(urgent=False, first=False):
             if len(self._alive) < wanted:
                 with suppress(_LostError):
                     self._idle.append(await self._start())
@@ -325,7 +319,6 @@ class Workers:
                 if worker is not None:
                     self._kill(worker)
                     worker = None
-                    self._admit()  # Jobs that asked for this worker need not wait any more.
                 if not isinstance(error, _LostError):
                     raise
             else:
@@ -333,13 +326,11 @@ class Workers:
                 return answer
         raise WorkerDied(name)
 
-    def _take_idle(self, by: int | None) -> _Worker | None:
-        """Return an idle worker, or None: ``by``, or else the last one that no job asked for."""
-        self._idle.sort(key=lambda worker: (worker.process.pid == by, not worker.was_requested))
+    def _take_idle(self) -> _Worker | None:
+        """Return the worker that became idle last, or None."""
         while self._idle:
             worker = self._idle.pop()
             if worker.alive():
-                worker.was_requested = by is not None
                 return worker
             self._kill(worker)
         return None
@@ -369,14 +360,14 @@ class Workers:
             self._killed.append(worker)
 
     @asynccontextmanager
-    async def _slot(self, urgent: bool, by: int | None) -> AsyncIterator[_Ticket]:
+    async def _slot(self, urgent: bool, first: bool) -> AsyncIterator[_Ticket]:
         """Wait for a slot, and hold it."""
         queue = self._urgent if urgent else self._background
-        ticket = _Ticket(by)
-        if by is None:
-            queue.append(ticket)
-        else:
+        ticket = _Ticket()
+        if first:
             queue.appendleft(ticket)
+        else:
+            queue.append(ticket)
         self._admit()
         try:
             await ticket.granted.wait()
@@ -395,20 +386,13 @@ class Workers:
         while self._running <= self._count:
             if self._urgent:
                 ticket = self._urgent.popleft()
-            elif self._running < self._count and (first := self._first()) is not None:
-                ticket = first
-                self._background.remove(ticket)
+            elif self._running < self._count and self._background:
+                ticket = self._background.popleft()
             else:
                 return
             self._running += 1
-            ticket.worker = self._take_idle(ticket.by)
+            ticket.worker = self._take_idle()
             ticket.granted.set()
-
-    def _first(self) -> _Ticket | None:
-        """Return the first background job that does not wait for a busy worker."""
-        idle = {worker.process.pid for worker in self._idle}
-        busy = {worker.process.pid for worker in self._alive} - idle
-        return next((ticket for ticket in self._background if ticket.by not in busy), None)
 
 
 def _launch(code: str, fd: int) -> subprocess.Popen[bytes]:

@@ -39,6 +39,10 @@ from trio.testing import MockClock
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
+from fsmount.store.frames.jobs import Encoded, EncodeOrder
+from fsmount.store.frames.layers import Done, Loan, SharedLayer
+from fsmount.store.packs.entries import entry_digest
+from fsmount.store.packs.pack import build_entry
 from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
 from fsmount.work import workers as workers_module
@@ -77,6 +81,14 @@ class Recording:
         for (name, _), jobs in self.jobs.items():
             found[name] += [job.seconds for job in jobs]
         return dict(found)
+
+    def record_of(self, object_id: int) -> bytes:
+        """The SHA-256 of the stored record of an object, b"" if there is none."""
+        for jobs in self.jobs.values():
+            found = getattr(jobs[-1].answer.result, "result", None)
+            if isinstance(found, Encoded) and found.entry.object_id == object_id:
+                return hashlib.sha256(found.entry.record).digest()
+        return b""
 
     def with_times(self, times: Times, owner_s: float = 0.0) -> Recording:
         """The same jobs with other seconds. The n-th job of a function gets the n-th of its list.
@@ -159,9 +171,9 @@ class _Recorder(Workers):
         function: Callable[[Unpack[Ts]], T],
         *args: *Ts,
         urgent: bool = False,
-        by: int | None = None,
+        first: bool = False,
     ) -> T:
-        key, job = await super().run(_timed, function, args, urgent=urgent, by=by)
+        key, job = await super().run(_timed, function, args, urgent=urgent, first=first)
         self._jobs[key].append(job)
         if job.answer.error is not None:
             raise job.answer.error
@@ -201,6 +213,8 @@ class _Replay:
     recording: Recording
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
     unlike: str = ""
+    # Recorded layers by the id of their object.
+    layers: dict[int, SharedLayer] = field(default_factory=dict)
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     owner: trio.Lock = field(default_factory=trio.Lock)
 
@@ -214,6 +228,33 @@ class _Replay:
             self.unlike = f"{key[0]} number {at + 1} of the file {key[1] or '-'}"
             raise Unlike(self.unlike)
         return jobs[at]
+
+    def adapted(self, answer: Answer, args: Sequence[Any]) -> Answer:
+        """An answer as the job gives it here.
+
+        The recorded job had other layers at hand, and layers are named by the path of their pack,
+        which is another one here. Its anchor was pending or not; that may be otherwise here.
+        """
+        order = next((arg for arg in args if isinstance(arg, EncodeOrder)), None)
+        if order is None or not isinstance(answer.result, Done):
+            return answer
+        for layer in answer.result.made:
+            self.layers[layer.key[1]] = layer
+        lent = {layer.key for arg in args if isinstance(arg, Loan) for layer in arg.layers}
+        keys = {(place.pack, place.id) for place in order.places} - lent
+        if isinstance(answer.result.result, Encoded):
+            keys.add((order.pack, order.about.id))
+        made = (replace(self.layers[key[1]], key=key) for key in keys if key[1] in self.layers)
+        result = answer.result.result
+        if isinstance(result, Encoded):
+            anchor = result.proof.references.anchor
+            is_pending = anchor in {each.about.id for each in order.pending}
+            assumed = self.recording.record_of(anchor) if is_pending else b""
+            proof = result.proof._replace(anchor=assumed)
+            entry = build_entry(result.entry)
+            digest = entry_digest(entry, order.about, result.kind, proof[:-1])
+            result = replace(result, proof=proof._replace(digest=digest))
+        return replace(answer, result=Done(result, tuple(made)))
 
 
 @dataclass(frozen=True)
@@ -232,7 +273,6 @@ class _VirtualWorker:
     def __init__(self, replay: _Replay, *_: object) -> None:
         self._replay = replay
         self.process = _VirtualProcess(next(replay.pids))
-        self.was_requested = False
 
     def alive(self) -> bool:
         return True
@@ -247,20 +287,13 @@ class _VirtualWorker:
         async with self._replay.owner:
             await trio.sleep(self._replay.recording.owner_s)
         await trio.sleep(job.seconds)
-        return replace(job.answer, result=_as_if_by(self.process.pid, job.answer.result))
+        return self._replay.adapted(job.answer, args)
 
     def hang_up(self) -> None:
         pass
 
     def kill(self) -> None:
         pass
-
-
-def _as_if_by(pid: int, result: Any) -> Any:
-    """A result as worker `pid` gives it: results name the process that has their data."""
-    if getattr(result, "picture", None) is not None:
-        result = replace(result, picture=_as_if_by(pid, result.picture))
-    return replace(result, by=pid) if hasattr(result, "by") else result
 
 
 async def _run_here(function: Callable[..., Any], *args: Any, **_: object) -> Any:

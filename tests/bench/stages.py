@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -27,7 +28,6 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.frames.jobs import EncodeOrder
 from fsmount.store.packs.entries import FileFacts
-from fsmount.store.packs.location import Location
 from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
 from tests.bench.blog import difference
@@ -65,24 +65,24 @@ class Stages(Line):
         assert seen.features is not None
         plan = self.clock.time("plan", self.planner.plan, seen.features)
         number = len(self.places) + 1
-        wanted = plan.objects()
-        for known in list(wanted):
-            wanted.update(self.encoded[known].layer)
-        places = tuple(self.places[known] for known in sorted(wanted))
         about = FileFacts(number, file.name, 0, seen.sha256, seen.size)
-        order = EncodeOrder(about, seen.picture, plan, places, str(self.pack.path))
-        encoded = self.took(self.clock.time("encode", jobs.encode, order, self.loan(order.places)))
-        place = self.pack.append(encoded.entry)
-        self.places[number] = Location(number, str(self.pack.path), *place)
-        self.encoded[number] = encoded
-        self.planner.encoded(
-            seen.features, encoded.layout, number, anchor=encoded.anchor, size=seen.size
+        order = EncodeOrder(about, seen.picture, plan, self.wanted(plan))
+        if plan.near:
+            loan = self.loan(order.places)
+            plan = self.took(self.clock.time("find moves", jobs.find_moves, order, loan))
+        plan, _ = self.clock.time(
+            "plan", self.planner.note, seen.features, plan, number, size=seen.size
         )
+        places, pack = self.wanted(plan), str(self.pack.path)
+        order = replace(order, plan=plan, places=places, pack=pack)
+        encoded = self.took(self.clock.time("encode", jobs.encode, order, self.loan(places)))
+        self.append(order, encoded)
+        self.planner.coded(seen.features, plan, encoded.layout, number)
         return number, seen.sha256
 
     def get(self, number: int, sha256: bytes, stage: str) -> None:
         """Render one picture, and time it as `stage`."""
-        needs = [self.places[known] for known in self.encoded[number].needs]
+        needs = [self.places[known] for known in self.rows[number].needs]
         place, loan = self.places[number], self.loan(needs)
         self.took(self.clock.time(stage, jobs.render, place, needs, sha256, loan))
 

@@ -38,8 +38,10 @@ from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
+from fsmount.store.frames.pending import PendingObject
 from fsmount.store.frames.planner import Planner
 from fsmount.store.index import ROOT
+from fsmount.store.ingest import frames as ingest_frames
 from fsmount.store.ingest import retries
 from fsmount.store.ingest.committer import Committer
 from fsmount.store.ingest.retries import Retries
@@ -61,6 +63,11 @@ SITES: dict[str, tuple[Any, str, int | None]] = {
     "corrections": (engine, "correct", None),
     "answer of look": (jobs, "look", None),
     "plan": (Planner, "plan", None),
+    "plan with moves": (jobs, "find_moves", None),
+    "plan noted": (Planner, "note", None),
+    "layer of a pending object": (PendingObject, "layer", None),
+    "record of a pending anchor": (PendingObject, "record", None),
+    "relations": (ingest_frames, "relations", None),
     "own image": (delta, "own_image", None),
     "payload": (images, "encode", None),
     "layout": (jobs, "_coded", None),
@@ -99,6 +106,8 @@ def false(value: Any, chance: random.Random) -> Any:
         parts = list(value)
         at = chance.randrange(len(parts))
         parts[at] = false(parts[at], chance)
+        if hasattr(value, "_make"):
+            return value._make(parts)
         return parts if isinstance(value, list) else tuple(parts)
     if isinstance(value, dict) and value:
         key = chance.choice(sorted(value))
@@ -192,7 +201,7 @@ def after() -> dict[bytes, bytes]:
 
 def _frames() -> list[Any]:
     faint = [frame.astype(np.uint16) * 257 for frame in screens(2, height=40, width=40)]
-    return [*screens(6, height=48, width=64), *scrolled(1, 120, 160), *faint]
+    return [*screens(6, height=48, width=64), *scrolled(2, 160, 240), *faint]
 
 
 @cache

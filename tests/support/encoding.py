@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -20,6 +21,7 @@ from fsmount.store.frames import jobs
 from fsmount.store.frames.jobs import Encoded, EncodeOrder
 from fsmount.store.frames.layers import Done, Key, Loan, SharedLayer
 from fsmount.store.frames.planner import Plan, Planner
+from fsmount.store.frames.relations import Below, Relations, relations
 from fsmount.store.index import ROOT
 from fsmount.store.maintenance.copier import Copier
 from fsmount.store.packs.entries import FileFacts
@@ -45,10 +47,14 @@ class Line:
     """Objects one after another; each is planned with all earlier ones."""
 
     def __init__(self, folder: Path) -> None:
+        # Caches name a pack by its path. An earlier line may have had the same.
+        forget_caches()
         self.planner = Planner()
         self.pack = Pack(folder / "00000001.zip", 1, Disk(), 0)
         self.places: dict[int, Location] = {}
         self.encoded: dict[int, Encoded] = {}
+        self.rows: dict[int, Relations] = {}
+        self.plans: dict[int, Plan] = {}
         self.files: dict[int, bytes] = {}
         self.scratch = folder / "staged"
         # What the jobs so far have decoded.
@@ -74,35 +80,50 @@ class Line:
         return jobs.look(str(self.scratch), (), BUDGET)
 
     def order(self, data: bytes, plan: Plan | None = None) -> tuple[EncodeOrder, jobs.Look]:
+        """The order to encode a file, planned after all files before, or by `plan`."""
         seen = self.look(data)
         assert seen.picture is not None, seen.reason
         assert seen.features is not None
-        plan = plan or self.planner.plan(seen.features)
         number = len(self.places) + 1
-        wanted = plan.objects()
-        for known in list(wanted):
-            wanted.update(self.encoded[known].layer)
-        places = tuple(self.places[known] for known in sorted(wanted))
-        path = f"desk/{number}.png"
-        about = FileFacts(number, path, number, seen.sha256, len(data))
-        order = EncodeOrder(about, seen.picture, plan, places)
-        return order, seen
+        about = FileFacts(number, f"desk/{number}.png", number, seen.sha256, len(data))
+        if plan is None:
+            plan = self.planner.plan(seen.features)
+            if plan.near:
+                order = EncodeOrder(about, seen.picture, plan, self.wanted(plan))
+                plan = self.took(jobs.find_moves(order, self.loan(order.places)))
+        return EncodeOrder(about, seen.picture, plan, self.wanted(plan)), seen
+
+    def wanted(self, plan: Plan) -> tuple[Location, ...]:
+        """The places of the objects that a plan names, and of those that their layers rest on."""
+        ids = plan.objects()
+        ids |= {below for i in ids for below in self.rows[i].layer}
+        return tuple(self.places[i] for i in sorted(ids))
 
     def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
         order, seen = self.order(data, plan)
         assert seen.features is not None
+        planned, _ = self.planner.note(seen.features, order.plan, order.about.id, size=len(data))
+        order = replace(order, plan=planned)
         encoded = self.took(jobs.encode(order, self.loan(order.places)))
-        place = self.pack.append(encoded.entry)
-        self.places[order.about.id] = Location(order.about.id, str(self.pack.path), *place)
-        self.encoded[order.about.id] = encoded
+        self.append(order, encoded)
         self.files[order.about.id] = data
-        self.planner.encoded(
-            seen.features, encoded.layout, order.about.id, anchor=encoded.anchor, size=len(data)
-        )
+        self.planner.coded(seen.features, order.plan, encoded.layout, order.about.id)
         return encoded
 
+    def append(self, order: EncodeOrder, encoded: Encoded) -> None:
+        """Append what an order has become, and note its row."""
+        number = order.about.id
+        self.places[number] = Location(
+            number, str(self.pack.path), *self.pack.append(encoded.entry)
+        )
+        self.encoded[number] = encoded
+        self.plans[number] = order.plan
+        levels = encoded.proof.levels
+        below = {i: Below(self.rows[i].layer, level) for i, level in levels}
+        self.rows[number] = relations(encoded.proof.references, below)
+
     def render(self, number: int) -> bytes:
-        needs = [self.places[known] for known in self.encoded[number].needs]
+        needs = [self.places[known] for known in self.rows[number].needs]
         sha256 = hashlib.sha256(self.files[number]).digest()
         return self.took(jobs.render(self.places[number], needs, sha256, self.loan(needs)))
 
@@ -152,7 +173,7 @@ class Inline:
         function: Callable[..., Any],
         *args: Any,
         urgent: bool = False,
-        by: int | None = None,
+        first: bool = False,
     ) -> Any:
         await trio.lowlevel.checkpoint()
         type(self).args = args
@@ -243,8 +264,14 @@ async def get(store: ReadStore, ino: int) -> bytes:
 
 def left_behind(store: Path, copy: Path) -> Path:
     """Copy a store that is in use, as a killed process leaves it."""
-    shutil.copytree(store, copy, ignore=shutil.ignore_patterns("*-shm", "lock"))
-    return copy
+    while True:
+        try:
+            shutil.copytree(store, copy, ignore=shutil.ignore_patterns("*-shm", "lock"))
+        except (shutil.Error, FileNotFoundError):
+            # A thread of the store has removed a file meanwhile.
+            shutil.rmtree(copy)
+        else:
+            return copy
 
 
 def deaths(

@@ -303,57 +303,23 @@ async def test_background_jobs_run_in_their_order(tmp_path: Path) -> None:
     assert order == list(range(5))
 
 
-async def test_a_job_goes_to_the_worker_it_asks_for(tmp_path: Path) -> None:
-    async with workers(2) as some:
-        await some.warm()
-        first, second = some.pids()
-        for _ in range(3):
-            assert await some.run(jobs.pid, by=first) == first
-            assert await some.run(jobs.pid) == second, "one that was asked for may be again"
-        for wanted in (second, first) * 3:
-            assert await some.run(jobs.pid, by=wanted) == wanted
-        assert await some.run(jobs.pid, by=999_999_999) in (first, second)
+async def test_a_job_that_comes_first_overtakes_the_others(tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path, "fifo")
+    order = list[str]()
 
-        fifo = make_fifo(tmp_path, "fifo")
-        order = list[str]()
+    async def one(some: Workers, name: str, first: bool) -> None:
+        await some.run(jobs.pid, first=first)
+        order.append(name)
 
-        async def one(name: str, by: int | None) -> None:
-            pid = await some.run(jobs.pid, by=by)
-            assert by in (None, pid)
-            order.append(name)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: some.run(jobs.rendezvous, fifo, "", by=first))
+    async with workers() as some, trio.open_nursery() as nursery:
+        nursery.start_soon(some.run, jobs.rendezvous, fifo, "")
+        for name, first in (("second", False), ("third", False), ("first", True)):
             await wait_all_tasks_blocked()
-            nursery.start_soon(one, "waits for the busy one", first)
-            await wait_all_tasks_blocked()
-            await one("any", None)
-            assert order == ["any"]
-            await meet(fifo)
-        assert order == ["any", "waits for the busy one"]
-
-
-async def test_a_job_for_a_worker_that_dies_is_done_by_another(tmp_path: Path) -> None:
-    async with workers(2) as some:
-        await some.warm()
-        wanted = some.pids()[0]
-        fifo = make_fifo(tmp_path, "fifo")
-        got = list[int]()
-
-        async def one() -> None:
-            got.append(await some.run(jobs.pid, by=wanted))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: some.run(jobs.rendezvous, fifo, "", by=wanted))
-            await wait_all_tasks_blocked()
-            nursery.start_soon(one)
-            await wait_all_tasks_blocked()
-            os.kill(wanted, signal.SIGKILL)
-            with trio.fail_after(60):
-                while not got:
-                    await trio.sleep(0.01)
-            await meet(fifo)
-        assert wanted not in got
+            nursery.start_soon(one, some, name, first)
+        await wait_all_tasks_blocked()
+        assert order == []
+        await meet(fifo)
+    assert order == ["first", "second", "third"]
 
 
 async def test_an_urgent_job_runs_beside_background_jobs(tmp_path: Path) -> None:

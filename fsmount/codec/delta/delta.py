@@ -18,7 +18,7 @@ Arrays of pixels here have the dtype of their frame, uint8 or uint16, and the sh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import shake_128
 
 import numpy as np
@@ -107,6 +107,14 @@ class TileLayout:
         """Ids of the objects that predict residual tiles."""
         return self._objects(slots(self.prediction[self.predicted()]))
 
+    def without_unused_sources(self) -> TileLayout:
+        """Return the layout with None for each source that no tile and no prediction uses."""
+        used = {*slots(self.tiles), *slots(self.prediction)}
+        kept = [source if i in used else None for i, source in enumerate(self.sources, start=1)]
+        while kept and kept[-1] is None:
+            kept.pop()
+        return replace(self, sources=tuple(kept))
+
     def _objects(self, used: Iterable[int]) -> set[int]:
         """Ids of the objects that the copies in these slots name."""
         found = (self.source(slot) for slot in used)
@@ -171,6 +179,16 @@ def equal(frame: Frame, other: Frame) -> bool:
     return not any(engine.differing_rows(one, two, frame.nbytes))
 
 
+def same_layer(one: Layer, other: Layer) -> bool:
+    """Whether two layers have the same tiles at the same places."""
+    return (
+        one.shape == other.shape
+        and np.array_equal(one.index, other.index)
+        and one.pixels.dtype == other.pixels.dtype
+        and np.array_equal(one.pixels, other.pixels)
+    )
+
+
 def _row_and_tile(frame: Frame) -> tuple[int, int]:
     """Return the bytes of a row of pixels, and of one pixel row of a tile."""
     pixel = frame.shape[2] * frame.itemsize
@@ -219,6 +237,17 @@ def cut(frame: Frame, mask: NDArray[np.bool_]) -> Frame:
     `mask` is bool, shape (tile rows, tile columns). The result has the dtype of `frame`.
     """
     return _cut(frame, _numbered(mask))
+
+
+def layer_in(frame: Frame, own: NDArray[np.bool_]) -> Layer:
+    """Return the layer of an object that shows `frame` and codes the tiles in `own` itself.
+
+    `own` is bool, shape (tile rows, tile columns). Equal to the result of :func:`layer` for each
+    own image that :func:`own_image` makes of these tiles.
+    """
+    height, width, channels = frame.shape
+    index = _numbered(own)
+    return Layer((height, width, channels), _cut(frame, index), index)
 
 
 def own_image(frame: Frame, layout: TileLayout, layers: Mapping[int, Layer]) -> Frame | None:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsmount.codec.deflate.deflate import Corrections, DeflateParams
 from fsmount.codec.delta import delta, moves, record
-from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Source, TileLayout
+from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Layer, TileLayout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images, jpeg
 from fsmount.codec.memory import WorkerMemory, of_worker
@@ -28,8 +28,10 @@ from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames import features
 from fsmount.store.frames.layers import DecodedLayer, Done, JobLayers, Layers, Loan
+from fsmount.store.frames.pending import PendingObject
 from fsmount.store.frames.planner import FrameFeatures, Plan
 from fsmount.store.frames.reader import Reader
+from fsmount.store.frames.relations import Below, References, Relations, references, relations
 from fsmount.store.packs.entries import (
     JPEG,
     NO_PAYLOAD,
@@ -45,9 +47,6 @@ from fsmount.store.packs.pack import Entry, build_entry, parse_entry, read_entry
 from fsmount.work import machine
 from fsmount.work.shared_frames import SharedPicture, share
 
-# An anchored record must be smaller than this share of the standalone record. Else the standalone
-# one is stored and becomes the new anchor.
-_ANCHOR_PAYS = 0.6
 # Several threads render and look: a program waits for a render, and a picture that arrives alone
 # is looked at sooner on several cores.
 _MOST_THREADS = 4
@@ -93,6 +92,7 @@ class EncodeOrder:
     picture : the frame and its recipe, or where another process holds them.
     plan : which tiles to copy from which objects.
     places : locations of all entries that encoding may need.
+    pending : the objects of the plan that have no entry yet.
     pack : path of the pack that the entry probably goes to, "" for none.
     """
 
@@ -100,7 +100,28 @@ class EncodeOrder:
     picture: Picture | SharedPicture
     plan: Plan
     places: tuple[Location, ...]
+    pending: tuple[PendingObject, ...] = ()
     pack: str = ""
+
+    def reader(self, memory: WorkerMemory, layers: Layers) -> Reader:
+        """Return a reader of the objects that encoding may need."""
+        return Reader(self.places, memory, layers, self.pending)
+
+
+class Proof(NamedTuple):
+    """What a job has checked of an entry.
+
+    references : the objects that the entry names.
+    levels : level of the layer of each object that the frame is made of, as pairs (id, level); 0
+        for a pending object.
+    anchor : SHA-256 of the record that a pending anchor must get; b"" if the anchor is not pending.
+    digest : :func:`entry_digest` of the checked entry, with all other fields.
+    """
+
+    references: References
+    levels: tuple[tuple[int, int], ...]
+    anchor: bytes
+    digest: bytes
 
 
 @dataclass(frozen=True)
@@ -108,24 +129,17 @@ class Encoded:
     """An encoded frame. The worker has decoded the entry and compared the result.
 
     entry : the entry.
-    kind, depth, layer, needs : columns of the object's row in the index.
+    kind : column of the object's row in the index.
     layout : where each tile comes from.
-    anchor : object id of the anchor of the record. 0: the record stands alone.
     fell_back : whether the plan failed and the frame is coded without other objects.
-    by : process id of the worker. It has the layers of the frame in memory.
-    proof : :func:`entry_digest` of the checked entry.
+    proof : what was checked.
     """
 
     entry: Entry
     kind: str
-    depth: int
-    layer: tuple[int, ...]
-    needs: tuple[int, ...]
     layout: TileLayout
-    anchor: int
     fell_back: bool
-    by: int
-    proof: bytes
+    proof: Proof
 
 
 @dataclass(frozen=True)
@@ -196,19 +210,11 @@ def transcode(path: str, sha256: bytes) -> Transcoded:
 
 @dataclass(frozen=True)
 class _Rebuilt:
-    """A decoded picture.
-
-    frame, recipe : frame and recipe of the picture.
-    own : the layer of the object.
-    below : ids of the objects that the layer rests on.
-    depth : column of the object's row.
-    """
+    """A decoded picture: its frame, its recipe, and the layer of its object."""
 
     frame: Frame
     recipe: Recipe
     own: DecodedLayer
-    below: frozenset[int]
-    depth: int
 
 
 def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
@@ -219,23 +225,30 @@ def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
     layout = layout_of(found)
     reader.prefetch(entry, layout)
     own, level = reader.decode(entry, layout)
-    below = frozenset(reader.touched)
-    others = {i: reader.decoded_layer(i) for i in sorted(layout.copied())}
-    frame = delta.compose(layout, own, {i: known.layer for i, known in others.items()})
-    depth = max([level, *(1 + known.level for known in others.values())])
-    known = DecodedLayer(own, below | {entry.object_id}, level)
-    return _Rebuilt(frame, recipe_of(found), known, below, depth)
+    others = {i: reader.layer(i) for i in sorted(layout.copied())}
+    frame = delta.compose(layout, own, others)
+    return _Rebuilt(frame, recipe_of(found), DecodedLayer(own, level))
 
 
-def relations(target: Location, reader: Reader) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Compute the columns (needs, layer, depth) of a picture's row from its entry.
+def relations_of(target: Location, reader: Reader) -> Relations:
+    """Compute columns of a picture's row from its entry. Decodes its frame, so the entry is whole.
 
     `reader` has the locations of all entries that the picture may need. Raises :class:`Damaged`.
     """
     reader.begin()
     entry = read_entry(Path(target.pack), target.offset, target.length)
-    rebuilt = _rebuild(entry, reader.record(entry), reader)
-    return tuple(sorted(reader.touched)), tuple(sorted(rebuilt.below)), rebuilt.depth
+    found = reader.record(entry)
+    _rebuild(entry, found, reader)
+    named = references(layout_of(found), record.anchor_of(entry.record))
+    return relations(named, {i: _below(i, reader) for i in named.layers()})
+
+
+def _below(object_id: int, reader: Reader) -> Below:
+    """Return what the layer of an object rests on, from its entry. Raises :class:`Damaged`."""
+    entry, layout = reader.opened(object_id)
+    named = References((), tuple(sorted(layout.predicting())), record.anchor_of(entry.record))
+    found = relations(named, {i: _below(i, reader) for i in named.predicting})
+    return Below(found.layer, reader.level(object_id))
 
 
 def render(
@@ -278,6 +291,33 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
     return data
 
 
+def find_moves(order: EncodeOrder, loan: Loan = _NOTHING) -> Done[Plan]:
+    """Return the plan of an order with copies in place of own tiles, where tiles have only moved.
+
+    The tiles are searched in the layers of the objects `near` of the plan. The result names no such
+    objects any more. It is the plan as it was, if a layer cannot be read: the search saves space
+    and nothing else. Raises NotExact, OSError if the picture cannot be read.
+    """
+    memory, layers = memory_for(loan.streams_bytes), JobLayers(loan)
+    plan = replace(order.plan, near=())
+    frame = _with_picture(order, memory).picture.frame
+    reader = order.reader(memory, layers)
+    with suppress(Damaged):
+        plan = _with_moves(frame, plan, {i: reader.layer(i) for i in order.plan.near})
+    return Done(plan, layers.made())
+
+
+def _with_moves(frame: Frame, plan: Plan, layers: Mapping[int, Layer]) -> Plan:
+    """Return the plan with copies from `layers` (by object id) of tiles that have only moved."""
+    is_flat, _ = delta.flat(frame)
+    tiles, sources = plan.tiles.copy(), list(plan.sources)
+    for copy, mask in moves.find(frame, (tiles == OWN) & ~is_flat, layers):
+        if len(sources) < MAX_SLOTS:
+            sources.append(copy)
+            tiles[mask] = len(sources)
+    return replace(plan, tiles=tiles, sources=tuple(sources))
+
+
 def encode(order: EncodeOrder, loan: Loan = _NOTHING) -> Done[Encoded]:
     """Encode a frame as planned, and decode the entry as a proof.
 
@@ -292,14 +332,11 @@ def encode(order: EncodeOrder, loan: Loan = _NOTHING) -> Done[Encoded]:
 
 def _encode_somehow(order: EncodeOrder, memory: WorkerMemory, layers: Layers) -> Encoded:
     """Encode a frame; see :func:`encode`."""
-    if isinstance(order.picture, SharedPicture):
-        if order.picture.sha256 != order.about.sha256:
-            raise NotExact("a picture of another file")
-        order = replace(order, picture=order.picture.get(memory))
+    order = _with_picture(order, memory)
     try:
         return _encode(order, memory, layers, fell_back=False)
     except Damaged as error:
-        if not (order.plan.sources or order.plan.near):
+        if not order.plan.sources:
             raise NotExact(f"decoding gave something else: {error}") from error
     with suppress(Damaged):
         return _encode(
@@ -312,6 +349,18 @@ def _encode_somehow(order: EncodeOrder, memory: WorkerMemory, layers: Layers) ->
         raise NotExact(f"decoding gave something else: {error}") from error
 
 
+def _with_picture(order: EncodeOrder, memory: WorkerMemory) -> EncodeOrder:
+    """Return the order with its frame in this process.
+
+    Raises :class:`NotExact` if the picture is that of another file, and OSError.
+    """
+    if not isinstance(order.picture, SharedPicture):
+        return order
+    if order.picture.sha256 != order.about.sha256:
+        raise NotExact("a picture of another file")
+    return replace(order, picture=order.picture.get(memory))
+
+
 def _without_wrong_copies(order: EncodeOrder, memory: WorkerMemory, layers: Layers) -> EncodeOrder:
     """Return the order without the copies that show other pixels.
 
@@ -320,11 +369,11 @@ def _without_wrong_copies(order: EncodeOrder, memory: WorkerMemory, layers: Laye
     frame, plan = order.picture.frame, order.plan
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     layout = TileLayout(shape, frame.dtype, plan.tiles, plan.sources, np.zeros_like(plan.tiles))
-    reader = Reader(order.places, memory, layers)
+    reader = order.reader(memory, layers)
     copied = {i: reader.layer(i) for i in layout.copied()}
     same = delta.split(frame) == delta.copies(layout, copied)
     tiles = np.where(same.all(axis=(2, 3, 4)), plan.tiles, OWN).astype(np.uint8)
-    return replace(order, plan=replace(plan, tiles=tiles, near=()))
+    return replace(order, plan=replace(plan, tiles=tiles))
 
 
 def _encode(
@@ -334,9 +383,9 @@ def _encode(
 
     Raises :class:`Damaged` if they differ, and :class:`NotExact` if the entry is too large.
     """
-    entry, layout, anchor = _entry(order, Reader(order.places, memory, layers))
+    entry, layout = _entry(order, order.reader(memory, layers))
     data = build_entry(entry)
-    fresh = Reader(order.places, memory, layers)
+    fresh = order.reader(memory, layers)
     parsed, _ = parse_entry(data)
     written = fresh.record(parsed)
     rebuilt = _rebuild(parsed, written, fresh)
@@ -348,43 +397,38 @@ def _encode(
         raise Damaged(f"object {order.about.id}", reason="the record is of something else")
     if not delta.equal(rebuilt.frame, picture.frame) or rebuilt.recipe != picture.recipe:
         raise Damaged(f"object {order.about.id}", reason="the decoded frame differs")
+    # What other jobs may have taken for this layer while it was pending.
+    if not delta.same_layer(rebuilt.own.layer, delta.layer_in(picture.frame, layout.own())):
+        raise Damaged(f"object {order.about.id}", reason="its layer is not what its frame shows")
     if order.pack:
         # The next frame probably copies tiles from this layer.
         layers.put((order.pack, order.about.id), rebuilt.own)
-    layer, needs = tuple(sorted(rebuilt.below)), tuple(sorted(fresh.touched))
-    proof = entry_digest(data, order.about, kind, rebuilt.depth, layer, needs)
-    return Encoded(
-        entry,
-        kind,
-        rebuilt.depth,
-        layer,
-        needs,
-        layout,
-        anchor,
-        fell_back,
-        os.getpid(),
-        proof,
-    )
+    named = references(layout, record.anchor_of(entry.record))
+    levels = tuple((i, fresh.level(i)) for i in sorted(named.layers()))
+    anchor = fresh.assumed_anchor(named.anchor)
+    digest = entry_digest(data, order.about, kind, (named, levels, anchor))
+    proof = Proof(named, levels, anchor, digest)
+    return Encoded(entry, kind, layout, fell_back, proof)
 
 
-def _entry(order: EncodeOrder, reader: Reader) -> tuple[Entry, TileLayout, int]:
-    """Encode a frame. Return its entry, its layout, and the anchor of its record.
+def _entry(order: EncodeOrder, reader: Reader) -> tuple[Entry, TileLayout]:
+    """Encode a frame. Return its entry and its layout.
 
     If the entry is too large, encode once more with more effort, provided that a smaller payload
     can help. Raises :class:`NotExact` if the entry stays too large.
     """
-    plan, most = _with_moves(order, reader), _most_bytes(order)
+    plan, most = order.plan, _most_bytes(order)
     for fast in (True, False):
         layout, image = _coded(order.picture.frame, plan, reader, fast=fast)
         suffix, payload = NO_PAYLOAD, b""
         if image is not None:
             suffix, payload = image
-        layout = replace(layout, sources=_used_sources(layout))
-        stored, anchor = _record(order, layout, reader)
+        layout = layout.without_unused_sources()
+        stored = _record(order, layout, reader)
         entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
         length = len(build_entry(entry))
         if length <= most:
-            return entry, layout, anchor
+            return entry, layout
         if length - len(payload) > most:
             break
     raise _too_large(order)
@@ -410,15 +454,6 @@ def _too_large(order: EncodeOrder) -> NotExact:
         return NotExact(LARGER)
     idat = recipe.split if isinstance(recipe.split, int) else recipe.split[0]
     return unknown_encoder(recipe.head, recipe.tail, idat)
-
-
-def _used_sources(layout: TileLayout) -> tuple[Source, ...]:
-    """Return the sources, with None for each one that no tile and no prediction uses."""
-    used = {*delta.slots(layout.tiles), *delta.slots(layout.prediction)}
-    kept = [source if i in used else None for i, source in enumerate(layout.sources, start=1)]
-    while kept and kept[-1] is None:
-        kept.pop()
-    return tuple(kept)
 
 
 def _coded(
@@ -447,26 +482,6 @@ def _coded(
             if len(other[1]) < len(coded[1]):
                 return mixed, other
     return plain, coded
-
-
-def _with_moves(order: EncodeOrder, reader: Reader) -> Plan:
-    """Return the plan with copies instead of own tiles, where tiles have only moved.
-
-    The tiles are searched in the layers of the objects `near` of the plan.
-    """
-    frame, plan = order.picture.frame, order.plan
-    if not plan.near:
-        return plan
-    is_flat, _ = delta.flat(frame)
-    layers = {number: reader.layer(number) for number in plan.near}
-    tiles, sources = plan.tiles.copy(), list(plan.sources)
-    for copy, mask in moves.find(frame, (tiles == OWN) & ~is_flat, layers):
-        if len(sources) < MAX_SLOTS:
-            sources.append(copy)
-            tiles[mask] = len(sources)
-    if len(sources) == len(plan.sources):
-        return plan
-    return replace(plan, tiles=tiles, sources=tuple(sources))
 
 
 def _worthwhile(layout: TileLayout, plan: Plan, frame: Frame, reader: Reader) -> delta.Tiles:
@@ -501,16 +516,10 @@ def _roughness(tiles: Frame) -> NDArray[np.int64]:
     return np.asarray(step.sum(axis=(1, 2, 3)) + first.sum(axis=(1, 2)))
 
 
-def _record(order: EncodeOrder, layout: TileLayout, reader: Reader) -> tuple[bytes, int]:
-    """Pack the record alone or against the anchor of the plan. Return it and its anchor.
-
-    The anchored record is used if it is smaller than _ANCHOR_PAYS of the other. Anchor 0: alone.
-    """
+def _record(order: EncodeOrder, layout: TileLayout, reader: Reader) -> bytes:
+    """Pack the record, against the anchor of the plan if that makes it smaller."""
     whole = picture_record(order.about, layout, order.picture.recipe)
     alone = record.pack(whole)
     anchor = order.plan.anchor
-    if anchor:
-        against = record.pack(whole, anchor, reader.record(reader.entry(anchor)))
-        if len(against) < _ANCHOR_PAYS * len(alone):
-            return against, anchor
-    return alone, 0
+    against = record.pack(whole, anchor, reader.anchor(anchor)) if anchor else alone
+    return min(alone, against, key=len)

@@ -52,7 +52,7 @@ class LayerCache:
 
     def __init__(self, budget: int, streams_bytes: int) -> None:
         self.streams_bytes = streams_bytes
-        self._budget = budget
+        self.budget = budget
         # Least recently used first.
         self._kept: OrderedDict[Key, SharedLayer] = OrderedDict()
         self._used = 0
@@ -74,12 +74,12 @@ class LayerCache:
         places: Sequence[Location],
         urgent: bool = False,
         slow: bool = False,
-        by: int | None = None,
+        first: bool = False,
     ) -> T:
         """Run a job with the layers that are known of the objects at `places`.
 
         Waits first for jobs that decode a large one of them; an urgent job waits for urgent ones
-        only, and nobody waits for a `slow` one. `urgent`, `by` and the errors are those of
+        only, and nobody waits for a `slow` one. `urgent`, `first` and the errors are those of
         :meth:`Workers.run`.
         """
         keys = [(place.pack, place.id) for place in places]
@@ -98,7 +98,7 @@ class LayerCache:
         self._busy.update(keys)
         try:
             loan = Loan(self.streams_bytes, self._lend(keys))
-            done = await workers.run(function, *args, loan, urgent=urgent, by=by)
+            done = await workers.run(function, *args, loan, urgent=urgent, first=first)
             # No await since the answer came: the layers are kept while their users are known.
             for layer in done.made:
                 self._keep(layer)
@@ -133,7 +133,7 @@ class LayerCache:
         """Keep a layer, if enough others can go."""
         self._drop(layer.key)
         is_sealed = isinstance(layer.tiles, Sealed)
-        while self._used + layer.nbytes > self._budget:
+        while self._used + layer.nbytes > self.budget:
             if not self._drop_oldest(sealed_only=False):
                 return
         while is_sealed and self._descriptors >= _MOST_DESCRIPTORS:

@@ -30,12 +30,10 @@ _INLINE_BYTES = 16 << 10
 class DecodedLayer:
     """A decoded layer.
 
-    below : ids of the objects whose entries were read for it, its own object included.
     level : number of residual layers in its longest path. 0: it is predicted from no other layer.
     """
 
     layer: Layer
-    below: frozenset[int]
     level: int
 
 
@@ -46,7 +44,7 @@ class SharedLayer:
     key : what it is the layer of.
     shape, dtype : (height, width, channels) and sample type of the frame.
     count : number of tiles.
-    below, level : as in :class:`DecodedLayer`; `below` ascends.
+    level : as in :class:`DecodedLayer`.
     tiles : index (int32) and pixels of the :class:`Layer`, one behind the other.
     proof : hash of all that is not in sealed memory.
     """
@@ -55,7 +53,6 @@ class SharedLayer:
     shape: tuple[int, int, int]
     dtype: str
     count: int
-    below: tuple[int, ...]
     level: int
     tiles: Sealed | bytes
     proof: bytes
@@ -81,7 +78,7 @@ class SharedLayer:
         index = np.frombuffer(data, np.int32, rows * columns).reshape(rows, columns)
         pixels = np.frombuffer(data, self.dtype, offset=index.nbytes)
         tiles = pixels.reshape(self.count, TILE, TILE, self.shape[2])
-        return DecodedLayer(Layer(self.shape, tiles, index), frozenset(self.below), self.level)
+        return DecodedLayer(Layer(self.shape, tiles, index), self.level)
 
 
 def share(key: Key, known: DecodedLayer) -> SharedLayer | None:
@@ -92,9 +89,8 @@ def share(key: Key, known: DecodedLayer) -> SharedLayer | None:
     tiles = b"".join(parts) if layer.nbytes <= _INLINE_BYTES else Sealed.of(parts, _name(key))
     if tiles is None:
         return None
-    below = tuple(sorted(known.below))
     dtype = pixels.dtype.name
-    made = SharedLayer(key, layer.shape, dtype, len(pixels), below, known.level, tiles, b"")
+    made = SharedLayer(key, layer.shape, dtype, len(pixels), known.level, tiles, b"")
     return SharedLayer(**{**vars(made), "proof": _digest(made)})
 
 
@@ -105,7 +101,7 @@ def _name(key: Key) -> str:
 
 def _digest(shared: SharedLayer) -> bytes:
     """Return the hash of all that is not in sealed memory."""
-    facts = shared.key, shared.shape, shared.dtype, shared.count, shared.below, shared.level
+    facts = shared.key, shared.shape, shared.dtype, shared.count, shared.level
     whole = hashlib.sha256(repr((facts, shared.nbytes)).encode())
     if isinstance(shared.tiles, bytes):
         whole.update(shared.tiles)

@@ -6,8 +6,10 @@ object coded at the same position, or that an earlier frame copied from another 
 touches at most :data:`MAX_OBJECTS` objects. If it would need more, the tiles of the objects that
 cover least are coded afresh.
 
-If many tiles are new, the worker that encodes the frame searches for them at other positions
-(:mod:`fsmount.codec.delta.moves`), in the few objects that a plan names as `near`.
+A frame is planned in three steps. :meth:`Planner.plan` looks every tile up. If many tiles are new,
+a worker searches for them at other positions (:mod:`fsmount.codec.delta.moves`), in the few objects
+that the plan names as `near`. :meth:`Planner.note` then makes the tiles of the frame known. So the
+next frame can be planned while this one is still being coded.
 
 File names play no part. The planner matches a frame by its pixels, so neither temporary names nor
 several writers at the same time mislead it.
@@ -18,13 +20,14 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fsmount.codec.delta import delta
 from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Fill, Source, TileLayout, Tiles
 from fsmount.codec.delta.moves import MIN_TILES
 from fsmount.codec.png.samples import Frame
@@ -33,6 +36,9 @@ MAX_OBJECTS = 24
 # Number of objects that residuals of one frame are predicted from. A later frame that copies from
 # this frame's object reads these objects, too.
 MAX_GUESSES = 4
+# Highest level of a layer (:class:`~fsmount.store.frames.layers.DecodedLayer`). A layer of level 3
+# needs three others, one below the other. For two desktops 3 gave fewer bytes than 1, 2 and 4.
+MAX_LEVEL = 3
 # Number of objects in which a worker searches for moved tiles, if at least _MANY tiles are new. For
 # 120 desktop frames, eight objects make entries 1 % smaller than one object does, and take half of
 # the whole ingest time.
@@ -51,6 +57,13 @@ MAX_GEOMETRIES = 4
 # thousands.
 KEY_BYTES = 3
 _HASH = (1 << 8 * KEY_BYTES) - 1
+# A frame becomes an anchor if its record would be larger than this share of a standalone record.
+# The sizes are estimates: bytes without the map of tiles, and the share of a quickly compressed map
+# that counts. They were fitted to the records of 108 pictures of two desktops, and choose as the
+# real sizes would in 12 of 13 cases.
+_ANCHOR_PAYS = 0.6
+_ALONE, _ALONE_MAP = 350, 0.85
+_ANCHORED, _ANCHORED_MAP = 100, 1.0
 # The index keeps keys of one picture up to this many bytes more than the size of its file.
 INDEX_BYTES = 4096
 _HEAD = struct.Struct("<II")
@@ -87,7 +100,8 @@ class Plan:
     tiles, sources : as in :class:`~fsmount.codec.delta.delta.TileLayout`.
     guess : for each own tile, the slot of the object that the frame before showed there; 0: none.
         The object is a candidate to predict a residual from. (tile rows, tile columns), uint8.
-    anchor : object id of the anchor for the record; 0: none.
+    anchor : object id of the anchor for the record. 0: none, so that later records may be packed
+        against this one.
     near : ids of the objects to search for moved tiles, the likeliest first.
     """
 
@@ -117,9 +131,11 @@ class KnownTiles:
     origin : origin by tile key (:func:`tile_keys`).
     keys_of : tile keys by object id, oldest object first.
     moved, origin_of : copy by negative origin, and the inverse.
-    anchor, anchor_sources : object id of the newest anchor (0: none), and its sources.
+    anchor, anchor_sources, anchor_tiles : object id of the newest anchor (0: none), and its plan.
     shown : origins that the newest frame shows, (tile rows, tile columns); 0: none.
-    simple : ids of the objects that have own tiles and no residuals.
+    bounds : the highest level that the layer of an object with own tiles may get, by object id
+        (:class:`~fsmount.store.frames.layers.DecodedLayer`).
+    levels : the levels of objects that are coded, by object id.
     """
 
     origin: dict[int, int] = field(default_factory=dict)
@@ -128,8 +144,10 @@ class KnownTiles:
     origin_of: dict[Copy, int] = field(default_factory=dict)
     anchor: int = 0
     anchor_sources: tuple[Source, ...] = ()
+    anchor_tiles: Tiles | None = None
     shown: NDArray[np.int64] | None = None
-    simple: set[int] = field(default_factory=set)
+    bounds: dict[int, int] = field(default_factory=dict)
+    levels: dict[int, int] = field(default_factory=dict)
     # Tile keys of the newest frame and their origins. Most are equal in the next frame.
     newest: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
@@ -186,9 +204,10 @@ class KnownTiles:
         self.newest = None
         if self.shown is not None:
             self.shown[np.isin(self.shown, list(gone))] = 0
-        self.simple.discard(object_id)
+        self.bounds.pop(object_id, None)
+        self.levels.pop(object_id, None)
         if self.anchor == object_id:
-            self.anchor, self.anchor_sources = 0, ()
+            self.anchor, self.anchor_sources, self.anchor_tiles = 0, (), None
 
 
 def tile_keys(signatures: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -310,14 +329,17 @@ class Planner:
         return known
 
     def load(self, geometry: str, stored: Iterable[tuple[int, bytes]]) -> None:
-        """Take tiles from pairs (object id, result of :meth:`encoded`), oldest object first."""
+        """Take tiles from pairs (object id, result of :meth:`note`), oldest object first."""
         known = self.known_tiles(geometry)
         for object_id, data in stored:
             for copy, keys in load_keys(data):
                 known.remember(copy if copy.object else Copy(object_id), keys)
 
     def plan(self, features: FrameFeatures) -> Plan:
-        """Make the plan for a frame from its features: a slot for every tile."""
+        """Make the plan for a frame from its features: a slot for every tile.
+
+        Changes nothing that later plans see, but for caches.
+        """
         known = self.known_tiles(features.geometry)
         owners = known.origins(tile_keys(features.signatures))
         before = known.shown if known.shown is not None else np.zeros_like(owners)
@@ -328,7 +350,7 @@ class Planner:
         fills = _fills(owners, features) if owners.any() else {}
         wanted = {int(owner) for owner in np.unique(owners) if owner}
         objects = {known.source(owner).object for owner in wanted}
-        guessed = _guesses(owners, before, known.simple, objects | set(near))
+        guessed = _guesses(owners, before, known.bounds, objects | set(near))
         slots, sources = _slots(known, sorted(wanted | guessed), fills)
         tiles = np.zeros(owners.shape, np.uint8)
         for owner in wanted:
@@ -340,28 +362,29 @@ class Planner:
             guess[(tiles == OWN) & (before == owner)] = slots[owner]
         return Plan(tiles, sources, guess, known.anchor if wanted else 0, near)
 
-    def encoded(
-        self, features: FrameFeatures, layout: TileLayout, object_id: int, *, anchor: int, size: int
-    ) -> bytes:
-        """Note that the object `object_id` now has the frame. Return its keys for the index.
+    def note(
+        self, features: FrameFeatures, plan: Plan, object_id: int, *, size: int
+    ) -> tuple[Plan, bytes]:
+        """Note that the object `object_id` will have the frame, coded as planned.
 
-        The result is the output of :func:`dump_within`; the next start loads it. It is b"" if there
-        is nothing to keep. `layout` is the coded layout. `anchor` is the anchor of the record, 0
-        if the object is an anchor itself. `size` is the size of the file in bytes: the result has
-        at most :data:`INDEX_BYTES` more.
+        Returns the plan as it is to be coded, and the frame's keys for the index. The plan has no
+        anchor if the frame shall be one. The keys are the output of :func:`dump_within`; the next
+        start loads them. They are b"" if there is nothing to keep. `size` is the size of the file
+        in bytes: the keys have at most :data:`INDEX_BYTES` more.
         """
         known = self.known_tiles(features.geometry)
         keys = tile_keys(features.signatures)
         origins = known.origins(keys)
-        own: list[int] = keys[layout.own()].tolist()
+        is_own = plan.tiles == OWN
+        own: list[int] = keys[is_own].tolist()
         known.remember(Copy(object_id), own)
-        if own and not layout.predicted().any():
-            known.simple.add(object_id)
+        if own:
+            known.bounds[object_id] = _level(known.bounds, plan.sources, plan.guess)
         groups = [(Copy(0), own)] if own else []
-        shown = np.where(layout.own(), object_id, 0).astype(np.int64)
-        for slot, source in enumerate(layout.sources, start=1):
-            if isinstance(source, Copy):
-                mask = layout.tiles == slot
+        shown = np.where(is_own, object_id, 0).astype(np.int64)
+        for slot, source in enumerate(plan.sources, start=1):
+            mask = plan.tiles == slot
+            if isinstance(source, Copy) and mask.any():
                 number = known.origin_for(source)
                 shown[mask] = number
                 if source.dx or source.dy:
@@ -369,14 +392,59 @@ class Planner:
                     known.remember(source, new)
                     groups += [(source, new)] if new else []
         known.shown = shown
-        if not anchor:
-            known.anchor, known.anchor_sources = object_id, layout.sources
-        return dump_within(groups, features.is_flat, size + INDEX_BYTES)
+        if plan.anchor and not _pays(plan.tiles, known.anchor_tiles):
+            plan = replace(plan, anchor=0)
+        if not plan.anchor:
+            known.anchor, known.anchor_sources = object_id, plan.sources
+            known.anchor_tiles = plan.tiles
+        return plan, dump_within(groups, features.is_flat, size + INDEX_BYTES)
+
+    def coded(
+        self, features: FrameFeatures, plan: Plan, layout: TileLayout, object_id: int
+    ) -> None:
+        """Note how the object `object_id` was coded in the end.
+
+        Its own tiles can be more than planned: the signatures of some were equal to those of others
+        by chance. It may have no residuals although the plan allowed some.
+        """
+        known = self.known_tiles(features.geometry)
+        if layout.own().any():
+            known.levels[object_id] = _level(known.levels, layout.sources, layout.prediction)
+        more = layout.own() & (plan.tiles != OWN)
+        known.remember(Copy(object_id), tile_keys(features.signatures)[more].tolist())
+
+    def level(self, geometry: str, object_id: int) -> int | None:
+        """Return the level of the layer of an object that is coded; None if it is not known."""
+        known = self._known.get(geometry)
+        return None if known is None else known.levels.get(object_id)
 
     def forget(self, object_id: int) -> None:
         """Forget an unusable object in all geometries."""
         for known in self._known.values():
             known.forget(object_id)
+
+
+def _level(levels: Mapping[int, int], sources: Sequence[Source], prediction: Tiles) -> int:
+    """Return the level of a layer whose own tiles may be predicted from these slots.
+
+    `levels` has the levels of the objects in `sources`. `prediction` has shape (tile rows, tile
+    columns); 0: no prediction.
+    """
+    used = (sources[slot - 1] for slot in delta.slots(prediction))
+    below = [levels.get(each.object, 0) for each in used if isinstance(each, Copy)]
+    return 1 + max(below) if below else 0
+
+
+def _pays(tiles: Tiles, anchor: Tiles | None) -> bool:
+    """Whether a record with these tiles is likely to be much smaller against an anchor's tiles.
+
+    Shapes: (tile rows, tile columns). Returns False without an anchor.
+    """
+    if anchor is None:
+        return False
+    alone = _ALONE + _ALONE_MAP * len(zlib.compress(tiles.tobytes(), 1))
+    against = _ANCHORED + _ANCHORED_MAP * len(zlib.compress((tiles ^ anchor).tobytes(), 1))
+    return against < _ANCHOR_PAYS * alone
 
 
 def _keep_largest(known: KnownTiles, owners: NDArray[np.int64], most: int) -> None:
@@ -430,17 +498,20 @@ def _fills(
 
 
 def _guesses(
-    owners: NDArray[np.int64], before: NDArray[np.int64], simple: set[int], objects: set[int]
+    owners: NDArray[np.int64],
+    before: NDArray[np.int64],
+    bounds: Mapping[int, int],
+    objects: set[int],
 ) -> set[int]:
     """Choose the few objects to predict residuals from. `objects` are used by the plan already.
 
-    Only objects in `simple` qualify. The plan stays within MAX_OBJECTS.
+    Objects whose level is surely below MAX_LEVEL qualify. The plan stays within MAX_OBJECTS.
     """
     counts = Counter(before[(owners == 0) & (before != 0)].tolist())
     found: set[int] = set()
     for owner, _ in counts.most_common():
         fits = owner in objects or len(objects | found) < MAX_OBJECTS
-        if owner in simple and fits and len(found) < MAX_GUESSES:
+        if bounds.get(owner, MAX_LEVEL) < MAX_LEVEL and fits and len(found) < MAX_GUESSES:
             found.add(owner)
     return found
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from fsmount.codec.delta import delta, record
 from fsmount.codec.delta.delta import Layer, TileLayout
@@ -14,8 +14,9 @@ from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames.layers import DecodedLayer, Layers
+from fsmount.store.frames.pending import PendingObject
 from fsmount.store.packs.entries import NO_PAYLOAD, layout_of
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
@@ -23,14 +24,6 @@ from fsmount.work import machine
 
 _MAX_NESTING = 4
 _MOST_THREADS = 4
-
-
-class _Opened(NamedTuple):
-    """An entry and its layout. `touched` has the ids of the objects that were read for both."""
-
-    entry: Entry
-    layout: TileLayout
-    touched: frozenset[int]
 
 
 @functools.cache
@@ -41,36 +34,40 @@ def _decoders() -> ThreadPoolExecutor | None:
 
 
 class Reader:
-    """Reads the objects at the locations `places`.
+    """Reads the objects at the locations `places`, and the pending ones.
 
     memory : caches records from one job to the next.
     layers : has layers that are decoded already, and gets the others.
-    touched : ids of all objects whose entries the results of this job depend on, whether they came
-        from a cache or not.
+    pending : objects that have no entry yet.
 
     One job decodes no layer twice, even if `layers` keeps only some. Packs are read by path, so the
     methods wait for the disk. Contract: one thread uses a reader.
     """
 
-    def __init__(self, places: Sequence[Location], memory: WorkerMemory, layers: Layers) -> None:
+    def __init__(
+        self,
+        places: Sequence[Location],
+        memory: WorkerMemory,
+        layers: Layers,
+        pending: Sequence[PendingObject] = (),
+    ) -> None:
         self._places = {place.id: place for place in places}
+        self._pending = {each.about.id: each for each in pending}
         self.memory = memory
         self.layers = layers
         self.begin()
 
     def begin(self) -> None:
-        """Begin another job: clear `touched`, and all that the last job decoded."""
-        self.touched: set[int] = set()
+        """Begin another job: drop all that the last job decoded."""
         self._decoded: dict[int, DecodedLayer] = {}
-        self._opened: dict[int, _Opened] = {}
+        self._opened: dict[int, tuple[Entry, TileLayout]] = {}
         self._images: dict[int, Future[Frame]] = {}
 
     def place(self, object_id: int) -> Location:
-        """Return the location of an object and add the object to `touched`.
+        """Return the location of an object.
 
         Raises :class:`Damaged` if the object is not in the given `places`.
         """
-        self.touched.add(object_id)
         try:
             return self._places[object_id]
         except KeyError:
@@ -94,45 +91,82 @@ class Reader:
         has an anchor.
         """
         anchor = record.anchor_of(entry.record)
-        if not anchor:
-            return _named(entry, record.unpack(entry.record))
-        place = self.place(anchor)
-        key = (place.pack, anchor)
+        found = self._known_anchor(anchor) if anchor else None
+        return _named(entry.object_id, record.unpack(entry.record, found))
+
+    def anchor(self, object_id: int) -> Record:
+        """Read the record of an object that is the anchor of another record.
+
+        It never comes from a cache: :meth:`record` may use one, and so notices a cache that is
+        wrong when a new record is read back. Raises :class:`Damaged`, as :meth:`record`.
+        """
+        if object_id in self._pending:
+            return self._pending[object_id].record()
+        stored = self.entry(object_id).record
+        if record.anchor_of(stored):
+            raise Damaged(f"object {object_id}", reason="an anchor that has an anchor")
+        return _named(object_id, record.unpack(stored))
+
+    def assumed_anchor(self, object_id: int) -> bytes:
+        """Return the SHA-256 of the stored record that a pending object must get.
+
+        It is the one of :meth:`anchor`. b"" for other objects.
+        """
+        if object_id not in self._pending:
+            return b""
+        return hashlib.sha256(record.pack(self.anchor(object_id))).digest()
+
+    def _known_anchor(self, object_id: int) -> Record:
+        """As :meth:`anchor`, from the cache of this process if it is there."""
+        if object_id in self._pending:
+            return self.anchor(object_id)
+        key = (self.place(object_id).pack, object_id)
         found = self.memory.records.get_as(key, Record)
         if found is None:
-            other = self.entry(anchor)
-            if record.anchor_of(other.record):
-                raise Damaged(f"object {anchor}", reason="an anchor that has an anchor")
-            found = _named(other, record.unpack(other.record))
+            found = self.anchor(object_id)
             self.memory.records.put(key, found, sum(map(len, found.arrays.values())) + 2000)
-        return _named(entry, record.unpack(entry.record, found))
+        return found
 
     def layer(self, object_id: int, nesting: int = 0) -> Layer:
         """Return the pixels that an object codes itself. As :meth:`decoded_layer`."""
         return self.decoded_layer(object_id, nesting).layer
 
+    def level(self, object_id: int) -> int:
+        """Return the level of an object's layer. As :meth:`decoded_layer`."""
+        return self.decoded_layer(object_id).level
+
     def decoded_layer(self, object_id: int, nesting: int = 0) -> DecodedLayer:
-        """Return the layer of an object and the objects that it rests on.
+        """Return the layer of an object.
 
         `nesting` is the number of residuals above this object. Raises :class:`Damaged`, also if
         residuals nest more than four deep.
         """
-        place = self.place(object_id)
-        key = (place.pack, object_id)
-        found: DecodedLayer | None = self._decoded.get(object_id) or self.layers.get(key)
+        found = self._decoded.get(object_id)
+        if found is None:
+            if object_id in self._pending:
+                found = self._pending_layer(object_id)
+            else:
+                found = self._stored_layer(object_id, nesting)
+            self._decoded[object_id] = found
+        return found
+
+    def _pending_layer(self, object_id: int) -> DecodedLayer:
+        """Return the layer of a pending object. As :meth:`decoded_layer`."""
+        try:
+            return self._pending[object_id].layer(self.memory)
+        except (NotExact, OSError) as error:
+            # This says nothing of the file that the job is about.
+            raise Damaged(f"object {object_id}", reason=error) from error
+
+    def _stored_layer(self, object_id: int, nesting: int) -> DecodedLayer:
+        """Return the layer of an object that has an entry. As :meth:`decoded_layer`."""
+        key = (self.place(object_id).pack, object_id)
+        found = self.layers.get(key)
         if found is None:
             if nesting > _MAX_NESTING:
                 raise Damaged(f"object {object_id}", reason="residuals nest too deep")
-            outer, self.touched = self.touched, set()
-            try:
-                entry, layout = self._open(object_id)
-                layer, level = self.decode(entry, layout, nesting)
-                found = DecodedLayer(layer, frozenset(self.touched), level)
-            finally:
-                self.touched |= outer
+            found = DecodedLayer(*self.decode(*self.opened(object_id), nesting))
             self.layers.put(key, found)
-        self._decoded[object_id] = found
-        self.touched |= found.below
         return found
 
     def keep(self, object_id: int, known: DecodedLayer) -> None:
@@ -140,32 +174,25 @@ class Reader:
         if len(known.layer.pixels):
             self.layers.put((self.place(object_id).pack, object_id), known)
 
-    def _open(self, object_id: int) -> tuple[Entry, TileLayout]:
-        """Return the entry and layout of an object. A job reads them once."""
+    def opened(self, object_id: int) -> tuple[Entry, TileLayout]:
+        """Return the entry and layout of an object. A job reads them once. Raises Damaged."""
         found = self._opened.get(object_id)
         if found is None:
-            outer, self.touched = self.touched, set()
-            try:
-                entry = self.entry(object_id)
-                found = _Opened(entry, layout_of(self.record(entry)), frozenset(self.touched))
-            finally:
-                self.touched |= outer
-            self._opened[object_id] = found
-        self.touched |= found.touched
-        return found.entry, found.layout
+            entry = self.entry(object_id)
+            found = self._opened[object_id] = entry, layout_of(self.record(entry))
+        return found
 
     def prefetch(self, entry: Entry, layout: TileLayout) -> None:
         """Start to decode all images that the frame of an entry needs, on several threads.
 
         `layout` is the layout of `entry`. No-op if this process has only one core, or if the frame
-        needs no other object. Does not change `touched`. Raises :class:`Damaged`.
+        needs no other object. Raises :class:`Damaged`.
         """
         threads = _decoders()
         wanted = layout.copied() | layout.predicting()
         if threads is None or not wanted:
             return
-        seen = {entry.object_id}
-        touched = self.touched.copy()
+        seen = {entry.object_id, *self._pending}
         while True:
             if entry.suffix != NO_PAYLOAD:
                 decode = functools.partial(images.decode, entry.suffix, entry.payload)
@@ -177,10 +204,8 @@ class Reader:
             # Start with the largest: a large image that starts last would delay the end.
             largest = max(cold, key=lambda place: place.length).id
             seen.add(largest)
-            entry, layout = self._open(largest)
+            entry, layout = self.opened(largest)
             wanted |= layout.predicting()
-        # A later use of a layer adds its objects to `touched`.
-        self.touched = touched
 
     def decode(self, entry: Entry, layout: TileLayout, nesting: int = 0) -> tuple[Layer, int]:
         """Decode the layer of an entry from its payload. Return the layer and its level.
@@ -200,8 +225,8 @@ class Reader:
         return delta.layer(layout, image, layers), level
 
 
-def _named(entry: Entry, found: Record) -> Record:
-    """Return the record. Raises :class:`Damaged` if its id is not the one in the entry's name."""
-    if found.header.get("id") != entry.object_id:
-        raise Damaged(f"entry {entry.name}", reason="its record is that of another object")
+def _named(object_id: int, found: Record) -> Record:
+    """Return the record. Raises :class:`Damaged` if it is that of another object."""
+    if found.header.get("id") != object_id:
+        raise Damaged(f"object {object_id}", reason="its record is that of another object")
     return found

@@ -2,8 +2,8 @@
 
 This module wires the parts. The :class:`Queue` says which file is next. A :class:`Pipeline` takes
 the file from look to append. The :class:`Committer` makes the result durable. :class:`Retries`
-queues files that did not succeed. Several files are under way at once; a :class:`Sequencer` keeps
-plan and encode in queue order.
+queues files that did not succeed. Several files are under way at once (:class:`UnderWay`); one
+:class:`Sequencer` keeps their plans in queue order, and another one their entries.
 
 Contract: everything here belongs to the trio task.
 """
@@ -24,12 +24,14 @@ from fsmount.store.frames.planner import Planner
 from fsmount.store.index import Index
 from fsmount.store.ingest.claims import Claims
 from fsmount.store.ingest.committer import Committer
+from fsmount.store.ingest.frames import Frames
 from fsmount.store.ingest.look import Looker
 from fsmount.store.ingest.outcome import Skipped
 from fsmount.store.ingest.pipeline import Pipeline
 from fsmount.store.ingest.queue import Queue
 from fsmount.store.ingest.retries import Retries
-from fsmount.store.ingest.sequencer import Sequencer, Slot
+from fsmount.store.ingest.sequencer import Sequencer, Turns
+from fsmount.store.ingest.under_way import Place, UnderWay
 from fsmount.store.layout import Layout
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
@@ -38,10 +40,12 @@ from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-# Files under way for each worker: while one is encoded others are looked at.
-_AHEAD = 3
-# Each may hold a picture in memory, and one is encoded at a time.
-_MOST_UNDER_WAY = 12
+# Files under way for each worker. Entries are appended in order, so a file that takes long holds
+# up those behind it; meanwhile the workers look at others and code them.
+_AHEAD = 8
+# Pictures under way have this many bytes of samples, or half as many as the cache has, if that is
+# more.
+_UNDER_WAY_BYTES = 256 << 20
 
 
 class Encoder:
@@ -75,33 +79,34 @@ class Encoder:
 
     async def run(self, workers: Workers, count: int, layers: LayerCache) -> None:
         """Encode until cancelled, with `count` workers; `layers` has the layers they decoded."""
+        layout, _, _, _, writer = self._rooms
         pipeline = Pipeline(
             *self._rooms,
             self._claims,
-            self._planner,
             self._ids,
-            looker=Looker(self._index, workers, count, layers.streams_bytes),
-            workers=workers,
-            layers=layers,
+            looker=Looker(self._index, workers, layers.streams_bytes),
+            frames=Frames(
+                layout, self._index, writer, self._planner, workers=workers, layers=layers
+            ),
         )
-        places = trio.Semaphore(min(_AHEAD * count + 1, _MOST_UNDER_WAY))
-        sequencer = Sequencer()
+        under_way = UnderWay(_AHEAD * count + 1, max(_UNDER_WAY_BYTES, layers.budget))
+        plans, entries = Sequencer(), Sequencer()
         async with trio.open_nursery() as nursery:
             retries = Retries(self.queue, self._claims, nursery)
             nursery.start_soon(self._committer.run, retries.again, retries.resting)
             while True:
-                await places.acquire()
+                place = await under_way.enter()
                 ino = await self.queue.take()
-                slot = sequencer.slot()
-                nursery.start_soon(self._encode, pipeline, retries, ino, slot, places)
+                turns = Turns(plans.slot(), entries.slot())
+                nursery.start_soon(self._encode, pipeline, retries, ino, turns, place)
 
     async def _encode(
-        self, pipeline: Pipeline, retries: Retries, ino: int, slot: Slot, places: trio.Semaphore
+        self, pipeline: Pipeline, retries: Retries, ino: int, turns: Turns, place: Place
     ) -> None:
         """Encode one file. After any failure it stays staged and is tried again later."""
         failed = False
         try:
-            outcome = await pipeline.run(ino, slot)
+            outcome = await pipeline.run(ino, turns, place)
             if not isinstance(outcome, Skipped):
                 self._committer.add(outcome)
                 return
@@ -120,8 +125,8 @@ class Encoder:
                 retries.failed(ino, second)
                 failed = True
         finally:
-            slot.leave()
-            places.release()
+            turns.leave()
+            place.leave()
         # No await since the release: a file that is queued now may get the place.
         if failed:
             retries.later(ino)

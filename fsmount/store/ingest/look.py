@@ -6,7 +6,6 @@ Several files are looked at at once; a look does not depend on other files.
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 
 import trio
@@ -24,29 +23,24 @@ _log = logging.getLogger(__name__)
 
 # JPEGs that are transcoded at once: one of 16 megapixels takes 700 MB of memory.
 _TRANSCODING = 2
-# After this many pictures in a row one worker only encodes: a look costs a fifth more in a worker
-# that did not look at the picture before. Files that are no pictures are looked at by all workers.
-_STREAK = 4
 
 
 class Looker:
     """Sends looks to workers, with hints from earlier looks.
 
-    `count` is the number of workers, `streams_bytes` the bytes of deflate streams that each may
-    keep.
+    `streams_bytes` is the number of bytes of deflate streams that each worker may keep.
     """
 
-    def __init__(self, index: Index, workers: Workers, count: int, streams_bytes: int) -> None:
+    def __init__(self, index: Index, workers: Workers, streams_bytes: int) -> None:
         self._index = index
         self._workers = workers
-        self._count = count
         self._streams_bytes = streams_bytes
         # The parameters found last, by folder and overall: files of one program share them.
         self._hints: dict[int, DeflateParams] = {}
         self._last_hint: DeflateParams | None = None
-        self._looks = trio.CapacityLimiter(math.inf)
         self._transcoding = trio.Semaphore(_TRANSCODING)
-        self._pictures_in_a_row = 0
+        # Looks that run or wait for a worker.
+        self._looks = 0
 
     async def look(self, inode: Inode, path: Path) -> Look:
         """What a staged file turned out to be. A file that breaks workers is not a picture.
@@ -57,28 +51,22 @@ class Looker:
         folder = place[0] if place else 0
         known = (self._hints.get(folder), self._last_hint)
         hints = tuple(dict.fromkeys(hint for hint in known if hint is not None))
-        one_encodes = self._count > 1 and self._pictures_in_a_row >= _STREAK
-        self._looks.total_tokens = self._count - 1 if one_encodes else math.inf
+        self._looks += 1
         try:
-            async with self._looks:
-                # Several looks keep the cores busy. With threads, each would take more time.
-                alone = self._looks.borrowed_tokens == 1
-                seen = await self._workers.run(
-                    jobs.look, str(path), hints, self._streams_bytes, alone
-                )
+            # Several looks keep the cores busy. With threads, each would take more time.
+            alone = self._looks == 1
+            seen = await self._workers.run(jobs.look, str(path), hints, self._streams_bytes, alone)
         except OSError:
             raise
         except Exception as error:
             reason = why_raw(error, self._index.path(inode.ino))
             return await threads.call(Kind.STAGED, jobs.look_raw, str(path), reason)
+        finally:
+            self._looks -= 1
         params = seen.picture.recipe.params if seen.picture is not None else None
         if isinstance(params, DeflateParams):
             self._hints[folder] = self._last_hint = params
         return seen
-
-    def count_picture(self, is_picture: bool) -> None:
-        """Note, in queue order, whether a file is a picture."""
-        self._pictures_in_a_row = self._pictures_in_a_row + 1 if is_picture else 0
 
     async def transcode(self, inode: Inode, path: Path, sha256: bytes) -> Transcoded | str:
         """The smaller form of a JPEG, or the reason why there is none. Raises OSError."""

@@ -1,8 +1,10 @@
 """One file's way from a staged body to an entry in the open pack.
 
-Steps: *look* (a worker takes the PNG apart; several files at once), *plan* and *encode* (one file
-after the other in queue order, since a frame may take tiles from the one before), *append* to the
-open pack. A file enters its slot (:class:`~fsmount.store.ingest.sequencer.Slot`) after the look.
+Steps: *look* (a worker takes the PNG apart; several files at once), *plan* (one file after the
+other in queue order, since a frame may take tiles from the one before), *code* (several at once),
+and *append* to the open pack (in queue order). :mod:`fsmount.store.ingest.frames` has the last
+three for pictures. A file has two slots (:class:`~fsmount.store.ingest.sequencer.Turns`): it enters
+one after the look, to be planned, and the other to be appended.
 
 Contract: everything here belongs to the trio task. After each await the pipeline asks whether its
 claim is still current. Threads and workers alone touch the disk. Between the return of
@@ -23,17 +25,16 @@ from fsmount.codec.images import images
 from fsmount.codec.png.png import NOT_A_PNG
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
-from fsmount.store.frames import jobs
-from fsmount.store.frames.jobs import Encoded, EncodeOrder, Look, Transcoded
-from fsmount.store.frames.layer_cache import LayerCache
-from fsmount.store.frames.planner import FrameFeatures, Plan, Planner
+from fsmount.store.frames.jobs import Look, Transcoded
 from fsmount.store.index import Index, Object
 from fsmount.store.ingest import large, prove
 from fsmount.store.ingest.claims import Claim, Claims
+from fsmount.store.ingest.frames import CodingError, Frame, Frames
 from fsmount.store.ingest.look import Looker, why_raw
 from fsmount.store.ingest.outcome import Appended, Outcome, Retry, Skipped
 from fsmount.store.ingest.queue import final_name
-from fsmount.store.ingest.sequencer import Slot
+from fsmount.store.ingest.sequencer import Turns
+from fsmount.store.ingest.under_way import Place
 from fsmount.store.layout import Layout
 from fsmount.store.packs import entries
 from fsmount.store.packs.bodies import dump_sums, sum_up
@@ -41,20 +42,18 @@ from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
 from fsmount.threads import Kind
-from fsmount.work.shared_frames import SharedPicture
-from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-
-class _CannotEncodeError(Exception):
-    """The frame is stored raw; the message is the reason."""
+# A file whose plan names an object that does not exist is planned anew, without that object. After
+# this many plans it is tried again later.
+_MOST_PLANS = 8
 
 
 class Pipeline:
     """Takes files from claim to append.
 
-    `ids` yields the numbers of new objects; `layers` has the layers that the workers have decoded.
+    `ids` yields the numbers of new objects.
     """
 
     def __init__(
@@ -65,12 +64,10 @@ class Pipeline:
         disk: Disk,
         writer: Writer,
         claims: Claims,
-        planner: Planner,
         ids: Iterator[int],
         *,
         looker: Looker,
-        workers: Workers,
-        layers: LayerCache,
+        frames: Frames,
     ) -> None:
         self._layout = layout
         self._index = index
@@ -78,16 +75,12 @@ class Pipeline:
         self._disk = disk
         self._writer = writer
         self._claims = claims
-        self._planner = planner
         self._ids = ids
-        self._workers = workers
-        self._layers = layers
         self._looker = looker
-        # The process that encoded last: it has the layers that the next frame needs.
-        self._last_encoder: int | None = None
+        self._frames = frames
 
-    async def run(self, ino: int, slot: Slot) -> Outcome:
-        """Take one file through all steps. The caller leaves `slot` afterwards.
+    async def run(self, ino: int, turns: Turns, place: Place) -> Outcome:
+        """Take one file through all steps. The caller leaves `turns` and `place` afterwards.
 
         Raises OSError, and Damaged if a worker and this process read other bytes.
         """
@@ -99,33 +92,58 @@ class Pipeline:
             await self._rescue(claim)
             return Skipped.RESCUED
         if await threads.call(Kind.STAGED, large.is_large, path):
-            await slot.enter()
+            turns.plan.leave()
+            await turns.append.enter()
             return await self._keep(claim, path, NOT_A_PNG)
         inode = self._claims.staged(ino)
         if inode is None:
             return self._lapsed(claim)
         seen = await self._looker.look(inode, path)
+        place.looked_at(seen.picture.nbytes if seen.picture is not None else 0)
         same = await threads.call(Kind.STAGED, prove.is_staged, path, seen.sha256, seen.size)
         transcoded: Transcoded | str | None = None
         if self._is_new_jpeg(seen):
             transcoded = await self._looker.transcode(inode, path, seen.sha256)
-        await slot.enter()
-        self._looker.count_picture(seen.picture is not None)
+        await turns.plan.enter()
         if not self._claims.is_current(claim):
             return self._lapsed(claim)
         if not same:
             raise Damaged(path, reason="a worker says another hash")
-        there = self._writer.find(seen.sha256, seen.size)
+        frame = await self._plan(claim, seen)
+        try:
+            turns.plan.leave()
+            if frame is not None:
+                await self._frames.code(frame)
+            await turns.append.enter()
+            return await self._end(claim, path, seen, transcoded, frame)
+        finally:
+            if frame is not None:
+                self._frames.drop(frame)
+
+    async def _end(
+        self,
+        claim: Claim,
+        path: Path,
+        seen: Look,
+        transcoded: Transcoded | str | None,
+        frame: Frame | None,
+    ) -> Outcome:
+        """Append what a file turned out to be. The file has its turn to be appended."""
+        if not self._claims.is_current(claim):
+            return self._lapsed(claim)
+        there = self._find(seen)
         if there is not None:
             return Appended(claim, there, seen.size, None)
         if isinstance(transcoded, Transcoded):
             return await self._jpeg(claim, seen, transcoded)
         reason = transcoded or seen.reason
-        if seen.picture is not None and seen.features is not None:
+        if seen.picture is not None:
             try:
-                return await self._frame(claim, seen, seen.picture, seen.features)
-            except _CannotEncodeError as error:
-                reason = str(error)
+                return await self._append(claim, seen, frame)
+            except CodingError as error:
+                cause = error.__cause__
+                assert isinstance(cause, Exception)
+                reason = why_raw(cause, self._name(claim.ino))
         if seen.size > large.KEEP_BYTES:
             return await self._keep(claim, path, reason)
         return await self._raw(claim, path, seen, reason)
@@ -175,54 +193,52 @@ class Pipeline:
 
     # -- one method for each kind of body
 
-    async def _frame(
-        self, claim: Claim, seen: Look, picture: SharedPicture, frame: FrameFeatures
-    ) -> Outcome:
-        """Plan, encode and append a picture. The caller's slot has been entered."""
-        geometry = frame.geometry
-        if not self._planner.knows(geometry):
-            self._planner.load(geometry, self._index.signatures(geometry))
-        plan = self._planner.plan(frame)
-        about = self._about(claim, seen.sha256, seen.size)
-        with self._writer.packs.reading():
-            # Sources, the objects that their layers need, and the anchor.
-            places = self._writer.places(plan.objects())
-            order = EncodeOrder(about, picture, plan, places, self._writer.next_pack())
-            try:
-                encoded = await self._layers.run(
-                    self._workers, jobs.encode, order, places=places, by=self._last_encoder
-                )
-            except OSError:
-                raise
-            except Exception as error:
-                raise _CannotEncodeError(why_raw(error, about.path)) from error
-        self._last_encoder = encoded.by
-        if not self._claims.is_current(claim):
-            return self._lapsed(claim)
-        new = await self._writer.append(
-            encoded.entry,
-            about,
-            kind=encoded.kind,
-            depth=encoded.depth,
-            needs=encoded.needs,
-            layer=encoded.layer,
-        )
-        if new is None:
-            return self._lapsed(claim)
-        data = self._remember(frame, plan, encoded, new)
-        check = self._check(prove.check_frame, new, about, encoded.proof)
-        signatures = (geometry, data) if data else None
-        return Appended(claim, new.id, seen.size, new, check, signatures)
+    async def _plan(self, claim: Claim, seen: Look) -> Frame | None:
+        """Plan a picture whose turn it is, if it is new. Returns None if there is nothing to code.
 
-    def _remember(self, frame: FrameFeatures, plan: Plan, encoded: Encoded, new: Object) -> bytes:
-        """Tell the planner of an appended frame; returns its packed tile signatures."""
-        if encoded.fell_back:
-            _log.warning("object %d: its references were of no use; coded whole", new.id)
-            for used in plan.objects():
-                self._planner.forget(used)
-        return self._planner.encoded(
-            frame, encoded.layout, new.id, anchor=encoded.anchor, size=new.size
+        Raises OSError.
+        """
+        if seen.picture is None or seen.features is None:
+            return None
+        if self._frames.is_pending(seen.sha256, seen.size) or self._find(seen) is not None:
+            return None
+        return await self._frames.plan(
+            self._about(claim, seen.sha256, seen.size),
+            seen.picture,
+            seen.features,
+            partial(self._claims.is_current, claim),
         )
+
+    def _find(self, seen: Look) -> int | None:
+        """The id of an object with the same bytes, or None."""
+        return self._writer.find(seen.sha256, seen.size)
+
+    async def _append(self, claim: Claim, seen: Look, frame: Frame | None) -> Outcome:
+        """Append a picture whose turn it is. Raises CodingError, OSError, Damaged.
+
+        `frame`: the picture, planned and coded. If there is none, because an equal file had come
+        before, or if it is lost, the picture is coded anew.
+        """
+        assert seen.picture is not None
+        assert seen.features is not None
+        is_current = partial(self._claims.is_current, claim)
+        for _ in range(_MOST_PLANS):
+            try:
+                if frame is not None and not self._frames.is_lost(frame):
+                    made = await self._frames.append(frame)
+                    if made is not None:
+                        keys = (seen.features.geometry, made.keys) if made.keys else None
+                        return Appended(claim, made.new.id, seen.size, made.new, made.check, keys)
+                    if not frame.is_lost:
+                        return self._lapsed(claim)
+            finally:
+                if frame is not None:
+                    self._frames.drop(frame)
+            about = self._about(claim, seen.sha256, seen.size)
+            frame = await self._frames.code_anew(about, seen.picture, seen.features, is_current)
+            if frame is None:
+                return self._lapsed(claim)
+        raise Damaged(self._name(claim.ino), reason="its plans name objects that do not exist")
 
     async def _jpeg(self, claim: Claim, seen: Look, found: Transcoded) -> Outcome:
         about = self._about(claim, seen.sha256, seen.size)

@@ -8,11 +8,14 @@ nothing else reads the entry before the staged file is removed.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from fsmount.codec.delta import record
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import pread
+from fsmount.store.frames.jobs import Proof
+from fsmount.store.frames.relations import Below, relations
 from fsmount.store.index import Object
 from fsmount.store.packs.entries import FileFacts, entry_digest
 from fsmount.store.packs.pack import read_entry
@@ -30,15 +33,19 @@ def is_staged(path: Path, sha256: bytes, size: int) -> bool:
     return (whole.digest(), length) == (sha256, size)
 
 
-def check_frame(pack: Path, row: Object, about: FileFacts, proof: bytes) -> None:
+def check_frame(
+    pack: Path, row: Object, about: FileFacts, proof: Proof, below: Mapping[int, Below]
+) -> None:
     """Raises :class:`Damaged` unless the pack has the entry of a frame that a worker proved.
 
-    `proof`: its :func:`entry_digest`; `row`: what the index will say.
+    `row`: what the index will say; `below`: what the objects rest on that the frame is made of.
     """
     with pack.open("rb", buffering=0) as file:
         data = pread(file.fileno(), row.length, row.offset)
-    digest = entry_digest(data, about, row.kind, row.depth, row.layer, row.needs)
-    if len(data) != row.length or digest != proof:
+    digest = entry_digest(data, about, row.kind, proof[:-1])
+    columns = relations(proof.references, below)
+    same = len(data) == row.length and digest == proof.digest
+    if not same or columns != (row.needs, row.layer, row.depth):
         raise Damaged(pack, reason=f"object {row.id} is not what was proved")
 
 

@@ -6,6 +6,7 @@ Everything here belongs to the trio task.
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 import trio
 
@@ -33,6 +34,18 @@ class Sequencer:
             self._slots.popleft()
         if self._slots:
             self._slots[0].opened.set()
+
+
+class Turns(NamedTuple):
+    """The slots of one file: `plan` for planning its frame, `append` for appending its entry."""
+
+    plan: Slot
+    append: Slot
+
+    def leave(self) -> None:
+        """Leave both slots."""
+        self.plan.leave()
+        self.append.leave()
 
 
 class Slot:

@@ -78,18 +78,14 @@ def picture_record(about: FileFacts, layout: TileLayout, recipe: Recipe) -> Reco
 
 
 def entry_digest(
-    entry: bytes,
-    about: FileFacts,
-    kind: str,
-    depth: int,
-    layer: Sequence[int],
-    needs: Sequence[int],
+    entry: bytes, about: FileFacts, kind: str, references: tuple[object, ...]
 ) -> bytes:
-    """SHA-256 that covers the bytes of an entry and all facts of the index about its object.
+    """SHA-256 that covers the bytes of an entry and what its job says of it.
 
-    `kind`, `depth`, `layer` and `needs` are the columns of the object's row.
+    `kind` is the kind of its object. `references` are plain values, and say what the entry refers
+    to.
     """
-    says = repr((about.header(kind), about.sha256, depth, tuple(layer), tuple(needs)))
+    says = repr((about.header(kind), about.sha256, references))
     return hashlib.sha256(hashlib.sha256(entry).digest() + says.encode()).digest()
 
 

@@ -198,7 +198,7 @@ def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> DescribedFil
     depth = 0
     try:
         if kind not in ("raw", JPEG):
-            needs, layer, depth = jobs.relations(_reader_place(layout, place), reader)
+            needs, layer, depth = jobs.relations_of(_reader_place(layout, place), reader)
         elif kind == "raw" and entry.suffix == SUMS:
             _check_kept(layout.kept(number), size, entry)
     except (FsmountError, OSError, ValueError) as error:

@@ -46,8 +46,9 @@ from fsmount.store.transfer.tree import (
 from fsmount.store.writable_store import WritableStore
 from fsmount.threads import Kind
 
-# Number of staged files by which an import may run ahead of the encoder. This bounds staging.
-_AHEAD = 48
+# Number of staged files by which an import may run ahead of the encoder. This bounds staging. It is
+# enough for what 16 workers have under way.
+_AHEAD = 144
 _ARCHIVE_BYTES = 128 << 20
 # A file of at least this size may fail with ENOSPC while a smaller file still fits. If a smaller
 # file fails, the disk is full.

@@ -149,8 +149,8 @@ def test_what_moved_survives_a_new_start(tmp_path: Path) -> None:
         number = len(line.places)
         other = planning.Planner()
         other.load(seen.geometry, rows)
-        encoded = line.encoded[number]
-        rows.append((number, other.encoded(seen, encoded.layout, number, anchor=0, size=1 << 20)))
+        _, keys = other.note(seen, line.plans[number], number, size=1 << 20)
+        rows.append((number, keys))
     assert seen is not None
     fresh = planning.Planner()
     fresh.load(seen.geometry, rows)

@@ -18,8 +18,9 @@ from fsmount.codec.images import images
 from fsmount.errors import Damaged, FsmountError, NotExact
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
-from fsmount.store.frames.planner import Plan
+from fsmount.store.frames.planner import MAX_LEVEL, Plan
 from fsmount.store.frames.reader import Reader
+from fsmount.store.frames.relations import Relations
 from fsmount.store.packs import entries
 from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
@@ -77,8 +78,8 @@ def test_a_desktop_costs_little(line: Line) -> None:
     sizes = [place.length for place in line.places.values()]
     assert sum(sizes[8:]) < sizes[0] / 4, "windows seen before are coded again"
     assert {encoded.kind for encoded in line.encoded.values()} == {"key", "delta"}
-    assert any(encoded.anchor for encoded in line.encoded.values())
-    assert len(line.encoded[24].needs) <= 24 + 2
+    assert any(encoded.proof.references.anchor for encoded in line.encoded.values())
+    assert len(line.rows[24].needs) <= 24 + 2
 
 
 def test_residuals_are_used_and_nest_within_bounds(line: Line) -> None:
@@ -89,7 +90,7 @@ def test_residuals_are_used_and_nest_within_bounds(line: Line) -> None:
         line.add(png(frame + np.uint8(number)))
     line.check()
     assert any(encoded.layout.predicted().any() for encoded in line.encoded.values())
-    assert max(encoded.depth for encoded in line.encoded.values()) <= 2
+    assert max(row.depth for row in line.rows.values()) <= 1 + MAX_LEVEL
 
 
 def test_depth_layer_and_needs_say_what_a_render_reads(line: Line) -> None:
@@ -98,21 +99,22 @@ def test_depth_layer_and_needs_say_what_a_render_reads(line: Line) -> None:
     brighter = frame + np.uint8(1)
     line.add(png(brighter))
     line.add(png(brighter))
-    first, second, third = (line.encoded[number] for number in (1, 2, 3))
-    assert (first.kind, first.depth, first.needs, first.layer) == ("key", 0, (), ())
-    assert second.layout.predicted().any()
+    first, second, third = (line.rows[number] for number in (1, 2, 3))
+    assert line.encoded[1].kind == "key"
+    assert first == Relations(needs=(), layer=(), depth=0)
+    assert line.encoded[2].layout.predicted().any()
     assert (second.depth, second.needs) == (1, (1,))
-    assert (third.depth, third.layer) == (2, () if not third.anchor else (third.anchor,))
-    assert third.needs == (1, 2)
+    anchor = line.encoded[3].proof.references.anchor
+    assert third == Relations(needs=(1, 2), layer=(anchor,) if anchor else (), depth=2)
 
 
 def test_a_render_without_one_of_its_needs_is_damage(line: Line) -> None:
     for frame in screens(12):
         line.add(png(frame))
-    for number, encoded in line.encoded.items():
+    for number, row in line.rows.items():
         sha256 = hashlib.sha256(line.files[number]).digest()
-        for missing in encoded.needs:
-            places = [line.places[known] for known in encoded.needs if known != missing]
+        for missing in row.needs:
+            places = [line.places[known] for known in row.needs if known != missing]
             line.forget()
             with pytest.raises(Damaged):
                 jobs.render(line.places[number], places, sha256)
@@ -183,9 +185,10 @@ def test_a_plan_that_lies_costs_space_only(line: Line, source: delta.Source) -> 
     # The encoder compares readable sources, and codes only tiles that differ. It ignores others.
     readable = source in (Copy(1), Fill((1, 2, 3)))
     assert encoded.fell_back != readable
-    assert (encoded.kind, encoded.needs) == (("delta", (1,)) if source == Copy(1) else ("key", ()))
-    line.places[2] = Location(2, str(line.pack.path), *line.pack.append(encoded.entry))
-    line.encoded[2], line.files[2] = encoded, second
+    line.append(order, encoded)
+    line.files[2] = second
+    expected = ("delta", (1,)) if source == Copy(1) else ("key", ())
+    assert (encoded.kind, line.rows[2].needs) == expected
     line.check()
 
 
@@ -226,7 +229,7 @@ def test_a_damaged_reference_means_a_keyframe(line: Line) -> None:
     line.forget()
     encoded = jobs.encode(order).result
     assert encoded.fell_back
-    assert encoded.needs == ()
+    assert encoded.proof.references == ((), (), 0)
     line.forget()
     with pytest.raises(Damaged):
         line.render(1)
@@ -240,7 +243,7 @@ def test_an_anchor_that_is_gone_means_a_keyframe(line: Line) -> None:
     line.forget()
     encoded = jobs.encode(replace(order, places=())).result
     assert encoded.fell_back
-    assert encoded.anchor == 0
+    assert encoded.proof.references.anchor == 0
 
 
 def test_a_frame_one_tile_wide_comes_back(line: Line) -> None:
@@ -280,7 +283,7 @@ def test_no_flipped_bit_gives_other_bytes(line: Line) -> None:
     whole = line.pack.path.read_bytes()
     source = random.Random(1)
     number = 6
-    reads = [line.places[known] for known in (*line.encoded[number].needs, number)]
+    reads = [line.places[known] for known in (*line.rows[number].needs, number)]
     noticed = 0
     for _ in range(400):
         place = source.choice(reads)

@@ -22,9 +22,7 @@ def known(tiles: int, dtype: Any = np.uint8, channels: int = 3, seed: int = 1) -
     index.flat[places] = np.arange(tiles, dtype=np.int32)
     most = np.iinfo(dtype).max
     pixels = chance.integers(0, most, (tiles, TILE, TILE, channels), dtype, endpoint=True)
-    return DecodedLayer(
-        Layer((5 * TILE - 3, 7 * TILE, channels), pixels, index), frozenset({9, 4}), 2
-    )
+    return DecodedLayer(Layer((5 * TILE - 3, 7 * TILE, channels), pixels, index), 2)
 
 
 def shared(tiles: int, seed: int = 1) -> SharedLayer:
@@ -36,7 +34,7 @@ def shared(tiles: int, seed: int = 1) -> SharedLayer:
 def equal(one: DecodedLayer | None, other: DecodedLayer) -> bool:
     return (
         one is not None
-        and (one.below, one.level, one.layer.shape) == (other.below, other.level, other.layer.shape)
+        and (one.level, one.layer.shape) == (other.level, other.layer.shape)
         and np.array_equal(one.layer.index, other.layer.index)
         and one.layer.pixels.dtype == other.layer.pixels.dtype
         and np.array_equal(one.layer.pixels, other.layer.pixels)
@@ -64,7 +62,6 @@ def test_a_record_that_changed_gives_nothing(tiles: int) -> None:
         "shape": (5 * TILE - 2, 7 * TILE, 3),
         "dtype": "int8",
         "count": tiles - 1,
-        "below": (4,),
         "level": 1,
         "proof": bytes(32),
     }

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import trio
 
-from fsmount.codec.delta import record
+from fsmount.codec.png.samples import Frame
 from fsmount.errors import WorkerDied
 from fsmount.store import config
 from fsmount.store.frames import jobs
 from fsmount.store.frames.layers import Done
+from fsmount.store.frames.relations import References
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import committer, retries
 from fsmount.store.store import open_store
@@ -63,34 +64,43 @@ async def test_files_of_all_kinds_are_encoded(root: Path) -> None:
     await reopened(root, files)
 
 
-async def test_one_process_is_left_to_encoding_while_pictures_come(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looking = 0
-    seen: list[int] = []
+def stacked(count: int) -> list[Frame]:
+    """Noise. Each frame has another tile more than the one before, and copies all others."""
+    chance = np.random.default_rng(5)
+    frame = chance.integers(0, 256, (64, 96, 3), np.uint8)
+    frames = []
+    for number in range(count):
+        frames.append(frame.copy())
+        frame[:16, 16 * number : 16 * number + 16] ^= 1
+    return frames
+
+
+async def test_pictures_are_coded_side_by_side(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each copies tiles of the ones before, which are not coded yet. The first is the anchor."""
+    coding: set[int] = set()
+    all_coding = trio.Event()
 
     async def before(function: Callable[..., Any]) -> None:
-        nonlocal looking
-        if function is jobs.look:
-            looking += 1
-            seen.append(looking)
-            await trio.sleep(0.05)
-            looking -= 1
+        if function is jobs.encode and Inline.args[0].about.id > 1:
+            order = Inline.args[0]
+            assert {each.about.id for each in order.pending} >= coding
+            coding.add(order.about.id)
+            if len(coding) == 3:
+                all_coding.set()
+            await all_coding.wait()
 
     monkeypatch.setattr(Inline, "before", staticmethod(before))
-    pictures = {b"%02d" % i: png(frame) for i, frame in enumerate(screens(18, height=64))}
-    notes = {b"note %02d" % i: b"%d" % i for i in range(18)}
+    files = {b"%d" % number: png(frame) for number, frame in enumerate(stacked(4))}
     opened = open_store(root)
     async with opened.running(count=2) as store:
-        for files in (pictures, notes):
-            for name, data in files.items():
-                put(store, name, data)
-            await settled(store, files)
+        for name, data in files.items():
+            put(store, name, data)
+        await settled(store, files)
+        rows = list(store.index.all_objects())
+        assert [row.kind for row in rows] == ["key", "delta", "delta", "delta"]
+        assert rows[3].needs == (1, 2, 3)
     opened.close()
-    assert len(seen) == 36
-    assert max(seen[:8]) > 1  # the first few files do not tell what comes next
-    assert seen[14:18] == [1] * 4
-    assert max(seen[22:]) > 1  # notes need no encoding
+    await reopened(root, files)
 
 
 async def test_frames_are_encoded_in_order_of_folder_and_name(root: Path) -> None:
@@ -331,13 +341,15 @@ class Lying:
         function: Callable[..., Any],
         change: Callable[[Any], Any],
         times: int = 1,
+        about: bytes = b"",
     ) -> None:
+        """`about`: lie only about the file with this SHA-256."""
         self.left = times
         whole = Inline.run
 
         async def run(inline: Inline, asked: Callable[..., Any], *args: Any, **how: Any) -> Any:
             answer = await whole(inline, asked, *args, **how)
-            if asked is function and self.left:
+            if asked is function and self.left and (not about or args[0].about.sha256 == about):
                 self.left -= 1
                 if isinstance(answer, Done):
                     return replace(answer, result=change(answer.result))
@@ -367,15 +379,44 @@ async def test_the_answer_to_another_file_is_not_taken(
     await reopened(root, {b"a": known, b"b": new})
 
 
-@pytest.mark.parametrize("change", [{"needs": ()}, {"depth": 7}, {"proof": b""}, {"entry": None}])
-async def test_what_is_not_what_was_proved_does_not_count(
-    root: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
-) -> None:
-    files = {b"%d" % number: png(frame) for number, frame in enumerate(screens(3))}
+def _less_payload(answer: jobs.Encoded) -> jobs.Encoded:
+    return replace(answer, entry=replace(answer.entry, payload=answer.entry.payload[:-1]))
 
-    def lie(answer: jobs.Encoded) -> jobs.Encoded:
-        entry = replace(answer.entry, payload=answer.entry.payload[:-1])
-        return replace(answer, **({"entry": entry} if "entry" in change else change))
+
+def _names_nothing(answer: jobs.Encoded) -> jobs.Encoded:
+    named = References((), (), 0)
+    return replace(answer, proof=answer.proof._replace(references=named, levels=()))
+
+
+def _names_less(answer: jobs.Encoded) -> jobs.Encoded:
+    named = answer.proof.references._replace(copied=())
+    return replace(answer, proof=answer.proof._replace(references=named))
+
+
+def _other_levels(answer: jobs.Encoded) -> jobs.Encoded:
+    levels = tuple((i, 7) for i, _ in answer.proof.levels)
+    return replace(answer, proof=answer.proof._replace(levels=levels))
+
+
+def _no_digest(answer: jobs.Encoded) -> jobs.Encoded:
+    return replace(answer, proof=answer.proof._replace(digest=b""))
+
+
+def _codes_less(answer: jobs.Encoded) -> jobs.Encoded:
+    tiles = np.ones_like(answer.layout.tiles)
+    return replace(answer, layout=replace(answer.layout, tiles=tiles))
+
+
+@pytest.mark.parametrize(
+    "lie", [_less_payload, _names_nothing, _names_less, _other_levels, _no_digest, _codes_less]
+)
+async def test_what_is_not_what_was_proved_does_not_count(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lie: Callable[[jobs.Encoded], jobs.Encoded],
+) -> None:
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 0.05)
+    files = {b"%d" % number: png(frame) for number, frame in enumerate(screens(3))}
 
     opened = open_store(root)
     async with opened.running(count=1) as store:
@@ -398,12 +439,7 @@ async def test_a_file_that_never_gets_through_stops_no_other(
     bad, *good = (png(frame) for frame in screens(4))
     digest = hashlib.sha256(bad).digest()
     opened = open_store(root)
-
-    def lie(answer: jobs.Encoded) -> jobs.Encoded:
-        found = record.unpack(answer.entry.record).arrays.get("sha256")
-        return replace(answer, proof=b"") if found == digest else answer
-
-    Lying(monkeypatch, jobs.encode, lie, times=1 << 30)
+    Lying(monkeypatch, jobs.encode, _no_digest, times=1 << 30, about=digest)
     async with opened.running(count=2) as store:
         ino = put(store, b"0", bad)
         for number, data in enumerate(good, start=1):

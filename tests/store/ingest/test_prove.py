@@ -10,6 +10,8 @@ import pytest
 
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk
+from fsmount.store.frames.jobs import Proof
+from fsmount.store.frames.relations import Below, References
 from fsmount.store.index import Object
 from fsmount.store.ingest import prove
 from fsmount.store.packs import entries
@@ -44,23 +46,36 @@ def test_a_staged_file(tmp_path: Path) -> None:
 def test_a_frame(tmp_path: Path) -> None:
     entry = Entry("00000007.webp", b"a record", b"a payload")
     path, row = appended(tmp_path, entry, "delta")
-    proof = entries.entry_digest(build_entry(entry), ABOUT, "delta", 2, (3,), (3, 7))
-    prove.check_frame(path, row, ABOUT, proof)
+    named, levels = References((4,), (3,), 2), ((3, 0), (4, 1))
+    below = {3: Below((), 0), 4: Below((1, 3), 1)}
+    row = replace(row, needs=(1, 2, 3, 4), layer=(2, 3), depth=2)
+    digest = entries.entry_digest(build_entry(entry), ABOUT, "delta", (named, levels, b"anchor"))
+    proof = Proof(named, levels, b"anchor", digest)
+    prove.check_frame(path, row, ABOUT, proof, below)
     changes = [
         replace(row, **change)
         for change in (
             {"offset": 1}, {"length": row.length + 1}, {"length": row.length - 1}, {"kind": "key"},
-            {"depth": 1}, {"needs": (3,)}, {"layer": ()},
+            {"depth": 1}, {"needs": (1, 2, 3)}, {"layer": ()},
         )
     ]  # fmt: skip
     for wrong in changes:
         with pytest.raises(Damaged):
-            prove.check_frame(path, wrong, ABOUT, proof)
+            prove.check_frame(path, wrong, ABOUT, proof, below)
+    for lie in (
+        proof._replace(references=References((4,), (3,), 0)),
+        proof._replace(references=References((), (3,), 2)),
+        proof._replace(levels=((3, 0), (4, 0))),
+        proof._replace(anchor=b""),
+        proof._replace(digest=bytes(32)),
+    ):
+        with pytest.raises(Damaged):
+            prove.check_frame(path, row, ABOUT, lie, below)
     with pytest.raises(Damaged):
-        prove.check_frame(path, row, replace(ABOUT, sha256=bytes(32)), proof)
+        prove.check_frame(path, row, replace(ABOUT, sha256=bytes(32)), proof, below)
     flip(path, row.length - 1)
     with pytest.raises(Damaged):
-        prove.check_frame(path, row, ABOUT, proof)
+        prove.check_frame(path, row, ABOUT, proof, below)
 
 
 def raw(about: FileFacts) -> Entry:

@@ -25,7 +25,7 @@ from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.store import open_store
 from fsmount.store.writable_store import WritableStore
-from tests.support.encoding import Inline, deaths, forget_caches, get, ino_of, put
+from tests.support.encoding import Gate, Inline, deaths, forget_caches, get, ino_of, put
 from tests.support.frames import FlakyDisk, png, screens
 from tests.support.repacking import (
     delete,
@@ -337,15 +337,20 @@ async def test_what_nothing_needs_is_dropped(root: Path) -> None:
     await whole(root, more)
 
 
-async def test_nothing_is_dropped_while_something_is_encoded(root: Path) -> None:
+async def test_nothing_is_dropped_while_something_is_encoded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await fill(root, {b"noise%d" % i: noise(i) for i in range(12)})
     await delete(root, *(b"noise%d" % i for i in range(12)))
     with opening(root) as opened:
         async with opened.running(count=1) as store:
+            gate = Gate(monkeypatch, jobs.look)
             put(store, b"again", noise(3))
+            await gate.reached.wait()
             await store.repack_in_background(always)
-            await store.drain()
             assert len(list(store.index.all_objects())) == 12
+            gate.open.set()
+            await store.drain()
             assert await store.repack_in_background(always)
     assert len(facts(root)) == 1
     await whole(root, {b"again": noise(3)})
