@@ -85,7 +85,8 @@ class Template:
                 process.wait(_END_LIMIT)
             except subprocess.TimeoutExpired:
                 process.kill()  # Its workers die with it.
-                process.wait(_END_LIMIT)
+                with suppress(subprocess.TimeoutExpired):  # It hangs in the kernel.
+                    process.wait(_END_LIMIT)
         self._processes = []
 
     def _start(self) -> socket.socket:
