@@ -4,8 +4,8 @@ A program keeps a store open for weeks, and meanwhile somebody may rename the st
 that the program took before would then lead nowhere, or to another store. A path below
 ``/proc/self/fd/N`` leads to the folder of descriptor N as long as that descriptor is open.
 
-Worker processes inherit the descriptors of all folders under the same numbers
-(:mod:`fsmount.work.workers`), so such a path leads to the same folder in them.
+Worker processes get the descriptors of all open folders under the same numbers
+(:mod:`fsmount.work.template`), so such a path leads to the same folder in them.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ bytes each, all little endian), and the parts: a pickle (protocol 5) and its out
 descriptors of :class:`~fsmount.work.sealed.Sealed` memory in the message come with its first bytes
 (SCM_RIGHTS, unix(7)).
 
-A request is ``(function, args)``. A reply is an :class:`Answer`.
+A request is ``(function, args)``. A reply is an :class:`Answer`. Only the first message of a worker
+is another one: PID.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any, NamedTuple
 from fsmount.work.sealed import Sealed
 
 HEAD = struct.Struct("<II")
+PID = struct.Struct("<I")
+"""A worker's process id. A descriptor of the process comes with it."""
 MOST_SEALED = 253
 """Most pieces of sealed memory in one message: SCM_MAX_FD of the kernel."""
 ANCILLARY_BYTES = socket.CMSG_SPACE(MOST_SEALED * array.array("i").itemsize)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import faulthandler
-import gc
-import importlib
 import os
 import pickle
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
 
 from fsmount.errors import FsmountError
 from fsmount.work.messages import (
     ANCILLARY_BYTES,
     HEAD,
+    PID,
     Answer,
     Packed,
     descriptors,
@@ -26,19 +23,6 @@ from fsmount.work.messages import (
     sizes_layout,
     unpack,
 )
-
-# Libraries use one thread in a worker: there is one worker for each job that may run.
-ENVIRONMENT = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
-# glibc keeps this much freed memory for the next frame. Otherwise it requests zeroed pages from the
-# system each time, which took a twentieth of the time of an import.
-ENVIRONMENT |= dict.fromkeys(
-    ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"), str(64 << 20)
-)
-# All threads share one heap, in huge pages. Page faults were a sixth of the time of the first
-# picture that a worker renders.
-ENVIRONMENT |= {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 # Signals with meanings of a program's own, of timers and the like. By default they kill a process.
 # Not every system has all of them.
@@ -60,48 +44,27 @@ LEFT_TO_PARENT: tuple[int, ...] = (
 _PR_SET_PDEATHSIG = 1
 
 
-def serve(
-    fd: int, *, parent: int, memory_limit: int | None, nice: int, preload: Sequence[str]
-) -> None:
+def serve(fd: int) -> None:
     """Answer requests on a socket until it ends: the whole life of a worker.
+
+    Its first message is the process id, with a descriptor of the process (pidfd_open(2)). The
+    receiver is not the parent, so it could not know by the id alone which process it kills.
 
     Parameters
     ----------
     fd : int
         The socket.
-    parent : int
-        The process to die with.
-    memory_limit : int or None
-        Limit of the address space, in bytes.
-    nice : int
-        Added to the priority value.
-    preload : sequence of str
-        Modules to import before the worker reports that it is ready.
     """
-    for number in LEFT_TO_PARENT:
-        signal.signal(number, signal.SIG_IGN)
-    # The parent blocked these signals while it started this process.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
-    _die_with(parent)
-    if sys.stderr is not None:  # closed
-        faulthandler.enable()
-    if memory_limit is not None:
-        _limit_memory(memory_limit)
-    if nice:
-        os.nice(nice)
-    for name in preload:
-        importlib.import_module(name)
-    # Imported objects stay, and jobs make few cycles. Searching for cycles took a fiftieth of the
-    # time of an import.
-    gc.freeze()
-    gc.set_threshold(50_000)
     with socket.socket(fileno=fd) as channel, contextlib.suppress(EOFError, ConnectionError):
-        _send(channel, pack(Answer()))
+        pid = os.getpid()
+        pidfd = os.pidfd_open(pid)
+        socket.send_fds(channel, [PID.pack(pid)], [pidfd])
+        os.close(pidfd)
         while True:
             _send(channel, _answer(*_receive(channel)))
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when the parent dies, even in the middle of a job.
 
     Between two jobs the end of the socket does the same, on every system.
@@ -112,16 +75,6 @@ def _die_with(parent: int) -> None:
     # If the parent died before the call, the signal never comes.
     if os.getppid() != parent:
         os._exit(1)
-
-
-def _limit_memory(limit: int) -> None:
-    """Limit the address space of this process, in bytes."""
-    import resource  # not on every system
-
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _answer(parts: list[bytearray], received: list[int]) -> Packed:

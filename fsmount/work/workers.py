@@ -2,46 +2,43 @@
 
 A codec that holds the GIL, crashes, leaks or hangs costs a worker, not the mount.
 
-**Processes.** A worker is a new interpreter (fork and exec). It is never a fork of this process,
-which has threads and FUSE descriptors. It runs ``python -c`` with this process's ``sys.path``, not
-:mod:`multiprocessing`, whose spawn method runs the parent's ``__main__`` again and keeps a resource
-tracker process. Therefore a function must be in a module that can be imported; ``__main__`` cannot.
+**Processes.** Workers are forks of a process that has imported their modules: the template
+(:mod:`fsmount.work.template`). They are its children, and known here by descriptors of processes
+(pidfd_open(2)), since the number of a process that has ended may be used again.
 
-**Death.** A worker dies with the parent (see :mod:`fsmount.work.worker_process`). It ignores
-signals that would end it (LEFT_TO_PARENT). A worker that dies or exceeds its time is replaced, and
-its job is tried once more. A worker whose caller is cancelled is killed, so that no answer reaches
-the wrong caller.
+**Death.** Workers die with the template, and the template dies with this process. They ignore
+signals that would end them (LEFT_TO_PARENT). A worker that dies or exceeds its time is replaced,
+and its job is tried once more. A worker whose caller is cancelled is killed, so that no answer
+reaches the wrong caller. A template that dies is replaced, too.
 
 **Slots.** ``count`` jobs run at a time, in the order of their calls; urgent jobs (a reader waits)
 come before all others. One more slot is for urgent jobs only: a reader starts at once, however long
 the background jobs take. The worker of that slot starts when it is first needed.
 
-All state belongs to one trio thread, which must live as long as the process (see _launch), and
-changes only between two awaits.
+All state belongs to one trio thread, which must live as long as the process (see
+:meth:`fsmount.work.template.Template.fork`), and changes only between two awaits.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
-import subprocess
-import sys
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple, Unpack, cast
 
 import trio
 
-import fsmount
 from fsmount.errors import WorkerDied
-from fsmount.folder import open_numbers
 from fsmount.work.messages import (
     ANCILLARY_BYTES,
     HEAD,
+    PID,
     Answer,
     Packed,
     descriptors,
@@ -49,14 +46,13 @@ from fsmount.work.messages import (
     sizes_layout,
     unpack,
 )
-from fsmount.work.worker_process import ENVIRONMENT, LEFT_TO_PARENT
+from fsmount.work.template import Template
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 DEFAULT_MEMORY = 4 << 30  # bytes of address space
 _START_LIMIT = 60.0  # seconds in which a new worker must report that it is ready
-_END_LIMIT = 5.0  # seconds in which an idle worker must end by itself
 
 
 class _LostError(Exception):
@@ -66,38 +62,52 @@ class _LostError(Exception):
 class _Worker:
     """One process, and this side's end of its socket."""
 
-    def __init__(self, memory_limit: int | None, nice: int, preload: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        code = (
-            "from fsmount.work.worker_process import serve; "
-            f"serve({theirs.fileno()}, parent={os.getpid()}, memory_limit={memory_limit!r}, "
-            f"nice={nice!r}, preload={tuple(preload)!r})"
-        )
+    def __init__(self, channel: trio.socket.SocketType, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._pidfd = pidfd
+        self._end = select.poll()
+        self._end.register(pidfd, select.POLLIN)
+
+    @classmethod
+    async def start(cls, template: Template) -> _Worker:
+        """Start a worker and return it when it is ready; raises _LostError.
+
+        A template that takes too long is replaced.
+        """
         try:
-            self.process = _launch(code, theirs.fileno())
-        except BaseException:
-            ours.close()
+            ours, theirs = socket.socketpair()
+        except OSError as error:  # The system has no descriptors left.
+            raise _LostError from error
+        channel = trio.socket.from_stdlib_socket(ours)
+        try:
+            with theirs:
+                template.fork(theirs)
+            with trio.fail_after(_START_LIMIT):
+                data, ancillary, _, _ = await channel.recvmsg(
+                    PID.size, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
+            (pid,) = PID.unpack(data)
+            (pidfd,) = descriptors(ancillary)
+        except BaseException as error:
+            channel.close()  # The worker, if there is one, then ends by itself.
+            if isinstance(error, trio.TooSlowError):
+                template.hang_up()
+            # The system has no processes, descriptors or memory left; or the worker died.
+            if isinstance(error, trio.TooSlowError | OSError | struct.error | ValueError):
+                raise _LostError from error
             raise
-        finally:
-            theirs.close()
-        self._channel = trio.socket.from_stdlib_socket(ours)
+        return cls(channel, pid, pidfd)
 
     def alive(self) -> bool:
         """Return whether the process runs."""
-        return self.process.poll() is None
+        return not self._end.poll(0)
 
     async def ask(self, request: Packed, limit: float) -> Answer:
         """Send a request and return the answer within ``limit`` seconds; raises _LostError."""
         with trio.move_on_after(limit):
             await self._send(request)
-            return await self.receive()
-        raise _LostError
-
-    async def ready(self) -> None:
-        """Wait until the process reports that it has started; raises _LostError."""
-        with trio.move_on_after(_START_LIMIT):
-            await self.receive()
-            return
+            return await self._receive()
         raise _LostError
 
     async def _send(self, message: Packed) -> None:
@@ -112,7 +122,7 @@ class _Worker:
         except OSError as error:
             raise _LostError from error
 
-    async def receive(self) -> Answer:
+    async def _receive(self) -> Answer:
         """Receive an answer; raises _LostError."""
         head, received = await self._head()
         try:
@@ -157,11 +167,13 @@ class _Worker:
     def hang_up(self) -> None:
         """Close the socket: an idle worker then ends by itself."""
         self._channel.close()
+        os.close(self._pidfd)
 
     def kill(self) -> None:
-        """Kill the process."""
-        self._channel.close()
-        self.process.send_signal(signal.SIGKILL)
+        """Kill the process. Call nothing else afterwards."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.hang_up()
 
 
 class _Ticket:
@@ -207,11 +219,11 @@ class Workers:
             raise ValueError("at least one worker is needed")
         self._count = count
         self._time_limit = time_limit
-        self._settings = (memory_limit, nice, preload)
+        self._template = Template(memory_limit, nice, preload)
         self._open = False
-        self._alive: list[_Worker] = []
+        self._starting = 0
+        self._alive: list[_Worker] = []  # those that have started
         self._idle: list[_Worker] = []
-        self._killed: list[_Worker] = []  # ended, but not waited for
         self._running = 0
         self._urgent: deque[_Ticket] = deque()
         self._background: deque[_Ticket] = deque()
@@ -232,10 +244,10 @@ class Workers:
                 worker.hang_up()
             else:
                 worker.kill()
-        ending = self._alive + self._killed
-        self._alive, self._idle, self._killed = [], [], []
+        self._alive, self._idle = [], []
+        self._template.hang_up()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_wait_for, [worker.process for worker in ending])
+            await trio.to_thread.run_sync(self._template.wait)
 
     async def run(
         self,
@@ -291,34 +303,37 @@ class Workers:
         """
         wanted = self._count if count is None else min(count, self._count)
         async with trio.open_nursery() as nursery:
-            for _ in range(wanted - len(self._alive)):
+            for _ in range(wanted - self._started()):
                 nursery.start_soon(self._warm_one, wanted)
-        if len(self._alive) < wanted:
+        if self._started() < wanted:
             raise WorkerDied("its start")
 
     def pids(self) -> list[int]:
-        """Return the process ids of all workers that run now."""
-        return [worker.process.pid for worker in self._alive]
+        """Return the process ids of all workers that have started and run now."""
+        return [worker.pid for worker in self._alive]
+
+    def _started(self) -> int:
+        """Return the number of workers that run, with those that start."""
+        return len(self._alive) + self._starting
 
     async def _warm_one(self, wanted: int) -> None:
         """Start one worker, unless enough run."""
         async with self._slot(urgent=False, first=False):
-            if len(self._alive) < wanted:
-                with suppress(_LostError):
+            if self._started() < wanted:
+                with suppress(WorkerDied):
                     self._idle.append(await self._start())
 
     async def _ask(self, ticket: _Ticket, request: Packed, name: str) -> Answer:
         """Run a job in the ticket's worker or a new one; try twice."""
         worker, ticket.worker = ticket.worker, None
         for _ in range(2):
+            worker = worker or await self._start()
             try:
-                worker = worker or await self._start()
                 answer = await worker.ask(request, self._time_limit)
             except BaseException as error:
                 # Also if cancelled: a later answer of this worker would belong to no caller.
-                if worker is not None:
-                    self._kill(worker)
-                    worker = None
+                self._kill(worker)
+                worker = None
                 if not isinstance(error, _LostError):
                     raise
             else:
@@ -336,28 +351,32 @@ class Workers:
         return None
 
     async def _start(self) -> _Worker:
-        """Start a worker and return it when it is ready; raises _LostError."""
-        self._killed = [worker for worker in self._killed if worker.alive()]
-        if not self._open:
-            raise RuntimeError("the workers have ended")
-        try:
-            worker = _Worker(*self._settings)
-        except OSError as error:  # The system has no processes, descriptors or memory left.
-            raise _LostError from error
-        self._alive.append(worker)
-        try:
-            await worker.ready()
-        except BaseException:
-            self._kill(worker)
-            raise
-        return worker
+        """Start a worker and return it when it is ready; raises WorkerDied.
+
+        It tries twice: the template may die meanwhile.
+        """
+        for _ in range(2):
+            if not self._open:
+                raise RuntimeError("the workers have ended")
+            self._starting += 1
+            try:
+                worker = await _Worker.start(self._template)
+            except _LostError:
+                continue
+            finally:
+                self._starting -= 1
+            if not self._open:
+                worker.kill()
+                raise RuntimeError("the workers have ended")
+            self._alive.append(worker)
+            return worker
+        raise WorkerDied("its start")
 
     def _kill(self, worker: _Worker) -> None:
         """Kill a worker and forget it."""
-        worker.kill()
         if worker in self._alive:  # False if the context has ended meanwhile.
             self._alive.remove(worker)
-            self._killed.append(worker)
+            worker.kill()
 
     @asynccontextmanager
     async def _slot(self, urgent: bool, first: bool) -> AsyncIterator[_Ticket]:
@@ -393,51 +412,3 @@ class Workers:
             self._running += 1
             ticket.worker = self._take_idle()
             ticket.granted.set()
-
-
-def _launch(code: str, fd: int) -> subprocess.Popen[bytes]:
-    """Start a Python that runs ``code`` and inherits ``fd`` and all open folders.
-
-    Call it in the main trio thread only: the kernel sends the child its death signal when the
-    thread that started it ends.
-
-    Raises
-    ------
-    OSError
-        If the system has no room for a process.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-c", code],
-            stdin=subprocess.DEVNULL,
-            # Output of libraries must not mix with the output of this process.
-            stdout=subprocess.DEVNULL,
-            # Jobs get paths that lead through the descriptors of open folders.
-            pass_fds=[fd, *open_numbers()],
-            # Signals to the parent's process group are meant for the parent alone.
-            start_new_session=True,
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": _import_path()},
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _import_path() -> str:
-    """Return ``sys.path`` for a worker, which must find the same modules as this process.
-
-    An empty entry means the current folder, which may change, so it is replaced by its path.
-    """
-    home = str(Path(fsmount.__file__).resolve().parent.parent)
-    entries = [entry or str(Path.cwd()) for entry in sys.path]
-    return os.pathsep.join(entries if home in entries else [*entries, home])
-
-
-def _wait_for(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait until all processes have ended; kill those that do not end within seconds."""
-    for process in processes:
-        try:
-            process.wait(_END_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(_END_LIMIT)

@@ -82,6 +82,12 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def descendants(pid: int) -> list[int]:
+    """The running child processes of a process, and theirs."""
+    found = children(pid)
+    return found + [each for child in found for each in descendants(child)]
+
+
 def _share(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()

@@ -48,6 +48,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.packs.location import Location
 from tests.bench.deflate import scanlines, timed, with_zlib
 from tests.bench.latency import staged
+from tests.bench.measure import descendants
 from tests.e2e.mounts import Mount
 from tests.support.corpus import root
 from tests.support.encoding import forget_caches
@@ -64,10 +65,9 @@ def stock(path: Path) -> float:
 
 
 def cpu(pid: int) -> float:
-    """CPU seconds so far of a process and its running children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    """CPU seconds so far of a process and its running descendants."""
     # The id of another process's CPU clock, see clock_getcpuclockid(3).
-    return sum(time.clock_gettime(~each << 3 | 2) for each in (pid, *map(int, children)))
+    return sum(time.clock_gettime(~each << 3 | 2) for each in (pid, *descendants(pid)))
 
 
 def settled(pid: int) -> float:

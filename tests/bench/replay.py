@@ -126,7 +126,7 @@ def replay(recording: Recording, cores: int) -> float:
     scheduler, state = trio._core._run, _Replay(recording)
     with ExitStack() as patches:
         for place, name, value in (
-            (workers_module, "_Worker", partial(_VirtualWorker, state)),
+            (workers_module._Worker, "start", partial(_VirtualWorker.start, state)),
             (trio.to_thread, "run_sync", _run_here),
             # As Hypothesis does it: trio orders tasks that are ready at the same time by chance.
             (scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
@@ -257,28 +257,20 @@ class _Replay:
         return replace(answer, result=Done(result, tuple(made)))
 
 
-@dataclass(frozen=True)
-class _VirtualProcess:
-    """Takes the place of a process."""
-
-    pid: int
-
-    def wait(self, timeout: float) -> int:
-        return 0
-
-
 class _VirtualWorker:
     """Takes the place of a worker process in :class:`Workers`."""
 
-    def __init__(self, replay: _Replay, *_: object) -> None:
+    def __init__(self, replay: _Replay) -> None:
         self._replay = replay
-        self.process = _VirtualProcess(next(replay.pids))
+        self.pid = next(replay.pids)
+
+    @classmethod
+    async def start(cls, replay: _Replay, _: object) -> _VirtualWorker:
+        await trio.lowlevel.checkpoint()
+        return cls(replay)
 
     def alive(self) -> bool:
         return True
-
-    async def ready(self) -> None:
-        await trio.lowlevel.checkpoint()
 
     async def ask(self, request: Packed, limit: float) -> Answer:
         # Sealed memory does not arrive, and no job looks at it.

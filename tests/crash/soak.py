@@ -24,7 +24,7 @@ import trio
 
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import open_read_store
-from tests.bench.measure import children, memory
+from tests.bench.measure import descendants, memory
 from tests.e2e.mounts import Mount
 from tests.support.frames import png, screens
 
@@ -127,12 +127,15 @@ class World:
 
 
 def figures(pid: int) -> str:
-    """Text on a daemon: its memory (shared pages in proportion), descriptors, threads, workers."""
+    """Text on a daemon: its memory (shared pages in proportion), descriptors, threads, workers.
+
+    The template of the workers counts as one of them.
+    """
     own, theirs = memory(pid)
     descriptors, threads = (len(os.listdir(f"/proc/{pid}/{kind}")) for kind in ("fd", "task"))
     return (
         f"{own >> 20} MB, {descriptors} descriptors, {threads} threads,"
-        f" {len(children(pid))} workers of {theirs >> 20} MB"
+        f" {len(descendants(pid))} workers of {theirs >> 20} MB"
     )
 
 

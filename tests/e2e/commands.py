@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.bench.measure import descendants
+
 
 def fsmount(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
@@ -52,7 +54,7 @@ class Server:
 
     @contextmanager
     def without_workers(self) -> Iterator[None]:
-        """Stop each worker process as soon as it starts, so that nothing is encoded."""
+        """Stop all worker processes and their template, so that nothing is encoded."""
         done = threading.Event()
 
         def suspend() -> None:
@@ -74,12 +76,11 @@ class Server:
                 os.kill(pid, signal.SIGCONT)
 
     def _workers(self) -> Iterator[int]:
-        """Workers that already run their own program. The server still waits for all others."""
-        for children in Path(f"/proc/{self.pid}/task").glob("*/children"):
+        """The template and its workers, once it runs its own program: not while we start it."""
+        for pid in descendants(self.pid):
             with suppress(OSError):
-                for pid in children.read_text().split():
-                    if b"worker_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        yield int(pid)
+                if b"template_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    yield pid
 
     def kill(self, number: signal.Signals) -> None:
         """Send a signal and wait until the process ends."""

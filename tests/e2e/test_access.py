@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.measure import descendants
 from tests.e2e.mounts import Mount, missing
 
 pytestmark = [
@@ -114,9 +115,8 @@ def test_workers_listen_nowhere(place: Path) -> None:
     mount.start()
     try:
         (mount.path / "a").write_bytes(b"x")
-        children = Path(f"/proc/{mount.pid}/task/{mount.pid}/children").read_text().split()
         held = set()
-        for pid in (str(mount.pid), *children):
+        for pid in (mount.pid, *descendants(mount.pid)):
             for link in Path(f"/proc/{pid}/fd").iterdir():
                 # The processes are at work: what one of them had open may be closed by now.
                 with suppress(FileNotFoundError):

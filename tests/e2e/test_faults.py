@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.measure import descendants
 from tests.e2e.mounts import Mount, missing
 from tests.support.paths import DATA
 
@@ -31,12 +32,12 @@ def kinds(mount: Mount, names: list[str]) -> set[bytes]:
 
 
 def workers(mount: Mount) -> list[int]:
-    children = Path(f"/proc/{mount.pid}/task/{mount.pid}/children").read_text()
-    return [int(pid) for pid in children.split()]
+    """All current worker processes, and their template."""
+    return descendants(mount.pid)
 
 
 def kill_workers(mount: Mount) -> int:
-    """Kill all current worker processes. Returns their number."""
+    """Kill all current worker processes and their template. Returns their number."""
     found = workers(mount)
     for pid in found:
         with contextlib.suppress(ProcessLookupError):

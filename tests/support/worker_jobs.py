@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,3 +131,22 @@ def count_descriptors() -> int:
 def echo(text: str) -> str:
     """Answer the argument."""
     return text
+
+
+def draw() -> list[object]:
+    """Something from each source of chance that a job could use."""
+    import random
+    import tempfile
+    import uuid
+
+    import numpy as np
+
+    with tempfile.NamedTemporaryFile() as file:
+        return [random.random(), uuid.uuid4(), np.random.default_rng().random(), file.name]
+
+
+def burn(seconds: float) -> None:
+    """Take processor time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass

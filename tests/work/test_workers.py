@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from fsmount.errors import Damaged, FsmountError, WorkerDied
 from fsmount.work.worker_process import LEFT_TO_PARENT
 from fsmount.work.workers import Workers
+from tests.bench.measure import children
 from tests.support import worker_jobs as jobs
 from tests.support.paths import CHECKOUT
 
@@ -38,6 +39,25 @@ def make_fifo(folder: Path, name: str) -> Path:
     path = folder / name
     os.mkfifo(path)
     return path
+
+
+def end_of(pid: int) -> None:
+    """Kill a worker, or the template, and wait until it has ended."""
+    fd = os.pidfd_open(pid)
+    signal.pidfd_send_signal(fd, signal.SIGKILL)
+    wait_for(fd)
+
+
+def wait_for(pidfd: int) -> None:
+    """Wait until a process has ended, and close its descriptor."""
+    ended, _, _ = select.select([pidfd], [], [], LONG)
+    assert ended
+    os.close(pidfd)
+
+
+async def template_of(some: Workers) -> int:
+    """The process that the workers are forked from."""
+    return await some.run(os.getppid)
 
 
 async def meet(fifo: Path) -> None:
@@ -160,8 +180,7 @@ async def test_time_limit() -> None:
 async def test_a_worker_that_died_idle_costs_no_attempt(tmp_path: Path) -> None:
     async with workers(2) as some:
         for pid in await started(some):
-            os.kill(pid, signal.SIGKILL)
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            end_of(pid)
         await some.run(jobs.die_once, tmp_path / "marker", "kill")
 
 
@@ -192,14 +211,17 @@ async def test_signals_are_left_to_the_parent() -> None:
 
 
 async def test_signals_to_a_worker_that_starts() -> None:
-    """The signals are blocked before the worker runs. It unblocks them once it ignores them."""
+    """The signals are blocked before the template runs, which unblocks and ignores them.
+
+    Its workers inherit that.
+    """
     async with workers() as some, trio.open_nursery() as nursery:
         nursery.start_soon(some.warm)
         await wait_all_tasks_blocked()
-        (pid,) = some.pids()
+        (template,) = children(os.getpid())
         for number in LEFT_TO_PARENT:
-            os.kill(pid, number)
-        assert await some.run(os.getpid) == pid
+            os.kill(template, number)
+        assert await template_of(some) == template
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(LEFT_TO_PARENT)
 
 
@@ -211,7 +233,7 @@ def test_a_worker_without_a_stderr(tmp_path: Path) -> None:
         ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, check=False
     )
     assert done.returncode == 0
-    assert len(done.stdout.split()) == 2
+    assert len(done.stdout.split()) == 3
 
 
 async def test_environment_and_nice() -> None:
@@ -378,7 +400,7 @@ async def main():
     async with Workers(2) as workers:
         await workers.warm()
         await workers.run(print, "not to be seen")
-        print(*workers.pids(), flush=True)
+        print(*workers.pids(), await workers.run(os.getppid), flush=True)
         if "wait" in sys.argv:
             await workers.run(signal.pause)
 
@@ -394,22 +416,19 @@ trio.run(main)
 STRICT = [sys.executable, "-X", "dev", "-W", "error"]
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 def test_a_killed_parent_leaves_no_worker(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     with subprocess.Popen([*STRICT, script, "wait"], stdout=subprocess.PIPE, text=True) as parent:
         try:
             assert parent.stdout is not None
-            # The workers are alive now, so that these pids cannot belong to other processes.
+            # They are alive now, so that these pids cannot belong to other processes.
             fds = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]
         finally:
             parent.kill()
-    assert len(fds) == 2
+    assert len(fds) == 3
     for fd in fds:
-        ended, _, _ = select.select([fd], [], [], LONG)
-        assert ended
-        os.close(fd)
+        wait_for(fd)
 
 
 @pytest.mark.parametrize("kind", ["script", "module", "code", "daemon"])
@@ -431,7 +450,7 @@ def test_every_kind_of_main(tmp_path: Path, kind: str) -> None:
         check=True,
     )
     assert done.stderr == ""
-    assert len(done.stdout.split()) == 2
+    assert len(done.stdout.split()) == 3
     for pid in done.stdout.split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
