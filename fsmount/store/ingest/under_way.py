@@ -12,8 +12,8 @@ class UnderWay:
     """Lets files in while fewer than `files` are under way, with at most `nbytes` of samples.
 
     How large a picture is becomes known when it is looked at. Until then it counts as large as the
-    one that was looked at last. A file is always let in if no other one is under way: a picture
-    that is larger than the bound must not wait for ever.
+    latest ones. A file is always let in if no other one is under way: a picture that is larger than
+    the bound must not wait for ever.
     """
 
     def __init__(self, files: int, nbytes: int) -> None:
@@ -21,8 +21,9 @@ class UnderWay:
         self._most_bytes = nbytes
         # Bytes of samples by place.
         self._places: dict[Place, int] = {}
-        # Bytes of the picture that was looked at last.
-        self._typical = 0
+        # Bytes that a file counts until it is looked at: the largest of the latest pictures. It
+        # shrinks by an eighth with each smaller one.
+        self._expected = 0
         self._changed = trio.Event()
 
     async def enter(self) -> Place:
@@ -30,12 +31,18 @@ class UnderWay:
         while not self._has_room():
             await self._changed.wait()
         place = Place(self)
-        self._places[place] = self._typical
+        self._places[place] = self._expected
         return place
 
     def _has_room(self) -> bool:
-        fits = sum(self._places.values()) + self._typical <= self._most_bytes
+        fits = sum(self._places.values()) + self._expected <= self._most_bytes
         return not self._places or (fits and len(self._places) < self._most_files)
+
+    def _note(self, place: Place, nbytes: int) -> None:
+        self._places[place] = nbytes
+        if nbytes:
+            self._expected = max(nbytes, self._expected * 7 // 8)
+        self._notify()
 
     def _notify(self) -> None:
         self._changed.set()
@@ -50,8 +57,7 @@ class Place:
 
     def looked_at(self, nbytes: int) -> None:
         """Note the bytes of samples of the file, 0 if it is no picture."""
-        self._under_way._places[self] = self._under_way._typical = nbytes
-        self._under_way._notify()
+        self._under_way._note(self, nbytes)
 
     def leave(self) -> None:
         """Give the place up. Does not await."""
