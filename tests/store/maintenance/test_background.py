@@ -112,7 +112,7 @@ async def test_it_stops_after_one_picture_and_goes_on(root: Path) -> None:
                     if await store.repack_in_background(always):
                         break
         await whole(root, files)
-    assert turn > 5
+    assert turn >= 3
     assert len(seen) == len(set(seen)), "more than one picture after it was disturbed"
     packs = state(root)
     assert await in_background(root)
