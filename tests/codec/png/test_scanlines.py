@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,27 +109,29 @@ def test_alpha_is_dropped_where_every_pixel_is_opaque(seed: int, pixel: int) -> 
     changed = bytes(source.randrange(2) for _ in range(height))
     before = bytearray(source.randbytes(colours.nbytes))
     out = bytearray(colours.nbytes)
-    assert engine.drop_alpha(whole, pixel, changed, None, out)
+    assert engine.drop_alpha(whole.data, pixel, changed, None, out)
     assert out == colours.tobytes()
     row = width * (pixel - 1)
     mixed = b"".join(
         (colours.tobytes() if new else before)[y * row : (y + 1) * row]
         for y, new in enumerate(changed)
     )
-    assert engine.drop_alpha(whole, pixel, changed, before, out)
+    assert engine.drop_alpha(whole.data, pixel, changed, before, out)
     assert out == mixed
     at = source.randrange(height * width)
     whole[at * pixel + pixel - 1] = source.randrange(255)
-    assert not engine.drop_alpha(whole, pixel, b"\1" * height, None, out)
+    assert not engine.drop_alpha(whole.data, pixel, b"\1" * height, None, out)
     # Only rows that changed are looked at.
-    assert engine.drop_alpha(whole, pixel, changed, before, out) == (not changed[at // width])
+    assert engine.drop_alpha(whole.data, pixel, changed, before, out) == (not changed[at // width])
 
 
 def test_rows_that_do_not_fit_keep_their_alpha() -> None:
-    fits: tuple[object, ...] = (bytes(24), 4, bytes(2), None, bytearray(18))
-    assert not engine.drop_alpha(*fits)  # type: ignore[arg-type]
-    for place, wrong in ((0, bytes(23)), (1, 3), (1, 0), (2, b""), (2, bytes(7)), (3, bytes(17))):
+    fits: list[Any] = [bytes(24), 4, bytes(2), None, bytearray(18)]
+    assert not engine.drop_alpha(*fits)
+    wrong: list[tuple[int, object]] = [
+        *((0, bytes(23)), (1, 3), (1, 0), (2, b""), (2, bytes(7))),
+        *((3, bytes(17)), (4, bytearray(19))),
+    ]
+    for place, other in wrong:
         with pytest.raises(ValueError, match="rows"):
-            engine.drop_alpha(*fits[:place], wrong, *fits[place + 1 :])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="rows"):
-        engine.drop_alpha(bytes(24), 4, bytes(2), None, bytearray(19))
+            engine.drop_alpha(*[other if i == place else one for i, one in enumerate(fits)])
