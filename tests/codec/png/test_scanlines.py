@@ -133,5 +133,7 @@ def test_rows_that_do_not_fit_keep_their_alpha() -> None:
         *((3, bytes(17)), (4, bytearray(19))),
     ]
     for place, other in wrong:
+        one_wrong = list(fits)
+        one_wrong[place] = other
         with pytest.raises(ValueError, match="rows"):
-            engine.drop_alpha(*[other if i == place else one for i, one in enumerate(fits)])
+            engine.drop_alpha(*one_wrong)
