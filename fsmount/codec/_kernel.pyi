@@ -33,6 +33,9 @@ def apply_filters(
 def undo_filters(
     lines: Buffer, before: Buffer | None, rows: Buffer, row_bytes: int, pixel_bytes: int
 ) -> bytes: ...
+def drop_alpha(
+    rows: Buffer, pixel_bytes: int, changed: Buffer, before: Buffer | None, out: Buffer
+) -> bool: ...
 def differing_rows(one: Buffer, other: Buffer, row_bytes: int) -> bytes: ...
 def paint_tiles(
     frame: Buffer, row_bytes: int, tile_bytes: int, index: Buffer, pixels: Buffer

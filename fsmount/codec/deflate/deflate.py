@@ -107,6 +107,10 @@ def search(
         if not params.valid():
             continue
         made = deflate(raw, params, row_bytes=row_bytes, threads=threads, memory=memory)
+        # This compares bytes, not tokens. Tokens, ends of blocks and code lengths that are equal to
+        # zlib's would imply equal bytes too, and would save writing the bits. But a fault in such a
+        # comparison would lose the file: nothing deflates again before the staged file is removed.
+        # Here the code that writes the bits is the one that renders.
         if made == body:
             return params
     found = _identify(raw, body, hints, header, memory)

@@ -168,6 +168,41 @@ PyObject *py_undo_filters(PyObject *module, PyObject *args)
     return changed;
 }
 
+const char drop_alpha_doc[] =
+    "drop_alpha(rows, pixel_bytes, changed, before, out)\n--\n\n"
+    "Copy `rows` without the last byte of each pixel, its alpha, into the writable buffer `out`.\n"
+    "False where an alpha is not 255: `out` is then incomplete. `changed` has a byte for each\n"
+    "row. With `before`, what an earlier call wrote (None: nothing), rows whose byte is 0 are\n"
+    "copied from there. ValueError unless pixels have 2 or 4 bytes, and for sizes that do not fit.";
+
+PyObject *py_drop_alpha(PyObject *module, PyObject *args)
+{
+    Py_buffer rows, changed, before, out;
+    Py_ssize_t pixel;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*ny*z*w*:drop_alpha", &rows, &pixel, &changed, &before, &out))
+        return NULL;
+    Py_ssize_t count = changed.len, size = count ? rows.len / count : 0;
+    bool fits = count && (pixel == 2 || pixel == 4) && rows.len % count == 0 && size % pixel == 0 &&
+                out.len == rows.len / pixel * (pixel - 1) && (!before.buf || before.len == out.len);
+    if (fits) {
+        Rows shape = {(size_t)count, (size_t)size, (size_t)pixel};
+        bool opaque;
+        Py_BEGIN_ALLOW_THREADS
+        opaque = drop_alpha(&shape, rows.buf, changed.buf, before.buf, out.buf);
+        Py_END_ALLOW_THREADS
+        result = PyBool_FromLong(opaque);
+    } else {
+        PyErr_SetString(PyExc_ValueError, "these are no rows of such pixels");
+    }
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&changed);
+    PyBuffer_Release(&before);
+    PyBuffer_Release(&out);
+    return result;
+}
+
 const char differing_rows_doc[] =
     "differing_rows(one, other, row_bytes)\n--\n\n"
     "A byte for each row of `row_bytes` bytes: 1 where the two buffers differ.";

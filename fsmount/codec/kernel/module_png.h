@@ -6,6 +6,7 @@
 PyObject *py_inflate(PyObject *module, PyObject *args);
 PyObject *py_apply_filters(PyObject *module, PyObject *args);
 PyObject *py_undo_filters(PyObject *module, PyObject *args);
+PyObject *py_drop_alpha(PyObject *module, PyObject *args);
 PyObject *py_differing_rows(PyObject *module, PyObject *args);
 PyObject *py_paint_tiles(PyObject *module, PyObject *args);
 PyObject *py_cut_tiles(PyObject *module, PyObject *args);
@@ -14,14 +15,15 @@ PyObject *py_flat_tiles(PyObject *module, PyObject *args);
 PyObject *py_hash_windows(PyObject *module, PyObject *args);
 PyObject *py_adler32(PyObject *module, PyObject *args);
 
-extern const char inflate_doc[], apply_filters_doc[], undo_filters_doc[], differing_rows_doc[],
-    paint_tiles_doc[], cut_tiles_doc[], hash_tiles_doc[], flat_tiles_doc[], hash_windows_doc[],
-    adler32_doc[];
+extern const char inflate_doc[], apply_filters_doc[], undo_filters_doc[], drop_alpha_doc[],
+    differing_rows_doc[], paint_tiles_doc[], cut_tiles_doc[], hash_tiles_doc[], flat_tiles_doc[],
+    hash_windows_doc[], adler32_doc[];
 
 #define PNG_METHODS                                                                            \
     {"inflate", py_inflate, METH_VARARGS, inflate_doc},                                           \
     {"apply_filters", py_apply_filters, METH_VARARGS, apply_filters_doc},                         \
     {"undo_filters", py_undo_filters, METH_VARARGS, undo_filters_doc},                            \
+    {"drop_alpha", py_drop_alpha, METH_VARARGS, drop_alpha_doc},                                  \
     {"differing_rows", py_differing_rows, METH_VARARGS, differing_rows_doc},                      \
     {"paint_tiles", py_paint_tiles, METH_VARARGS, paint_tiles_doc},                               \
     {"cut_tiles", py_cut_tiles, METH_VARARGS, cut_tiles_doc},                                     \

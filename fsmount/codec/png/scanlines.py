@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fsmount.codec.deflate import engine
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png import filters, samples
 from fsmount.codec.png.samples import Frame, Rows, SampleLayout
@@ -74,18 +75,14 @@ def _without_alpha(
     whole = samples.from_rows(rows, layout)
     if not layout.has_alpha:
         return whole, False
-    if before is None or not before.opaque:
-        opaque = samples.is_opaque(whole)
-        return (samples.drop_alpha(whole) if opaque else whole), opaque
-    index = np.flatnonzero(changed)
-    if not len(index):
-        return before.frame, True
-    new = whole[index]
-    if not samples.is_opaque(new):
-        return whole, False
-    frame = before.frame.copy()
-    frame[index] = samples.drop_alpha(new)
-    return frame, True
+    known = before.frame if before is not None and before.opaque else None
+    if known is not None and not changed.any():
+        return known, True
+    frame = np.empty((layout.height, layout.width, layout.channels - 1), np.uint8)
+    old = None if known is None else known.data
+    if engine.drop_alpha(rows.data, layout.pixel_bytes, changed.data, old, frame.data):
+        return frame, True
+    return whole, False
 
 
 def _read_whole(raw: bytes, layout: SampleLayout) -> tuple[Frame, bool, bytes]:

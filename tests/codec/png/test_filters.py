@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -59,15 +60,22 @@ def test_undo_any_bytes(seed: int, bpp: int, kind: int) -> None:
     assert rows.tobytes() == b"".join(undo_rows(filtered, row_bytes, bpp))
 
 
-def test_every_paeth_decision() -> None:
+@pytest.mark.parametrize("bpp", BPPS)
+def test_every_paeth_decision(bpp: int) -> None:
     # These values give all orders and ties of a, b and c, at both ends of the range and amid it.
+    # The bytes of a pixel are decided at once: each byte of a pixel has another triple.
     values = [0, 1, 2, 3, 127, 128, 129, 253, 254, 255]
-    for a in values:
-        above = [bytes(v for b in values for v in (c, b)) for c in values]
-        rows = [row for c_b in above for row in (c_b, bytes([a, 7]) * len(values))]
-        types = bytes([0, 4]) * len(values)
-        filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), 1)
-    assert filtered == filter_rows(rows, types, 1)
+    triples = list(itertools.product(values, repeat=3))
+    above, row = bytearray(), bytearray()
+    for number in range(len(triples)):
+        lanes = [triples[(number + 271 * lane) % len(triples)] for lane in range(bpp)]
+        above += bytes(c for _, _, c in lanes) + bytes(b for _, b, _ in lanes)
+        row += bytes(a for a, _, _ in lanes) + bytes(range(bpp))
+    rows, types = [bytes(above), bytes(row)], b"\0\4"
+    filtered = filters.apply(as_array(rows), np.frombuffer(types, np.uint8), bpp)
+    assert filtered == filter_rows(rows, types, bpp)
+    undone, _ = filters.undo(filtered, 2, len(row), bpp)
+    assert undone.tobytes() == b"".join(rows)
 
 
 @pytest.mark.parametrize(("bpp", "alpha"), [(2, 1), (4, 1), (4, 2), (8, 2)])

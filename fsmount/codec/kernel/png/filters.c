@@ -1,5 +1,9 @@
 #include "filters.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 /* Names are those of the specification: x is the byte, a the same byte of the pixel to the left, b
  * that of the pixel above, c that of the pixel above left. Bytes outside of the picture count as 0.
  * The first row therefore has a row of zeros above it, and loops treat the first pixel of a row
@@ -118,10 +122,56 @@ static inline void undo_average(const u8 *line, const u8 *above, u8 *row, size_t
             row[i + k] = left[k] = (u8)(line[i + k] + average(left[k], above[i + k]));
 }
 
+/* Undoes Paeth for pixels of three and four bytes, all bytes of a pixel at once: each is a lane of 16
+ * bits. A pixel of three bytes comes with the first byte of the next one, in a lane that affects no
+ * other; what it gives is overwritten. Stops where less than four bytes are left. Returns the number
+ * of bytes undone. Other processors undo nothing here. */
+#if defined(__SSE2__)
+static inline __m128i four_lanes(const u8 *at)
+{
+    int bytes;
+    memcpy(&bytes, at, sizeof bytes);
+    return _mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), _mm_setzero_si128());
+}
+
+static inline size_t undo_paeth_lanes(const u8 *line, const u8 *above, u8 *row, size_t size,
+                                      size_t pixel)
+{
+    __m128i a = _mm_setzero_si128(), c = a;
+    size_t i = 0;
+    for (; i + 4 <= size; i += pixel) {
+        __m128i b = four_lanes(above + i);
+        __m128i low = _mm_min_epi16(a, b), high = _mm_max_epi16(a, b);
+        __m128i t = _mm_sub_epi16(_mm_sub_epi16(_mm_add_epi16(c, _mm_add_epi16(c, c)), b), a);
+        /* The rule of paeth(). Where both conditions are true, a, b and c are equal. */
+        __m128i to_low = _mm_andnot_si128(_mm_cmpgt_epi16(high, t), _mm_xor_si128(c, low));
+        __m128i to_high = _mm_andnot_si128(_mm_cmpgt_epi16(t, low), _mm_xor_si128(c, high));
+        __m128i choice = _mm_xor_si128(c, _mm_xor_si128(to_low, to_high));
+        a = _mm_add_epi8(choice, four_lanes(line + i));
+        c = b;
+        int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(a, a));
+        memcpy(row + i, &bytes, sizeof bytes);
+    }
+    return i;
+}
+#else
+static inline size_t undo_paeth_lanes(const u8 *line, const u8 *above, u8 *row, size_t size,
+                                      size_t pixel)
+{
+    (void)line, (void)above, (void)row, (void)size, (void)pixel;
+    return 0;
+}
+#endif
+
 static inline void undo_paeth(const u8 *line, const u8 *above, u8 *row, size_t size, size_t pixel)
 {
     u8 left[8] = {0}, corner[8] = {0};
-    for (size_t i = 0; i + pixel <= size; i += pixel)
+    size_t i = pixel == 3 || pixel == 4 ? undo_paeth_lanes(line, above, row, size, pixel) : 0;
+    if (i) {
+        memcpy(left, row + i - pixel, pixel);
+        memcpy(corner, above + i - pixel, pixel);
+    }
+    for (; i + pixel <= size; i += pixel)
         for (size_t k = 0; k < pixel; k++) {
             u8 b = above[i + k];
             row[i + k] = left[k] = (u8)(line[i + k] + paeth(left[k], b, corner[k]));
@@ -209,6 +259,46 @@ UndoResult filters_undo(const Rows *shape, const u8 *lines, const u8 *before, u8
         undo_rows(shape, lines, before, rows, changed, spare, spare + shape->size);
     free(spare);
     return result;
+}
+
+/* ---- Alpha ------------------------------------------------------------------------------- */
+
+/* Copies a row of pixels with `pixel` bytes, the last of which is alpha. Returns whether all of them
+ * are opaque. */
+static inline bool drop_row(const u8 *row, size_t size, size_t pixel, u8 *out)
+{
+    size_t i = 0;
+    u64 all = ~(u64)0;
+    if (pixel == 4) /* two pixels at once: eight bytes in, six out and two that come to nothing */
+        for (; i + 12 <= size; i += 8, out += 6) {
+            u64 both = load64(row + i);
+            all &= both;
+            store64(out, (both & 0xffffff) | (both >> 8 & ((u64)0xffffff << 24)));
+        }
+    bool opaque = (all & all >> 32) >> 24 == 255;
+    for (; i < size; i += pixel) {
+        for (size_t k = 0; k + 1 < pixel; k++)
+            *out++ = row[i + k];
+        opaque = opaque && row[i + pixel - 1] == 255;
+    }
+    return opaque;
+}
+
+bool drop_alpha(const Rows *shape, const u8 *rows, const u8 *changed, const u8 *before, u8 *out)
+{
+    size_t step = shape->size / shape->pixel * (shape->pixel - 1);
+    for (size_t y = 0; y < shape->height; y++, rows += shape->size, out += step) {
+        bool opaque = true;
+        if (before && !changed[y])
+            memcpy(out, before + y * step, step);
+        else if (shape->pixel == 4)
+            opaque = drop_row(rows, shape->size, 4, out);
+        else
+            opaque = drop_row(rows, shape->size, 2, out);
+        if (!opaque)
+            return false;
+    }
+    return true;
 }
 
 /* ---- Adler-32 ---------------------------------------------------------------------------- */

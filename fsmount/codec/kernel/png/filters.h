@@ -1,4 +1,5 @@
-/* PNG scanline filters (PNG specification, third edition, section 9), and Adler-32.
+/* PNG scanline filters (PNG specification, third edition, section 9), rows without their alpha, and
+ * Adler-32.
  *
  * A line is what the PNG stores of a row: one byte for the filter type, then the filtered bytes of
  * the row. A row is the unfiltered bytes. */
@@ -36,6 +37,12 @@ typedef enum { UNDONE, BAD_FILTER_TYPE, NOT_UNDONE, UNDO_NO_MEMORY } UndoResult;
  * The function stops at the first line that fails, and `rows` and `changed` are then incomplete. */
 UndoResult filters_undo(const Rows *shape, const u8 *lines, const u8 *before, u8 *rows,
                         u8 *changed);
+
+/* Writes `rows` without the last byte of each pixel, its alpha, to `out`. A pixel has 2 or 4 bytes.
+ * Returns false if an alpha is not 255; `out` is then incomplete. `before` may be NULL. Otherwise it
+ * is what the function wrote for a similar picture, and the function copies from it the rows y whose
+ * `changed[y]` is 0. */
+bool drop_alpha(const Rows *shape, const u8 *rows, const u8 *changed, const u8 *before, u8 *out);
 
 /* Returns the Adler-32 checksum (RFC 1950 section 8.2; zlib's adler32()) of `size` bytes. */
 u32 adler32_of(const u8 *bytes, size_t size);
