@@ -300,7 +300,9 @@ async def test_a_hundred_starts_leave_nothing_behind() -> None:
         while children(parent) != [last]:
             assert time.monotonic() < end, "zombies"
             await trio.sleep(0.01)
-        assert (open_files(os.getpid()), open_files(parent)) == before
+        # The template may have had one more open while it forked.
+        assert open_files(os.getpid()) <= before[0]
+        assert open_files(parent) <= before[1]
 
 
 def open_files(pid: int) -> int:
