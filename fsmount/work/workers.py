@@ -11,9 +11,9 @@ signals that would end them (LEFT_TO_PARENT). A worker that dies or exceeds its 
 and its job is tried once more. A worker whose caller is cancelled is killed, so that no answer
 reaches the wrong caller. A template that dies is replaced, too.
 
-**Slots.** ``count`` jobs run at a time, in the order of their calls; urgent jobs (a reader waits)
-come before all others. One more slot is for urgent jobs only: a reader starts at once, however long
-the background jobs take. The worker of that slot starts when it is first needed.
+**Slots.** ``count`` jobs run at a time, by priority and in the order of their calls; urgent jobs (a
+reader waits) come before all others. One more slot is for urgent jobs only: a reader starts at
+once, however long the background jobs take. The worker of that slot starts when it is first needed.
 
 All state belongs to one trio thread, which must live as long as the process (see
 :meth:`fsmount.work.template.Template.fork`), and changes only between two awaits.
@@ -21,6 +21,8 @@ All state belongs to one trio thread, which must live as long as the process (se
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import select
 import signal
@@ -226,7 +228,9 @@ class Workers:
         self._idle: list[_Worker] = []
         self._running = 0
         self._urgent: deque[_Ticket] = deque()
-        self._background: deque[_Ticket] = deque()
+        # A heap of (minus the priority, number of the call, ticket).
+        self._background: list[tuple[int, int, _Ticket]] = []
+        self._calls = itertools.count()
 
     async def __aenter__(self) -> Self:
         self._open = True
@@ -254,7 +258,7 @@ class Workers:
         function: Callable[[Unpack[Ts]], T],
         *args: *Ts,
         urgent: bool = False,
-        first: bool = False,
+        priority: int = 0,
     ) -> T:
         """Return ``function(*args)``, computed in a worker.
 
@@ -270,8 +274,9 @@ class Workers:
             Pickled, as is the result.
         urgent : bool
             Whether a reader waits.
-        first : bool
-            Whether the job comes before the background jobs that wait already.
+        priority : int
+            Of background jobs that wait, those with the highest come first; equal ones in the order
+            of their calls.
 
         Raises
         ------
@@ -282,7 +287,7 @@ class Workers:
         """
         if not self._open:
             raise RuntimeError("the workers are not running")
-        async with self._slot(urgent, first) as ticket:
+        async with self._slot(urgent, priority) as ticket:
             request = pack((function, args))
             name = getattr(function, "__qualname__", repr(function))
             answer = await self._ask(ticket, request, name)
@@ -318,7 +323,7 @@ class Workers:
 
     async def _warm_one(self, wanted: int) -> None:
         """Start one worker, unless enough run."""
-        async with self._slot(urgent=False, first=False):
+        async with self._slot(urgent=False, priority=0):
             if self._started() < wanted:
                 with suppress(WorkerDied):
                     self._idle.append(await self._start())
@@ -379,14 +384,14 @@ class Workers:
             worker.kill()
 
     @asynccontextmanager
-    async def _slot(self, urgent: bool, first: bool) -> AsyncIterator[_Ticket]:
+    async def _slot(self, urgent: bool, priority: int) -> AsyncIterator[_Ticket]:
         """Wait for a slot, and hold it."""
-        queue = self._urgent if urgent else self._background
         ticket = _Ticket()
-        if first:
-            queue.appendleft(ticket)
+        waiting = -priority, next(self._calls), ticket
+        if urgent:
+            self._urgent.append(ticket)
         else:
-            queue.append(ticket)
+            heapq.heappush(self._background, waiting)
         self._admit()
         try:
             await ticket.granted.wait()
@@ -397,8 +402,11 @@ class Workers:
                 if ticket.worker is not None:  # It was not used.
                     self._idle.append(ticket.worker)
                 self._admit()
+            elif urgent:
+                self._urgent.remove(ticket)
             else:
-                queue.remove(ticket)
+                self._background.remove(waiting)
+                heapq.heapify(self._background)
 
     def _admit(self) -> None:
         """Give free slots to waiting jobs; the last slot only to an urgent one."""
@@ -406,7 +414,7 @@ class Workers:
             if self._urgent:
                 ticket = self._urgent.popleft()
             elif self._running < self._count and self._background:
-                ticket = self._background.popleft()
+                ticket = heapq.heappop(self._background)[2]
             else:
                 return
             self._running += 1

@@ -171,9 +171,9 @@ class _Recorder(Workers):
         function: Callable[[Unpack[Ts]], T],
         *args: *Ts,
         urgent: bool = False,
-        first: bool = False,
+        priority: int = 0,
     ) -> T:
-        key, job = await super().run(_timed, function, args, urgent=urgent, first=first)
+        key, job = await super().run(_timed, function, args, urgent=urgent, priority=priority)
         self._jobs[key].append(job)
         if job.answer.error is not None:
             raise job.answer.error

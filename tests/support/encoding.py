@@ -173,7 +173,7 @@ class Inline:
         function: Callable[..., Any],
         *args: Any,
         urgent: bool = False,
-        first: bool = False,
+        priority: int = 0,
     ) -> Any:
         await trio.lowlevel.checkpoint()
         type(self).args = args

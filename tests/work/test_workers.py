@@ -325,23 +325,24 @@ async def test_background_jobs_run_in_their_order(tmp_path: Path) -> None:
     assert order == list(range(5))
 
 
-async def test_a_job_that_comes_first_overtakes_the_others(tmp_path: Path) -> None:
+async def test_jobs_of_higher_priority_overtake_the_others(tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path, "fifo")
-    order = list[str]()
+    order = list[int]()
 
-    async def one(some: Workers, name: str, first: bool) -> None:
-        await some.run(jobs.pid, first=first)
-        order.append(name)
+    async def one(some: Workers, priority: int) -> None:
+        await some.run(jobs.pid, priority=priority)
+        order.append(priority)
 
     async with workers() as some, trio.open_nursery() as nursery:
         nursery.start_soon(some.run, jobs.rendezvous, fifo, "")
-        for name, first in (("second", False), ("third", False), ("first", True)):
+        for priority in (0, 1, 0, 2, 1):
             await wait_all_tasks_blocked()
-            nursery.start_soon(one, some, name, first)
-        await wait_all_tasks_blocked()
+            nursery.start_soon(one, some, priority)
+        with trio.move_on_after(0.01):
+            await some.run(jobs.pid, priority=3)  # given up while it waits
         assert order == []
         await meet(fifo)
-    assert order == ["first", "second", "third"]
+    assert order == [2, 1, 1, 0, 0]
 
 
 async def test_an_urgent_job_runs_beside_background_jobs(tmp_path: Path) -> None:

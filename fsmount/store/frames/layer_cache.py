@@ -74,12 +74,12 @@ class LayerCache:
         places: Sequence[Location],
         urgent: bool = False,
         slow: bool = False,
-        first: bool = False,
+        priority: int = 0,
     ) -> T:
         """Run a job with the layers that are known of the objects at `places`.
 
         Waits first for jobs that decode a large one of them; an urgent job waits for urgent ones
-        only, and nobody waits for a `slow` one. `urgent`, `first` and the errors are those of
+        only, and nobody waits for a `slow` one. `urgent`, `priority` and the errors are those of
         :meth:`Workers.run`.
         """
         keys = [(place.pack, place.id) for place in places]
@@ -98,7 +98,7 @@ class LayerCache:
         self._busy.update(keys)
         try:
             loan = Loan(self.streams_bytes, self._lend(keys))
-            done = await workers.run(function, *args, loan, urgent=urgent, first=first)
+            done = await workers.run(function, *args, loan, urgent=urgent, priority=priority)
             # No await since the answer came: the layers are kept while their users are known.
             for layer in done.made:
                 self._keep(layer)

@@ -65,6 +65,11 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+# Priorities of jobs; that of a look is 0. All later plans wait for a search, and all later entries
+# for the entry of a frame.
+_CODE = 1
+_SEARCH = 2
+
 
 @dataclass(eq=False, slots=True)
 class Frame:
@@ -177,7 +182,7 @@ class Frames:
     async def _with_moves(self, frame: Frame) -> Plan:
         """Return the plan with copies of moved tiles. Without them if no worker can find any."""
         try:
-            return await self._run(jobs.find_moves, frame, frame.plan.near) or frame.plan
+            return await self._run(jobs.find_moves, frame, frame.plan.near, _SEARCH) or frame.plan
         except OSError:
             raise
         except Exception:
@@ -191,14 +196,18 @@ class Frames:
             if anchor is not None and anchor.plan.guess.any():
                 # Which guesses pay is a part of its record. An anchor itself waits for nobody.
                 await anchor.coded.wait()
-            frame.encoded = await self._run(jobs.encode, frame, frame.plan.objects())
+            frame.encoded = await self._run(jobs.encode, frame, frame.plan.objects(), _CODE)
         except Exception as error:
             frame.error = error
         finally:
             frame.coded.set()
 
     async def _run(
-        self, job: Callable[[EncodeOrder, Loan], Done[T]], frame: Frame, wanted: Collection[int]
+        self,
+        job: Callable[[EncodeOrder, Loan], Done[T]],
+        frame: Frame,
+        wanted: Collection[int],
+        priority: int,
     ) -> T | None:
         """Run a job that reads the layers of the objects `wanted`. Mark a lost frame.
 
@@ -222,7 +231,9 @@ class Frames:
                 tuple(other.pending() for other in below.values()),
                 self._writer.next_pack(),
             )
-            return await self._layers.run(self._workers, job, order, places=places, first=True)
+            return await self._layers.run(
+                self._workers, job, order, places=places, priority=priority
+            )
 
     def _forget_missing(self, ids: Iterable[int]) -> None:
         """Let no later plan name those of some objects that do not exist."""
