@@ -77,8 +77,10 @@ def serve(
     for name in preload:
         importlib.import_module(name)
     if (threads := len(os.listdir("/proc/self/task"))) != 1:
-        text = f"fsmount: no worker can start: {threads} threads after importing {preload}"
-        print(text, file=sys.stderr, flush=True)
+        if sys.stderr is not None:
+            text = f"fsmount: no worker can start: {threads} threads after importing {preload}\n"
+            sys.stderr.write(text)
+            sys.stderr.flush()
         os._exit(1)  # Otherwise Python would wait for the threads.
     # Imported objects stay, and jobs make few cycles. Searching for cycles took a fiftieth of the
     # time of an import, and would write to memory that all workers share.

@@ -91,14 +91,15 @@ class Recording:
         return b""
 
     def with_times(self, times: Times, owner_s: float = 0.0) -> Recording:
-        """The same jobs with other seconds. The n-th job of a function gets the n-th of its list.
+        """The same jobs with other seconds, whatever the order in which they were recorded.
 
-        A list that is too short begins anew. Raises KeyError for a function without a list.
+        The jobs of a function, sorted by the hash of their file, get the seconds of its list in
+        turn. A list that is too short begins anew. Raises KeyError for a function without a list.
         """
         left = {name: itertools.cycle(seconds) for name, seconds in times.items()}
         jobs = {
-            key: [replace(job, seconds=next(left[key[0]])) for job in some]
-            for key, some in self.jobs.items()
+            key: [replace(job, seconds=next(left[key[0]])) for job in self.jobs[key]]
+            for key in sorted(self.jobs)
         }
         return Recording(self.folder, owner_s, jobs)
 

@@ -61,7 +61,7 @@ def test_ls(cli: Cli, root: Path, tmp_path: Path) -> None:
     assert [(row["name"], row["kind"], row["depth"]) for row in deep] == [
         ("00.png", "key", 0),
         ("01.png", "delta", 1),
-        ("02.png", "delta", 1),
+        ("02.png", "delta", 2),
     ]
     assert len(deep[0]["sha256"]) == 64
     assert cli("ls", root, "zero").out.split()[-1] == "zero"

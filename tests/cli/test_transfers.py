@@ -35,7 +35,7 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
     assert (words.code, words.out) == (0, "0 files exported (0 bytes), 4 existed already\n")
 
     found = cli("stats", root, "--json").json()
-    assert (found["files"], found["frames"], found["max_depth"]) == (4, 3, 1)
+    assert (found["files"], found["frames"], found["max_depth"]) == (4, 3, 2)
     assert found["raw_reasons"] == {"not a PNG": 1}
     words = cli("stats", root)
     assert "1 keyframe, 2 deltas, 1 raw, 0 not encoded yet" in words.out

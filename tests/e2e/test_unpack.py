@@ -325,12 +325,13 @@ def test_a_flipped_bit_costs_what_rests_on_it(
     assert kept == {path: body for path, body in files.items() if path not in lost}
 
     alone = unpack(copied / "packs", tmp_path / "alone")
-    assert alone.code == 1
     given = {path: body for path, body in alone.files().items() if b".not-exact" not in path}
     assert given.items() <= files.items()
     # The record of an entry still names the file if the name of the entry is damaged.
     intact = {path for path in _records(*small) if path not in lost}
     assert given.keys() >= intact - {path for path in intact if place is _name}
+    # A raw file with another id in the name of its entry loses nothing.
+    assert alone.code == 1 or (place is _name and given.keys() >= intact)
 
 
 def test_a_damaged_large_file_is_given_apart(whole: tuple[Path, Files], tmp_path: Path) -> None:

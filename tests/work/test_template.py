@@ -25,7 +25,16 @@ from fsmount.work.workers import Workers
 from tests.bench.measure import children
 from tests.support import worker_jobs as jobs
 from tests.support.paths import CHECKOUT
-from tests.work.test_workers import LONG, end_of, make_fifo, meet, template_of, wait_for, workers
+from tests.work.test_workers import (
+    LONG,
+    end_of,
+    make_fifo,
+    meet,
+    template_of,
+    templates,
+    wait_for,
+    workers,
+)
 
 
 def make_module(folder: Path, patch: pytest.MonkeyPatch, text: str) -> str:
@@ -51,7 +60,7 @@ async def test_workers_have_one_parent() -> None:
         await some.warm()
         parent = await template_of(some)
         assert sorted(children(parent)) == sorted(some.pids())
-        assert children(os.getpid()) == [parent]
+        assert templates() == [parent]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +229,7 @@ async def test_a_template_that_dies_while_it_starts() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(some.warm)
             await wait_all_tasks_blocked()
-            end_of(*children(os.getpid()))
+            end_of(*templates())
         assert len(some.pids()) == 2
 
 
@@ -237,7 +246,7 @@ async def test_templates_and_workers_that_die_again_and_again() -> None:
     async def kill(some: Workers) -> None:
         for turn in range(20):
             await trio.sleep(0.02)
-            for pid in some.pids()[:1] if turn % 2 else children(os.getpid()):
+            for pid in some.pids()[:1] if turn % 2 else templates():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -283,7 +292,7 @@ async def test_leaving_while_a_worker_starts() -> None:
         async with trio.open_nursery() as nursery, Workers(1) as some:
             nursery.start_soon(be_late, some)
             await wait_all_tasks_blocked()
-            (parent,) = children(os.getpid())
+            (parent,) = templates()
     assert not Path(f"/proc/{parent}").exists()
 
 

@@ -67,14 +67,17 @@ class Retries:
 
     def _wait(self, inos: list[int]) -> None:
         if inos:
+            # Before the task runs: the committer asks next whether more files join its batch.
+            self._resting.update(inos)
+            self._queue.notify()
             self._nursery.start_soon(self._later, inos)
 
     async def _later(self, inos: list[int]) -> None:
         while inos:
-            self._resting.update(inos)
             await trio.sleep(_RETRY_SECONDS * max(map(self._queue.failures, inos)))
             self._resting.difference_update(inos)
             inos = self._requeue(inos)
+            self._resting.update(inos)
 
     def _requeue(self, inos: Iterable[int]) -> list[int]:
         """Queue files; returns those whose rows cannot be read now, after counting a failure.
