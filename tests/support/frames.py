@@ -70,6 +70,17 @@ def scrolled(count: int, height: int = 240, width: int = 320) -> list[Frame]:
     return frames
 
 
+def stacked(count: int) -> list[Frame]:
+    """Noise. Each frame has one tile of its own, and copies all others from the ones before."""
+    chance = np.random.default_rng(5)
+    frame = chance.integers(0, 256, (64, 96, 3), np.uint8)
+    frames = []
+    for number in range(count):
+        frames.append(frame.copy())
+        frame[:16, 16 * number : 16 * number + 16] ^= 1
+    return frames
+
+
 class FlakyDisk(Disk):
     """A disk that notes its calls. A call fails if `hook(call, path or fd)` returns an errno."""
 

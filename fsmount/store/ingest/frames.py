@@ -85,7 +85,7 @@ class Frame:
     encoded : the result of its job; None before, and if there is none.
     error : what its job raised.
     record : SHA-256 of its stored record; known as soon as it is appended.
-    is_lost : whether an object that it refers to does not exist any more.
+    is_broken : whether an object that it refers to is missing, or has another record than expected.
     is_dropped : whether it will never be appended.
     """
 
@@ -99,8 +99,13 @@ class Frame:
     encoded: Encoded | None = None
     error: Exception | None = None
     record: bytes = b""
-    is_lost: bool = False
+    is_broken: bool = False
     is_dropped: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it cannot be appended, because of an object that it refers to."""
+        return self.is_broken or any(other.is_dropped for other in self.below.values())
 
     def own(self) -> NDArray[np.bool_]:
         """Which tiles it codes anew by its plan: bool, shape (tile rows, tile columns)."""
@@ -220,7 +225,7 @@ class Frames:
                 places = self._writer.places(i for i in wanted if i not in below)
             except Damaged:
                 self._forget_missing(wanted)
-                frame.is_lost = True
+                frame.is_broken = True
                 return None
             frame.below |= below
             order = EncodeOrder(
@@ -265,10 +270,6 @@ class Frames:
                 return None
         return frame
 
-    def is_lost(self, frame: Frame) -> bool:
-        """Whether a frame refers to an object that will not be appended, or was not."""
-        return frame.is_lost or any(other.is_dropped for other in frame.below.values())
-
     async def append(self, frame: Frame) -> AppendedFrame | None:
         """Append a frame that is coded. Call it in queue order.
 
@@ -285,7 +286,7 @@ class Frames:
         named = encoded.proof.references
         anchor = frame.below.get(named.anchor)
         if anchor is not None and anchor.record != encoded.proof.anchor:
-            frame.is_lost = True
+            frame.is_broken = True
             return None
         levels = dict(encoded.proof.levels)
         if levels.keys() != named.layers() or (frame.own() & ~encoded.layout.own()).any():

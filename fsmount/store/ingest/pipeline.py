@@ -224,7 +224,7 @@ class Pipeline:
         is_current = partial(self._claims.is_current, claim)
         for _ in range(_MOST_PLANS):
             try:
-                if frame is not None and not self._frames.is_lost(frame):
+                if frame is not None and not frame.is_lost:
                     made = await self._frames.append(frame)
                     if made is not None:
                         keys = (seen.features.geometry, made.keys) if made.keys else None

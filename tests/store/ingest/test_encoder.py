@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import trio
 
-from fsmount.codec.png.samples import Frame
 from fsmount.errors import WorkerDied
 from fsmount.store import config
 from fsmount.store.frames import jobs
@@ -42,7 +41,7 @@ from tests.support.encoding import (
     token_of,
     unlink_staged,
 )
-from tests.support.frames import FlakyDisk, png, screens
+from tests.support.frames import FlakyDisk, png, screens, stacked
 
 pytestmark = pytest.mark.usefixtures("inline")
 
@@ -62,17 +61,6 @@ async def test_files_of_all_kinds_are_encoded(root: Path) -> None:
     assert stats["raw_reasons"]["not a PNG"] == 2
     opened.close()
     await reopened(root, files)
-
-
-def stacked(count: int) -> list[Frame]:
-    """Noise. Each frame has another tile more than the one before, and copies all others."""
-    chance = np.random.default_rng(5)
-    frame = chance.integers(0, 256, (64, 96, 3), np.uint8)
-    frames = []
-    for number in range(count):
-        frames.append(frame.copy())
-        frame[:16, 16 * number : 16 * number + 16] ^= 1
-    return frames
 
 
 async def test_pictures_are_coded_side_by_side(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

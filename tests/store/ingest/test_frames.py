@@ -19,7 +19,6 @@ import pytest
 import trio
 
 from fsmount.codec.delta.delta import Fill
-from fsmount.codec.png.samples import Frame
 from fsmount.errors import NotExact
 from fsmount.store.frames import jobs
 from fsmount.store.frames.layers import Done
@@ -28,24 +27,13 @@ from fsmount.store.ingest import retries
 from fsmount.store.store import open_store
 from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import Inline, put, reopened, rewrite, settled, unlink_staged
-from tests.support.frames import png
+from tests.support.frames import png, stacked
 
 pytestmark = pytest.mark.usefixtures("inline")
 COUNT = 5
 
 
-def stacked(count: int = COUNT) -> list[Frame]:
-    """Noise. Each frame has one other tile more than the one before."""
-    chance = np.random.default_rng(5)
-    frame = chance.integers(0, 256, (64, 96, 3), np.uint8)
-    frames = []
-    for number in range(count):
-        frames.append(frame.copy())
-        frame[:16, 16 * number : 16 * number + 16] ^= 1
-    return frames
-
-
-FILES = {b"%d" % number: png(frame) for number, frame in enumerate(stacked())}
+FILES = {b"%d" % number: png(frame) for number, frame in enumerate(stacked(COUNT))}
 
 
 class Together:
@@ -182,7 +170,7 @@ async def test_one_is_removed(root: Path, together: Together, name: bytes) -> No
 
 @pytest.mark.parametrize("name", [b"0", b"2"])
 async def test_one_is_written_to(root: Path, together: Together, name: bytes) -> None:
-    other = png(255 - stacked()[0])
+    other = png(255 - stacked(1)[0])
     opened = open_store(root)
     async with opened.running(count=2) as store:
         inodes = await together.reached(store)
