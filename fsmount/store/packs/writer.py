@@ -389,9 +389,13 @@ class Writer:
             going.pop()
 
     def abandon(self) -> None:
-        """Close the packs and do not change them: another process has taken over the store."""
-        for pack in self._packs():
-            pack.close()
+        """Close the packs and do not change them: another process has taken over the store.
+
+        A :meth:`give_up` that was cancelled may have left packs open, too.
+        """
+        self._leave_packs()
+        packs, self._given_up = self._given_up, []
+        _close(packs)
 
     def close(self) -> None:
         """Cut off uncommitted entries, write the central directories and close all packs.

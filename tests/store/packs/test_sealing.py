@@ -323,6 +323,21 @@ async def test_what_was_given_up_is_closed_by_the_next_who_may(parts: Parts) -> 
     assert not parts.layout.pack(first.pack).exists()
 
 
+async def test_a_lost_store_leaves_no_descriptor(parts: Parts) -> None:
+    """Another process takes the store over while this one gives up and is cancelled."""
+    first = await parts.append()
+    path = parts.layout.pack(first.pack)
+    written = path.read_bytes()
+    async with parts.packs.turn:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await parts.writer.give_up()
+    await parts.append()
+    parts.writer.abandon()
+    assert parts.disk.files == {}
+    assert path.read_bytes() == written
+
+
 async def test_an_index_that_cannot_be_read_leaves_no_descriptor(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
