@@ -10,6 +10,7 @@ from fsmount.store.files import StoreFiles
 from fsmount.store.frames.body_reader import Body, BodyReader
 from fsmount.store.ingest.durability import DurabilityPoints
 from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.ingest.inputs import Settled, Source
 from fsmount.store.maintenance.maintenance import Maintenance
 from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
 from fsmount.store.maintenance.repack import RepackSummary, due
@@ -87,6 +88,15 @@ class WritableStore(ReadStore):
         self._durability.add(ino)
         self._encoder.queue.put(ino)
 
+    def add_source(self, source: Source) -> None:
+        """See :meth:`Encoder.add_source`."""
+        self._used = time.monotonic()
+        self._encoder.add_source(source)
+
+    def settled_sources(self) -> list[Settled]:
+        """See :meth:`Encoder.settled_sources`."""
+        return self._encoder.settled_sources()
+
     def discard(self, token: int) -> None:
         """See :meth:`DurabilityPoints.discard`. Does not await."""
         self._durability.discard(token)
@@ -96,7 +106,7 @@ class WritableStore(ReadStore):
         await self._writer.force()
 
     def pending(self) -> int:
-        """Number of staged files that are not encoded yet, without files that have a writer.
+        """Number of files that are not encoded yet, without staged files that have a writer.
 
         0 if another process took the store over.
         """

@@ -128,23 +128,23 @@ def test_progress_and_no_color(root: Path, source: Path) -> None:
 
 
 def test_interrupted(root: Path, tmp_path: Path) -> None:
-    make_pictures(tmp_path / "in", 30)
+    make_pictures(tmp_path / "in", 150)
     command = [sys.executable, "-m", "fsmount", "import", str(tmp_path / "in"), str(root)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
-        while not list((root / "staging").iterdir()):
+        while not sum(path.stat().st_size for path in (root / "packs").glob("*.zip")):
             assert run.poll() is None
         run.send_signal(signal.SIGINT)
         assert run.stderr is not None
         told = run.stderr.read().decode()
     assert re.fullmatch(
-        r"fsmount: stopped after \d+/30 files\. What was imported stays in the store\."
+        r"fsmount: stopped after \d+/150 files\. What was imported stays in the store\."
         r" To go on, run the import again\.\n",
         told,
     )
     assert run.returncode == 130
     Lock(root / "lock").release()
     assert process("import", tmp_path / "in", root).code == 0
-    assert process("verify", tmp_path / "in", root).out == "30/30 identical\n"
+    assert process("verify", tmp_path / "in", root).out == "150/150 identical\n"
 
 
 @pytest.mark.parametrize(

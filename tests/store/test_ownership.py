@@ -32,6 +32,7 @@ from fsmount.store.packs.staging import writer_of
 from fsmount.store.recovery import startup
 from fsmount.store.store import OpenedStore, open_store
 from fsmount.store.transfer import deleting, importing
+from fsmount.store.transfer.tree import Item
 from fsmount.store.writable_store import WritableStore
 from tests.support.calls import ROOT_USER, get, put, raises
 from tests.support.encoding import open_files, samples
@@ -440,16 +441,16 @@ def test_an_import_that_loses_its_store_deletes_no_source(
     monkeypatch.setattr(importing, "_AHEAD", 2)
     monkeypatch.setattr(deleting, "_AT_ONCE", 1)
     monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
-    item = importing.Importer._file
+    lay = importing.Importer._lay
     count = [0]
 
-    async def late(self: importing.Importer, *given: object) -> object:
+    def late(self: importing.Importer, item: Item) -> None:
         count[0] += 1
         if count[0] == 4:
             second(root).close()
-        return await item(self, *given)  # type: ignore[arg-type]
+        lay(self, item)
 
-    monkeypatch.setattr(importing.Importer, "_file", late)
+    monkeypatch.setattr(importing.Importer, "_lay", late)
     with pytest.raises(SystemExit) as ended:
         main(["import", "--delete-source", str(tmp_path / "in"), str(root)])
     assert ended.value.code == 1

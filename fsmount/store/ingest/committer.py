@@ -22,7 +22,8 @@ from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames.planner import Planner
 from fsmount.store.index import Index
-from fsmount.store.ingest.claims import Claims
+from fsmount.store.ingest.claims import Claim, Claims
+from fsmount.store.ingest.inputs import Inputs
 from fsmount.store.ingest.outcome import Appended, Retry
 from fsmount.store.ingest.queue import Queue
 from fsmount.store.packs.writer import Writer
@@ -43,6 +44,7 @@ class Committer:
         index: Index,
         disk: Disk,
         writer: Writer,
+        inputs: Inputs,
         claims: Claims,
         planner: Planner,
         queue: Queue,
@@ -50,6 +52,7 @@ class Committer:
         self._index = index
         self._disk = disk
         self._writer = writer
+        self._inputs = inputs
         self._claims = claims
         self._planner = planner
         self._queue = queue
@@ -131,7 +134,7 @@ class Committer:
 
     async def _commit(self, batch: list[Appended]) -> None:
         """Commit one batch. Raises what the disk, the index or a check raises."""
-        turned: list[int] = []
+        turned: list[Claim] = []
         spoilt: list[Path] = []
         await self._read_back(batch)
         try:
@@ -139,15 +142,21 @@ class Committer:
         except Exception:
             # Without this count a disk that stays broken would be written to again and again.
             for done in batch:
-                self._queue.failed(done.claim.ino)
+                self._failed(done.claim.ino)
             raise
-        for token in turned:
-            self._writer.discard(token)
+        for claim in turned:
+            if not self._inputs.committed(claim.ino):
+                self._writer.discard(claim.token)
         for done in batch:
             self._queue.forgive(done.claim.ino)
             self._writer.forget(done.object_id)
         # A writer that spoilt a body writes into this very file.
         await threads.finish(Kind.WRITE, self._unlink, spoilt)
+
+    def _failed(self, ino: int) -> None:
+        """Count a failure of a staged file; a source is refused."""
+        if not self._inputs.refuse(ino):
+            self._queue.failed(ino)
 
     def _unlink(self, kept: list[Path]) -> None:
         """Remove files from ``raw/`` that no row names. Runs in a thread.
@@ -169,7 +178,7 @@ class Committer:
                 try:
                     await threads.call(Kind.ENTRY, done.check)
                 except Exception as error:
-                    self._queue.failed(done.claim.ino)
+                    self._failed(done.claim.ino)
                     wrong = error
             if done is batch[-1]:
                 void = self._take_void()
@@ -178,10 +187,10 @@ class Committer:
         if wrong is not None:
             raise wrong
 
-    def _turn(self, batch: list[Appended], turned: list[int], spoilt: list[Path]) -> None:
-        """Add rows of objects, and turn rows of files from staged to encoded.
+    def _turn(self, batch: list[Appended], turned: list[Claim], spoilt: list[Path]) -> None:
+        """Add rows of objects, and turn rows of files from staged to encoded; add those of sources.
 
-        Runs inside the transaction; does not await. Appends the tokens of turned rows to `turned`,
+        Runs inside the transaction; does not await. Appends the claims of these rows to `turned`,
         and to `spoilt` the files in ``raw/`` of bodies that a writer has changed.
         """
         for done in batch:
@@ -196,9 +205,9 @@ class Committer:
             if (
                 current
                 and self._has_row(done.object_id)
-                and self._index.encode(done.claim.ino, done.claim.token, done.object_id, done.size)
+                and self._inputs.encode(done.claim.ino, done.claim.token, done.object_id, done.size)
             ):
-                turned.append(done.claim.token)
+                turned.append(done.claim)
 
     def _has_row(self, object_id: int) -> bool:
         """Whether an object has its row. An object that was there before may be dropped by now."""

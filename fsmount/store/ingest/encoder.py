@@ -1,4 +1,4 @@
-"""Background encoding: staged files become objects in packs.
+"""Background encoding: staged files, and sources of imports, become objects in packs.
 
 This module wires the parts. The :class:`Queue` says which file is next. A :class:`Pipeline` takes
 the file from look to append. The :class:`Committer` makes the result durable. :class:`Retries`
@@ -25,6 +25,7 @@ from fsmount.store.index import Index
 from fsmount.store.ingest.claims import Claims
 from fsmount.store.ingest.committer import Committer
 from fsmount.store.ingest.frames import Frames
+from fsmount.store.ingest.inputs import Inputs, Settled, Source
 from fsmount.store.ingest.look import Looker
 from fsmount.store.ingest.outcome import Skipped
 from fsmount.store.ingest.pipeline import Pipeline
@@ -57,17 +58,31 @@ class Encoder:
         self._rooms = layout, index, staging, disk, writer
         self._index = index
         self._staging = staging
-        self.queue = Queue(index)
-        self._claims = Claims(index, staging, self.queue)
+        self._inputs = Inputs(index, staging)
+        self.queue = Queue(self._inputs)
+        self._claims = Claims(self._inputs, staging, self.queue)
         self._planner = Planner()
         self._ids: Iterator[int] = itertools.count(index.next_object_id())
-        self._committer = Committer(index, disk, writer, self._claims, self._planner, self.queue)
+        self._committer = Committer(
+            index, disk, writer, self._inputs, self._claims, self._planner, self.queue
+        )
         for inode in index.staged_inodes():
             self.queue.put(inode.ino)
 
     def is_idle(self) -> bool:
         """Whether nothing is queued or under way, so that no plan rests on an object."""
         return not (self.queue.count() or self._committer.has_work())
+
+    def add_source(self, source: Source) -> None:
+        """Queue a source of an import. :meth:`settled_sources` tells what becomes of it."""
+        self.queue.put(self._inputs.add(source))
+
+    def settled_sources(self) -> list[Settled]:
+        """Return the sources that were settled since the last call, in order.
+
+        A refused source is for :class:`Staging`: the encoder does not try it again.
+        """
+        return self._inputs.settled()
 
     def start_afresh(self) -> None:
         """Plan from what the index has from here on: objects may have been dropped."""
@@ -82,9 +97,10 @@ class Encoder:
         layout, _, _, _, writer = self._rooms
         pipeline = Pipeline(
             *self._rooms,
+            self._inputs,
             self._claims,
             self._ids,
-            looker=Looker(self._index, workers, layers.streams_bytes),
+            looker=Looker(self._inputs, workers, layers.streams_bytes),
             frames=Frames(
                 layout, self._index, writer, self._planner, workers=workers, layers=layers
             ),
@@ -103,7 +119,7 @@ class Encoder:
     async def _encode(
         self, pipeline: Pipeline, retries: Retries, ino: int, turns: Turns, place: Place
     ) -> None:
-        """Encode one file. After any failure it stays staged and is tried again later."""
+        """Encode one file. After any failure a staged file stays and is tried again later."""
         failed = False
         try:
             outcome = await pipeline.run(ino, turns, place)
@@ -112,13 +128,15 @@ class Encoder:
                 return
         except Exception as error:
             try:
-                if await self._is_missing(ino):
+                if self._inputs.refuse(ino):
+                    _log.info("a source is not encoded where it lies: %s", error)
+                elif await self._is_missing(ino):
                     # There is nothing to wait for: readers get the error, other files go on.
-                    _log.error("%r: its staged file is missing", self._index.path(ino))
+                    _log.error("%r: its staged file is missing", self._inputs.path(ino))
                     self.queue.leave(ino)
                     self.queue.notify()
                     return
-                if self._claims.staged(ino) is not None:
+                elif self._claims.token(ino) is not None:
                     retries.failed(ino, error)
                     failed = True
             except OSError as second:
@@ -135,11 +153,7 @@ class Encoder:
 
     async def _is_missing(self, ino: int) -> bool:
         """Whether the staged file of a row is gone, and is still the one of its row."""
-        inode = self._claims.staged(ino)
-        if inode is None or inode.staged is None:
+        token = self._claims.token(ino)
+        if token is None or await threads.call(Kind.STAGED, self._staging.path(token).exists):
             return False
-        path = self._staging.path(inode.staged)
-        if await threads.call(Kind.STAGED, path.exists):
-            return False
-        now = self._claims.staged(ino)
-        return now is not None and now.staged == inode.staged
+        return self._claims.token(ino) == token

@@ -1,4 +1,4 @@
-"""The first step of the pipeline: look at what is in a staged file.
+"""The first step of the pipeline: look at what is in a file.
 
 Several files are looked at at once; a look does not depend on other files.
 """
@@ -15,7 +15,7 @@ from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.errors import NotExact, WorkerDied
 from fsmount.store.frames import jobs
 from fsmount.store.frames.jobs import Look, Transcoded
-from fsmount.store.index import Index, Inode
+from fsmount.store.ingest.inputs import Inputs
 from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
@@ -31,8 +31,8 @@ class Looker:
     `streams_bytes` is the number of bytes of deflate streams that each worker may keep.
     """
 
-    def __init__(self, index: Index, workers: Workers, streams_bytes: int) -> None:
-        self._index = index
+    def __init__(self, inputs: Inputs, workers: Workers, streams_bytes: int) -> None:
+        self._inputs = inputs
         self._workers = workers
         self._streams_bytes = streams_bytes
         # The parameters found last, by folder and overall: files of one program share them.
@@ -42,12 +42,12 @@ class Looker:
         # Looks that run or wait for a worker.
         self._looks = 0
 
-    async def look(self, inode: Inode, path: Path) -> Look:
-        """What a staged file turned out to be. A file that breaks workers is not a picture.
+    async def look(self, ino: int, path: Path) -> Look:
+        """What a file turned out to be. A file that breaks workers is not a picture.
 
         Raises OSError.
         """
-        place = self._index.folder_of(inode.ino)
+        place = self._inputs.place(ino)
         folder = place[0] if place else 0
         known = (self._hints.get(folder), self._last_hint)
         hints = tuple(dict.fromkeys(hint for hint in known if hint is not None))
@@ -59,7 +59,7 @@ class Looker:
         except OSError:
             raise
         except Exception as error:
-            reason = why_raw(error, self._index.path(inode.ino))
+            reason = why_raw(error, self._inputs.path(ino))
             return await threads.call(Kind.STAGED, jobs.look_raw, str(path), reason)
         finally:
             self._looks -= 1
@@ -68,7 +68,7 @@ class Looker:
             self._hints[folder] = self._last_hint = params
         return seen
 
-    async def transcode(self, inode: Inode, path: Path, sha256: bytes) -> Transcoded | str:
+    async def transcode(self, ino: int, path: Path, sha256: bytes) -> Transcoded | str:
         """The smaller form of a JPEG, or the reason why there is none. Raises OSError."""
         try:
             async with self._transcoding:
@@ -76,7 +76,7 @@ class Looker:
         except OSError:
             raise
         except Exception as error:
-            return why_raw(error, self._index.path(inode.ino))
+            return why_raw(error, self._inputs.path(ino))
 
 
 def why_raw(error: Exception, path: object) -> str:

@@ -1,4 +1,4 @@
-"""One file's way from a staged body to an entry in the open pack.
+"""One file's way from a staged body or a source to an entry in the open pack.
 
 Steps: *look* (a worker takes the PNG apart; several files at once), *plan* (one file after the
 other in queue order, since a frame may take tiles from the one before), *code* (several at once),
@@ -25,11 +25,13 @@ from fsmount.codec.images import images
 from fsmount.codec.png.png import NOT_A_PNG
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
+from fsmount.store.disk.stamp import stamp
 from fsmount.store.frames.jobs import Look, Transcoded
 from fsmount.store.index import Index, Object
 from fsmount.store.ingest import large, prove
 from fsmount.store.ingest.claims import Claim, Claims
 from fsmount.store.ingest.frames import CodingError, Frame, Frames
+from fsmount.store.ingest.inputs import Inputs, Refused
 from fsmount.store.ingest.look import Looker, why_raw
 from fsmount.store.ingest.outcome import Appended, Outcome, Retry, Skipped
 from fsmount.store.ingest.queue import final_name
@@ -63,6 +65,7 @@ class Pipeline:
         staging: Staging,
         disk: Disk,
         writer: Writer,
+        inputs: Inputs,
         claims: Claims,
         ids: Iterator[int],
         *,
@@ -74,6 +77,7 @@ class Pipeline:
         self._staging = staging
         self._disk = disk
         self._writer = writer
+        self._inputs = inputs
         self._claims = claims
         self._ids = ids
         self._looker = looker
@@ -82,12 +86,13 @@ class Pipeline:
     async def run(self, ino: int, turns: Turns, place: Place) -> Outcome:
         """Take one file through all steps. The caller leaves `turns` and `place` afterwards.
 
-        Raises OSError, and Damaged if a worker and this process read other bytes.
+        Raises OSError, and Damaged if a worker and this process read other bytes of a staged file.
+        For a source it raises Refused instead, also if the source must be staged.
         """
         claim = await self._claims.claim(ino)
         if claim is None:
             return Skipped.NOT_STAGED
-        path = self._staging.path(claim.token)
+        path = self._inputs.file(claim.token)
         if self._staging.has_failed(claim.token):
             await self._rescue(claim)
             return Skipped.RESCUED
@@ -95,20 +100,17 @@ class Pipeline:
             turns.plan.leave()
             await turns.append.enter()
             return await self._keep(claim, path, NOT_A_PNG)
-        inode = self._claims.staged(ino)
-        if inode is None:
-            return self._lapsed(claim)
-        seen = await self._looker.look(inode, path)
+        seen = await self._looker.look(ino, path)
         place.looked_at(seen.picture.nbytes if seen.picture is not None else 0)
-        same = await threads.call(Kind.STAGED, prove.is_staged, path, seen.sha256, seen.size)
+        same = await threads.call(Kind.STAGED, self._is_same, claim, path, seen)
         transcoded: Transcoded | str | None = None
         if self._is_new_jpeg(seen):
-            transcoded = await self._looker.transcode(inode, path, seen.sha256)
+            transcoded = await self._looker.transcode(ino, path, seen.sha256)
         await turns.plan.enter()
         if not self._claims.is_current(claim):
             return self._lapsed(claim)
         if not same:
-            raise Damaged(path, reason="a worker says another hash")
+            raise self._changed(claim, path, "a worker says another hash")
         frame = await self._plan(claim, seen)
         try:
             turns.plan.leave()
@@ -148,6 +150,21 @@ class Pipeline:
             return await self._keep(claim, path, reason)
         return await self._raw(claim, path, seen, reason)
 
+    def _is_same(self, claim: Claim, path: Path, seen: Look) -> bool:
+        """Whether a file is as a look says, and a source as it was before. Runs in a thread.
+
+        Raises OSError.
+        """
+        source = self._inputs.source(claim.ino)
+        same = prove.is_staged(path, seen.sha256, seen.size)
+        return same and (source is None or stamp(path.lstat()) == stamp(source.info))
+
+    def _changed(self, claim: Claim, path: Path, reason: str) -> Exception:
+        """The error for a file that this process reads otherwise than a worker did."""
+        if self._inputs.source(claim.ino) is not None:
+            return Refused(f"{path} changed while it was read")
+        return Damaged(path, reason=reason)
+
     def _is_new_jpeg(self, seen: Look) -> bool:
         """Whether a transcode may make the file smaller: it is a JPEG that the store lacks."""
         if not seen.jpeg or seen.size > large.KEEP_BYTES:
@@ -165,8 +182,7 @@ class Pipeline:
         file moves to ``lost/``: the disk may hold other bytes than the program wrote.
         """
         found = await threads.call(Kind.STAGED, self._copy_rescued, claim.token)
-        inode = self._claims.staged(claim.ino)
-        if inode is None or not self._is_same_body(claim):
+        if not self._claims.is_same_body(claim):
             if found is not None:
                 await threads.finish(Kind.WRITE, self._staging.remove, found[0])
         elif found is None:
@@ -181,10 +197,6 @@ class Pipeline:
                 await threads.finish(Kind.WRITE, self._staging.remove, found[0])
                 raise
             self._writer.discard(claim.token)
-
-    def _is_same_body(self, claim: Claim) -> bool:
-        inode = self._claims.staged(claim.ino)
-        return inode is not None and inode.staged == claim.token
 
     def _copy_rescued(self, token: int) -> tuple[int, int] | None:
         """The token and size of a new staged file, if one could be made. Runs in a thread."""
@@ -251,8 +263,10 @@ class Pipeline:
 
     async def _raw(self, claim: Claim, path: Path, seen: Look, reason: str) -> Outcome:
         payload = await threads.call(Kind.STAGED, path.read_bytes)
-        if not self._claims.is_current(claim) or len(payload) != seen.size:
+        if not self._claims.is_current(claim):
             return self._lapsed(claim)
+        if hashlib.sha256(payload).digest() != seen.sha256:
+            raise self._changed(claim, path, "it has other bytes than before")
         about = self._about(claim, seen.sha256, seen.size)
         entry = entries.raw_entry(about, reason, payload)
         new = await self._writer.append(entry, about, kind="raw", reason=reason)
@@ -262,7 +276,12 @@ class Pipeline:
         return Appended(claim, new.id, seen.size, new, check)
 
     async def _keep(self, claim: Claim, path: Path, reason: str) -> Outcome:
-        """Make a large file a file in ``raw/``. The caller's slot has been entered."""
+        """Make a large staged file a file in ``raw/``. The caller's slot has been entered.
+
+        Raises Refused for a source, OSError, FsmountError.
+        """
+        if self._inputs.source(claim.ino) is not None:
+            raise Refused(f"{path} is large")
         sums, sha256, size = await threads.call(Kind.STAGED, sum_up, path)
         await threads.call(Kind.FORCE, self._staging.force_by_name, claim.token)
         if not self._claims.is_current(claim):
@@ -296,10 +315,10 @@ class Pipeline:
 
     def _about(self, claim: Claim, sha256: bytes, size: int) -> FileFacts:
         """What the entry says of its file, with a new object number."""
-        mtime_ns = self._index.inode(claim.ino).mtime_ns
+        mtime_ns = self._inputs.mtime_ns(claim.ino)
         return FileFacts(next(self._ids), self._name(claim.ino), mtime_ns, sha256, size)
 
     def _name(self, ino: int) -> str:
-        folder, _, name = self._index.path(ino).rpartition(b"/")
+        folder, _, name = self._inputs.path(ino).rpartition(b"/")
         path = folder + b"/" * bool(folder) + final_name(name)
         return path.decode("utf-8", "surrogateescape")

@@ -1,6 +1,7 @@
-"""Staged files that wait to be encoded or are being encoded, and their writers.
+"""Files that wait to be encoded or are being encoded, and their writers.
 
-Everything here belongs to the trio task. A file, by inode number, is in one of four states:
+Everything here belongs to the trio task. A file, by its number (:mod:`inputs`), is in one of four
+states:
 
 - *waiting*: the queue orders files by folder and name, as screenshots follow each other;
 - *under way*, whole: the pipeline has taken the file, and its body is unchanged;
@@ -16,7 +17,7 @@ from collections import Counter
 
 import trio
 
-from fsmount.store.index import Index
+from fsmount.store.ingest.inputs import Inputs
 
 # After this many failures the encoder still tries a file now and then, but no task waits for it.
 _TRIES = 3
@@ -25,10 +26,10 @@ _RSYNC_NAME = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")
 
 
 class Queue:
-    """Decides which staged file comes next, and counts waiting files."""
+    """Decides which file comes next, and counts waiting files."""
 
-    def __init__(self, index: Index) -> None:
-        self._index = index
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
         self._order: list[tuple[int, bytes, int]] = []
         self._waiting: set[int] = set()
         # Files under way; True if a writer has spoilt the file since the pipeline took it.
@@ -40,13 +41,13 @@ class Queue:
     # -- what writers do
 
     def put(self, ino: int) -> None:
-        """Queue a staged file that is complete for now."""
+        """Queue a file that is complete for now."""
         if ino in self._waiting or self._held[ino]:
             return
         if ino in self._active:
             self._active[ino] = True
             return
-        place = self._index.folder_of(ino)
+        place = self._inputs.place(ino)
         if place is None:
             return
         heapq.heappush(self._order, (place[0], final_name(place[1]), ino))

@@ -88,7 +88,7 @@ class Retries:
         for ino in inos:
             spoilt = self._queue.leave(ino)
             try:
-                if self._claims.staged(ino):
+                if self._claims.token(ino) is not None:
                     self._queue.put(ino)
                 else:
                     # The number may soon belong to another file.

@@ -19,9 +19,10 @@ from pathlib import Path
 from fsmount.errors import FsmountError
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.runs import Run
+from fsmount.store.disk.stamp import stamp
 from fsmount.store.index import Inode
 from fsmount.store.transfer.differences import decode, difference_in, shows
-from fsmount.store.transfer.tree import Item, Summary, same, slices, stamp
+from fsmount.store.transfer.tree import Item, Summary, same, slices
 from fsmount.store.writable_store import WritableStore
 
 # Number of sources that wait to be deleted. Each deletion waits until the encoder is idle.

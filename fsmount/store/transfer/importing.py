@@ -1,10 +1,14 @@
 """Import: copies folders into a store, without a mount.
 
-An import only reads its sources, unless the caller asks to delete them. A file appears in the store
-only after all its bytes are staged, so no half-copied file shows. The importer skips a file that
-the store already has with the same size and mtime, so a user can kill an import at any moment and
-start it again. Holes of sparse files stay holes. The summary lists a large file that does not fit,
-and the other files are still imported.
+An import only reads its sources, unless the caller asks to delete them. The encoder reads a new
+file where it lies, and the file appears in the store when its object is committed
+(:mod:`fsmount.store.ingest.inputs`). The importer stages a copy of other files: of large ones,
+files with several names, files that replace another one, pictures of differences, and sources that
+the encoder refuses because they changed or failed. Such a file appears after all its bytes are
+staged. So no half-copied file shows. The importer skips a file that the store already has with the
+same size and mtime, so a user can kill an import at any moment and start it again. Holes of sparse
+files stay holes. The summary lists a large file that does not fit, and the other files are still
+imported.
 
 The importer stores a picture that a legacy folder keeps as a difference as a whole PNG; see
 :mod:`differences`. If the caller asks for it, :mod:`deleting` deletes the sources.
@@ -15,7 +19,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -24,7 +29,10 @@ from fsmount import threads
 from fsmount.errors import DiskFull
 from fsmount.legacy.archive import Archive
 from fsmount.store.disk.disk import pread
+from fsmount.store.disk.stamp import Stamp, stamp
 from fsmount.store.index import ROOT, Inode
+from fsmount.store.ingest.inputs import Source
+from fsmount.store.ingest.large import KEEP_BYTES
 from fsmount.store.transfer.deleting import SourceDeleter
 from fsmount.store.transfer.differences import as_png, decode, difference_in, shows
 from fsmount.store.transfer.patterns import ALL, Patterns
@@ -35,19 +43,17 @@ from fsmount.store.transfer.tree import (
     Item,
     Progress,
     Report,
-    Stamp,
     Summary,
     find,
     ignore,
     same,
-    stamp,
     walk,
 )
 from fsmount.store.writable_store import WritableStore
 from fsmount.threads import Kind
 
-# Number of staged files by which an import may run ahead of the encoder. This bounds staging. It is
-# enough for what 16 workers have under way.
+# Number of files by which an import may run ahead of the encoder. This bounds staging. It is enough
+# for what 16 workers have under way.
 _AHEAD = 144
 _ARCHIVE_BYTES = 128 << 20
 # A file of at least this size may fail with ENOSPC while a smaller file still fits. If a smaller
@@ -78,6 +84,8 @@ class Importer:
         self._report = report
         self._archive = Archive(_ARCHIVE_BYTES, count=1)
         self._links: dict[tuple[int, int], int] = {}
+        # Items that the encoder has.
+        self._lying: dict[Source, Item] = {}
         self.summary = Summary()
         self._deleter = SourceDeleter(store, self._archive, self.summary) if delete else None
         self.added: list[int] = []
@@ -107,23 +115,15 @@ class Importer:
     async def _take(self, items: Iterable[Item]) -> None:
         folders: list[tuple[int, os.stat_result]] = []
         for item in items:
-            try:
-                inode = await self._with_room(item)
-                if inode is None:
-                    continue
-                if stat.S_ISDIR(inode.mode):
-                    folders.append((inode.ino, item.info))
-                elif self._deleter is not None:
-                    await self._deleter.add(item, inode.ino)
-            except OSError as error:
-                if error.errno in NO_SPACE and _needs(item) < _LARGE:
-                    raise DiskFull(self._store.path) from error
-                if error.filename == str(self._store.index.file):
-                    raise
-                self.summary.problems.append((str(item.source), error.strerror or str(error)))
+            if any(other.target == item.target for other in self._lying.values()):
+                await self._drain()
+            inode = await self._one(item, lying=True)
+            if inode is not None and stat.S_ISDIR(inode.mode):
+                folders.append((inode.ino, item.info))
+            await self._settle()
             while self._store.pending() > _AHEAD:
                 await trio.sleep(0.01)
-        await self._store.drain()
+        await self._drain()
         for ino, info in reversed(folders):
             if ino != ROOT:
                 self._store.index.update(ino, mtime_ns=info.st_mtime_ns)
@@ -131,24 +131,66 @@ class Importer:
         if self._deleter is not None:
             await self._deleter.delete(final=True)
 
-    async def _with_room(self, item: Item) -> Inode | None:
+    async def _drain(self) -> None:
+        """Wait until the encoder is idle, and settle all sources that it has."""
+        await self._store.drain()
+        while self._lying:
+            await self._settle()
+            await self._store.drain()
+
+    async def _settle(self) -> None:
+        """Count the sources that are in the store by now. Stage those that the encoder refused."""
+        for source, ino in self._store.settled_sources():
+            item = self._lying.pop(source)
+            if ino is None:
+                await self._one(item, lying=False)
+                continue
+            self.added.append(ino)
+            self._count(item, ino)
+            if self._deleter is not None:
+                with self._listing(item):
+                    await self._deleter.add(item, ino)
+
+    async def _one(self, item: Item, *, lying: bool) -> Inode | None:
+        """As :meth:`_item`. Lists a failure; raises the errors of :meth:`take`."""
+        with self._listing(item):
+            inode = await self._with_room(item, lying=lying)
+            if inode is not None and self._deleter is not None and not stat.S_ISDIR(inode.mode):
+                await self._deleter.add(item, inode.ino)
+            return inode
+        return None
+
+    @contextmanager
+    def _listing(self, item: Item) -> Iterator[None]:
+        """In the block, list failures of one item. Raises the errors of :meth:`take`."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in NO_SPACE and _needs(item) < _LARGE:
+                raise DiskFull(self._store.path) from error
+            if error.filename == str(self._store.index.file):
+                raise
+            self.summary.problems.append((str(item.source), error.strerror or str(error)))
+
+    async def _with_room(self, item: Item, *, lying: bool) -> Inode | None:
         """As :meth:`_item`, with a second try on a full disk.
 
         Encoding the staged files may free space.
         """
         try:
-            return await self._item(item)
+            return await self._item(item, lying=lying)
         except OSError as error:
             if error.errno not in NO_SPACE or not self._store.pending():
                 raise
         await self._store.drain()
-        return await self._item(item)
+        return await self._item(item, lying=lying)
 
-    async def _item(self, item: Item) -> Inode | None:
+    async def _item(self, item: Item, *, lying: bool) -> Inode | None:
         """Import one source. Returns its inode, also if the store already has the file.
 
-        Returns None, and lists the reason, if the picture of a difference cannot be made. Raises
-        OSError.
+        With `lying` the encoder gets the source where it lies, if that is possible. Returns None
+        then, and :meth:`_settle` goes on. Also returns None, and lists the reason, if the picture
+        of a difference cannot be made. Raises OSError.
         """
         data = None
         step = difference_in(self._archive, item)
@@ -176,12 +218,28 @@ class Importer:
             return self._skip(item, there)
         if there is not None and stat.S_ISDIR(there.mode):
             raise OSError(errno.EISDIR, "the store has a folder of this name")
+        if lying and there is None and data is None and _may_lie(item.info):
+            self._check_room(item)
+            self._lay(item)
+            return None
         inode = await self._file(item, there, data)
+        self._count(item, inode.ino)
+        return inode
+
+    def _count(self, item: Item, ino: int) -> None:
+        """Count a file that is new in the store."""
+        inode = self._store.index.inode(ino)
         self.summary.files += 1
         self.summary.bytes += inode.size
         self._progress(1, item.info.st_size)
         self._report(item.target)
-        return inode
+
+    def _lay(self, item: Item) -> None:
+        """Give the encoder a source where it lies. Raises OSError."""
+        folder, name = self._parent(item.target)
+        source = Source(item.source, folder, name, item.info, _xattrs(item))
+        self._store.add_source(source)
+        self._lying[source] = item
 
     def _skip(self, item: Item, there: Inode) -> Inode:
         """Count a source that the store already has, and remember its hard links.
@@ -203,9 +261,7 @@ class Importer:
                 raise OSError(errno.ENOTDIR, "the store has a file of this name")
             return there
         with self._store.index.transaction():
-            inode = self._create(item)
-            self._xattrs(item, inode.ino)
-        return inode
+            return self._create(item)
 
     async def _file(self, item: Item, there: Inode | None, data: bytes | None) -> Inode:
         """Import an entry that is not a folder. Raises OSError.
@@ -234,7 +290,6 @@ class Importer:
                     inode = index.link(folder, name, known, item.info.st_ctime_ns)
                 else:
                     inode = self._create(item, token, size)
-                    self._xattrs(item, inode.ino)
         except BaseException:
             if token is not None:
                 staging.remove(token)
@@ -298,7 +353,10 @@ class Importer:
         return parent.ino, name
 
     def _create(self, item: Item, token: int | None = None, size: int = 0) -> Inode:
-        """Create the inode of an item, with the staged file `token` of `size` bytes if given."""
+        """Create the inode of an item, with the staged file `token` of `size` bytes if given.
+
+        The caller has opened a transaction. Raises OSError.
+        """
         index = self._store.index
         folder, name = self._parent(item.target)
         info = item.info
@@ -317,6 +375,8 @@ class Importer:
             size=len(target) if target is not None else size,
         )
         index.update(inode.ino, atime_ns=info.st_atime_ns)
+        for attribute, value in _xattrs(item).items():
+            index.set_xattr(inode.ino, attribute, value)
         return inode
 
     def _remove(self, path: bytes, there: Inode) -> int | None:
@@ -328,19 +388,28 @@ class Importer:
         left = self._store.index.unlink(folder, name, there.ctime_ns)
         return None if left.nlink else self._store.index.purge(there.ino)
 
-    def _xattrs(self, item: Item, ino: int) -> None:
-        """Copy the extended attributes of a source, except the virtual ones of fsmount."""
-        try:
-            names = os.listxattr(item.source, follow_symlinks=False)
-        except OSError as error:
-            if error.errno == errno.ENOTSUP:
-                return
-            raise
-        for name in names:
-            raw = os.fsencode(name)
-            if not raw.startswith(OUR_XATTRS):
-                value = os.getxattr(item.source, name, follow_symlinks=False)
-                self._store.index.set_xattr(ino, raw, value)
+
+def _xattrs(item: Item) -> dict[bytes, bytes]:
+    """Read the extended attributes of a source, except the virtual ones of fsmount.
+
+    Raises OSError.
+    """
+    try:
+        names = os.listxattr(item.source, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise
+    return {
+        os.fsencode(name): os.getxattr(item.source, name, follow_symlinks=False)
+        for name in names
+        if not os.fsencode(name).startswith(OUR_XATTRS)
+    }
+
+
+def _may_lie(info: os.stat_result) -> bool:
+    """Whether the encoder may get a new file where it lies."""
+    return stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and info.st_size <= KEEP_BYTES
 
 
 def _needs(item: Item) -> int:

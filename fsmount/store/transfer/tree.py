@@ -23,9 +23,6 @@ _TRASH = re.compile(rb"\.Trash(?:-[0-9]+)?")
 OUR_XATTRS = b"user.fsmount."
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
-# Inode, size and mtime of a file: tells whether it changed since it was examined.
-Stamp = tuple[int, int, int]
-
 # Called with the (files, bytes) done since the last call.
 Progress = Callable[[int, int], None]
 
@@ -152,11 +149,6 @@ def same(inode: Inode, path: Path, info: os.stat_result) -> bool:
     if stat.S_ISLNK(inode.mode):
         return inode.target == os.fsencode(os.readlink(path))
     return inode.rdev == info.st_rdev
-
-
-def stamp(info: os.stat_result) -> Stamp:
-    """Return the inode, size and mtime of a file."""
-    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 async def slices(store: ReadStore, ino: int) -> AsyncIterator[bytes]:

@@ -186,9 +186,18 @@ async def test_folders_and_files_of_one_name(root: Path, tmp_path: Path) -> None
     whole(root)
 
 
+def link_all(source: Path, folder: Path) -> None:
+    """Give each file below a folder a name elsewhere, so that an import stages a copy of it."""
+    folder.mkdir()
+    for number, path in enumerate(source.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            (folder / str(number)).hardlink_to(path)
+
+
 async def test_what_vanishes_or_cannot_be_read_is_listed(
-    root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    link_all(source, tmp_path / "other names")
     copy = importing.Importer._copy
 
     def failing(
@@ -218,6 +227,7 @@ async def test_what_changes_while_it_is_read_is_listed(
 ) -> None:
     source = tmp_path / "in"
     make_pictures(source)
+    link_all(source, tmp_path / "other names")
     copy = importing.Importer._copy
 
     def changing(
@@ -265,7 +275,7 @@ async def test_a_disk_that_fills_up(root: Path, tmp_path: Path) -> None:
     make_pictures(source)
     disk = FlakyDisk()
     opened = open_store(root, disk=disk)
-    disk.fail_once("pwrite", errno.ENOSPC)
+    disk.hook = lambda call, what: errno.ENOSPC if call == "pwrite" else 0
     async with opened.running(count=1) as store:
         importer = importing.Importer(store, lambda files, count: None)
         with pytest.raises(DiskFull, match=r"No space left.*Free some") as caught:
@@ -273,6 +283,7 @@ async def test_a_disk_that_fills_up(root: Path, tmp_path: Path) -> None:
         assert caught.value.exit_code == 1
         assert str(root) in str(caught.value)
         assert store.staging.tokens() == []
+        disk.hook = lambda call, what: 0
         importer = importing.Importer(store, lambda files, count: None)
         await importer.add(source, b"in")
     opened.close()

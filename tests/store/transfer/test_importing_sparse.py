@@ -114,6 +114,7 @@ async def test_a_large_file_that_does_not_fit(
     root: Path, tmp_path: Path, code: int, call: str
 ) -> None:
     source = make_source(tmp_path)
+    (tmp_path / "another name").hardlink_to(source / "huge")
     disk = FlakyDisk()
     opened = open_store(root, disk=disk)
 
@@ -122,18 +123,18 @@ async def test_a_large_file_that_does_not_fit(
         return code if name == call and on_huge[0] and _is_staged(what) else 0
 
     on_huge = [False]
-    item = Importer._item
+    file = Importer._file
 
-    async def noted(importer: Importer, one: Item) -> object:
+    async def noted(importer: Importer, one: Item, *given: object) -> object:
         on_huge[0] = one.source.name == "huge"
         try:
-            return await item(importer, one)
+            return await file(importer, one, *given)  # type: ignore[arg-type]
         finally:
             on_huge[0] = False
 
     disk.hook = hook
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Importer, "_item", noted)
+        patch.setattr(Importer, "_file", noted)
         async with opened.running(count=1) as store:
             importer = Importer(store, lambda files, count: None)
             await importer.add(source, b"")
@@ -180,7 +181,7 @@ async def test_a_disk_without_room_for_small_files_ends_the_import(
     source = make_source(tmp_path)
     disk = FlakyDisk()
     opened = open_store(root, disk=disk)
-    disk.hook = lambda call, what: errno.ENOSPC if call == "pwrite" and _is_staged(what) else 0
+    disk.hook = lambda call, what: errno.ENOSPC if call == "pwrite" else 0
     async with opened.running(count=1) as store:
         importer = Importer(store, lambda files, count: None)
         with pytest.raises(DiskFull):
