@@ -30,7 +30,8 @@ from tests.crash.alarms import alarms
 from tests.crash.command import report, run_cases
 from tests.crash.limits import small_limits
 from tests.crash.planted import caught
-from tests.crash.points import fast, quiet
+from tests.crash.points import quiet
+from tests.crash.scratch import fast
 from tests.crash.script import Script, Spoilt
 from tests.crash.traffic import Call, Tap, listen, tapped
 from tests.crash.verdict import Rendering, judge, tree_of

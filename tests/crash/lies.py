@@ -51,7 +51,8 @@ from fsmount.store.store import open_read_store, open_store
 from tests.crash.command import options
 from tests.crash.limits import small_limits
 from tests.crash.planted import caught, plant
-from tests.crash.points import fast, quiet
+from tests.crash.points import quiet
+from tests.crash.scratch import fast
 from tests.crash.verdict import Rendering, whole
 from tests.support import photos, pngs
 from tests.support.encoding import forget_caches, put

@@ -33,6 +33,7 @@ from tests.crash.limits import small_limits
 from tests.crash.model import Tree
 from tests.crash.moving import Moving
 from tests.crash.planted import caught
+from tests.crash.scratch import fast
 from tests.crash.script import Script
 from tests.crash.traffic import Call, Tap, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, State, judge
@@ -182,11 +183,6 @@ def _judge_all(
         if why:
             wrong.append(f"{what}: {why}")
     return points, judged + len(twice), wrong
-
-
-def fast() -> str | None:
-    """A folder on a file system in memory; None if there is none."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def main() -> int:

@@ -39,7 +39,8 @@ from tests.crash.command import options, processes, report
 from tests.crash.limits import small_limits
 from tests.crash.model import Tree, agrees, differences
 from tests.crash.planted import caught
-from tests.crash.points import fast, quiet, run_script
+from tests.crash.points import quiet, run_script
+from tests.crash.scratch import fast
 from tests.crash.script import Script
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, tree_of, whole

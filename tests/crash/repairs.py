@@ -25,8 +25,9 @@ from fsmount.store.recovery.repair import Repairs
 from fsmount.store.store import open_store
 from tests.crash.limits import small_limits
 from tests.crash.planted import BUGS, plant
-from tests.crash.points import Noting, fast, quiet
+from tests.crash.points import Noting, quiet
 from tests.crash.rot import look, make_reference, remember_renders
+from tests.crash.scratch import fast
 from tests.crash.traffic import Tap, listen, tapped
 from tests.crash.verdict import Chunks
 from tests.repairing import repair

@@ -50,7 +50,8 @@ from fsmount.store.transfer.tree import slices
 from tests.crash.command import options, processes, report
 from tests.crash.limits import small_limits
 from tests.crash.planted import caught
-from tests.crash.points import fast, quiet
+from tests.crash.points import quiet
+from tests.crash.scratch import fast
 from tests.repairing import repair
 from tests.support.encoding import forget_caches, open_either, put
 from tests.support.frames import png, screens

@@ -7,11 +7,15 @@ tree after it. Whenever the step is interrupted, one of the two is right.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
 import stat
+import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -23,6 +27,8 @@ from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT
 from fsmount.store.maintenance import copies
 from fsmount.store.recovery import consistency
+from fsmount.store.transfer.importing import Importer
+from fsmount.store.transfer.tree import find
 from fsmount.store.writable_store import WritableStore
 from tests.crash.limits import LARGE, patch
 from tests.crash.model import (
@@ -36,6 +42,7 @@ from tests.crash.model import (
     truncate,
     write,
 )
+from tests.crash.scratch import fast
 from tests.support.frames import png, screens
 
 T = TypeVar("T")
@@ -197,7 +204,7 @@ class Script:
             (self._unlink_open, 2), (self._mkdir, 4), (self._rmdir, 2), (self._symlink, 2),
             (self._link, 3), (self._chmod, 3), (self._xattr, 4), (self._fsync, 8),
             (self._fsyncdir, 4), (self._drain, 7), (self._read, 5), (self._repack, 11),
-            (self._room, 5), (self._repack_all, 6),
+            (self._room, 5), (self._repack_all, 6), (self._import, 8),
         ]  # fmt: skip
         doing = self._chance.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         await doing(number)
@@ -494,6 +501,38 @@ class Script:
             self.failed += 1
         finally:
             patch(maintenance, "_require_consistent", require_consistent)
+
+    async def _import(self, number: int) -> None:
+        """Import a file as the command does. At its end the file is forced to the disk."""
+        folder, name = self._a_folder(), b"import-%d" % number
+        data, when = self._body(number), self._time()
+        node = Node(stat.S_IFREG | 0o644, data, when)
+        above = {inner: path for path, inner in numbers(self._root).items()}.get(folder.number)
+
+        def add() -> None:
+            folder.names[name] = node
+
+        with tempfile.TemporaryDirectory(dir=fast()) as scratch:
+            source = Path(scratch) / "source"
+            source.write_bytes(data)
+            source.chmod(0o644)
+            os.utime(source, ns=(when, when))
+            target = name if above is None else above + b"/" + name
+            await self._step(partial(self._imported, source, target), add)
+        found = find(self._store, target)
+        assert found is not None
+        node.ino = found.ino
+        if found.staged is None:
+            self.forced(node)
+
+    async def _imported(self, source: Path, target: bytes) -> None:
+        """Import one file. Raises OSError if it is not imported."""
+        importer = Importer(self._store, lambda files, size: None)
+        with trio.move_on_after(20):
+            await importer.add(source, target)
+            if not importer.summary.problems:
+                return
+        raise OSError(errno.EIO, f"not imported: {importer.summary.problems}")
 
     async def _until_appended(self) -> None:
         """Wait until an entry waits for its commit, or no file is under way."""

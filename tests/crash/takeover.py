@@ -52,7 +52,8 @@ from tests.crash.errors import remember_images
 from tests.crash.limits import small_limits
 from tests.crash.model import Node, Tree, differences
 from tests.crash.planted import caught
-from tests.crash.points import fast, quiet
+from tests.crash.points import quiet
+from tests.crash.scratch import fast
 from tests.crash.script import Script, Spoilt
 from tests.crash.traffic import Call, Tap, WatchedDisk, listen, tapped
 from tests.crash.verdict import Chunks, Rendering, tree_of, whole

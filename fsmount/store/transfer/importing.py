@@ -31,8 +31,8 @@ from fsmount.legacy.archive import Archive
 from fsmount.store.disk.disk import pread
 from fsmount.store.disk.stamp import Stamp, stamp
 from fsmount.store.index import ROOT, Inode
+from fsmount.store.ingest import large
 from fsmount.store.ingest.inputs import Source
-from fsmount.store.ingest.large import KEEP_BYTES
 from fsmount.store.transfer.deleting import SourceDeleter
 from fsmount.store.transfer.differences import as_png, decode, difference_in, shows
 from fsmount.store.transfer.patterns import ALL, Patterns
@@ -409,7 +409,7 @@ def _xattrs(item: Item) -> dict[bytes, bytes]:
 
 def _may_lie(info: os.stat_result) -> bool:
     """Whether the encoder may get a new file where it lies."""
-    return stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and info.st_size <= KEEP_BYTES
+    return stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and info.st_size <= large.KEEP_BYTES
 
 
 def _needs(item: Item) -> int:
