@@ -97,6 +97,10 @@ class WritableStore(ReadStore):
         """See :meth:`Encoder.settled_sources`."""
         return self._encoder.settled_sources()
 
+    def withdraw_sources(self) -> None:
+        """See :meth:`Encoder.withdraw_sources`."""
+        self._encoder.withdraw_sources()
+
     def discard(self, token: int) -> None:
         """See :meth:`DurabilityPoints.discard`. Does not await."""
         self._durability.discard(token)

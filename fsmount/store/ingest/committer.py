@@ -145,8 +145,9 @@ class Committer:
                 self._failed(done.claim.ino)
             raise
         for claim in turned:
-            if not self._inputs.committed(claim.ino):
-                self._writer.discard(claim.token)
+            unneeded = self._inputs.committed(claim.ino, claim.token)
+            if unneeded is not None:
+                self._writer.discard(unneeded)
         for done in batch:
             self._queue.forgive(done.claim.ino)
             self._writer.forget(done.object_id)

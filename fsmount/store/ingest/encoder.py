@@ -84,6 +84,10 @@ class Encoder:
         """
         return self._inputs.settled()
 
+    def withdraw_sources(self) -> None:
+        """Give all sources up that are not settled. None of them gets into the store any more."""
+        self._inputs.withdraw()
+
     def start_afresh(self) -> None:
         """Plan from what the index has from here on: objects may have been dropped."""
         self._planner.clear()

@@ -155,12 +155,17 @@ class Inputs:
         is_folder = stat.S_ISDIR(folder.mode) and folder.nlink > 0
         return is_folder and self._index.lookup(source.folder, source.name) is None
 
-    def committed(self, ino: int) -> bool:
-        """Note that what :meth:`encode` did is committed. Returns whether it was for a source."""
+    def committed(self, ino: int, token: int) -> int | None:
+        """Note that what :meth:`encode` did is committed.
+
+        Returns the token of the staged file that is not needed any more, None for a source.
+        """
+        if ino >= 0:
+            return token
         source = self._sources.pop(ino, None)
         if source is not None:
             self._settled.append(Settled(source, self._created.pop(ino)))
-        return source is not None
+        return None
 
     def refuse(self, ino: int) -> bool:
         """Refuse a source. Returns False if there is no source of this number."""
@@ -169,6 +174,12 @@ class Inputs:
             self._created.pop(ino, None)
             self._settled.append(Settled(source, None))
         return source is not None
+
+    def withdraw(self) -> None:
+        """Forget all sources. No later commit adds one of them."""
+        self._sources.clear()
+        self._created.clear()
+        self._settled.clear()
 
     def settled(self) -> list[Settled]:
         """Return the sources that were settled since the last call, in order."""

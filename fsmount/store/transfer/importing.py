@@ -110,7 +110,12 @@ class Importer:
         index fails. The summary lists all other failures of single files.
         """
         async with self._archive.running():
-            await self._take(items)
+            try:
+                await self._take(items)
+            finally:
+                # After an error nobody waits for the others.
+                self._lying.clear()
+                self._store.withdraw_sources()
 
     async def _take(self, items: Iterable[Item]) -> None:
         folders: list[tuple[int, os.stat_result]] = []

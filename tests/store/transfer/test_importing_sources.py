@@ -332,11 +332,17 @@ async def test_an_import_that_is_cancelled_leaves_whole_files(
 
                 await Importer(store, stop).add(source, b"")
             assert scope.cancelled_caught
+            there = len(opened.index.children(ROOT))
+            await store.drain()
+            assert len(opened.index.children(ROOT)) == there, "nobody waits for the others"
+            again = Importer(store, quiet)
+            await again.add(source / "note", b"other")
+            assert (again.summary.files, again.summary.problems) == (1, [])
     with open_read_store(root) as left:
         assert left.staging.tokens() == []
         assert left.index.staged_inodes() == []
     await import_into(root, f"{source}/")
-    assert len(await contents(root)) == 8
+    assert len(await contents(root)) == 9
     whole(root)
 
 
