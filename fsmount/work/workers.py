@@ -15,14 +15,17 @@ reaches the wrong caller. A template that dies is replaced, too.
 reader waits) come before all others. One more slot is for urgent jobs only: a reader starts at
 once, however long the background jobs take. The worker of that slot starts when it is first needed.
 
+**Groups.** Some jobs are cheaper in a worker that did a similar one just before. Their callers give
+such jobs the same group. A free worker goes on with its group first, whatever the priority. Among
+equal priorities, jobs of a group that another worker has come last. No worker waits for that while
+a job waits.
+
 All state belongs to one trio thread, which must live as long as the process (see
 :meth:`fsmount.work.template.Template.fork`), and changes only between two awaits.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import os
 import select
 import signal
@@ -66,6 +69,7 @@ class _Worker:
 
     def __init__(self, channel: trio.socket.SocketType, pid: int, pidfd: int) -> None:
         self.pid = pid
+        self.group: int | None = None  # of its latest job that had one
         self._channel = channel
         self._pidfd = pidfd
         self._end = select.poll()
@@ -181,7 +185,10 @@ class _Worker:
 class _Ticket:
     """A caller that waits for a slot, which comes together with an idle worker if there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, priority: int, order: int, group: int | None) -> None:
+        self.priority = priority
+        self.order = order
+        self.group = group
         self.granted = trio.Event()
         self.worker: _Worker | None = None
 
@@ -226,11 +233,9 @@ class Workers:
         self._starting = 0
         self._alive: list[_Worker] = []  # those that have started
         self._idle: list[_Worker] = []
-        self._running = 0
+        self._running: set[_Ticket] = set()
         self._urgent: deque[_Ticket] = deque()
-        # A heap of (minus the priority, number of the call, ticket).
-        self._background: list[tuple[int, int, _Ticket]] = []
-        self._calls = itertools.count()
+        self._background: list[_Ticket] = []
 
     async def __aenter__(self) -> Self:
         self._open = True
@@ -259,6 +264,8 @@ class Workers:
         *args: *Ts,
         urgent: bool = False,
         priority: int = 0,
+        order: int = 0,
+        group: int | None = None,
     ) -> T:
         """Return ``function(*args)``, computed in a worker.
 
@@ -275,8 +282,12 @@ class Workers:
         urgent : bool
             Whether a reader waits.
         priority : int
-            Of background jobs that wait, those with the highest come first; equal ones in the order
-            of their calls.
+            Of background jobs that wait, those with the highest come first.
+        order : int
+            Of jobs of equal priority, those with the lowest come first; equal ones in the order of
+            their calls.
+        group : int, optional
+            Background jobs of one group go to the same worker, if they can; see the module.
 
         Raises
         ------
@@ -287,7 +298,7 @@ class Workers:
         """
         if not self._open:
             raise RuntimeError("the workers are not running")
-        async with self._slot(urgent, priority) as ticket:
+        async with self._slot(urgent, priority, order, group) as ticket:
             request = pack((function, args))
             name = getattr(function, "__qualname__", repr(function))
             answer = await self._ask(ticket, request, name)
@@ -333,6 +344,8 @@ class Workers:
         worker, ticket.worker = ticket.worker, None
         for _ in range(2):
             worker = worker or await self._start()
+            if ticket.group is not None:
+                worker.group = ticket.group
             try:
                 answer = await worker.ask(request, self._time_limit)
             except BaseException as error:
@@ -346,8 +359,9 @@ class Workers:
                 return answer
         raise WorkerDied(name)
 
-    def _take_idle(self) -> _Worker | None:
-        """Return the worker that became idle last, or None."""
+    def _take_idle(self, group: int | None) -> _Worker | None:
+        """Return the idle worker that has a group, else the one that became idle last, or None."""
+        self._idle.sort(key=lambda worker: group is not None and worker.group == group)
         while self._idle:
             worker = self._idle.pop()
             if worker.alive():
@@ -384,39 +398,50 @@ class Workers:
             worker.kill()
 
     @asynccontextmanager
-    async def _slot(self, urgent: bool, priority: int) -> AsyncIterator[_Ticket]:
+    async def _slot(
+        self, urgent: bool, priority: int, order: int = 0, group: int | None = None
+    ) -> AsyncIterator[_Ticket]:
         """Wait for a slot, and hold it."""
-        ticket = _Ticket()
-        waiting = -priority, next(self._calls), ticket
-        if urgent:
-            self._urgent.append(ticket)
-        else:
-            heapq.heappush(self._background, waiting)
+        ticket = _Ticket(priority, order, group)
+        waiting: deque[_Ticket] | list[_Ticket] = self._urgent if urgent else self._background
+        waiting.append(ticket)
         self._admit()
         try:
             await ticket.granted.wait()
             yield ticket
         finally:
             if ticket.granted.is_set():
-                self._running -= 1
+                self._running.remove(ticket)
                 if ticket.worker is not None:  # It was not used.
                     self._idle.append(ticket.worker)
                 self._admit()
-            elif urgent:
-                self._urgent.remove(ticket)
             else:
-                self._background.remove(waiting)
-                heapq.heapify(self._background)
+                waiting.remove(ticket)
 
     def _admit(self) -> None:
         """Give free slots to waiting jobs; the last slot only to an urgent one."""
-        while self._running <= self._count:
+        while len(self._running) <= self._count:
             if self._urgent:
                 ticket = self._urgent.popleft()
-            elif self._running < self._count and self._background:
-                ticket = heapq.heappop(self._background)[2]
+            elif len(self._running) < self._count and self._background:
+                ticket = self._take_background()
             else:
                 return
-            self._running += 1
-            ticket.worker = self._take_idle()
+            self._running.add(ticket)
+            ticket.worker = self._take_idle(ticket.group)
             ticket.granted.set()
+
+    def _take_background(self) -> _Ticket:
+        """Take the background job that comes next. At least one waits."""
+        ours = {worker.group for worker in self._idle} - {None}
+        theirs = {ticket.group for ticket in self._running}
+        theirs |= {worker.group for worker in self._alive} - ours
+
+        def rank(ticket: _Ticket) -> tuple[bool, int, bool, int]:
+            is_theirs = ticket.group is not None and ticket.group in theirs
+            return ticket.group not in ours, -ticket.priority, is_theirs, ticket.order
+
+        # The first of those that rank equally: in the order of their calls.
+        chosen = min(self._background, key=rank)
+        self._background.remove(chosen)
+        return chosen

@@ -12,9 +12,10 @@ numbers. The check before the commit would refuse them, and the replay would end
 encoded again.
 
 A virtual core has one worker. The times are those of a worker that does all jobs, so no time is
-lost because another worker has something in its cache. The trio thread of the owner is one more
-core: its CPU time, in equal parts for all jobs, passes for one job after the other. Calls in
-threads, mostly of the disk, take no virtual time.
+lost because another worker has something in its cache. (A look takes longer then. :func:`replay`
+tells which worker did which.) The trio thread of the owner is one more core: its CPU time, in equal
+parts for all jobs, passes for one job after the other. Calls in threads, mostly of the disk, take
+no virtual time.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from trio.testing import MockClock
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
-from fsmount.store.frames.jobs import Encoded, EncodeOrder
+from fsmount.store.frames.jobs import Encoded, EncodeOrder, look
 from fsmount.store.frames.layers import Done, Loan, SharedLayer
 from fsmount.store.packs.entries import entry_digest
 from fsmount.store.packs.pack import build_entry
@@ -119,12 +120,12 @@ class Unlike(BaseException):
     """
 
 
-def replay(recording: Recording, cores: int) -> float:
+def replay(recording: Recording, cores: int, looks: list[tuple[int, Path]] | None = None) -> float:
     """Virtual seconds of the import on so many cores. Each call gives the same.
 
-    Raises :class:`Unlike`.
+    `looks` gets the worker and the file of each look, in order. Raises :class:`Unlike`.
     """
-    scheduler, state = trio._core._run, _Replay(recording)
+    scheduler, state = trio._core._run, _Replay(recording, [] if looks is None else looks)
     with ExitStack() as patches:
         for place, name, value in (
             (workers_module._Worker, "start", partial(_VirtualWorker.start, state)),
@@ -173,8 +174,12 @@ class _Recorder(Workers):
         *args: *Ts,
         urgent: bool = False,
         priority: int = 0,
+        order: int = 0,
+        group: int | None = None,
     ) -> T:
-        key, job = await super().run(_timed, function, args, urgent=urgent, priority=priority)
+        key, job = await super().run(
+            _timed, function, args, urgent=urgent, priority=priority, order=order, group=group
+        )
         self._jobs[key].append(job)
         if job.answer.error is not None:
             raise job.answer.error
@@ -212,6 +217,7 @@ class _Replay:
     """The state of one replay."""
 
     recording: Recording
+    looks: list[tuple[int, Path]]
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
     unlike: str = ""
     # Recorded layers by the id of their object.
@@ -264,6 +270,7 @@ class _VirtualWorker:
     def __init__(self, replay: _Replay) -> None:
         self._replay = replay
         self.pid = next(replay.pids)
+        self.group: int | None = None
 
     @classmethod
     async def start(cls, replay: _Replay, _: object) -> _VirtualWorker:
@@ -277,6 +284,8 @@ class _VirtualWorker:
         # Sealed memory does not arrive, and no job looks at it.
         function, args = unpack([bytearray(piece) for piece in request.pieces[1:]])
         job = self._replay.take(function, args)
+        if function is look:
+            self._replay.looks.append((self.pid, Path(args[0])))
         async with self._replay.owner:
             await trio.sleep(self._replay.recording.owner_s)
         await trio.sleep(job.seconds)

@@ -61,6 +61,23 @@ def test_more_cores_are_faster(recording: Recording, times: Times) -> None:
     assert all(found[cores] >= floor for cores, floor in FLOORS.items()), found
 
 
+@pytest.mark.parametrize(("cores", "share"), [(2, 0.7), (8, 0.6), (16, 0.4)])
+def test_a_worker_looks_at_files_that_follow_each_other(
+    recording: Recording, times: Times, cores: int, share: float
+) -> None:
+    """So a look takes hardly more time if there are more workers."""
+    looks: list[tuple[int, Path]] = []
+    replay(recording.with_times(times), cores, looks)
+    latest: dict[int, int] = {}
+    close = 0
+    for worker, path in looks:
+        number = int(path.stem)
+        close += latest.get(worker) == number - 1
+        latest[worker] = number
+    assert len(looks) == 120
+    assert close / len(looks) >= share, close
+
+
 def test_the_thread_of_the_owner_bounds_the_rate(recording: Recording, times: Times) -> None:
     jobs = sum(map(len, recording.jobs.values()))
     assert replay(recording.with_times(times, owner_s=0.1), 8) >= 0.1 * jobs

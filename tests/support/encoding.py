@@ -174,6 +174,8 @@ class Inline:
         *args: Any,
         urgent: bool = False,
         priority: int = 0,
+        order: int = 0,
+        group: int | None = None,
     ) -> Any:
         await trio.lowlevel.checkpoint()
         type(self).args = args

@@ -114,10 +114,10 @@ class Encoder:
         async with trio.open_nursery() as nursery:
             retries = Retries(self.queue, self._claims, nursery)
             nursery.start_soon(self._committer.run, retries.again, retries.resting)
-            while True:
+            for number in itertools.count():
                 place = await under_way.enter()
                 ino = await self.queue.take()
-                turns = Turns(plans.slot(), entries.slot())
+                turns = Turns(number, plans.slot(), entries.slot())
                 nursery.start_soon(self._encode, pipeline, retries, ino, turns, place)
 
     async def _encode(

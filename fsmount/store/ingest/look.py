@@ -25,6 +25,12 @@ _log = logging.getLogger(__name__)
 _TRANSCODING = 2
 
 
+# So many files that follow each other are looked at by one worker. It is quick where a picture
+# equals the one before: of 120 screenshots of a desktop each takes 33 ms after its predecessor, and
+# 55 ms after the sixteenth before it.
+_TOGETHER = 4
+
+
 class Looker:
     """Sends looks to workers, with hints from earlier looks.
 
@@ -42,8 +48,10 @@ class Looker:
         # Looks that run or wait for a worker.
         self._looks = 0
 
-    async def look(self, ino: int, path: Path) -> Look:
+    async def look(self, ino: int, path: Path, number: int) -> Look:
         """What a file turned out to be. A file that breaks workers is not a picture.
+
+        `number` is the place of the file in the order of the queue.
 
         Raises OSError.
         """
@@ -55,7 +63,15 @@ class Looker:
         try:
             # Several looks keep the cores busy. With threads, each would take more time.
             alone = self._looks == 1
-            seen = await self._workers.run(jobs.look, str(path), hints, self._streams_bytes, alone)
+            seen = await self._workers.run(
+                jobs.look,
+                str(path),
+                hints,
+                self._streams_bytes,
+                alone,
+                order=number,
+                group=number // _TOGETHER,
+            )
         except OSError:
             raise
         except Exception as error:

@@ -100,7 +100,7 @@ class Pipeline:
             turns.plan.leave()
             await turns.append.enter()
             return await self._keep(claim, path, NOT_A_PNG)
-        seen = await self._looker.look(ino, path)
+        seen = await self._looker.look(ino, path, turns.number)
         place.looked_at(seen.picture.nbytes if seen.picture is not None else 0)
         same = await threads.call(Kind.STAGED, self._is_same, claim, path, seen)
         transcoded: Transcoded | str | None = None

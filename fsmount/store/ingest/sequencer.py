@@ -37,8 +37,12 @@ class Sequencer:
 
 
 class Turns(NamedTuple):
-    """The slots of one file: `plan` for planning its frame, `append` for appending its entry."""
+    """The slots of one file: `plan` for planning its frame, `append` for appending its entry.
 
+    `number` is the place of the file in the order of the queue.
+    """
+
+    number: int
     plan: Slot
     append: Slot
 
