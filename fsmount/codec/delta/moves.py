@@ -25,8 +25,6 @@ MAX_MOVES = 16
 _COMMON = 16
 _OFFSETS_TRIED = 32
 _ENOUGH = 0.15  # the search ends when less than this share of the tiles is left
-_DOWN, _RIGHT = 0xD192ED03, 0x9E3779B1  # odd numbers have inverses mod 2^32
-_MIX = np.uint64(0xD6E8FEB86659FD93)
 
 _Mask = NDArray[np.bool_]
 _Hashes = NDArray[np.uint32]
@@ -91,15 +89,14 @@ def _copies(
     if min(pixels.shape[:2]) < TILE:
         return []
     windows = _windows(pixels)
-    usable = _usable(coded, windows.shape)
     found = []
-    for dx, dy in _offsets(windows, usable, hashes, tops, lefts):
+    for dx, dy in _offsets(windows, coded, hashes, tops, lefts):
         down, right = tops + dy, lefts + dx
         inside = (down >= 0) & (right >= 0)
         inside &= (down < windows.shape[0]) & (right < windows.shape[1])
         hit = inside.copy()
         at = down[inside], right[inside]
-        hit[inside] = usable[at] & (windows[at] == hashes[inside])
+        hit[inside] = _usable(coded, *at) & (windows[at] == hashes[inside])
         if np.count_nonzero(hit) >= MIN_TILES:
             there = _cut(pixels, down[hit], right[hit])
             equal = (there == _cut(frame, tops[hit], lefts[hit])).all(axis=(1, 2, 3))
@@ -123,7 +120,7 @@ def _canvas(layer: Layer, top: int, left: int, coded: _Mask) -> Frame:
 
 def _offsets(
     windows: _Hashes,
-    usable: _Mask,
+    coded: _Mask,
     hashes: _Hashes,
     tops: NDArray[np.intp],
     lefts: NDArray[np.intp],
@@ -136,10 +133,12 @@ def _offsets(
     # Most windows match no tile: 16 bits of the hash show that.
     hopeful = np.zeros(1 << 16, bool)
     hopeful[values >> np.uint32(16)] = True
-    down, right = np.nonzero(hopeful[windows >> np.uint32(16)] & usable)
+    down, right = np.nonzero(hopeful[windows >> np.uint32(16)])
     seen = windows[down, right]
     which = np.minimum(np.searchsorted(values, seen), len(values) - 1)
     hit = values[which] == seen
+    down, right, which = down[hit], right[hit], which[hit]
+    hit = _usable(coded, down, right)
     down, right, which = down[hit], right[hit], which[hit]
     rare = np.bincount(which, minlength=len(values)) <= _COMMON
     hit = rare[which]
@@ -156,12 +155,12 @@ def _cut(pixels: Frame, tops: NDArray[np.intp], lefts: NDArray[np.intp]) -> Fram
     return windows
 
 
-def _usable(coded: _Mask, shape: tuple[int, ...]) -> _Mask:
-    """Return which windows lie only on coded tiles: bool of `shape`, by their upper left corner."""
-    first = [np.arange(size) // TILE for size in shape]
-    last = [(np.arange(size) + TILE - 1) // TILE for size in shape]
-    rows = coded[first[0]] & coded[last[0]]
-    return rows[:, first[1]] & rows[:, last[1]]
+def _usable(coded: _Mask, tops: NDArray[np.intp], lefts: NDArray[np.intp]) -> _Mask:
+    """Return which of the windows with these upper left corners lie on coded tiles alone."""
+    rows = tops // TILE, (tops + TILE - 1) // TILE
+    columns = lefts // TILE, (lefts + TILE - 1) // TILE
+    corners = [coded[row, column] for row in rows for column in columns]
+    return np.asarray(np.logical_and.reduce(corners))
 
 
 def _windows(pixels: Frame) -> _Hashes:
@@ -179,26 +178,6 @@ def _windows(pixels: Frame) -> _Hashes:
 
 def _tiles(tiles: Frame) -> _Hashes:
     """Hash tiles (n, TILE, TILE, channels) as :func:`_windows` does: uint32 (n,)."""
-    weights = _powers(_DOWN, TILE)[:, np.newaxis] * _powers(_RIGHT, TILE)
-    return np.asarray((_mixed(tiles) * weights).sum(axis=(1, 2), dtype=np.uint32))
-
-
-def _mixed(pixels: Frame) -> _Hashes:
-    """Mix the samples of each pixel (..., channels) to one number: uint32 (...)."""
-    bits = np.uint64(8 * pixels.dtype.itemsize)
-    packed = pixels[..., 0].astype(np.uint64)
-    for channel in range(1, pixels.shape[-1]):
-        packed <<= bits
-        packed |= pixels[..., channel]
-    packed += np.uint64(1)
-    packed *= _MIX
-    packed ^= packed >> np.uint64(32)
-    packed *= _MIX
-    return (packed >> np.uint64(32)).astype(np.uint32)
-
-
-def _powers(factor: int, count: int) -> _Hashes:
-    """Return the first `count` powers of `factor`, mod 2^32."""
-    powers = np.full(count, factor, np.uint32)
-    powers[:1] = 1
-    return np.cumprod(powers, dtype=np.uint32)
+    # One below the other they are a picture; each of its windows at a multiple of TILE is a tile.
+    hashes = _windows(tiles.reshape(-1, TILE, tiles.shape[-1]))
+    return np.ascontiguousarray(hashes[::TILE, 0])
