@@ -189,6 +189,8 @@ class _Ticket:
 class Workers:
     """``count`` worker processes, plus one for urgent jobs; an async context manager.
 
+    ``count`` is an attribute, too.
+
     Parameters
     ----------
     count : int
@@ -219,7 +221,7 @@ class Workers:
     ) -> None:
         if count < 1:
             raise ValueError("at least one worker is needed")
-        self._count = count
+        self.count = count
         self._time_limit = time_limit
         self._template = Template(memory_limit, nice, preload)
         self._open = False
@@ -306,7 +308,7 @@ class Workers:
         WorkerDied
             If the workers do not start.
         """
-        wanted = self._count if count is None else min(count, self._count)
+        wanted = self.count if count is None else min(count, self.count)
         async with trio.open_nursery() as nursery:
             for _ in range(wanted - self._started()):
                 nursery.start_soon(self._warm_one, wanted)
@@ -410,10 +412,10 @@ class Workers:
 
     def _admit(self) -> None:
         """Give free slots to waiting jobs; the last slot only to an urgent one."""
-        while self._running <= self._count:
+        while self._running <= self.count:
             if self._urgent:
                 ticket = self._urgent.popleft()
-            elif self._running < self._count and self._background:
+            elif self._running < self.count and self._background:
                 ticket = heapq.heappop(self._background)[2]
             else:
                 return

@@ -20,14 +20,16 @@ from tests.support.trees import export_from, facts, import_into
 
 @contextmanager
 def raises(kind: type[Exception], text: str = "") -> Iterator[None]:
-    """Like pytest.raises, but looks into the exception groups of nurseries."""
+    """Like pytest.raises, but looks into the exception groups of nurseries.
+
+    Several tasks may fail at the same time, all in the same way.
+    """
     with pytest.raises(ExceptionGroup) as caught:
         yield
-    error: Exception = caught.value
-    while isinstance(error, ExceptionGroup):
-        (error,) = error.exceptions
-    assert isinstance(error, kind)
-    assert text in str(error)
+    errors: list[Exception] = [caught.value]
+    while isinstance(errors[0], ExceptionGroup):
+        errors = [*errors[1:], *errors[0].exceptions]
+    assert all(isinstance(error, kind) and text in str(error) for error in errors)
 
 
 def scratch_files(folder: Path) -> list[Path]:
