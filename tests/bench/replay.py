@@ -128,7 +128,7 @@ def replay(recording: Recording, cores: int) -> float:
     with ExitStack() as patches:
         for place, name, value in (
             (workers_module._Worker, "start", partial(_VirtualWorker.start, state)),
-            (trio.to_thread, "run_sync", _run_here),
+            (trio.to_thread, "run_sync", run_here),
             # As Hypothesis does it: trio orders tasks that are ready at the same time by chance.
             (scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (scheduler, "_r", random.Random(0)),
@@ -289,7 +289,7 @@ class _VirtualWorker:
         pass
 
 
-async def _run_here(function: Callable[..., Any], *args: Any, **_: object) -> Any:
+async def run_here(function: Callable[..., Any], *args: Any, **_: object) -> Any:
     """Takes the place of :func:`trio.to_thread.run_sync`: a thread would not stop the clock."""
     await trio.lowlevel.checkpoint()
     return function(*args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 
 from fsmount.errors import DiskFull, FsmountError
 from fsmount.store.layout import Layout
+from fsmount.store.read_store import ReadStore
 from fsmount.store.store import open_read_store
-from fsmount.store.transfer.exporting import Exporter
+from fsmount.store.transfer.exporting import Exporter, below
 from fsmount.store.transfer.tree import find
 from tests.support.trees import export_from, facts, import_into
 
@@ -63,6 +65,36 @@ async def test_again_skips_all_and_repairs_folders(
     assert (again.summary.files, again.summary.problems) == (0, [])
     assert again.summary.skipped == first.summary.files
     assert facts(out) == facts(source)
+
+
+async def test_new_files_are_named_in_the_order_of_their_paths(
+    root: Path, source: Path, tmp_path: Path
+) -> None:
+    await import_into(root, f"{source}/")
+    named: list[bytes] = []
+    with open_read_store(root) as opened:
+        files = [name for name, inode in below(opened, b"") if not stat.S_ISDIR(inode.mode)]
+        async with opened.running(count=3) as store:
+            out = tmp_path / "out"
+            exporter = Exporter(store, out, lambda *_: None, force=False, report=named.append)
+            await exporter.export(b"")
+    assert named == files
+
+
+async def test_files_that_are_there_are_not_rendered(
+    root: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await import_into(root, f"{source}/")
+    out = tmp_path / "out"
+    await export_from(root, out)
+
+    async def rendered(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ReadStore, "render", rendered)
+    monkeypatch.setattr(ReadStore, "body", rendered)
+    again = await export_from(root, out)
+    assert (again.summary.files, again.summary.problems) == (0, [])
 
 
 async def test_paths(root: Path, source: Path, tmp_path: Path) -> None:
