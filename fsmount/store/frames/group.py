@@ -29,12 +29,12 @@ class Rendered(NamedTuple):
     """A rendered file that has the hash of the index.
 
     size, sha256 : of its bytes.
-    data : its bytes; b"" if the caller wanted none.
+    data : its bytes, which a message does not copy; empty if the caller wanted none.
     """
 
     size: int
     sha256: bytes
-    data: bytes
+    data: bytearray
 
 
 def render(
@@ -70,7 +70,9 @@ def _rendered(target: Location, reader: Reader, sha256: bytes, with_bytes: bool)
     # and gets the reason.
     except Exception:
         return None
-    return Rendered(len(data), hashlib.sha256(data).digest(), data if with_bytes else b"")
+    return Rendered(
+        len(data), hashlib.sha256(data).digest(), bytearray(data if with_bytes else b"")
+    )
 
 
 def decode_layers(wanted: Sequence[Location], places: Sequence[Location], loan: Loan) -> Done[None]:

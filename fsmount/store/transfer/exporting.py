@@ -250,7 +250,7 @@ class Exporter:
             self._report(os.fsencode(entry.target.relative_to(self._dest)))
 
     async def _one(
-        self, entry: _Entry, data: bytes | None, problems: list[tuple[str, str]]
+        self, entry: _Entry, data: bytearray | None, problems: list[tuple[str, str]]
     ) -> _Outcome:
         """Export one entry. `data` are the bytes of a regular file, None if they are to be read.
 
@@ -273,7 +273,7 @@ class Exporter:
             return outcome
 
     async def _file(
-        self, inode: Inode, target: Path, data: bytes | None, problems: list[tuple[str, str]]
+        self, inode: Inode, target: Path, data: bytearray | None, problems: list[tuple[str, str]]
     ) -> _Outcome:
         """Export one file that is no folder, through a scratch file. Raises FsmountError, OSError.
 
@@ -353,13 +353,13 @@ def _create(scratch: Path) -> BinaryIO:
     return open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
-def _write_whole(scratch: Path, data: bytes) -> None:
+def _write_whole(scratch: Path, data: bytearray) -> None:
     """Create a scratch file with these bytes."""
     with _create(scratch) as file:
         _write_part(file, 0, data)
 
 
-def _write_part(file: BinaryIO, size: int, data: bytes) -> None:
+def _write_part(file: BinaryIO, size: int, data: bytes | bytearray) -> None:
     """Append to a file of `size` bytes, and flush it. Blocks of zeros become holes."""
     for start, end in nonzero_parts(data):
         file.seek(size + start)

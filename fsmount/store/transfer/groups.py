@@ -25,10 +25,11 @@ Tell = Callable[[], None]
 # A group has the objects of at most this many items. With 16, each of them takes about as much
 # processor time as in one long run.
 _MOST = 16
-# A group of several items gives back at most so many bytes of files.
+# A group of several items has at most so many bytes of files: large files are few and take long.
 _GROUP_BYTES = 16 << 20
-# Few items are spread over at most this many cores: smaller groups cost more processor time.
-_SPREAD = 8
+# If there are few items, each core gets a group. But more than two groups have at least so many
+# items each: the first of a group takes about twice as long as the others.
+_FEWEST = 12
 # Groups in flight, and bytes of their files, by cores. While a worker renders one group, the files
 # of another one are written or compared.
 _AHEAD = 2
@@ -67,27 +68,25 @@ async def for_each(
     been told of, so that messages come in order. `with_bytes`: whether it needs the bytes of the
     files, or only their hashes. Raises, in an exception group, what `work` raises.
     """
-    cores = min(renderer.count, _SPREAD)
     under_way = UnderWay(_AHEAD * renderer.count, _AHEAD_BYTES * renderer.count)
     order = Sequencer()
     async with trio.open_nursery() as nursery:
         left = iter(wanted)
-        first = list(islice(left, _MOST * cores))
-        most = max(1, math.ceil(len(first) / cores))
-        for group, nbytes in _groups(chain(first, left), most, with_bytes):
+        first = list(islice(left, _MOST * renderer.count))
+        share, half = math.ceil(len(first) / renderer.count), math.ceil(len(first) / 2)
+        most = max(1, share, min(_FEWEST, half))
+        for group, nbytes in _groups(chain(first, left), most):
             place = await under_way.enter()
-            place.looked_at(nbytes)
+            place.looked_at(nbytes if with_bytes else 0)
             nursery.start_soon(_do, renderer, group, work, with_bytes, place, order.slot())
 
 
-def _groups(
-    wanted: Iterable[Wanted[T]], most: int, with_bytes: bool
-) -> Iterator[tuple[list[Wanted[T]], int]]:
-    """Split items into groups of neighbours. Yields each with the bytes that it gives back."""
+def _groups(wanted: Iterable[Wanted[T]], most: int) -> Iterator[tuple[list[Wanted[T]], int]]:
+    """Split items into groups of neighbours. Yields each with the bytes of its files."""
     group: list[Wanted[T]] = []
     total = 0
     for each in wanted:
-        nbytes = _nbytes(each) if with_bytes else 0
+        nbytes = _nbytes(each)
         if group and (len(group) == most or total + nbytes > _GROUP_BYTES):
             yield group, total
             group, total = [], 0

@@ -199,7 +199,7 @@ async def test_goes_on_after_a_kill(root: Path, source: Path, tmp_path: Path) ->
     scratch = out / f"{exporter._scratch}{inode.ino}"
     (out / "grün.bin").unlink(missing_ok=True)
     scratch.write_text("half")
-    assert not (out / "zero").exists()
+    assert facts(out).keys() - {os.fsencode(scratch.name)} < facts(source).keys()
     assert scratch_files(out) == [scratch]
     assert (await export_from(root, out)).summary.problems == []
     assert facts(out) == facts(source)
