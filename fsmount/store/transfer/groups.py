@@ -23,13 +23,11 @@ Tell = Callable[[], None]
 """Says what became of an item."""
 
 # A group has the objects of at most this many items. With 16, each of them takes about as much
-# processor time as in one long run.
+# processor time as in one long run. The first takes about twice as long as the others, so more
+# cores do not make the groups smaller.
 _MOST = 16
 # A group of several items has at most so many bytes of files: large files are few and take long.
 _GROUP_BYTES = 16 << 20
-# If there are few items, each core gets a group. But more than two groups have at least so many
-# items each: the first of a group takes about twice as long as the others.
-_FEWEST = 12
 # Groups in flight, and bytes of their files, by cores. While a worker renders one group, the files
 # of another one are written or compared.
 _AHEAD = 2
@@ -72,9 +70,10 @@ async def for_each(
     order = Sequencer()
     async with trio.open_nursery() as nursery:
         left = iter(wanted)
-        first = list(islice(left, _MOST * renderer.count))
-        share, half = math.ceil(len(first) / renderer.count), math.ceil(len(first) / 2)
-        most = max(1, share, min(_FEWEST, half))
+        # Few items are spread over two cores.
+        first = list(islice(left, 2 * _MOST))
+        share = math.ceil(len(first) / min(2, renderer.count))
+        most = max(1, min(_MOST, share))
         for group, nbytes in _groups(chain(first, left), most):
             place = await under_way.enter()
             place.looked_at(nbytes if with_bytes else 0)
