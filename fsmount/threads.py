@@ -23,13 +23,13 @@ class Kind(Enum):
 
     OPEN = "opens and closes staged files"
     READ = "reads bodies for programs"
-    WRITE = "makes, changes and removes staged files"
+    WRITE = "makes, changes and removes staged files, and writes exported ones"
     FORCE = "forces files to the disk"
     ENTRY = "reads entries of packs, and renders what needs no worker"
     PACK = "writes packs"
     STAGED = "reads staged files for the encoder, and compares"
     FREE_SPACE = "asks how much is free"
-    TREE = "reads folders that are no store"
+    TREE = "reads folders and files that are no store's"
 
 
 _AT_ONCE = 16

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import trio
+
 import fsmount
 from fsmount import threads
 from fsmount.album import document, files, jobs, photos, similar, video
@@ -34,10 +36,13 @@ Progress = Callable[[int, int], None]
 """Called with (files, bytes) done since the last call."""
 Span = tuple[int, int]
 """Offset and length in the spool file."""
+_EncodedSource = tuple[EncodedPhoto | str, bytes]
+"""A photo, or why it cannot be encoded; and its description."""
 
 DEFAULT_FLOOR = 0.92  # SSIM
-# Groups encoded ahead of the writer: enough to keep common core counts busy.
-_GROUPS_AHEAD = 6
+# Groups under way besides the one that is written next, by workers. One photo may take several
+# times as long as another one; meanwhile the workers go on with the photos behind it.
+_AHEAD = 3
 _OFFSET = re.compile(rb"(<fsm:Offset>)[0-9]+(</fsm:Offset>)")
 
 
@@ -115,6 +120,8 @@ class AlbumBuilder:
         others = [] if replaced is None else replaced.others
         self._replaceable = {document.stored_name(other) for other in others if other.kept}
         self._drafts: list[_Draft] = []
+        # exiftool describes one photo at a time.
+        self._describing = trio.Lock()
         self.report = BuildReport()
 
     def drop_known(self, sources: Sequence[SourceFile], album: Album) -> list[SourceFile]:
@@ -187,25 +194,31 @@ class AlbumBuilder:
         spool: BinaryIO,
     ) -> None:
         """Store the other files, then encode the photos and write them in order."""
+        unfit: list[OtherFile] = []
+        async with trio.open_nursery() as nursery:
+            # Copies keep no worker busy.
+            nursery.start_soon(self._store_others, [one for one in sources if not one.is_photo])
+            groups = await self._groups([source for source in sources if source.is_photo])
+
+            async def write(number: int, encoded: list[_EncodedSource]) -> None:
+                key = writer.frames
+                for source, (answer, description) in zip(groups[number], encoded, strict=True):
+                    if isinstance(answer, str):
+                        if await self._store_verbatim(source, answer, unfit):
+                            self.report.unfit.append((str(source.path), answer))
+                        continue
+                    key = writer.frames if answer.is_key else key
+                    self._add_draft(source, answer, description, (writer.frames, key), spool)
+                    writer.add(answer.packet, answer.is_key)
+
+            calls = [functools.partial(self._encode_and_describe, group, tool) for group in groups]
+            await run_in_order(calls, write, _AHEAD * self._workers.count)
+        self.report.others += unfit
+
+    async def _store_others(self, sources: Sequence[SourceFile]) -> None:
+        """Store the files that are no photos."""
         for source in sources:
-            if not source.is_photo:
-                await self._store_verbatim(source, "no photo")
-        groups = await self._groups([source for source in sources if source.is_photo])
-
-        async def write(number: int, answers: list[EncodedPhoto | str]) -> None:
-            key = writer.frames
-            for source, answer in zip(groups[number], answers, strict=True):
-                if isinstance(answer, str):
-                    if await self._store_verbatim(source, answer):
-                        self.report.unfit.append((str(source.path), answer))
-                    continue
-                key = writer.frames if answer.is_key else key
-                description = await threads.call(Kind.READ, tool.describe, source.path)
-                self._add_draft(source, answer, description, (writer.frames, key), spool)
-                writer.add(answer.packet, answer.is_key)
-
-        calls = [functools.partial(self._encode, group) for group in groups]
-        await run_in_order(calls, write, _GROUPS_AHEAD)
+            await self._store_verbatim(source, "no photo", self.report.others)
 
     def _add_draft(
         self,
@@ -239,8 +252,13 @@ class AlbumBuilder:
         self._taken_names.add(free)
         return free
 
-    async def _store_verbatim(self, source: SourceFile, reason: str) -> bool:
-        """Copy a file that is not encoded, unless others are skipped; return whether it is kept."""
+    async def _store_verbatim(
+        self, source: SourceFile, reason: str, stored_files: list[OtherFile]
+    ) -> bool:
+        """Copy a file that is not encoded, unless others are skipped. Return whether it is kept.
+
+        Adds the file to `stored_files`.
+        """
         times_and_mode = (source.mtime_ns, source.mode)
         if self._options.skip_others:
             other = OtherFile(
@@ -268,7 +286,7 @@ class AlbumBuilder:
                 reason=reason,
                 stored=stored,
             )
-        self.report.others.append(other)
+        stored_files.append(other)
         self._progress(1, source.bytes)
         return other.kept
 
@@ -289,7 +307,7 @@ class AlbumBuilder:
             grouping.add(features)
 
         calls = [functools.partial(self._features, source) for source in sources]
-        await run_in_order(calls, add, _GROUPS_AHEAD)
+        await run_in_order(calls, add, _AHEAD * self._workers.count)
         groups: list[Sequence[SourceFile]] = []
         at = 0
         for size in grouping.sizes:
@@ -303,6 +321,19 @@ class AlbumBuilder:
             return await self._workers.run(jobs.features_of, str(source.path), source.mtime_ns)
         except WorkerDied:
             return None
+
+    async def _encode_and_describe(
+        self, group: Sequence[SourceFile], tool: ExifTool
+    ) -> list[_EncodedSource]:
+        """Encode a group, and have exiftool describe the photos that could be encoded."""
+        found = []
+        for source, answer in zip(group, await self._encode(group), strict=True):
+            description = b""
+            if not isinstance(answer, str):
+                async with self._describing:
+                    description = await threads.call(Kind.READ, tool.describe, source.path)
+            found.append((answer, description))
+        return found
 
     async def _encode(self, group: Sequence[SourceFile]) -> list[EncodedPhoto | str]:
         """Encode a group in a worker; a photo that cannot be encoded gives the reason."""

@@ -151,13 +151,20 @@ def work_folder(paths: AlbumPaths) -> Iterator[Path]:
 
 @contextmanager
 def _disk_full_as_error(paths: AlbumPaths) -> Iterator[None]:
-    """Turn ENOSPC and EDQUOT into DiskFull."""
+    """Turn ENOSPC and EDQUOT into DiskFull, also in the exception group of a nursery."""
     try:
         yield
-    except OSError as error:
-        if error.errno in NO_SPACE:
+    except (OSError, ExceptionGroup) as error:
+        if _is_no_space(error):
             raise DiskFull(paths.folder) from error
         raise
+
+
+def _is_no_space(error: Exception) -> bool:
+    """Whether an error, or one in its exception group, says that a disk is full."""
+    if isinstance(error, ExceptionGroup):
+        return any(map(_is_no_space, error.exceptions))
+    return isinstance(error, OSError) and error.errno in NO_SPACE
 
 
 def _empty(folder: Path) -> None:

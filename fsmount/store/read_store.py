@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar
 
 from fsmount.errors import FsmountError, WorkerDied
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.body_reader import Body, BodyReader
+from fsmount.store.frames.group import Rendered
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -27,9 +29,18 @@ class ReadStore(StoreFiles):
         self._bodies = bodies
         self._workers = workers
 
+    @property
+    def count(self) -> int:
+        """Number of background jobs at a time."""
+        return self._workers.count
+
     async def body(self, object_id: int) -> Body:
         """See :meth:`BodyReader.body`. Raises :class:`Damaged`, OSError."""
         return await self._bodies.body(object_id)
+
+    async def render(self, object_ids: Sequence[int], *, with_bytes: bool) -> list[Rendered | None]:
+        """See :meth:`BodyReader.render`."""
+        return await self._bodies.render(object_ids, with_bytes=with_bytes)
 
     async def prefetch(self, ino: int) -> None:
         """Render a file that will be read soon into the cache.

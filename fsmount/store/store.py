@@ -22,7 +22,7 @@ from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.reserve import Reserve
 from fsmount.store.files import StoreFiles
-from fsmount.store.frames import jobs
+from fsmount.store.frames import group, jobs
 from fsmount.store.frames.body_reader import BodyReader
 from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.index import Index
@@ -47,7 +47,7 @@ from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-_PRELOAD = (jobs.__name__,)
+_PRELOAD = (jobs.__name__, group.__name__)
 
 
 def open_read_store(path: Path, *, disk: Disk | None = None) -> OpenedReadStore:

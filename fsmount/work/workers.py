@@ -15,9 +15,9 @@ reaches the wrong caller. A template that dies is replaced, too.
 reader waits) come before all others. One more slot is for urgent jobs only: a reader starts at
 once, however long the background jobs take. The worker of that slot starts when it is first needed.
 
-**Groups.** Some jobs are cheaper in a worker that did a similar one just before. Their callers give
-such jobs the same group. A free worker goes on with its group first, whatever the priority. Among
-equal priorities, jobs of a group that another worker has come last. No worker waits for that while
+**Series.** Some jobs are cheaper in a worker that did a similar one just before. Their callers give
+such jobs the same series. A free worker goes on with its series first, whatever the priority. Among
+equal priorities, jobs of a series that another worker has come last. No worker waits for that while
 a job waits.
 
 All state belongs to one trio thread, which must live as long as the process (see
@@ -69,7 +69,7 @@ class _Worker:
 
     def __init__(self, channel: trio.socket.SocketType, pid: int, pidfd: int) -> None:
         self.pid = pid
-        self.group: int | None = None  # of its latest job that had one
+        self.series: int | None = None  # of its latest job that had one
         self._channel = channel
         self._pidfd = pidfd
         self._end = select.poll()
@@ -185,16 +185,18 @@ class _Worker:
 class _Ticket:
     """A caller that waits for a slot, which comes together with an idle worker if there is one."""
 
-    def __init__(self, priority: int, order: int, group: int | None) -> None:
+    def __init__(self, priority: int, order: int, series: int | None) -> None:
         self.priority = priority
         self.order = order
-        self.group = group
+        self.series = series
         self.granted = trio.Event()
         self.worker: _Worker | None = None
 
 
 class Workers:
     """``count`` worker processes, plus one for urgent jobs; an async context manager.
+
+    ``count`` is an attribute, too.
 
     Parameters
     ----------
@@ -226,7 +228,7 @@ class Workers:
     ) -> None:
         if count < 1:
             raise ValueError("at least one worker is needed")
-        self._count = count
+        self.count = count
         self._time_limit = time_limit
         self._template = Template(memory_limit, nice, preload)
         self._open = False
@@ -265,7 +267,7 @@ class Workers:
         urgent: bool = False,
         priority: int = 0,
         order: int = 0,
-        group: int | None = None,
+        series: int | None = None,
     ) -> T:
         """Return ``function(*args)``, computed in a worker.
 
@@ -286,8 +288,8 @@ class Workers:
         order : int
             Of jobs of equal priority, those with the lowest come first; equal ones in the order of
             their calls.
-        group : int, optional
-            Background jobs of one group go to the same worker, if they can; see the module.
+        series : int, optional
+            Background jobs of one series go to the same worker, if they can; see the module.
 
         Raises
         ------
@@ -298,7 +300,7 @@ class Workers:
         """
         if not self._open:
             raise RuntimeError("the workers are not running")
-        async with self._slot(urgent, priority, order, group) as ticket:
+        async with self._slot(urgent, priority, order, series) as ticket:
             request = pack((function, args))
             name = getattr(function, "__qualname__", repr(function))
             answer = await self._ask(ticket, request, name)
@@ -317,7 +319,7 @@ class Workers:
         WorkerDied
             If the workers do not start.
         """
-        wanted = self._count if count is None else min(count, self._count)
+        wanted = self.count if count is None else min(count, self.count)
         async with trio.open_nursery() as nursery:
             for _ in range(wanted - self._started()):
                 nursery.start_soon(self._warm_one, wanted)
@@ -344,8 +346,8 @@ class Workers:
         worker, ticket.worker = ticket.worker, None
         for _ in range(2):
             worker = worker or await self._start()
-            if ticket.group is not None:
-                worker.group = ticket.group
+            if ticket.series is not None:
+                worker.series = ticket.series
             try:
                 answer = await worker.ask(request, self._time_limit)
             except BaseException as error:
@@ -359,9 +361,9 @@ class Workers:
                 return answer
         raise WorkerDied(name)
 
-    def _take_idle(self, group: int | None) -> _Worker | None:
-        """Return the idle worker that has a group, else the one that became idle last, or None."""
-        self._idle.sort(key=lambda worker: group is not None and worker.group == group)
+    def _take_idle(self, series: int | None) -> _Worker | None:
+        """Return the idle worker that has a series, else the one that became idle last, or None."""
+        self._idle.sort(key=lambda worker: series is not None and worker.series == series)
         while self._idle:
             worker = self._idle.pop()
             if worker.alive():
@@ -399,10 +401,10 @@ class Workers:
 
     @asynccontextmanager
     async def _slot(
-        self, urgent: bool, priority: int, order: int = 0, group: int | None = None
+        self, urgent: bool, priority: int, order: int = 0, series: int | None = None
     ) -> AsyncIterator[_Ticket]:
         """Wait for a slot, and hold it."""
-        ticket = _Ticket(priority, order, group)
+        ticket = _Ticket(priority, order, series)
         waiting: deque[_Ticket] | list[_Ticket] = self._urgent if urgent else self._background
         waiting.append(ticket)
         self._admit()
@@ -420,26 +422,26 @@ class Workers:
 
     def _admit(self) -> None:
         """Give free slots to waiting jobs; the last slot only to an urgent one."""
-        while len(self._running) <= self._count:
+        while len(self._running) <= self.count:
             if self._urgent:
                 ticket = self._urgent.popleft()
-            elif len(self._running) < self._count and self._background:
+            elif len(self._running) < self.count and self._background:
                 ticket = self._take_background()
             else:
                 return
             self._running.add(ticket)
-            ticket.worker = self._take_idle(ticket.group)
+            ticket.worker = self._take_idle(ticket.series)
             ticket.granted.set()
 
     def _take_background(self) -> _Ticket:
         """Take the background job that comes next. At least one waits."""
-        ours = {worker.group for worker in self._idle} - {None}
-        theirs = {ticket.group for ticket in self._running}
-        theirs |= {worker.group for worker in self._alive} - ours
+        ours = {worker.series for worker in self._idle} - {None}
+        theirs = {ticket.series for ticket in self._running}
+        theirs |= {worker.series for worker in self._alive} - ours
 
         def rank(ticket: _Ticket) -> tuple[bool, int, bool, int]:
-            is_theirs = ticket.group is not None and ticket.group in theirs
-            return ticket.group not in ours, -ticket.priority, is_theirs, ticket.order
+            is_theirs = ticket.series is not None and ticket.series in theirs
+            return ticket.series not in ours, -ticket.priority, is_theirs, ticket.order
 
         # The first of those that rank equally: in the order of their calls.
         chosen = min(self._background, key=rank)

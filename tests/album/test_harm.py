@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -11,10 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import trio
 
+from fsmount.album import files
 from fsmount.album.album import Album
 from fsmount.album.files import AlbumPaths
+from fsmount.errors import DiskFull
 from tests.support.albums import create, packets, verify
 from tests.support.photos import camera, folder
 
@@ -44,6 +48,24 @@ async def test_damage_anywhere_is_found_and_named(tmp_path: Path) -> None:
     assert [name for name, _ in (await verify(place)).problems] == ["notes.txt"]
     path.unlink()
     assert len((await verify(place)).problems) == 4
+
+
+# -- a full disk
+
+
+async def test_a_disk_that_fills_up_leaves_no_album(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = folder(tmp_path / "a", 2)
+    (source / "notes.txt").write_text("notes")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "copy_verbatim", full)
+    with pytest.raises(DiskFull):
+        await create(source, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # -- death

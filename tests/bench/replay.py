@@ -129,7 +129,7 @@ def replay(recording: Recording, cores: int, looks: list[tuple[int, Path]] | Non
     with ExitStack() as patches:
         for place, name, value in (
             (workers_module._Worker, "start", partial(_VirtualWorker.start, state)),
-            (trio.to_thread, "run_sync", _run_here),
+            (trio.to_thread, "run_sync", run_here),
             # As Hypothesis does it: trio orders tasks that are ready at the same time by chance.
             (scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (scheduler, "_r", random.Random(0)),
@@ -175,10 +175,10 @@ class _Recorder(Workers):
         urgent: bool = False,
         priority: int = 0,
         order: int = 0,
-        group: int | None = None,
+        series: int | None = None,
     ) -> T:
         key, job = await super().run(
-            _timed, function, args, urgent=urgent, priority=priority, order=order, group=group
+            _timed, function, args, urgent=urgent, priority=priority, order=order, series=series
         )
         self._jobs[key].append(job)
         if job.answer.error is not None:
@@ -270,7 +270,7 @@ class _VirtualWorker:
     def __init__(self, replay: _Replay) -> None:
         self._replay = replay
         self.pid = next(replay.pids)
-        self.group: int | None = None
+        self.series: int | None = None
 
     @classmethod
     async def start(cls, replay: _Replay, _: object) -> _VirtualWorker:
@@ -298,7 +298,7 @@ class _VirtualWorker:
         pass
 
 
-async def _run_here(function: Callable[..., Any], *args: Any, **_: object) -> Any:
+async def run_here(function: Callable[..., Any], *args: Any, **_: object) -> Any:
     """Takes the place of :func:`trio.to_thread.run_sync`: a thread would not stop the clock."""
     await trio.lowlevel.checkpoint()
     return function(*args)

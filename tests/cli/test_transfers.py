@@ -187,8 +187,8 @@ def test_verify_of_one_side(cli: Cli, root: Path, source: Path) -> None:
     found = cli("verify", "--one-way", "--json", f"{source}/", root)
     assert found.code == 1
     assert found.json()["problems"] == [
-        [str(source / "new"), "no such folder in the store"],
         [str(source / "01.png"), "other bytes in the store"],
+        [str(source / "new"), "no such folder in the store"],
     ]
 
 

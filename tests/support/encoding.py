@@ -175,7 +175,7 @@ class Inline:
         urgent: bool = False,
         priority: int = 0,
         order: int = 0,
-        group: int | None = None,
+        series: int | None = None,
     ) -> Any:
         await trio.lowlevel.checkpoint()
         type(self).args = args

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import click
 import trio
 
+from fsmount.album import jobs
 from fsmount.album.album import Album
 from fsmount.album.builder import BuildReport
 from fsmount.album.files import AlbumPaths
@@ -40,12 +42,21 @@ def with_workers(work: Callable[[Workers], Awaitable[int]]) -> int:
     """Run ``work`` with a worker process for each core; return its exit code."""
 
     async def run() -> int:
-        count = machine.cores()
-        async with Workers(count, time_limit=_TIME_LIMIT_S, memory_limit=None) as workers:
+        async with Workers(
+            machine.cores(), time_limit=_TIME_LIMIT_S, memory_limit=None, preload=_preload()
+        ) as workers:
             return await work(workers)
 
     start_log()
     return trio.run(run)
+
+
+def _preload() -> list[str]:
+    """Return what workers import before they start: once, not in each of them.
+
+    Without PyAV a job tells how to install it.
+    """
+    return [jobs.__name__, *(name for name in ("av",) if importlib.util.find_spec(name))]
 
 
 def inner_folders(folder: Path) -> list[Path]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fsmount.album import builder, sources
-from fsmount.album.builder import CreateOptions
+from fsmount.album.builder import BuildReport, CreateOptions
 from fsmount.album.create import create as create_album
 from fsmount.album.files import AlbumPaths
+from fsmount.album.ordered import run_in_order
+from fsmount.album.sources import SourceFile
 from fsmount.cli.album.common import (
     count_and_bytes,
     inner_folders,
@@ -135,11 +138,23 @@ def create(
 
     async def work(workers: Workers) -> int:
         count, total = count_and_bytes([file for _, files in wanted for file in files])
-        results = []
+        results: list[tuple[AlbumPaths, BuildReport]] = []
+
+        async def build(paths: AlbumPaths, files: list[SourceFile]) -> BuildReport | Exception:
+            try:
+                return await create_album(paths, files, options, workers, progress)
+            except Exception as error:
+                return error
+
+        async def tell(number: int, result: BuildReport | Exception) -> None:
+            # The albums before are finished, and stay.
+            if isinstance(result, Exception):
+                raise result
+            results.append((wanted[number][0], result))
+
         with meter("encoding", count, total, stopped=_STOPPED) as progress:
-            for paths, files in wanted:
-                report = await create_album(paths, files, options, workers, progress)
-                results.append((paths, report))
+            # While the last photos of one album are encoded, idle workers begin the next album.
+            await run_in_order([partial(build, *each) for each in wanted], tell, 1)
         return report_built(results, left_out, as_json)
 
     return with_workers(work)

@@ -44,7 +44,7 @@ def hole_bytes(fd: int, size: int) -> int:
     return size - sum(end - start for start, end in data_parts(fd, size))
 
 
-def nonzero_parts(data: bytes) -> Iterator[tuple[int, int]]:
+def nonzero_parts(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """Yield the ranges (start, end) of `data` that must be written if zero blocks become holes.
 
     A block has 4096 bytes, counted from the start of `data`. The last one may be shorter.

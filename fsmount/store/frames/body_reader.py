@@ -7,13 +7,14 @@ again if the entries have moved.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from fsmount import threads
-from fsmount.errors import Damaged
-from fsmount.store.frames import jobs
+from fsmount.errors import Damaged, FsmountError
+from fsmount.store.frames import group, jobs
+from fsmount.store.frames.group import Rendered
 from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
@@ -74,6 +75,43 @@ class BodyReader:
         """
         if self._find(object_id).kind != "raw":
             await self.body(object_id)
+
+    async def render(self, object_ids: Sequence[int], *, with_bytes: bool) -> list[Rendered | None]:
+        """Render some objects, near to each other, in one job of low urgency.
+
+        No object may be a large raw file. Returns one item for each of the first objects, at least
+        one: None if it cannot be rendered so, whatever the reason. :meth:`body` tells the reason.
+        Takes no bytes from the cache of rendered files, and leaves none there.
+        """
+        with self._packs.reading():
+            try:
+                rows = self._rows(object_ids)
+                wanted = [(self._place(rows[i]), rows[i].sha256) for i in object_ids]
+                places = [self._place(rows[i]) for i in rows if i not in set(object_ids)]
+                # The groups before and behind need most of these layers, too.
+                await self._layers.prepare(self._workers, group.decode_layers, places)
+                return await self._layers.run(
+                    self._workers,
+                    group.render,
+                    wanted,
+                    places,
+                    with_bytes,
+                    places=(*places, *(place for place, _ in wanted)),
+                    slow=True,
+                )
+            # The entries may have moved, and one object may have killed the worker.
+            except FsmountError:
+                return [None] * len(object_ids)
+
+    def _rows(self, object_ids: Sequence[int]) -> dict[int, Object]:
+        """Rows of some objects and of all that they need, by id. Raises :class:`Damaged`."""
+        rows: dict[int, Object] = {}
+        for object_id in object_ids:
+            found = rows[object_id] = rows.get(object_id) or self._find(object_id)
+            for needed in found.needs:
+                if needed not in rows:
+                    rows[needed] = self._find(needed)
+        return rows
 
     async def _read(
         self, found: Object, read: Callable[[Object, Location, tuple[Location, ...]], Awaitable[T]]

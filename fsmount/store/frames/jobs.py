@@ -217,14 +217,19 @@ class _Rebuilt:
     own: DecodedLayer
 
 
-def _rebuild(entry: Entry, found: Record, reader: Reader) -> _Rebuilt:
+def _rebuild(entry: Entry, found: Record, reader: Reader, *, alone: bool = True) -> _Rebuilt:
     """Decode the frame and recipe of an entry from payloads alone. `found` is its record.
 
-    Raises :class:`Damaged`.
+    `alone`: no other job keeps the cores busy, so several threads may decode. Otherwise a job of a
+    group may have decoded the layer already. Raises :class:`Damaged`.
     """
     layout = layout_of(found)
-    reader.prefetch(entry, layout)
-    own, level = reader.decode(entry, layout)
+    known = None
+    if alone:
+        reader.prefetch(entry, layout)
+    else:
+        known = reader.known_layer(entry.object_id)
+    own, level = (known.layer, known.level) if known else reader.decode(entry, layout)
     others = {i: reader.layer(i) for i in sorted(layout.copied())}
     frame = delta.compose(layout, own, others)
     return _Rebuilt(frame, recipe_of(found), DecodedLayer(own, level))
@@ -265,11 +270,12 @@ def render(
     return Done(data, layers.made())
 
 
-def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
+def rendered(entry: Entry, reader: Reader, sha256: bytes, *, alone: bool = True) -> bytes:
     """Render the file of an entry. Return its bytes.
 
-    Raises :class:`Damaged` if their hash is not `sha256`, if the record has another hash, or if an
-    entry is damaged.
+    `alone`: no other job keeps the cores busy, so this one may use several. Raises
+    :class:`Damaged` if the hash of the bytes is not `sha256`, if the record has another hash, or
+    if an entry is damaged.
     """
     found = reader.record(entry)
     what = f"object {entry.object_id}"
@@ -281,10 +287,10 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes) -> bytes:
             raise Damaged(what, reason=f"a JPEG as {entry.suffix!r}")
         data = jpeg.decode(entry.payload, what)
     else:
-        rebuilt = _rebuild(entry, found, reader)
+        rebuilt = _rebuild(entry, found, reader, alone=alone)
         # The next picture probably copies tiles from this layer.
         reader.keep(entry.object_id, rebuilt.own)
-        threads = _threads()
+        threads = _threads() if alone else 1
         data = assemble(rebuilt.frame, rebuilt.recipe, threads=threads, memory=reader.memory)
     if not hashlib.sha256(data).digest() == sha256 == found.arrays.get("sha256"):
         raise Damaged(what, reason="the rendered bytes have another hash")

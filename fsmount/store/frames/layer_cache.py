@@ -12,7 +12,7 @@ next use.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -95,21 +95,63 @@ class LayerCache:
         making = _Making(urgent)
         for key in large:
             self._making.setdefault(key, making)
+
+        async def job(loan: Loan) -> Done[T]:
+            return await workers.run(function, *args, loan, urgent=urgent, priority=priority)
+
+        return await self._run(job, keys, large, making)
+
+    async def _run(
+        self,
+        job: Callable[[Loan], Awaitable[Done[T]]],
+        keys: Sequence[Key],
+        made: Collection[Key],
+        making: _Making,
+    ) -> T:
+        """Run a job with a loan of the layers of `keys`. It is `making` those of `made`."""
         self._busy.update(keys)
         try:
-            loan = Loan(self.streams_bytes, self._lend(keys))
-            done = await workers.run(function, *args, loan, urgent=urgent, priority=priority)
+            done = await job(Loan(self.streams_bytes, self._lend(keys)))
             # No await since the answer came: the layers are kept while their users are known.
             for layer in done.made:
                 self._keep(layer)
         finally:
             self._busy.subtract(keys)
             self._busy = +self._busy
-            for key in large:
+            for key in made:
                 if self._making.get(key) is making:
                     del self._making[key]
             making.ended.set()
         return done.result
+
+    async def prepare(
+        self,
+        workers: Workers,
+        function: Callable[[Sequence[Location], Sequence[Location], Loan], Done[None]],
+        places: Sequence[Location],
+    ) -> None:
+        """Have the layers of the objects at `places` decoded, before several jobs need them.
+
+        `function` decodes those of its first argument, with the help of all `places`. Waits for
+        layers that another call has decoded already. A layer may be missing afterwards. The errors
+        are those of :meth:`Workers.run`.
+        """
+        keys = [(place.pack, place.id) for place in places]
+        missing = {key: at for key, at in zip(keys, places, strict=True) if key not in self._kept}
+        others = {self._making[key] for key in missing if key in self._making}
+        own = {key: at for key, at in missing.items() if key not in self._making}
+        if own and self.budget:
+            making = _Making(urgent=False)
+            self._making.update(dict.fromkeys(own, making))
+
+            async def job(loan: Loan) -> Done[None]:
+                # Before all that waits for it.
+                return await workers.run(function, tuple(own.values()), places, loan, priority=1)
+
+            # It waits for no other job, which might wait for it.
+            await self._run(job, keys, own, making)
+        for other in others:
+            await other.ended.wait()
 
     def _others(self, keys: Iterable[Key], urgent: bool) -> _Making | None:
         """Return a running job that is worth waiting for, or None."""

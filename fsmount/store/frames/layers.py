@@ -148,6 +148,16 @@ class JobLayers:
         self._known: dict[Key, DecodedLayer] = {}
         self._made: dict[Key, DecodedLayer] = {}
 
+    @property
+    def count(self) -> int:
+        """Number of layers that the job has decoded so far."""
+        return len(self._made)
+
+    @property
+    def nbytes(self) -> int:
+        """Their bytes."""
+        return sum(known.layer.nbytes for known in self._made.values())
+
     def get(self, key: Key) -> DecodedLayer | None:
         """See :class:`Layers`."""
         found = self._known.get(key) or self._made.get(key)
@@ -161,7 +171,8 @@ class JobLayers:
 
     def put(self, key: Key, known: DecodedLayer) -> None:
         """See :class:`Layers`."""
-        self._made[key] = known
+        if key not in self._known:
+            self._made[key] = known
 
     def __contains__(self, key: Key) -> bool:
         return key in self._lent or key in self._made

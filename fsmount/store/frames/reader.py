@@ -169,6 +169,10 @@ class Reader:
             self.layers.put(key, found)
         return found
 
+    def known_layer(self, object_id: int) -> DecodedLayer | None:
+        """Return the layer of an object with an entry, if it is decoded already."""
+        return self.layers.get((self.place(object_id).pack, object_id))
+
     def keep(self, object_id: int, known: DecodedLayer) -> None:
         """Leave the layer of one of the objects in `layers`, if another frame can copy from it."""
         if len(known.layer.pixels):

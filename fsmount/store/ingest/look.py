@@ -70,7 +70,7 @@ class Looker:
                 self._streams_bytes,
                 alone,
                 order=number,
-                group=number // _TOGETHER,
+                series=number // _TOGETHER,
             )
         except OSError:
             raise

@@ -25,16 +25,16 @@ from fsmount.errors import Damaged, NeedsExtra, NoSuchInode
 from fsmount.folder import readable
 from fsmount.store import contents
 from fsmount.store.files import StoreFiles
+from fsmount.store.frames.group import Rendered
 from fsmount.store.index import Inode, Object
+from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
 from fsmount.store.packs.pack import read_entry, scan
 from fsmount.store.packs.staging import writer_of
 from fsmount.store.read_store import ReadStore
+from fsmount.store.transfer.groups import Tell, Wanted, for_each
 from fsmount.store.transfer.tree import SLICE
 from fsmount.threads import Kind
-
-# Objects that are rendered at the same time.
-_AT_ONCE = 4
 
 
 class Finding(NamedTuple):
@@ -310,26 +310,30 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
     entry is one finding, for any number of objects that need it. The store must be running.
     `progress` is called with 1 for each object. Works beside a mount.
     """
-    report.findings += [Finding(fault.what, fault.why, []) for fault in _copies(store)]
-    slots = trio.Semaphore(_AT_ONCE)
     unreadable: dict[int, _Unreadable] = {}
     unchecked: list[_Fault] = []
 
-    async def check(found: Object) -> None:
-        try:
-            result = await _check_object(store, found)
-        finally:
-            slots.release()
-        if isinstance(result, _Unreadable):
-            unreadable[found.id] = result
-        elif isinstance(result, _NotInstalled):
-            unchecked.append(_Fault(f"object {found.id}", result.why, [found.id]))
+    async def check(found: Object, rendered: Rendered | None) -> Tell:
+        whole = rendered is not None and rendered[:2] == (found.size, found.sha256)
+        result = None if whole else await _check_object(store, found)
+        progress(1)
 
+        def tell() -> None:
+            if isinstance(result, _Unreadable):
+                unreadable[found.id] = result
+            elif isinstance(result, _NotInstalled):
+                unchecked.append(_Fault(f"object {found.id}", result.why, [found.id]))
+
+        return tell
+
+    async def check_copies(identity: str) -> None:
+        faults = await threads.call(Kind.ENTRY, _copies, store.layout, identity)
+        report.findings += [Finding(fault.what, fault.why, []) for fault in faults]
+
+    wanted = (Wanted(each, each if each.uses else None) for each in store.index.all_objects())
     async with trio.open_nursery() as nursery:
-        for found in store.index.all_objects():
-            await slots.acquire()
-            nursery.start_soon(check, found)
-            progress(1)
+        nursery.start_soon(check_copies, store.index.identity())
+        await for_each(store, wanted, check, with_bytes=False)
     report.unreadable.update(unreadable)
     causes = _causes(unreadable)
     report.damaged.update(causes)
@@ -352,20 +356,25 @@ def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
     }
 
 
-def _copies(store: StoreFiles) -> Iterator[_Fault]:
-    """Check that the second copies in packs/ can be read. They may be older than the index."""
-    path = store.layout.names_copy
+def _copies(layout: Layout, identity: str) -> list[_Fault]:
+    """Check that the second copies in packs/ can be read. They may be older than the index.
+
+    Waits for the disk. `identity` is that of the index.
+    """
+    faults = []
+    path = layout.names_copy
     if path.exists():
         try:
-            for _ in copies.read(path.read_bytes(), store.index.identity()):
+            for _ in copies.read(path.read_bytes(), identity):
                 pass
         except (OSError, Damaged) as error:
-            yield _Fault(f"packs/{path.name}", readable(str(error)))
-    path = store.layout.second_entries
+            faults.append(_Fault(f"packs/{path.name}", readable(str(error))))
+    path = layout.second_entries
     if path.exists():
         damaged = path.stat().st_size - sum(length for _, length, _ in scan(path))
         if damaged:
-            yield _Fault(f"packs/{path.name}", f"{damaged} bytes of it are no entries")
+            faults.append(_Fault(f"packs/{path.name}", f"{damaged} bytes of it are no entries"))
+    return faults
 
 
 async def _check_object(store: ReadStore, found: Object) -> _Unreadable | _NotInstalled | None:
@@ -406,7 +415,7 @@ async def _render(store: ReadStore, found: Object) -> None:
     body = await store.body(found.id)
     digest = hashlib.sha256()
     for offset in range(0, body.size, SLICE):
-        digest.update(await body.pread(offset, SLICE))
+        await threads.call(Kind.READ, digest.update, await body.pread(offset, SLICE))
     # Very large sparse files have no hash of the whole file.
     if found.sha256 and digest.digest() != found.sha256:
         raise Damaged(f"object {found.id}", reason="its hash is not the one in the index")

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.patterns import ALL, Patterns
+from fsmount.threads import Kind
 
 SLICE = 1 << 20
 THUMBNAILS = b".sh_thumbnails"
@@ -167,7 +169,7 @@ async def slices(store: ReadStore, ino: int) -> AsyncIterator[bytes]:
             # row says so now.
             continue
         with file:
-            while data := file.read(SLICE):
+            while data := await threads.call(Kind.STAGED, file.read, SLICE):
                 yield data
         return
     if inode.object_id is None:

@@ -208,3 +208,92 @@ async def test_one_job_gets_no_more_than_a_message_holds(monkeypatch: pytest.Mon
     await use(cache, jobs, "a", 1, 2, 3, 4, 5)
     await use(cache, jobs, "b", 1, 2, 3, 4, 5)
     assert jobs.lent["b"] == [1, 2, 3]
+
+
+class Decoders:
+    """Takes the place of Workers for :meth:`LayerCache.prepare`. `calls` has the decoded ids."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.lent: list[list[int]] = []
+        self.go = trio.Event()
+        self.fails = False
+
+    async def run(
+        self,
+        function: Callable[..., Done[None]],
+        wanted: tuple[Location, ...],
+        places: list[Location],
+        loan: Loan,
+        **_: Any,
+    ) -> Done[None]:
+        self.calls.append([each.id - 7 for each in wanted])
+        self.lent.append([layer.key[1] - 7 for layer in loan.layers])
+        await self.go.wait()
+        if self.fails:
+            raise OSError
+        return Done(None, tuple(shared(30, each.id - 7) for each in wanted))
+
+
+def prepare(cache: LayerCache, decoders: Decoders, *needs: int) -> Callable[[], Any]:
+    places = [place(number) for number in needs]
+    return lambda: cache.prepare(cast(Workers, decoders), decode, places)
+
+
+def decode(wanted: object, places: object, loan: Loan) -> Done[None]:
+    raise AssertionError("runs in a worker only")
+
+
+async def test_layers_that_several_jobs_need_are_decoded_once_before() -> None:
+    cache, decoders, jobs = LayerCache(100 * SIZE, 0), Decoders(), Jobs()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(prepare(cache, decoders, 1, 2))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(prepare(cache, decoders, 2, 3))
+        nursery.start_soon(prepare(cache, decoders, 1, 2))
+        nursery.start_soon(start(cache, jobs, "group", 1, 3))
+        nursery.start_soon(start(cache, jobs, "reader", 1, urgent=True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert decoders.calls == [[1, 2], [3]]
+        assert set(jobs.running) == {"reader"}, "a reader waits for no background job"
+        decoders.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert jobs.lent["group"] == [1, 3]
+        for event in jobs.running.values():
+            event.set()
+    await prepare(cache, decoders, 1, 2, 3)()
+    await prepare(cache, decoders, 3, 4)()
+    assert decoders.calls[2:] == [[4]]
+    assert decoders.lent[2:] == [[3]]
+
+
+async def test_two_preparations_never_wait_for_each_other_in_a_circle() -> None:
+    cache, decoders = LayerCache(100 * SIZE, 0), Decoders()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(prepare(cache, decoders, 1, 2))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(prepare(cache, decoders, 2, 1, 3))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(prepare(cache, decoders, 3, 2, 4))
+            await trio.testing.wait_all_tasks_blocked()
+            decoders.go.set()
+    assert decoders.calls == [[1, 2], [3], [4]]
+
+
+async def test_a_preparation_that_fails_frees_those_that_wait() -> None:
+    cache, decoders, jobs = LayerCache(100 * SIZE, 0), Decoders(), Jobs()
+    decoders.fails = True
+    with pytest.raises(ExceptionGroup):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(prepare(cache, decoders, 1))
+            await trio.testing.wait_all_tasks_blocked()
+            decoders.go.set()
+    await use(cache, jobs, "group", 1)
+    assert jobs.decoded == [1]
+
+
+async def test_without_a_budget_nothing_is_prepared() -> None:
+    decoders = Decoders()
+    await prepare(LayerCache(0, 0), decoders, 1, 2)()
+    assert decoders.calls == []

@@ -299,6 +299,10 @@ def test_whatever_a_damaged_object_raises(root: Path, monkeypatch: pytest.Monkey
             raise OverflowError
         return await real(store, object_id)
 
+    async def together(*_: object, **__: object) -> list[None]:
+        return [None]
+
+    monkeypatch.setattr(ReadStore, "render", together)
     monkeypatch.setattr(ReadStore, "body", fail)
     assert [(what, why) for what, why, _ in check(root, full=True).findings] == [
         (f"object {bad.id}", "OverflowError()")

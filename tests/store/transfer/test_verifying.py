@@ -118,6 +118,22 @@ async def test_every_difference_is_found(
     assert (found.summary.files - whole.summary.files, found.total - whole.total) == counted
 
 
+async def test_differences_are_listed_in_the_order_of_the_paths(root: Path, source: Path) -> None:
+    for number in range(40):
+        (source / f"{number:02}.txt").write_text(f"{number}")
+    await import_into(root, f"{source}/")
+    for number in range(0, 40, 3):
+        (source / f"{number:02}.txt").write_text("!" * len(f"{number}"))
+    # A folder is no difference of a legacy folder, whatever its name.
+    (source / "20.jxl").mkdir()
+    found = await verify(root, f"{source}/")
+    wanted = [
+        (str(source / f"{number:02}.txt"), "other bytes in the store") for number in range(0, 40, 3)
+    ]
+    wanted.append((str(source / "20.jxl"), "no such folder in the store"))
+    assert found.summary.problems == sorted(wanted)
+
+
 async def test_what_cannot_be_read_differs(root: Path, source: Path) -> None:
     await import_into(root, f"{source}/")
     await damage(root, "grün.bin".encode())

@@ -1,4 +1,4 @@
-"""Jobs of one group go to one worker, if no other worker would wait. The time is virtual."""
+"""Jobs of one series go to one worker, if no other worker would wait. The time is virtual."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Fake:
 
     def __init__(self) -> None:
         self.pid = next(Fake.numbers)
-        self.group: int | None = None
+        self.series: int | None = None
 
     @classmethod
     async def start(cls, _: object) -> Fake:
@@ -61,7 +61,7 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 async def run(
     count: int, jobs: Sequence[tuple[str, float, int, int | None]], busy_s: float = 1.0
 ) -> dict[str, int]:
-    """Run jobs (name, seconds, priority, group) while all workers are busy at first.
+    """Run jobs (name, seconds, priority, series) while all workers are busy at first.
 
     Returns the number of the worker of each job. DONE has their order.
     """
@@ -69,16 +69,16 @@ async def run(
         for number in range(count):
             nursery.start_soon(workers.run, job, f"busy {number}", busy_s + number / 1000)
         await wait_all_tasks_blocked()
-        for order, (name, seconds, priority, group) in enumerate(jobs):
+        for order, (name, seconds, priority, series) in enumerate(jobs):
 
             async def one(
                 name: str = name,
                 seconds: float = seconds,
                 priority: int = priority,
                 order: int = order,
-                group: int | None = group,
+                series: int | None = series,
             ) -> None:
-                await workers.run(job, name, seconds, priority=priority, order=order, group=group)
+                await workers.run(job, name, seconds, priority=priority, order=order, series=series)
 
             nursery.start_soon(one)
     return {name: pid for pid, name in DONE if not name.startswith("busy")}
@@ -89,7 +89,7 @@ def autojump_clock() -> MockClock:
     return MockClock(autojump_threshold=0)
 
 
-async def test_each_worker_has_a_group(autojump_clock: MockClock) -> None:
+async def test_each_worker_has_a_series(autojump_clock: MockClock) -> None:
     jobs = [(f"{number}", 1.0, 0, number // 4) for number in range(8)]
     found = await run(2, jobs)
     assert len({found[f"{number}"] for number in range(4)}) == 1
@@ -97,7 +97,7 @@ async def test_each_worker_has_a_group(autojump_clock: MockClock) -> None:
     assert found["0"] != found["4"]
 
 
-async def test_the_order_of_a_group_is_kept(autojump_clock: MockClock) -> None:
+async def test_the_order_of_a_series_is_kept(autojump_clock: MockClock) -> None:
     await run(2, [(f"{number}", 1.0, 0, number // 4) for number in reversed(range(8))])
     names = [name for _, name in DONE if not name.startswith("busy")]
     assert [name for name in names if int(name) < 4] == ["3", "2", "1", "0"], "`order` rules"
@@ -110,7 +110,7 @@ async def test_no_worker_waits_while_a_job_waits(autojump_clock: MockClock) -> N
     assert trio.current_time() - start == pytest.approx(2.0, abs=0.1)
 
 
-async def test_a_worker_goes_on_with_its_group_before_jobs_of_higher_priority(
+async def test_a_worker_goes_on_with_its_series_before_jobs_of_higher_priority(
     autojump_clock: MockClock,
 ) -> None:
     jobs = [("a", 1.0, 0, 1), ("b", 1.0, 0, 1), ("other", 1.0, 0, 2), ("urging", 1.0, 5, None)]
