@@ -129,7 +129,7 @@ class WritableStore(ReadStore):
 
     def renew_copies(self) -> None:
         """Ask for new second copies: the copier writes them soon, or at the latest at the end."""
-        self._writer.packs.copies_due.set()
+        self._writer.packs.renew_copies()
 
     def repack_size(self) -> int:
         """Number of objects that :meth:`repack` would examine."""

@@ -13,10 +13,12 @@ from functools import partial
 
 import trio
 
+from fsmount import threads
 from fsmount.store.disk.reserve import Reserve
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.maintenance import second_entries
 from fsmount.store.maintenance.background import BackgroundRepack
 from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
@@ -24,6 +26,7 @@ from fsmount.store.maintenance.repack import Repacker, RepackSummary, always
 from fsmount.store.ownership import Ownership
 from fsmount.store.packs.writer import Writer
 from fsmount.store.packs.writers import Writers
+from fsmount.threads import Kind
 from fsmount.work import machine
 from fsmount.work.workers import Workers
 
@@ -94,7 +97,12 @@ class Maintenance:
                 self._encoder.start_afresh()
                 await repacker.drop_unneeded()
             repacker.summary.dropped += self._reclaimer.dropped
-            return await repacker.run(progress)
+            summary = await repacker.run(progress)
+            layout = self._files.layout
+            old = await threads.call(Kind.PACK, second_entries.superseded, layout)
+            if summary.moved or summary.dropped or old:
+                self._writers.packs.renew_copies(exact=True)
+            return summary
 
     async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         """See :meth:`BackgroundRepack.work`. The caller has called :meth:`prepare`."""
