@@ -226,9 +226,7 @@ class Repacker:
         OSError, for example on a full disk. After an error the committed batches stay done, and the
         rest is unchanged.
         """
-        packs = due(self._index)
-        await self._writers.seal(packs)
-        for number in packs:
+        for number in due(self._index):
             await self.empty(number, progress)
         await self.drop_emptied()
         return self.summary
@@ -269,9 +267,8 @@ class Repacker:
         The pack stays as it is if one of its entries is damaged: it could not be removed, and would
         take its space twice. It also stays if it has no garbage and its objects get hardly smaller.
 
-        No writer appends to the pack any more. The method calls `progress(1)` after each object.
-        The summary names the objects that are damaged or that failed their proof. Raises OSError,
-        FsmountError.
+        The method calls `progress(1)` after each object. The summary names the objects that are
+        damaged or that failed their proof. Raises OSError, FsmountError.
         """
         objects = self._index.objects_in(number)
         if await self._has_damage(objects):
@@ -280,6 +277,8 @@ class Repacker:
         done = self._index.repacked().get(number, 0)
         length, _ = self._index.packs().get(number, (0, True))
         may_stay = sum(found.length for found in objects) == length
+        if not may_stay:
+            await self._writers.seal([number])
         # Objects that are not moved, as long as the pack may stay.
         left = [found for found in objects if may_stay and found.offset < done]
         gained, problems = 0, len(self.summary.problems)
@@ -289,6 +288,7 @@ class Repacker:
             gained += sum(found.length - len(build_entry(entries[found.id])) for found in whole)
             if may_stay and gained > _LEAST_GAIN + _ROW_BYTES * len(objects):
                 may_stay = False
+                await self._writers.seal([number])
                 for some in _batches(left):
                     await self._move(some, await self._read(some))
             if may_stay and len(self.summary.problems) == problems:
@@ -303,8 +303,7 @@ class Repacker:
         """Note in the index that the objects that have `entries` need not be coded again."""
         seen = list(takewhile(lambda found: found.id in entries, batch))
         if seen:
-            with self._index.transaction():
-                self._index.set_repacked(number, seen[-1].offset + seen[-1].length)
+            self._index.set_repacked(number, seen[-1].offset + seen[-1].length)
 
     async def _entries(
         self, batch: Sequence[Object], done: int, progress: Callable[[int], None]
