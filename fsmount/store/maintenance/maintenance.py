@@ -8,7 +8,7 @@ gives each what it needs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import trio
@@ -24,6 +24,7 @@ from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
 from fsmount.store.maintenance.repack import Repacker, RepackSummary, always
 from fsmount.store.ownership import Ownership
+from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.packs.writers import Writers
 from fsmount.threads import Kind
@@ -86,12 +87,16 @@ class Maintenance:
         await self._require_consistent()
         await self.space.before_deleting()
 
-    async def repack(self, progress: Callable[[int], None]) -> RepackSummary:
+    async def repack(
+        self, progress: Callable[[int], None], known: Mapping[int, Entry]
+    ) -> RepackSummary:
         """Repack all packs that are worth it. Calls `progress(1)` after each object.
 
-        The caller has called :meth:`prepare`. Raises OSError, FsmountError.
+        `known` has entries that were coded again and proved before. The caller has called
+        :meth:`prepare`. Raises OSError, FsmountError.
         """
         repacker = self._repacker(self._workers, at_once=machine.cores())
+        repacker.known |= known
         async with self._moving:
             if self._encoder.is_idle():
                 self._encoder.start_afresh()

@@ -194,6 +194,7 @@ class Repacker:
     layers : the layers that the workers have decoded.
     at_once : number of objects that are coded at the same time, at most.
     go_on : says whether the repacker may begin another object.
+    known : entries that :func:`recode` made before, by object id. They are not coded once more.
     summary : result so far.
 
     Contract: belongs to the trio task that owns the store. Only one repacker works at a time.
@@ -216,6 +217,7 @@ class Repacker:
         self._layers = layers
         self._slots = trio.Semaphore(at_once)
         self._go_on = go_on
+        self.known: dict[int, Entry] = {}
         self.summary = RepackSummary()
 
     async def run(self, progress: Callable[[int], None]) -> RepackSummary:
@@ -368,6 +370,8 @@ class Repacker:
         Raises what the worker raises, and :class:`Damaged`.
         """
         place = self._writers.new.place(found.id)
+        if again and found.id in self.known:
+            return self.known.pop(found.id)
         if again and self._workers is not None:
             needs = tuple(map(self._writers.new.place, found.needs))
             with suppress(WorkerDied):
