@@ -283,6 +283,7 @@ class Repacker:
             await self._writers.seal([number])
         # Objects that are not moved, as long as the pack may stay.
         left = [found for found in objects if may_stay and found.offset < done]
+        progress(len(left))
         gained, problems = 0, len(self.summary.problems)
         for batch in _batches(objects[len(left) :]):
             entries = await self._entries(batch, done, progress)

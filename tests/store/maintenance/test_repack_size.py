@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trio
 
 from fsmount.codec.images import images
 from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import compacting, copies, second_entries
+from fsmount.store.maintenance import compacting, copies, repack, second_entries
 from fsmount.store.maintenance.repack import RepackSummary
 from fsmount.store.packs import pack
 from tests.support.encoding import Inline
@@ -171,6 +172,32 @@ async def test_nothing_is_moved_that_gets_no_smaller(root: Path) -> None:
     summary = await run(root)
     assert (summary.dropped, summary.moved) == (100, 100)
     await whole(root, dict(list(more.items())[100:]))
+
+
+async def test_what_stays_is_counted_and_not_looked_at_twice(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repack that was stopped goes on where it was."""
+    monkeypatch.setattr(repack, "_BATCH", 4)
+    await fill(root, noise(20))
+    seen: list[int] = []
+    with trio.CancelScope() as scope:
+
+        def stop(count: int) -> None:
+            seen.append(count)
+            if sum(seen) == 10:
+                scope.cancel()
+
+        await run(root, progress=stop)
+    assert scope.cancelled_caught
+    with opening(root) as opened:
+        (noted,) = opened.index.repacked().values()
+        assert [each.id for each in opened.index.objects_in(1) if each.offset < noted] == [
+            *range(1, 9)
+        ]
+    seen.clear()
+    await run(root, progress=seen.append)
+    assert (seen[0], sum(seen)) == (8, 20)
 
 
 async def test_the_index_gives_its_free_pages_back(root: Path) -> None:
