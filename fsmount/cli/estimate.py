@@ -10,6 +10,7 @@ import trio
 from fsmount.cli.common.options import json_option
 from fsmount.cli.common.output import (
     counted,
+    duration,
     emit,
     list_problems,
     listing,
@@ -98,13 +99,6 @@ def _text(found: Estimate) -> str:
             f" {counted(found.sampled, 'sampled picture')} would be encoded, the others stored as"
             " they are",
             *([jpegs] if found.jpegs else []),
-            f"an import would take about {_duration(found.seconds)} on this machine",
+            f"an import would take about {duration(found.seconds)} on this machine",
         )
     )
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in words."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

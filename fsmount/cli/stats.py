@@ -22,8 +22,9 @@ _HELP = """\
 Show the number and size of the files in a store, and its size. Works beside a mount.
 
 Also tells what fsmount repack would give back: the bytes of deleted files, as far as the index
-knows them. Coding pictures again may give more; how much is not known before. Names the log of
-the mounts of this store, unless FSMOUNT_LOG sent it elsewhere when they were mounted.
+knows them. Coding pictures again may give more; fsmount repack --dry-run estimates how much.
+Names the log of the mounts of this store, unless FSMOUNT_LOG sent it elsewhere when they were
+mounted.
 
 \b
 Example:

@@ -25,7 +25,7 @@ MISSING = (
 )
 # Names of packs and of their second copies, as in :class:`Layout`.
 PACKS = re.compile(
-    r"(?:[0-9]{8}|[1-9][0-9]{8,})\.zip|names\.gz(?:\.new)?|second\.entries", re.ASCII
+    r"(?:[0-9]{8}|[1-9][0-9]{8,})\.zip|(?:names\.gz|second\.entries)(?:\.new)?", re.ASCII
 )
 # Tokens of staged files.
 STAGED = re.compile(r"[1-9][0-9]*", re.ASCII)

@@ -11,6 +11,7 @@ from fsmount.errors import FsmountError, WorkerDied
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.body_reader import Body, BodyReader
 from fsmount.store.frames.group import Rendered
+from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -19,20 +20,26 @@ _log = logging.getLogger(__name__)
 class ReadStore(StoreFiles):
     """A store whose workers can be used. Nothing here changes it.
 
+    workers : render files, and code entries.
+    layers : the layers that the workers have decoded.
+
     Contract: belongs to the trio task.
     """
 
     read_only: ClassVar[bool] = True
 
-    def __init__(self, files: StoreFiles, bodies: BodyReader, workers: Workers) -> None:
+    def __init__(
+        self, files: StoreFiles, bodies: BodyReader, workers: Workers, layers: LayerCache
+    ) -> None:
         super().__init__(files.path, files.disk, files.layout, files.index, files.staging)
         self._bodies = bodies
-        self._workers = workers
+        self.workers = workers
+        self.layers = layers
 
     @property
     def count(self) -> int:
         """Number of background jobs at a time."""
-        return self._workers.count
+        return self.workers.count
 
     async def body(self, object_id: int) -> Body:
         """See :meth:`BodyReader.body`. Raises :class:`Damaged`, OSError."""
@@ -57,7 +64,7 @@ class ReadStore(StoreFiles):
     async def warm(self) -> None:
         """Start a worker, so that the first reader does not wait for a process to start."""
         with suppress(WorkerDied):  # the first reader gets the error then
-            await self._workers.warm(1)
+            await self.workers.warm(1)
 
     def pending(self) -> int:
         """Number of staged files that this process will encode."""

@@ -35,9 +35,23 @@ def statistics(path: Path, layout: Layout, index: Index) -> dict[str, Any]:
     }
 
 
+def closed_bytes(layout: Layout) -> int:
+    """Return the stored bytes of a store that nobody has open, without opening it.
+
+    For `stats` SQLite opens the index, and leaves a file of shared memory in the folder. The caller
+    has made sure that the folder is a store. Raises OSError.
+    """
+    return layout.index.stat().st_size + _bodies(layout)
+
+
 def _stored_bytes(layout: Layout, index: Index) -> int:
     """Bytes of packs, large files, staged files and the index. Raises OSError."""
-    stored = index.bytes()
+    return index.bytes() + _bodies(layout)
+
+
+def _bodies(layout: Layout) -> int:
+    """Bytes of packs, large files and staged files. Raises OSError."""
+    stored = 0
     for folder, form in contents.forms(layout):
         for entry in contents.own(folder, form):
             # A mount that encodes at the same time may remove a staged file during the scan.

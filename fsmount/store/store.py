@@ -165,7 +165,7 @@ class OpenedReadStore(_Opened):
             rendered, layers = _caches(cache_bytes, count)
             find = self.index.object
             bodies = BodyReader(self.layout, PackSet(), find, workers, layers, rendered)
-            yield ReadStore(self, bodies, workers)
+            yield ReadStore(self, bodies, workers, layers)
 
 
 class OpenedStore(_Opened):
@@ -260,6 +260,7 @@ class OpenedStore(_Opened):
             self,
             bodies,
             workers,
+            layers,
             owned=OwnedTasks(self._ownership, background),
             encoder=self._encoder,
             durability=self._durability,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.body_reader import Body, BodyReader
+from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.ingest.durability import DurabilityPoints
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.ingest.inputs import Settled, Source
@@ -15,6 +16,7 @@ from fsmount.store.maintenance.maintenance import Maintenance
 from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
 from fsmount.store.maintenance.repack import RepackSummary, due
 from fsmount.store.owned_tasks import OwnedTasks
+from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.read_store import ReadStore
 from fsmount.work.workers import Workers
@@ -39,6 +41,7 @@ class WritableStore(ReadStore):
         files: StoreFiles,
         bodies: BodyReader,
         workers: Workers,
+        layers: LayerCache,
         *,
         owned: OwnedTasks,
         encoder: Encoder,
@@ -46,7 +49,7 @@ class WritableStore(ReadStore):
         writer: Writer,
         maintenance: Maintenance,
     ) -> None:
-        super().__init__(files, bodies, workers)
+        super().__init__(files, bodies, workers, layers)
         self._owned = owned
         self._encoder = encoder
         self._durability = durability
@@ -143,22 +146,25 @@ class WritableStore(ReadStore):
 
     def renew_copies(self) -> None:
         """Ask for new second copies: the copier writes them soon, or at the latest at the end."""
-        self._writer.packs.copies_due.set()
+        self._writer.packs.renew_copies()
 
     def repack_size(self) -> int:
         """Number of objects that :meth:`repack` would examine."""
         return sum(len(self.index.objects_in(number)) for number in due(self.index))
 
-    async def repack(self, progress: Callable[[int], None]) -> RepackSummary:
+    async def repack(
+        self, progress: Callable[[int], None], known: Mapping[int, Entry] | None = None
+    ) -> RepackSummary:
         """Reclaim space and write smaller entries. Encodes the staged files first.
 
-        The caller keeps :meth:`run` running. Raises :class:`Damaged`, and OSError if the disk is
-        full and not enough space could be reclaimed beforehand.
+        `known` has entries that were coded again and proved before, by object id. The caller keeps
+        :meth:`run` running. Raises :class:`Damaged`, and OSError if the disk is full and not enough
+        space could be reclaimed beforehand.
         """
         await self._maintenance.space.reclaim()
         await self.drain()
         await self._maintenance.prepare()
-        return await self._maintenance.repack(progress)
+        return await self._maintenance.repack(progress, known or {})
 
     async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         """Repack a part, as :mod:`background` describes. The caller makes one call at a time.

@@ -90,6 +90,7 @@ class _VirtualWorker:
     """Takes the place of a worker process in :class:`Workers`."""
 
     pid = 0
+    series: int | None = None
 
     @classmethod
     async def start(cls, _: object) -> _VirtualWorker:

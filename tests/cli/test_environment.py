@@ -156,7 +156,12 @@ def test_interrupted(root: Path, tmp_path: Path) -> None:
             "stopped after 0/3 objects. Nothing was changed. The next check begins anew.",
         ),
         (
-            ["repack", "STORE"],
+            ["repack", "--dry-run", "STORE"],
+            "fsmount.cli.repack.forecast",
+            "stopped after 0 objects. Nothing was changed.",
+        ),
+        (
+            ["repack", "--quiet", "STORE"],
             "fsmount.store.writable_store.WritableStore.repack",
             "stopped after 0/3 objects. What is done stays. To go on, run the repack again.",
         ),

@@ -20,7 +20,7 @@ import trio
 from fsmount.errors import FsmountError
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import copies
+from fsmount.store.maintenance import copies, second_entries
 from fsmount.store.recovery.repair import Repairs
 from fsmount.store.store import open_store
 from tests.crash.limits import small_limits
@@ -53,7 +53,7 @@ def _middle(found: Object) -> int:
 
 def _entries(root: Path) -> None:
     """Damage one entry that is kept twice, and one that is not."""
-    twice = {number for number, _ in copies.second(Layout(root))}
+    twice = {number for number, _ in second_entries.read(Layout(root))}
     known = _objects(root)
     for found in (next(o for o in known if o.id in twice), known[-3]):
         _flip(root / "packs" / "00000001.zip", _middle(found))

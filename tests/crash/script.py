@@ -25,7 +25,7 @@ from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT
-from fsmount.store.maintenance import copies
+from fsmount.store.maintenance import compacting, copies
 from fsmount.store.recovery import consistency
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import find
@@ -84,6 +84,7 @@ class Script:
         # The VFS that watches SQLite has no shared memory, so there is only one connection.
         patch(copies, "collect_beside", lambda _: copies.collect(store.index))
         patch(consistency, "contradiction_at", lambda _: store.index.contradiction())
+        patch(compacting, "faults_at", lambda _: store.index.integrity())
         try:
             for number in range(self._count):
                 self.events.get(number, lambda: None)()

@@ -168,6 +168,9 @@ class Inline:
     ) -> None:
         return
 
+    async def warm(self, count: int | None = None) -> None:
+        """Start nothing."""
+
     async def run(
         self,
         function: Callable[..., Any],

@@ -16,6 +16,7 @@ from fsmount.codec.png.samples import Frame
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT, Object
 from fsmount.store.layout import Layout
+from fsmount.store.maintenance import repack
 from fsmount.store.maintenance.repack import RepackSummary
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import OpenedReadStore, OpenedStore, open_read_store, open_store
@@ -28,6 +29,11 @@ from tests.support.packs import unzipped
 def poor(image: Frame, *, fast: bool = True) -> tuple[str, bytes]:
     """Encode with little effort, so that more effort gains space."""
     return ".webp", webp.encode(image, Effort(0, 0))
+
+
+def always_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a repack move the objects of every pack, also if nothing gets smaller."""
+    monkeypatch.setattr(repack, "_LEAST_GAIN", -(1 << 60))
 
 
 def opening(root: Path, disk: FlakyDisk | None = None) -> OpenedStore:

@@ -225,9 +225,14 @@ class Objects(Tree):
         return {int(key.removeprefix(_REPACKED)): int(value) for key, value in rows}
 
     def set_repacked(self, pack: int, length: int) -> None:
-        """Record that `repack` wrote the first `length` bytes of a pack."""
+        """Record that `repack` wrote the first `length` bytes of a pack, or left them as they are.
+
+        By itself this does not count as a change of the index: its copy does not have these rows.
+        """
+        changed = self.changed
         with self.transaction():
             self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_REPACKED + str(pack), length))
+        self.changed = changed
 
     # -- tile signatures, for the planner
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Sequence
 
 import trio
 
 from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk
-from fsmount.store.index import Index, Object
+from fsmount.store.index import Index
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import copies
+from fsmount.store.maintenance import copies, second_entries
+from fsmount.store.maintenance.second_entries import Copy, Wanted
 from fsmount.store.packs.pack_set import PackSet
 from fsmount.threads import Kind
 from fsmount.work.workers import Workers
@@ -66,15 +68,21 @@ class Copier:
         wanted = await workers.run(copies.collect_beside, str(self._layout.index))
         # The thread reads entries from packs. The lock keeps every pack in place until it ends.
         async with self._packs.turn:
-            many = self._many(wanted)
+            there = await threads.call(Kind.PACK, second_entries.held, self._layout)
+            second = self._second(wanted.many, there)
             await threads.call(
-                Kind.PACK, copies.update, self._layout, self._disk, wanted.names, many
+                Kind.PACK, copies.update, self._layout, self._disk, wanted.names, there, second
             )
 
-    def _many(self, wanted: copies.Copies) -> list[Object]:
-        """Return the objects to keep twice, with their present locations."""
-        found = map(self._index.known_object, wanted.many)
-        return [each for each in found if each is not None]
+    def _second(self, many: Sequence[int], there: Sequence[Copy]) -> Wanted:
+        """Return what to keep twice, with the present locations of all entries.
+
+        The renewal that this is for gives back all bytes that are of no use, if that was asked.
+        """
+        exact, self._packs.copies_exact = self._packs.copies_exact, False
+        ids = {*many, *(copy.object_id for copy in there)}
+        rows = {number: row for number in ids if (row := self._index.known_object(number))}
+        return Wanted(frozenset(many), rows, 0.0 if exact else second_entries.WASTE)
 
     def finish(self) -> None:
         """At a clean end, bring the copies up to date with the index. Failures are logged.
@@ -87,7 +95,9 @@ class Copier:
                 self._index.set_copied()
                 return
             wanted = copies.collect(self._index)
-            copies.update(self._layout, self._disk, wanted.names, self._many(wanted))
+            there = second_entries.held(self._layout)
+            second = self._second(wanted.many, there)
+            copies.update(self._layout, self._disk, wanted.names, there, second)
             self._index.set_copied(zlib.crc32(wanted.names))
         except (OSError, Damaged) as error:
             _log.warning(_FAILED, error)

@@ -1,8 +1,8 @@
 """Second copies in ``packs/``: of all rows of the index, and of the objects that many others need.
 
 ``names.gz`` has the rows. Each renewal writes a new file under another name and renames it.
-``second.entries`` has entries in the format of packs, one after the other. It only grows. Only
-repair and `check` read both files. `docs/format.md` specifies them to the byte.
+``second.entries`` has entries (:mod:`~fsmount.store.maintenance.second_entries`). Only repair and
+`check` read both files. `docs/format.md` specifies them to the byte.
 :mod:`~fsmount.store.maintenance.copier` decides when they are renewed.
 """
 
@@ -12,7 +12,6 @@ import gzip
 import io
 import json
 import logging
-import os
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,8 @@ from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.layout import Layout
-from fsmount.store.packs.pack import build_entry, read_entry, scan
+from fsmount.store.maintenance import second_entries
+from fsmount.store.maintenance.second_entries import Copy, Wanted
 
 _log = logging.getLogger(__name__)
 
@@ -242,51 +242,14 @@ def read_rows(layout: Layout, identity: str) -> IndexRows | None:
         return None
 
 
-def update(layout: Layout, disk: Disk, names: bytes, many: Sequence[Object]) -> None:
-    """Write both copies if they differ from `names` and `many`. Raises OSError.
+def update(layout: Layout, disk: Disk, names: bytes, there: Sequence[Copy], wanted: Wanted) -> None:
+    """Write both copies if they differ from what is wanted. Raises OSError.
 
-    `names` is the wanted content of ``names.gz``, `many` are the objects to keep twice. The
-    function does not use the index, so it may run in a thread. The caller makes sure that no pack
-    is cut or removed in the meantime.
+    `names` is the wanted content of ``names.gz``, `wanted` that of ``second.entries``, and `there`
+    its present content. The function does not use the index, so it may run in a thread. The caller
+    makes sure that no pack is cut or removed in the meantime.
     """
-    _second_entries(layout, disk, many)
+    second_entries.update(layout, disk, there, wanted)
     path = layout.names_copy
     if not (path.exists() and path.read_bytes() == names):
         disk.write_file(path, names)
-
-
-def _second_entries(layout: Layout, disk: Disk, many: Sequence[Object]) -> None:
-    """Append the entries of the objects `many` that ``second.entries`` lacks. Raises OSError."""
-    path = layout.second_entries
-    end, there = 0, set[tuple[int, int]]()
-    for at, length, entry in scan(path) if path.exists() else ():
-        if at != end:
-            # The file is damaged here. The entries from here on are written again.
-            break
-        there.add((entry.object_id, length))
-        end = at + length
-    # If `repack` made an entry smaller, the copy gets the new entry, too.
-    missing = [found for found in many if (found.id, found.length) not in there]
-    if not missing and (not path.exists() or path.stat().st_size == end):
-        return
-    fd = disk.open(path, os.O_RDWR) if path.exists() else disk.create(path)
-    try:
-        disk.ftruncate(fd, end)
-        for found in missing:
-            try:
-                entry = read_entry(layout.pack(found.pack), found.offset, found.length)
-            except Damaged as error:
-                _log.error("%s", error)
-                continue
-            end += disk.pwrite(fd, build_entry(entry), end)
-        disk.fsync(fd)
-    finally:
-        disk.close(fd)
-    disk.fsync_folder(layout.packs)
-
-
-def second(layout: Layout) -> Iterator[tuple[int, bytes]]:
-    """Yield (object id, bytes of the entry) of the objects that are kept twice. Raises OSError."""
-    if layout.second_entries.exists():
-        for _, _, entry in scan(layout.second_entries):
-            yield entry.object_id, build_entry(entry)

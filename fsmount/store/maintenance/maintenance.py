@@ -8,22 +8,26 @@ gives each what it needs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import trio
 
+from fsmount import threads
 from fsmount.store.disk.reserve import Reserve
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.ingest.encoder import Encoder
+from fsmount.store.maintenance import compacting, second_entries
 from fsmount.store.maintenance.background import BackgroundRepack
 from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
 from fsmount.store.maintenance.repack import Repacker, RepackSummary, always
 from fsmount.store.ownership import Ownership
+from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.packs.writers import Writers
+from fsmount.threads import Kind
 from fsmount.work import machine
 from fsmount.work.workers import Workers
 
@@ -83,18 +87,30 @@ class Maintenance:
         await self._require_consistent()
         await self.space.before_deleting()
 
-    async def repack(self, progress: Callable[[int], None]) -> RepackSummary:
+    async def repack(
+        self, progress: Callable[[int], None], known: Mapping[int, Entry]
+    ) -> RepackSummary:
         """Repack all packs that are worth it. Calls `progress(1)` after each object.
 
-        The caller has called :meth:`prepare`. Raises OSError, FsmountError.
+        `known` has entries that were coded again and proved before. The caller has called
+        :meth:`prepare`. Raises OSError, FsmountError.
         """
         repacker = self._repacker(self._workers, at_once=machine.cores())
+        repacker.known |= known
         async with self._moving:
             if self._encoder.is_idle():
                 self._encoder.start_afresh()
                 await repacker.drop_unneeded()
             repacker.summary.dropped += self._reclaimer.dropped
-            return await repacker.run(progress)
+            summary = await repacker.run(progress)
+            layout = self._files.layout
+            old = await threads.call(Kind.PACK, second_entries.superseded, layout)
+            if summary.moved or summary.dropped or old:
+                self._writers.packs.renew_copies(exact=True)
+            if summary.moved or summary.dropped:
+                free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
+                await compacting.compact(self._files.index, self._workers, free)
+            return summary
 
     async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         """See :meth:`BackgroundRepack.work`. The caller has called :meth:`prepare`."""

@@ -11,13 +11,15 @@ Repack works in steps. Each step is a commit of its own and leaves a consistent 
 2. Work through the packs, a batch of objects after the other. A worker codes each entry again,
    renders the file from it, and compares the hash. The repacker appends the entry to a pack that
    has only repacked entries, and reads it back. Then it forces the pack to the disk, turns the rows
-   to their new locations in one transaction, and forces the index.
+   to their new locations in one transaction, and forces the index. A pack stays if moving its
+   objects would make the store larger: see :meth:`Repacker.empty`.
 3. Drop a pack without objects. Its row goes with the batch. Its file goes when that commit is
    durable and no task reads a location that it found there before.
 
 Repack may be stopped or killed at any moment. The committed batches stay done. The next start cuts
 off all uncommitted entries and removes packs without rows. The index records how many bytes of each
-pack `repack` has written. So the next repack continues there and does nothing twice.
+pack `repack` has written, or has left as they are. So the next repack continues there and does
+nothing twice.
 
 Readers and the encoder may work during a repack, except in step 1: see :meth:`Encoder.is_idle`.
 """
@@ -29,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,7 @@ import trio
 
 from fsmount import threads
 from fsmount.codec.images import images
-from fsmount.errors import FsmountError, WorkerDied
+from fsmount.errors import Damaged, FsmountError, WorkerDied
 from fsmount.folder import readable
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import jobs
@@ -60,6 +63,11 @@ _BATCH = 64
 _BATCH_BYTES = 16 << 20
 # A pack that repack wrote is repacked again if more than this share of it is garbage.
 _WASTE = 0.25
+# A pack without garbage is moved if its entries become smaller by more than these bytes, and by
+# more than these for each object. A new pack takes a row of the index. The row of an object that
+# moved may take a byte or two more, in the index and in its copy.
+_LEAST_GAIN = 64
+_ROW_BYTES = 4
 
 
 def always() -> bool:
@@ -74,7 +82,8 @@ class RepackSummary:
     dropped : number of unneeded objects that were dropped.
     moved : number of moved objects.
     smaller : number of moved objects with a smaller entry.
-    problems : (object id, reason) of each object that failed its proof and was not moved.
+    problems : (object id, reason) of each object that is damaged or failed its proof. Its entry is
+        unchanged.
     """
 
     dropped: int = 0
@@ -167,6 +176,17 @@ def _batches(objects: Sequence[Object]) -> Iterator[list[Object]]:
         yield batch
 
 
+def _damage(places: Iterable[Location]) -> list[tuple[int, str]]:
+    """Read entries. Return (object id, reason) for those that are damaged. Runs in a thread."""
+    found = []
+    for place in places:
+        try:
+            mover.read(place)
+        except Damaged as error:
+            found.append((place.id, readable(str(error))))
+    return found
+
+
 class Repacker:
     """Does one repack of a store, or a part of it. The module docstring says how.
 
@@ -174,6 +194,7 @@ class Repacker:
     layers : the layers that the workers have decoded.
     at_once : number of objects that are coded at the same time, at most.
     go_on : says whether the repacker may begin another object.
+    known : entries that :func:`recode` made before, by object id. They are not coded once more.
     summary : result so far.
 
     Contract: belongs to the trio task that owns the store. Only one repacker works at a time.
@@ -196,6 +217,7 @@ class Repacker:
         self._layers = layers
         self._slots = trio.Semaphore(at_once)
         self._go_on = go_on
+        self.known: dict[int, Entry] = {}
         self.summary = RepackSummary()
 
     async def run(self, progress: Callable[[int], None]) -> RepackSummary:
@@ -206,9 +228,7 @@ class Repacker:
         OSError, for example on a full disk. After an error the committed batches stay done, and the
         rest is unchanged.
         """
-        packs = due(self._index)
-        await self._writers.seal(packs)
-        for number in packs:
+        for number in due(self._index):
             await self.empty(number, progress)
         await self.drop_emptied()
         return self.summary
@@ -230,7 +250,7 @@ class Repacker:
         await threads.call(Kind.PACK, self._unlink, kept)
         self.summary.dropped += len(dropped)
         # Renew the second copies: from an old copy, a repair would search for the dropped objects.
-        self._writers.packs.copies_due.set()
+        self._writers.packs.renew_copies()
 
     async def drop_emptied(self) -> None:
         """Drop packs without objects. Raises OSError, FsmountError."""
@@ -246,41 +266,104 @@ class Repacker:
     async def empty(self, number: int, progress: Callable[[int], None]) -> None:
         """Move all objects out of a pack, in batches, until `go_on` says no.
 
-        No writer appends to the pack any more. It calls `progress(1)` after each object. Objects
-        that fail their proof stay, and the summary names them. Raises OSError, FsmountError.
+        The pack stays as it is if one of its entries is damaged: it could not be removed, and would
+        take its space twice. It also stays if it has no garbage and its objects get hardly smaller.
+
+        The method calls `progress(1)` after each object. The summary names the objects that are
+        damaged or that failed their proof. Raises OSError, FsmountError.
         """
+        objects = self._index.objects_in(number)
+        if await self._has_damage(objects):
+            progress(len(objects))
+            return
         done = self._index.repacked().get(number, 0)
-        for batch in _batches(self._index.objects_in(number)):
-            entries: dict[int, Entry] = {}
-            async with trio.open_nursery() as nursery:
-                for found in batch:
-                    again = found.offset >= done and not found.is_layer_only
-                    nursery.start_soon(self._recode, found, again, entries, progress)
+        length, _ = self._index.packs().get(number, (0, True))
+        may_stay = sum(found.length for found in objects) == length
+        if not may_stay:
+            await self._writers.seal([number])
+        # Objects that are not moved, as long as the pack may stay.
+        left = [found for found in objects if may_stay and found.offset < done]
+        progress(len(left))
+        gained, problems = 0, len(self.summary.problems)
+        for batch in _batches(objects[len(left) :]):
+            entries = await self._entries(batch, done, progress)
             whole = [found for found in batch if found.id in entries]
-            if whole:
+            gained += sum(found.length - len(build_entry(entries[found.id])) for found in whole)
+            if may_stay and gained > _LEAST_GAIN + _ROW_BYTES * len(objects):
+                may_stay = False
+                await self._writers.seal([number])
+                for some in _batches(left):
+                    await self._move(some, await self._read(some))
+            if may_stay and len(self.summary.problems) == problems:
+                self._note(number, batch, entries)
+            elif not may_stay and whole:
                 await self._move(whole, entries)
+            left += whole
             if not self._go_on():
                 return
+
+    def _note(self, number: int, batch: Sequence[Object], entries: Container[int]) -> None:
+        """Note in the index that the objects that have `entries` need not be coded again."""
+        seen = list(takewhile(lambda found: found.id in entries, batch))
+        if seen:
+            self._index.set_repacked(number, seen[-1].offset + seen[-1].length)
+
+    async def _entries(
+        self, batch: Sequence[Object], done: int, progress: Callable[[int], None]
+    ) -> dict[int, Entry]:
+        """Return the entries to write of a batch, coded again from offset `done` on.
+
+        Begins with the first object, and begins no more when `go_on` says no. Leaves out damaged
+        entries. Raises OSError.
+        """
+        entries: dict[int, Entry] = {}
+        async with trio.open_nursery() as nursery:
+            for found in batch:
+                await self._slots.acquire()
+                if not self._go_on():
+                    self._slots.release()
+                    break
+                again = found.offset >= done and not found.is_layer_only
+                nursery.start_soon(self._recode, found, again, entries, progress)
+        return entries
+
+    async def _has_damage(self, objects: Sequence[Object]) -> bool:
+        """Whether an entry cannot be read. Adds the objects of such entries to the summary."""
+        places = [self._writers.new.place(found.id) for found in objects]
+        damaged = await threads.call(Kind.ENTRY, _damage, places)
+        for number, why in damaged:
+            _log.error("object %d is damaged, so its pack stays: %s", number, why)
+        self.summary.problems += damaged
+        return bool(damaged)
 
     async def _recode(
         self, found: Object, again: bool, entries: dict[int, Entry], progress: Callable[[int], None]
     ) -> None:
-        """Add the entry to write to `entries`, or the reason why there is none to the summary.
+        """Add the entry to write to `entries`. With `again` a worker codes the entry again.
 
-        With `again` a worker codes the entry again. Raises OSError.
+        If that fails, the reason goes to the summary, and the entry stays as it is. Gives back the
+        slot that the caller took. Raises OSError.
         """
-        async with self._slots:
-            if not self._go_on():
-                return
-            try:
-                entries[found.id] = await self._entry(found, again)
-            except OSError:
-                raise
-            except Exception as error:
-                unforeseen = None if isinstance(error, FsmountError) else error
-                _log.error("object %d is not moved: %s", found.id, error, exc_info=unforeseen)
-                self.summary.problems.append((found.id, readable(str(error) or repr(error))))
-            progress(1)
+        try:
+            entries[found.id] = await self._entry(found, again)
+        except OSError:
+            raise
+        except Exception as error:
+            unforeseen = None if isinstance(error, FsmountError) else error
+            _log.error("object %d is not coded again: %s", found.id, error, exc_info=unforeseen)
+            self.summary.problems.append((found.id, readable(str(error) or repr(error))))
+            with suppress(Damaged):
+                entries |= await self._read([found])
+        finally:
+            self._slots.release()
+        progress(1)
+
+    async def _read(self, objects: Sequence[Object]) -> dict[int, Entry]:
+        """Read the entries of objects, as they are. Raises :class:`Damaged`."""
+        return {
+            found.id: await threads.call(Kind.ENTRY, mover.read, self._writers.new.place(found.id))
+            for found in objects
+        }
 
     async def _entry(self, found: Object, again: bool) -> Entry:
         """Code the entry of an object again if `again`. Else, or if the worker dies, read it.
@@ -288,13 +371,15 @@ class Repacker:
         Raises what the worker raises, and :class:`Damaged`.
         """
         place = self._writers.new.place(found.id)
+        if again and found.id in self.known:
+            return self.known.pop(found.id)
         if again and self._workers is not None:
             needs = tuple(map(self._writers.new.place, found.needs))
             with suppress(WorkerDied):
                 return await self._layers.run(
                     self._workers, recode, place, needs, found.sha256, places=needs, slow=True
                 )
-        return await threads.call(Kind.ENTRY, mover.read, place)
+        return (await self._read([found]))[found.id]
 
     async def _move(self, batch: list[Object], entries: dict[int, Entry]) -> None:
         """Write the entries of a batch and commit. Then remove the packs that are empty.

@@ -263,7 +263,7 @@ class Writer:
             full = [pack for pack in self._full_packs if pack.length == lengths.get(pack)]
             await self._commit(lengths, full, rows)
             if full:
-                self.packs.copies_due.set()
+                self.packs.renew_copies()
 
     async def _commit(
         self, lengths: dict[Pack, int], full: list[Pack], rows: Callable[[], None]

@@ -25,7 +25,7 @@ from fsmount.store.frames.layers import LruLayers
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import copies
+from fsmount.store.maintenance import copies, second_entries
 from fsmount.store.maintenance.copies import IndexRows
 from fsmount.store.packs import pack
 from fsmount.store.packs.bodies import KeptBody, load_sums
@@ -275,7 +275,7 @@ class IndexFacts:
 
 def replicas(layout: Layout, index: Index) -> Iterator[Replica]:
     """The second copies of entries whose objects the index knows. Holds one in memory at a time."""
-    for object_id, data in copies.second(layout):
+    for object_id, data in second_entries.read(layout):
         try:
             found = index.object(object_id)
         except Damaged:

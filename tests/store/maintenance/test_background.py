@@ -28,6 +28,7 @@ from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import Gate, Inline, deaths, forget_caches, get, ino_of, put
 from tests.support.frames import FlakyDisk, png, screens
 from tests.support.repacking import (
+    always_pays,
     delete,
     facts,
     fill,
@@ -451,6 +452,7 @@ async def test_a_capture_loop_does_not_write_the_same_again_and_again(
     root: Path, pattern: str, restart: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Store a picture, idle, and so on. The mount starts again after each `restart` pictures."""
+    always_pays(monkeypatch)
     counted = Counted(monkeypatch)
     chance = random.Random(1)
     files: dict[bytes, bytes] = {}

@@ -27,6 +27,7 @@ from fsmount.store.recovery.check import check_contents, check_relations
 from tests.support.encoding import Inline, deaths, get, open_files, put
 from tests.support.frames import FlakyDisk, png, screens
 from tests.support.repacking import (
+    always_pays,
     delete,
     facts,
     fill,
@@ -96,10 +97,11 @@ async def test_what_came_later_alone_is_coded_again(
     await run(root)
     await fill(root, dict(list(files.items())[4:]))
     coded: list[Frame] = []
+    genuine = images.encode_again
 
     def count(image: Frame) -> tuple[str, bytes]:
         coded.append(image)
-        return poor(image)
+        return genuine(image)
 
     monkeypatch.setattr(images, "encode_again", count)
     summary = await run(root)
@@ -231,6 +233,7 @@ async def test_no_more_than_16_mib_of_entries_are_in_memory(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or there is one entry, if that entry is larger."""
+    always_pays(monkeypatch)
     monkeypatch.setattr(large, "KEEP_BYTES", 32 << 20)
     source = np.random.default_rng(3)
     sizes = [3 << 20] * 12 + [20 << 20, 1000, 6 << 20]
@@ -281,22 +284,23 @@ async def test_stopped_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -
     await whole(root, samples())
 
 
-async def test_a_damaged_object_stays_where_it_is(root: Path) -> None:
+async def test_a_pack_with_a_damaged_object_stays(root: Path) -> None:
+    """The pack could not be removed. What is moved out of it would take its space twice."""
     files = pictures(4)
     await fill(root, files)
     found, path = stored_as(root, b"03.png")
     data = bytearray(path.read_bytes())
     data[found.offset + found.length - 3] ^= 1
     path.write_bytes(data)
-    summary = await run(root)
-    assert [number for number, _ in summary.problems] == [found.id]
-    assert summary.moved == 3
-    assert bytes(data) in path.read_bytes() or path.read_bytes()[: found.offset] in bytes(data)
-    again = await run(root)
-    assert (again.moved, len(again.problems)) == (0, 1)
+    for _ in range(2):
+        summary = await run(root)
+        assert [number for number, _ in summary.problems] == [found.id]
+        assert summary.moved == 0
+        assert path.read_bytes() == data
+        assert packed(root) == len(data)
     data[found.offset + found.length - 3] ^= 1
     path.write_bytes(data)
-    assert (await run(root)).moved == 1
+    assert (await run(root)).moved == 4
     assert await run(root) == RepackSummary()
     await whole(root, files)
 
@@ -310,7 +314,7 @@ async def test_a_codec_that_errs_changes_nothing(
     monkeypatch.setattr(images, "encode_again", wrong)
     await fill(root, pictures(3))
     summary = await run(root)
-    assert (summary.moved, summary.smaller, summary.problems) == (3, 0, [])
+    assert (summary.moved, summary.smaller, summary.problems) == (0, 0, [])
     await whole(root, pictures(3))
 
 
@@ -337,7 +341,7 @@ async def test_a_dead_worker_costs_the_effort_only(
     with monkeypatch.context() as patch:
         patch.setattr(Inline, "before", staticmethod(die))
         summary = await run(root)
-    assert (summary.moved, summary.smaller, summary.problems) == (3, 0, [])
+    assert (summary.moved, summary.smaller, summary.problems) == (0, 0, [])
     await whole(root, pictures(3))
 
 

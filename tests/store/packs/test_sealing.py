@@ -476,7 +476,7 @@ async def test_a_pack_does_not_go_while_an_entry_waits_for_its_commit(
         writer = store._writer
         while not writer._appended:
             await trio.sleep(0.001)
-        repacker: Repacker = store._maintenance._repacker(store._workers, at_once=1)
+        repacker: Repacker = store._maintenance._repacker(store.workers, at_once=1)
         async with store._maintenance._moving:
             await repacker.run(lambda count: None)
         repacked.set()

@@ -18,7 +18,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import copies
+from fsmount.store.maintenance import copies, second_entries
 from fsmount.store.recovery.check import Report
 from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import open_read_store, open_store
@@ -147,7 +147,7 @@ def test_what_is_kept_twice_follows_a_repack(root: Path, monkeypatch: pytest.Mon
     forget_caches()
     trio.run(repack, root)
     many = {found.id: found.length for found in objects(root)}
-    kept = [(number, len(data)) for number, data in copies.second(Layout(root))]
+    kept = [(number, len(data)) for number, data in second_entries.read(Layout(root))]
     assert kept
     assert all(many[number] == length for number, length in kept)
 
@@ -199,7 +199,7 @@ def test_what_is_kept_twice_is_healed(
 
     trio.run(fill)
     before = contents(root)
-    twice = {object_id for object_id, _ in copies.second(Layout(root))}
+    twice = {object_id for object_id, _ in second_entries.read(Layout(root))}
     known = objects(root)
     for found in known:
         dependents = sum(found.id in other.needs for other in known)
