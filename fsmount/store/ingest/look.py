@@ -47,6 +47,8 @@ class Looker:
         self._transcoding = trio.Semaphore(_TRANSCODING)
         # Looks that run or wait for a worker.
         self._looks = 0
+        # Set when the first look has ended; None before it begins.
+        self._first: trio.Event | None = None
 
     async def look(self, ino: int, path: Path, number: int) -> Look:
         """What a file turned out to be. A file that breaks workers is not a picture.
@@ -55,6 +57,18 @@ class Looker:
 
         Raises OSError.
         """
+        if self._first is not None:
+            # Without hints each look would search for parameters, which takes longer than the rest.
+            await self._first.wait()
+            return await self._look(ino, path, number)
+        self._first = trio.Event()
+        try:
+            return await self._look(ino, path, number)
+        finally:
+            self._first.set()
+
+    async def _look(self, ino: int, path: Path, number: int) -> Look:
+        """Do what :meth:`look` says, with the hints that are known now."""
         place = self._inputs.place(ino)
         folder = place[0] if place else 0
         known = (self._hints.get(folder), self._last_hint)
