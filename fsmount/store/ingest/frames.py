@@ -16,7 +16,8 @@ Why a file comes out right, although the objects it needs had no entries when it
    compares the layer that its payload decodes to with the layer that others take from its look.
    :meth:`Frames.append` refuses an object that codes less than its plan said.
 3. The record of a frame may be packed against that of a pending anchor. What the job took it to be
-   is compared with what it is: :meth:`Frames.append` has the hashes of both.
+   is compared with what it is: :meth:`Frames.append` has the hashes of both. If they differ, the
+   frame is coded again by the same plan, so frames that refer to it are not lost.
 4. A frame is appended after all that it names. A frame whose pending object was not appended (it
    failed, its file was changed or removed, it is kept raw) is **lost**: its entry is dropped, and
    :meth:`Frames.code_anew` makes another one with objects that are appended.
@@ -85,7 +86,7 @@ class Frame:
     encoded : the result of its job; None before, and if there is none.
     error : what its job raised.
     record : SHA-256 of its stored record; known as soon as it is appended.
-    is_broken : whether an object that it refers to is missing, or has another record than expected.
+    is_broken : whether an object that it refers to is missing.
     is_dropped : whether it will never be appended.
     """
 
@@ -270,13 +271,20 @@ class Frames:
                 return None
         return frame
 
-    async def append(self, frame: Frame) -> AppendedFrame | None:
+    async def append(self, frame: Frame, is_current: Callable[[], bool]) -> AppendedFrame | None:
         """Append a frame that is coded. Call it in queue order.
 
-        Returns None if the frame is lost, or if the writer gave everything up. There is no await
-        between the moment when the entry counts and the return. Raises :class:`CodingError`,
-        OSError, :class:`Damaged`.
+        Returns None if the frame is lost, if `is_current`, called after a wait, says that nobody
+        wants it any more, or if the writer gave everything up. There is no await between the moment
+        when the entry counts and the return. Raises :class:`CodingError`, OSError,
+        :class:`Damaged`.
         """
+        if self._is_stale(frame):
+            # By now all that it refers to is appended, so the job reads what is there.
+            frame.below = {}
+            await self.code(frame)
+            if frame.is_lost or not is_current():
+                return None
         if isinstance(frame.error, OSError):
             raise frame.error
         if frame.error is not None:
@@ -284,10 +292,6 @@ class Frames:
         encoded = frame.encoded
         assert encoded is not None
         named = encoded.proof.references
-        anchor = frame.below.get(named.anchor)
-        if anchor is not None and anchor.record != encoded.proof.anchor:
-            frame.is_broken = True
-            return None
         levels = dict(encoded.proof.levels)
         if levels.keys() != named.layers() or (frame.own() & ~encoded.layout.own()).any():
             raise Damaged(f"object {frame.about.id}", reason="a wrong answer of a worker")
@@ -306,6 +310,14 @@ class Frames:
         pack = self._layout.pack(new.pack)
         check = partial(prove.check_frame, pack, new, frame.about, encoded.proof, below)
         return AppendedFrame(new, check, frame.keys)
+
+    def _is_stale(self, frame: Frame) -> bool:
+        """Whether the record of a coded frame is packed against what its anchor did not become."""
+        if frame.encoded is None:
+            return False
+        proof = frame.encoded.proof
+        anchor = frame.below.get(proof.references.anchor)
+        return anchor is not None and anchor.record != proof.anchor
 
     def _below(self, frame: Frame, object_id: int, known: int) -> Below:
         """Return what a layer rests on. `known` is the level that the job of `frame` says.

@@ -237,7 +237,7 @@ class Pipeline:
         for _ in range(_MOST_PLANS):
             try:
                 if frame is not None and not frame.is_lost:
-                    made = await self._frames.append(frame)
+                    made = await self._frames.append(frame, is_current)
                     if made is not None:
                         keys = (seen.features.geometry, made.keys) if made.keys else None
                         return Appended(claim, made.new.id, seen.size, made.new, made.check, keys)

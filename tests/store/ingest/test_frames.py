@@ -223,6 +223,26 @@ async def test_a_record_is_not_packed_against_what_its_anchor_did_not_become(
     await reopened(root, FILES)
 
 
+async def test_a_frame_with_another_anchor_than_expected_costs_no_other_frame(
+    root: Path, together: Together
+) -> None:
+    """It is coded again by the same plan, so the frames that refer to it need not be."""
+
+    def other_anchor(encoded: jobs.Encoded) -> jobs.Encoded:
+        return replace(encoded, proof=encoded.proof._replace(anchor=b"another record"))
+
+    together.name, together.fault = "1", other_anchor
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
+        await together.reached(store)
+        together.go.set()
+        await settled(store, FILES)
+        assert together.times() == [1, 2, 1, 1, 1]
+        assert [row.needs for row in rows(store)] == [tuple(range(1, n)) for n in range(1, 6)]
+    opened.close()
+    await reopened(root, FILES)
+
+
 async def test_everything_is_given_up_while_all_are_coded(root: Path, together: Together) -> None:
     opened = open_store(root)
     async with opened.running(count=2) as store:

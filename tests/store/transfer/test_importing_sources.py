@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -164,9 +165,9 @@ async def test_a_change_after_the_proof_is_imported_next_time(
     new = png(screens(9)[8])
     append = Frames.append
 
-    async def late(frames: Frames, frame: object) -> object:
+    async def late(frames: Frames, *given: Any) -> object:
         (source / "02.png").write_bytes(new)
-        return await append(frames, frame)  # type: ignore[arg-type]
+        return await append(frames, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Frames, "append", late)
