@@ -18,8 +18,15 @@ from tests.bench.measure import descendants
 def fsmount(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
     environment = {**os.environ, **variables}
+    # Another test may have mounts with names of any bytes.
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environment
+        command,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=60,
+        check=False,
+        env=environment,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done

@@ -75,6 +75,7 @@ def alone(script: str, folder: Path) -> str:
         [*own_namespace(), "bash", "-c", ALONE + script],
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         timeout=200,
         check=False,
         env={

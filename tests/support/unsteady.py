@@ -3,7 +3,7 @@
 Of thousands of tests on busy processors now and then one fails that passes the next time. It is
 *unsteady*: it, or what it tests, depends on how fast things happen. That is a defect. But it says
 little about the change that the run was for, and it must not hold that up. So CI ends well if at
-most two tests failed and each of them then passes several times. It names them at the end, and
+most three tests failed and each of them then passes several times. It names them at the end, and
 their reports stand above. Whoever sees one mends it next.
 
 ``python -m tests.support.unsteady``, in the folder where pytest ran. The status is 0 if all failed
@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-_MOST = 2
+_MOST = 3
 _TIMES = 10
 # A test that takes long runs less often, but at least so many times.
 _AT_LEAST = 2

@@ -30,6 +30,7 @@ from tests.work.test_workers import (
     end_of,
     make_fifo,
     meet,
+    starting_template,
     template_of,
     templates,
     wait_for,
@@ -229,7 +230,7 @@ async def test_a_template_that_dies_while_it_starts() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(some.warm)
             await wait_all_tasks_blocked()
-            end_of(*templates())
+            end_of(await starting_template())
         assert len(some.pids()) == 2
 
 

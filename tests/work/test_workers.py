@@ -64,6 +64,15 @@ def templates() -> list[int]:
     ]
 
 
+async def starting_template() -> int:
+    """The one template that this process starts. Waits until it is the program of a template."""
+    with trio.fail_after(30):
+        while not (found := templates()):
+            await trio.sleep(0.001)
+    (template,) = found
+    return template
+
+
 async def template_of(some: Workers) -> int:
     """The process that the workers are forked from."""
     return await some.run(os.getppid)
@@ -227,7 +236,7 @@ async def test_signals_to_a_worker_that_starts() -> None:
     async with workers() as some, trio.open_nursery() as nursery:
         nursery.start_soon(some.warm)
         await wait_all_tasks_blocked()
-        (template,) = templates()
+        template = await starting_template()
         for number in LEFT_TO_PARENT:
             os.kill(template, number)
         assert await template_of(some) == template

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,7 +201,8 @@ def test_rows_that_cannot_be(root: Path, statement: str, what: str, why: str) ->
 def test_a_hash_in_the_index_that_is_another(root: Path) -> None:
     sql(root, f"UPDATE objects SET sha256 = zeroblob(32) WHERE id = {OBJECT}")
     ((what, why, _),) = check(root).findings
-    assert (what, why) == ("index.sqlite", 'its copy says something else than ["object",9,"raw"]')
+    assert what == "index.sqlite"
+    assert re.fullmatch(r'its copy says something else than \["object",\d+,"raw"\]', why)
     # After more writes, the copy is of another time.
     sql(root, "UPDATE meta SET value = value - 1 WHERE key = 'copied'")
     assert check(root).findings == []
