@@ -441,16 +441,16 @@ def test_an_import_that_loses_its_store_deletes_no_source(
     monkeypatch.setattr(importing, "_AHEAD", 2)
     monkeypatch.setattr(deleting, "_AT_ONCE", 1)
     monkeypatch.setattr(durability, "DURABLE_SECONDS", 0.01)
-    lay = importing.Importer._lay
+    add = importing.Importer._add_source
     count = [0]
 
     def late(self: importing.Importer, item: Item) -> None:
         count[0] += 1
         if count[0] == 4:
             second(root).close()
-        lay(self, item)
+        add(self, item)
 
-    monkeypatch.setattr(importing.Importer, "_lay", late)
+    monkeypatch.setattr(importing.Importer, "_add_source", late)
     with pytest.raises(SystemExit) as ended:
         main(["import", "--delete-source", str(tmp_path / "in"), str(root)])
     assert ended.value.code == 1

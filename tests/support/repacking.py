@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -134,3 +135,9 @@ async def reading(
     nursery.start_soon(read)
     await trio.testing.wait_all_tasks_blocked(0.01)
     return gate
+
+
+def noise(count: int, size: int = 2000) -> dict[bytes, bytes]:
+    """Files that nothing makes smaller, by name."""
+    source = np.random.default_rng(3)
+    return {b"note%03d" % number: source.bytes(size) for number in range(count)}

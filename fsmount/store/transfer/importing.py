@@ -85,7 +85,7 @@ class Importer:
         self._archive = Archive(_ARCHIVE_BYTES, count=1)
         self._links: dict[tuple[int, int], int] = {}
         # Items that the encoder has.
-        self._lying: dict[Source, Item] = {}
+        self._sources: dict[Source, Item] = {}
         self.summary = Summary()
         self._deleter = SourceDeleter(store, self._archive, self.summary) if delete else None
         self.added: list[int] = []
@@ -114,15 +114,15 @@ class Importer:
                 await self._take(items)
             finally:
                 # After an error nobody waits for the others.
-                self._lying.clear()
+                self._sources.clear()
                 self._store.withdraw_sources()
 
     async def _take(self, items: Iterable[Item]) -> None:
         folders: list[tuple[int, os.stat_result]] = []
         for item in items:
-            if any(other.target == item.target for other in self._lying.values()):
+            if any(other.target == item.target for other in self._sources.values()):
                 await self._drain()
-            inode = await self._one(item, lying=True)
+            inode = await self._one(item, in_place=True)
             if inode is not None and stat.S_ISDIR(inode.mode):
                 folders.append((inode.ino, item.info))
             await self._settle()
@@ -139,16 +139,16 @@ class Importer:
     async def _drain(self) -> None:
         """Wait until the encoder is idle, and settle all sources that it has."""
         await self._store.drain()
-        while self._lying:
+        while self._sources:
             await self._settle()
             await self._store.drain()
 
     async def _settle(self) -> None:
         """Count the sources that are in the store by now. Stage those that the encoder refused."""
         for source, ino in self._store.settled_sources():
-            item = self._lying.pop(source)
+            item = self._sources.pop(source)
             if ino is None:
-                await self._one(item, lying=False)
+                await self._one(item, in_place=False)
                 continue
             self.added.append(ino)
             self._count(item, ino)
@@ -156,10 +156,10 @@ class Importer:
                 with self._listing(item):
                     await self._deleter.add(item, ino)
 
-    async def _one(self, item: Item, *, lying: bool) -> Inode | None:
+    async def _one(self, item: Item, *, in_place: bool) -> Inode | None:
         """As :meth:`_item`. Lists a failure; raises the errors of :meth:`take`."""
         with self._listing(item):
-            inode = await self._with_room(item, lying=lying)
+            inode = await self._with_room(item, in_place=in_place)
             if inode is not None and self._deleter is not None and not stat.S_ISDIR(inode.mode):
                 await self._deleter.add(item, inode.ino)
             return inode
@@ -177,25 +177,25 @@ class Importer:
                 raise
             self.summary.problems.append((str(item.source), error.strerror or str(error)))
 
-    async def _with_room(self, item: Item, *, lying: bool) -> Inode | None:
+    async def _with_room(self, item: Item, *, in_place: bool) -> Inode | None:
         """As :meth:`_item`, with a second try on a full disk.
 
         Encoding the staged files may free space.
         """
         try:
-            return await self._item(item, lying=lying)
+            return await self._item(item, in_place=in_place)
         except OSError as error:
             if error.errno not in NO_SPACE or not self._store.pending():
                 raise
         await self._store.drain()
-        return await self._item(item, lying=lying)
+        return await self._item(item, in_place=in_place)
 
-    async def _item(self, item: Item, *, lying: bool) -> Inode | None:
+    async def _item(self, item: Item, *, in_place: bool) -> Inode | None:
         """Import one source. Returns its inode, also if the store already has the file.
 
-        With `lying` the encoder gets the source where it lies, if that is possible. Returns None
-        then, and :meth:`_settle` goes on. Also returns None, and lists the reason, if the picture
-        of a difference cannot be made. Raises OSError.
+        With `in_place` the encoder reads the source where it lies, if that is possible. Returns
+        None then, and :meth:`_settle` goes on. Also returns None, and lists the reason, if the
+        picture of a difference cannot be made. Raises OSError.
         """
         data = None
         step = difference_in(self._archive, item)
@@ -223,9 +223,9 @@ class Importer:
             return self._skip(item, there)
         if there is not None and stat.S_ISDIR(there.mode):
             raise OSError(errno.EISDIR, "the store has a folder of this name")
-        if lying and there is None and data is None and _may_lie(item.info):
+        if in_place and there is None and data is None and _is_for_encoder(item.info):
             self._check_room(item)
-            self._lay(item)
+            self._add_source(item)
             return None
         inode = await self._file(item, there, data)
         self._count(item, inode.ino)
@@ -239,12 +239,12 @@ class Importer:
         self._progress(1, item.info.st_size)
         self._report(item.target)
 
-    def _lay(self, item: Item) -> None:
+    def _add_source(self, item: Item) -> None:
         """Give the encoder a source where it lies. Raises OSError."""
         folder, name = self._parent(item.target)
         source = Source(item.source, folder, name, item.info, _xattrs(item))
         self._store.add_source(source)
-        self._lying[source] = item
+        self._sources[source] = item
 
     def _skip(self, item: Item, there: Inode) -> Inode:
         """Count a source that the store already has, and remember its hard links.
@@ -412,7 +412,7 @@ def _xattrs(item: Item) -> dict[bytes, bytes]:
     }
 
 
-def _may_lie(info: os.stat_result) -> bool:
+def _is_for_encoder(info: os.stat_result) -> bool:
     """Whether the encoder may get a new file where it lies."""
     return stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and info.st_size <= large.KEEP_BYTES
 

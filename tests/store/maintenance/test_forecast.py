@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fsmount.codec.images import images
@@ -18,6 +17,7 @@ from tests.support.encoding import Inline
 from tests.support.repacking import (
     delete,
     fill,
+    noise,
     opening,
     opening_to_read,
     packed,
@@ -38,14 +38,9 @@ def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 1)
 
 
-def noise(count: int, size: int = 2000) -> Files:
-    source = np.random.default_rng(3)
-    return {b"note%03d" % number: source.bytes(size) for number in range(count)}
-
-
 def state(root: Path) -> dict[Path, bytes]:
     """The bytes of all files, without the memory that SQLite shares between connections."""
-    files = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".sqlite-shm")
+    files = (path for path in root.rglob("*") if path.is_file())
     return {path: path.read_bytes() for path in files if not path.name.endswith(("-shm", "-wal"))}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import trio
 
@@ -16,7 +15,17 @@ from fsmount.store.maintenance import compacting, copies, repack, second_entries
 from fsmount.store.maintenance.repack import RepackSummary
 from fsmount.store.packs import pack
 from tests.support.encoding import Inline
-from tests.support.repacking import delete, fill, opening, pictures, poor, run, stored_as, whole
+from tests.support.repacking import (
+    delete,
+    fill,
+    noise,
+    opening,
+    pictures,
+    poor,
+    run,
+    stored_as,
+    whole,
+)
 
 Files = dict[bytes, bytes]
 
@@ -32,12 +41,6 @@ def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def total(root: Path) -> int:
     """Bytes of all files of a closed store."""
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-
-
-def noise(count: int, size: int = 2000) -> Files:
-    """Files that nothing makes smaller."""
-    source = np.random.default_rng(3)
-    return {b"note%03d" % number: source.bytes(size) for number in range(count)}
 
 
 async def one(root: Path) -> Files:

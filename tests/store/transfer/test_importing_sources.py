@@ -287,10 +287,10 @@ async def test_a_name_that_is_taken_meanwhile(
     root: Path, source: Path, monkeypatch: pytest.MonkeyPatch, taken: str
 ) -> None:
     """Nothing else changes a store during an import today; the commit must not count on it."""
-    lay = Importer._lay
+    add = Importer._add_source
 
     def late(importer: Importer, item: object) -> None:
-        lay(importer, item)  # type: ignore[arg-type]
+        add(importer, item)  # type: ignore[arg-type]
         index = importer._store.index
         if item.source.name == "note":  # type: ignore[attr-defined]
             parent = find(importer._store, b"in")
@@ -302,7 +302,7 @@ async def test_a_name_that_is_taken_meanwhile(
             mode = stat.S_IFDIR if taken == "folder" else stat.S_IFIFO
             index.create(parent.ino, b"note", mode=mode | 0o700, uid=0, gid=0, now_ns=5)
 
-    monkeypatch.setattr(Importer, "_lay", late)
+    monkeypatch.setattr(Importer, "_add_source", late)
     if taken == "parent gone":
         for path in source.iterdir():
             if path.name != "note":
