@@ -10,6 +10,8 @@ import errno
 import io
 import os
 import re
+import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,16 @@ def valid(name: str) -> bool:
 
 def make_fat(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """Make `root` behave like FAT for all file calls of Python."""
-    listdir = os.listdir
+    # The real calls. Other threads use the ones that are patched meanwhile.
+    listdir, real_stat = os.listdir, os.stat
+    lock = threading.RLock()
+
+    def is_folder(path: str) -> bool:
+        """Whether there is a folder at a path that is already translated."""
+        try:
+            return stat.S_ISDIR(real_stat(path).st_mode)
+        except OSError:
+            return False
 
     def meant(path: Any) -> Any:
         """The path of the file that FAT finds under a name."""
@@ -47,22 +58,20 @@ def make_fat(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
             kept = name.rstrip(". ")
             if not kept:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), text)
-            there = listdir(here) if Path(here).is_dir() else []
+            there = listdir(here) if is_folder(here) else []
             same = [one for one in there if one.casefold() == kept.casefold()]
             here = f"{here}/{same[0] if same else kept}"
         return here
 
     def wrap(call: Callable[..., Any], count: int) -> Callable[..., Any]:
         def called(*arguments: Any, **more: Any) -> Any:
-            # A stat inside this lookup gets a translated path, so it uses the real call.
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(os, "stat", stat)
+            # A kernel looks a name up and makes it in one step. Calls of a thread are nested.
+            with lock:
                 paths = [meant(path) for path in arguments[:count]]
-            return call(*paths, *arguments[count:], **more)
+                return call(*paths, *arguments[count:], **more)
 
         return called
 
-    stat = os.stat
     for name in _ONE:
         monkeypatch.setattr(os, name, wrap(getattr(os, name), 1))
     for name in _TWO:

@@ -492,21 +492,28 @@ async def test_a_copy_of_a_large_file_that_was_given_up_is_encoded_itself(
     """The first file is spoilt after the second one found it. The second must not name it."""
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 30.0)
     data = noisy(2)[:-30]
-    gate = trio.Event()
+    is_looking, all_queued, gate = trio.Event(), trio.Event(), trio.Event()
 
     async def before(function: Callable[..., Any]) -> None:
-        # Looks run side by side, in any order. The look at the note holds the batch open.
-        if function is jobs.look and Path(Inline.args[0]).stat().st_size == len(NOTE):
-            await gate.wait()
+        # All looks wait for the first one, and then run side by side. The look at the note holds
+        # the batch open, so it must not be the first.
+        if function is jobs.look:
+            path = Path(Inline.args[0])
+            is_looking.set()
+            await all_queued.wait()
+            if path.stat().st_size == len(NOTE):
+                await gate.wait()
 
     monkeypatch.setattr(Inline, "before", staticmethod(before))
     opened = open_store(root)
     async with opened.running(count=1) as store:
         first = put(store, b"a", data)
-        second = put(store, b"b", data)
-        put(store, b"c", NOTE)
         engine = store._encoder
         with trio.fail_after(20):
+            await is_looking.wait()
+            second = put(store, b"b", data)
+            put(store, b"c", NOTE)
+            all_queued.set()
             while len(engine._committer._batch) < 2:
                 await trio.sleep(0.001)
         store.hold(first)
