@@ -21,12 +21,16 @@ from tests.support.encoding import Inline, forget_caches
 from tests.support.fake_store import FakeStore
 from tests.support.frames import FlakyDisk
 from tests.support.hang_guard import guarded
+from tests.support.namespaces import leave_mounts_of_others
 
 # A shell that starts the tests in the background makes them ignore SIGINT and SIGQUIT; nohup(1)
 # makes them ignore SIGHUP. Their child processes would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Some tests list all mounts, or unmount them; others take what is mounted elsewhere for a fault.
+leave_mounts_of_others()
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("default"), max_examples=5000)

@@ -52,14 +52,14 @@ def sanitizers(scratch: Path, *names: str) -> bool:
 def test_at_random(tmp_path: Path) -> None:
     if not sanitizers(tmp_path, "address", "undefined"):
         pytest.skip("no C compiler with sanitizers, or no zlib1g-dev")
-    printed = make(tmp_path, "run", "SECONDS=6", "SEED=1")
+    printed = make(tmp_path, "run", "SECONDS=3", "SEED=1")
     assert printed.count("nothing found") == 4
 
 
 def test_threads(tmp_path: Path) -> None:
     if not sanitizers(tmp_path, "thread"):
         pytest.skip("no C compiler with the thread sanitizer")
-    printed = make(tmp_path, "threads", "SECONDS=20", "SEED=1")
+    printed = make(tmp_path, "threads", "SECONDS=10", "SEED=1")
     assert printed.count("nothing found") == 1
 
 
@@ -83,6 +83,6 @@ def test_another_machine(tmp_path: Path, machine: str) -> None:
     """The second machine, s390x, is big-endian."""
     if not shutil.which(f"{machine}-linux-gnu-gcc") or not shutil.which(f"qemu-{machine}"):
         pytest.skip(f"no {machine}-linux-gnu-gcc or no qemu-user")
-    printed = make(tmp_path, machine, "CASES=100", "SEED=1", "SECONDS=3")
-    assert "100 cases, seed 1" in printed
+    printed = make(tmp_path, machine, "CASES=60", "SEED=1", "SECONDS=2")
+    assert "60 cases, seed 1" in printed
     assert printed.count("nothing found") == 1

@@ -295,7 +295,7 @@ def _hangs(number: int, frame: FrameType | None) -> None:
     raise _HangError
 
 
-def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
+def explore(share: int, shares: int, every: int, pages: int) -> tuple[int, list[str]]:
     """Try one share of all damages; returns (number of cases, failure texts)."""
     quiet()
     small_limits()
@@ -307,11 +307,10 @@ def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
         make_reference(root)
         files = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
         cases = list(damages(root))
-        # Try all damages of pages, because they are few.
-        pages = [damage for damage in cases if damage.how in _PAGES]
-        cases = [damage for damage in cases if damage.how not in _PAGES]
-        chosen = random.Random(every).sample(cases, len(cases) // every) if every > 1 else cases
-        chosen = (chosen + pages)[share::shares]
+        # Damages of pages are few, and take long.
+        of_pages = [damage for damage in cases if damage.how in _PAGES]
+        others = [damage for damage in cases if damage.how not in _PAGES]
+        chosen = (_some(others, every) + _some(of_pages, pages))[share::shares]
 
         async def work() -> None:
             whole = await look(root)
@@ -327,6 +326,11 @@ def explore(share: int, shares: int, every: int) -> tuple[int, list[str]]:
 
         trio.run(work)
     return len(chosen), wrong
+
+
+def _some(cases: list[Damage], every: int) -> list[Damage]:
+    """A random one of `every` cases, the same in each run."""
+    return random.Random(every).sample(cases, len(cases) // every) if every > 1 else cases
 
 
 async def _case(
@@ -378,9 +382,10 @@ def main() -> int:
     """Run the command that the module describes."""
     parser = options(__doc__)
     parser.add_argument("--every", type=int, default=1, help="a random one of so many")
+    parser.add_argument("--pages", type=int, default=1, help="the same of exchanged pages")
     given = parser.parse_args()
     with processes(given) as pool:
-        work = [(share, given.jobs, given.every) for share in range(given.jobs)]
+        work = [(share, given.jobs, given.every, given.pages) for share in range(given.jobs)]
         results = pool.starmap(explore, work)
     wrong = [line for _, lines in results for line in lines]
     return report(f"{sum(count for count, _ in results)} damages", wrong)

@@ -1,6 +1,6 @@
 """kill -9 of `fsmount import --delete-source` at random moments loses no picture.
 
-FSMOUNT_KILLS sets the number of kills (default 20), FSMOUNT_SEED their moments.
+FSMOUNT_KILLS sets the number of kills (default 12), FSMOUNT_SEED their moments.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.encoding import get
 from tests.support.frames import png, screens
 from tests.support.legacies import convert, samples
 
-KILLS = int(os.environ.get("FSMOUNT_KILLS", "20"))
+KILLS = int(os.environ.get("FSMOUNT_KILLS", "12"))
 SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
 
 

@@ -1,6 +1,6 @@
 """kill -9 of the daemon at random moments loses no file whose close or fsync returned.
 
-FSMOUNT_KILLS sets the number of kills (default 10), FSMOUNT_SEED their moments.
+FSMOUNT_KILLS sets the number of kills (default 6), FSMOUNT_SEED their moments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
-KILLS = int(os.environ.get("FSMOUNT_KILLS", "10"))
+KILLS = int(os.environ.get("FSMOUNT_KILLS", "6"))
 SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
 
 

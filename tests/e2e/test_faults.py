@@ -143,7 +143,7 @@ def test_what_is_deleted_from_a_full_disk_makes_room_for_more(small_disk: Path) 
         written[name] = data
 
     try:
-        for turn in range(4):
+        for turn in range(3):
             numbers = iter(range(2000))
             # While files wait to be encoded the disk holds two copies, so it is full too early.
             for _ in range(3):
@@ -195,7 +195,7 @@ def test_a_disk_that_is_filled_again_and_again_lets_files_be_deleted(small_disk:
     mount.start()
     written: dict[str, bytes] = {}
     try:
-        for turn in range(12):
+        for turn in range(8):
             with contextlib.suppress(OSError):
                 for number in range(2000):
                     name, data = f"{turn}.{number}.bin", chance.randbytes(chance.randrange(9000))

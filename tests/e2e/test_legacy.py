@@ -149,12 +149,12 @@ def test_damage_is_named_by_an_import(originals: Path, legacy: Path, tmp_path: P
 ZONES = ("UTC", BERLIN, "PST8PDT,M3.2.0,M11.1.0")
 TIMES = {
     "the hour that is skipped": [
-        f"2024-03-{day}T0{m // 60}:{m % 60:02}:00" for day in (10, 31) for m in range(90, 190, 10)
+        f"2024-03-{day}T0{m // 60}:{m % 60:02}:00" for day in (10, 31) for m in range(90, 190, 20)
     ],
     "the hour that comes twice": [
-        f"2024-10-27T02:{m:02}:00+0{hours}:00" for hours in (2, 1) for m in range(0, 60, 6)
+        f"2024-10-27T02:{m:02}:00+0{hours}:00" for hours in (2, 1) for m in range(0, 60, 12)
     ],
-    "its digits alone": [f"2024-10-27T02:{m:02}:{s:02}.5" for m in range(10) for s in (7, 31)],
+    "its digits alone": [f"2024-10-27T02:{m:02}:{s:02}.5" for m in range(5) for s in (7, 31)],
 }
 
 

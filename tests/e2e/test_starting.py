@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 # The tests try every n-th line; 1 means all lines.
-EVERY = int(os.environ.get("FSMOUNT_EVERY_LINE", "7"))
+EVERY = int(os.environ.get("FSMOUNT_EVERY_LINE", "11"))
 LIMIT_S = 120
 CODE = {module.__file__ for module in (daemon, log, session, signals, write_back)}
 

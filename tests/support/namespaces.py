@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 import subprocess
@@ -12,21 +13,38 @@ import pytest
 
 from tests.support.paths import CHECKOUT
 
-# A new namespace has a copy of each mount. One of a test that runs meanwhile would be "in use
-# elsewhere", so they go at once. The kernel writes some characters of a path as octal numbers.
+# From unshare(2) and mount(2).
+_CLONE_NEWNS = 0x20000
+_MS_REC = 0x4000
+_MS_SLAVE = 0x80000
+
+# A new namespace has a copy of each mount. One of the same process would be "in use elsewhere", so
+# they go at once. The kernel writes some characters of a path as octal numbers.
 _SCRIPT = r"""
 keep=$1; shift
-mapfile -t mounts < <(grep ' - fuse.fsmount ' /proc/self/mountinfo)
+mapfile -t mounts < <(grep -a ' - fuse.fsmount ' /proc/self/mountinfo)
 for mount in "${mounts[@]}"; do
     read -r -a words <<< "$mount"
     place=$(printf '%b' "${words[4]}")
     [ "$place" = "$keep" ] && continue
-    # Here, too, a mount goes when its test removes the folder.
     umount -l --no-canonicalize -- "$place" 2> /dev/null && continue
-    grep -qF " ${words[4]} " /proc/self/mountinfo && echo "cannot unmount $place" >&2
+    grep -aqF " ${words[4]} " /proc/self/mountinfo && echo "cannot unmount $place" >&2
 done
 exec "$@"
 """
+
+
+def leave_mounts_of_others() -> None:
+    """Give this process a mount namespace of its own, if it may have one.
+
+    Tests that run in other processes do not see what is mounted here, and do not keep it mounted.
+    What is still mounted when the process ends goes with it. What is unmounted outside goes here,
+    too. Call it in the main thread, before there are other ones: they would stay in the old
+    namespace.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) == 0:
+        libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None)
 
 
 def own_namespace(keep: Path | None = None) -> list[str]:
