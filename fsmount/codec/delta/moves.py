@@ -130,20 +130,15 @@ def _offsets(
     values, first = values[counts == 1], first[counts == 1]
     if not len(values):
         return []
-    # Most windows match no tile: 16 bits of the hash show that.
-    hopeful = np.zeros(1 << 16, bool)
-    hopeful[values >> np.uint32(16)] = True
-    down, right = np.nonzero(hopeful[windows >> np.uint32(16)])
-    seen = windows[down, right]
-    which = np.minimum(np.searchsorted(values, seen), len(values) - 1)
-    hit = values[which] == seen
-    down, right, which = down[hit], right[hit], which[hit]
-    hit = _usable(coded, down, right)
-    down, right, which = down[hit], right[hit], which[hit]
-    rare = np.bincount(which, minlength=len(values)) <= _COMMON
-    hit = rare[which]
-    tile = first[which[hit]]
-    offsets = np.stack([right[hit] - lefts[tile], down[hit] - tops[tile]], axis=1)
+    width = windows.shape[1]
+    tiles = np.ascontiguousarray(coded).data
+    made = engine.find_windows(windows.data, width, tiles, values.data, _COMMON)
+    matches, places = (np.frombuffer(numbers, np.uint32).astype(np.intp) for numbers in made)
+    rare = matches <= _COMMON
+    found = np.arange(_COMMON) < matches[rare, np.newaxis]
+    down, right = np.divmod(places.reshape(-1, _COMMON)[rare][found], width)
+    tile = np.repeat(first[rare], matches[rare])
+    offsets = np.stack([right - lefts[tile], down - tops[tile]], axis=1)
     distinct, votes = np.unique(offsets, axis=0, return_counts=True)
     best = np.argsort(-votes, kind="stable")[:_OFFSETS_TRIED]
     return [(int(dx), int(dy)) for dx, dy in distinct[best].tolist()]

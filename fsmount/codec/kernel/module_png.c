@@ -392,6 +392,73 @@ PyObject *py_hash_windows(PyObject *module, PyObject *args)
     return out;
 }
 
+const char find_windows_doc[] =
+    "find_windows(hashes, width, coded, wanted, most)\n--\n\n"
+    "Return (counts, places): how many windows have each of the hashes `wanted`, and where the first\n"
+    "`most` of each are, all as 32-bit numbers in the machine's byte order. A place is row * `width`\n"
+    "+ column; `width` is the number of windows in a row. `hashes` come from `hash_windows`. `coded`\n"
+    "has a byte for each tile of 16 x 16 pixels; only windows whose tiles are all coded (not 0)\n"
+    "count. `wanted` is in ascending order without repetition.";
+
+/* Returns whether the arguments of find_windows() fit together, and describes the windows. */
+static bool windows_of(const Py_buffer *hashes, Py_ssize_t width, const Py_buffer *coded,
+                       Windows *windows)
+{
+    size_t count = (size_t)hashes->len / sizeof(u32);
+    if (width <= 0 || !count || count > UINT32_MAX || (size_t)hashes->len % sizeof(u32) ||
+        count % (size_t)width)
+        return false;
+    *windows = (Windows){hashes->buf, count / (size_t)width, (size_t)width, coded->buf};
+    size_t rows = (windows->height + 2 * WINDOW - 2) / WINDOW;
+    size_t columns = (windows->width + 2 * WINDOW - 2) / WINDOW;
+    return (size_t)coded->len == rows * columns;
+}
+
+/* Returns whether numbers ascend without repetition. */
+static bool ascends(const u32 *numbers, size_t count)
+{
+    for (size_t i = 1; i < count; i++)
+        if (numbers[i - 1] >= numbers[i])
+            return false;
+    return true;
+}
+
+PyObject *py_find_windows(PyObject *module, PyObject *args)
+{
+    Py_buffer hashes, coded, wanted;
+    Py_ssize_t width, most;
+    Windows windows;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*ny*y*n:find_windows", &hashes, &width, &coded, &wanted, &most))
+        return NULL;
+    size_t count = (size_t)wanted.len / sizeof(u32);
+    PyObject *counts = NULL, *places = NULL, *out = NULL;
+    if (!windows_of(&hashes, width, &coded, &windows) || wanted.len % (Py_ssize_t)sizeof(u32) ||
+        !ascends(wanted.buf, count) || most < 1 || most > 256) {
+        PyErr_SetString(PyExc_ValueError, "these windows, tiles and hashes do not fit");
+    } else {
+        Py_ssize_t size = (Py_ssize_t)(count * sizeof(u32));
+        counts = PyBytes_FromStringAndSize(NULL, size);
+        places = counts ? PyBytes_FromStringAndSize(NULL, size * most) : NULL;
+    }
+    if (places) {
+        u32 *of_each = (u32 *)(void *)PyBytes_AsString(counts);
+        u32 *at = (u32 *)(void *)PyBytes_AsString(places);
+        Py_BEGIN_ALLOW_THREADS
+        memset(of_each, 0, count * sizeof *of_each);
+        memset(at, 0, count * (size_t)most * sizeof *at);
+        windows_find(&windows, wanted.buf, count, (size_t)most, of_each, at);
+        Py_END_ALLOW_THREADS
+        out = Py_BuildValue("(OO)", counts, places);
+    }
+    Py_XDECREF(counts);
+    Py_XDECREF(places);
+    PyBuffer_Release(&hashes);
+    PyBuffer_Release(&coded);
+    PyBuffer_Release(&wanted);
+    return out;
+}
+
 const char adler32_doc[] = "adler32(data)\n--\n\nThe Adler-32 of `data`, as zlib computes it.";
 
 PyObject *py_adler32(PyObject *module, PyObject *args)

@@ -13,11 +13,12 @@ PyObject *py_cut_tiles(PyObject *module, PyObject *args);
 PyObject *py_hash_tiles(PyObject *module, PyObject *args);
 PyObject *py_flat_tiles(PyObject *module, PyObject *args);
 PyObject *py_hash_windows(PyObject *module, PyObject *args);
+PyObject *py_find_windows(PyObject *module, PyObject *args);
 PyObject *py_adler32(PyObject *module, PyObject *args);
 
 extern const char inflate_doc[], apply_filters_doc[], undo_filters_doc[], drop_alpha_doc[],
     differing_rows_doc[], paint_tiles_doc[], cut_tiles_doc[], hash_tiles_doc[], flat_tiles_doc[],
-    hash_windows_doc[], adler32_doc[];
+    hash_windows_doc[], find_windows_doc[], adler32_doc[];
 
 #define PNG_METHODS                                                                            \
     {"inflate", py_inflate, METH_VARARGS, inflate_doc},                                           \
@@ -30,6 +31,7 @@ extern const char inflate_doc[], apply_filters_doc[], undo_filters_doc[], drop_a
     {"hash_tiles", py_hash_tiles, METH_VARARGS, hash_tiles_doc},                                  \
     {"flat_tiles", py_flat_tiles, METH_VARARGS, flat_tiles_doc},                                  \
     {"hash_windows", py_hash_windows, METH_VARARGS, hash_windows_doc},                            \
+    {"find_windows", py_find_windows, METH_VARARGS, find_windows_doc},                            \
     {"adler32", py_adler32, METH_VARARGS, adler32_doc}
 
 #endif

@@ -126,6 +126,25 @@ def test_rows_and_tiles_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="window"):
             kernel.hash_windows(bytes(size), row, channels, sample)
+    for windows, width, tiles, wanted, most in (
+        (6, 0, 4, [1], 1),
+        (6, -3, 4, [1], 1),
+        (6, 4, 4, [1], 1),
+        (0, 3, 4, [1], 1),
+        (6, 3, 3, [1], 1),
+        (6, 3, 5, [1], 1),
+        (6, 3, 4, [1, 1], 1),
+        (6, 3, 4, [2, 1], 1),
+        (6, 3, 4, [1], 0),
+        (6, 3, 4, [1], 257),
+    ):
+        hashes = np.array(wanted, np.uint32).data
+        with pytest.raises(ValueError, match="windows"):
+            kernel.find_windows(bytes(4 * windows), width, bytes(tiles), hashes, most)
+    for sizes in ((25, 4), (24, 5)):
+        with pytest.raises(ValueError, match="windows"):
+            kernel.find_windows(bytes(sizes[0]), 3, bytes(4), bytes(sizes[1]), 1)
+    assert kernel.find_windows(bytes(24), 3, b"\1" * 4, b"", 1) == (b"", b"")
 
 
 def test_golden() -> None:

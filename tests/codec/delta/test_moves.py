@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
+from fsmount.codec.deflate import engine
 from fsmount.codec.delta import delta, moves
 from fsmount.codec.delta.delta import TILE, Copy, Layer
 from fsmount.codec.png.samples import Frame
@@ -70,6 +71,48 @@ def test_windows_are_hashed_as_tiles_are(
         assert np.array_equal(hashed(flat).reshape(found.shape), found)
         assert np.array_equal(moves._tiles(flat).reshape(found.shape), found)
         assert found.shape == (height - TILE + 1, width - TILE + 1)
+
+
+def places(
+    windows: np.ndarray[tuple[int, int], np.dtype[np.uint32]],
+    coded: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
+    wanted: np.ndarray[tuple[int], np.dtype[np.uint32]],
+) -> list[list[int]]:
+    """The places of each wanted hash, in plain numpy."""
+    down, right = np.indices(windows.shape)
+    corners = [
+        coded[(down + y) // TILE, (right + x) // TILE] for y in (0, TILE - 1) for x in (0, TILE - 1)
+    ]
+    usable = np.logical_and.reduce(corners)
+    return [np.flatnonzero((windows == value) & usable).tolist() for value in wanted]
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 1 << 32),
+    height=st.integers(TILE, 70),
+    width=st.integers(TILE, 70),
+    share=st.sampled_from([0.3, 0.9, 1.0]),
+    most=st.integers(1, 20),
+)
+def test_windows_are_found(seed: int, height: int, width: int, share: float, most: int) -> None:
+    source = np.random.default_rng(seed)
+    # Few values: many windows share the upper half of a wanted hash, and most repeat.
+    some = source.integers(0, 1 << 32, 9, np.uint32) & np.uint32(0x8001FFFF)
+    windows = source.choice(some, (height - TILE + 1, width - TILE + 1))
+    coded = source.random((-(-height // TILE), -(-width // TILE))) < share
+    wanted = np.unique(source.choice([*some, *(some ^ np.uint32(1))], 6))
+    counts, found = (
+        np.frombuffer(numbers, np.uint32)
+        for numbers in engine.find_windows(
+            windows.data, windows.shape[1], coded.data, wanted.data, most
+        )
+    )
+    right = places(windows, coded, wanted)
+    assert counts.tolist() == [len(of_one) for of_one in right]
+    for of_one, row in zip(right, found.reshape(-1, most).tolist(), strict=True):
+        assert row[: len(of_one)] == of_one[:most]
+        assert not any(row[len(of_one) :])
 
 
 @settings(deadline=None, max_examples=30)

@@ -29,20 +29,33 @@ static u32 mixed(u64 packed)
     return (u32)(packed >> 32);
 }
 
+/* Does what mix_row() says. Its callers give constants for `channels` and `sample`, of which the
+ * compiler makes a loop for each kind of pixel. */
+static inline void mix_pixels(const u8 *row, size_t width, size_t channels, size_t sample,
+                              u32 *numbers)
+{
+    for (size_t x = 0; x < width; x++) {
+        u64 packed = 0;
+        for (size_t i = 0; i < channels; i++, row += sample) {
+            u16 wide = *row;
+            if (sample == 2)
+                memcpy(&wide, row, sizeof wide);
+            packed = packed << 8 * sample | wide;
+        }
+        numbers[x] = mixed(packed);
+    }
+}
+
 /* Computes a 32-bit number for each pixel of a row: joins the samples of the pixel and mixes
  * them. */
 static void mix_row(const Pixels *shape, const u8 *row, u32 *numbers)
 {
-    for (size_t x = 0; x < shape->width; x++) {
-        u64 packed = 0;
-        for (size_t i = 0; i < shape->channels; i++, row += shape->sample) {
-            u16 wide = *row;
-            if (shape->sample == 2)
-                memcpy(&wide, row, sizeof wide);
-            packed = packed << 8 * shape->sample | wide;
-        }
-        numbers[x] = mixed(packed);
-    }
+    if (shape->channels == 3 && shape->sample == 1)
+        mix_pixels(row, shape->width, 3, 1, numbers);
+    else if (shape->channels == 4 && shape->sample == 1)
+        mix_pixels(row, shape->width, 4, 1, numbers);
+    else
+        mix_pixels(row, shape->width, shape->channels, shape->sample, numbers);
 }
 
 /* Computes `count` sums. Each adds up WINDOW neighbouring numbers times powers of RIGHT. */
@@ -84,4 +97,52 @@ bool windows_hash(const Pixels *shape, const u8 *pixels, u32 *hashes)
     }
     free(memory);
     return true;
+}
+
+/* Returns the place of a hash in `wanted`, or `count` if it is not there. */
+static size_t place_of(u32 hash, const u32 *wanted, size_t count)
+{
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (wanted[middle] < hash)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && wanted[low] == hash ? low : count;
+}
+
+/* Returns whether all tiles that the window at (y, x) touches are coded. */
+static bool is_coded(const Windows *windows, size_t y, size_t x)
+{
+    size_t columns = (windows->width + 2 * WINDOW - 2) / WINDOW;
+    size_t right = (x + WINDOW - 1) / WINDOW;
+    const u8 *upper = windows->coded + y / WINDOW * columns;
+    const u8 *lower = windows->coded + (y + WINDOW - 1) / WINDOW * columns;
+    return upper[x / WINDOW] && upper[right] && lower[x / WINDOW] && lower[right];
+}
+
+void windows_find(const Windows *windows, const u32 *wanted, size_t count, size_t most, u32 *counts,
+                  u32 *places)
+{
+    /* A bit for each upper half of a wanted hash. Most windows are not wanted, and this shows it
+     * without a search. */
+    u32 halves[(1 << 16) / 32] = {0};
+    for (size_t i = 0; i < count; i++)
+        halves[wanted[i] >> 21] |= (u32)1 << (wanted[i] >> 16 & 31);
+    for (size_t y = 0; y < windows->height; y++) {
+        const u32 *line = windows->hashes + y * windows->width;
+        for (size_t x = 0; x < windows->width; x++) {
+            u32 hash = line[x];
+            if (!(halves[hash >> 21] >> (hash >> 16 & 31) & 1))
+                continue;
+            size_t found = place_of(hash, wanted, count);
+            if (found == count || !is_coded(windows, y, x))
+                continue;
+            u32 before = counts[found]++;
+            if (before < most)
+                places[found * most + before] = (u32)(y * windows->width + x);
+        }
+    }
 }

@@ -21,4 +21,19 @@ typedef struct {
  * (windows.c). Returns false if there is no memory. */
 bool windows_hash(const Pixels *shape, const u8 *pixels, u32 *hashes);
 
+/* Hashes of the windows of a frame as windows_hash() writes them, and the tiles of 16 x 16 pixels
+ * that count: `coded` has a byte for each tile that touches the frame, in rows. */
+typedef struct {
+    const u32 *hashes;
+    size_t height, width; /* numbers of windows */
+    const u8 *coded;
+} Windows;
+
+/* Looks for `count` hashes, `wanted`, in ascending order without repetition. Only windows whose
+ * tiles are all coded count. Adds the number of windows with each hash to `counts`, which holds
+ * zeros, and writes the places (row * width + column) of the first `most` of each to `places`:
+ * `count` rows of `most` numbers. */
+void windows_find(const Windows *windows, const u32 *wanted, size_t count, size_t most, u32 *counts,
+                  u32 *places);
+
 #endif
