@@ -387,6 +387,10 @@ def test_every_png_that_can_be_recreated_is(tmp_path: Path, data: bytes) -> None
         line.add(data)
         line.forget()
         assert line.render(1) == line.render(2) == data
+    except NotExact as error:
+        # With its corrections the entry of a tiny picture may be larger than the file.
+        assert "unknown deflate encoder" in str(error)
+        assert len(data) < 2000
     finally:
         line.pack.close()
         line.pack.path.unlink()
