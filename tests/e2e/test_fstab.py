@@ -73,11 +73,17 @@ class System:
         store = str(self.store).replace(" ", "\\040")
         self.fstab.write_text(f"{store} {self.place} {fstype} {options} 0 0\n")
 
+    def inside(self) -> list[str]:
+        """The start of a command that runs in the namespace.
+
+        With its root: that of the namespace is another one if these tests run in a chroot.
+        """
+        return ["nsenter", f"--target={self._keeper.pid}", "--mount", "--root", f"--wd={CHECKOUT}"]
+
     def call(self, *command: object) -> subprocess.CompletedProcess[str]:
         """Run a command in the namespace."""
-        inside = ["nsenter", f"--mount=/proc/{self._keeper.pid}/ns/mnt", f"--wd={CHECKOUT}"]
         return subprocess.run(
-            [*inside, "--", *map(str, command)],
+            [*self.inside(), "--", *map(str, command)],
             capture_output=True,
             text=True,
             timeout=60,
@@ -198,7 +204,7 @@ def test_what_cannot_be_remounted(system: System) -> None:
     system.umount()
     system.run(*remount, "rw", system.store, system.place)
     with subprocess.Popen(
-        ["nsenter", f"--mount=/proc/{system._keeper.pid}/ns/mnt", "sh", "-c",
+        [*system.inside(), "sh", "-c",
          f"exec 3> '{system.place}/open'; echo open; exec sleep 100"],
         stdout=subprocess.PIPE,
     ) as writer:  # fmt: skip

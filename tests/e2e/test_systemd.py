@@ -131,7 +131,7 @@ class User:
 
     def call(self, *command: object) -> subprocess.CompletedProcess[str]:
         """Run a command in the namespace."""
-        inside = ["nsenter", f"--mount=/proc/{self._manager.pid}/ns/mnt", "--"]
+        inside = ["nsenter", f"--target={self._manager.pid}", "--mount", "--root", "--"]
         return subprocess.run(
             [*inside, *map(str, command)],
             env=self._variables,
