@@ -382,7 +382,7 @@ def main() -> int:
     """Run the command that the module describes."""
     parser = options(__doc__)
     parser.add_argument("--every", type=int, default=1, help="a random one of so many")
-    parser.add_argument("--pages", type=int, default=1, help="the same of exchanged pages")
+    parser.add_argument("--pages", type=int, default=1, help="one of so many exchanges of pages")
     given = parser.parse_args()
     with processes(given) as pool:
         work = [(share, given.jobs, given.every, given.pages) for share in range(given.jobs)]

@@ -22,7 +22,8 @@ SAMPLES = {
     "lies": ["--faults", "60"],
     "takeover": ["--operations", "40", "--every", "61"],
 }
-# More options for single bugs: samples that show them soonest. The last of equal options wins.
+# More options for single bugs: samples that show them soonest. No options: the sample itself. The
+# last of equal options wins.
 _MANY_STATES = ["--seeds", "1", "--states", "600"]
 SHOWN: dict[str, list[list[str]]] = {
     "copy-not-compared": [["--pages", "1"]],

@@ -65,7 +65,8 @@ def make_fat(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
 
     def wrap(call: Callable[..., Any], count: int) -> Callable[..., Any]:
         def called(*arguments: Any, **more: Any) -> Any:
-            # A kernel looks a name up and makes it in one step. Calls of a thread are nested.
+            # A kernel looks a name up and makes it in one step. A patched call may make another
+            # one, so the thread may take the lock again.
             with lock:
                 paths = [meant(path) for path in arguments[:count]]
                 return call(*paths, *arguments[count:], **more)

@@ -40,11 +40,13 @@ def leave_mounts_of_others() -> None:
     Tests that run in other processes do not see what is mounted here, and do not keep it mounted.
     What is still mounted when the process ends goes with it. What is unmounted outside goes here,
     too. Call it in the main thread, before there are other ones: they would stay in the old
-    namespace.
+    namespace. Raises OSError if what is mounted here would be seen outside.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS) == 0:
-        libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None)
+    if libc.unshare(_CLONE_NEWNS):
+        return
+    if libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None):
+        raise OSError(ctypes.get_errno(), "mounts here would be seen outside")
 
 
 def own_namespace(keep: Path | None = None) -> list[str]:

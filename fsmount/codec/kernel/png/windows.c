@@ -29,8 +29,8 @@ static u32 mixed(u64 packed)
     return (u32)(packed >> 32);
 }
 
-/* Does what mix_row() says. Its callers give constants for `channels` and `sample`, of which the
- * compiler makes a loop for each kind of pixel. */
+/* Does what mix_row() says. For a call with constants as `channels` and `sample` the compiler makes
+ * a loop for that kind of pixel alone. */
 static inline void mix_pixels(const u8 *row, size_t width, size_t channels, size_t sample,
                               u32 *numbers)
 {
