@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fsmount.codec.png import png
 from fsmount.codec.png.samples import Frame, is_opaque
@@ -47,26 +45,12 @@ def read_picture(data: bytes) -> Picture:
     NotExact
         If the PNG is malformed or of an unsupported kind.
     """
-    try:
-        frame, layout, head = png.read(data)
-    except NotExact as error:
-        if error.detail != "interlaced":
-            raise
-        return _read_with_pillow(data)
+    frame, layout, head = png.read(data)
     if layout.colour_type == 3:
         return Picture(frame, _palette_chunks(head), palette=True)
     if layout.bit_depth < 8:
         frame = frame * np.uint8(255 // layout.maximum)
     return Picture(frame)
-
-
-def _read_with_pillow(data: bytes) -> Picture:
-    """Read an interlaced PNG."""
-    image = Image.open(BytesIO(data))
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise NotExact(f"an interlaced PNG of mode {image.mode}")
-    frame = np.array(image)
-    return Picture(frame.reshape(frame.shape[0], frame.shape[1], -1))
 
 
 def _palette_chunks(head: bytes) -> bytes:

@@ -17,7 +17,8 @@ import numpy as np
 
 from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.codec.memory import WorkerMemory
-from fsmount.codec.png.png import Picture, Recipe, parse
+from fsmount.codec.png.png import Picture, parse
+from fsmount.codec.png.recipe import Recipe
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import NotExact
 from fsmount.work.sealed import Sealed

@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.codec.memory import WorkerMemory
-from fsmount.codec.png.png import Recipe, assemble
+from fsmount.codec.png.png import assemble
+from fsmount.codec.png.recipe import Recipe, Stream
 from tests.bench.synthetic import names
 from tests.bench.terminals import words
 from tests.support.pngs import IEND
@@ -180,13 +181,9 @@ class PngWriter:
             colour_type=2,
             bit_depth=8,
             opaque=False,
-            zlib_header=0x789C,
-            params=DeflateParams(6, 1, 8, 15),
-            split=8192,
             filters=types.tobytes(),
-            head=b"",
+            streams=(Stream(b"", 0x789C, DeflateParams(6, 1, 8, 15), 8192, b""),),
             tail=IEND,
-            idat_tail=b"",
         )
         return assemble(frame, recipe, memory=self._memory)
 

@@ -23,6 +23,17 @@ KINDS = [
     *((colour, depth) for colour in (2, 4, 6) for depth in (8, 16)),
 ]
 """All pairs (colour type, bit depth) of the specification."""
+ADAM7 = (
+    "16462646",
+    "77777777",
+    "56565656",
+    "77777777",
+    "36463646",
+    "77777777",
+    "56565656",
+    "77777777",
+)
+"""The pass that each pixel of an interlaced picture belongs to (section 8.1); repeats."""
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -43,6 +54,7 @@ class Plan:
     rows: tuple[bytes, ...]
     """Unfiltered rows, without filter types."""
     types: bytes
+    """The filter type of each row, or of each row of all passes if the picture is interlaced."""
     colour_type: int = 6
     bit_depth: int = 8
     interlace: int = 0
@@ -69,19 +81,57 @@ class Plan:
 
 def build(plan: Plan) -> bytes:
     """The PNG file of a plan."""
-    filtered = filter_rows(plan.rows, plan.types, plan.bpp)
-    return build_around(plan, zlib_stream(plan, filtered))
+    return build_around(plan, zlib_stream(plan, scanlines(plan)))
 
 
 def build_around(plan: Plan, stream: bytes) -> bytes:
     """The PNG file of a plan, but with another zlib stream in it."""
-    stream += plan.idat_tail
-    idats = []
-    for size in plan.cuts:
-        idats.append(chunk(b"IDAT", stream[:size]))
-        stream = stream[size:]
-    idats.append(chunk(b"IDAT", stream))
+    idats = [chunk(b"IDAT", piece) for piece in pieces(plan, stream)]
     return b"".join((SIGNATURE, ihdr(plan), plan.head, *idats, plan.tail))
+
+
+def pieces(plan: Plan, stream: bytes) -> list[bytes]:
+    """The contents of the chunks of a plan that a stream is in."""
+    stream += plan.idat_tail
+    found = []
+    for size in plan.cuts:
+        found.append(stream[:size])
+        stream = stream[size:]
+    return [*found, stream]
+
+
+def scanlines(plan: Plan) -> bytes:
+    """The filtered scanlines of a plan."""
+    at, parts = 0, []
+    for rows in passes(plan):
+        parts.append(filter_rows(rows, plan.types[at : at + len(rows)], plan.bpp))
+        at += len(rows)
+    return b"".join(parts)
+
+
+def passes(plan: Plan) -> list[Sequence[bytes]]:
+    """The rows of each pass that has pixels. A picture that is not interlaced has one pass."""
+    if plan.interlace != 1:
+        return [plan.rows]
+    found: dict[str, list[bytes]] = {}
+    bits, row_bits = plan.pixel_bits, len(plan.rows[0]) * 8
+    for y, whole in enumerate(plan.rows):
+        line = f"{int.from_bytes(whole, 'big'):0{row_bits}b}"
+        pixels: dict[str, str] = {}
+        for x in range(plan.width):
+            number = ADAM7[y % 8][x % 8]
+            pixels[number] = pixels.get(number, "") + line[x * bits : x * bits + bits]
+        for number, text in pixels.items():
+            padded = text + "0" * (-len(text) % 8)
+            row = int(padded, 2).to_bytes(len(padded) // 8, "big")
+            found.setdefault(number, []).append(row)
+    return [found[number] for number in sorted(found)]
+
+
+def with_types(plan: Plan, types: bytes) -> Plan:
+    """The plan with these filter types, in turn, for all its scanlines."""
+    count = sum(map(len, passes(plan)))
+    return replace(plan, types=(types * (count // len(types) + 1))[:count])
 
 
 def image_data(data: bytes) -> bytes:
@@ -222,13 +272,14 @@ def plans(draw: st.DrawFn, max_side: int = 40) -> Plan:
             st.lists(st.integers(0, 99), max_size=5),
         )
     )
-    return Plan(
+    plan = Plan(
         width,
         height,
         rows,
-        (types * height)[:height],
+        b"",
         colour_type,
         bit_depth,
+        interlace=draw(st.sampled_from([0, 0, 1])),
         level=draw(st.integers(1, 9)),
         strategy=draw(st.integers(0, 4)),
         mem_level=draw(st.integers(1, 9)),
@@ -241,6 +292,7 @@ def plans(draw: st.DrawFn, max_side: int = 40) -> Plan:
         + draw(st.sampled_from(TRAILING)),
         idat_tail=draw(st.sampled_from(IDAT_TAILS)),
     )
+    return with_types(plan, types)
 
 
 def pngs(max_side: int = 40) -> st.SearchStrategy[bytes]:
@@ -262,7 +314,7 @@ def _flipped(plan: Plan, source: random.Random) -> bytes:
 
 def _scrambled(plan: Plan, source: random.Random) -> bytes:
     """Damage in the zlib stream; the checksum of its chunk is right."""
-    stream = bytearray(zlib_stream(plan, filter_rows(plan.rows, plan.types, plan.bpp)))
+    stream = bytearray(zlib_stream(plan, scanlines(plan)))
     stream[source.randrange(len(stream))] ^= 1 << source.randrange(8)
     return build_around(plan, bytes(stream))
 
@@ -283,34 +335,38 @@ def _bomb(plan: Plan, source: random.Random) -> bytes:
 def _giant(plan: Plan, source: random.Random) -> bytes:
     """Far more pixels than image data."""
     giant = replace(plan, width=source.randint(1 << 12, 1 << 31), height=1 << 31)
-    stream = zlib_stream(plan, filter_rows(plan.rows, plan.types, plan.bpp))
+    stream = zlib_stream(plan, scanlines(plan))
     return build_around(giant, stream)
 
 
-def _interlaced(plan: Plan, source: random.Random) -> bytes:
-    return build(replace(plan, interlace=source.choice([1, 2])))
+def _other_interlace(plan: Plan, source: random.Random) -> bytes:
+    """A header that names another way of interlacing than the image data has."""
+    stream = zlib_stream(plan, scanlines(plan))
+    return build_around(replace(plan, interlace=source.choice([1 - plan.interlace, 2])), stream)
 
 
 def _animated(plan: Plan, source: random.Random) -> bytes:
+    """A file that says it is an animation, and is none."""
     frames = chunk(b"acTL", source.randint(1, 9).to_bytes(4, "big") + bytes(4))
     return build(replace(plan, head=frames + plan.head))
 
 
 def _bad_filter(plan: Plan, source: random.Random) -> bytes:
-    filtered = bytearray(filter_rows(plan.rows, plan.types, plan.bpp))
-    filtered[source.randrange(plan.height) * (len(plan.rows[0]) + 1)] = source.randint(5, 255)
+    filtered = bytearray(scanlines(plan))
+    first = passes(plan)[0]
+    filtered[source.randrange(len(first)) * (len(first[0]) + 1)] = source.randint(5, 255)
     return build_around(plan, zlib_stream(plan, bytes(filtered)))
 
 
 def _bad_depth(plan: Plan, source: random.Random) -> bytes:
-    stream = zlib_stream(plan, filter_rows(plan.rows, plan.types, plan.bpp))
+    stream = zlib_stream(plan, scanlines(plan))
     colour_type, bit_depth = source.choice([(1, 8), (2, 4), (3, 16), (0, 3), (7, 8), (6, 0)])
     return build_around(replace(plan, colour_type=colour_type, bit_depth=bit_depth), stream)
 
 
 def _flushed(plan: Plan, source: random.Random) -> bytes:
     """A deflate stream that no single zlib call writes: it is flushed in the middle."""
-    raw = filter_rows(plan.rows, plan.types, plan.bpp)
+    raw = scanlines(plan)
     at = source.randint(0, len(raw))
     engine = zlib.compressobj(plan.level)
     body = engine.compress(raw[:at]) + engine.flush(zlib.Z_FULL_FLUSH)
@@ -332,7 +388,7 @@ DAMAGES: dict[str, Callable[[Plan, random.Random], bytes]] = {
     "wrong checksum": _wrong_checksum,
     "bomb": _bomb,
     "giant": _giant,
-    "interlaced": _interlaced,
+    "other interlace": _other_interlace,
     "animated": _animated,
     "bad filter": _bad_filter,
     "bad depth": _bad_depth,

@@ -1,42 +1,46 @@
 """PNG files as a frame and a recipe that together reproduce every byte of the file.
 
 `parse` takes a file apart and proves that `assemble` puts it together again. If it cannot prove
-this, it raises NotExact. This module interprets only the parts that exactness needs: IHDR, and the
-zlib stream in the IDAT chunks. The recipe keeps all other bytes verbatim. Sources: PNG
-specification, third edition; RFC 1950 for zlib streams.
+this, it raises NotExact. This module interprets only the parts that exactness needs: IHDR, the zlib
+streams in the chunks IDAT and fdAT, and the places of an animation's pictures. The recipe keeps all
+other bytes verbatim. Sources: PNG specification, third edition; RFC 1950 for zlib streams.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from fsmount.codec.deflate import deflate, engine
-from fsmount.codec.deflate.deflate import Corrections, DeflateParams
+from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.codec.memory import WorkerMemory
-from fsmount.codec.png import filters, samples, scanlines
+from fsmount.codec.png import animation, filters, samples, scanlines
+from fsmount.codec.png.animation import Control
 from fsmount.codec.png.producer import unknown_encoder
+from fsmount.codec.png.recipe import (
+    MAX_FILE,
+    MAX_LISTED,
+    MAX_PICTURES,
+    MAX_SIDE,
+    Recipe,
+    Split,
+    Stream,
+    bad_recipe,
+)
 from fsmount.codec.png.samples import Frame, SampleLayout
 from fsmount.errors import Damaged, NotExact
 
-# Limits of a picture. The first two are checked before anything is allocated.
-MAX_FILE = 512 << 20
 NOT_A_PNG = "not a PNG"
 MAX_FRAME = 400 << 20
 """Limit for the bytes of all scanlines, and for the bytes of the unpacked frame."""
-MAX_SIDE = 1 << 20
 MAX_CHUNKS = 1 << 18
-"""Limit for the number of chunks examined: chunks before the first IDAT, and IDATs."""
-MAX_LISTED = 1 << 14
-"""Limit for the number of IDAT sizes that a recipe lists if they follow no rule."""
+"""Limit for the number of chunks examined.
 
-CORRECTIONS = 2
-"""Number of the engine that reads correction records.
-
-Number 1 would be classic zlib, never written.
+These are the chunks before the first IDAT, IDATs, and the other chunks of an animation.
 """
 
 # These values must never change: PNGs made from a folder of differences keep their bytes.
@@ -44,110 +48,14 @@ _CANONICAL = DeflateParams(level=6, strategy=1, mem_level=8, window_bits=15)
 _CANONICAL_HEADER = 0x789C
 _CANONICAL_SPLIT = 8192
 
+# Bytes of the sequence number of an fdAT.
+_NUMBER = 4
+
 # Most bytes that deflate makes of one byte: two bits give at most 258 bytes.
 _MOST_INFLATED = 1032
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IDAT_FROM = len(_SIGNATURE) + 25
-
-Split = int | tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """The content of a PNG file apart from its samples. Width and height follow from the frame."""
-
-    colour_type: int
-    bit_depth: int
-    opaque: bool
-    """Whether the file has an alpha channel that is opaque everywhere.
-
-    The frame does not contain it.
-    """
-    zlib_header: int
-    """CMF and FLG as found, 16 bits, big-endian (RFC 1950, section 2.2)."""
-    params: DeflateParams | Corrections
-    split: Split
-    """How the zlib stream is cut into IDATs.
-
-    0: into a single one. n: into n bytes each, with the rest in the last one. A tuple: the size of
-    every IDAT.
-    """
-    filters: bytes
-    """The filter type of each row."""
-    head: bytes
-    """The bytes between IHDR and the first IDAT."""
-    tail: bytes
-    """The bytes after the last IDAT, usually only IEND."""
-    idat_tail: bytes
-    """Bytes after the zlib stream inside the IDATs, usually none."""
-
-    def header(self) -> dict[str, int | list[int]]:
-        """Return the small fields, in a form fit for JSON.
-
-        - c: colour type.
-        - d: bit depth.
-        - o: opaque (0 or 1).
-        - z: zlib header.
-        - p: how the stream is made. Level, strategy, memory level and window bits of classic zlib,
-          or a single number for another engine.
-        - i: IDAT split (a number, or a list of sizes).
-        """
-        params = self.params
-        if isinstance(params, Corrections):
-            numbers = [CORRECTIONS]
-        else:
-            numbers = [params.level, params.strategy, params.mem_level, params.window_bits]
-        return {
-            "c": self.colour_type,
-            "d": self.bit_depth,
-            "o": int(self.opaque),
-            "z": self.zlib_header,
-            "p": numbers,
-            "i": self.split if isinstance(self.split, int) else list(self.split),
-        }
-
-    def blobs(self) -> tuple[bytes, ...]:
-        """Return the large fields: filters, head, tail, idat_tail, and the correction record.
-
-        The record is empty for classic zlib.
-        """
-        record = self.params.record if isinstance(self.params, Corrections) else b""
-        return self.filters, self.head, self.tail, self.idat_tail, record
-
-    @classmethod
-    def from_parts(cls, header: Mapping[str, object], blobs: Sequence[bytes]) -> Recipe:
-        """Rebuild the recipe from `header()` and `blobs()`.
-
-        Raises Damaged for any invalid value.
-        """
-        if set(header) != set("cdozpi") or [type(part) for part in blobs] != [bytes] * 5:
-            raise _bad_recipe("unknown fields")
-        colour_type, bit_depth = _number(header["c"], 6), _number(header["d"], 16)
-        if bit_depth not in samples.DEPTHS.get(colour_type, ()):
-            raise _bad_recipe("no such colour type and bit depth")
-        opaque = bool(_number(header["o"], 1))
-        if opaque and colour_type not in (4, 6):
-            raise _bad_recipe("opaque without alpha")
-        split = header["i"]
-        row_filters, head, tail, idat_tail, record = blobs
-        params = _params(_numbers(header["p"], 15, 1, 4), record)
-        if not row_filters or max(row_filters) > filters.PAETH:
-            raise _bad_recipe("no such filter types")
-        return cls(
-            colour_type,
-            bit_depth,
-            opaque,
-            _number(header["z"], 0xFFFF),
-            params,
-            tuple(_numbers(split, MAX_FILE, 1, MAX_LISTED))
-            if isinstance(split, list)
-            else _number(split, MAX_FILE),
-            row_filters,
-            head,
-            tail,
-            idat_tail,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +64,34 @@ class Picture:
 
     frame: Frame
     recipe: Recipe
+
+
+class _Run(NamedTuple):
+    """The chunks of a zlib stream, one directly after another."""
+
+    layout: SampleLayout
+    """That of the picture in the stream."""
+    before: int
+    """Offset of the bytes between the run before, or IHDR, and the first chunk."""
+    at: int
+    """Offset of the first chunk."""
+    end: int
+    """Offset after the last chunk."""
+    sizes: list[int]
+    """The number of bytes of the stream in each chunk."""
+    place: Control | None = None
+    """None for IDATs."""
+
+
+class _Unpacked(NamedTuple):
+    """What a zlib stream holds: its header, scanlines, deflate body, and the bytes after that."""
+
+    header: int
+    raw: bytes
+    body: bytes
+    rest: bytes
+    checksum: int
+    """The Adler-32 of `raw`."""
 
 
 def parse(
@@ -168,46 +104,108 @@ def parse(
     """Take a PNG file apart, so that `assemble(frame, recipe)` equals `data`, byte for byte.
 
     Tries the deflate parameters in `hints` first, on `threads` threads. `memory` provides earlier
-    pictures, and keeps this one. Raises only NotExact: for other files, for damaged, interlaced or
-    animated PNGs, for pictures beyond the limits above, and for deflate streams whose correction
-    record would not be shorter than the stream.
+    pictures, and keeps this one. Raises only NotExact: for other files, for damaged PNGs, for
+    pictures beyond the limits above, for animations whose chunks are in an unusual order, and for
+    deflate streams whose correction record would not be shorter than the stream.
     """
-    layout = _read_layout(data)
-    idat_start = _first_idat(data)
-    sizes, tail_start = _idats(data, idat_start)
-    stream = _stream(data, idat_start, sizes)
-    raw, body, rest, checksum = _unpack(stream, layout)
-    frame, opaque, types = scanlines.read(raw, layout, memory)
-    zlib_header = int.from_bytes(stream[:2], "big")
-    row_bytes = layout.row_bytes + 1
-    params = deflate.search(
-        raw,
-        body,
-        hints,
-        header=zlib_header,
-        row_bytes=row_bytes,
-        threads=threads,
-        memory=memory,
-    )
-    if params is None:
-        raise unknown_encoder(data[_IDAT_FROM:idat_start], data[tail_start:], sizes[0])
-    recipe = Recipe(
-        layout.colour_type,
-        layout.bit_depth,
-        opaque,
-        zlib_header,
-        params,
-        _split(sizes),
-        types,
-        data[_IDAT_FROM:idat_start],
-        data[tail_start:],
-        rest[4:],
-    )
+    runs = _runs(data)
+    search = _Search(data, runs, hints, threads, memory)
+    if len(runs) > 1:
+        return _parse_animation(search)
+    (run,) = runs
+    unpacked = _unpack(data, run)
+    frame, opaque, types = scanlines.read(unpacked.raw, run.layout, memory)
+    stream = search.identify(run, unpacked)
+    recipe = search.recipe([stream], opaque, types)
     # The search has proved the body, and the filters have reproduced its input. Only the bytes
     # around them still need a proof.
-    if _file(layout, recipe, body, checksum) != data:
+    if _file(recipe, [run.layout], [(unpacked.body, unpacked.checksum)]) != data:
         raise NotExact("damaged: chunks do not add up")
     return Picture(frame, recipe)
+
+
+def _parse_animation(search: _Search) -> Picture:
+    """Parse a file with several pictures."""
+    layouts = [run.layout for run in search.runs]
+    canvas = layouts[0]
+    _, height = animation.arrange(layouts)
+    frame = np.full((height, canvas.width, canvas.channels), canvas.maximum, canvas.dtype)
+    views = animation.views(frame, canvas, [run.place for run in search.runs if run.place])
+    streams, types, repeated = [], [], [np.zeros(0, np.bool_)]
+    for run in search.runs:
+        unpacked = _unpack(search.data, run)
+        pixels, kinds = scanlines.read_all(unpacked.raw, run.layout)
+        if run.place:
+            repeated.append(animation.put(pixels, *next(views)).ravel())
+        else:
+            frame[: canvas.height] = pixels
+        types.append(kinds)
+        streams.append(search.identify(run, unpacked))
+    opaque = canvas.has_alpha and samples.is_opaque(frame)
+    if opaque:
+        frame = samples.drop_alpha(frame)
+    bits = np.concatenate(repeated)
+    recipe = replace(
+        search.recipe(streams, opaque, b"".join(types)),
+        height=canvas.height,
+        repeated=np.packbits(bits).tobytes() if bits.any() else b"",
+    )
+    if assemble(frame, recipe, threads=search.threads, memory=search.memory) != search.data:
+        raise NotExact("damaged: chunks do not add up")
+    return Picture(frame, recipe)
+
+
+class _Search:
+    """Finds the recipe of a file; parameters as those of :func:`parse`."""
+
+    def __init__(
+        self,
+        data: bytes,
+        runs: Sequence[_Run],
+        hints: Sequence[DeflateParams],
+        threads: int,
+        memory: WorkerMemory | None,
+    ) -> None:
+        self.data = data
+        self.runs = runs
+        self.threads = threads
+        self.memory = memory
+        self._hints = tuple(hints)
+        # The streams of a file are probably made alike.
+        self._newest: tuple[DeflateParams, ...] = ()
+        self._tail = data[runs[-1].end :]
+
+    def identify(self, run: _Run, unpacked: _Unpacked) -> Stream:
+        """Find out how a stream is made. Raises NotExact."""
+        params = deflate.search(
+            unpacked.raw,
+            unpacked.body,
+            (*self._newest, *self._hints),
+            header=unpacked.header,
+            row_bytes=_cut_rows(run.layout),
+            threads=self.threads,
+            memory=self.memory,
+        )
+        if params is None:
+            head = self.data[_IDAT_FROM : self.runs[0].at]
+            raise unknown_encoder(head, self._tail, self.runs[0].sizes[0])
+        if isinstance(params, DeflateParams):
+            self._newest = (params,)
+        before = self.data[run.before : run.at]
+        return Stream(before, unpacked.header, params, _split(run.sizes), unpacked.rest[4:])
+
+    def recipe(self, streams: Sequence[Stream], opaque: bool, types: bytes) -> Recipe:
+        """Return the recipe of a file with these streams and filter types."""
+        layout = self.runs[0].layout
+        return Recipe(
+            layout.colour_type,
+            layout.bit_depth,
+            opaque,
+            types,
+            tuple(streams),
+            self._tail,
+            layout.interlaced,
+        )
 
 
 def read(data: bytes) -> tuple[Frame, SampleLayout, bytes]:
@@ -215,13 +213,13 @@ def read(data: bytes) -> tuple[Frame, SampleLayout, bytes]:
 
     The samples are uint8 or uint16, shape (height, width, channels). The chunks are the bytes
     between IHDR and the first IDAT. This function needs no recipe, so it reads PNGs of any deflate
-    encoder. Raises NotExact like `parse`.
+    encoder. Raises NotExact like `parse`, and for animations.
     """
-    layout = _read_layout(data)
-    start = _first_idat(data)
-    raw, *_ = _unpack(_stream(data, start, _idats(data, start)[0]), layout)
-    rows, _ = filters.undo(raw, layout.height, layout.row_bytes, layout.pixel_bytes)
-    return samples.from_rows(rows, layout), layout, data[_IDAT_FROM:start]
+    run, *_ = runs = _runs(data)
+    if len(runs) > 1:
+        raise NotExact("animated")
+    frame, _ = scanlines.unfiltered(_unpack(data, run).raw, run.layout)
+    return frame, run.layout, data[_IDAT_FROM : run.at]
 
 
 def canonical(
@@ -242,13 +240,9 @@ def canonical(
         3 if palette else (0, 4, 2, 6)[channels - 1],
         8 * frame.dtype.itemsize,
         False,
-        _CANONICAL_HEADER,
-        _CANONICAL,
-        _CANONICAL_SPLIT,
         bytes((filters.UP,)) * height,
-        head,
+        (Stream(head, _CANONICAL_HEADER, _CANONICAL, _CANONICAL_SPLIT, b""),),
         b"".join(_chunk(b"IEND", b"")),
-        b"",
     )
     return assemble(frame, recipe, memory=memory)
 
@@ -262,19 +256,47 @@ def assemble(
     that the recipe names. Deflates on `threads` threads. `memory` provides earlier streams, and
     keeps this one.
     """
-    layout = _layout_of(frame, recipe)
-    rows = samples.to_rows(frame, layout)
-    types = np.frombuffer(recipe.filters, np.uint8)
-    alpha = frame.itemsize if recipe.opaque else 0
-    raw = filters.apply(rows, types, layout.pixel_bytes, alpha)
-    row_bytes = layout.row_bytes + 1
-    try:
-        body = deflate.deflate(
-            raw, recipe.params, row_bytes=row_bytes, threads=threads, memory=memory
-        )
-    except ValueError as error:
-        raise _bad_recipe(str(error)) from error
-    return _file(layout, recipe, body, engine.adler32(raw))
+    layouts, places = _layouts_of(frame, recipe)
+    at, bodies = 0, []
+    pictures = _pictures(frame, recipe, layouts, places)
+    for picture, layout, stream in zip(pictures, layouts, recipe.streams, strict=True):
+        types = recipe.filters[at : at + layout.rows]
+        at += len(types)
+        raw = scanlines.write(picture, layout, types, opaque=recipe.opaque)
+        try:
+            body = deflate.deflate(
+                raw, stream.params, row_bytes=_cut_rows(layout), threads=threads, memory=memory
+            )
+        except ValueError as error:
+            raise bad_recipe(str(error)) from error
+        bodies.append((body, engine.adler32(raw)))
+    return _file(recipe, layouts, bodies)
+
+
+def _pictures(
+    frame: Frame, recipe: Recipe, layouts: Sequence[SampleLayout], places: Sequence[Control]
+) -> Iterator[Frame]:
+    """Yield the pictures in a frame. Each is valid until the next one is asked for."""
+    if not places:
+        yield frame
+        return
+    canvas = layouts[0]
+    yield frame[: canvas.height]
+    grids = [animation.tile_grid(layout) for layout in layouts[1:]]
+    count = sum(rows * columns for rows, columns in grids)
+    stored = recipe.repeated or bytes((count + 7) // 8)
+    if len(stored) != (count + 7) // 8:
+        raise bad_recipe("not a bit for each tile")
+    bits, at = np.unpackbits(np.frombuffer(stored, np.uint8)).view(np.bool_), 0
+    for (rows, columns), both in zip(grids, animation.views(frame, canvas, places), strict=True):
+        repeated = bits[at : at + rows * columns].reshape(rows, columns)
+        at += repeated.size
+        yield animation.take(*both, repeated)
+
+
+def _cut_rows(layout: SampleLayout) -> int:
+    """Return the bytes of a scanline, at which several threads may cut them; 0 if they differ."""
+    return 0 if layout.interlaced else layout.row_bytes + 1
 
 
 def _read_layout(data: bytes) -> SampleLayout:
@@ -287,14 +309,16 @@ def _read_layout(data: bytes) -> SampleLayout:
     if len(data) < _IDAT_FROM or data[29:33] != zlib.crc32(data[12:29]).to_bytes(4, "big"):
         raise NotExact("damaged: IHDR")
     layout = SampleLayout(
-        int.from_bytes(fields[:4], "big"), int.from_bytes(fields[4:8], "big"), fields[9], fields[8]
+        int.from_bytes(fields[:4], "big"),
+        int.from_bytes(fields[4:8], "big"),
+        fields[9],
+        fields[8],
+        bool(fields[12]),
     )
     if layout.bit_depth not in samples.DEPTHS.get(layout.colour_type, ()):
         raise NotExact("damaged: no such colour type and bit depth")
     if not layout.width or not layout.height or fields[10] or fields[11] or fields[12] > 1:
         raise NotExact("damaged: IHDR")
-    if fields[12]:
-        raise NotExact("interlaced")
     if max(layout.width, layout.height) > MAX_SIDE:
         raise NotExact("too large")
     if max(layout.scanline_bytes, layout.frame_bytes) > MAX_FRAME:
@@ -302,36 +326,87 @@ def _read_layout(data: bytes) -> SampleLayout:
     return layout
 
 
-def _first_idat(data: bytes) -> int:
-    """Return the offset of the first IDAT. Raises NotExact."""
-    at = _IDAT_FROM
+def _runs(data: bytes) -> list[_Run]:
+    """Find the zlib streams of a file, and check all limits of their pictures. Raises NotExact."""
+    layout = _read_layout(data)
+    at, is_animated = _first_idat(data)
+    sizes, end = _chunks(data, at, b"IDAT")
+    runs = [_Run(layout, _IDAT_FROM, at, end, sizes)]
+    if is_animated:
+        try:
+            _find_further(data, runs)
+        except ValueError as error:
+            raise NotExact(f"animated: {error}") from None
+    if len(runs) > 1:
+        layouts = [run.layout for run in runs]
+        _, height = animation.arrange(layouts)
+        sheet = replace(layout, height=height, interlaced=False)
+        lines = sum(one.scanline_bytes for one in layouts)
+        if height > MAX_SIDE or max(lines, sheet.frame_bytes) > MAX_FRAME:
+            raise NotExact("too large")
+    for run in runs:
+        if run.layout.scanline_bytes > _MOST_INFLATED * sum(run.sizes):
+            raise NotExact("damaged: truncated")
+    return runs
+
+
+def _first_idat(data: bytes) -> tuple[int, bool]:
+    """Return the offset of the first IDAT, and whether an acTL is before it. Raises NotExact."""
+    at, is_animated = _IDAT_FROM, False
     for _ in range(MAX_CHUNKS):
         kind = data[at + 4 : at + 8]
         if kind == b"IDAT":
-            return at
-        if kind == b"acTL":
-            raise NotExact("animated")
+            return at, is_animated
         if kind == b"IEND" or len(kind) < 4:
             raise NotExact("damaged: no image data")
+        is_animated |= kind == b"acTL"
         at += 12 + int.from_bytes(data[at : at + 4], "big")
     raise NotExact("too many chunks")
 
 
-def _idats(data: bytes, at: int) -> tuple[list[int], int]:
-    """Return the sizes of the IDATs from `at` on, and the offset after the last of them.
+def _find_further(data: bytes, runs: list[_Run]) -> None:
+    """Append the runs of fdATs to `runs`, which has the IDATs.
 
-    An IDAT that the end of the file cuts off counts as bytes after the IDATs: reading the zlib
-    stream shows whether it is missing. Raises NotExact.
+    Raises NotExact, and ValueError if the chunks are not in the usual order.
+    """
+    at, count = runs[0].end, len(runs[0].sizes)
+    while count <= MAX_CHUNKS:
+        kind = data[at + 4 : at + 8]
+        if kind == b"IEND" or len(kind) < 4:
+            return
+        if kind != b"fdAT":
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+            count += 1
+            continue
+        before = runs[-1].end
+        place = animation.control(data[before:at])
+        sizes, end = _chunks(data, at, kind)
+        count += len(sizes)
+        if min(sizes) < _NUMBER:
+            raise NotExact("damaged: fdAT")
+        sizes = [size - _NUMBER for size in sizes]
+        runs.append(_Run(animation.layout_of(runs[0].layout, place), before, at, end, sizes, place))
+        if len(runs) > MAX_PICTURES:
+            raise NotExact("too many pictures")
+        at = end
+    raise NotExact("too many chunks")
+
+
+def _chunks(data: bytes, at: int, kind: bytes) -> tuple[list[int], int]:
+    """Return the sizes of the chunks of a kind from `at` on, and the offset after the last of them.
+
+    A chunk that the end of the file cuts off counts as bytes after them: reading the zlib stream
+    shows whether it is missing. Raises NotExact.
     """
     sizes: list[int] = []
-    while data[at + 4 : at + 8] == b"IDAT":
+    while data[at + 4 : at + 8] == kind:
         size = int.from_bytes(data[at : at + 4], "big")
         end = at + 12 + size
         if end > len(data):
             break
         checksum = zlib.crc32(memoryview(data)[at + 4 : end - 4])
         if data[end - 4 : end] != checksum.to_bytes(4, "big"):
-            raise NotExact("damaged: IDAT checksum")
+            raise NotExact(f"damaged: {kind.decode()} checksum")
         sizes.append(size)
         if len(sizes) > MAX_CHUNKS:
             raise NotExact("too many chunks")
@@ -341,29 +416,35 @@ def _idats(data: bytes, at: int) -> tuple[list[int], int]:
     return sizes, at
 
 
-def _stream(data: bytes, at: int, sizes: Sequence[int]) -> bytes:
-    """Join the contents of the IDATs."""
+def _stream(data: bytes, run: _Run) -> bytes:
+    """Join the contents of the chunks of a run. Raises NotExact for wrong sequence numbers."""
     view = memoryview(data)
-    parts = []
-    for size in sizes:
-        parts.append(view[at + 8 : at + 8 + size])
-        at += 12 + size
+    at, parts = run.at + 8, []
+    for number, size in enumerate(run.sizes, start=1):
+        if run.place:
+            if view[at : at + _NUMBER] != _sequence(run.place, number):
+                raise NotExact("animated: sequence numbers")
+            at += _NUMBER
+        parts.append(view[at : at + size])
+        at += size + 12
     return b"".join(parts)
 
 
-def _unpack(stream: bytes, layout: SampleLayout) -> tuple[bytes, bytes, bytes, int]:
-    """Unpack an intact zlib stream. Raises NotExact.
+def _sequence(place: Control, number: int) -> bytes:
+    """Return the sequence number of an fdAT, the `number`-th after its fcTL, from 1 on."""
+    return (place.sequence + number & 0xFFFFFFFF).to_bytes(_NUMBER, "big")
 
-    Returns the scanlines, the deflate body, the bytes after the body, and the Adler-32 of the
-    scanlines.
-    """
+
+def _unpack(data: bytes, run: _Run) -> _Unpacked:
+    """Unpack an intact zlib stream. Raises NotExact."""
+    stream = _stream(data, run)
     if len(stream) < 2 or stream[0] & 15 != zlib.DEFLATED or stream[1] & 32:
         raise NotExact("damaged: zlib header")
-    raw, body, rest = _inflate(stream, layout.scanline_bytes)
+    raw, body, rest = _inflate(stream, run.layout.scanline_bytes)
     checksum = engine.adler32(raw)
     if rest[:4] != checksum.to_bytes(4, "big"):
         raise NotExact("damaged: zlib checksum")
-    return raw, body, rest, checksum
+    return _Unpacked(int.from_bytes(stream[:2], "big"), raw, body, rest, checksum)
 
 
 def _inflate(stream: bytes, expected: int) -> tuple[bytes, bytes, bytes]:
@@ -371,8 +452,6 @@ def _inflate(stream: bytes, expected: int) -> tuple[bytes, bytes, bytes]:
 
     Never holds more than `expected` + 1 raw bytes.
     """
-    if expected > _MOST_INFLATED * len(stream):
-        raise NotExact("damaged: truncated")
     try:
         raw, length = engine.inflate(memoryview(stream)[2:], expected)
     except ValueError as error:
@@ -396,42 +475,67 @@ def _sizes(split: Split, total: int) -> Sequence[int]:
     """Return the IDAT sizes of `total` bytes. Raises Damaged if the split does not fit."""
     if isinstance(split, tuple):
         if sum(split) != total:
-            raise _bad_recipe("IDAT sizes do not add up")
+            raise bad_recipe("IDAT sizes do not add up")
         return split
     if not split or split >= total:
         return (total,)
     whole, rest = divmod(total, split)
     if whole > MAX_CHUNKS:
-        raise _bad_recipe("too many IDAT chunks")
+        raise bad_recipe("too many IDAT chunks")
     return [split] * whole + [rest] * (rest > 0)
 
 
-def _layout_of(frame: Frame, recipe: Recipe) -> SampleLayout:
-    """Return the layout of the file to assemble. Raises Damaged if frame and recipe do not fit."""
+def _layouts_of(frame: Frame, recipe: Recipe) -> tuple[list[SampleLayout], list[Control]]:
+    """Return the layouts of the pictures in a frame, and the places of all but the first.
+
+    Raises Damaged if frame and recipe do not fit.
+    """
     if frame.ndim != 3:
         raise Damaged("frame", reason="not an array of three dimensions")
     height, width, channels = frame.shape
-    layout = SampleLayout(width, height, recipe.colour_type, recipe.bit_depth)
+    layout = SampleLayout(
+        width, recipe.height or height, recipe.colour_type, recipe.bit_depth, recipe.interlaced
+    )
     if channels + recipe.opaque != layout.channels or frame.dtype != layout.dtype:
         raise Damaged("frame", reason="channels or sample type are not those of the recipe")
-    if not 0 < width <= MAX_SIDE or not 0 < height == len(recipe.filters):
+    if not 0 < width <= MAX_SIDE or height < 1:
         raise Damaged("frame", reason="size is not that of the recipe")
     if recipe.bit_depth < 8 and frame.max() > layout.maximum:
         raise Damaged("frame", reason="samples beyond the bit depth")
-    return layout
+    try:
+        places = [animation.control(stream.before) for stream in recipe.streams[1:]]
+        layouts = [layout, *(animation.layout_of(layout, place) for place in places)]
+    except ValueError as error:
+        raise bad_recipe(str(error)) from error
+    fits = height == (animation.arrange(layouts)[1] if places else layout.height)
+    if not fits or sum(one.rows for one in layouts) != len(recipe.filters):
+        raise Damaged("frame", reason="size is not that of the recipe")
+    return layouts, places
 
 
-def _file(layout: SampleLayout, recipe: Recipe, body: bytes, checksum: int) -> bytes:
-    """Assemble the whole file around a deflate body; `checksum` is the Adler-32 of its input."""
+def _file(
+    recipe: Recipe, layouts: Sequence[SampleLayout], bodies: Sequence[tuple[bytes, int]]
+) -> bytes:
+    """Assemble the whole file around deflate bodies.
+
+    Each body has with it the Adler-32 of its input.
+    """
+    layout = layouts[0]
     fields = layout.width.to_bytes(4, "big") + layout.height.to_bytes(4, "big")
-    fields += bytes((layout.bit_depth, layout.colour_type, 0, 0, 0))
-    header = recipe.zlib_header.to_bytes(2, "big")
-    stream = b"".join((header, body, checksum.to_bytes(4, "big"), recipe.idat_tail))
-    parts = [_SIGNATURE, *_chunk(b"IHDR", fields), recipe.head]
-    at = 0
-    for size in _sizes(recipe.split, len(stream)):
-        parts += _chunk(b"IDAT", stream[at : at + size])
-        at += size
+    fields += bytes((layout.bit_depth, layout.colour_type, 0, 0, layout.interlaced))
+    parts = [_SIGNATURE, *_chunk(b"IHDR", fields)]
+    for stream, (body, checksum) in zip(recipe.streams, bodies, strict=True):
+        header = stream.zlib_header.to_bytes(2, "big")
+        content = b"".join((header, body, checksum.to_bytes(4, "big"), stream.behind))
+        parts.append(stream.before)
+        place = None if stream is recipe.streams[0] else animation.control(stream.before)
+        at = 0
+        for number, size in enumerate(_sizes(stream.split, len(content)), start=1):
+            piece = content[at : at + size]
+            if place:
+                piece = _sequence(place, number) + piece
+            parts += _chunk(b"fdAT" if place else b"IDAT", piece)
+            at += size
     parts.append(recipe.tail)
     return b"".join(parts)
 
@@ -440,33 +544,3 @@ def _chunk(kind: bytes, content: bytes) -> tuple[bytes, ...]:
     """Return the parts of a chunk: length, type, content and CRC (section 5.3)."""
     checksum = zlib.crc32(content, zlib.crc32(kind))
     return len(content).to_bytes(4, "big"), kind, content, checksum.to_bytes(4, "big")
-
-
-def _number(value: object, maximum: int) -> int:
-    """Return `value` if it is an integer from 0 to `maximum`. Raises Damaged."""
-    if type(value) is not int or not 0 <= value <= maximum:
-        raise _bad_recipe("a number out of range")
-    return value
-
-
-def _numbers(value: object, maximum: int, fewest: int, most: int) -> list[int]:
-    """Return `value` if it is a list of `fewest` to `most` such integers. Raises Damaged."""
-    if not isinstance(value, list) or not fewest <= len(value) <= most:
-        raise _bad_recipe("a list of the wrong length")
-    return [_number(item, maximum) for item in value]
-
-
-def _params(numbers: list[int], record: bytes) -> DeflateParams | Corrections:
-    """Return the deflate parameters of a recipe. Raises Damaged."""
-    if numbers == [CORRECTIONS]:
-        return Corrections(record)
-    if len(numbers) != 4 or record:
-        raise _bad_recipe("no such deflate engine")
-    params = DeflateParams(*numbers)
-    if not params.valid():
-        raise _bad_recipe("no such deflate parameters")
-    return params
-
-
-def _bad_recipe(reason: str) -> Damaged:
-    return Damaged("recipe", reason=reason)

@@ -7,7 +7,7 @@ RGBA. Samples of 1, 2 and 4 bits are unpacked, one to a byte.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,19 @@ Rows = npt.NDArray[np.uint8]
 # Colour type -> samples of a pixel, and the allowed bit depths (section 11.2.1).
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+# The passes of Adam7 (section 8.1): first row, step between rows, first column, step.
+_ADAM7 = (
+    (0, 8, 0, 8),
+    (0, 8, 4, 8),
+    (4, 8, 0, 4),
+    (0, 4, 2, 4),
+    (2, 4, 0, 2),
+    (0, 2, 1, 2),
+    (1, 2, 0, 1),
+)
+
+Area = tuple[slice, slice]
+"""Rows and columns of a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +45,7 @@ class SampleLayout:
     height: int
     colour_type: int
     bit_depth: int
+    interlaced: bool = False
 
     @property
     def channels(self) -> int:
@@ -61,7 +75,33 @@ class SampleLayout:
     @property
     def scanline_bytes(self) -> int:
         """Bytes of the input of deflate: all rows, each with its filter type."""
+        if self.interlaced:
+            return sum(part.scanline_bytes for part, _ in self.passes())
         return self.height * (1 + self.row_bytes)
+
+    def passes(self) -> list[tuple[SampleLayout, Area]]:
+        """Return the pictures whose rows the scanlines hold, one after the other.
+
+        An interlaced picture has up to 7, and the pixels of each are in an area of the picture
+        (section 8). A pass without pixels is left out. Any other picture is a single one.
+        """
+        if not self.interlaced:
+            return [(self, np.s_[:, :])]
+        found = []
+        for top, down, left, right in _ADAM7:
+            height, width = (
+                (self.height - top - 1) // down + 1,
+                (self.width - left - 1) // right + 1,
+            )
+            if height > 0 and width > 0:
+                part = replace(self, width=width, height=height, interlaced=False)
+                found.append((part, np.s_[top::down, left::right]))
+        return found
+
+    @property
+    def rows(self) -> int:
+        """Number of scanlines."""
+        return sum(part.height for part, _ in self.passes())
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:

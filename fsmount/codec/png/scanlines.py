@@ -1,8 +1,9 @@
-"""Decodes scanlines to a frame, and reuses the rows of the previous picture where they are equal.
+"""Scanlines to a frame and back.
 
-Consecutive screenshots differ in few rows. If a scanline and the row above it equal those of the
-previous picture, then the row equals the row of that picture. Only the other rows are undone. So a
-worker remembers the newest picture of each layout.
+Reading reuses the rows of the previous picture where they are equal, because consecutive
+screenshots differ in few rows. If a scanline and the row above it equal those of the previous
+picture, then the row equals the row of that picture. Only the other rows are undone. So a worker
+remembers the newest picture of each layout.
 
 Proof: filtering the rows of the frame reproduces the scanlines. A row made now is filtered again
 and compared with its scanline. A reused row was compared when it was made, and neither its scanline
@@ -41,7 +42,7 @@ def read(
     return the same frame again: the caller must not write to it. Raises NotExact for filter types
     above 4, and for bits set beyond the end of a row.
     """
-    if layout.bit_depth != 8:
+    if layout.bit_depth != 8 or layout.interlaced:
         return _read_whole(raw, layout)
     before = None
     if memory is not None:
@@ -87,9 +88,50 @@ def _without_alpha(
 
 def _read_whole(raw: bytes, layout: SampleLayout) -> tuple[Frame, bool, bytes]:
     """Read a picture as :func:`read`, without a previous picture, at any bit depth."""
-    rows, types = filters.undo(raw, layout.height, layout.row_bytes, layout.pixel_bytes)
-    frame = samples.from_rows(rows, layout)
+    frame, types = read_all(raw, layout)
     opaque = layout.has_alpha and samples.is_opaque(frame)
-    if filters.apply(samples.to_rows(frame, layout), types, layout.pixel_bytes) != raw:
+    return (samples.drop_alpha(frame) if opaque else frame), opaque, types
+
+
+def read_all(raw: bytes, layout: SampleLayout) -> tuple[Frame, bytes]:
+    """Return the frame of scanlines, with all channels, and the filter types.
+
+    Shapes, dtypes and errors: as :func:`read`.
+    """
+    frame, types = unfiltered(raw, layout)
+    if write(frame, layout, types) != raw:
         raise NotExact("bits set beyond the end of a row")
-    return (samples.drop_alpha(frame) if opaque else frame), opaque, types.tobytes()
+    return frame, types
+
+
+def unfiltered(raw: bytes, layout: SampleLayout) -> tuple[Frame, bytes]:
+    """Do what :func:`read_all` does, but ignore bits beyond the end of a row."""
+    parts, at = [], 0
+    for part, area in layout.passes():
+        lines = raw[at : at + part.scanline_bytes]
+        at += len(lines)
+        rows, kinds = filters.undo(lines, part.height, part.row_bytes, part.pixel_bytes)
+        parts.append((area, samples.from_rows(rows, part), kinds.tobytes()))
+    frame, types = parts[0][1], b"".join(kinds for _, _, kinds in parts)
+    if len(parts) > 1:
+        frame = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
+        for area, pixels, _ in parts:
+            frame[area] = pixels
+    return frame, types
+
+
+def write(frame: Frame, layout: SampleLayout, types: bytes, *, opaque: bool = False) -> bytes:
+    """Return the scanlines of a frame: the inverse of :func:`read`.
+
+    `frame` is uint8 or uint16, shape (height, width, channels). It has no alpha channel if it is
+    `opaque`. `types` has the filter type of each row. Raises ValueError for other types, and for
+    another number of them.
+    """
+    alpha = frame.itemsize if opaque else 0
+    at, parts = 0, []
+    for part, area in layout.passes():
+        kinds = np.frombuffer(types[at : at + part.height], np.uint8)
+        at += part.height
+        rows = samples.to_rows(frame[area], part)
+        parts.append(filters.apply(rows, kinds, part.pixel_bytes, alpha))
+    return b"".join(parts)

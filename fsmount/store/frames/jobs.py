@@ -16,14 +16,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmount.codec.deflate.deflate import Corrections, DeflateParams
+from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.codec.delta import delta, moves, record
 from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Layer, TileLayout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images, jpeg
 from fsmount.codec.memory import WorkerMemory, of_worker
-from fsmount.codec.png.png import Picture, Recipe, assemble, parse
+from fsmount.codec.png.png import Picture, assemble, parse
 from fsmount.codec.png.producer import unknown_encoder
+from fsmount.codec.png.recipe import Recipe
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames import features
@@ -448,7 +449,7 @@ def _most_bytes(order: EncodeOrder) -> int:
     correction record must be smaller than the file, because a larger one is mostly corrections.
     """
     size = order.about.size
-    if isinstance(order.picture.recipe.params, Corrections):
+    if order.picture.recipe.has_corrections:
         return size - 1
     return raw_length(order.about, LARGER) + min(512 + size // 4, _MOST_LARGER)
 
@@ -456,7 +457,7 @@ def _most_bytes(order: EncodeOrder) -> int:
 def _too_large(order: EncodeOrder) -> NotExact:
     """Make the error that says why a picture with a too large entry is kept raw."""
     recipe = order.picture.recipe
-    if not isinstance(recipe.params, Corrections):
+    if not recipe.has_corrections:
         return NotExact(LARGER)
     idat = recipe.split if isinstance(recipe.split, int) else recipe.split[0]
     return unknown_encoder(recipe.head, recipe.tail, idat)

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from fsmount import threads
-from fsmount.codec.png.png import MAX_FILE
+from fsmount.codec.png.recipe import MAX_FILE
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.holes import hole_bytes

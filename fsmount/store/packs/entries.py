@@ -17,7 +17,7 @@ from fsmount.codec.delta import delta, record
 from fsmount.codec.delta.delta import Copy, Fill, Source, TileLayout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images
-from fsmount.codec.png.png import Recipe
+from fsmount.codec.png.recipe import Recipe
 from fsmount.errors import Damaged
 from fsmount.store.packs.pack import Entry, build_entry
 
@@ -28,7 +28,7 @@ FRAMES = ("key", "delta")
 JPEG = "jpeg"
 """Kind of a JPEG that is kept as a JPEG XL file. The bytes of the JPEG can be made from it."""
 _OURS = (NO_PAYLOAD, SUMS, ".rec")
-_PNG_ARRAYS = ("filters", "head", "tail", "idat_tail", "corrections")
+_PNG_ARRAYS = ("filters", "head", "tail", "idat_tail", "corrections", "repeated")
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
     8: np.dtype(np.uint8),
     16: np.dtype(np.uint16),
