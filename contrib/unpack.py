@@ -304,33 +304,95 @@ def png(frame, recipe, arrays):
     """The PNG file of a frame.
 
     Keys of `recipe`: c: colour type; d: bits of a sample; o: whether alpha was left out; z: zlib
-    header; p: parameters of deflate; i: sizes of the IDAT chunks in bytes, or one size for all.
+    header; p: parameters of deflate; i: sizes of the chunks of a stream in bytes, or one size for
+    all; a: whether the picture is interlaced; h: height of the pictures of an animation; f: for
+    each picture but the first z, p, i and the lengths of its parts of three arrays.
     """
-    height, width, _ = frame.shape
     if recipe["o"]:
-        alpha = np.full((height, width, 1), np.iinfo(frame.dtype).max, frame.dtype)
+        alpha = np.full((*frame.shape[:2], 1), np.iinfo(frame.dtype).max, frame.dtype)
         frame = np.concatenate((frame, alpha), axis=2)
-    rows = frame.reshape(height, -1)
-    if recipe["d"] == 16:
-        rows = rows.astype(">u2").view(np.uint8)
-    elif recipe["d"] < 8:
-        bits = np.unpackbits(rows[:, :, np.newaxis], axis=2)[:, :, 8 - recipe["d"] :]
-        rows = np.packbits(bits.reshape(height, -1), axis=1)
-    raw = filtered(rows, arrays["filters"], max(1, frame.shape[2] * recipe["d"] // 8))
-    body = corrected(arrays["corrections"], raw) if recipe["p"] == [2] else zlibs(raw, *recipe["p"])
-    stream = recipe["z"].to_bytes(2, "big") + body + zlib.adler32(raw).to_bytes(4, "big")
-    stream += arrays.get("idat_tail", b"")
-    sizes = recipe["i"]
-    if isinstance(sizes, int):  # all chunks but the last have this size; 0: one chunk
-        sizes = [sizes or len(stream)] * -(-len(stream) // (sizes or len(stream)))
-    out = [b"\x89PNG\r\n\x1a\n"]
-    fields = struct.pack(">2I5B", width, height, recipe["d"], recipe["c"], 0, 0, 0)
-    out += [chunk(b"IHDR", fields), arrays.get("head", b"")]
-    at = 0
-    for size in sizes:
-        out.append(chunk(b"IDAT", stream[at : at + size]))
-        at += size
+    further = recipe.get("f", [])
+    height, kinds, at = recipe.get("h", len(frame)), arrays["filters"], 0
+    fields = frame.shape[1], height, recipe["d"], recipe["c"], 0, 0, recipe.get("a", 0)
+    out = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">2I5B", *fields))]
+    streams = [[recipe[key] for key in "zpi"], *(one[:3] for one in further)]
+    befores, behinds, records = (
+        parts(arrays.get(name, b""), [one[3 + number] for one in further])
+        for number, name in enumerate(("head", "idat_tail", "corrections"))
+    )
+    shown = pictures(frame, height, befores[1:], arrays.get("repeated"))
+    for number, (picture, (header, params, split)) in enumerate(zip(shown, streams, strict=True)):
+        raw = b""
+        for one in passes(picture) if recipe.get("a") else [picture]:
+            raw += scanlines(one, recipe["d"], kinds[at : at + len(one)])
+            at += len(one)
+        body = corrected(records[number], raw) if params == [2] else zlibs(raw, *params)
+        stream = header.to_bytes(2, "big") + body + zlib.adler32(raw).to_bytes(4, "big")
+        stream += behinds[number]
+        sizes = split
+        if isinstance(split, int):  # all chunks but the last have this size; 0: one chunk
+            sizes = [split or len(stream)] * -(-len(stream) // (split or len(stream)))
+        out.append(befores[number])
+        start, sequence = 0, int.from_bytes(befores[number][-30:-26], "big")
+        for size in sizes:
+            content = stream[start : start + size]
+            if number:  # each fdAT begins with its sequence number; they follow that of the fcTL
+                sequence = sequence + 1 & 0xFFFFFFFF
+                content = sequence.to_bytes(4, "big") + content
+            out.append(chunk(b"fdAT" if number else b"IDAT", content))
+            start += size
     return b"".join(out) + arrays.get("tail", b"")
+
+
+def parts(joined, lengths):
+    """Cut an array into a first part, which gets what is left, and parts of these lengths."""
+    ends = np.cumsum([len(joined) - sum(lengths), *lengths])
+    return [joined[end - size : end] for end, size in zip(ends, [ends[0], *lengths], strict=True)]
+
+
+def pictures(frame, height, befores, repeated):
+    """Yield the pictures of an animation; of any other file the only one.
+
+    They stand in rows in `frame`, each at a tile. A tile whose bit in `repeated` is set is not
+    there: it shows what the pictures before show at its place. `befores`: for each picture but the
+    first the bytes before its data. They end with a chunk that says its size and its place.
+    """
+    canvas = frame[:height].copy()
+    yield canvas
+    width, (down, across) = frame.shape[1], np.add(canvas.shape[:2], TILE - 1) // TILE * TILE
+    bits = np.zeros(len(frame) * across // TILE**2, np.uint8)
+    if repeated:
+        bits = np.unpackbits(np.frombuffer(repeated, np.uint8))
+    x, y, bottom = across, 0, down
+    for before in befores:
+        wide, high, left, top = struct.unpack(">4I", before[-26:-10])
+        if x + wide > width:
+            x, y = 0, bottom
+        rows, columns = -(-high // TILE), -(-wide // TILE)
+        tiles, bits = bits[: rows * columns].reshape(rows, columns), bits[rows * columns :]
+        kept = tiles.repeat(TILE, axis=0).repeat(TILE, axis=1)[:high, :wide] == 0
+        shown = canvas[top : top + high, left : left + wide]
+        shown[kept] = frame[y : y + high, x : x + wide][kept]
+        yield shown
+        x, bottom = x + columns * TILE, max(bottom, y + rows * TILE)
+
+
+def passes(picture):
+    """The parts of an interlaced picture that have pixels (PNG specification, section 8.1)."""
+    found = [picture[0::8, 0::8], picture[0::8, 4::8], picture[4::8, 0::4], picture[0::4, 2::4]]
+    found += [picture[2::4, 0::2], picture[0::2, 1::2], picture[1::2]]
+    return [one for one in found if one.size]
+
+
+def scanlines(picture, depth, kinds):
+    """The filtered rows of a picture whose samples have `depth` bits. `kinds`: their filters."""
+    rows = picture.reshape(len(picture), -1)
+    if depth == 16:
+        rows = rows.astype(">u2").view(np.uint8)
+    elif depth < 8:
+        bits = np.unpackbits(rows[:, :, np.newaxis], axis=2)[:, :, 8 - depth :]
+        rows = np.packbits(bits.reshape(len(picture), -1), axis=1)
+    return filtered(rows, kinds, max(1, picture.shape[2] * depth // 8))
 
 
 def zlibs(raw, level, strategy, memory, window):

@@ -19,7 +19,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT
 from fsmount.store.store import open_store
-from tests.support import corpus, pngs
+from tests.support import animations, corpus, pngs
 from tests.support.paths import CHECKOUT
 from tests.support.photos import camera
 
@@ -101,8 +101,18 @@ def kinds() -> Files:
             plan = pngs.Plan(45, 35, rows, bytes(range(5)) * 7, colour, depth, head=head, tail=tail)
             name = b"kinds/%d-%d-%s.png" % (colour, depth, style.encode())
             found[name] = pngs.build(plan if style == "bars" else _cut(plan))
+        for interlace in (0, 1):
+            source = random.Random(depth)
+            other = pngs.with_types(replace(plan, interlace=interlace), bytes(range(5)))
+            name = b"kinds/%d-%d-%d.png" % (colour, depth, interlace)
+            found[name] = animations.build(animations.animation(source, _cut(other), 4))
+            if interlace:
+                found[b"kinds/%d-%d-interlaced.png" % (colour, depth)] = pngs.build(other)
     flushed = pngs.DAMAGES["flushed"](plan, random.Random(1))
     found[b"kinds/flushed.png"] = flushed
+    found[b"kinds/flushed animation.png"] = animations.build(
+        animations.Animation(plan, (animations.Part(plan), animations.Part(plan))), flush=True
+    )
     # Too long for an extra field of a ZIP.
     found[b"kinds/long.png"] = found[name] + random.Random(2).randbytes(70_000)
     return found
@@ -133,7 +143,7 @@ def others() -> Files:
         b"notes.txt": b"seen: 12\n" * 100,
         b"empty": b"",
         b"n\xff\xc3\xa4 me.bin": bytes(range(256)),
-        b"interlaced.png": pngs.build(replace(plan, interlace=1)),
+        b"cut off.png": pngs.build(plan)[:-40],
         b"screens/again.png": screens()[b"screens/03.png"],
         b"other.txt": b"seen: 12\n" * 100,
     }

@@ -51,21 +51,26 @@ def _number(sequence: int) -> bytes:
     return (sequence & 0xFFFFFFFF).to_bytes(4, "big")
 
 
-def fdats(sequence: int, plan: Plan) -> list[bytes]:
-    """The chunks fdAT of a picture."""
-    contents = pieces(plan, zlib_stream(plan, scanlines(plan)))
+def fdats(sequence: int, plan: Plan, *, flush: bool = False) -> list[bytes]:
+    """The chunks fdAT of a picture. `flush`: see :func:`build`."""
+    raw = scanlines(plan)
+    stream = pngs.flushed(plan, raw, len(raw) // 2) if flush else zlib_stream(plan, raw)
+    contents = pieces(plan, stream)
     return [
         chunk(b"fdAT", _number(sequence + number) + content)
         for number, content in enumerate(contents)
     ]
 
 
-def build(made: Animation) -> bytes:
-    """The file of an animation."""
-    return b"".join(chunks(made))
+def build(made: Animation, *, flush: bool = False) -> bytes:
+    """The file of an animation.
+
+    `flush`: the streams of further pictures are such that no single call of zlib writes them.
+    """
+    return b"".join(chunks(made, flush=flush))
 
 
-def chunks(made: Animation) -> list[bytes]:
+def chunks(made: Animation, *, flush: bool = False) -> list[bytes]:
     """The parts of the file: signature, chunks, and what is behind them."""
     canvas, number = made.canvas, made.sequence
     count = (len(made.parts) + made.shown).to_bytes(4, "big")
@@ -75,7 +80,7 @@ def chunks(made: Animation) -> list[bytes]:
         number += 1
     out += [chunk(b"IDAT", one) for one in pieces(canvas, zlib_stream(canvas, scanlines(canvas)))]
     for part in made.parts:
-        data = fdats(number + 1, part.plan)
+        data = fdats(number + 1, part.plan, flush=flush)
         out += [part.before, fctl(number, part.plan, part.x, part.y), *data]
         number += 1 + len(data)
     return [*out, canvas.tail]

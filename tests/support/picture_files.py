@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.support import pngs
+from tests.support import animations, pngs
 from tests.support.pngs import (
     CHANNELS,
     DAMAGES,
@@ -32,6 +32,7 @@ Bytes = NDArray[np.uint8]
 _SHARES = {
     "any PNG": 20,
     "tiny PNG": 10,
+    "animation": 5,
     "near PNG": 20,
     "sequence": 40,
     "sequence of another encoder": 8,
@@ -40,6 +41,9 @@ _SHARES = {
 KINDS_OF_FILES = list(_SHARES)
 _LONGEST = 24
 _NEAR_SIDE = 30
+_MOST_PICTURES = 6
+# One picture in so many is interlaced.
+_INTERLACED = 8
 
 
 def files(source: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
@@ -65,6 +69,11 @@ def _single(source: random.Random, kind: str) -> bytes:
         return write(plan(source, *_size(source)))
     if kind == "tiny PNG":
         return write(plan(source, source.randint(1, 18), source.randint(1, 18)))
+    if kind == "animation":
+        canvas = plan(source, source.randint(1, 40), source.randint(1, 40))
+        return animations.build(
+            animations.animation(source, canvas, source.randint(0, _MOST_PICTURES))
+        )
     if kind == "near PNG":
         return near(source)
     return source.randbytes(source.choice([0, 1, 8, 57, 3000]))
@@ -85,7 +94,12 @@ def plan(source: random.Random, width: int, height: int) -> Plan:
     """The plan of a PNG of any kind that can be re-created exactly, like those of `pngs.plans`."""
     colour_type, bit_depth = source.choice(KINDS)
     rows = pngs.make_rows(source, width, height, colour_type, bit_depth, source.choice(pngs.STYLES))
-    return _around(source, Plan(width, height, rows, b"", colour_type, bit_depth))
+    bare = Plan(width, height, rows, b"", colour_type, bit_depth, _interlace(source))
+    return _around(source, bare)
+
+
+def _interlace(source: random.Random) -> int:
+    return int(source.randrange(_INTERLACED) == 0)
 
 
 def _around(source: random.Random, bare: Plan) -> Plan:
@@ -99,8 +113,7 @@ def _around(source: random.Random, bare: Plan) -> Plan:
     uneven = [source.randint(0, 99) for _ in range(source.randint(0, 5))]
     tail = source.choice([b"", *pngs.EXTRA]) + source.choice([IEND, IEND, IEND, b""])
     return replace(
-        bare,
-        types=(types * bare.height)[: bare.height],
+        pngs.with_types(bare, types),
         level=source.randint(1, 9),
         strategy=source.choice([0, 0, 0, 1, 1, 2, 3, 4]),
         mem_level=source.choice([8, 8, 9, source.randint(1, 9)]),
@@ -118,8 +131,12 @@ _TO_TYPES = bytes(number % 5 for number in range(256))
 
 def write(made: Plan) -> bytes:
     """The same PNG file of a plan as `pngs.build`, but faster."""
-    rows = np.frombuffer(b"".join(made.rows), np.uint8).reshape(made.height, -1)
-    return build_around(made, zlib_stream(made, filtered(rows, made.types, made.bpp)))
+    at, lines = 0, []
+    for rows in pngs.passes(made):
+        pixels = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+        lines.append(filtered(pixels, made.types[at : at + len(rows)], made.bpp))
+        at += len(rows)
+    return build_around(made, zlib_stream(made, b"".join(lines)))
 
 
 def filtered(rows: Bytes, types: bytes, bpp: int) -> bytes:
@@ -139,8 +156,10 @@ def near(source: random.Random) -> bytes:
     """A file that looks like a PNG and has something wrong or unusual in it."""
     made = plan(source, source.randint(1, _NEAR_SIDE), source.randint(1, _NEAR_SIDE))
     turn = source.random()
-    if turn < 0.7:
+    if turn < 0.55:
         return DAMAGES[source.choice(sorted(DAMAGES))](made, source)
+    if turn < 0.7:
+        return animations.near(source, made)
     data = write(made)
     if turn < 0.8:
         return data + source.randbytes(source.randint(1, 40))
@@ -161,7 +180,8 @@ def sequence(source: random.Random, length: int) -> Iterator[bytes]:
     wide = (width * pixel + 7) // 8
     rows = _background(source, height, wide)
     rows[:, -1] &= 255 << (wide * 8 - width * pixel) & 255
-    way = _around(source, Plan(width, height, (), b"\0" * height, colour_type, bit_depth))
+    bare = Plan(width, height, (), b"", colour_type, bit_depth, _interlace(source))
+    way = _around(source, bare)
     for picture in _changes(source, rows, max(1, pixel // 8), length):
         picture[:, -1] &= 255 << (wide * 8 - width * pixel) & 255
         if source.random() < 0.05:

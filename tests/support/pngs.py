@@ -130,7 +130,10 @@ def passes(plan: Plan) -> list[Sequence[bytes]]:
 
 def with_types(plan: Plan, types: bytes) -> Plan:
     """The plan with these filter types, in turn, for all its scanlines."""
-    count = sum(map(len, passes(plan)))
+    count = plan.height
+    if plan.interlace == 1:
+        across = min(plan.width, 8)
+        count = sum(len(set(ADAM7[y % 8][:across])) for y in range(plan.height))
     return replace(plan, types=(types * (count // len(types) + 1))[:count])
 
 
@@ -158,6 +161,13 @@ def zlib_stream(plan: Plan, raw: bytes) -> bytes:
     )
     body = engine.compress(raw) + engine.flush()
     return zlib_header(plan) + body + zlib.adler32(raw).to_bytes(4, "big")
+
+
+def flushed(plan: Plan, raw: bytes, at: int) -> bytes:
+    """A zlib stream of filtered scanlines that no single zlib call writes: flushed at a byte."""
+    engine = zlib.compressobj(plan.level)
+    body = engine.compress(raw[:at]) + engine.flush(zlib.Z_FULL_FLUSH)
+    return body + engine.compress(raw[at:]) + engine.flush()
 
 
 def zlib_header(plan: Plan) -> bytes:
@@ -367,10 +377,7 @@ def _bad_depth(plan: Plan, source: random.Random) -> bytes:
 def _flushed(plan: Plan, source: random.Random) -> bytes:
     """A deflate stream that no single zlib call writes: it is flushed in the middle."""
     raw = scanlines(plan)
-    at = source.randint(0, len(raw))
-    engine = zlib.compressobj(plan.level)
-    body = engine.compress(raw[:at]) + engine.flush(zlib.Z_FULL_FLUSH)
-    return build_around(plan, body + engine.compress(raw[at:]) + engine.flush())
+    return build_around(plan, flushed(plan, raw, source.randint(0, len(raw))))
 
 
 def _no_idat(plan: Plan, source: random.Random) -> bytes:

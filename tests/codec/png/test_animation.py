@@ -115,6 +115,17 @@ def test_files_that_pillow_writes(mode: str, extra: bool) -> None:
     assert len(round_trip(out.getvalue()).recipe.streams) == 5
 
 
+def test_streams_of_another_encoder() -> None:
+    source = random.Random(4)
+    rows = make_rows(source, 60, 40, 2, 8, "bars")
+    canvas = pngs.with_types(Plan(60, 40, rows, b"", 2, 8), b"\0")
+    made = animations.animation(source, canvas, 0)
+    part = Part(canvas)
+    recipe = round_trip(build(replace(made, parts=(part, part)), flush=True)).recipe
+    assert [bool(stream.blobs()[2]) for stream in recipe.streams] == [False, True, True]
+    assert recipe.has_corrections
+
+
 def test_a_tile_that_has_not_changed_is_left_out() -> None:
     canvas = plan(64, 48)
     rows = list(canvas.rows)

@@ -25,9 +25,11 @@ from fsmount.store.packs import entries
 from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, Pack
+from tests.support.animations import Animation, Part, animations
+from tests.support.animations import build as build_animation
 from tests.support.encoding import Line, forget_caches
 from tests.support.frames import png, screens
-from tests.support.pngs import KINDS, build, make_rows, near_pngs, pngs
+from tests.support.pngs import KINDS, build, make_rows, near_pngs, pngs, with_types
 from tests.support.pngs import Plan as PngPlan
 
 
@@ -379,7 +381,7 @@ _FILES = settings(
 
 
 @_FILES
-@given(pngs())
+@given(pngs() | animations().map(build_animation))
 def test_every_png_that_can_be_recreated_is(tmp_path: Path, data: bytes) -> None:
     line = Line(tmp_path)
     try:
@@ -394,6 +396,38 @@ def test_every_png_that_can_be_recreated_is(tmp_path: Path, data: bytes) -> None
     finally:
         line.pack.close()
         line.pack.path.unlink()
+
+
+def test_an_interlaced_picture_is_a_delta_of_a_plain_one(line: Line) -> None:
+    """The frame of an interlaced picture is the whole picture."""
+    before, after = screens(2)
+    height, width, _ = after.shape
+    rows = tuple(row.tobytes() for row in after)
+    line.add(png(before))
+    line.add(build(with_types(PngPlan(width, height, rows, b"", 2, 8, interlace=1), b"\1")))
+    line.add(png(after))
+    assert [line.encoded[number].kind for number in (1, 2, 3)] == ["key", "delta", "delta"]
+    assert not line.encoded[3].layout.own().any()
+    for number, data in line.files.items():
+        line.forget()
+        assert line.render(number) == data
+
+
+def test_an_animation_costs_far_less_than_its_pictures(line: Line) -> None:
+    still, *others = screens(8, height=160, width=320)
+    plans = [
+        with_types(
+            PngPlan(320, 160, tuple(row.tobytes() for row in frame), b"", 2, 8, level=6), b"\0"
+        )
+        for frame in (still, *others)
+    ]
+    canvas, *further = plans
+    data = build_animation(Animation(canvas, tuple(Part(one) for one in further)))
+    alone = line.add(png(still))
+    whole = line.add(data)
+    assert len(whole.entry.payload) < 1.5 * len(alone.entry.payload) < len(data) / 4
+    line.forget()
+    assert line.render(2) == data
 
 
 @_FILES
