@@ -305,22 +305,22 @@ def png(frame, recipe, arrays):
 
     Keys of `recipe`: c: colour type; d: bits of a sample; o: whether alpha was left out; z: zlib
     header; p: parameters of deflate; i: sizes of the chunks of a stream in bytes, or one size for
-    all; a: whether the picture is interlaced; h: height of the pictures of an animation; f: for
-    each picture but the first z, p, i and the lengths of its parts of three arrays.
+    all; a: whether the picture is interlaced; s: width and height of an animation; f: for each
+    picture but the first z, p, i and the lengths of its parts of three arrays.
     """
     if recipe["o"]:
         alpha = np.full((*frame.shape[:2], 1), np.iinfo(frame.dtype).max, frame.dtype)
         frame = np.concatenate((frame, alpha), axis=2)
-    further = recipe.get("f", [])
-    height, kinds, at = recipe.get("h", len(frame)), arrays["filters"], 0
-    fields = frame.shape[1], height, recipe["d"], recipe["c"], 0, 0, recipe.get("a", 0)
+    further, kinds, at = recipe.get("f", []), arrays["filters"], 0
+    size = recipe.get("s", [frame.shape[1], frame.shape[0]])
+    fields = *size, recipe["d"], recipe["c"], 0, 0, recipe.get("a", 0)
     out = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">2I5B", *fields))]
     streams = [[recipe[key] for key in "zpi"], *(one[:3] for one in further)]
     befores, behinds, records = (
         parts(arrays.get(name, b""), [one[3 + number] for one in further])
         for number, name in enumerate(("head", "idat_tail", "corrections"))
     )
-    shown = pictures(frame, height, befores[1:], arrays.get("repeated"))
+    shown = pictures(frame, size, befores[1:], arrays.get("repeated")) if further else [frame]
     for number, (picture, (header, params, split)) in enumerate(zip(shown, streams, strict=True)):
         raw = b""
         for one in passes(picture) if recipe.get("a") else [picture]:
@@ -350,31 +350,27 @@ def parts(joined, lengths):
     return [joined[end - size : end] for end, size in zip(ends, [ends[0], *lengths], strict=True)]
 
 
-def pictures(frame, height, befores, repeated):
-    """Yield the pictures of an animation; of any other file the only one.
+def pictures(sheet, size, befores, repeated):
+    """Yield the pictures of an animation of `size`, (width, height).
 
-    They stand in rows in `frame`, each at a tile. A tile whose bit in `repeated` is set is not
-    there: it shows what the pictures before show at its place. `befores`: for each picture but the
-    first the bytes before its data. They end with a chunk that says its size and its place.
+    `sheet` has the tiles of all pictures, in rows. Only tiles whose bit in `repeated` is set are
+    not there: they show what the pictures before show at their place. `befores`: for each picture
+    but the first the bytes before its data. They end with a chunk that says its size and its place.
     """
-    canvas = frame[:height].copy()
-    yield canvas
-    width, (down, across) = frame.shape[1], np.add(canvas.shape[:2], TILE - 1) // TILE * TILE
-    bits = np.zeros(len(frame) * across // TILE**2, np.uint8)
-    if repeated:
-        bits = np.unpackbits(np.frombuffer(repeated, np.uint8))
-    x, y, bottom = across, 0, down
-    for before in befores:
-        wide, high, left, top = struct.unpack(">4I", before[-26:-10])
-        if x + wide > width:
-            x, y = 0, bottom
-        rows, columns = -(-high // TILE), -(-wide // TILE)
-        tiles, bits = bits[: rows * columns].reshape(rows, columns), bits[rows * columns :]
-        kept = tiles.repeat(TILE, axis=0).repeat(TILE, axis=1)[:high, :wide] == 0
+    rows, columns = len(sheet) // TILE, sheet.shape[1] // TILE
+    tiles = (sheet[area(row, column)] for row in range(rows) for column in range(columns))
+    canvas = np.zeros((size[1], size[0], sheet.shape[2]), sheet.dtype)
+    places = [struct.unpack(">4I", before[-26:-10]) for before in befores]
+    stored = np.frombuffer(repeated or bytes(rows * columns), np.uint8)
+    bits = iter(np.unpackbits(stored))
+    for number, (wide, high, left, top) in enumerate([(*size, 0, 0), *places]):
         shown = canvas[top : top + high, left : left + wide]
-        shown[kept] = frame[y : y + high, x : x + wide][kept]
+        for row in range(-(-high // TILE)):
+            for column in range(-(-wide // TILE)):
+                if not (number and next(bits)):
+                    part = shown[area(row, column)]
+                    part[:] = next(tiles)[: part.shape[0], : part.shape[1]]
         yield shown
-        x, bottom = x + columns * TILE, max(bottom, y + rows * TILE)
 
 
 def passes(picture):

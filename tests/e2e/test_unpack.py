@@ -18,15 +18,17 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given, settings
 from PIL import Image
 
 from fsmount.codec.delta import record
 from fsmount.codec.images import jpeg, jxl
+from fsmount.codec.png.png import parse
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import ROOT, Object
 from fsmount.store.index.schema import schema
-from fsmount.store.packs.entries import FileFacts, raw_entry
+from fsmount.store.packs.entries import _PNG_ARRAYS, FileFacts, raw_entry
 from fsmount.store.packs.pack import build_entry
 from fsmount.store.store import open_read_store, open_store
 from tests.e2e.unpacking import (
@@ -42,6 +44,7 @@ from tests.e2e.unpacking import (
     screenshots,
     unpack,
 )
+from tests.support import animations
 from tests.support.frames import png, scrolled
 
 
@@ -497,3 +500,13 @@ def test_nothing_installed_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("No module named 'numpy'. This script needs numpy and Pillow: ")
     assert done.stderr.count("\n") == 1
+
+
+@given(animations.animations())
+@settings(deadline=None, max_examples=40)
+def test_every_animation_comes_back(made: animations.Animation) -> None:
+    data = animations.build(made)
+    recipe = parse(data).recipe
+    header, arrays = recipe.header(), dict(zip(_PNG_ARRAYS, recipe.blobs(), strict=True))
+    again = runpy.run_path(str(SCRIPT))["png"](parse(data).frame, header, arrays)
+    assert again == data

@@ -4,16 +4,16 @@ The first picture of an animated PNG is in its IDATs, as in any PNG. Its area is
 further picture has a zlib stream of its own, in chunks fdAT. The chunk fcTL before them says its
 size and its place on the canvas (PNG specification, third edition, section 11.3.4).
 
-The frame of such a file is a **sheet** as wide as the canvas. It holds all pictures: in rows from
-left to right, each at a multiple of TILE. A tile of a further picture is **repeated** if it shows
-what the pictures before, laid one over the other, show there. The sheet does not hold such a tile.
-Where the sheet holds no picture, its samples have the largest value: there, an alpha channel is
-opaque.
+The frame of such a file is a **sheet** of tiles. Each picture is cut into tiles from its upper left
+corner on. A tile of a further picture is **repeated** if it shows what the pictures before, laid
+one over the other, show there. The sheet has all other tiles of all pictures, one after the other,
+in rows as wide as the canvas. Samples that belong to no picture have the largest value: there, an
+alpha channel is opaque.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from struct import unpack
 from typing import NamedTuple
@@ -27,7 +27,7 @@ TILE = 16
 """Pixels of a side of a tile, as in `codec/delta`."""
 _LENGTH_AND_TYPE = b"\0\0\0\x1afcTL"
 _CHUNK = 4 + 4 + 26 + 4
-_FIELDS = 8, 8 + 20
+_FIELDS = slice(8, 8 + 20)
 
 Mask = npt.NDArray[np.bool_]
 
@@ -47,7 +47,7 @@ def control(before: bytes) -> Control:
     chunk = before[-_CHUNK:]
     if len(chunk) < _CHUNK or not chunk.startswith(_LENGTH_AND_TYPE):
         raise ValueError("no fcTL before fdAT")
-    return Control(*unpack(">5I", chunk[slice(*_FIELDS)]))
+    return Control(*unpack(">5I", chunk[_FIELDS]))
 
 
 def layout_of(canvas: SampleLayout, place: Control) -> SampleLayout:
@@ -58,75 +58,106 @@ def layout_of(canvas: SampleLayout, place: Control) -> SampleLayout:
     return replace(canvas, width=width, height=height)
 
 
-def arrange(layouts: Sequence[SampleLayout]) -> tuple[list[tuple[int, int]], int]:
-    """Return the upper left corner (y, x) of each picture in the sheet, and the sheet's height.
-
-    `layouts` are those of the pictures. The first one is the canvas.
-    """
-    corners = []
-    x = y = bottom = 0
-    for one in layouts:
-        if x + one.width > layouts[0].width:
-            x, y = 0, bottom
-        corners.append((y, x))
-        x += _up(one.width)
-        bottom = max(bottom, y + _up(one.height))
-    return corners, bottom
-
-
-def views(
-    sheet: Frame, canvas: SampleLayout, places: Sequence[Control]
-) -> Iterator[tuple[Frame, Frame]]:
-    """Yield for each further picture views of its area in the sheet, and of its place on a canvas.
-
-    `sheet` has the shape (height, width, channels), and contains the first picture. The caller
-    calls :func:`put` or :func:`take` with the views before it asks for the next ones.
-    """
-    shown = sheet[: canvas.height].copy()
-    corners, _ = arrange([canvas, *(layout_of(canvas, place) for place in places)])
-    for (_, width, height, x, y), corner in zip(places, corners[1:], strict=True):
-        top, left = corner
-        area = sheet[top : top + height, left : left + width]
-        yield area, shown[y : y + height, x : x + width]
-
-
-def put(picture: Frame, area: Frame, shown: Frame) -> Mask:
-    """Put a further picture into the sheet and onto the canvas.
-
-    All three have the shape of the picture. Leaves the area as it is in repeated tiles. Returns
-    which tiles are repeated: bool (tile rows, tile columns).
-    """
-    same = (picture == shown).all(axis=2)
-    down, across = (np.arange(0, side, TILE) for side in same.shape)
-    repeated: Mask = np.logical_and.reduceat(
-        np.logical_and.reduceat(same, down, axis=0), across, axis=1
-    )
-    kept = ~_pixels(repeated, same.shape)
-    area[kept] = picture[kept]
-    shown[...] = picture
-    return repeated
-
-
-def take(area: Frame, shown: Frame, repeated: Mask) -> Frame:
-    """Return a further picture from the sheet, as a part of the canvas.
-
-    `area` and `shown` have its shape. `repeated`: as :func:`put` returns it.
-    """
-    kept = ~_pixels(repeated, area.shape)
-    shown[kept] = area[kept]
-    return shown
+def sheet_of(layouts: Sequence[SampleLayout]) -> SampleLayout:
+    """Return the layout of a sheet that has all tiles of the pictures."""
+    _, columns = tile_grid(layouts[0])
+    count = sum(rows * columns for rows, columns in map(tile_grid, layouts))
+    width, height = columns * TILE, -(-count // columns) * TILE
+    return replace(layouts[0], width=width, height=height, interlaced=False)
 
 
 def tile_grid(layout: SampleLayout) -> tuple[int, int]:
     """Return the number of tile rows and tile columns of a picture."""
-    return _up(layout.height) // TILE, _up(layout.width) // TILE
+    return -(-layout.height // TILE), -(-layout.width // TILE)
 
 
-def _pixels(tiles: Mask, shape: Sequence[int]) -> Mask:
-    """Return a mask of pixels, (height, width), from one of tiles. `shape`: that of the pixels."""
-    return tiles.repeat(TILE, axis=0).repeat(TILE, axis=1)[: shape[0], : shape[1]]
+def to_sheet(
+    pictures: Iterable[Frame], canvas: SampleLayout, places: Sequence[Control]
+) -> tuple[Frame, bytes]:
+    """Return the sheet of pictures, and which tiles of the further pictures are repeated.
+
+    The pictures are uint8 or uint16, shape (height, width, channels), with all channels of the
+    layout `canvas`. So is the sheet. `places` are those of all pictures but the first. The second
+    result has a bit for each tile, packed; it is empty if no tile is repeated.
+    """
+    shown = _blank((canvas.height, canvas.width, canvas.channels), canvas)
+    tiles: list[Frame] = []
+    masks = []
+    for picture, area in zip(pictures, _areas(canvas, places), strict=True):
+        new = _cut(picture, canvas)
+        repeated: Mask = (new == _cut(shown[area], canvas)).all(axis=(2, 3, 4)) & bool(tiles)
+        tiles.append(new[~repeated])
+        masks.append(repeated.ravel())
+        shown[area] = picture
+    _, columns = tile_grid(canvas)
+    tiles.append(_blank((-sum(map(len, tiles)) % columns, TILE, TILE, canvas.channels), canvas))
+    sheet = np.concatenate(tiles)
+    bits = np.concatenate(masks[1:])
+    packed = np.packbits(bits).tobytes() if bits.any() else b""
+    return _join(sheet.reshape(-1, columns, *sheet.shape[1:])), packed
 
 
-def _up(side: int) -> int:
-    """Round up to whole tiles."""
-    return -(-side // TILE) * TILE
+def from_sheet(
+    sheet: Frame, canvas: SampleLayout, places: Sequence[Control], repeated: bytes
+) -> Iterator[Frame]:
+    """Return the pictures of a sheet; the inverse of :func:`to_sheet`.
+
+    The sheet may lack the last channel, alpha. A picture is valid until the next one is asked for.
+    Raises ValueError if sheet, places and repeated tiles do not fit together.
+    """
+    grids = [tile_grid(canvas), *(tile_grid(layout_of(canvas, place)) for place in places)]
+    first, *others = (rows * columns for rows, columns in grids)
+    count, there = sum(others), sheet.shape[0] * sheet.shape[1] // TILE**2
+    # This check bounds the memory of all that follows.
+    if first > there or count > (8 * len(repeated) or there):
+        raise ValueError("more tiles than the sheet has")
+    stored = repeated or bytes(-(-count // 8))
+    mask = np.unpackbits(np.frombuffer(stored, np.uint8), count=count) == 1
+    rows, columns = -(-(first + np.count_nonzero(~mask)) // grids[0][1]), grids[0][1]
+    if len(stored) != -(-count // 8) or sheet.shape[:2] != (rows * TILE, columns * TILE):
+        raise ValueError("a sheet of other pictures")
+    kept = ~np.concatenate((np.zeros(first, np.bool_), mask))
+    return _pictures(sheet, canvas, places, kept)
+
+
+def _pictures(
+    sheet: Frame, canvas: SampleLayout, places: Sequence[Control], kept: Mask
+) -> Iterator[Frame]:
+    """Yield the pictures of a sheet. `kept`: which tiles of all pictures the sheet has."""
+    tiles = _cut(sheet, canvas).reshape(-1, TILE, TILE, sheet.shape[2])
+    shown = np.zeros((canvas.height, canvas.width, sheet.shape[2]), sheet.dtype)
+    for area in _areas(canvas, places):
+        picture = _cut(shown[area], canvas)
+        grid = picture.shape[:2]
+        new, kept = np.split(kept, [grid[0] * grid[1]])
+        picture[new.reshape(grid)], tiles = np.split(tiles, [np.count_nonzero(new)])
+        height, width, _ = shown[area].shape
+        shown[area] = _join(picture)[:height, :width]
+        yield shown[area]
+
+
+def _areas(canvas: SampleLayout, places: Sequence[Control]) -> Iterator[tuple[slice, slice]]:
+    """Yield the area of each picture on the canvas."""
+    yield np.s_[: canvas.height, : canvas.width]
+    for _, width, height, x, y in places:
+        yield np.s_[y : y + height, x : x + width]
+
+
+def _blank(shape: tuple[int, ...], layout: SampleLayout) -> Frame:
+    """Return samples of the largest value."""
+    return np.full(shape, layout.maximum, layout.dtype)
+
+
+def _cut(picture: Frame, layout: SampleLayout) -> Frame:
+    """Cut a picture into tiles: (tile rows, tile columns, TILE, TILE, channels), always a copy."""
+    height, width, channels = picture.shape
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    padded = _blank((rows * TILE, columns * TILE, channels), layout)
+    padded[:height, :width] = picture
+    return padded.reshape(rows, TILE, columns, TILE, channels).swapaxes(1, 2)
+
+
+def _join(tiles: Frame) -> Frame:
+    """Join tiles, as :func:`_cut` returns them, to a frame of whole tiles."""
+    rows, columns, _, _, channels = tiles.shape
+    return tiles.swapaxes(1, 2).reshape(rows * TILE, columns * TILE, channels)

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from fsmount.codec.deflate import deflate, engine
 from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.codec.memory import WorkerMemory
@@ -126,30 +124,26 @@ def parse(
 
 def _parse_animation(search: _Search) -> Picture:
     """Parse a file with several pictures."""
-    layouts = [run.layout for run in search.runs]
-    canvas = layouts[0]
-    _, height = animation.arrange(layouts)
-    frame = np.full((height, canvas.width, canvas.channels), canvas.maximum, canvas.dtype)
-    views = animation.views(frame, canvas, [run.place for run in search.runs if run.place])
-    streams, types, repeated = [], [], [np.zeros(0, np.bool_)]
-    for run in search.runs:
-        unpacked = _unpack(search.data, run)
-        pixels, kinds = scanlines.read_all(unpacked.raw, run.layout)
-        if run.place:
-            repeated.append(animation.put(pixels, *next(views)).ravel())
-        else:
-            frame[: canvas.height] = pixels
-        types.append(kinds)
-        streams.append(search.identify(run, unpacked))
+    canvas, places = search.runs[0].layout, [run.place for run in search.runs if run.place]
+    streams, types = [], []
+
+    def pictures() -> Iterator[Frame]:
+        for run in search.runs:
+            unpacked = _unpack(search.data, run)
+            picture, kinds = scanlines.read_all(unpacked.raw, run.layout)
+            streams.append(search.identify(run, unpacked))
+            types.append(kinds)
+            yield picture
+
+    frame, repeated = animation.to_sheet(pictures(), canvas, places)
     opaque = canvas.has_alpha and samples.is_opaque(frame)
-    if opaque:
-        frame = samples.drop_alpha(frame)
-    bits = np.concatenate(repeated)
     recipe = replace(
         search.recipe(streams, opaque, b"".join(types)),
-        height=canvas.height,
-        repeated=np.packbits(bits).tobytes() if bits.any() else b"",
+        canvas=(canvas.width, canvas.height),
+        repeated=repeated,
     )
+    if opaque:
+        frame = samples.drop_alpha(frame)
     if assemble(frame, recipe, threads=search.threads, memory=search.memory) != search.data:
         raise NotExact("damaged: chunks do not add up")
     return Picture(frame, recipe)
@@ -256,9 +250,8 @@ def assemble(
     that the recipe names. Deflates on `threads` threads. `memory` provides earlier streams, and
     keeps this one.
     """
-    layouts, places = _layouts_of(frame, recipe)
+    layouts, pictures = _taken_apart(frame, recipe)
     at, bodies = 0, []
-    pictures = _pictures(frame, recipe, layouts, places)
     for picture, layout, stream in zip(pictures, layouts, recipe.streams, strict=True):
         types = recipe.filters[at : at + layout.rows]
         at += len(types)
@@ -271,27 +264,6 @@ def assemble(
             raise bad_recipe(str(error)) from error
         bodies.append((body, engine.adler32(raw)))
     return _file(recipe, layouts, bodies)
-
-
-def _pictures(
-    frame: Frame, recipe: Recipe, layouts: Sequence[SampleLayout], places: Sequence[Control]
-) -> Iterator[Frame]:
-    """Yield the pictures in a frame. Each is valid until the next one is asked for."""
-    if not places:
-        yield frame
-        return
-    canvas = layouts[0]
-    yield frame[: canvas.height]
-    grids = [animation.tile_grid(layout) for layout in layouts[1:]]
-    count = sum(rows * columns for rows, columns in grids)
-    stored = recipe.repeated or bytes((count + 7) // 8)
-    if len(stored) != (count + 7) // 8:
-        raise bad_recipe("not a bit for each tile")
-    bits, at = np.unpackbits(np.frombuffer(stored, np.uint8)).view(np.bool_), 0
-    for (rows, columns), both in zip(grids, animation.views(frame, canvas, places), strict=True):
-        repeated = bits[at : at + rows * columns].reshape(rows, columns)
-        at += repeated.size
-        yield animation.take(*both, repeated)
 
 
 def _cut_rows(layout: SampleLayout) -> int:
@@ -337,12 +309,11 @@ def _runs(data: bytes) -> list[_Run]:
             _find_further(data, runs)
         except ValueError as error:
             raise NotExact(f"animated: {error}") from None
+    layouts = [run.layout for run in runs]
     if len(runs) > 1:
-        layouts = [run.layout for run in runs]
-        _, height = animation.arrange(layouts)
-        sheet = replace(layout, height=height, interlaced=False)
+        sheet = animation.sheet_of(layouts)
         lines = sum(one.scanline_bytes for one in layouts)
-        if height > MAX_SIDE or max(lines, sheet.frame_bytes) > MAX_FRAME:
+        if sheet.height > MAX_SIDE or max(lines, sheet.frame_bytes) > MAX_FRAME:
             raise NotExact("too large")
     for run in runs:
         if run.layout.scanline_bytes > _MOST_INFLATED * sum(run.sizes):
@@ -485,32 +456,34 @@ def _sizes(split: Split, total: int) -> Sequence[int]:
     return [split] * whole + [rest] * (rest > 0)
 
 
-def _layouts_of(frame: Frame, recipe: Recipe) -> tuple[list[SampleLayout], list[Control]]:
-    """Return the layouts of the pictures in a frame, and the places of all but the first.
+def _taken_apart(frame: Frame, recipe: Recipe) -> tuple[list[SampleLayout], Iterator[Frame]]:
+    """Return the layouts of the pictures in a frame, and the pictures.
 
-    Raises Damaged if frame and recipe do not fit.
+    Each picture is valid until the next one is asked for. Raises Damaged if frame and recipe do not
+    fit.
     """
     if frame.ndim != 3:
         raise Damaged("frame", reason="not an array of three dimensions")
     height, width, channels = frame.shape
-    layout = SampleLayout(
-        width, recipe.height or height, recipe.colour_type, recipe.bit_depth, recipe.interlaced
-    )
-    if channels + recipe.opaque != layout.channels or frame.dtype != layout.dtype:
+    width, height = recipe.canvas or (width, height)
+    canvas = SampleLayout(width, height, recipe.colour_type, recipe.bit_depth, recipe.interlaced)
+    if channels + recipe.opaque != canvas.channels or frame.dtype != canvas.dtype:
         raise Damaged("frame", reason="channels or sample type are not those of the recipe")
-    if not 0 < width <= MAX_SIDE or height < 1:
+    if not 0 < width <= MAX_SIDE or not height or not frame.size:
         raise Damaged("frame", reason="size is not that of the recipe")
-    if recipe.bit_depth < 8 and frame.max() > layout.maximum:
+    if recipe.bit_depth < 8 and frame.max() > canvas.maximum:
         raise Damaged("frame", reason="samples beyond the bit depth")
     try:
         places = [animation.control(stream.before) for stream in recipe.streams[1:]]
-        layouts = [layout, *(animation.layout_of(layout, place) for place in places)]
+        layouts = [canvas, *(animation.layout_of(canvas, place) for place in places)]
+        pictures = iter((frame,))
+        if recipe.canvas:
+            pictures = animation.from_sheet(frame, canvas, places, recipe.repeated)
     except ValueError as error:
         raise bad_recipe(str(error)) from error
-    fits = height == (animation.arrange(layouts)[1] if places else layout.height)
-    if not fits or sum(one.rows for one in layouts) != len(recipe.filters):
+    if sum(one.rows for one in layouts) != len(recipe.filters):
         raise Damaged("frame", reason="size is not that of the recipe")
-    return layouts, places
+    return layouts, pictures
 
 
 def _file(

@@ -98,8 +98,8 @@ class Recipe:
     tail: bytes
     """The bytes after the last stream, usually only IEND."""
     interlaced: bool = False
-    height: int = 0
-    """The height of the canvas of an animation. 0: the frame is a single picture."""
+    canvas: tuple[int, int] | None = None
+    """Width and height of the pictures of an animation. None: the frame is a single picture."""
     repeated: bytes = b""
     """A bit for each tile of the further pictures of an animation, packed: whether it is repeated.
 
@@ -137,9 +137,9 @@ class Recipe:
           or a single number for another engine.
         - i: IDAT split (a number, or a list of sizes).
         - a: 1 if interlaced, else missing.
-        - h, f: missing unless there are further pictures. The height of the canvas, and for each
-          further stream z, p, i and the lengths of its parts of the large fields: head, idat_tail,
-          correction record.
+        - s, f: missing unless there are further pictures. Width and height of the canvas, and for
+          each further stream z, p, i and the lengths of its parts of the large fields: head,
+          idat_tail, correction record.
         """
         first, *further = self.streams
         z, p, i = first.header()
@@ -153,8 +153,8 @@ class Recipe:
         }
         if self.interlaced:
             found["a"] = 1
-        if further:
-            found["h"] = self.height
+        if self.canvas:
+            found["s"] = list(self.canvas)
             found["f"] = [[*one.header(), *map(len, one.blobs())] for one in further]
         return found
 
@@ -174,7 +174,7 @@ class Recipe:
 
         Raises Damaged for any invalid value.
         """
-        known = [set("cdozpi") | set(more) for more in ("", "a", "hf", "ahf")]
+        known = [set("cdozpi") | set(more) for more in ("", "a", "sf", "asf")]
         if set(header) not in known or [type(part) for part in blobs] != [bytes] * 6:
             raise bad_recipe("unknown fields")
         colour_type, bit_depth = _number(header["c"], 6), _number(header["d"], 16)
@@ -183,6 +183,7 @@ class Recipe:
         opaque = bool(_number(header["o"], 1))
         if opaque and colour_type not in (4, 6):
             raise bad_recipe("opaque without alpha")
+        canvas = _numbers(header["s"], MAX_SIDE, 2, 2) if "s" in header else []
         row_filters, heads, tail, behind, records, repeated = blobs
         if not row_filters or max(row_filters) > filters.PAETH:
             raise bad_recipe("no such filter types")
@@ -194,7 +195,7 @@ class Recipe:
             _streams(header, (heads, behind, records)),
             tail,
             bool(_number(header.get("a", 0), 1)),
-            _number(header.get("h", 0), MAX_SIDE),
+            (canvas[0], canvas[1]) if canvas else None,
             repeated,
         )
 

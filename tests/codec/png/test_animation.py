@@ -87,12 +87,13 @@ def test_pillow_sees_the_same_pictures() -> None:
     for number in range(3):
         image.seek(number)
         seen.append(np.asarray(image.convert("RGB")))
-    assert frame.shape == (32 + 32 + 16, 40, 3)
-    assert np.array_equal(frame[:20], seen[0])
-    assert np.array_equal(frame[32:52], seen[1])
+    assert frame.shape == (32 + 32 + 16, 48, 3)
+    assert np.array_equal(frame[:20, :40], seen[0])
+    assert np.array_equal(frame[32:52, :40], seen[1])
     assert np.array_equal(frame[64:69, :9], seen[2][10:15, 30:39])
+    assert (frame[:, 40:] == 255).all()
     assert (frame[20:32] == 255).all()
-    assert (frame[64:69, 9:] == 255).all()
+    assert (frame[64:, 9:] == 255).all()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "I;16"])
@@ -133,22 +134,18 @@ def test_a_tile_that_has_not_changed_is_left_out() -> None:
     after = replace(canvas, rows=tuple(rows))
     picture = round_trip(build(Animation(canvas, (Part(after), Part(canvas), Part(canvas)))))
     frame = picture.frame
-    kept = [
-        (y, x)
-        for y in range(4)
-        for x in range(4)
-        if (frame[48 + 16 * y :][:16, 16 * x :][:, :16] != 255).any()
-    ]
-    assert kept == [(1, 1)]
-    assert (frame[48 + 16 : 48 + 32, 16:32] == frame[16:32, 16:32]).mean() > 0.9
-    assert (frame[144:] == 255).all()
-    assert len(picture.recipe.repeated) == 5
+    assert frame.shape == (48 + 16, 64, 3)
+    assert (frame[48:64, :16] == frame[16:32, 16:32]).mean() > 0.9
+    # The third picture undoes the change: its tile is there once more. The fourth changes nothing.
+    assert np.array_equal(frame[48:64, 16:32], frame[16:32, 16:32])
+    assert (frame[48:64, 32:] == 255).all()
+    assert picture.recipe.repeated == b"\xfb\xff\xbf\xff\xf0"
 
 
-def test_small_pictures_stand_side_by_side() -> None:
+def test_tiles_stand_side_by_side() -> None:
     parts = tuple(Part(plan(10, 9, seed), 5, 5) for seed in range(7))
     frame = round_trip(build(Animation(plan(60, 20), parts))).frame
-    assert frame.shape == (32 + 16 + 16, 60, 3)
+    assert frame.shape == (32 + 16 + 16, 64, 3)
 
 
 def test_opaque_alpha_is_dropped_from_all_pictures() -> None:
@@ -251,11 +248,13 @@ def test_bombs_cost_nothing(size: tuple[int, int]) -> None:
 
 def test_a_sheet_beyond_the_limit_is_not_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     data = build(small())
-    monkeypatch.setattr(png, "MAX_FRAME", 80 * 40 * 3)
-    parse(data)
-    monkeypatch.setattr(png, "MAX_FRAME", 80 * 40 * 3 - 1)
-    with pytest.raises(NotExact, match="too large"):
-        parse(data)
+    for name, limit in (("MAX_FRAME", 80 * 48 * 3), ("MAX_SIDE", 80)):
+        with monkeypatch.context() as context:
+            context.setattr(png, name, limit)
+            parse(data)
+            context.setattr(png, name, limit - 1)
+            with pytest.raises(NotExact, match="too large"):
+                parse(data)
 
 
 def test_chunks_of_all_pictures_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,8 +310,9 @@ def good() -> tuple[dict[str, Any], list[bytes]]:
         {"f": [[30876, [6, 0, 8, 16], 0, 38, 0, 0]]},
         {"f": [[30876, [6, 0, 8, 15], 0, 1000, 0, 0]]},
         {"f": [5]},
-        {"h": -1},
-        {"h": "20"},
+        {"s": [40]},
+        {"s": [40, -1]},
+        {"s": 40},
         {"a": 2},
     ],
 )
@@ -321,7 +321,7 @@ def test_hostile_headers(change: dict[str, object]) -> None:
     Recipe.from_parts(header, blobs)
     with pytest.raises(Damaged):
         Recipe.from_parts(header | change, blobs)
-    for key in "hf":
+    for key in "sf":
         with pytest.raises(Damaged):
             Recipe.from_parts({name: v for name, v in header.items() if name != key}, blobs)
 
@@ -332,9 +332,12 @@ def test_hostile_headers(change: dict[str, object]) -> None:
         {"f": []},
         {"f": [[30876, [6, 0, 8, 15], 0, 37, 0, 0], [30876, [6, 0, 8, 15], 0, 38, 0, 0]]},
         {"f": [[30876, [6, 0, 8, 15], 0, 38, 0, 0]]},
-        {"h": 19},
-        {"h": 0},
-        {"h": 1 << 20},
+        {"s": [40, 19]},
+        {"s": [39, 20]},
+        {"s": [33, 20]},
+        {"s": [40, 0]},
+        {"s": [0, 20]},
+        {"s": [1 << 20, 1 << 20]},
         {"a": 1},
     ],
 )
@@ -349,8 +352,8 @@ def test_recipes_that_fit_no_frame(change: dict[str, object]) -> None:
 
 def test_repeated_tiles_must_fit_the_pictures() -> None:
     picture = parse(build(small()))
-    for repeated in (bytes(2), bytes(3)):
-        with pytest.raises(Damaged, match="each tile"):
+    for repeated in (bytes(2), bytes(3), b"\x80", bytes(1 << 20)):
+        with pytest.raises(Damaged, match="other pictures"):
             assemble(picture.frame, replace(picture.recipe, repeated=repeated))
 
 
