@@ -92,6 +92,7 @@ def to_sheet(
     _, columns = tile_grid(canvas)
     tiles.append(_blank((-sum(map(len, tiles)) % columns, TILE, TILE, canvas.channels), canvas))
     sheet = np.concatenate(tiles)
+    tiles.clear()
     bits = np.concatenate(masks[1:])
     packed = np.packbits(bits).tobytes() if bits.any() else b""
     return _join(sheet.reshape(-1, columns, *sheet.shape[1:])), packed
@@ -149,11 +150,13 @@ def _blank(shape: tuple[int, ...], layout: SampleLayout) -> Frame:
 
 
 def _cut(picture: Frame, layout: SampleLayout) -> Frame:
-    """Cut a picture into tiles: (tile rows, tile columns, TILE, TILE, channels), always a copy."""
+    """Cut a picture into tiles: (tile rows, tile columns, TILE, TILE, channels)."""
     height, width, channels = picture.shape
     rows, columns = -(-height // TILE), -(-width // TILE)
-    padded = _blank((rows * TILE, columns * TILE, channels), layout)
-    padded[:height, :width] = picture
+    padded = picture
+    if (rows * TILE, columns * TILE) != (height, width):
+        padded = _blank((rows * TILE, columns * TILE, channels), layout)
+        padded[:height, :width] = picture
     return padded.reshape(rows, TILE, columns, TILE, channels).swapaxes(1, 2)
 
 

@@ -96,7 +96,8 @@ def _read_whole(raw: bytes, layout: SampleLayout) -> tuple[Frame, bool, bytes]:
 def read_all(raw: bytes, layout: SampleLayout) -> tuple[Frame, bytes]:
     """Return the frame of scanlines, with all channels, and the filter types.
 
-    Shapes, dtypes and errors: as :func:`read`.
+    The frame is uint8 or uint16, shape (height, width, channels). The filter types are one byte a
+    row. Raises NotExact for filter types above 4, and for bits set beyond the end of a row.
     """
     frame, types = unfiltered(raw, layout)
     if write(frame, layout, types) != raw:
@@ -105,18 +106,22 @@ def read_all(raw: bytes, layout: SampleLayout) -> tuple[Frame, bytes]:
 
 
 def unfiltered(raw: bytes, layout: SampleLayout) -> tuple[Frame, bytes]:
-    """Do what :func:`read_all` does, but ignore bits beyond the end of a row."""
+    """Return what :func:`read_all` returns. Ignores bits beyond the end of a row.
+
+    Raises NotExact for filter types above 4.
+    """
     parts, at = [], 0
     for part, area in layout.passes():
         lines = raw[at : at + part.scanline_bytes]
         at += len(lines)
         rows, kinds = filters.undo(lines, part.height, part.row_bytes, part.pixel_bytes)
         parts.append((area, samples.from_rows(rows, part), kinds.tobytes()))
-    frame, types = parts[0][1], b"".join(kinds for _, _, kinds in parts)
-    if len(parts) > 1:
-        frame = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
-        for area, pixels, _ in parts:
-            frame[area] = pixels
+    types = b"".join(kinds for _, _, kinds in parts)
+    if len(parts) == 1:
+        return parts[0][1], types
+    frame = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
+    for area, pixels, _ in parts:
+        frame[area] = pixels
     return frame, types
 
 
