@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,9 +21,11 @@ from fsmount.codec.png.samples import Frame
 from fsmount.legacy import archive
 from fsmount.legacy.archive import Archive
 from fsmount.legacy.decoding import Decoded
+from fsmount.legacy.pictures import read_picture
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
 from fsmount.legacy.writing import encode_difference
+from tests.support import pngs
 from tests.support.encoding import Inline, forget_caches
 from tests.support.legacies import (
     BERLIN,
@@ -427,3 +430,20 @@ async def test_the_tree_of_a_mixed_folder(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             await tree.attributes(b"a/nothing.png")
     assert samples(tmp_path / "b" / "logo.png").shape == (200, 240, 4)
+
+
+@pytest.mark.parametrize("kind", pngs.KINDS)
+def test_an_interlaced_png_reads_as_a_plain_one(kind: tuple[int, int]) -> None:
+    rows = pngs.make_rows(random.Random(1), 21, 13, *kind, "noise")
+    head = pngs.chunk(b"PLTE", bytes(3 << kind[1])) if kind[0] == 3 else b""
+    plain, interlaced = (
+        read_picture(
+            pngs.build(
+                pngs.with_types(pngs.Plan(21, 13, rows, b"", *kind, number, head=head), b"\1\4")
+            )
+        )
+        for number in (0, 1)
+    )
+    assert (plain.head, plain.palette) == (interlaced.head, interlaced.palette)
+    assert plain.frame.dtype == interlaced.frame.dtype
+    assert np.array_equal(plain.frame, interlaced.frame)
