@@ -350,6 +350,40 @@ def test_recipes_that_fit_no_frame(change: dict[str, object]) -> None:
         assemble(frame, recipe)
 
 
+def _changed(source: random.Random, value: Any) -> Any:
+    """A value of a header with a change somewhere in it."""
+    if isinstance(value, dict):
+        key = source.choice(sorted(value))
+        return value | {key: _changed(source, value[key])}
+    if isinstance(value, list) and value and source.random() < 0.9:
+        at = source.randrange(len(value))
+        return [*value[:at], _changed(source, value[at]), *value[at + 1 :]]
+    numbers = [0, 1, 2, 16, 38, 255, 1 << 20, 1 << 31, -1]
+    return source.choice([*numbers, [], "x", None, 1.5])
+
+
+@given(st.integers(0, 1 << 32))
+def test_a_changed_recipe_gives_damage_or_another_file(seed: int) -> None:
+    source = random.Random(seed)
+    header, blobs = good()
+    frame = parse(build(small())).frame
+    for _ in range(source.randint(0, 2)):
+        header = _changed(source, header)
+    if source.random() < 0.7:
+        at = source.randrange(len(blobs))
+        blob = bytearray(blobs[at] or b"?")
+        blob[source.randrange(len(blob))] ^= 1 << source.randrange(8)
+        blobs[at] = source.choice([bytes(blob), bytes(blob)[:-1], bytes(blob) + b"\0"])
+    if source.random() < 0.3:
+        frame = frame[: source.choice([16, 79, 80]), : source.choice([16, 40, 48])]
+    try:
+        made = assemble(frame, Recipe.from_parts(header, blobs))
+    except Damaged as damage:
+        assert str(damage)
+    else:
+        assert made.startswith(pngs.SIGNATURE)
+
+
 def test_repeated_tiles_must_fit_the_pictures() -> None:
     picture = parse(build(small()))
     for repeated in (bytes(2), bytes(3), b"\x80", bytes(1 << 20)):
