@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from fsmount.store import contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.layout import Layout
+from fsmount.store.packs import parity
 from fsmount.store.packs.pack import Pack, has_directory
 from fsmount.store.packs.staging import Staging, new_writer, writer_of
 
@@ -226,6 +227,7 @@ def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> 
     """
     packs, repacked = index.packs(), index.repacked()
     _remove_unknown_packs(layout, packs.keys(), cleaner)
+    _remove_old_parity(layout, {number: length for number, (length, _) in packs.items()}, disk)
     by_repack = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
     newest_by_repack = max(by_repack, default=0)
     newest_fresh = max(packs.keys() - by_repack, default=0)
@@ -256,13 +258,29 @@ def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> 
 
 
 def _remove_unknown_packs(layout: Layout, known: Collection[int], cleaner: _Cleaner) -> None:
-    """Remove packs that have no row, and unfinished second copies."""
+    """Remove packs that have no row, their parity, and unfinished copies and parity."""
     for entry in contents.own(layout.packs, contents.PACKS):
         if entry.name in layout.copies:
             continue
-        stem = entry.name.removesuffix(".zip")
+        stem = entry.name.removesuffix(".zip").removesuffix(".parity")
         if not stem.isdigit() or int(stem) not in known:
             cleaner.discard(layout.packs / entry.name)
+
+
+def _remove_old_parity(layout: Layout, lengths: Mapping[int, int], disk: Disk) -> None:
+    """Remove parity that covers bytes which do not count any more: its pack was cut.
+
+    This is forced: the pack may grow again.
+    """
+    removed = False
+    for number, length in lengths.items():
+        path = layout.parity(number)
+        with suppress(OSError, Damaged):
+            if parity.shape_at(path).covered > length:
+                disk.unlink(path)
+                removed = True
+    if removed:
+        disk.fsync_folder(layout.packs)
 
 
 def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:
