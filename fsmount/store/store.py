@@ -98,11 +98,11 @@ def open_store(
             new = Writer(*parts, packs, recovered.fresh)
             writers = Writers(new, Writer(*parts, packs, recovered.for_repack))
             encoder = Encoder(*parts, new)
+            percent = config.parity_of(about)
+            keeper = ParityKeeper(layout, files.index, disk, packs, percent, new.force)
             # Two processes may have found the lock free at the same time: only one of them has it.
             ownership.ask()
             undo_packs.pop_all()
-        force = writers.new.force
-        keeper = ParityKeeper(layout, files.index, disk, packs, config.parity_of(about), force)
         return OpenedStore(files, ownership, reserve, writers, encoder, keeper, undo.pop_all())
 
 

@@ -7,7 +7,6 @@ end, so wrong parity gives no wrong file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,23 +99,11 @@ def _from_parity(place: Location) -> tuple[Entry, list[Rebuilt]]:
     """
     path = Path(place.pack)
     known = parity.load_of(path)
-    fd = _open(path)
-    try:
+    with parity.reading(path) as fd:
         data, bad = known.read(fd, place.offset, place.length)
-    finally:
-        if fd is not None:
-            os.close(fd)
     found, end = parse_entry(data)
     if end != place.length or found.object_id != place.id:
         raise Damaged(known.path, reason="it is older than the entry")
     runs = parity.stretches(bad)
     size = parity.BLOCK
     return found, [Rebuilt(place.pack, first * size, count * size) for first, count in runs]
-
-
-def _open(path: Path) -> int | None:
-    """Open a pack for reading. None if it is missing. Raises OSError."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None

@@ -170,8 +170,8 @@ class ParityKeeper:
         """Write the parity of all packs that have none, or another one than they should have.
 
         A pack that is still damaged gets new parity, too: what the old one could give back is
-        healed. Returns the numbers of the packs whose parity was wrong. Raises OSError,
-        :class:`Damaged`.
+        healed. Returns the numbers of the packs whose parity was wrong. Logs packs that cannot be
+        read, or that have lost their end. Raises OSError if the index cannot be forced.
         """
         await self._force()
         wrong = []
@@ -179,9 +179,12 @@ class ParityKeeper:
         for number, (length, _) in packs.items():
             if length and self._layout.pack(number).exists():
                 shape = parity.plan(number, length, self._percent)
-                async with self._packs.turn:
-                    if await threads.call(Kind.PACK, self._mend, shape):
-                        wrong.append(number)
+                try:
+                    async with self._packs.turn:
+                        if await threads.call(Kind.PACK, self._mend, shape):
+                            wrong.append(number)
+                except (OSError, Damaged) as error:
+                    _warn(f"pack {number} has no new parity", error)
         return wrong
 
     def _mend(self, shape: Shape) -> bool:

@@ -21,7 +21,7 @@ import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import pread
+from fsmount.store.packs.pack import SEAL_BYTES
 
 BLOCK = 1024
 STRETCH_BYTES = 64 << 10
@@ -126,6 +127,34 @@ def plan(number: int, length: int, percent: int) -> Shape:
 def file_of(pack: Path) -> Path:
     """Return the path of the parity of a pack."""
     return pack.with_suffix(".parity")
+
+
+@contextmanager
+def reading(pack: Path) -> Iterator[int | None]:
+    """Open a pack for the block. Gives its descriptor, None if it is missing. Raises OSError."""
+    try:
+        file = pack.open("rb", buffering=0)
+    except FileNotFoundError:
+        yield None
+        return
+    with file:
+        yield file.fileno()
+
+
+def size_of(length: int, percent: int) -> int:
+    """Return the bytes of the parity of packs that have `length` bytes together."""
+    if not percent or not length:
+        return 0
+    full, rest = divmod(length, SEAL_BYTES)
+    return full * _size(plan(0, SEAL_BYTES, percent)) + (
+        _size(plan(0, rest, percent)) if rest else 0
+    )
+
+
+def _size(shape: Shape) -> int:
+    """Return the bytes of a parity file."""
+    sums = 4 * (shape.blocks + shape.parity_blocks)
+    return _HEADER.size + sums + _DIGEST_BYTES + shape.parity_blocks * BLOCK
 
 
 def shape_at(path: Path) -> Shape:
@@ -344,7 +373,7 @@ def load(path: Path) -> Parity:
         shape = Shape.parse(pread(fd, _HEADER.size, 0))
         count = shape.blocks + shape.parity_blocks
         length = _HEADER.size + 4 * count
-        if os.fstat(fd).st_size != length + _DIGEST_BYTES + shape.parity_blocks * BLOCK:
+        if os.fstat(fd).st_size != _size(shape):
             raise Damaged(path, reason="a parity file of another length")
         data = pread(fd, length + _DIGEST_BYTES, 0)
     if hashlib.sha256(data[:length]).digest() != data[length:]:

@@ -414,13 +414,9 @@ def _parity(layout: Layout, number: int, length: int) -> list[_Fault] | None:
     faults = []
     if faulty:
         faults.append(_Fault(what, f"{faulty} blocks of it are damaged; --repair makes it anew"))
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path.exists() else None
-    try:
+    with parity.reading(path) as fd:
         bad = known.damaged(fd)
         rebuilt = known.rebuild(fd, bad)
-    finally:
-        if fd is not None:
-            os.close(fd)
     if bad:
         at = bad[0] * parity.BLOCK
         left = len(bad) - len(rebuilt)

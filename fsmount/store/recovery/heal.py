@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsmount.errors import Damaged
+from fsmount.folder import readable
 from fsmount.store import contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.layout import Layout
@@ -53,8 +54,8 @@ def heal_packs(
         pack = (layout.packs / name).with_suffix(".zip")
         try:
             known = parity.load_of(pack)
-        except Damaged as error:
-            _log.warning("%s", error)
+        except (Damaged, OSError) as error:
+            _log.warning("%s", readable(str(error)))
             continue
         number, covered = known.shape.number, known.shape.covered
         if lengths is None or covered <= lengths.get(number, 0):
@@ -64,8 +65,7 @@ def heal_packs(
 
 def _heal(path: Path, known: Parity, disk: Disk) -> list[Healed]:
     """Heal one pack as far as its parity can. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path.exists() else None
-    try:
+    with parity.reading(path) as fd:
         bad = known.damaged(fd)
         rebuilt = known.rebuild(fd, bad) if bad else {}
         # Of a missing pack, all or nothing: without a pack, it is clear what is lost.
@@ -74,9 +74,6 @@ def _heal(path: Path, known: Parity, disk: Disk) -> list[Healed]:
         if fd is not None and _is_older(path, fd, known, rebuilt):
             _log.warning("%s knows other bytes than its pack; it is not used", known.path)
             return []
-    finally:
-        if fd is not None:
-            os.close(fd)
     return _write(path, known.shape.number, rebuilt, disk)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Collection
+from contextlib import ExitStack
 from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
@@ -227,7 +227,7 @@ def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> 
     """
     packs, repacked = index.packs(), index.repacked()
     _remove_unknown_packs(layout, packs.keys(), cleaner)
-    _remove_old_parity(layout, {number: length for number, (length, _) in packs.items()}, disk)
+    _remove_old_parity(layout, index, disk)
     by_repack = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
     newest_by_repack = max(by_repack, default=0)
     newest_fresh = max(packs.keys() - by_repack, default=0)
@@ -258,29 +258,41 @@ def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> 
 
 
 def _remove_unknown_packs(layout: Layout, known: Collection[int], cleaner: _Cleaner) -> None:
-    """Remove packs that have no row, their parity, and unfinished copies and parity."""
+    """Remove packs that have no row, and unfinished copies."""
     for entry in contents.own(layout.packs, contents.PACKS):
-        if entry.name in layout.copies:
+        if entry.name in layout.copies or contents.PARITY.fullmatch(entry.name):
             continue
-        stem = entry.name.removesuffix(".zip").removesuffix(".parity")
+        stem = entry.name.removesuffix(".zip")
         if not stem.isdigit() or int(stem) not in known:
             cleaner.discard(layout.packs / entry.name)
 
 
-def _remove_old_parity(layout: Layout, lengths: Mapping[int, int], disk: Disk) -> None:
-    """Remove parity that covers bytes which do not count any more: its pack was cut.
+def _remove_old_parity(layout: Layout, index: Index, disk: Disk) -> None:
+    """Remove unfinished parity, and parity of packs that were removed or cut.
 
-    This is forced: the pack may grow again.
+    This is forced: a pack may grow again, or get the number of another one. If the index
+    contradicts itself, all parity stays for a repair.
     """
-    removed = False
-    for number, length in lengths.items():
-        path = layout.parity(number)
-        with suppress(OSError, Damaged):
-            if parity.shape_at(path).covered > length:
-                disk.unlink(path)
-                removed = True
-    if removed:
+    packs = index.packs()
+    old = []
+    for entry in contents.own(layout.packs, contents.PARITY):
+        number, _, kind = entry.name.partition(".")
+        length, _ = packs.get(int(number), (0, False))
+        path = layout.packs / entry.name
+        if kind != "parity" or _covers_more(path, length):
+            old.append(path)
+    if old and not index.contradiction():
+        for path in old:
+            disk.unlink(path)
         disk.fsync_folder(layout.packs)
+
+
+def _covers_more(path: Path, length: int) -> bool:
+    """Whether parity covers more than `length` bytes of its pack, as its header says."""
+    try:
+        return parity.shape_at(path).covered > length
+    except (OSError, Damaged):
+        return not length
 
 
 def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:
