@@ -355,6 +355,7 @@ def test_our_names_are_told_from_others(tmp_path: Path) -> None:
         layout.kept(2**32 - 1),
     ):
         path.touch()
+    layout.parity(1).touch()
     for path in (layout.names_copy, layout.second_entries, layout.staging / "1"):
         path.touch()
     assert list(contents.notices(layout)) == []
