@@ -33,8 +33,7 @@ Example:
     metavar="PERCENT",
     type=click.IntRange(0, config.MOST_PARITY),
     default=config.PARITY_PERCENT,
-    show_default=True,
-    help="Share of parity in a pack, 0 to 25.",
+    help="Share of parity in a pack, 0 to 25; by default 5.",
 )
 @json_option
 def init(store: Path, parity: int, as_json: bool) -> None:

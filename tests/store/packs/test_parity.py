@@ -175,3 +175,61 @@ def test_a_sector_that_cannot_be_read_is_a_damaged_one(
     assert read(path, known, 0, 100_000) == data
     with parity.reading(path) as fd:
         assert known.damaged(fd) == [8, 9, 10, 11]
+
+
+def times(a: int, b: int) -> int:
+    """Multiply two elements of GF(256)."""
+    product = 0
+    while b:
+        product ^= a * (b & 1)
+        a = a << 1 ^ 0x11D * (a >> 7)
+        b >>= 1
+    return product
+
+
+def power(exponent: int) -> int:
+    value = 1
+    for _ in range(exponent % 255):
+        value = times(value, 2)
+    return value
+
+
+def test_the_code_is_the_documented_one(tmp_path: Path) -> None:
+    """docs/format.md says what the parity bytes are. Each parity row solves its equation."""
+    length = 7 * BLOCK - 5
+    path = tmp_path / "00000001.zip"
+    known = made(path, bytes_of(length))
+    shape = known.shape
+    rows, extra = shape.rows, shape.parity_rows
+    body = known.path.read_bytes()[-shape.parity_blocks * BLOCK :]
+    data = path.read_bytes().ljust(rows * BLOCK, b"\0")
+    assert shape.columns == 1
+    matrix = [[int(column == 0) for column in range(rows)]]
+    matrix += [[power(row * column) for column in range(rows)] for row in range(rows + extra - 1)]
+    for at in range(0, BLOCK, 101):
+        message = [data[row * BLOCK + at] for row in range(rows)]
+        solved = solve([list(row) for row in matrix[:rows]], message)
+        for row in range(extra):
+            value = 0
+            for factor, unknown in zip(matrix[rows + row], solved, strict=True):
+                value ^= times(factor, unknown)
+            assert body[row * BLOCK + at] == value
+
+
+def solve(matrix: list[list[int]], values: list[int]) -> list[int]:
+    """Solve linear equations over GF(256)."""
+    size = len(values)
+    rows = [[*row, value] for row, value in zip(matrix, values, strict=True)]
+    for at in range(size):
+        pivot = next(row for row in range(at, size) if rows[row][at])
+        rows[at], rows[pivot] = rows[pivot], rows[at]
+        inverse = next(each for each in range(1, 256) if times(each, rows[at][at]) == 1)
+        rows[at] = [times(inverse, each) for each in rows[at]]
+        for row in range(size):
+            factor = rows[row][at]
+            if row != at and factor:
+                rows[row] = [
+                    each ^ times(factor, other)
+                    for each, other in zip(rows[row], rows[at], strict=True)
+                ]
+    return [row[-1] for row in rows]
