@@ -17,7 +17,7 @@ core at most. At a clean end only packs that got new bytes in this opening wait 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -126,6 +126,8 @@ class ParityKeeper:
         self._force = force
         # The parity on the disk as far as it was looked at, by number of the pack.
         self._known: dict[int, Shape | None] = {}
+        # Packs with the right parity, with their length.
+        self._complete: dict[int, int] = {}
         # Damaged packs, with their length: their parity stays until they change.
         self._damaged: dict[int, int] = {}
         # Packs that were sealed when the store was opened. A clean end does not wait for them.
@@ -137,12 +139,14 @@ class ParityKeeper:
         while True:
             await self._packs.parity_due.wait()
             self._packs.parity_due = trio.Event()
-            for shape in self._due():
+            for shape in await threads.call(Kind.PACK, self._due, self._index.packs()):
                 start = trio.current_time()
                 try:
                     await self._renew(workers, shape)
                 except Exception as error:
-                    _warn(f"pack {shape.number} has no new parity", error)
+                    # The pack may have been removed in the meantime.
+                    if shape.number in self._index.packs():
+                        _warn(f"pack {shape.number} has no new parity", error)
                 await trio.sleep(_REST * (trio.current_time() - start))
             await trio.sleep(_LOOK_SECONDS)
 
@@ -151,8 +155,9 @@ class ParityKeeper:
 
         Does not await, so the calling thread waits for the disk and the computation.
         """
-        due = [shape for shape in self._due(at_end=True) if shape.number not in self._old]
         try:
+            due = self._due(self._index.packs(), at_end=True)
+            due = [shape for shape in due if shape.number not in self._old]
             if due and self._index.suspect:
                 self._index.rewrite()
             if due:
@@ -197,24 +202,29 @@ class ParityKeeper:
 
     # -- what is due
 
-    def _due(self, *, at_end: bool = False) -> list[Shape]:
-        """Return the parity to write now. Looks at each file once."""
-        packs = self._index.packs() if self._percent else {}
+    def _due(self, packs: Mapping[int, tuple[int, bool]], at_end: bool = False) -> list[Shape]:
+        """Return the parity to write now. Looks at each file once, so it may wait for the disk.
+
+        `packs` has the rows of all packs.
+        """
+        due = []
         for number in self._known.keys() - packs.keys():
             del self._known[number]
-        return [
-            shape
-            for number, (length, sealed) in packs.items()
-            if length and self._damaged.get(number) != length
-            for shape in [parity.plan(number, length, self._percent)]
-            if self._is_due(shape, complete=sealed or at_end)
-        ]
+        for number, (length, sealed) in packs.items() if self._percent else ():
+            settled = self._damaged.get(number) == length or self._complete.get(number) == length
+            if length and not settled:
+                shape = parity.plan(number, length, self._percent)
+                if self._shape(number) == shape:
+                    self._complete[number] = length
+                elif self._is_due(shape, complete=sealed or at_end):
+                    due.append(shape)
+        return due
 
     def _is_due(self, shape: Shape, *, complete: bool) -> bool:
-        """Whether a pack needs other parity. `complete`: it must cover all bytes."""
+        """Whether a pack needs this parity. It has another. `complete`: it must have this one."""
         known = self._shape(shape.number)
         if complete:
-            return known != shape
+            return True
         covered = 0 if known is None else known.covered
         new = shape.covered - covered
         return new < 0 or new > max(_NEW_BYTES, _NEW_SHARE * covered)
@@ -271,7 +281,7 @@ class ParityKeeper:
         Raises OSError.
         """
         path = self._layout.second_entries
-        if not path.exists() or self._damaged or self._due(at_end=True):
+        if not path.exists() or self._damaged or self._due(self._index.packs(), at_end=True):
             return
         if all(self._is_whole(number) for number, _ in second_entries.read(self._layout)):
             self._disk.unlink(path)

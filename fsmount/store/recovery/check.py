@@ -375,7 +375,7 @@ def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
 
 
 def _copies(layout: Layout, identity: str) -> list[_Fault]:
-    """Check that the second copies in packs/ can be read. They may be older than the index.
+    """Check that the copies in packs/ can be read. They may be older than the index.
 
     Waits for the disk. `identity` is that of the index.
     """
