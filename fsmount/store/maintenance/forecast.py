@@ -19,8 +19,10 @@ from itertools import chain, zip_longest
 import trio
 
 from fsmount import threads
+from fsmount.store import config
 from fsmount.store.index import Object
 from fsmount.store.maintenance.repack import due, reclaimable, recode
+from fsmount.store.packs import parity
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, build_entry
 from fsmount.store.read_store import ReadStore
@@ -145,6 +147,8 @@ async def forecast(
     found.pictures = len(pictures)
     if found.packs or dropped:
         found.dead_bytes = reclaimable(index)
+    percent = config.parity_of(config.read(store.layout.root))
+    found.space_bytes += parity.size_of(found.space_bytes, percent)
     found.free_bytes = await threads.call(Kind.FREE_SPACE, _free, store)
     large, small = _split(pictures)
     groups = [_Group(part, _weight(part), part is large) for part in (large, small) if part]

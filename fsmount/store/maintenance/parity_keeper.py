@@ -1,7 +1,8 @@
 """Decides when packs get their parity (:mod:`fsmount.store.packs.parity`), and writes it.
 
 - A sealed pack gets it soon after its last commit, in the background.
-- An open pack gets it when enough bytes came since, and at a clean end. What came later has none.
+- An open pack gets it when enough bytes came since, or an hour later, and at a clean end. What came
+  later has none.
 
 The parity covers bytes that are committed, and first the index is forced: then no power cut takes a
 covered byte back. It is written under another name, forced and renamed. So a crash leaves the old
@@ -16,7 +17,9 @@ core at most. At a clean end only packs that got new bytes in this opening wait 
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -40,13 +43,15 @@ from fsmount.work.workers import Workers
 _log = logging.getLogger(__name__)
 
 # An open pack gets new parity if it has more new bytes than this, and than this share of the old
-# ones. So the background writes at most as many bytes of parity as new bytes come.
-_NEW_BYTES, _NEW_SHARE = 256 << 10, 0.125
+# ones. So the background writes hardly more bytes of parity than new bytes come.
+_NEW_BYTES, _NEW_SHARE = 64 << 10, 0.125
+# Seconds after which all new bytes get parity.
+_LATE_SECONDS = 3600.0
 # Seconds between two looks, and the rest after each pack, in times of its duration.
 _LOOK_SECONDS = 5.0
 _REST = 4.0
-# Parity is background work that nobody waits for.
-_PRIORITY = -1
+# Bytes that stay free on the disk. Parity must not take the last space from programs.
+_FREE_BYTES = 4 << 20
 
 
 def make(path: str, shape: Shape) -> bytes | None:
@@ -136,10 +141,15 @@ class ParityKeeper:
 
     async def run(self, workers: Workers) -> None:
         """Write parity whenever some is due, until cancelled. Failures are logged."""
+        renewed = trio.current_time()
         while True:
-            await self._packs.parity_due.wait()
+            with trio.move_on_at(renewed + _LATE_SECONDS):
+                await self._packs.parity_due.wait()
             self._packs.parity_due = trio.Event()
-            for shape in await threads.call(Kind.PACK, self._due, self._index.packs()):
+            late = trio.current_time() >= renewed + _LATE_SECONDS
+            if late:
+                renewed = trio.current_time()
+            for shape in await threads.call(Kind.PACK, self._due, self._index.packs(), late):
                 start = trio.current_time()
                 try:
                     await self._renew(workers, shape)
@@ -156,7 +166,7 @@ class ParityKeeper:
         Does not await, so the calling thread waits for the disk and the computation.
         """
         try:
-            due = self._due(self._index.packs(), at_end=True)
+            due = self._due(self._index.packs(), True)
             due = [shape for shape in due if shape.number not in self._old]
             if due and self._index.suspect:
                 self._index.rewrite()
@@ -202,10 +212,10 @@ class ParityKeeper:
 
     # -- what is due
 
-    def _due(self, packs: Mapping[int, tuple[int, bool]], at_end: bool = False) -> list[Shape]:
+    def _due(self, packs: Mapping[int, tuple[int, bool]], complete: bool) -> list[Shape]:
         """Return the parity to write now. Looks at each file once, so it may wait for the disk.
 
-        `packs` has the rows of all packs.
+        `packs` has the rows of all packs. With `complete` open packs get parity for all bytes.
         """
         due = []
         for number in self._known.keys() - packs.keys():
@@ -216,7 +226,7 @@ class ParityKeeper:
                 shape = parity.plan(number, length, self._percent)
                 if self._shape(number) == shape:
                     self._complete[number] = length
-                elif self._is_due(shape, complete=sealed or at_end):
+                elif self._is_due(shape, complete=sealed or complete):
                     due.append(shape)
         return due
 
@@ -244,7 +254,7 @@ class ParityKeeper:
         """Compute parity in a worker and write it. Raises OSError, and what the worker raises."""
         await self._force()
         path = str(self._layout.pack(shape.number))
-        data = await workers.run(make, path, shape, priority=_PRIORITY)
+        data = await workers.run(make, path, shape)
         # Who cuts or removes a pack holds the lock, and removes its parity.
         async with self._packs.turn:
             length, _ = self._index.packs().get(shape.number, (0, False))
@@ -262,6 +272,9 @@ class ParityKeeper:
             )
             return
         path = self._layout.parity(number)
+        disk = os.statvfs(self._layout.packs)
+        if disk.f_bavail * disk.f_frsize < len(data) + _FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         try:
             self._disk.write_file(path, data)
         except OSError:
@@ -281,7 +294,7 @@ class ParityKeeper:
         Raises OSError.
         """
         path = self._layout.second_entries
-        if not path.exists() or self._damaged or self._due(self._index.packs(), at_end=True):
+        if not path.exists() or self._damaged or self._due(self._index.packs(), True):
             return
         if all(self._is_whole(number) for number, _ in second_entries.read(self._layout)):
             self._disk.unlink(path)

@@ -187,6 +187,8 @@ def _packs(store: StoreFiles) -> Iterator[_Fault]:
         except FileNotFoundError:
             present, why = -1, "the pack is missing"
         if present < length:
+            if store.layout.parity(number).exists():
+                why += "; it has parity, from which --repair may rebuild it"
             short[number] = present, why
     beyond: dict[int, list[int]] = {number: [] for number in short}
     for found in store.index.all_objects() if short else ():
