@@ -70,7 +70,7 @@ def test_parity_mends(cli: Cli, root: Path, source: Path) -> None:
     assert cli("verify", source, root).code == 0
     done = cli("check", root, "--full")
     assert done.code == 20
-    why = "5 blocks of 1024 bytes are damaged, the first at 0; --repair rebuilds them"
+    why = "damaged blocks of 1024 bytes: 5, the first at 0; --repair rebuilds all of them"
     assert f"packs/00000001.zip: {why}" in done.err
     done = cli("check", root, "--repair")
     assert done.code == 21

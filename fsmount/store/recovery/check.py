@@ -346,7 +346,8 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
             elif now >= length:
                 report.findings += [Finding(fault.what, fault.why, []) for fault in parts]
         if without and config.parity_of(config.read(store.layout.root)):
-            why = f"{without} packs have no parity yet. A mount makes it, and so does --repair"
+            what = "1 pack has" if without == 1 else f"{without} packs have"
+            why = f"{what} no parity yet. A mount makes it, and so does --repair"
             report.notices.append(Notice("packs", why))
 
     wanted = (Wanted(each, each if each.uses else None) for each in store.index.all_objects())
@@ -415,15 +416,16 @@ def _parity(layout: Layout, number: int, length: int) -> list[_Fault] | None:
         return [_Fault(what, "it covers more than the pack has; --repair makes it anew")]
     faults = []
     if faulty:
-        faults.append(_Fault(what, f"{faulty} blocks of it are damaged; --repair makes it anew"))
+        why = f"{faulty} of its blocks are damaged; --repair makes it anew"
+        faults.append(_Fault(what, why))
     with parity.reading(path) as fd:
         bad = known.damaged(fd)
         rebuilt = known.rebuild(fd, bad)
     if bad:
         at = bad[0] * parity.BLOCK
         left = len(bad) - len(rebuilt)
-        how = f"parity cannot rebuild {left} of them" if left else "--repair rebuilds them"
-        why = f"{len(bad)} blocks of {parity.BLOCK} bytes are damaged, the first at {at}; {how}"
+        how = f"parity cannot rebuild {left} of them" if left else "--repair rebuilds all of them"
+        why = f"damaged blocks of {parity.BLOCK} bytes: {len(bad)}, the first at {at}; {how}"
         faults.append(_Fault(f"packs/{path.name}", why))
     return faults
 
