@@ -17,7 +17,6 @@ core at most. At a clean end only packs that got new bytes in this opening wait 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,6 +33,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import second_entries
+from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
 from fsmount.store.packs import pack, parity
 from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.parity import Shape
@@ -50,8 +50,8 @@ _LATE_SECONDS = 3600.0
 # Seconds between two looks, and the rest after each pack, in times of its duration.
 _LOOK_SECONDS = 5.0
 _REST = 4.0
-# Bytes that stay free on the disk. Parity must not take the last space from programs.
-_FREE_BYTES = 4 << 20
+# Bytes that stay free on the disk: on a full disk, programs get what a reclaim gives back.
+_FREE_BYTES = ENOUGH_BYTES
 
 
 def make(path: str, shape: Shape) -> bytes | None:
@@ -135,6 +135,8 @@ class ParityKeeper:
         self._complete: dict[int, int] = {}
         # Damaged packs, with their length: their parity stays until they change.
         self._damaged: dict[int, int] = {}
+        # Whether the log says that the disk is almost full.
+        self._told = False
         # Packs that were sealed when the store was opened. A clean end does not wait for them.
         self._old = {number for number, (_, sealed) in index.packs().items() if sealed}
         packs.parity_due.set()
@@ -149,7 +151,12 @@ class ParityKeeper:
             late = trio.current_time() >= renewed + _LATE_SECONDS
             if late:
                 renewed = trio.current_time()
-            for shape in await threads.call(Kind.PACK, self._due, self._index.packs(), late):
+            due: list[Shape] = []
+            try:
+                due = await threads.call(Kind.PACK, self._due, self._index.packs(), late)
+            except (OSError, Damaged) as error:
+                _warn("packs get no parity", error)
+            for shape in due:
                 start = trio.current_time()
                 try:
                     await self._renew(workers, shape)
@@ -216,8 +223,11 @@ class ParityKeeper:
         """Return the parity to write now. Looks at each file once, so it may wait for the disk.
 
         `packs` has the rows of all packs. With `complete` open packs get parity for all bytes.
+        Returns nothing if the disk is almost full. Raises OSError.
         """
-        due = []
+        due: list[Shape] = []
+        if not self._has_space():
+            return due
         for number in self._known.keys() - packs.keys():
             del self._known[number]
         for number, (length, sealed) in packs.items() if self._percent else ():
@@ -229,6 +239,15 @@ class ParityKeeper:
                 elif self._is_due(shape, complete=sealed or complete):
                     due.append(shape)
         return due
+
+    def _has_space(self) -> bool:
+        """Whether parity may be written. Logs it if not, once."""
+        disk = os.statvfs(self._layout.packs)
+        has_space = disk.f_bavail * disk.f_frsize >= _FREE_BYTES
+        if not has_space and not self._told:
+            _log.warning("the disk is almost full, so new bytes of packs get no parity")
+        self._told = not has_space
+        return has_space
 
     def _is_due(self, shape: Shape, *, complete: bool) -> bool:
         """Whether a pack needs this parity. It has another. `complete`: it must have this one."""
@@ -272,9 +291,6 @@ class ParityKeeper:
             )
             return
         path = self._layout.parity(number)
-        disk = os.statvfs(self._layout.packs)
-        if disk.f_bavail * disk.f_frsize < len(data) + _FREE_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         try:
             self._disk.write_file(path, data)
         except OSError:
@@ -294,7 +310,9 @@ class ParityKeeper:
         Raises OSError.
         """
         path = self._layout.second_entries
-        if not path.exists() or self._damaged or self._due(self._index.packs(), True):
+        if not path.exists() or self._damaged or not self._has_space():
+            return
+        if self._due(self._index.packs(), True):
             return
         if all(self._is_whole(number) for number, _ in second_entries.read(self._layout)):
             self._disk.unlink(path)

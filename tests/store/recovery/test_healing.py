@@ -234,6 +234,43 @@ async def test_each_pack_has_parity_while_the_store_is_open(
     assert len(names - left) > 3
 
 
+async def covers_all(root: Path, seconds: float) -> bool:
+    """Put a file into a new store. Returns whether parity covers it while the store is open."""
+    path = root / "packs" / "00000001.parity"
+    with open_store(root) as opened:
+        async with opened.running(count=1) as store:
+            put(store, b"note", b"some text")
+            await store.drain()
+            with trio.move_on_after(seconds):
+                while not path.exists():
+                    await trio.sleep(0.01)
+                return parity.shape_at(path).covered == store.index.packs()[1][0]
+    return False
+
+
+async def test_a_few_new_bytes_wait(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity_keeper, "_LOOK_SECONDS", 0.01)
+    assert not await covers_all(root, 0.5)
+    assert parity.shape_at(root / "packs" / "00000001.parity").covered == open_length(root)
+
+
+async def test_but_no_longer_than_an_hour(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity_keeper, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(parity_keeper, "_LATE_SECONDS", 0.1)
+    assert await covers_all(root, 30)
+
+
+async def test_the_last_space_of_a_disk_is_for_files(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(parity_keeper, "_FREE_BYTES", 1 << 60)
+        await fill(root, make_files())
+        assert list((root / "packs").glob("*.parity*")) == []
+    await fill(root, {b"note": b"some text"})
+    assert len(list((root / "packs").glob("*.parity*"))) == 1
+
+
 async def test_parity_that_outlived_its_pack_goes(root: Path) -> None:
     await fill(root, make_files())
     packs = root / "packs"
