@@ -29,7 +29,7 @@ def small_limits() -> None:
     retries._RETRY_SECONDS = 0.002
     pack.SEAL_BYTES = 6_000
     copier._REST = parity_keeper._REST = parity_keeper._LOOK_SECONDS = 0.0
-    parity_keeper._NEW_BYTES = 1000
+    parity_keeper._NEW_BYTES, parity_keeper._FREE_BYTES = 1000, 0
     reserve.RESERVE_BYTES = 4096
     durability.DURABLE_SECONDS = 0.01
     free_space.LOOK_SECONDS = 0.01
