@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 import trio
 
-from fsmount.errors import FsmountError
+from fsmount.errors import Damaged, FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
@@ -238,8 +238,11 @@ def remember_renders() -> None:
     ) -> Done[bytes]:
         parts = [sha]
         for place in (*places, target):
-            with open(place.pack, "rb", buffering=0) as file:
-                parts += [b"%d" % place.id, os.pread(file.fileno(), place.length, place.offset)]
+            try:
+                with open(place.pack, "rb", buffering=0) as file:
+                    parts += [b"%d" % place.id, os.pread(file.fileno(), place.length, place.offset)]
+            except FileNotFoundError as error:
+                raise Damaged(place.pack, reason=error) from error
         key = b"|".join(parts)
         if key not in known:
             forget_caches()
