@@ -269,12 +269,14 @@ def _left_over(store: StoreFiles, *, power: bool, lost: bool) -> str:
 def _wrong_parity(path: Path, packs: dict[int, tuple[int, bool]]) -> str:
     """Find what is wrong with a parity file; returns the failure text or ""."""
     pack = path.with_suffix(".zip")
+    if path.suffix != ".parity":
+        return "it is left over"
     try:
         known = parity.load_of(pack)
     except FsmountError as error:
         return f"{error}"
     length, _ = packs.get(known.shape.number, (0, False))
-    if path.suffix != ".parity" or known.shape.covered > length:
+    if known.shape.covered > length:
         return f"it is left over: the pack has {length} bytes"
     with parity.reading(pack) as fd:
         return "it knows other bytes than its pack" if known.damaged(fd) else ""
