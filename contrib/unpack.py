@@ -10,6 +10,8 @@ JPEGs that are kept as JPEG XL need imagecodecs, or the program djxl (Debian: li
 that classic zlib did not write (Chromium's, for example) takes up to a minute. docs/format.md
 describes the format.
 
+It does not use parity (packs/*.parity). If a pack is damaged, repair the store with fsmount first.
+
 The script changes nothing inside STORE. DEST must be new or empty. Each written file has the
 SHA-256 that it had when it was stored. A file with another SHA-256 gets ".not-exact" into its name,
 is listed, and makes the exit code 1. The likely cause is a zlib that compresses differently from

@@ -37,7 +37,7 @@ Notices name what other programs put into the folders of the store, and folders 
 because a copy left empty ones out. Notices are no damage and change no exit code.
 
 --repair needs the store for itself. It replaces a damaged index by a new one, made from the copy
-of the index and from the packs. It gives damaged entries the bytes of their second copies. Files
+of the index and from the packs. It gives damaged packs their bytes back from their parity. Files
 that are lost are listed in lost/ inside the store and lose their names, so that rsync or import
 can bring them back. Exit codes: 0 nothing to repair, 21 repaired, 22 something is lost or still
 damaged.
@@ -132,8 +132,10 @@ def _summary(repairs: Repairs, left: Sequence[str]) -> str:
     if repairs.is_empty and not left:
         return "nothing to repair"
     index = "the index was made anew; " if repairs.rebuilt else ""
+    packs = f"{counted(len(repairs.packs), 'pack')} healed by parity; " if repairs.packs else ""
+    packs += f"parity of {counted(len(repairs.parity), 'pack')} made anew; " * bool(repairs.parity)
     return (
-        f"{index}{counted(len(repairs.healed), 'object')} healed,"
+        f"{index}{packs}{counted(len(repairs.healed), 'object')} healed,"
         f" {counted(len(repairs.lost), 'file')} lost, {counted(len(left), 'finding')} left"
     )
 

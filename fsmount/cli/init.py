@@ -16,16 +16,27 @@ from fsmount.store.disk.disk import Disk
 _HELP = """\
 Make a new, empty store. It must not lie inside another store, or in a mount of fsmount.
 
+Each pack of pictures gets parity: bytes from which damaged ones are computed again. --parity says
+how many, as a share of the pack; 0 means none.
+
 \b
 Example:
   fsmount init ~/shots.store
+  fsmount init ~/shots.store --parity 10
 """
 
 
 @click.command(help=_HELP)
 @store_argument
+@click.option(
+    "--parity",
+    metavar="PERCENT",
+    type=click.IntRange(0, config.MOST_PARITY),
+    default=config.PARITY_PERCENT,
+    help="Share of parity in a pack, 0 to 25; by default 5.",
+)
 @json_option
-def init(store: Path, as_json: bool) -> None:
+def init(store: Path, parity: int, as_json: bool) -> None:
     """Run ``fsmount init``."""
     mounted = mount_around(store)
     if mounted is not None:
@@ -33,7 +44,7 @@ def init(store: Path, as_json: bool) -> None:
             f"{store} lies in the mount of {mounted.source} at {mounted.mountpoint}. Choose a path"
             " outside of it."
         )
-    config.make(store, Disk())
+    config.make(store, Disk(), parity=parity)
     made = config.read(store)
     name = printable(store)
     emit(

@@ -72,6 +72,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
             f"repack would give back {size(found['reclaimable_bytes'])} of deleted files, as far as"
             " the index knows; coding again may give more"
         )
+    if found["parity_bytes"]:
+        yield f"parity of the packs: {size(found['parity_bytes'])}"
     if found["log"]:
         yield f"log of its mounts: {printable(found['log'])}"
 

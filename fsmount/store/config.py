@@ -19,12 +19,16 @@ from fsmount.store.index import Index
 from fsmount.store.layout import CONFIG, Layout
 
 FORMAT = 1
+PARITY_PERCENT, MOST_PARITY = 5, 25
+"""Share of the parity of packs if the config says nothing, and the largest one, in percent."""
 # Errors of the system where it refuses writes.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def make(root: Path, disk: Disk) -> None:
+def make(root: Path, disk: Disk, *, parity: int = PARITY_PERCENT) -> None:
     """Create an empty store. Its folder `root` must be missing or empty.
+
+    `parity` is the share of the parity of packs in percent.
 
     Raises :class:`StoreExists` if `root` contains anything or is not a folder,
     :class:`InsideStore`, and OSError.
@@ -45,6 +49,7 @@ def make(root: Path, disk: Disk) -> None:
     config = {
         "about": "A store of fsmount: mount it with `fsmount mount`. Pictures are in packs/.",
         "format": FORMAT,
+        "parity": parity,
         "uuid": identity,
     }
     # Every store has this file from the start. If it is missing later, other files may be missing,
@@ -89,6 +94,12 @@ def read(root: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise FormatUnsupported(root, version=version, supported=FORMAT)
     return dict(config)
+
+
+def parity_of(found: dict[str, Any]) -> int:
+    """Return the share of the parity of packs, in percent, from the result of :func:`read`."""
+    percent = found.get("parity", PARITY_PERCENT)
+    return min(max(percent, 0), MOST_PARITY) if isinstance(percent, int) else PARITY_PERCENT
 
 
 def is_store(path: Path) -> bool:

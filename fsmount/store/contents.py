@@ -23,10 +23,12 @@ MISSING = (
     "the folder is missing, and files of the store belong in it. Bring it back, or make an empty"
     " one to go on without them"
 )
-# Names of packs and of their second copies, as in :class:`Layout`.
+_NUMBER = r"(?:[0-9]{8}|[1-9][0-9]{8,})"
+# Names of packs, of their parity and of copies, as in :class:`Layout`.
 PACKS = re.compile(
-    r"(?:[0-9]{8}|[1-9][0-9]{8,})\.zip|(?:names\.gz|second\.entries)(?:\.new)?", re.ASCII
+    rf"{_NUMBER}\.zip|(?:{_NUMBER}\.parity|names\.gz|second\.entries)(?:\.new)?", re.ASCII
 )
+PARITY = re.compile(rf"{_NUMBER}\.parity(?:\.new)?", re.ASCII)
 # Tokens of staged files.
 STAGED = re.compile(r"[1-9][0-9]*", re.ASCII)
 # Object ids of large files.

@@ -82,12 +82,16 @@ class Layout:
 
     @property
     def second_entries(self) -> Path:
-        """Second copies of entries that many objects need."""
+        """Second copies of entries, which earlier builds wrote."""
         return self.packs / "second.entries"
+
+    def parity(self, number: int) -> Path:
+        """Path of the parity of a pack."""
+        return self.packs / f"{number:08d}.parity"
 
     @property
     def copies(self) -> tuple[str, str]:
-        """Names of the files in ``packs/`` that are not packs."""
+        """Names of the files in ``packs/`` that belong to no pack."""
         return self.names_copy.name, self.second_entries.name
 
     def pack(self, number: int) -> Path:

@@ -32,7 +32,17 @@ def statistics(path: Path, layout: Layout, index: Index) -> dict[str, Any]:
         "ratio": round(totals["logical_bytes"] / stored, 2) if stored else 0.0,
         "max_depth": totals["max_depth"],
         "packs": len(index.packs()),
+        "parity_bytes": _parity_bytes(layout),
     }
+
+
+def _parity_bytes(layout: Layout) -> int:
+    """Bytes of the parity of packs. Raises OSError."""
+    stored = 0
+    for entry in contents.own(layout.packs, contents.PARITY):
+        with suppress(FileNotFoundError):
+            stored += entry.stat().st_size
+    return stored
 
 
 def closed_bytes(layout: Layout) -> int:

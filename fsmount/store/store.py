@@ -13,7 +13,7 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import trio
 
@@ -32,6 +32,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.lock import Lock
 from fsmount.store.maintenance.copier import Copier
 from fsmount.store.maintenance.maintenance import Maintenance
+from fsmount.store.maintenance.parity_keeper import ParityKeeper
 from fsmount.store.owned_tasks import OwnedTasks
 from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.packs.pack_set import PackSet
@@ -56,8 +57,8 @@ def open_read_store(path: Path, *, disk: Disk | None = None) -> OpenedReadStore:
     Raises NoStore, FormatUnsupported, Damaged, OSError.
     """
     with ExitStack() as undo:
-        layout, uuid = _enter(path, undo)
-        files = _files(path, layout, uuid, disk or Disk(), undo, read_only=True)
+        layout, about = _enter(path, undo)
+        files = _files(path, layout, about, disk or Disk(), undo, read_only=True)
         return OpenedReadStore(files, undo.pop_all())
 
 
@@ -74,7 +75,7 @@ def open_store(
     # If a step fails, `undo` closes everything that is open. It closes the index before it releases
     # the lock: SQLite must not fold the log of a store that another process has taken.
     with config.writing(path), ExitStack() as undo:
-        layout, uuid = _enter(path, undo)
+        layout, about = _enter(path, undo)
         ownership = Ownership(Lock(layout.lock, lock_wait_s, force=force_lock))
         undo.callback(ownership.release)
         disk = OwnedDisk(disk or Disk(), ownership)
@@ -83,7 +84,7 @@ def open_store(
             # the map come back when it ends, and overwrite ours. So this process creates a new
             # file.
             disk.unlink(layout.index_shared)
-        files = _files(path, layout, uuid, disk, undo, read_only=False)
+        files = _files(path, layout, about, disk, undo, read_only=False)
         ownership.watch(files.index)
         contents.make_folders(layout, files.index, disk)
         reserve = Reserve(layout.reserve, disk)
@@ -97,14 +98,16 @@ def open_store(
             new = Writer(*parts, packs, recovered.fresh)
             writers = Writers(new, Writer(*parts, packs, recovered.for_repack))
             encoder = Encoder(*parts, new)
+            percent = config.parity_of(about)
+            keeper = ParityKeeper(layout, files.index, disk, packs, percent, new.force)
             # Two processes may have found the lock free at the same time: only one of them has it.
             ownership.ask()
             undo_packs.pop_all()
-        return OpenedStore(files, ownership, reserve, writers, encoder, undo.pop_all())
+        return OpenedStore(files, ownership, reserve, writers, encoder, keeper, undo.pop_all())
 
 
-def _enter(path: Path, undo: ExitStack) -> tuple[Layout, object]:
-    """Open the folder of a store. Returns its paths and its uuid.
+def _enter(path: Path, undo: ExitStack) -> tuple[Layout, dict[str, Any]]:
+    """Open the folder of a store. Returns its paths and its config.
 
     The store reaches all its files through this descriptor: later, the path may lead to another
     store. Raises NoStore, FormatUnsupported, OSError.
@@ -112,16 +115,25 @@ def _enter(path: Path, undo: ExitStack) -> tuple[Layout, object]:
     folder = config.enter(path)
     undo.callback(folder.close)
     layout = Layout(folder.path)
-    return layout, config.read(layout.root).get("uuid")
+    return layout, config.read(layout.root)
 
 
 def _files(
-    path: Path, layout: Layout, uuid: object, disk: Disk, undo: ExitStack, *, read_only: bool
+    path: Path,
+    layout: Layout,
+    about: dict[str, Any],
+    disk: Disk,
+    undo: ExitStack,
+    *,
+    read_only: bool,
 ) -> StoreFiles:
-    """Open the index of the store `uuid`. May wait for the disk. Raises Damaged, OSError."""
+    """Open the index of the store with the config `about`. May wait for the disk.
+
+    Raises Damaged, OSError.
+    """
     index = Index(layout.index, disk, read_only=read_only)
     undo.callback(index.close)
-    if index.identity() != uuid:
+    if index.identity() != about.get("uuid"):
         raise Damaged(layout.index, reason="it belongs to another store")
     return StoreFiles(path, disk, layout, index, Staging(layout.staging, disk))
 
@@ -181,6 +193,7 @@ class OpenedStore(_Opened):
         reserve: Reserve,
         writers: Writers,
         encoder: Encoder,
+        keeper: ParityKeeper,
         closing: ExitStack,
     ) -> None:
         super().__init__(files, closing)
@@ -191,12 +204,14 @@ class OpenedStore(_Opened):
         self._durability = DurabilityPoints(
             self.index, self.staging, encoder.queue, writers.new, reserve
         )
+        self._keeper = keeper
         self._copier = Copier(self.layout, self.index, self.disk, writers.packs)
         closing.callback(self._finish)
 
     def _finish(self) -> None:
-        """Close the writers and renew the copies. The next writer encodes the staged files.
+        """Close the writers, renew the copy of the index and write parity.
 
+        The next writer encodes the staged files.
         Leaves a store that another process has taken over as it is.
         """
         try:
@@ -207,6 +222,7 @@ class OpenedStore(_Opened):
             return
         self._writers.close()
         self._copier.finish()
+        self._keeper.finish()
 
     @asynccontextmanager
     async def started(
@@ -253,6 +269,7 @@ class OpenedStore(_Opened):
             self._durability.run,
             partial(self._encoder.run, workers, count, layers),
             partial(self._copier.run, workers),
+            partial(self._keeper.run, workers),
             maintenance.space.run,
         )
         self._reserve.asked_before = True
@@ -266,6 +283,7 @@ class OpenedStore(_Opened):
             durability=self._durability,
             writer=self._writers.new,
             maintenance=maintenance,
+            keeper=self._keeper,
         )
 
 

@@ -13,6 +13,7 @@ from fsmount.store.ingest.durability import DurabilityPoints
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.ingest.inputs import Settled, Source
 from fsmount.store.maintenance.maintenance import Maintenance
+from fsmount.store.maintenance.parity_keeper import ParityKeeper
 from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
 from fsmount.store.maintenance.repack import RepackSummary, due
 from fsmount.store.owned_tasks import OwnedTasks
@@ -30,6 +31,7 @@ class WritableStore(ReadStore):
     durability : makes staged files survive a power cut.
     writer : commits new objects.
     maintenance : repacks, and keeps space free.
+    keeper : writes the parity of packs.
 
     Contract: belongs to the trio task.
     """
@@ -48,6 +50,7 @@ class WritableStore(ReadStore):
         durability: DurabilityPoints,
         writer: Writer,
         maintenance: Maintenance,
+        keeper: ParityKeeper,
     ) -> None:
         super().__init__(files, bodies, workers, layers)
         self._owned = owned
@@ -55,6 +58,7 @@ class WritableStore(ReadStore):
         self._durability = durability
         self._writer = writer
         self._maintenance = maintenance
+        self._keeper = keeper
         # The time when a program last used the store.
         self._used = time.monotonic()
 
@@ -145,8 +149,12 @@ class WritableStore(ReadStore):
         await self._maintenance.space.reclaim(enough)
 
     def renew_copies(self) -> None:
-        """Ask for new second copies: the copier writes them soon, or at the latest at the end."""
+        """Ask for a new copy of the index: it is written soon, or at the latest at the end."""
         self._writer.packs.renew_copies()
+
+    async def repair_parity(self) -> list[int]:
+        """See :meth:`ParityKeeper.repair`. Raises OSError, :class:`Damaged`."""
+        return await self._keeper.repair()
 
     def repack_size(self) -> int:
         """Number of objects that :meth:`repack` would examine."""

@@ -85,6 +85,7 @@ ONLY = {
     # fuse.py and app.py translate errors of the index, for the kernel and for people.
     "apsw": {"store/index/__init__.py", "store/index/database.py", "mount/fuse.py", "cli/app.py"},
     "sqlite3": set(),
+    "zfec": {"store/packs/parity.py"},
     "av": {"album/video.py"},
     "pillow_heif": {"album/photos.py"},
     "click": {"cli"},

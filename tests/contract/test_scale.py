@@ -166,6 +166,6 @@ async def test_a_listing_asks_no_file_for_its_label(store: WritableStore) -> Non
 def test_the_copy_of_the_rows_is_made_without_holding_them(opened: OpenedStore) -> None:
     used, wanted = peak(lambda: copies.collect(opened.index))
     # The bytes exist twice while the parts are joined.
-    assert used - 2 * len(wanted.names) < FEW_BYTES
-    rows = copies.load(wanted.names, opened.index.identity())
+    assert used - 2 * len(wanted) < FEW_BYTES
+    rows = copies.load(wanted, opened.index.identity())
     assert len(rows.objects) == FILES + 1

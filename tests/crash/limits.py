@@ -10,7 +10,7 @@ import trio
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
 from fsmount.store.ingest import committer, durability, large, retries
-from fsmount.store.maintenance import background, copier, free_space, reclaim
+from fsmount.store.maintenance import background, copier, free_space, parity_keeper, reclaim
 from fsmount.store.packs import pack
 from tests.support.encoding import Inline
 
@@ -28,7 +28,8 @@ def small_limits() -> None:
     committer._BATCH_SECONDS = 0.0
     retries._RETRY_SECONDS = 0.002
     pack.SEAL_BYTES = 6_000
-    copier._REST = 0.0
+    copier._REST = parity_keeper._REST = parity_keeper._LOOK_SECONDS = 0.0
+    parity_keeper._NEW_BYTES, parity_keeper._FREE_BYTES = 1000, 0
     reserve.RESERVE_BYTES = 4096
     durability.DURABLE_SECONDS = 0.01
     free_space.LOOK_SECONDS = 0.01

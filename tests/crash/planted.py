@@ -19,14 +19,17 @@ from fsmount.store.index import Index
 from fsmount.store.index.database import Database
 from fsmount.store.ingest.committer import Committer
 from fsmount.store.maintenance import copies, reclaim
+from fsmount.store.maintenance.parity_keeper import ParityKeeper
 from fsmount.store.maintenance.reclaim import Shrinker
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.ownership import Ownership
 from fsmount.store.packs.bodies import SEGMENT_BYTES, KeptBody
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Pack
+from fsmount.store.packs.parity import Parity, Shape
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
+from fsmount.store.recovery import heal, startup
 from fsmount.store.recovery.startup import _Cleaner
 from tests.crash.traffic import WatchedDisk
 
@@ -248,6 +251,35 @@ def _by_name() -> None:
     _set(Folder, "__init__", init)
 
 
+def _parity_not_forced() -> None:
+    def write(self: ParityKeeper, shape: Shape, data: bytes | None) -> None:
+        if data is None:
+            return
+        path = self._layout.parity(shape.number)
+        scratch = path.with_name(path.name + ".new")
+        self._disk.unlink(scratch)
+        fd = self._disk.create(scratch)
+        self._disk.pwrite(fd, data, 0)
+        self._disk.close(fd)
+        self._disk.rename(scratch, path)
+        self._disk.fsync_folder(path.parent)
+        self._known[shape.number] = shape
+
+    _set(ParityKeeper, "_write", write)
+
+
+def _old_parity_stays() -> None:
+    _set(startup, "_remove_old_parity", lambda layout, index, disk: None)
+
+
+def _older_parity_believed() -> None:
+    _set(heal, "_is_older", lambda path, fd, known, rebuilt: False)
+
+
+def _blocks_not_compared() -> None:
+    _set(Parity, "_checked", lambda self, block, data: data)
+
+
 def _set(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
@@ -277,6 +309,10 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "asked-only-before": (_asked_only_before, "takeover"),
     "unknown-staged-removed": (_unknown_staged_removed, "takeover"),
     "lost-log-folded": (_lost_log_folded, "takeover"),
+    "parity-not-forced": (_parity_not_forced, "power"),
+    "old-parity-stays": (_old_parity_stays, "points"),
+    "older-parity-believed": (_older_parity_believed, "repairs"),
+    "blocks-not-compared": (_blocks_not_compared, "rot"),
 }
 
 

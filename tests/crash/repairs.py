@@ -2,7 +2,7 @@
 
 For each kind of damage one repair runs to its end, and the harness notes the folder at each call.
 From each noted state the repair runs again. The files must be the same as after the first repair,
-and a further repair must find nothing.
+and a further repair must find nothing. Damage that copies and parity mend must cost nothing.
 
 ``python -m tests.crash.repairs [--every N]``
 """
@@ -20,7 +20,7 @@ import trio
 from fsmount.errors import FsmountError
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import copies, second_entries
+from fsmount.store.packs import parity
 from fsmount.store.recovery.repair import Repairs
 from fsmount.store.store import open_store
 from tests.crash.limits import small_limits
@@ -31,6 +31,7 @@ from tests.crash.scratch import fast
 from tests.crash.traffic import Tap, listen, tapped
 from tests.crash.verdict import Chunks
 from tests.repairing import repair
+from tests.support.packs import drop_parity
 
 
 def _objects(root: Path) -> list[Object]:
@@ -52,11 +53,44 @@ def _middle(found: Object) -> int:
 
 
 def _entries(root: Path) -> None:
-    """Damage one entry that is kept twice, and one that is not."""
-    twice = {number for number, _ in second_entries.read(Layout(root))}
+    """Damage an entry that has a second copy of an earlier build, and one that has none."""
+    drop_parity(root)
     known = _objects(root)
-    for found in (next(o for o in known if o.id in twice), known[-3]):
-        _flip(root / "packs" / "00000001.zip", _middle(found))
+    pack = root / "packs" / "00000001.zip"
+    first = known[0]
+    Layout(root).second_entries.write_bytes(
+        pack.read_bytes()[first.offset : first.offset + first.length]
+    )
+    for found in (first, known[-3]):
+        _flip(Layout(root).pack(found.pack), _middle(found))
+
+
+def _stretch(root: Path) -> None:
+    """Overwrite a stretch of each pack."""
+    for path in sorted((root / "packs").glob("*.zip")):
+        data = path.read_bytes()
+        path.write_bytes(data[:100] + bytes(min(4096, len(data) - 100)) + data[4196:])
+
+
+def _no_pack(root: Path) -> None:
+    (root / "packs" / "00000001.zip").unlink()
+
+
+def _parity(root: Path) -> None:
+    """Damage a parity block, and the checksums of another file."""
+    first, second, *_ = sorted((root / "packs").glob("*.parity"))
+    _flip(first, first.stat().st_size - 5)
+    _flip(second, 50)
+
+
+def _older(root: Path) -> None:
+    """Put parity beside a pack that is whole but knows other bytes of an entry."""
+    path = root / "packs" / "00000001.zip"
+    good = path.read_bytes()
+    _flip(path, _middle(_objects(root)[0]))
+    shape = parity.shape_at(parity.file_of(path))
+    parity.file_of(path).write_bytes(parity.build(path, shape))
+    path.write_bytes(good)
 
 
 def _index(root: Path) -> None:
@@ -73,12 +107,30 @@ def _all(root: Path) -> None:
     _zeros(root)
 
 
+def _both(root: Path) -> None:
+    _stretch(root)
+    _no_copy(root)
+
+
 def _no_copy(root: Path) -> None:
     _index(root)
     (root / "packs" / "names.gz").unlink()
 
 
-DAMAGES: tuple[Callable[[Path], None], ...] = (_entries, _index, _zeros, _all, _no_copy)
+DAMAGES: tuple[Callable[[Path], None], ...] = (
+    _older,
+    _stretch,
+    _entries,
+    _index,
+    _zeros,
+    _all,
+    _no_copy,
+    _no_pack,
+    _parity,
+    _both,
+)
+# These cost nothing.
+_MENDED = (_older, _stretch, _index, _zeros, _no_pack, _parity)
 
 
 def repaired(root: Path, tap: Tap) -> Repairs:
@@ -105,11 +157,17 @@ def explore(damage: Callable[[Path], None], every: int) -> tuple[int, list[str]]
     with tempfile.TemporaryDirectory(dir=fast()) as scratch:
         root = Path(scratch) / "store"
         make_reference(root)
+        before = _contents(root)
         damage(root)
         chunks = Chunks()
         tap = Noting(root, chunks, lambda: ({}, {}))
-        repaired(root, tap)
-        wanted = _contents(root)
+        try:
+            repaired(root, tap)
+            wanted = _contents(root)
+        except (FsmountError, OSError, AssertionError) as error:
+            return 1, [f"{damage.__name__}: {error}"]
+        if damage in _MENDED and wanted != before:
+            return 1, [f"{damage.__name__}: files are lost or differ"]
         for number, (state, notes) in enumerate(tap.states.items()):
             if number % every:
                 continue
@@ -137,7 +195,6 @@ def main() -> int:
     listen()
     small_limits()
     plant(given.plant)
-    copies.MANY = 3
     remember_renders()
     results = [explore(damage, given.every) for damage in DAMAGES]
     wrong = [line for _, lines in results for line in lines]

@@ -1,7 +1,8 @@
 """Bit rot: the harness damages a small store in many ways, one at a time.
 
-It flips every bit, cuts every file at every boundary, deletes every file, and puts every page of
-the index in the place of every other page. After a damaged page a repair must give everything back.
+It flips every bit, cuts every file at every boundary, deletes every file, overwrites stretches of
+packs, and puts every page of the index in the place of every other page. After a damaged page, or a
+damaged pack or parity, a repair must give everything back.
 
 For every damage these rules hold:
 
@@ -9,6 +10,7 @@ For every damage these rules hold:
 - Each file gives its bytes or an error.
 - Nothing crashes or hangs.
 - `check --full` notices all damage that a read notices, and names the file.
+- No damage of one pack, or of its parity, costs a file, and `check --full` notices it.
 
 The harness does not damage staged files or the log of the index. docs/durability.md says which
 promises hold for them.
@@ -34,7 +36,7 @@ from typing import NamedTuple
 
 import trio
 
-from fsmount.errors import FsmountError
+from fsmount.errors import Damaged, FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
@@ -43,6 +45,7 @@ from fsmount.store.frames.layers import Done, Loan
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import large
 from fsmount.store.packs.location import Location
+from fsmount.store.packs.parity import Shape
 from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.store import open_read_store, open_store
@@ -59,6 +62,8 @@ from tests.support.frames import png, screens
 _SECONDS = 20
 _INDEX, _PAGE = "index.sqlite", 4096
 _PAGES = ("swapped", "twice")
+# Stretches of each pack that are overwritten: their number, and their lengths.
+_STRETCHES, _SHORT, _LONG = 2000, 4096, 64 << 10
 _MEMORY = 4 << 30
 # Path -> attributes. The empty path has the list of the root.
 Facts = dict[bytes, tuple[object, ...]]
@@ -142,8 +147,11 @@ async def look(root: Path, *, read_only: bool = True) -> Reference:
         opened.close()
 
 
-async def verdict(root: Path, whole: Reference) -> str:
-    """Read and check a damaged store; returns the failure text, or "" if every rule holds."""
+async def verdict(root: Path, whole: Reference, *, mended: bool = False) -> str:
+    """Read and check a damaged store; returns the failure text, or "" if every rule holds.
+
+    `mended`: the damage must cost no file.
+    """
     try:
         opened = open_read_store(root)
     except (FsmountError, OSError):
@@ -162,6 +170,8 @@ async def verdict(root: Path, whole: Reference) -> str:
                 await check_contents(store, report, lambda count: None)
         named = {os.fsencode(name) for _, _, names in report.findings for name in names}
         for path, data in bodies.items():
+            if data is None and mended:
+                return f"{path!r} cannot be read in spite of parity"
             if data is None and report.readable and path not in named:
                 return f"{path!r} cannot be read, and check --full does not say so"
             if data is not None and data != whole.bodies[path]:
@@ -171,11 +181,23 @@ async def verdict(root: Path, whole: Reference) -> str:
         opened.close()
 
 
-async def _recovers(root: Path, whole: Reference) -> str:
+async def _recovers(root: Path, whole: Reference, *, mended: bool = False) -> str:
     """Open a damaged store for writing. Opened or refused, the writer must make nothing worse."""
     with contextlib.suppress(FsmountError, OSError):
         open_store(root).close()
-    return await verdict(root, whole)
+    return await verdict(root, whole, mended=mended)
+
+
+async def _noticed(root: Path) -> str:
+    """Check a store with damage in a pack or its parity: `check --full` must notice it."""
+    opened = open_read_store(root)
+    try:
+        report = check_relations(opened)
+        async with opened.running(count=1) as store:
+            await check_contents(store, report, lambda count: None)
+        return "" if report.findings else "check --full is content"
+    finally:
+        opened.close()
 
 
 async def _repacked(root: Path, whole: Reference) -> str:
@@ -199,7 +221,7 @@ async def _repacked(root: Path, whole: Reference) -> str:
 
 
 async def _repaired(root: Path, whole: Reference) -> str:
-    """Repair an index whose copy is whole. The repair must give everything back."""
+    """Repair an index whose copy is whole, or a pack. The repair must give everything back."""
     repairs, report = await repair(root)
     if repairs.lost or report.findings:
         return f"a repair loses {repairs.lost}, leaves {report.findings[:2]}"
@@ -216,8 +238,11 @@ def remember_renders() -> None:
     ) -> Done[bytes]:
         parts = [sha]
         for place in (*places, target):
-            with open(place.pack, "rb", buffering=0) as file:
-                parts += [b"%d" % place.id, os.pread(file.fileno(), place.length, place.offset)]
+            try:
+                with open(place.pack, "rb", buffering=0) as file:
+                    parts += [b"%d" % place.id, os.pread(file.fileno(), place.length, place.offset)]
+            except FileNotFoundError as error:
+                raise Damaged(place.pack, reason=error) from error
         key = b"|".join(parts)
         if key not in known:
             forget_caches()
@@ -240,6 +265,7 @@ class Damage(NamedTuple):
     - "gone": delete the file.
     - "swapped": swap the page with the page at `other`.
     - "twice": overwrite the page at `other` with this page.
+    - "stretch": overwrite `other` bytes.
     """
 
     name: str
@@ -260,6 +286,11 @@ def damages(root: Path) -> Iterator[Damage]:
             for at in range(0, size, 16):
                 yield Damage(name, "cut", at)
             yield Damage(name, "gone")
+        if path.suffix == ".zip":
+            chance = random.Random(name)
+            for number in range(_STRETCHES):
+                length = min(size, _LONG if number % 4 == 0 else chance.randint(1, _SHORT))
+                yield Damage(name, "stretch", chance.randint(0, size - length), length)
     # The checksum of a page does not cover its place.
     size = (root / _INDEX).stat().st_size
     for at, other in permutations(range(0, size, _PAGE), 2):
@@ -278,6 +309,9 @@ def apply(path: Path, damage: Damage) -> None:
     else:
         with path.open("r+b", buffering=0) as file:
             fd = file.fileno()
+            if how == "stretch":
+                os.pwrite(fd, random.Random(at).randbytes(other), at)
+                return
             if how == "flip":
                 os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1 << other]), at)
                 return
@@ -317,7 +351,8 @@ def explore(share: int, shares: int, every: int, pages: int) -> tuple[int, list[
             assert None not in whole.bodies.values()
             remember_renders()
             for number, damage in enumerate(chosen):
-                writer = number % 50 == 0 or damage.how in _PAGES
+                often = 10 if damage.how == "stretch" else 50
+                writer = number % often == 0 or damage.how in _PAGES
                 why = await _case(root, files, damage, whole, writer=writer)
                 if why:
                     wrong.append(f"{damage}: {why}")
@@ -344,10 +379,15 @@ async def _case(
     path = root / damage.name
     apply(path, damage)
     signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    mended = path.suffix in (".zip", ".parity")
     try:
-        why = await verdict(root, whole)
+        why = await verdict(root, whole, mended=mended)
+        if not why and _is_covered(path, files, damage):
+            why = await _noticed(root)
         if not why and writer:
-            why = await _recovers(root, whole)
+            why = await _recovers(root, whole, mended=mended)
+        if not why and writer and mended:
+            why = await _repaired(root, whole)
         if not why and damage.how in _PAGES:
             _restore(root, files)
             apply(path, damage)
@@ -369,6 +409,15 @@ async def _case(
     else:
         path.write_bytes(files[path])
     return why
+
+
+def _is_covered(path: Path, files: dict[Path, bytes], damage: Damage) -> bool:
+    """Whether checksums of parity cover the damaged bytes. A missing parity is no damage."""
+    if path.suffix == ".parity":
+        return damage.how != "gone"
+    if path.suffix != ".zip":
+        return False
+    return damage.at < Shape.parse(files[path.with_suffix(".parity")]).covered
 
 
 def _restore(root: Path, files: dict[Path, bytes]) -> None:

@@ -234,7 +234,7 @@ class Takeover:
             self.store = None
 
 
-def _collector(store: StoreFiles) -> Callable[[str], copies.Copies]:
+def _collector(store: StoreFiles) -> Callable[[str], bytes]:
     return lambda _: copies.collect(store.index)
 
 

@@ -116,7 +116,8 @@ def _nothing_left_over(path: Path) -> None:
         assert store.staging.tokens() == []
         assert store.index.orphans() == []
         known = {f"{number:08d}.zip" for number in store.index.packs()}
-        there = {entry.name for entry in store.layout.packs.iterdir()}
-        assert there - set(store.layout.copies) == known
+        there = {entry.name for entry in store.layout.packs.iterdir()} - set(store.layout.copies)
+        assert {name for name in there if name.endswith(".zip")} == known
+        assert {Path(name).stem for name in there} == {Path(name).stem for name in known}
     finally:
         store.close()

@@ -22,6 +22,7 @@ from fsmount.store.frames import jobs
 from fsmount.store.frames.layers import JobLayers, Loan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Inode, Object
+from fsmount.store.packs import parity
 from fsmount.store.packs.bodies import KeptBody, load_sums
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import read_entry
@@ -249,6 +250,10 @@ def _left_over(store: StoreFiles, *, power: bool, lost: bool) -> str:
     for name in os.listdir(layout.packs):
         if name in layout.copies:
             continue
+        if not name.endswith(".zip"):
+            if why := _wrong_parity(layout.packs / name, packs):
+                return f"{name}: {why}"
+            continue
         number = int(name.removesuffix(".zip"))
         size = (layout.packs / name).stat().st_size
         length, sealed = packs.get(number, (0, False))
@@ -259,6 +264,22 @@ def _left_over(store: StoreFiles, *, power: bool, lost: bool) -> str:
     if index.orphans():
         return "orphans are left"
     return ""
+
+
+def _wrong_parity(path: Path, packs: dict[int, tuple[int, bool]]) -> str:
+    """Find what is wrong with a parity file; returns the failure text or ""."""
+    pack = path.with_suffix(".zip")
+    if path.suffix != ".parity":
+        return "it is left over"
+    try:
+        known = parity.load_of(pack)
+    except FsmountError as error:
+        return f"{error}"
+    length, _ = packs.get(known.shape.number, (0, False))
+    if known.shape.covered > length:
+        return f"it is left over: the pack has {length} bytes"
+    with parity.reading(pack) as fd:
+        return "it knows other bytes than its pack" if known.damaged(fd) else ""
 
 
 def judge(root: Path, allowed: list[Tree], rendering: Rendering, disk: Disk) -> str:

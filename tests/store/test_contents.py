@@ -347,8 +347,15 @@ def test_our_names_are_told_from_others(tmp_path: Path) -> None:
     index = Index(layout.index, Disk())
     contents.make_folders(layout, index, Disk())
     index.close()
-    for path in (layout.pack(1), layout.pack(123_456_789), layout.kept(1), layout.kept(2**32 - 1)):
+    for path in (
+        layout.pack(1),
+        layout.parity(1),
+        layout.pack(123_456_789),
+        layout.kept(1),
+        layout.kept(2**32 - 1),
+    ):
         path.touch()
+    layout.parity(1).touch()
     for path in (layout.names_copy, layout.second_entries, layout.staging / "1"):
         path.touch()
     assert list(contents.notices(layout)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import zipfile
 from pathlib import Path
@@ -14,6 +15,14 @@ def unzipped(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+def drop_parity(root: Path) -> None:
+    """Let a store have no parity: damage then costs files."""
+    for path in (root / "packs").glob("*.parity"):
+        path.unlink()
+    config = root / "fsmount.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"parity": 0}))
 
 
 def flip(path: Path, at: int, bits: int = 1) -> None:

@@ -7,24 +7,27 @@ again if the entries have moved.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from fsmount import threads
 from fsmount.errors import Damaged, FsmountError
-from fsmount.store.frames import group, jobs
+from fsmount.folder import readable
+from fsmount.store.frames import group, jobs, rebuilding
 from fsmount.store.frames.group import Rendered
 from fsmount.store.frames.layer_cache import LayerCache
+from fsmount.store.frames.rebuilding import Rebuilt
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
 from fsmount.store.packs.bodies import KeptBody, RenderedBody, load_sums
 from fsmount.store.packs.location import Location
-from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.pack_set import PackSet
 from fsmount.threads import Kind
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
+
+_log = logging.getLogger(__name__)
 
 Body = RenderedBody | KeptBody
 T = TypeVar("T")
@@ -56,6 +59,8 @@ class BodyReader:
         self._workers = workers
         self._layers = layers
         self._rendered: Cache[int, bytes] = Cache(cache_bytes)
+        # Damaged packs that were logged.
+        self._told: set[str] = set()
 
     async def body(self, object_id: int) -> Body:
         """Return the body of an object, after a check of its hash.
@@ -143,7 +148,14 @@ class BodyReader:
 
     async def _render(self, found: Object) -> tuple[bytes, int]:
         """Render an object. Returns (bytes, number of bytes), as the cache expects."""
-        data = await self._read(found, self._render_from)
+        try:
+            data = await self._read(found, self._render_from)
+        except Damaged as error:
+            try:
+                data = await self._read(found, self._render_rebuilt)
+            except Damaged:
+                # The first reason says more: most often the pack has no parity for these bytes.
+                raise error from None
         if len(data) != found.size:
             raise Damaged(f"object {found.id}", reason=f"{len(data)} bytes, not {found.size}")
         return data, len(data)
@@ -165,8 +177,31 @@ class BodyReader:
             urgent=True,
         )
 
+    async def _render_rebuilt(
+        self, found: Object, target: Location, places: tuple[Location, ...]
+    ) -> bytes:
+        """Render an object from these locations, with the help of the parity of their packs."""
+        data, rebuilt = await self._workers.run(
+            rebuilding.render, target, places, found.sha256, urgent=True
+        )
+        self._tell(rebuilt)
+        return data
+
+    def _tell(self, rebuilt: Sequence[Rebuilt]) -> None:
+        """Log damage that parity has mended for a reader, once for each pack."""
+        for each in rebuilt:
+            if each.pack not in self._told:
+                self._told.add(each.pack)
+                _log.warning(
+                    "%s: %d bytes at %d are damaged. Parity gives such bytes back to readers;"
+                    " `fsmount check --repair` heals the pack",
+                    readable(each.pack),
+                    each.length,
+                    each.offset,
+                )
+
     async def _kept(self, found: Object, place: Location, _: tuple[Location, ...]) -> KeptBody:
         """Return the body of a large file kept verbatim, with the checksums from its entry."""
-        path = Path(place.pack)
-        entry = await threads.call(Kind.ENTRY, read_entry, path, place.offset, place.length)
+        entry, rebuilt = await threads.call(Kind.ENTRY, rebuilding.entry, place)
+        self._tell(rebuilt)
         return KeptBody(self._layout.kept(found.id), found.size, load_sums(entry.payload))

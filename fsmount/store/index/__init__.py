@@ -121,7 +121,7 @@ class Index(Audit):
         self.changed = changed
 
     def copied(self) -> int:
-        """The opening at whose end the second copies were last complete."""
+        """The opening at whose end the copy of the index was last complete."""
         row = self._one("SELECT value FROM meta WHERE key = 'copied'", of=kinds.NUMBER)
         return 0 if row is None else int(row[0])
 
@@ -131,7 +131,7 @@ class Index(Audit):
         return None if row is None else int(row[0])
 
     def set_copied(self, copy_sum: int | None = None) -> None:
-        """Record that the second copies match the index at the end of this opening.
+        """Record that the copy in ``packs/`` matches the index at the end of this opening.
 
         `copy_sum` is the CRC-32 of ``names.gz`` if that was written.
         """

@@ -1,1 +1,1 @@
-"""Maintenance of committed objects: repack, reclaim, second copies."""
+"""Maintenance of committed objects: repack, reclaim, the copy of the index, parity."""

@@ -1,9 +1,8 @@
-"""Second copies in ``packs/``: of all rows of the index, and of the objects that many others need.
+"""The copy of all rows of the index in ``packs/``: the file ``names.gz``.
 
-``names.gz`` has the rows. Each renewal writes a new file under another name and renames it.
-``second.entries`` has entries (:mod:`~fsmount.store.maintenance.second_entries`). Only repair and
-`check` read both files. `docs/format.md` specifies them to the byte.
-:mod:`~fsmount.store.maintenance.copier` decides when they are renewed.
+Each renewal writes a new file under another name and renames it. Only repair and `check` read it.
+`docs/format.md` specifies it to the byte. :mod:`~fsmount.store.maintenance.copier` decides when it
+is renewed.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ import io
 import json
 import logging
 import zlib
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,8 @@ from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Inode, Object
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import second_entries
-from fsmount.store.maintenance.second_entries import Copy, Wanted
 
 _log = logging.getLogger(__name__)
-
-# An object is kept twice if at least this many others need it. So one damaged entry costs fewer
-# files than this, among the files that are older than the last copy.
-MANY = 128
 
 
 @dataclass
@@ -70,45 +62,30 @@ def _bytes(value: Any) -> Any:
     return value.encode("latin-1") if isinstance(value, str) else value
 
 
-@dataclass(frozen=True)
-class Copies:
-    """The wanted content of both copies.
-
-    names : bytes of ``names.gz``.
-    many : ids of the objects that ``second.entries`` must have.
-    """
-
-    names: bytes
-    many: tuple[int, ...]
-
-
-def collect(index: Index) -> Copies:
-    """Compute the copies from the index.
+def collect(index: Index) -> bytes:
+    """Compute the copy from the index. Returns the bytes of the file.
 
     Raises OSError, and :class:`Damaged` if rows are damaged or missing: an older copy that has
     these rows is worth more than a new one.
 
-    The function keeps no rows in memory. For a million files the bytes take 75 MB, and the counts
-    4 MB.
+    The function keeps no rows in memory. For a million files the bytes take 75 MB.
     """
     why = index.contradiction()
     if why:
         raise Damaged(index.file, reason=why)
-    needed = array("I", bytes(4 * index.next_object_id()))
     gzipped = zlib.compressobj(6, wbits=_GZIP)
     parts: list[bytes] = []
     some: list[str] = []
-    for line in _lines(index, needed):
+    for line in _lines(index):
         some.append(_json(line))
         if len(some) == _AT_ONCE:
             parts.append(gzipped.compress("\n".join((*some, "")).encode()))
             some.clear()
     parts += gzipped.compress("\n".join(some).encode()), gzipped.flush()
-    many = tuple(number for number, count in enumerate(needed) if count >= MANY)
-    return Copies(b"".join(parts), many)
+    return b"".join(parts)
 
 
-def collect_beside(path: str) -> Copies:
+def collect_beside(path: str) -> bytes:
     """As :func:`collect`, in a process that does not have the index open.
 
     `path` is the path of the index. Reads a snapshot. Raises OSError, :class:`Damaged`.
@@ -121,12 +98,8 @@ def collect_beside(path: str) -> Copies:
         index.close()
 
 
-def _lines(index: Index, needed: array[int]) -> Iterator[Any]:
-    """Yield the lines of ``names.gz`` as JSON values.
-
-    Adds to `needed[i]` the number of other objects that need object i. Ids beyond the length of
-    `needed` are not counted.
-    """
+def _lines(index: Index) -> Iterator[Any]:
+    """Yield the lines of ``names.gz`` as JSON values."""
     yield {
         "format": 1,
         "uuid": index.identity(),
@@ -140,9 +113,6 @@ def _lines(index: Index, needed: array[int]) -> Iterator[Any]:
     for ino, name, value in index.all_xattrs():
         yield ["xattr", ino, _text(name), _text(value)]
     for found in index.all_objects():
-        for number in found.needs:
-            if number != found.id and number < len(needed):
-                needed[number] += 1
         values = [getattr(found, name) for name in _FIELDS]
         values[6] = _text(found.sha256)
         yield ["object", *values]
@@ -156,7 +126,7 @@ def disagreement(layout: Layout, index: Index) -> str:
     :class:`Damaged` if rows cannot be read.
     """
     known = _last_lines(layout, index)
-    for line in _lines(index, array("I")):
+    for line in _lines(index):
         expected = next(known, None)
         # The head is not compared: it also counts openings after which nothing was written.
         is_row = isinstance(line, list)
@@ -242,14 +212,11 @@ def read_rows(layout: Layout, identity: str) -> IndexRows | None:
         return None
 
 
-def update(layout: Layout, disk: Disk, names: bytes, there: Sequence[Copy], wanted: Wanted) -> None:
-    """Write both copies if they differ from what is wanted. Raises OSError.
+def update(layout: Layout, disk: Disk, names: bytes) -> None:
+    """Write the copy if it differs from `names`, its wanted content. Raises OSError.
 
-    `names` is the wanted content of ``names.gz``, `wanted` that of ``second.entries``, and `there`
-    its present content. The function does not use the index, so it may run in a thread. The caller
-    makes sure that no pack is cut or removed in the meantime.
+    The function does not use the index, so it may run in a thread.
     """
-    second_entries.update(layout, disk, there, wanted)
     path = layout.names_copy
     if not (path.exists() and path.read_bytes() == names):
         disk.write_file(path, names)

@@ -19,10 +19,10 @@ from itertools import chain, zip_longest
 import trio
 
 from fsmount import threads
-from fsmount.store.index import Index, Object
-from fsmount.store.maintenance import second_entries
+from fsmount.store import config
+from fsmount.store.index import Object
 from fsmount.store.maintenance.repack import due, reclaimable, recode
-from fsmount.store.maintenance.second_entries import Copy
+from fsmount.store.packs import parity
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, build_entry
 from fsmount.store.read_store import ReadStore
@@ -75,7 +75,7 @@ class Forecast:
 class _Group:
     """Objects of about the same size, in the order of sampling.
 
-    weights : bytes of their entries, second copies included.
+    weights : bytes of their entries.
     is_large : whether they are the largest objects of all.
     sizes : (bytes before, bytes after) of the entries of the sampled objects.
     seconds : sum of the seconds that the sampled objects took.
@@ -137,7 +137,6 @@ async def forecast(
     dropped = {each.id for each in index.unneeded_objects()}
     done = index.repacked()
     pictures: list[Object] = []
-    copies = await threads.call(Kind.PACK, second_entries.held, store.layout)
     for number in due(index):
         objects = [each for each in index.objects_in(number) if each.id not in dropped]
         found.packs += 1
@@ -147,12 +146,12 @@ async def forecast(
         pictures += [each for each in objects if _is_coded(each, done.get(number, 0))]
     found.pictures = len(pictures)
     if found.packs or dropped:
-        found.dead_bytes = reclaimable(index) + _useless(copies, index, dropped)
-        found.space_bytes += sum(copy.length for copy in copies)
+        found.dead_bytes = reclaimable(index)
+    percent = config.parity_of(config.read(store.layout.root))
+    found.space_bytes += parity.size_of(found.space_bytes, percent)
     found.free_bytes = await threads.call(Kind.FREE_SPACE, _free, store)
-    twice = {copy.object_id for copy in copies}
     large, small = _split(pictures)
-    groups = [_Group(part, _weight(part, twice), part is large) for part in (large, small) if part]
+    groups = [_Group(part, _weight(part), part is large) for part in (large, small) if part]
     await _Sample(store, groups, limit_s, progress).take(found)
     saved, spread = sum(group.saved() for group in groups), sum(group.spread() for group in groups)
     found.saved_bytes = round(saved)
@@ -167,24 +166,14 @@ def _is_coded(found: Object, done: int) -> bool:
     return found.kind in _CODED and found.offset >= done and not found.is_layer_only
 
 
-def _useless(copies: Sequence[Copy], index: Index, dropped: set[int]) -> int:
-    """Return the bytes of second copies that no entry has any more."""
-    bytes_ = 0
-    for copy in copies:
-        row = index.known_object(copy.object_id)
-        if row is None or copy.object_id in dropped or row.length != copy.length:
-            bytes_ += copy.length
-    return bytes_
-
-
 def _free(store: ReadStore) -> int:
     """Return the free bytes on the disk. Runs in a thread. Raises OSError."""
     disk = os.statvfs(store.layout.packs)
     return disk.f_bavail * disk.f_frsize
 
 
-def _weight(objects: Sequence[Object], twice: set[int]) -> int:
-    return sum(each.length * (2 if each.id in twice else 1) for each in objects)
+def _weight(objects: Sequence[Object]) -> int:
+    return sum(each.length for each in objects)
 
 
 def _split(objects: Sequence[Object]) -> tuple[list[Object], list[Object]]:

@@ -18,7 +18,7 @@ from fsmount.store.disk.reserve import Reserve
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.ingest.encoder import Encoder
-from fsmount.store.maintenance import compacting, second_entries
+from fsmount.store.maintenance import compacting
 from fsmount.store.maintenance.background import BackgroundRepack
 from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
@@ -103,11 +103,8 @@ class Maintenance:
                 await repacker.drop_unneeded()
             repacker.summary.dropped += self._reclaimer.dropped
             summary = await repacker.run(progress)
-            layout = self._files.layout
-            old = await threads.call(Kind.PACK, second_entries.superseded, layout)
-            if summary.moved or summary.dropped or old:
-                self._writers.packs.renew_copies(exact=True)
             if summary.moved or summary.dropped:
+                self._writers.packs.renew_copies()
                 free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
                 await compacting.compact(self._files.index, self._workers, free)
             return summary

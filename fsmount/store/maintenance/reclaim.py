@@ -281,6 +281,8 @@ class Shrinker:
         await self._mover.relocate(batch, entries, rows)
         path = self._layout.pack(number)
         async with self._mover.left():
+            # Parity that outlives its bytes is useless.
+            await threads.call(Kind.PACK, _drop, self._disk, self._layout.parity(number))
             if end:
                 await threads.call(Kind.PACK, _cut, self._disk, path, end)
             else:
@@ -321,6 +323,13 @@ def _end(objects: Sequence[Object]) -> int:
 def _bytes(objects: Sequence[Object]) -> int:
     """Sum of the lengths of the objects' entries in bytes."""
     return sum(found.length for found in objects)
+
+
+def _drop(disk: Disk, path: Path) -> None:
+    """Remove a file for certain, if it exists. Runs in a thread. Raises OSError."""
+    if path.exists():
+        disk.unlink(path)
+        disk.fsync_folder(path.parent)
 
 
 def _cut(disk: Disk, path: Path, size: int) -> None:

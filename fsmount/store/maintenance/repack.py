@@ -249,7 +249,7 @@ class Repacker:
         kept = [self._files.layout.kept(found.id) for found in dropped if found.is_kept]
         await threads.call(Kind.PACK, self._unlink, kept)
         self.summary.dropped += len(dropped)
-        # Renew the second copies: from an old copy, a repair would search for the dropped objects.
+        # From an old copy of the index, a repair would search for the dropped objects.
         self._writers.packs.renew_copies()
 
     async def drop_emptied(self) -> None:
@@ -393,7 +393,9 @@ class Repacker:
         self.summary.smaller += sum(new.length < old.length for old, new in pairs)
         if emptied:
             async with self._mover.left():
-                await threads.call(Kind.PACK, self._unlink, map(self._files.layout.pack, emptied))
+                layout = self._files.layout
+                paths = [f(number) for number in emptied for f in (layout.pack, layout.parity)]
+                await threads.call(Kind.PACK, self._unlink, paths)
 
     def _unlink(self, paths: Iterable[Path]) -> None:
         """Remove files. Runs in a thread. Raises OSError."""

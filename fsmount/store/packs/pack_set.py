@@ -14,9 +14,8 @@ class PackSet:
     newest : highest number of a pack.
     turn : lock. The writer that commits holds it, and so does a task that closes, cuts or removes
         packs.
-    copies_due : event. It is set when the second copies should be renewed soon.
-    copies_exact : whether the next renewal of the second copies gives back all bytes that are of no
-        use, also if they are few.
+    copies_due : event. It is set when the copy of the index should be renewed soon.
+    parity_due : event. It is set when packs may need parity.
     largest : length in bytes of the largest entry that was written since the store was opened.
 
     Contract: belongs to the trio task.
@@ -27,12 +26,11 @@ class PackSet:
         self.largest = 0
         self.turn = trio.Lock()
         self.copies_due = trio.Event()
-        self.copies_exact = False
+        self.parity_due = trio.Event()
         self._readers: set[trio.Event] = set()
 
-    def renew_copies(self, *, exact: bool = False) -> None:
-        """Ask for new second copies; `exact` is as :attr:`copies_exact`."""
-        self.copies_exact |= exact
+    def renew_copies(self) -> None:
+        """Ask for a new copy of the index."""
         self.copies_due.set()
 
     @contextmanager

@@ -285,6 +285,7 @@ class Writer:
         # From here on nothing may raise: after an error the caller would drop entries that the
         # committed rows name.
         self._full_packs = [pack for pack in self._full_packs if pack not in full]
+        self.packs.parity_due.set()
         for pack in full:
             with suppress(OSError):
                 await threads.finish(Kind.PACK, pack.close)

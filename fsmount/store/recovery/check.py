@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 from fsmount import threads
 from fsmount.errors import Damaged, NeedsExtra, NoSuchInode
 from fsmount.folder import readable
-from fsmount.store import contents
+from fsmount.store import config, contents
 from fsmount.store.files import StoreFiles
+from fsmount.store.frames import rebuilding
 from fsmount.store.frames.group import Rendered
 from fsmount.store.index import Inode, Object
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import copies
-from fsmount.store.packs.pack import read_entry, scan
+from fsmount.store.packs import parity
+from fsmount.store.packs.location import Location
+from fsmount.store.packs.pack import scan
 from fsmount.store.packs.staging import writer_of
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.groups import Tell, Wanted, for_each
@@ -184,6 +187,8 @@ def _packs(store: StoreFiles) -> Iterator[_Fault]:
         except FileNotFoundError:
             present, why = -1, "the pack is missing"
         if present < length:
+            if store.layout.parity(number).exists():
+                why += "; it has parity, from which --repair may rebuild it"
             short[number] = present, why
     beyond: dict[int, list[int]] = {number: [] for number in short}
     for found in store.index.all_objects() if short else ():
@@ -330,9 +335,25 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
         faults = await threads.call(Kind.ENTRY, _copies, store.layout, identity)
         report.findings += [Finding(fault.what, fault.why, []) for fault in faults]
 
+    async def check_parity() -> None:
+        without = 0
+        for number, (length, _) in store.index.packs().items():
+            parts = await threads.call(Kind.ENTRY, _parity, store.layout, number, length)
+            now, _ = store.index.packs().get(number, (-1, False))
+            # A pack that was cut or removed in the meantime is no finding.
+            if parts is None:
+                without += bool(length) and now >= length
+            elif now >= length:
+                report.findings += [Finding(fault.what, fault.why, []) for fault in parts]
+        if without and config.parity_of(config.read(store.layout.root)):
+            what = "1 pack has" if without == 1 else f"{without} packs have"
+            why = f"{what} no parity yet. A mount makes it, and so does --repair"
+            report.notices.append(Notice("packs", why))
+
     wanted = (Wanted(each, each if each.uses else None) for each in store.index.all_objects())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(check_copies, store.index.identity())
+        nursery.start_soon(check_parity)
         await for_each(store, wanted, check, with_bytes=False)
     report.unreadable.update(unreadable)
     causes = _causes(unreadable)
@@ -357,7 +378,7 @@ def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
 
 
 def _copies(layout: Layout, identity: str) -> list[_Fault]:
-    """Check that the second copies in packs/ can be read. They may be older than the index.
+    """Check that the copies in packs/ can be read. They may be older than the index.
 
     Waits for the disk. `identity` is that of the index.
     """
@@ -374,6 +395,38 @@ def _copies(layout: Layout, identity: str) -> list[_Fault]:
         damaged = path.stat().st_size - sum(length for _, length, _ in scan(path))
         if damaged:
             faults.append(_Fault(f"packs/{path.name}", f"{damaged} bytes of it are no entries"))
+    return faults
+
+
+def _parity(layout: Layout, number: int, length: int) -> list[_Fault] | None:
+    """Compare a pack and its parity. Return None if there is none.
+
+    Waits for the disk. `length` is the number of committed bytes of the pack.
+    """
+    path = layout.pack(number)
+    what = f"packs/{layout.parity(number).name}"
+    try:
+        known = parity.load_of(path)
+        faulty = known.damaged_parity()
+    except FileNotFoundError:
+        return None
+    except (OSError, Damaged) as error:
+        return [_Fault(what, f"{readable(str(error))}; --repair makes it anew")]
+    if known.shape.covered > length:
+        return [_Fault(what, "it covers more than the pack has; --repair makes it anew")]
+    faults = []
+    if faulty:
+        why = f"{faulty} of its blocks are damaged; --repair makes it anew"
+        faults.append(_Fault(what, why))
+    with parity.reading(path) as fd:
+        bad = known.damaged(fd)
+        rebuilt = known.rebuild(fd, bad)
+    if bad:
+        at = bad[0] * parity.BLOCK
+        left = len(bad) - len(rebuilt)
+        how = f"parity cannot rebuild {left} of them" if left else "--repair rebuilds all of them"
+        why = f"damaged blocks of {parity.BLOCK} bytes: {len(bad)}, the first at {at}; {how}"
+        faults.append(_Fault(f"packs/{path.name}", why))
     return faults
 
 
@@ -428,9 +481,10 @@ async def _read_entry(store: ReadStore, found: Object) -> None:
     """
     while True:
         now = store.index.object(found.id)
-        place = store.layout.pack(now.pack)
+        place = Location(now.id, str(store.layout.pack(now.pack)), now.offset, now.length)
         try:
-            await threads.call(Kind.ENTRY, read_entry, place, now.offset, now.length)
+            # Damage that parity mends for readers is a finding of its pack.
+            await threads.call(Kind.ENTRY, rebuilding.entry, place)
         except Damaged:
             if store.index.object(found.id).pack == now.pack:
                 raise

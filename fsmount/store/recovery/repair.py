@@ -3,10 +3,13 @@
 1. :func:`rebuild_index` replaces an index that cannot be used. The new rows come from the copy in
    ``packs/``. Rows that the copy does not have come from the entries of the packs. The old index
    goes to ``lost/``. This step needs no open store.
-2. A damaged entry that has a second copy gets its bytes back at its place.
+2. Packs get damaged bytes back from their parity (:mod:`heal`), and damaged entries from second
+   copies, which earlier builds wrote. If the index is lost, this comes first: then the entries are
+   whole that step 1 reads.
 3. Files that still cannot be read are listed in ``lost/`` and lose their names, so that rsync or
    import can bring them back. Objects that cannot be rendered are forgotten. Steps 2 and 3 need an
    open store (:func:`repair_store`).
+4. Packs get the parity that they should have.
 
 Each step reads facts (:mod:`scan`), plans (:mod:`merge`), and writes (:mod:`write`). A repair that
 was killed can be repeated, and the same damage gives the same result.
@@ -14,8 +17,9 @@ was killed can be repeated, and the same damage gives the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from fsmount.errors import Damaged
@@ -26,6 +30,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery import merge, scan, write
 from fsmount.store.recovery.check import Report, check_contents, check_relations
+from fsmount.store.recovery.heal import Healed, heal_packs
 from fsmount.store.writable_store import WritableStore
 
 
@@ -34,13 +39,17 @@ class Repairs:
     """The changes that a repair made.
 
     - `rebuilt`: the reason why the index was replaced, or "".
-    - `healed`: ids of the objects whose entry got its bytes back.
+    - `healed`: ids of the objects whose entry got bytes back.
+    - `packs`: names of the packs that got bytes back from their parity.
+    - `parity`: names of the packs whose parity was damaged, and made anew.
     - `renamed`: paths of files that may have had a newer name.
     - `lost`: paths of files that are gone.
     """
 
     rebuilt: str = ""
     healed: list[int] = field(default_factory=list)
+    packs: list[str] = field(default_factory=list)
+    parity: list[str] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
@@ -64,9 +73,12 @@ def rebuild_index(root: Path, disk: Disk) -> Repairs:
     if not layout.packs.is_dir():
         # The disk with the packs may not be mounted. An index made without packs has no files.
         raise Damaged(layout.packs, reason=contents.MISSING)
+    healed = heal_packs(layout, disk)
     plan = merge.plan_index(scan.scan_store(layout, identity))
     write.replace_index(layout, disk, identity, plan)
-    return Repairs(fault, renamed=list(plan.renamed), lost=list(plan.lost))
+    return Repairs(
+        fault, packs=_names(layout, healed), renamed=list(plan.renamed), lost=list(plan.lost)
+    )
 
 
 async def repair_store(
@@ -77,14 +89,38 @@ async def repair_store(
     The store must be open for writing and running. `progress` is called with numbers of rendered
     objects.
     """
+    lengths = {number: length for number, (length, _) in store.index.packs().items()}
+    healed = heal_packs(store.layout, store.disk, lengths)
+    repairs.packs += _names(store.layout, healed)
+    repairs.healed += _objects(store, healed)
     repairs.healed += _heal(store)
+    wrong = await store.repair_parity()
+    repairs.parity += [store.layout.pack(number).name for number in wrong]
     report = await _check(store, progress)
     if report.readable and report.findings:
         repairs.lost += _remove_lost(store, report.unreadable)
+        # Packs may have become shorter.
+        await store.repair_parity()
         report = await _check(store, progress)
-    # The second copies themselves may be damaged.
+    # The copy of the index itself may be damaged.
     store.renew_copies()
     return report
+
+
+def _names(layout: Layout, healed: Iterable[Healed]) -> list[str]:
+    """The names of the packs that got bytes back."""
+    return [layout.pack(number).name for number in sorted({each.pack for each in healed})]
+
+
+def _objects(store: StoreFiles, healed: Iterable[Healed]) -> list[int]:
+    """The ids of the objects whose entries got bytes back."""
+    return [
+        found.id
+        for number, stretches in groupby(healed, key=lambda each: each.pack)
+        for known in [list(stretches)]
+        for found in store.index.objects_in(number)
+        if any(each.touches(found.offset, found.length) for each in known)
+    ]
 
 
 def _heal(store: StoreFiles) -> list[int]:

@@ -20,6 +20,7 @@ from fsmount.store import contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.layout import Layout
+from fsmount.store.packs import parity
 from fsmount.store.packs.pack import Pack, has_directory
 from fsmount.store.packs.staging import Staging, new_writer, writer_of
 
@@ -226,6 +227,7 @@ def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> 
     """
     packs, repacked = index.packs(), index.repacked()
     _remove_unknown_packs(layout, packs.keys(), cleaner)
+    _remove_old_parity(layout, index, disk)
     by_repack = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
     newest_by_repack = max(by_repack, default=0)
     newest_fresh = max(packs.keys() - by_repack, default=0)
@@ -256,13 +258,41 @@ def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> 
 
 
 def _remove_unknown_packs(layout: Layout, known: Collection[int], cleaner: _Cleaner) -> None:
-    """Remove packs that have no row, and unfinished second copies."""
+    """Remove packs that have no row, and unfinished copies."""
     for entry in contents.own(layout.packs, contents.PACKS):
-        if entry.name in layout.copies:
+        if entry.name in layout.copies or contents.PARITY.fullmatch(entry.name):
             continue
         stem = entry.name.removesuffix(".zip")
         if not stem.isdigit() or int(stem) not in known:
             cleaner.discard(layout.packs / entry.name)
+
+
+def _remove_old_parity(layout: Layout, index: Index, disk: Disk) -> None:
+    """Remove unfinished parity, and parity of packs that were removed or cut.
+
+    This is forced: a pack may grow again, or get the number of another one. If the index
+    contradicts itself, all parity stays for a repair.
+    """
+    packs = index.packs()
+    old = []
+    for entry in contents.own(layout.packs, contents.PARITY):
+        number, _, kind = entry.name.partition(".")
+        length, _ = packs.get(int(number), (0, False))
+        path = layout.packs / entry.name
+        if kind != "parity" or _covers_more(path, length):
+            old.append(path)
+    if old and not index.contradiction():
+        for path in old:
+            disk.unlink(path)
+        disk.fsync_folder(layout.packs)
+
+
+def _covers_more(path: Path, length: int) -> bool:
+    """Whether parity covers more than `length` bytes of its pack, as its header says."""
+    try:
+        return parity.shape_at(path).covered > length
+    except (OSError, Damaged):
+        return not length
 
 
 def _reopen(layout: Layout, number: int, disk: Disk, length: int) -> Pack | None:

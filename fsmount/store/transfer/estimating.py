@@ -31,6 +31,7 @@ from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.ingest.large import KEEP_BYTES
+from fsmount.store.packs import parity
 from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import Item, Progress, Summary, find, walk
@@ -208,7 +209,8 @@ class _Sample:
 
     async def take(self, found: Estimate, progress: Progress) -> None:
         """Import as many samples as the time limit allows. Fills in `found` and the attributes."""
-        config.make(self._root, Disk())
+        # The estimate adds the parity of the whole folder.
+        config.make(self._root, Disk(), parity=0)
         with open_store(self._root) as opened:
             async with opened.running() as store:
                 self.empty = store.stats()["stored_bytes"]
@@ -327,7 +329,8 @@ def _extrapolate(found: Estimate, sample: _Sample, other_bytes: int, jpeg_bytes:
     scale = found.pictures / max(1, found.sampled)
     index = sample.empty + (sample.index - sample.empty) * scale
     jpeg_spread = _of_jpegs(found, sample, jpeg_bytes)
-    found.stored_bytes = int(other_bytes + found.jpeg_share * jpeg_bytes + coded + index)
+    packed = int(other_bytes + found.jpeg_share * jpeg_bytes + coded)
+    found.stored_bytes = int(packed + parity.size_of(packed, config.PARITY_PERCENT) + index)
     least = _LEAST_SHARE if found.sampled >= found.pictures else _PART_SHARE
     spread = min(coded, least * coded + _SIGMAS * math.sqrt(variance))
     spread += jpeg_spread

@@ -35,7 +35,7 @@ from tests.repairing import repair
 from tests.support import photos
 from tests.support.encoding import Inline, forget_caches, get, put, rewrite
 from tests.support.frames import png, screens
-from tests.support.packs import unzipped
+from tests.support.packs import drop_parity, unzipped
 from tests.support.trees import export_from, import_into, make_store
 
 pytest.importorskip("imagecodecs")
@@ -333,6 +333,7 @@ def entry_of(root: Path, found: Object) -> Entry:
 async def test_a_damaged_one_is_damage_of_that_file_alone(root: Path) -> None:
     files = samples()
     await fill(root, files)
+    drop_parity(root)
     found = objects(root)[b"1.jpg"]
     path = Layout(root).pack(found.pack)
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""When the second copies of the index are renewed, and when they are left alone."""
+"""When the copy of the index is renewed, and when it is left alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_one_renewal_after_the_other(root: Path, monkeypatch: pytest.Monke
 
     async with opened.running(count=1) as store:
 
-        def collect(path: str) -> copies.Copies:
+        def collect(path: str) -> bytes:
             made.append(path)
             if len(made) == 1:
                 put(store, b"late", b"")
@@ -160,7 +160,7 @@ async def test_a_renewal_that_failed_or_was_cut_off_is_made_up_for(
     Layout(root).names_copy.write_bytes(b"damaged")
     tried = []
 
-    def fail(*args: Any) -> copies.Copies:
+    def fail(*args: Any) -> bytes:
         tried.append(args)
         raise OSError(5, "told to fail")
 

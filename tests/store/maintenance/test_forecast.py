@@ -9,8 +9,7 @@ import pytest
 
 from fsmount.codec.images import images
 from fsmount.codec.png.samples import Frame
-from fsmount.store.layout import Layout
-from fsmount.store.maintenance import copies, forecast
+from fsmount.store.maintenance import forecast
 from fsmount.store.maintenance.forecast import Forecast
 from fsmount.work import machine
 from tests.support.encoding import Inline
@@ -99,33 +98,19 @@ async def test_what_coding_again_saves(
     await whole(root, files)
 
 
-async def test_what_comes_back_for_certain(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "MANY", 3)
+async def test_what_comes_back_for_certain(root: Path) -> None:
     await fill(root, pictures(8) | noise(20))
     names = [*pictures(8), *list(noise(20))[:10]]
     await delete(root, *names)
     found = await expected(root)
     assert (found.packs, found.objects, found.pictures, found.sampled) == (1, 10, 0, 0)
-    second = Layout(root).second_entries.stat().st_size
-    before = packed(root) + second
+    before = packed(root)
     await run(root)
     # The members of the central directory come back, too.
     assert 0 <= before - packed(root) - found.dead_bytes < 18 * 80
-    assert found.dead_bytes > 10 * 2000 + second
+    assert found.dead_bytes > 10 * 2000
     found = await expected(root)
     assert (found.packs, found.objects, found.dead_bytes, found.space_bytes) == (0, 0, 0, 0)
-
-
-async def test_second_copies_count_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "MANY", 3)
-    await several(root)
-    found = await expected(root)
-    second = Layout(root).second_entries
-    before = packed(root) + second.stat().st_size
-    await run(root)
-    saved = before - packed(root) - second.stat().st_size
-    assert abs(found.saved_bytes - saved) < 0.1 * saved
-    assert found.space_bytes < before
 
 
 async def test_the_time_is_that_of_the_sample(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import trio
 from fsmount.codec.images import images
 from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import compacting, copies, repack, second_entries
+from fsmount.store.maintenance import compacting, repack
 from fsmount.store.maintenance.repack import RepackSummary
 from fsmount.store.packs import pack
 from tests.support.encoding import Inline
@@ -32,9 +32,8 @@ Files = dict[bytes, bytes]
 
 @pytest.fixture(autouse=True)
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make codes poor at ingest, and keep what three objects need twice."""
+    """Make codes poor at ingest."""
     monkeypatch.setattr(images, "encode", poor)
-    monkeypatch.setattr(copies, "MANY", 3)
     monkeypatch.setattr(large, "KEEP_BYTES", 100_000)
 
 
@@ -128,37 +127,6 @@ async def test_a_repack_does_not_make_a_store_larger(
     if make not in (raw, with_damage):
         assert sizes[1] < sizes[0]
         await whole(root, files)
-
-
-async def test_what_is_kept_twice_gets_smaller_too(root: Path) -> None:
-    await many(root)
-    layout = Layout(root)
-    before = layout.second_entries.stat().st_size
-    assert before
-    twice = [number for number, _ in second_entries.read(layout)]
-    await run(root)
-    assert layout.second_entries.stat().st_size < before
-    assert [number for number, _ in second_entries.read(layout)] == sorted(twice)
-
-
-async def test_old_copies_of_an_early_build_go(root: Path) -> None:
-    """It appended the copies of smaller entries, and left the old ones."""
-    await many(root)
-    layout = Layout(root)
-    old = layout.second_entries.read_bytes()
-    await run(root)
-    new = layout.second_entries.read_bytes()
-    layout.second_entries.write_bytes(old + new)
-    assert await run(root) == RepackSummary()
-    assert layout.second_entries.read_bytes() == new
-
-
-async def test_deleted_files_leave_no_second_copy(root: Path) -> None:
-    await many(root)
-    assert Layout(root).second_entries.exists()
-    await delete(root, *pictures(12))
-    await run(root)
-    assert not Layout(root).second_entries.exists()
 
 
 async def test_nothing_is_moved_that_gets_no_smaller(root: Path) -> None:

@@ -191,7 +191,7 @@ async def test_the_whole_store_costs_little_more_than_the_files(
 ) -> None:
     """The overhead of a file has two bounds.
 
-    The planner's keys take up to 4 KiB. Entries, rows and second copies take up to 2 KiB.
+    The planner's keys take up to 4 KiB. Entries and rows take up to 2 KiB.
     """
     open_store(root).close()
     empty = stored(root)

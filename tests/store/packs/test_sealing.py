@@ -360,7 +360,7 @@ async def test_an_index_that_cannot_be_read_leaves_no_descriptor(
 async def test_appends_commits_and_seals_in_any_order(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Another task takes the lock now and then, as the second copies do."""
+    """Another task takes the lock now and then, as the writing of parity does."""
     monkeypatch.setattr(packs, "SEAL_BYTES", 1000)
     chance = random.Random(seed)
     waiting: list[Object] = []

@@ -20,6 +20,7 @@ from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.tree import find
 from tests.support.encoding import Inline, forget_caches, put
+from tests.support.packs import drop_parity
 from tests.support.trees import REAL, import_into, make_store, make_tree
 
 NAMES = sorted(path.name for path in REAL.iterdir())
@@ -30,6 +31,7 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store with small files of all kinds, and a file that is still staged."""
     root = make_store(tmp_path / "store", monkeypatch)
     trio.run(import_into, root, f"{make_tree(tmp_path / 'in')}/")
+    drop_parity(root)
     store = open_store(root)
     put(store, b"staged", b"not encoded yet")
     store.close()
@@ -228,6 +230,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         root = make_store(tmp_path_factory.mktemp("real") / "store", monkeypatch)
         trio.run(import_into, root, REAL)
+    drop_parity(root)
     return root
 
 

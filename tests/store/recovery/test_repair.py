@@ -18,7 +18,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance import copies, second_entries
+from fsmount.store.maintenance import copies
 from fsmount.store.recovery.check import Report
 from fsmount.store.recovery.repair import Repairs, rebuild_index
 from fsmount.store.store import open_read_store, open_store
@@ -26,7 +26,7 @@ from tests import repairing
 from tests.crash.rot import Reference, look
 from tests.support.encoding import Inline, forget_caches, put
 from tests.support.frames import png, screens
-from tests.support.packs import flip
+from tests.support.packs import drop_parity, flip
 from tests.support.trees import import_into, make_store, make_tree
 
 
@@ -142,16 +142,6 @@ def test_a_copy_older_than_a_repack_finds_the_entries_where_they_are(root: Path)
     assert contents(root) == before
 
 
-def test_what_is_kept_twice_follows_a_repack(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "MANY", 1)
-    forget_caches()
-    trio.run(repack, root)
-    many = {found.id: found.length for found in objects(root)}
-    kept = [(number, len(data)) for number, data in second_entries.read(Layout(root))]
-    assert kept
-    assert all(many[number] == length for number, length in kept)
-
-
 def test_without_any_copy_every_body_comes_back(root: Path) -> None:
     before = contents(root)
     (root / "index.sqlite").unlink()
@@ -165,6 +155,7 @@ def test_without_any_copy_every_body_comes_back(root: Path) -> None:
 
 
 def test_a_damaged_entry_costs_what_hangs_on_it(root: Path) -> None:
+    drop_parity(root)
     before = contents(root)
     key = next(found for found in objects(root) if found.kind == "key")
     flip(root / "packs" / "00000001.zip", key.offset + key.length // 2, 0x40)
@@ -181,44 +172,39 @@ def test_a_damaged_entry_costs_what_hangs_on_it(root: Path) -> None:
     assert (repair(root)[0], contents(root).bodies) == (Repairs(), left)
 
 
-@pytest.mark.parametrize("how", ["bit", "pack"])
-def test_what_is_kept_twice_is_healed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    """The bound: an entry that MANY others need has a second copy."""
-    monkeypatch.setattr(copies, "MANY", 3)
-    root = make_store(tmp_path / "store", monkeypatch)
+def keep_twice(root: Path, *numbers: int) -> None:
+    """Write second copies of entries, as earlier builds did."""
+    store = open_read_store(root)
+    with Layout(root).second_entries.open("wb") as file:
+        for found in map(store.index.object, numbers):
+            pack = Layout(root).pack(found.pack).read_bytes()
+            file.write(pack[found.offset : found.offset + found.length])
+    store.close()
 
-    async def fill() -> None:
-        opened = open_store(root)
-        async with opened.running(count=1) as store:
-            for number, frame in enumerate(screens(6)):
-                put(store, b"%d.png" % number, png(frame))
-            await store.drain()
-        opened.close()
 
-    trio.run(fill)
+def test_second_copies_of_an_earlier_build_heal(root: Path) -> None:
+    drop_parity(root)
     before = contents(root)
-    twice = {object_id for object_id, _ in second_entries.read(Layout(root))}
-    known = objects(root)
-    for found in known:
-        dependents = sum(found.id in other.needs for other in known)
-        assert (found.id in twice) == (dependents >= 3)
-    pack = root / "packs" / "00000001.zip"
-    if how == "bit":
-        one = next(found for found in known if found.id in twice)
-        flip(pack, one.offset + one.length // 2, 0x40)
-    else:
-        pack.unlink()
+    key = next(found for found in objects(root) if found.kind == "key")
+    keep_twice(root, key.id)
+    flip(root / "packs" / "00000001.zip", key.offset + key.length // 2, 0x40)
     repairs, report = repair(root)
-    assert report.findings == []
-    assert set(repairs.healed) <= twice
-    if how == "bit":
-        assert (len(repairs.healed), repairs.lost) == (1, [])
-        assert contents(root) == before
-    else:
-        assert set(repairs.healed) == twice
-        assert len(repairs.lost) == len(known) - len(twice)
+    assert (repairs.healed, repairs.lost, report.findings) == ([key.id], [], [])
+    assert contents(root) == before
+
+
+def test_second_copies_go_when_packs_have_parity(root: Path) -> None:
+    key, other = [found for found in objects(root) if found.kind != "raw"][:2]
+    keep_twice(root, key.id)
+    open_store(root).close()
+    assert not Layout(root).second_entries.exists()
+    # They stay as long as an entry is damaged.
+    keep_twice(root, key.id, other.id)
+    flip(root / "packs" / "00000001.zip", other.offset + other.length // 2, 0x40)
+    open_store(root).close()
+    assert Layout(root).second_entries.exists()
+    assert repair(root)[0].healed == [other.id]
+    assert not Layout(root).second_entries.exists()
 
 
 def test_other_bytes_of_whole_entries_remove_nothing(

@@ -17,6 +17,7 @@ from fsmount.store.read_store import ReadStore
 from fsmount.store.store import open_read_store
 from fsmount.store.transfer.exporting import Exporter, below
 from fsmount.store.transfer.tree import find
+from tests.support.packs import drop_parity
 from tests.support.trees import export_from, facts, import_into
 
 
@@ -39,7 +40,8 @@ def scratch_files(folder: Path) -> list[Path]:
 
 
 async def damage(root: Path, path: bytes) -> None:
-    """Flip a byte of the entry that a file needs most: its own entry."""
+    """Flip a byte of the entry that a file needs most: its own entry. Nothing gives it back."""
+    drop_parity(root)
     store = open_read_store(root)
     inode = find(store, path)
     assert inode is not None and inode.object_id is not None
