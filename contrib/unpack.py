@@ -6,7 +6,8 @@
 
 The script needs Python 3.10, numpy and Pillow (Debian: python3-numpy and python3-pil). It needs
 imagecodecs or jxlpy if a pack holds a .jxl (any JPEG XL decoder will do: it is one function below).
-JPEGs that are kept as JPEG XL need imagecodecs, or the program djxl (Debian: libjxl-tools). A PNG
+JPEGs that are kept as JPEG XL need imagecodecs, or the program djxl (Debian: libjxl-tools). A
+.pam.zst needs zstandard (Debian: python3-zstandard), Python 3.14 or the program zstd. A PNG
 that classic zlib did not write (Chromium's, for example) takes up to a minute. docs/format.md
 describes the format.
 
@@ -80,7 +81,9 @@ class Packs:
 
     def __init__(self, folder, raw):
         self.folder, self.raw = folder, raw
-        self.entries = {}  # id -> (suffix, stored record, payload, CRC-32 of the payload)
+        # id -> (suffix, stored record, payload, CRC-32 of the payload, dictionary, photographs).
+        # The dictionary is an id, or 0. Photographs are (suffix, payload, CRC-32, packed bits).
+        self.entries = {}
         self.places = {}  # (name of the pack, offset in bytes) -> the same tuple
         self.damage = []  # a line for each place in a pack that cannot be read
         # Other programs may have put files of their own there.
@@ -101,7 +104,7 @@ class Packs:
         A pack may have lost its central directory, or never had one. A damaged header must not hide
         the entries behind it. Damage becomes a line in `self.damage`.
         """
-        at, record, start = 0, b"", None
+        at, record, photographs, start = 0, b"", None, None
         while at < len(data) and data[at : at + 4] not in (b"PK\1\2", b"PK\5\6"):
             found, is_whole = HEADER.match(data, at), False
             if found:
@@ -120,20 +123,29 @@ class Packs:
                     tell(f"{path.name}: left out an unfinished end of {end - at} bytes")
             elif data[at + 38 : extra] == b".rec":
                 record, start = data[body:end], at  # a long record is a ZIP member of its own
+            elif data[at + 38 : extra].startswith(b".photo."):  # and so are photographs
+                suffix = data[at + 44 : extra].decode("ascii", "replace")
+                photographs = suffix, memoryview(data)[body:end], crc, data[extra + 5 : body]
+                start = at if start is None else start
             else:
-                # Extra field: id 0x4D46, length, then 0 (the record follows) or 1 (it came before).
-                kind = data[extra + 4 : body][:1]
-                if kind == b"\0":
-                    record = data[extra + 5 : body]
+                # Extra field: id 0x4D46, length, then 0 (the record follows), 1 (it came before)
+                # or 3 (a dictionary and the record). A dictionary may also be behind a 1.
+                kind, inside = data[extra + 4 : body][:1], data[extra + 5 : body]
+                dictionary = 0
+                if kind == b"\3" or (kind == b"\1" and inside):
+                    dictionary, inside = int.from_bytes(inside[:4], "little"), inside[4:]
+                if kind != b"\1":
+                    record = inside
                 payload = memoryview(data)[body:end]
-                entry = (data[at + 38 : extra].decode("ascii", "replace"), record, payload, crc)
-                if data[extra : extra + 2] != b"FM" or kind not in (b"\0", b"\1"):
+                suffix = data[at + 38 : extra].decode("ascii", "replace")
+                entry = (suffix, record, payload, crc, dictionary, photographs)
+                if data[extra : extra + 2] != b"FM" or kind not in (b"\0", b"\1", b"\3"):
                     self.damage.append(f"{path.name}: the entry at {at} has no record")
                 elif self.entries.setdefault(int(found[2], 16), entry)[1] != record:
                     # With the same record it is a leftover of a killed repack, and no damage.
                     self.damage.append(f"{path.name}: a second object {int(found[2], 16)} at {at}")
                 self.places[path.stem, at if start is None else start] = entry
-                start = None
+                photographs = start = None
             at = end
 
     def record(self, number):
@@ -158,7 +170,7 @@ class Packs:
 
     def payload(self, number):
         """The payload of an entry. Raises ValueError if its CRC-32 is wrong."""
-        _, _, payload, crc = self.entries[number]
+        payload, crc = self.entries[number][2:4]
         if zlib.crc32(payload) != crc:
             raise ValueError(f"the payload of object {number} is damaged")
         return bytes(payload)
@@ -181,19 +193,40 @@ class Packs:
         height, width, channels, bits = header["frame"]
         canvas = np.zeros((height, width, channels), np.uint8 if bits == 8 else np.uint16)
         mine = self.map(number, "tiles") == 0
-        if mine.any():
-            # The image is the frame without tile rows and columns that have no own tile.
-            image = decode(self.entries[number][0], self.payload(number), channels)
-            for i, row in enumerate(np.flatnonzero(mine.any(axis=1))):
-                for j, column in enumerate(np.flatnonzero(mine.any(axis=0))):
-                    if mine[row, column]:
-                        canvas[area(row, column)] = image[area(i, j)]
+        suffix, _, _, _, dictionary, photographs = self.entries[number]
+        first = mine.copy()
+        if photographs:  # some of the tiles are in an image of their own
+            second = np.zeros_like(mine)
+            bits = np.frombuffer(zlib.decompress(photographs[3]), np.uint8)
+            second[mine] = np.unpackbits(bits)[: np.count_nonzero(mine)]
+            if zlib.crc32(photographs[1]) != photographs[2]:
+                raise ValueError(f"the photographs of object {number} are damaged")
+            image = decode(photographs[0], bytes(photographs[1]), channels)
+            lay_out(canvas, second, image)
+            first &= ~second
+        if first.any() and suffix == ".pam.zst":
+            known = self.content(dictionary) if dictionary else b""
+            size = np.count_nonzero(first) * TILE * TILE * channels
+            tiles = np.frombuffer(zstd(self.payload(number), known)[-size:], np.uint8)
+            tiles = tiles.reshape(-1, TILE, TILE, channels)
+            for (row, column), tile in zip(np.argwhere(first), tiles, strict=True):
+                shown = canvas[area(row, column)]
+                shown[:] = tile[: shown.shape[0], : shown.shape[1]]
+        elif first.any():
+            lay_out(canvas, first, decode(suffix, self.payload(number), channels))
         # Some tiles are coded as differences from other pixels, modulo 256 or 65536.
         prediction = self.map(number, "prediction")
         for row, column in np.argwhere(mine & (prediction != 0)):
             source = header["sources"][prediction[row, column] - 1]
             canvas[area(row, column)] += self.pixels(source, row, column, canvas)
         return canvas
+
+    def content(self, number):
+        """The content of a dictionary: a PAM picture. Raises ValueError for damage."""
+        content = zstd(self.payload(number))
+        if hashlib.sha256(content).digest() != self.record(number)[1]["sha256"]:
+            raise ValueError(f"dictionary {number} is damaged")
+        return content
 
     def pixels(self, source, row, column, canvas):
         """The pixels of a source at a tile: a colour, or own pixels of another object."""
@@ -226,6 +259,8 @@ class Packs:
             return self.write_kept(number, file, header["size"])
         if header["kind"] == "raw":
             data = self.payload(number)
+        elif header["kind"] == "dictionary":
+            data = self.content(number)
         elif header["kind"] == "jpeg":
             data = jpeg(self.payload(number))
         else:
@@ -248,6 +283,43 @@ class Packs:
                 file.write(data)
         file.truncate(size)
         return exact
+
+
+def lay_out(canvas, mask, image):
+    """Lay the tiles of an image out: the frame without tile rows and columns with none in `mask`.
+
+    `mask` has shape (tile rows, tile columns).
+    """
+    for i, row in enumerate(np.flatnonzero(mask.any(axis=1))):
+        for j, column in enumerate(np.flatnonzero(mask.any(axis=0))):
+            if mask[row, column]:
+                canvas[area(row, column)] = image[area(i, j)]
+
+
+def zstd(data, dictionary=b""):
+    """The content of a zstd file. Raises ValueError if nothing is installed that reads it."""
+    try:
+        import zstandard
+    except ImportError:
+        pass
+    else:
+        kind = zstandard.DICT_TYPE_RAWCONTENT
+        known = zstandard.ZstdCompressionDict(dictionary, dict_type=kind) if dictionary else None
+        return zstandard.ZstdDecompressor(dict_data=known).decompress(data)
+    try:
+        from compression import zstd as library
+    except ImportError:
+        pass
+    else:
+        known = library.ZstdDict(dictionary, is_raw=True) if dictionary else None
+        return library.decompress(data, zstd_dict=known)
+    if shutil.which("zstd") is None:
+        raise ValueError("this picture needs zstandard or zstd, see above")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "dictionary")
+        path.write_bytes(dictionary)
+        command = ["zstd", "-d", "-c", "-q", *(["-D", path] if dictionary else [])]
+        return subprocess.run(command, input=data, check=True, capture_output=True).stdout
 
 
 def area(row, column):
@@ -503,6 +575,8 @@ def from_packs(packs, folder):
     for number in sorted(packs.entries, reverse=True):  # the newest object gets the name
         try:
             header, arrays, _ = packs.record(number)
+            if header["kind"] == "dictionary":
+                continue
             name = header["path"].encode("utf-8", "surrogateescape")
         except Exception as error:
             folder.complain(f"object {number}", f"{type(error).__name__}: {error}")
@@ -1337,8 +1411,8 @@ def main():
     sys.stdout.reconfigure(errors="backslashreplace")
     store, folder = Path(sys.argv[1]), Folder(Path(sys.argv[2]))
     config = store / "fsmount.json"
-    if config.exists() and json.loads(config.read_bytes())["format"] != 1:
-        sys.exit(f"{config}: this script knows format 1 only")
+    if config.exists() and json.loads(config.read_bytes())["format"] not in (1, 2):
+        sys.exit(f"{config}: this script knows formats 1 and 2 only")
     inside = store / "packs"
     packs_folder = inside if inside.is_dir() else store
     packs = Packs(packs_folder, packs_folder.parent / "raw")

@@ -24,6 +24,7 @@ _PICTURE_BYTES = 128 << 20
 # Mostly frames that are also in `pictures`.
 _FEATURE_BYTES = 64 << 20
 _RECORD_BYTES = 8 << 20
+_DICTIONARY_BYTES = 16 << 20
 
 
 class OpaqueLru(Lru[_K, object]):
@@ -49,6 +50,7 @@ class WorkerMemory:
     - `pictures`: the newest picture of each layout.
     - `features`: features of the newest frame of each geometry.
     - `records`: records, by pack and object.
+    - `dictionaries`: contents of dictionaries, by pack and object.
     - `genuine`: whether a legacy file is exactly what the encoder here writes, by path and stamp.
     """
 
@@ -59,6 +61,7 @@ class WorkerMemory:
         self.pictures: OpaqueLru[Hashable] = OpaqueLru(_PICTURE_BYTES)
         self.features: OpaqueLru[str] = OpaqueLru(_FEATURE_BYTES)
         self.records: OpaqueLru[tuple[str, int]] = OpaqueLru(_RECORD_BYTES)
+        self.dictionaries: OpaqueLru[tuple[str, int]] = OpaqueLru(_DICTIONARY_BYTES)
         self.genuine: dict[tuple[str, tuple[int, int]], bool] = {}
 
     def share_for_runs(self, budget: int) -> None:

@@ -18,7 +18,9 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.layout import CONFIG, Layout
 
-FORMAT = 1
+FORMAT = 2
+"""Format of the stores that this fsmount writes."""
+_READABLE = (1, 2)
 PARITY_PERCENT, MOST_PARITY = 5, 25
 """Share of the parity of packs if the config says nothing, and the largest one, in percent."""
 # Errors of the system where it refuses writes.
@@ -56,7 +58,7 @@ def make(root: Path, disk: Disk, *, parity: int = PARITY_PERCENT) -> None:
     # too.
     disk.write_file(layout.opened, b"0\n")
     # The config comes last, so that a folder with a config is a complete store.
-    disk.write_file(layout.config, json.dumps(config, indent=2).encode() + b"\n")
+    _write(layout, disk, config)
 
 
 def enter(root: Path) -> Folder:
@@ -91,9 +93,25 @@ def read(root: Path) -> dict[str, Any]:
         raise NoStore(root) from error
     except (ValueError, KeyError, TypeError) as error:
         raise NoStore(root) from error
-    if version != FORMAT:
+    if version not in _READABLE:
         raise FormatUnsupported(root, version=version, supported=FORMAT)
     return dict(config)
+
+
+def upgrade(layout: Layout, disk: Disk) -> None:
+    """Let an older fsmount refuse the store from here on, because new entries come to it.
+
+    No-op if the store has the newest format. Raises :class:`NoStore`, :class:`FormatUnsupported`,
+    OSError.
+    """
+    config = read(layout.root)
+    if config["format"] != FORMAT:
+        _write(layout, disk, {**config, "format": FORMAT})
+
+
+def _write(layout: Layout, disk: Disk, config: dict[str, Any]) -> None:
+    """Write the config. Raises OSError."""
+    disk.write_file(layout.config, json.dumps(config, indent=2).encode() + b"\n")
 
 
 def parity_of(found: dict[str, Any]) -> int:

@@ -102,6 +102,7 @@ def open_store(
             keeper = ParityKeeper(layout, files.index, disk, packs, percent, new.force)
             # Two processes may have found the lock free at the same time: only one of them has it.
             ownership.ask()
+            config.upgrade(layout, disk)
             undo_packs.pop_all()
         return OpenedStore(files, ownership, reserve, writers, encoder, keeper, undo.pop_all())
 

@@ -15,7 +15,7 @@ from fsmount.store.lock import Lock
 from fsmount.store.writable_store import WritableStore
 from tests.cli.commands import Cli, process
 
-FORMAT_2 = b'{"format": 2, "uuid": "x"}'
+FUTURE = b'{"format": 99, "uuid": "x"}'
 
 
 def each(root: Path, source: Path, tmp_path: Path) -> dict[str, list[object]]:
@@ -56,12 +56,12 @@ def test_no_store(cli: Cli, source: Path, tmp_path: Path, name: str, what: str) 
 def test_a_format_of_the_future(
     cli: Cli, root: Path, source: Path, tmp_path: Path, name: str
 ) -> None:
-    (root / "fsmount.json").write_bytes(FORMAT_2)
+    (root / "fsmount.json").write_bytes(FUTURE)
     uses = each(root, source, tmp_path)
     uses["mount"] = [root, source]
     done = cli(name, *uses[name])
     assert done.code == 30
-    assert "is a store of format 2" in done.sentence()
+    assert "is a store of format 99" in done.sentence()
 
 
 @pytest.mark.parametrize("how", ["pages", "first page", "cut", "empty", "text", "missing"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fsmount.store import config
 from fsmount.store.store import open_store
 from fsmount.store.transfer.tree import find
 from tests.cli.commands import Cli
@@ -12,7 +13,7 @@ from tests.cli.commands import Cli
 
 def test_init(cli: Cli, tmp_path: Path) -> None:
     made = cli("init", tmp_path / "deep" / "new", "--json").json()
-    assert made["format"] == 1
+    assert made["format"] == config.FORMAT
     assert made["store"] == str(tmp_path / "deep" / "new")
     assert cli("stats", tmp_path / "deep" / "new").code == 0
     for taken in (tmp_path / "deep" / "new", tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import process
-from tests.cli.test_errors import FORMAT_2
+from tests.cli.test_errors import FUTURE
 from tests.support.paths import CHECKOUT
 
 ALL_CLOSED = "<&- >&- 2>&-"
@@ -83,7 +83,7 @@ def test_errors_keep_their_exit_codes(root: Path, tmp_path: Path, how: str) -> N
     assert shell(how, "umount", tmp_path).returncode == 12
     assert shell(how, "nonsense").returncode == 2
     (root / "packs" / "00000001.zip").unlink(missing_ok=True)
-    (root / "fsmount.json").write_bytes(FORMAT_2)
+    (root / "fsmount.json").write_bytes(FUTURE)
     assert shell(how, "stats", root).returncode == 30
 
 

@@ -82,6 +82,7 @@ ONLY = {
     "pyfuse3_asyncio": set(),
     "jxlpy": {"codec/images/jxl.py"},
     "imagecodecs": {"codec/images/extra.py"},
+    "zstandard": {"codec/images/pam.py"},
     # fuse.py and app.py translate errors of the index, for the kernel and for people.
     "apsw": {"store/index/__init__.py", "store/index/database.py", "mount/fuse.py", "cli/app.py"},
     "sqlite3": set(),

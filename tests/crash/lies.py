@@ -32,15 +32,15 @@ import numpy as np
 import trio
 
 from fsmount.codec.deflate import engine
-from fsmount.codec.delta import delta, record
-from fsmount.codec.images import images
+from fsmount.codec.delta import delta, payload, record
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
-from fsmount.store.frames import jobs
+from fsmount.store.frames import jobs, reader
 from fsmount.store.frames.pending import PendingObject
 from fsmount.store.frames.planner import Planner
 from fsmount.store.index import ROOT
+from fsmount.store.ingest import dictionaries as ingest_dictionaries
 from fsmount.store.ingest import frames as ingest_frames
 from fsmount.store.ingest import retries
 from fsmount.store.ingest.committer import Committer
@@ -69,8 +69,11 @@ SITES: dict[str, tuple[Any, str, int | None]] = {
     "layer of a pending object": (PendingObject, "layer", None),
     "record of a pending anchor": (PendingObject, "record", None),
     "relations": (ingest_frames, "relations", None),
-    "own image": (delta, "own_image", None),
-    "payload": (images, "encode", None),
+    "own tiles": (delta, "own_tiles", None),
+    "payload": (payload, "encode", None),
+    "content of a dictionary": (reader, "content", None),
+    "answer of make_dictionary": (ingest_dictionaries, "make_dictionary", None),
+    "dictionary's entry": (entries, "dictionary_entry", None),
     "layout": (jobs, "_coded", None),
     "recipe": (jobs, "picture_record", 2),
     "facts of a picture": (jobs, "picture_record", 0),

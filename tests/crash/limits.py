@@ -9,6 +9,8 @@ import trio
 
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
+from fsmount.store.frames import planner
+from fsmount.store.index import database
 from fsmount.store.ingest import committer, durability, large, retries
 from fsmount.store.maintenance import background, copier, free_space, parity_keeper, reclaim
 from fsmount.store.packs import pack
@@ -37,6 +39,9 @@ def small_limits() -> None:
     patch(background, "Workers", Inline)
     patch(background, "_LOOK_SECONDS", 0.0)
     patch(background, "_FREE_PACKS", 0)
+    patch(planner, "_FIRST_DUE", 2)
+    # A second connection of this process finds the index locked, however long it waits.
+    patch(database, "_BUSY_MS", 20)
     patch(reclaim, "_FIRST_BYTES", 1500)
     patch(reclaim, "_MORE_BYTES", 0)
     patch(trio.to_thread, "run_sync", _inline)

@@ -250,64 +250,69 @@ def layer_in(frame: Frame, own: NDArray[np.bool_]) -> Layer:
     return Layer((height, width, channels), _cut(frame, index), index)
 
 
-def own_image(frame: Frame, layout: TileLayout, layers: Mapping[int, Layer]) -> Frame | None:
-    """Return the pixels to code, or None if the object codes nothing.
+def own_tiles(frame: Frame, layout: TileLayout, layers: Mapping[int, Layer]) -> Frame:
+    """Return the tiles to code, row by row: shape (n, TILE, TILE, channels), dtype of `frame`.
 
-    The own image has the dtype and the channels of `frame`, and is at most as high and wide.
     `layers` maps object ids to the layers that predict residual tiles. Raises :class:`Damaged` if
     map and layers do not fit together.
     """
-    own = layout.own()
-    if not own.any():
-        return None
-    rows, columns = _kept(own)
-    index = _numbered(own)
+    index = _numbered(layout.own())
     pixels = _cut(frame, index)
     predicted = layout.predicted()
     if predicted.any():
         pixels[index[predicted]] -= predictions(layout, layers)
-    shape = _own_shape(layout, rows, columns)
-    kept = index[np.ix_(rows, columns)]
-    image = np.zeros(shape, layout.dtype)
-    _put(image, kept, pixels)
+    return pixels
+
+
+def layer(layout: TileLayout, tiles: Frame, layers: Mapping[int, Layer]) -> Layer:
+    """Return the layer of an object from its decoded tiles; the inverse of :func:`own_tiles`.
+
+    `tiles` is writable, and becomes a part of the result. It has the dtype and the channels of the
+    layout. Raises :class:`Damaged` if tiles, map and predictions do not fit together.
+    """
+    index = _numbered(layout.own())
+    shape = (np.count_nonzero(index >= 0), TILE, TILE, layout.shape[2])
+    if tiles.shape != shape or tiles.dtype != layout.dtype:
+        raise Damaged("payload", reason=f"tiles of {tiles.shape} do not fit their map")
+    predicted = layout.predicted()
+    if predicted.any():
+        tiles[index[predicted]] += predictions(layout, layers)
+        # A fill may have predicted the padding of edge tiles.
+        own, (height, width, _) = layout.own(), layout.shape
+        tiles[index[-1][own[-1]], height - height // TILE * TILE or TILE :] = 0
+        tiles[index[:, -1][own[:, -1]], :, width - width // TILE * TILE or TILE :] = 0
+    return Layer(layout.shape, tiles, index)
+
+
+def arrange(tiles: Frame, mask: NDArray[np.bool_], shape: tuple[int, int, int]) -> Frame:
+    """Arrange tiles as one image: the frame without the rows and columns of tiles that hold none.
+
+    `tiles` is (n, TILE, TILE, channels): the tiles in `mask` (bool, shape (tile rows, tile
+    columns)) of a frame of `shape`, row by row, n at least 1. The places of other tiles are zero.
+    The image has the dtype of `tiles`.
+    """
+    kept = np.ix_(*_kept(mask))
+    image = np.zeros(_arranged_shape(mask, shape), tiles.dtype)
+    _put(image, _numbered(mask)[kept], tiles)
     return image
 
 
-def _own_shape(
-    layout: TileLayout, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> tuple[int, int, int]:
-    """Return the shape of the own image: whole tiles, without the padding of edge tiles."""
-    height = len(rows) * TILE - max(0, (int(rows[-1]) + 1) * TILE - layout.shape[0])
-    width = len(columns) * TILE - max(0, (int(columns[-1]) + 1) * TILE - layout.shape[1])
-    return height, width, layout.shape[2]
+def arranged(image: Frame, mask: NDArray[np.bool_], shape: tuple[int, int, int]) -> Frame:
+    """Return the tiles of an image that :func:`arrange` made, padded with zeros.
 
-
-def layer(layout: TileLayout, image: Frame | None, layers: Mapping[int, Layer]) -> Layer:
-    """Return the layer of an object from its decoded own image; the inverse of :func:`own_image`.
-
-    `image` has the dtype and the channels of the layout; None if the object codes nothing. Raises
-    :class:`Damaged` if image, map and predictions do not fit together.
+    Raises :class:`Damaged` if the image has another shape.
     """
-    own = layout.own()
-    index = _numbered(own)
-    if image is None:
-        if own.any():
-            raise Damaged("payload", reason="own tiles without an image")
-        return Layer(layout.shape, np.zeros((0, TILE, TILE, layout.shape[2]), layout.dtype), index)
-    if not own.any():
-        raise Damaged("payload", reason="an image without own tiles")
-    rows, columns = _kept(own)
-    if image.shape != _own_shape(layout, rows, columns) or image.dtype != layout.dtype:
+    if not mask.any() or image.shape != _arranged_shape(mask, shape):
         raise Damaged("payload", reason=f"an image of {image.shape} does not fit its map")
-    pixels = _cut(image, index[np.ix_(rows, columns)])
-    predicted = layout.predicted()
-    if predicted.any():
-        pixels[index[predicted]] += predictions(layout, layers)
-        # A fill may have predicted the padding of edge tiles.
-        height, width, _ = layout.shape
-        pixels[index[-1][own[-1]], height - height // TILE * TILE or TILE :] = 0
-        pixels[index[:, -1][own[:, -1]], :, width - width // TILE * TILE or TILE :] = 0
-    return Layer(layout.shape, pixels, index)
+    return _cut(image, _numbered(mask)[np.ix_(*_kept(mask))])
+
+
+def _arranged_shape(mask: NDArray[np.bool_], shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the shape of the image of tiles: whole tiles, without the padding of edge tiles."""
+    rows, columns = _kept(mask)
+    height = len(rows) * TILE - max(0, (int(rows[-1]) + 1) * TILE - shape[0])
+    width = len(columns) * TILE - max(0, (int(columns[-1]) + 1) * TILE - shape[1])
+    return height, width, shape[2]
 
 
 def _cut(image: Frame, index: NDArray[np.int32]) -> Frame:

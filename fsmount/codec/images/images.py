@@ -29,17 +29,12 @@ WEBP = ".webp"
 JXL = ".jxl"
 
 _TINY = 1024  # pixels up to which JPEG XL may win by its smaller fixed part
-_BIG = 1 << 16  # pixels from which WebP uses little effort, and a photograph also tries JPEG XL
-_PHOTO_BITS = 2.0  # WebP bits per sample: screens have 0.1 to 1.1, photographs 1.5 to 4
-_WORTH = 0.95  # a photograph decodes six times slower as JPEG XL: it must be 5 % smaller
-
+_BIG = 1 << 16  # pixels from which WebP uses little effort
 _TINY_EFFORT = 5
-_REPACK_WORTH = 0.9  # ... and 10 % smaller in a repack, which tries JPEG XL on every image
-_REPACK_WEBP = webp.Effort(4, 100), webp.Effort(6, 100)
+_REPACK_WEBP = webp.Effort(4, 100)
 _REPACK_MAX = 1 << 22  # pixels up to which high efforts take only seconds
-_REPACK_TRY, _REPACK_EFFORT = 7, 9
-_REPACK_GAIN = 0.93  # least size of the second relative to the first
-_PHOTO_EFFORT = 3
+_REPACK_EFFORT = 7
+_PRICE = 0.05  # bytes a pixel that JPEG XL must save to be worth its time of decoding
 _LARGE_EFFORT = 1  # for images too large for WebP: speed comes first
 # libjxl 0.10.1 at effort 1 writes beyond its buffer for some noisy 16-bit images (grey, 180 x 93
 # pixels), which ends the process. With this effort, screenshots become half as large, and take
@@ -61,14 +56,10 @@ def encode(image: Frame, *, fast: bool = True) -> tuple[str, bytes]:
         return JXL, jxl.encode(image, _plain_effort(image, pixels, fast))
     quick = webp.LIGHT if pixels < _BIG else webp.QUICK
     data = webp.encode(image, quick if fast else webp.NORMAL)
-    if pixels <= _TINY:
-        limit, effort = float(len(data)), _TINY_EFFORT
-    elif pixels >= _BIG and 8 * len(data) > _PHOTO_BITS * image.size:
-        limit, effort = _WORTH * len(data), _PHOTO_EFFORT
-    else:
+    if pixels > _TINY:
         return WEBP, data
-    other = jxl.encode(image, effort)
-    return (JXL, other) if len(other) < limit else (WEBP, data)
+    other = jxl.encode(image, _TINY_EFFORT)
+    return (JXL, other) if len(other) < len(data) else (WEBP, data)
 
 
 def _plain_effort(image: Frame, pixels: int, fast: bool) -> int:
@@ -84,30 +75,20 @@ def encode_again(image: Frame) -> tuple[str, bytes]:
     `image` is uint8 or uint16, shape (height, width, channels). The result is the suffix of the
     format, and the file.
 
-    Measured on the 107 own images of 120 desktop frames (1,752 KB as :func:`encode` makes them in
-    4 s):
-
-    - WebP at method 4, quality 100 gives 1,735 KB in 5 s, at method 6 1,737 KB in 37 s. JPEG XL at
-      effort 7 gives 1,792 KB in 9 s. The smaller of the settings in use and JPEG XL gives 1,651 KB.
-    - Effort 9 takes another 3 to 7 % off the large images, for four times the time.
-    - Each of the two methods of WebP is the smaller one for about half of the images. Of the images
-      that stay WebP, both methods together make 875 KB, method 4 alone 895, method 6 alone 877.
-    - A photograph of 1.3 million pixels decodes in 24 ms as WebP, and in 150 to 170 ms as JPEG XL
-      of effort 7 to 9. So a large image must become 10 % smaller as JPEG XL (`_REPACK_WORTH`).
+    A pixel takes 15 ns to decode as WebP, and 150 to 300 as JPEG XL of effort 7. So JPEG XL must
+    save `_PRICE` bytes for each pixel. Method 6 of WebP is 0.5 % smaller than method 4, and effort
+    9 of JPEG XL 3 to 7 % smaller than 7; they take six and four times as long.
     """
     pixels = image.shape[0] * image.shape[1]
     if pixels > _REPACK_MAX:
         return encode(image, fast=False)
     if not webp.fits(image):
-        return JXL, jxl.encode(image, _REPACK_TRY)
-    best = WEBP, min((webp.encode(image, effort) for effort in _REPACK_WEBP), key=len)
-    limit = len(best[1]) * (_REPACK_WORTH if pixels >= _BIG else 1.0)
-    first = jxl.encode(image, _REPACK_TRY)
-    if len(first) * _REPACK_GAIN < limit:
-        other = min(first, jxl.encode(image, _REPACK_EFFORT), key=len)
-        if len(other) < limit:
-            return JXL, other
-    return best
+        return JXL, jxl.encode(image, _REPACK_EFFORT)
+    data = webp.encode(image, _REPACK_WEBP)
+    if len(data) < _PRICE * pixels:
+        return WEBP, data
+    other = jxl.encode(image, _REPACK_EFFORT)
+    return (JXL, other) if len(other) + _PRICE * pixels < len(data) else (WEBP, data)
 
 
 def decode(suffix: str, data: bytes, channels: int) -> Frame:

@@ -144,7 +144,8 @@ class BodyReader:
 
     def _place(self, found: Object) -> Location:
         """Return the location of the entry of an object."""
-        return Location(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
+        path = str(self._layout.pack(found.pack))
+        return Location(found.id, path, found.offset, found.length, found.has_layer)
 
     async def _render(self, found: Object) -> tuple[bytes, int]:
         """Render an object. Returns (bytes, number of bytes), as the cache expects."""

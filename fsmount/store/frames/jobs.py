@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmount.codec.deflate.deflate import DeflateParams
-from fsmount.codec.delta import delta, moves, record
+from fsmount.codec.delta import delta, moves, payload, record
 from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Layer, TileLayout
+from fsmount.codec.delta.payload import Own, Payload
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images, jpeg
 from fsmount.codec.memory import WorkerMemory, of_worker
@@ -31,11 +32,11 @@ from fsmount.store.frames import features
 from fsmount.store.frames.layers import DecodedLayer, Done, JobLayers, Layers, Loan
 from fsmount.store.frames.pending import PendingObject
 from fsmount.store.frames.planner import FrameFeatures, Plan
-from fsmount.store.frames.reader import Reader
+from fsmount.store.frames.reader import Reader, content
 from fsmount.store.frames.relations import Below, References, Relations, references, relations
 from fsmount.store.packs.entries import (
+    DICTIONARY,
     JPEG,
-    NO_PAYLOAD,
     FileFacts,
     entry_digest,
     layout_of,
@@ -54,10 +55,9 @@ _MOST_THREADS = 4
 # A tile gets a residual only if the roughness of the residual is below this share of the roughness
 # of its pixels. A second encoding decides whether the residuals are used.
 _RESIDUAL_LOOKS_BETTER = 0.7
-# An image of _BIG_IMAGE samples or more is encoded a second time, with residuals, only if at least
-# this share of its tiles has a prediction. For 120 desktop frames the second encodings cost 5 ms a
-# frame and saved 1.4 %. With this bound they cost 0.7 ms and save 0.8 %.
-_BIG_IMAGE = 3 << 16
+# A large image is encoded a second time, with residuals, only if at least this share of its tiles
+# has a prediction. For 120 desktop frames the second encodings cost 5 ms a frame and saved
+# 1.4 %. With this bound they cost 0.7 ms and save 0.8 %.
 _FEW = 0.03
 _NOTHING = Loan()
 LARGER = "larger when encoded"
@@ -95,6 +95,7 @@ class EncodeOrder:
     places : locations of all entries that encoding may need.
     pending : the objects of the plan that have no entry yet.
     pack : path of the pack that the entry probably goes to, "" for none.
+    dictionary : the entry of the plan's dictionary, if no pack has it yet.
     """
 
     about: FileFacts
@@ -103,10 +104,11 @@ class EncodeOrder:
     places: tuple[Location, ...]
     pending: tuple[PendingObject, ...] = ()
     pack: str = ""
+    dictionary: Entry | None = None
 
     def reader(self, memory: WorkerMemory, layers: Layers) -> Reader:
         """Return a reader of the objects that encoding may need."""
-        return Reader(self.places, memory, layers, self.pending)
+        return Reader(self.places, memory, layers, self.pending, self.dictionary)
 
 
 class Proof(NamedTuple):
@@ -205,8 +207,8 @@ def transcode(path: str, sha256: bytes) -> Transcoded:
     data = Path(path).read_bytes()
     if hashlib.sha256(data).digest() != sha256:
         raise NotExact("changed while it was encoded")
-    payload = jpeg.encode(data)
-    return Transcoded(payload, hashlib.sha256(payload).digest())
+    coded = jpeg.encode(data)
+    return Transcoded(coded, hashlib.sha256(coded).digest())
 
 
 @dataclass(frozen=True)
@@ -245,14 +247,14 @@ def relations_of(target: Location, reader: Reader) -> Relations:
     entry = read_entry(Path(target.pack), target.offset, target.length)
     found = reader.record(entry)
     _rebuild(entry, found, reader)
-    named = references(layout_of(found), record.anchor_of(entry.record))
+    named = references(layout_of(found), entry)
     return relations(named, {i: _below(i, reader) for i in named.layers()})
 
 
 def _below(object_id: int, reader: Reader) -> Below:
     """Return what the layer of an object rests on, from its entry. Raises :class:`Damaged`."""
     entry, layout = reader.opened(object_id)
-    named = References((), tuple(sorted(layout.predicting())), record.anchor_of(entry.record))
+    named = references(layout, entry)._replace(copied=())
     found = relations(named, {i: _below(i, reader) for i in named.predicting})
     return Below(found.layer, reader.level(object_id))
 
@@ -283,6 +285,8 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes, *, alone: bool = True)
     kind = found.header.get("kind")
     if kind == "raw":
         data = entry.payload
+    elif kind == DICTIONARY:
+        data = content(entry, found)
     elif kind == JPEG:
         if entry.suffix != images.JXL:
             raise Damaged(what, reason=f"a JPEG as {entry.suffix!r}")
@@ -410,7 +414,7 @@ def _encode(
     if order.pack:
         # The next frame probably copies tiles from this layer.
         layers.put((order.pack, order.about.id), rebuilt.own)
-    named = references(layout, record.anchor_of(entry.record))
+    named = references(layout, entry)
     levels = tuple((i, fresh.level(i)) for i in sorted(named.layers()))
     anchor = fresh.assumed_anchor(named.anchor)
     digest = entry_digest(data, order.about, kind, (named, levels, anchor))
@@ -426,17 +430,15 @@ def _entry(order: EncodeOrder, reader: Reader) -> tuple[Entry, TileLayout]:
     """
     plan, most = order.plan, _most_bytes(order)
     for fast in (True, False):
-        layout, image = _coded(order.picture.frame, plan, reader, fast=fast)
-        suffix, payload = NO_PAYLOAD, b""
-        if image is not None:
-            suffix, payload = image
+        layout, images, dictionary = _coded(order.picture.frame, plan, reader, fast=fast)
         layout = layout.without_unused_sources()
         stored = _record(order, layout, reader)
-        entry = Entry(f"{order.about.id:08x}{suffix}", stored, payload)
+        name = f"{order.about.id:08x}{images.suffix}"
+        entry = Entry(name, stored, images.data, images.photographs, dictionary)
         length = len(build_entry(entry))
         if length <= most:
             return entry, layout
-        if length - len(payload) > most:
+        if length - images.cost > most:
             break
     raise _too_large(order)
 
@@ -465,30 +467,32 @@ def _too_large(order: EncodeOrder) -> NotExact:
 
 def _coded(
     frame: Frame, plan: Plan, reader: Reader, *, fast: bool
-) -> tuple[TileLayout, tuple[str, bytes] | None]:
-    """Encode the own image with and without residuals. Return the smaller one.
+) -> tuple[TileLayout, Payload, int]:
+    """Encode the own tiles with and without residuals, and keep the smaller payload.
 
-    Returns the layout and (suffix, payload), or None in place of the latter if the frame has no own
-    tile. `fast` selects less effort.
+    Returns its layout, it, and the id of its dictionary. `fast` selects less effort.
     """
     shape = (frame.shape[0], frame.shape[1], frame.shape[2])
     nothing = np.zeros_like(plan.tiles)
     plain = TileLayout(shape, frame.dtype, plan.tiles, plan.sources, nothing)
-    image = delta.own_image(frame, plain, {})
-    if image is None:
-        return plain, None
-    coded = images.encode(image, fast=fast)
+    own = Own(delta.own_tiles(frame, plain, {}), plain.own(), shape)
+    is_small = len(own.tiles) < payload.LARGE
+    dictionary = reader.dictionary(plan.dictionary) if is_small else None
+    coded = payload.encode(own, dictionary, fast=fast)
     prediction = _worthwhile(plain, plan, frame, reader)
-    few = image.size >= _BIG_IMAGE and np.count_nonzero(prediction) < _FEW * plain.own().sum()
+    few = not is_small and np.count_nonzero(prediction) < _FEW * len(own.tiles)
     if prediction.any() and not few:
         mixed = replace(plain, prediction=prediction)
         others = {i: reader.layer(i) for i in mixed.predicting()}
-        residual = delta.own_image(frame, mixed, others)
-        if residual is not None:
-            other = images.encode(residual, fast=fast)
-            if len(other[1]) < len(coded[1]):
-                return mixed, other
-    return plain, coded
+        residual = replace(own, tiles=delta.own_tiles(frame, mixed, others))
+        other = payload.encode(residual, dictionary, fast=fast)
+        if other.cost < coded.cost:
+            plain, coded = mixed, other
+    return (
+        plain,
+        coded,
+        plan.dictionary if dictionary is not None and coded.suffix == payload.PAM else 0,
+    )
 
 
 def _worthwhile(layout: TileLayout, plan: Plan, frame: Frame, reader: Reader) -> delta.Tiles:

@@ -82,6 +82,7 @@ class LayerCache:
         only, and nobody waits for a `slow` one. `urgent`, `priority` and the errors are those of
         :meth:`Workers.run`.
         """
+        places = [place for place in places if place.has_layer]
         keys = [(place.pack, place.id) for place in places]
         while waited := self._others(keys, urgent):
             await waited.ended.wait()
@@ -137,7 +138,8 @@ class LayerCache:
         are those of :meth:`Workers.run`.
         """
         keys = [(place.pack, place.id) for place in places]
-        missing = {key: at for key, at in zip(keys, places, strict=True) if key not in self._kept}
+        named = zip(keys, places, strict=True)
+        missing = {key: at for key, at in named if at.has_layer and key not in self._kept}
         others = {self._making[key] for key in missing if key in self._making}
         own = {key: at for key, at in missing.items() if key not in self._making}
         if own and self.budget:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-from fsmount.codec.delta import delta, record
+from fsmount.codec.delta import delta, payload, record
 from fsmount.codec.delta.delta import Layer, TileLayout
 from fsmount.codec.delta.record import Record
-from fsmount.codec.images import images
+from fsmount.codec.images import pam
+from fsmount.codec.images.pam import Dictionary
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames.layers import DecodedLayer, Layers
 from fsmount.store.frames.pending import PendingObject
-from fsmount.store.packs.entries import NO_PAYLOAD, layout_of
+from fsmount.store.packs.entries import DICTIONARY, MAX_DICTIONARY_BYTES, layout_of
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
 from fsmount.work import machine
 
 _MAX_NESTING = 4
+# Bytes of memory that a dictionary takes once something was coded with it, for each of its content.
+_PREPARED = 8
 _MOST_THREADS = 4
 
 
@@ -33,12 +37,20 @@ def _decoders() -> ThreadPoolExecutor | None:
     return ThreadPoolExecutor(min(cores, _MOST_THREADS)) if cores > 1 else None
 
 
+class _Known(NamedTuple):
+    """A dictionary in the cache of a process, and the SHA-256 of its content by its record."""
+
+    dictionary: Dictionary
+    sha256: bytes
+
+
 class Reader:
     """Reads the objects at the locations `places`, and the pending ones.
 
     memory : caches records from one job to the next.
     layers : has layers that are decoded already, and gets the others.
     pending : objects that have no entry yet.
+    dictionary : the entry of a dictionary that no pack has yet, or None.
 
     One job decodes no layer twice, even if `layers` keeps only some. Packs are read by path, so the
     methods wait for the disk. Contract: one thread uses a reader.
@@ -50,9 +62,11 @@ class Reader:
         memory: WorkerMemory,
         layers: Layers,
         pending: Sequence[PendingObject] = (),
+        dictionary: Entry | None = None,
     ) -> None:
         self._places = {place.id: place for place in places}
         self._pending = {each.about.id: each for each in pending}
+        self._new_dictionary = dictionary
         self.memory = memory
         self.layers = layers
         self.begin()
@@ -61,7 +75,8 @@ class Reader:
         """Begin another job: drop all that the last job decoded."""
         self._decoded: dict[int, DecodedLayer] = {}
         self._opened: dict[int, tuple[Entry, TileLayout]] = {}
-        self._images: dict[int, Future[Frame]] = {}
+        self._tiles: dict[int, Future[Frame]] = {}
+        self._dictionaries: dict[int, Dictionary] = {}
 
     def place(self, object_id: int) -> Location:
         """Return the location of an object.
@@ -126,6 +141,45 @@ class Reader:
             found = self.anchor(object_id)
             self.memory.records.put(key, found, sum(map(len, found.arrays.values())) + 2000)
         return found
+
+    def dictionary(self, object_id: int) -> Dictionary | None:
+        """Return a dictionary, None for object 0.
+
+        A cached one is compared with its hash once in each job. So what encodes and what proves the
+        result do not trust the same bytes. Raises :class:`Damaged`.
+        """
+        if not object_id:
+            return None
+        if object_id not in self._dictionaries:
+            self._dictionaries[object_id] = self._checked_dictionary(object_id)
+        return self._dictionaries[object_id]
+
+    def _checked_dictionary(self, object_id: int) -> Dictionary:
+        """See :meth:`dictionary`."""
+        entry, new = None, self._new_dictionary
+        if new is not None and new.object_id == object_id:
+            entry, key = new, (hashlib.sha256(new.payload).hexdigest(), object_id)
+        else:
+            key = self.place(object_id).pack, object_id
+        known = self.memory.dictionaries.get_as(key, _Known)
+        if known is None:
+            entry, found = self._dictionary(object_id, entry)
+            known = _Known(Dictionary(content(entry, found)), found.arrays["sha256"])
+            self.memory.dictionaries.put(key, known, _PREPARED * len(known.dictionary.content))
+        if hashlib.sha256(known.dictionary.content).digest() != known.sha256:
+            self.memory.dictionaries.discard(key)
+            raise Damaged(f"object {object_id}", reason="the dictionary has another hash")
+        return known.dictionary
+
+    def _dictionary(self, object_id: int, entry: Entry | None) -> tuple[Entry, Record]:
+        """Return the entry and the record of a dictionary. Reads the entry if it is None.
+
+        Raises :class:`Damaged`.
+        """
+        entry = entry or self.entry(object_id)
+        if record.anchor_of(entry.record):
+            raise Damaged(f"object {object_id}", reason="a dictionary that has an anchor")
+        return entry, _named(object_id, record.unpack(entry.record))
 
     def layer(self, object_id: int, nesting: int = 0) -> Layer:
         """Return the pixels that an object codes itself. As :meth:`decoded_layer`."""
@@ -198,9 +252,9 @@ class Reader:
             return
         seen = {entry.object_id, *self._pending}
         while True:
-            if entry.suffix != NO_PAYLOAD:
-                decode = functools.partial(images.decode, entry.suffix, entry.payload)
-                self._images[entry.object_id] = threads.submit(decode, layout.shape[2])
+            if entry.suffix != payload.NOTHING:
+                decode = self._decoding(entry, layout)
+                self._tiles[entry.object_id] = threads.submit(decode)
             cold = [self.place(i) for i in wanted - seen]
             cold = [place for place in cold if (place.pack, place.id) not in self.layers]
             if not cold:
@@ -217,16 +271,40 @@ class Reader:
         The level is that of :class:`DecodedLayer`. `nesting` is the number of residuals above this
         entry. Raises :class:`Damaged`.
         """
-        image = None
-        ahead = self._images.pop(entry.object_id, None)
-        if ahead is not None:
-            image = ahead.result()
-        elif entry.suffix != NO_PAYLOAD:
-            image = images.decode(entry.suffix, entry.payload, layout.shape[2])
+        ahead = self._tiles.pop(entry.object_id, None)
+        tiles = self._decoding(entry, layout)() if ahead is None else ahead.result()
         others = {i: self.decoded_layer(i, nesting + 1) for i in sorted(layout.predicting())}
         layers = {i: known.layer for i, known in others.items()}
         level = 1 + max((known.level for known in others.values()), default=-1)
-        return delta.layer(layout, image, layers), level
+        return delta.layer(layout, tiles, layers), level
+
+    def _decoding(self, entry: Entry, layout: TileLayout) -> Callable[[], Frame]:
+        """Return a function that decodes the own tiles of an entry, in any thread.
+
+        Raises :class:`Damaged`, as the function does.
+        """
+        return functools.partial(
+            payload.decode,
+            entry.images,
+            layout.own(),
+            layout.shape,
+            layout.dtype,
+            self.dictionary(entry.dictionary),
+        )
+
+
+def content(entry: Entry, found: Record) -> bytes:
+    """Return the content of a dictionary. Raises :class:`Damaged` if it has another hash."""
+    what = f"object {entry.object_id}"
+    size = found.header.get("size")
+    if found.header.get("kind") != DICTIONARY or entry.suffix != payload.PAM:
+        raise Damaged(what, reason="it is no dictionary")
+    if not isinstance(size, int) or not 0 < size <= MAX_DICTIONARY_BYTES:
+        raise Damaged(what, reason=f"a dictionary of {size} bytes")
+    plain = pam.unpack(entry.payload, size)
+    if hashlib.sha256(plain).digest() != found.arrays.get("sha256"):
+        raise Damaged(what, reason="the dictionary has another hash")
+    return plain
 
 
 def _named(object_id: int, found: Record) -> Record:

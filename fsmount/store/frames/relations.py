@@ -1,8 +1,8 @@
 """How an object relates to others: what its entry names, and the columns of its row.
 
 An entry names the objects that its tiles are copied from, those that its residuals are predicted
-from, and the anchor of its record. The columns `needs` and `layer` also have the objects that these
-rest on.
+from, the anchor of its record, and the dictionary of its payload. The columns `needs` and `layer`
+also have the objects that these rest on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from fsmount.codec.delta import record
 from fsmount.codec.delta.delta import TileLayout
+from fsmount.store.packs.pack import Entry
 
 
 class References(NamedTuple):
@@ -19,11 +21,13 @@ class References(NamedTuple):
     copied : the objects that tiles are copied from.
     predicting : the objects that residuals are predicted from.
     anchor : the anchor of the record, 0 for none.
+    dictionary : the dictionary of the payload, 0 for none.
     """
 
     copied: tuple[int, ...]
     predicting: tuple[int, ...]
     anchor: int
+    dictionary: int = 0
 
     def layers(self) -> set[int]:
         """Return the objects whose layers the frame is made of."""
@@ -55,10 +59,11 @@ class Relations(NamedTuple):
     depth: int
 
 
-def references(layout: TileLayout, anchor: int) -> References:
-    """Return what an entry with this layout and this anchor names."""
+def references(layout: TileLayout, entry: Entry) -> References:
+    """Return what an entry with this layout names. Raises :class:`Damaged`."""
     copied, predicting = sorted(layout.copied()), sorted(layout.predicting())
-    return References(tuple(copied), tuple(predicting), anchor)
+    anchor = record.anchor_of(entry.record)
+    return References(tuple(copied), tuple(predicting), anchor, entry.dictionary)
 
 
 def relations(found: References, below: Mapping[int, Below]) -> Relations:
@@ -66,8 +71,8 @@ def relations(found: References, below: Mapping[int, Below]) -> Relations:
 
     `below` has each of `found.layers()`. Raises KeyError for one that is missing.
     """
-    anchors = {found.anchor} - {0}
-    layer = anchors | _with_below(found.predicting, below)
+    direct = {found.anchor, found.dictionary} - {0}
+    layer = direct | _with_below(found.predicting, below)
     level = 1 + max((below[i].level for i in found.predicting), default=-1)
     depth = max([level, *(1 + below[i].level for i in found.copied)])
     needs = layer | _with_below(found.copied, below)

@@ -9,8 +9,9 @@ from fsmount.store.index import kinds
 from fsmount.store.index.schema import OBJECT, PAGE, Object, object_of, pack_ids, unpack_ids
 from fsmount.store.index.tree import Tree
 
-# Keys of meta: this and a pack's number.
+# Keys of meta: this and a pack's number, and this and a geometry.
 _REPACKED = "repacked:"
+_DICTIONARY = "dictionary:"
 
 
 class Objects(Tree):
@@ -234,7 +235,19 @@ class Objects(Tree):
             self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_REPACKED + str(pack), length))
         self.changed = changed
 
-    # -- tile signatures, for the planner
+    # -- dictionaries and tile signatures, for the planner
+
+    def set_dictionary(self, geometry: str, object_id: int) -> None:
+        """Record which dictionary is the newest one of a geometry."""
+        with self.transaction():
+            row = _DICTIONARY + geometry, object_id
+            self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+
+    def dictionary(self, geometry: str) -> int | None:
+        """The newest dictionary of a geometry, or None. Its object may be dropped by now."""
+        statement = "SELECT value FROM meta WHERE key = ?"
+        row = self._one(statement, _DICTIONARY + geometry, of=kinds.NUMBER)
+        return None if row is None else int(row[0])
 
     def add_signatures(self, object_id: int, geometry: str, data: bytes, keep: int) -> None:
         """Keep the tile signatures of an object; only the newest `keep` of each geometry stay."""

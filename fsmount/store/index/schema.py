@@ -16,6 +16,7 @@ def schema() -> list[str]:
     """The statements that make all tables. Comments give the invariants of each row."""
     return [
         # uuid: the store that the index belongs to. opened: number of openings for writing.
+        # dictionary:G: object id of the newest dictionary of geometry G.
         # repacked:N: bytes from the start of pack N that `repack` wrote and need not code again.
         # writer: random number of the last process that opened the store for writing.
         # copied: the opening at whose end names.gz matched the index. copy: CRC-32 of names.gz.
@@ -101,6 +102,11 @@ class Object:
     def is_layer_only(self) -> bool:
         """Whether only the object's own pixels are left. It cannot be rendered."""
         return self.kind != "raw" and not self.sha256
+
+    @property
+    def has_layer(self) -> bool:
+        """Whether the object is a frame."""
+        return self.kind in ("key", "delta")
 
     @property
     def is_kept(self) -> bool:

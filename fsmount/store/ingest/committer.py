@@ -84,7 +84,7 @@ class Committer:
             async with self._committing:
                 done = await self._commit_all()
             # No sleep here: a failed file must not delay the commits of others.
-            requeue([outcome.claim.ino for outcome in done])
+            requeue([outcome.claim.ino for outcome in done if not _is_dictionary(outcome)])
 
     def _more_soon(self, resting: int) -> bool:
         """Whether more files will join the batch soon."""
@@ -149,7 +149,8 @@ class Committer:
             if unneeded is not None:
                 self._writer.discard(unneeded)
         for done in batch:
-            self._queue.forgive(done.claim.ino)
+            if not done.dictionary:
+                self._queue.forgive(done.claim.ino)
             self._writer.forget(done.object_id)
         # A writer that spoilt a body writes into this very file.
         await threads.finish(Kind.WRITE, self._unlink, spoilt)
@@ -201,6 +202,9 @@ class Committer:
                 continue
             if done.new is not None:
                 self._index.add_object(done.new)
+            if done.dictionary:
+                self._index.set_dictionary(done.dictionary, done.object_id)
+                continue
             if done.signatures is not None:
                 self._index.add_signatures(done.object_id, *done.signatures, keep=_SIGNATURES_KEPT)
             if (
@@ -229,3 +233,8 @@ class Committer:
         kept = [done.kept for done in outcomes if done.kept is not None]
         await self._writer.give_up()
         await threads.finish(Kind.WRITE, self._unlink, kept)
+
+
+def _is_dictionary(outcome: Appended | Retry) -> bool:
+    """Whether an outcome is a dictionary: its file is still on its way."""
+    return isinstance(outcome, Appended) and bool(outcome.dictionary)

@@ -24,6 +24,7 @@ from fsmount.store.frames.planner import Planner
 from fsmount.store.index import Index
 from fsmount.store.ingest.claims import Claims
 from fsmount.store.ingest.committer import Committer
+from fsmount.store.ingest.dictionaries import Dictionaries
 from fsmount.store.ingest.frames import Frames
 from fsmount.store.ingest.inputs import Inputs, Settled, Source
 from fsmount.store.ingest.look import Looker
@@ -99,6 +100,17 @@ class Encoder:
     async def run(self, workers: Workers, count: int, layers: LayerCache) -> None:
         """Encode until cancelled, with `count` workers; `layers` has the layers they decoded."""
         layout, _, _, _, writer = self._rooms
+        dictionaries = Dictionaries(
+            layout,
+            self._index,
+            writer,
+            self._planner,
+            self._claims,
+            self._ids,
+            workers=workers,
+            layers=layers,
+            add=self._committer.add,
+        )
         pipeline = Pipeline(
             *self._rooms,
             self._inputs,
@@ -106,8 +118,15 @@ class Encoder:
             self._ids,
             looker=Looker(self._inputs, workers, layers.streams_bytes),
             frames=Frames(
-                layout, self._index, writer, self._planner, workers=workers, layers=layers
+                layout,
+                self._index,
+                writer,
+                self._planner,
+                workers=workers,
+                layers=layers,
+                dictionaries=dictionaries,
             ),
+            dictionaries=dictionaries,
         )
         under_way = UnderWay(_AHEAD * count + 1, max(_UNDER_WAY_BYTES, layers.budget))
         plans, entries = Sequencer(), Sequencer()

@@ -56,8 +56,10 @@ from fsmount.store.frames.planner import FrameFeatures, Plan, Planner
 from fsmount.store.frames.relations import Below, relations
 from fsmount.store.index import Index, Object
 from fsmount.store.ingest import prove
+from fsmount.store.ingest.dictionaries import Dictionaries
 from fsmount.store.layout import Layout
 from fsmount.store.packs.entries import FileFacts
+from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.work.shared_frames import SharedPicture
 from fsmount.work.workers import Workers
@@ -134,7 +136,8 @@ class CodingError(Exception):
 class Frames:
     """Plans, codes and appends frames, and knows the pending ones.
 
-    `layers` has the layers that the workers have decoded.
+    `layers` has the layers that the workers have decoded. `dictionaries` has the dictionaries that
+    plans name.
     """
 
     def __init__(
@@ -146,6 +149,7 @@ class Frames:
         *,
         workers: Workers,
         layers: LayerCache,
+        dictionaries: Dictionaries,
     ) -> None:
         self._layout = layout
         self._index = index
@@ -153,6 +157,7 @@ class Frames:
         self._planner = planner
         self._workers = workers
         self._layers = layers
+        self._dictionaries = dictionaries
         # Planned frames that are neither appended nor dropped, by object id, in order.
         self._pending: dict[int, Frame] = {}
 
@@ -160,6 +165,10 @@ class Frames:
         """Whether a file with this hash and size is on its way."""
         frames = self._pending.values()
         return any((each.about.sha256, each.about.size) == (sha256, size) for each in frames)
+
+    def pending(self, ids: Iterable[int]) -> list[PendingObject]:
+        """Return those of some objects that have no entry yet."""
+        return [self._pending[number].pending() for number in ids if number in self._pending]
 
     async def plan(
         self,
@@ -176,6 +185,7 @@ class Frames:
         geometry = features.geometry
         if not self._planner.knows(geometry):
             self._planner.load(geometry, self._index.signatures(geometry))
+            self._dictionaries.load(geometry)
         frame = Frame(about, picture, features, self._planner.plan(features))
         if frame.plan.near:
             frame.plan = await self._with_moves(frame)
@@ -202,7 +212,11 @@ class Frames:
             if anchor is not None and anchor.plan.guess.any():
                 # Which guesses pay is a part of its record. An anchor itself waits for nobody.
                 await anchor.coded.wait()
-            frame.encoded = await self._run(jobs.encode, frame, frame.plan.objects(), _CODE)
+            frame.plan, dictionary = await self._dictionaries.ready(frame.plan)
+            wanted = frame.plan.objects()
+            if dictionary is not None:
+                wanted.discard(dictionary.object_id)
+            frame.encoded = await self._run(jobs.encode, frame, wanted, _CODE, dictionary)
         except Exception as error:
             frame.error = error
         finally:
@@ -214,6 +228,7 @@ class Frames:
         frame: Frame,
         wanted: Collection[int],
         priority: int,
+        dictionary: Entry | None = None,
     ) -> T | None:
         """Run a job that reads the layers of the objects `wanted`. Mark a lost frame.
 
@@ -236,6 +251,7 @@ class Frames:
                 places,
                 tuple(other.pending() for other in below.values()),
                 self._writer.next_pack(),
+                dictionary,
             )
             return await self._layers.run(
                 self._workers, job, order, places=places, priority=priority

@@ -23,6 +23,8 @@ class Appended:
     check : reads the new entry back; raises if it is not the entry that was proved.
     signatures : geometry and packed tile signatures, for later frames.
     kept : the file in ``raw/`` that holds a large body.
+    dictionary : the geometry that `new` is a dictionary of; "" for the body of a file. A
+        dictionary has the claim of the file that it was made before.
     """
 
     claim: Claim
@@ -32,6 +34,7 @@ class Appended:
     check: Callable[[], None] | None = None
     signatures: tuple[str, bytes] | None = None
     kept: Path | None = None
+    dictionary: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from fsmount.store.frames.jobs import Look, Transcoded
 from fsmount.store.index import Index, Object
 from fsmount.store.ingest import large, prove
 from fsmount.store.ingest.claims import Claim, Claims
+from fsmount.store.ingest.dictionaries import Dictionaries
 from fsmount.store.ingest.frames import CodingError, Frame, Frames
 from fsmount.store.ingest.inputs import Inputs, Refused
 from fsmount.store.ingest.look import Looker, why_raw
@@ -71,6 +72,7 @@ class Pipeline:
         *,
         looker: Looker,
         frames: Frames,
+        dictionaries: Dictionaries,
     ) -> None:
         self._layout = layout
         self._index = index
@@ -82,6 +84,7 @@ class Pipeline:
         self._ids = ids
         self._looker = looker
         self._frames = frames
+        self._dictionaries = dictionaries
 
     async def run(self, ino: int, turns: Turns, place: Place) -> Outcome:
         """Take one file through all steps. The caller leaves `turns` and `place` afterwards.
@@ -113,7 +116,12 @@ class Pipeline:
             raise self._changed(claim, path, "a worker says another hash")
         frame = await self._plan(claim, seen)
         try:
+            new = None
+            if frame is not None:
+                new = self._dictionaries.plan(frame.features.geometry, claim)
             turns.plan.leave()
+            if new is not None:
+                await self._dictionaries.make(new, self._frames.pending)
             if frame is not None:
                 await self._frames.code(frame)
             await turns.append.enter()
@@ -237,6 +245,7 @@ class Pipeline:
         for _ in range(_MOST_PLANS):
             try:
                 if frame is not None and not frame.is_lost:
+                    await self._dictionaries.append(frame.about.id, claim)
                     made = await self._frames.append(frame, is_current)
                     if made is not None:
                         keys = (seen.features.geometry, made.keys) if made.keys else None

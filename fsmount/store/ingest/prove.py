@@ -15,6 +15,7 @@ from fsmount.codec.delta import record
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import pread
 from fsmount.store.frames.jobs import Proof
+from fsmount.store.frames.reader import content
 from fsmount.store.frames.relations import Below, relations
 from fsmount.store.index import Object
 from fsmount.store.packs.entries import FileFacts, entry_digest
@@ -47,6 +48,16 @@ def check_frame(
     same = len(data) == row.length and digest == proof.digest
     if not same or columns != (row.needs, row.layer, row.depth):
         raise Damaged(pack, reason=f"object {row.id} is not what was proved")
+
+
+def check_dictionary(pack: Path, row: Object, about: FileFacts) -> None:
+    """Raises :class:`Damaged` unless the pack has a dictionary of this content."""
+    entry = read_entry(pack, row.offset, row.length)
+    found = record.unpack(entry.record)
+    if not found.header.items() >= about.header(row.kind).items() or entry.object_id != row.id:
+        raise Damaged(pack, reason=f"object {row.id} is not what was written")
+    if hashlib.sha256(content(entry, found)).digest() != about.sha256:
+        raise Damaged(pack, reason=f"object {row.id} is not what was written")
 
 
 def check_whole(

@@ -256,4 +256,4 @@ class _Sample:
     def _place(self, object_id: int) -> Location:
         found = self._store.index.object(object_id)
         path = self._store.layout.pack(found.pack)
-        return Location(found.id, str(path), found.offset, found.length)
+        return Location(found.id, str(path), found.offset, found.length, found.has_layer)

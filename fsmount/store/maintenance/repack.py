@@ -30,7 +30,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -38,7 +38,8 @@ import numpy as np
 import trio
 
 from fsmount import threads
-from fsmount.codec.images import images
+from fsmount.codec.delta import payload
+from fsmount.codec.delta.payload import Own
 from fsmount.errors import Damaged, FsmountError, WorkerDied
 from fsmount.folder import readable
 from fsmount.store.files import StoreFiles
@@ -48,7 +49,7 @@ from fsmount.store.frames.layers import Done, JobLayers, Loan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.index import Index, Object
 from fsmount.store.packs import mover
-from fsmount.store.packs.entries import FRAMES, NO_PAYLOAD, layout_of
+from fsmount.store.packs.entries import FRAMES, layout_of
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, build_entry, parse_entry
 from fsmount.store.packs.writers import Writers
@@ -111,16 +112,20 @@ def recode(
 def _recoded(entry: Entry, reader: Reader, sha256: bytes) -> Entry:
     """Code an entry again; see :func:`recode`."""
     found = reader.record(entry)
-    if found.header.get("kind") not in FRAMES or entry.suffix == NO_PAYLOAD:
+    if found.header.get("kind") not in FRAMES or entry.suffix == payload.NOTHING:
         return entry
-    image = images.decode(entry.suffix, entry.payload, layout_of(found).shape[2])
-    suffix, payload = images.encode_again(image)
-    if len(payload) >= len(entry.payload):
+    layout = layout_of(found)
+    places, shape = layout.own(), layout.shape
+    dictionary = reader.dictionary(entry.dictionary)
+    tiles = payload.decode(entry.images, places, shape, layout.dtype, dictionary)
+    again = payload.encode_again(Own(tiles, places, shape), dictionary)
+    if again.cost >= entry.images.cost:
         return entry
-    if not np.array_equal(images.decode(suffix, payload, image.shape[2]), image):
-        _log.error("object %d: %s gave other pixels; left as it is", entry.object_id, suffix)
+    if not np.array_equal(payload.decode(again, places, shape, layout.dtype, dictionary), tiles):
+        _log.error("object %d: %s gave other pixels; left as it is", entry.object_id, again.suffix)
         return entry
-    smaller = Entry(f"{entry.name[:8]}{suffix}", entry.record, payload)
+    name = f"{entry.name[:8]}{again.suffix}"
+    smaller = replace(entry, name=name, payload=again.data, photographs=again.photographs)
     parsed, _ = parse_entry(build_entry(smaller))
     reader.begin()
     jobs.rendered(parsed, reader, sha256)

@@ -15,19 +15,23 @@ import numpy as np
 
 from fsmount.codec.delta import delta, record
 from fsmount.codec.delta.delta import Copy, Fill, Source, TileLayout
+from fsmount.codec.delta.payload import NOTHING, PAM
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images
 from fsmount.codec.png.recipe import Recipe
 from fsmount.errors import Damaged
 from fsmount.store.packs.pack import Entry, build_entry
 
-NO_PAYLOAD = ".nil"
 SUMS = ".sums"
 FRAMES = ("key", "delta")
 """Kinds of objects that are frames."""
 JPEG = "jpeg"
 """Kind of a JPEG that is kept as a JPEG XL file. The bytes of the JPEG can be made from it."""
-_OURS = (NO_PAYLOAD, SUMS, ".rec")
+DICTIONARY = "dictionary"
+"""Kind of a dictionary: tiles of earlier frames, as a PAM picture. No file shows it."""
+MAX_DICTIONARY_BYTES = 1 << 20
+"""Readers refuse a larger dictionary."""
+_OURS = (NOTHING, SUMS, ".rec")
 _PNG_ARRAYS = ("filters", "head", "tail", "idat_tail", "corrections", "repeated")
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
     8: np.dtype(np.uint8),
@@ -93,6 +97,12 @@ def jpeg_entry(about: FileFacts, payload: bytes) -> Entry:
     """Make the entry of a JPEG. `payload` is the JPEG XL file."""
     found = Record(about.header(JPEG), {"sha256": about.sha256})
     return Entry(f"{about.id:08x}{images.JXL}", record.pack(found), payload)
+
+
+def dictionary_entry(about: FileFacts, payload: bytes) -> Entry:
+    """Make the entry of a dictionary. `payload` is the file of its tiles; `about` has no path."""
+    found = Record(about.header(DICTIONARY), {"sha256": about.sha256})
+    return Entry(f"{about.id:08x}{PAM}", record.pack(found), payload)
 
 
 def raw_entry(about: FileFacts, reason: str, payload: bytes) -> Entry:

@@ -1,7 +1,8 @@
-"""Packs: append-only ZIP files (PKWARE APPNOTE 6.3) of stored members, one per object.
+"""Packs: append-only ZIP files (PKWARE APPNOTE 6.3) of stored members.
 
-An extra field (id 0x4D46, "FM") of the member's local header holds the record of the object. A
-record over 60,000 bytes is a member ``<id>.rec`` of its own, just before the object's member.
+An object is one to three members. An extra field (id 0x4D46, "FM") of the last one's local header
+holds the record of the object. A record over 60,000 bytes is a member ``<id>.rec`` of its own, and
+a second image a member ``<id>.photo.webp``, or ``.photo.jxl``, just before the last one.
 
 A pack that is being written has no central directory. :meth:`Pack.write_directory` writes one
 behind the entries at a clean end, and when the pack is sealed. The next append cuts it off again.
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fsmount.codec.delta.payload import Payload, Photographs
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk, pread
 
@@ -29,8 +31,13 @@ MAX_MEMBERS = 60_000
 # Bytes that _find_header() reads at a time.
 _WINDOW_BYTES = 1 << 20
 _EXTRA_ID = 0x4D46
-_INLINE, _BEFORE = 0, 1
+# Kinds of extra fields. Data: the record; nothing, or a dictionary; which tiles are photographs;
+# a dictionary and the record. A dictionary is an object id.
+_INLINE, _BEFORE, _SECOND, _WITH_DICTIONARY = range(4)
 _MAX_INLINE = 60_000
+# Suffixes of members before the last one. The suffix of a raw file has one dot.
+_RECORD, _PHOTO = b".rec", b".photo."
+_DICTIONARY = struct.Struct("<I")
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
@@ -61,12 +68,16 @@ class Entry:
 
     name : ``<id in 8 hex digits><suffix>``.
     record : packed record (:mod:`fsmount.codec.delta.record`).
-    payload : data of the member.
+    payload : data of the member: the file's own, or the first image.
+    photographs : the second image, or None.
+    dictionary : id of the object whose content is the dictionary of `payload`, 0 for none.
     """
 
     name: str
     record: bytes
     payload: bytes
+    photographs: Photographs | None = None
+    dictionary: int = 0
 
     @property
     def object_id(self) -> int:
@@ -75,8 +86,13 @@ class Entry:
 
     @property
     def suffix(self) -> str:
-        """Suffix of the name: ``.webp``, ``.jxl``, ``.nil`` or, for raw objects, the file's own."""
+        """Suffix of the name: of the first image, ``.nil`` or, for raw objects, the file's own."""
         return self.name[8:]
+
+    @property
+    def images(self) -> Payload:
+        """The images of a picture's own tiles."""
+        return Payload(self.suffix, self.payload, self.photographs)
 
 
 def _member(name: bytes, extra: bytes, data: bytes) -> bytes:
@@ -102,12 +118,21 @@ def _extra(kind: int, data: bytes) -> bytes:
 
 
 def build_entry(entry: Entry) -> bytes:
-    """Return the bytes of an entry: one member, or two if the record is over 60,000 bytes."""
-    name = entry.name.encode()
-    if len(entry.record) <= _MAX_INLINE:
-        return _member(name, _extra(_INLINE, entry.record), entry.payload)
-    before = _member(f"{entry.object_id:08x}.rec".encode(), b"", entry.record)
-    return before + _member(name, _extra(_BEFORE, b""), entry.payload)
+    """Return the bytes of an entry, one to three members."""
+    name, parts = entry.name.encode(), []
+    dictionary = _DICTIONARY.pack(entry.dictionary) if entry.dictionary else b""
+    if len(entry.record) > _MAX_INLINE:
+        parts.append(_member(name[:8] + _RECORD, b"", entry.record))
+        extra = _extra(_BEFORE, dictionary)
+    else:
+        kind = _WITH_DICTIONARY if dictionary else _INLINE
+        extra = _extra(kind, dictionary + entry.record)
+    if entry.photographs is not None:
+        second = entry.photographs
+        second_name = name[:8] + _PHOTO + second.suffix[1:].encode()
+        parts.append(_member(second_name, _extra(_SECOND, second.tiles), second.data))
+    parts.append(_member(name, extra, entry.payload))
+    return b"".join(parts)
 
 
 def _parse_member(data: bytes, at: int) -> tuple[Member, bytes, bytes, int]:
@@ -138,21 +163,48 @@ def parse_entry(data: bytes, at: int = 0) -> tuple[Entry, int]:
     Verifies the CRC-32 of each member. Raises :class:`Damaged` if the entry is not whole.
     """
     member, extra, payload, end = _parse_member(data, at)
+    names = {member.name[:8]}
     record: bytes | None = None
-    if member.name.endswith(b".rec"):
+    photographs = None
+    if member.name[8:] == _RECORD:
         record = payload
         member, extra, payload, end = _parse_member(data, end)
-    if len(extra) < 5:
-        raise Damaged("entry", reason="no record")
-    field, length, kind = struct.unpack_from("<HHB", extra)
-    if field != _EXTRA_ID or length != len(extra) - 4 or kind != (_INLINE if record is None else 1):
+        names.add(member.name[:8])
+    if member.name[8:].startswith(_PHOTO):
+        kind, tiles = _parse_extra(extra)
+        if kind != _SECOND:
+            raise Damaged("entry", reason="a bad extra field")
+        suffix = member.name[8 + len(_PHOTO) - 1 :].decode("ascii", "replace")
+        photographs = Photographs(suffix, payload, tiles)
+        member, extra, payload, end = _parse_member(data, end)
+        names.add(member.name[:8])
+    kind, inside = _parse_extra(extra)
+    dictionary = 0
+    if kind == _WITH_DICTIONARY or (kind == _BEFORE and inside):
+        if len(inside) < _DICTIONARY.size:
+            raise Damaged("entry", reason="a bad extra field")
+        (dictionary,) = _DICTIONARY.unpack_from(inside)
+        inside = inside[_DICTIONARY.size :]
+    if kind not in ((_INLINE, _WITH_DICTIONARY) if record is None else (_BEFORE,)):
         raise Damaged("entry", reason="a bad extra field")
     name = member.name.decode("ascii", "replace")
     try:
         int(name[:8], 16)
     except ValueError as error:
         raise Damaged("entry", reason="a bad name") from error
-    return Entry(name, extra[5:] if record is None else record, payload), end
+    if names != {member.name[:8]}:
+        raise Damaged("entry", reason="members of several objects")
+    return Entry(name, inside if record is None else record, payload, photographs, dictionary), end
+
+
+def _parse_extra(extra: bytes) -> tuple[int, bytes]:
+    """Return the kind and the data of an extra field of ours. Raises :class:`Damaged`."""
+    if len(extra) < 5:
+        raise Damaged("entry", reason="no record")
+    field, length, kind = struct.unpack_from("<HHB", extra)
+    if field != _EXTRA_ID or length != len(extra) - 4:
+        raise Damaged("entry", reason="a bad extra field")
+    return kind, extra[5:]
 
 
 def read_entry(path: Path, offset: int, length: int) -> Entry:
@@ -197,7 +249,7 @@ def _stored_members(fd: int, end: int) -> Iterator[Member]:
 
 
 def _member_end(fd: int, at: int, limit: int) -> tuple[int, bool]:
-    """Read the header of the member at offset `at`. Return (end offset, whether it is a ``.rec``).
+    """Read the header of the member at `at`. Return (end offset, whether its entry goes on).
 
     Raises OSError, and :class:`Damaged` if there is no header or the end is behind `limit`.
     """
@@ -208,7 +260,8 @@ def _member_end(fd: int, at: int, limit: int) -> tuple[int, bool]:
     end = at + _LOCAL.size + name_size + extra_size + size
     if end > limit:
         raise Damaged("entry", reason="cut off")
-    return end, pread(fd, name_size, at + _LOCAL.size).endswith(b".rec")
+    kind = pread(fd, name_size, at + _LOCAL.size)[8:]
+    return end, kind == _RECORD or kind.startswith(_PHOTO)
 
 
 def _find_header(fd: int, at: int) -> int:
@@ -246,9 +299,9 @@ def scan(path: Path) -> Iterator[tuple[int, int, Entry]]:
         at = 0
         while at >= 0:
             try:
-                end, is_record = _member_end(fd, at, size)
-                if is_record:
-                    end, _ = _member_end(fd, end, size)
+                end, goes_on = _member_end(fd, at, size)
+                while goes_on:
+                    end, goes_on = _member_end(fd, end, size)
                 entry, length = parse_entry(pread(fd, end - at, at))
             except Damaged:
                 at = _find_header(fd, at + 1)

@@ -83,7 +83,8 @@ class Writer:
     def place(self, object_id: int) -> Location:
         """Return the location of an object's entry. Raises :class:`Damaged`."""
         found = self.object(object_id)
-        return Location(found.id, str(self._layout.pack(found.pack)), found.offset, found.length)
+        path = str(self._layout.pack(found.pack))
+        return Location(found.id, path, found.offset, found.length, found.has_layer)
 
     def places(self, ids: Iterable[int]) -> tuple[Location, ...]:
         """Return the locations of objects' entries, and of all entries that their layers need.
@@ -96,7 +97,7 @@ class Writer:
         packs = {known.pack for known in found.values()}
         paths = {number: str(self._layout.pack(number)) for number in packs}
         return tuple(
-            Location(number, paths[known.pack], known.offset, known.length)
+            Location(number, paths[known.pack], known.offset, known.length, known.has_layer)
             for number, known in sorted(found.items())
         )
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 from fsmount.store.index import ROOT, Inode, Object
 from fsmount.store.maintenance.copies import IndexRows
+from fsmount.store.packs.entries import DICTIONARY
 from fsmount.store.recovery.scan import (
     Condition,
     DescribedFile,
@@ -72,7 +73,8 @@ def plan_index(facts: StoreFacts) -> NewIndex:
             lost.append(f"{found.name}: {found.why}")
         elif found.place.object_id not in objects:
             objects[found.place.object_id] = _object(found)
-            renamed += _show(tree, found, staged, blank)
+            if found.kind != DICTIONARY:
+                renamed += _show(tree, found, staged, blank)
     renamed += _show_staged(tree, facts.staged, blank)
     lost += tree.drop(
         node.ino

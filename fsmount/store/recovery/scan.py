@@ -29,7 +29,7 @@ from fsmount.store.maintenance import copies, second_entries
 from fsmount.store.maintenance.copies import IndexRows
 from fsmount.store.packs import pack
 from fsmount.store.packs.bodies import KeptBody, load_sums
-from fsmount.store.packs.entries import JPEG, SUMS
+from fsmount.store.packs.entries import DICTIONARY, JPEG, SUMS
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
 
@@ -197,7 +197,7 @@ def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> DescribedFil
     layer: tuple[int, ...] = ()
     depth = 0
     try:
-        if kind not in ("raw", JPEG):
+        if kind not in ("raw", JPEG, DICTIONARY):
             needs, layer, depth = jobs.relations_of(_reader_place(layout, place), reader)
         elif kind == "raw" and entry.suffix == SUMS:
             _check_kept(layout.kept(number), size, entry)

@@ -36,7 +36,7 @@ def whole(frame: Frame) -> Layer:
     height, width, channels = frame.shape
     nothing = np.zeros(delta.tile_grid(frame.shape), np.uint8)
     layout = TileLayout((height, width, channels), frame.dtype, nothing, (), nothing)
-    return delta.layer(layout, delta.own_image(frame, layout, {}), {})
+    return delta.layer(layout, delta.own_tiles(frame, layout, {}), {})
 
 
 @settings(deadline=None)
@@ -179,14 +179,15 @@ def compositions(draw: st.DrawFn) -> tuple[Frame, TileLayout, dict[int, Layer]]:
 def test_what_is_composed_is_the_frame(made: tuple[Frame, TileLayout, dict[int, Layer]]) -> None:
     frame, layout, layers = made
     before = frame.copy()
-    image = delta.own_image(frame, layout, layers)
+    own_tiles = delta.own_tiles(frame, layout, layers)
     assert np.array_equal(frame, before), "the caller's frame was written to"
-    assert (image is None) == (not layout.own().any())
-    if image is not None:
+    assert len(own_tiles) == np.count_nonzero(layout.own())
+    if len(own_tiles):
+        image = delta.arrange(own_tiles, layout.own(), layout.shape)
         assert image.shape[0] <= frame.shape[0]
         assert image.shape[1] <= frame.shape[1]
-        image = np.ascontiguousarray(image)
-    own = delta.layer(layout, image, layers)
+        own_tiles = delta.arranged(np.ascontiguousarray(image), layout.own(), layout.shape)
+    own = delta.layer(layout, own_tiles, layers)
     assert np.array_equal(delta.compose(layout, own, layers), frame)
     assert layout.copied() | layout.predicting() <= set(layers)
 
@@ -201,15 +202,15 @@ def test_a_layer_serves_as_source_where_it_has_pixels(
     Some of these are residual tiles, some stand at edges.
     """
     frame, layout, layers = made
-    own = delta.layer(layout, delta.own_image(frame, layout, layers), layers)
+    own = delta.layer(layout, delta.own_tiles(frame, layout, layers), layers)
     tiles = layout.own().astype(np.uint8)
     nothing = np.zeros_like(tiles)
     second = TileLayout(layout.shape, layout.dtype, tiles, (Copy(99),), nothing)
     shown = noise(layout.shape, layout.dtype, 5)
     mask = tiles.repeat(TILE, axis=0).repeat(TILE, axis=1)[: frame.shape[0], : frame.shape[1]] == 1
     shown[mask] = frame[mask]
-    image = delta.own_image(shown, second, {})
-    result = delta.compose(second, delta.layer(second, image, {}), {99: own})
+    own_tiles = delta.own_tiles(shown, second, {})
+    result = delta.compose(second, delta.layer(second, own_tiles, {}), {99: own})
     assert np.array_equal(result, shown)
 
 
@@ -219,7 +220,7 @@ def test_a_frame_one_tile_wide_is_not_written_to() -> None:
     tiles = np.array([[0], [1], [0]], np.uint8)
     prediction = np.array([[1], [0], [0]], np.uint8)
     layout = TileLayout((TILE * 3, TILE, 3), frame.dtype, tiles, (Copy(1),), prediction)
-    delta.own_image(frame, layout, {1: whole(noise(frame.shape, frame.dtype, 2))})
+    delta.own_tiles(frame, layout, {1: whole(noise(frame.shape, frame.dtype, 2))})
     assert np.array_equal(frame, before)
 
 
@@ -231,10 +232,10 @@ def test_residuals_wrap_around() -> None:
         tiles = np.zeros((2, 2), np.uint8)
         layout = TileLayout((20, 20, 2), frame.dtype, tiles, (Copy(1),), tiles + 1)
         layers = {1: whole(other)}
-        image = delta.own_image(frame, layout, layers)
-        assert image is not None
+        own_tiles = delta.own_tiles(frame, layout, layers)
+        image = delta.arrange(own_tiles, layout.own(), layout.shape)
         assert (image == 1).all()
-        own = delta.layer(layout, image, layers)
+        own = delta.layer(layout, own_tiles, layers)
         assert np.array_equal(delta.compose(layout, own, layers), frame)
         assert not own.pixels[-1][4:].any(), "padding must stay zero"
 
@@ -243,16 +244,16 @@ def test_padding_of_residual_tiles_is_zero() -> None:
     frame = np.full((20, 20, 1), 3, np.uint8)
     tiles = np.zeros((2, 2), np.uint8)
     layout = TileLayout((20, 20, 1), frame.dtype, tiles, (Fill((9,)),), tiles + 1)
-    own = delta.layer(layout, delta.own_image(frame, layout, {}), {})
+    own = delta.layer(layout, delta.own_tiles(frame, layout, {}), {})
     assert own.pixels.sum() == frame.sum()
 
 
-def test_the_own_image_leaves_out_rows_and_columns_without_own_tiles() -> None:
+def test_an_image_of_tiles_leaves_out_rows_and_columns_without_own_tiles() -> None:
     tiles = np.ones((4, 5), np.uint8)
     tiles[1, 2] = tiles[3, 4] = 0
     layout = TileLayout((60, 75, 1), np.dtype(np.uint8), tiles, (Fill((9,)),), np.zeros_like(tiles))
-    image = delta.own_image(noise((60, 75, 1), np.dtype(np.uint8), 1), layout, {})
-    assert image is not None
+    own_tiles = delta.own_tiles(noise((60, 75, 1), np.dtype(np.uint8), 1), layout, {})
+    image = delta.arrange(own_tiles, layout.own(), layout.shape)
     assert image.shape == (16 + 12, 16 + 11, 1)
 
 
@@ -271,7 +272,7 @@ def a_copy(**change: Any) -> tuple[TileLayout, dict[int, Layer]]:
 def own_of(layout: TileLayout) -> Layer:
     frame = noise(layout.shape, layout.dtype, 3)
     plain = replace(layout, prediction=np.zeros_like(layout.prediction))
-    return delta.layer(plain, delta.own_image(frame, plain, {}), {})
+    return delta.layer(plain, delta.own_tiles(frame, plain, {}), {})
 
 
 def test_a_copy_that_fits_raises_nothing() -> None:
@@ -302,9 +303,10 @@ def test_sources_that_are_wrong(source: Source) -> None:
     predicted = replace(layout, tiles=np.zeros_like(layout.tiles), prediction=layout.tiles)
     frame = noise(layout.shape, layout.dtype, 3)
     with pytest.raises(Damaged):
-        delta.own_image(frame, predicted, layers)
+        delta.own_tiles(frame, predicted, layers)
+    plain = replace(predicted, prediction=np.zeros_like(layout.tiles))
     with pytest.raises(Damaged):
-        delta.layer(predicted, frame, layers)
+        delta.layer(predicted, delta.own_tiles(frame, plain, {}), layers)
 
 
 @pytest.mark.parametrize("move", [(0, 0), (1, 0), (0, -5)])
@@ -331,20 +333,24 @@ def test_layers_with_other_samples(move: tuple[int, int]) -> None:
 
 def test_an_image_that_does_not_fit_its_map() -> None:
     layout, _ = a_copy()
-    image = delta.own_image(noise(layout.shape, layout.dtype, 1), layout, {})
-    assert image is not None
+    own_tiles = delta.own_tiles(noise(layout.shape, layout.dtype, 1), layout, {})
     for wrong in (
-        None,
-        image[:-1],
-        image[:, 1:],
-        image[..., :2],
-        image.astype(np.uint16),
-        np.concatenate([image, image]),
+        own_tiles[:-1],
+        own_tiles[:, 1:],
+        own_tiles[..., :2],
+        own_tiles.astype(np.uint16),
+        np.concatenate([own_tiles, own_tiles]),
     ):
         with pytest.raises(Damaged):
             delta.layer(layout, wrong, {})
     with pytest.raises(Damaged):
-        delta.layer(replace(layout, tiles=np.ones_like(layout.tiles)), image, {})
+        delta.layer(replace(layout, tiles=np.ones_like(layout.tiles)), own_tiles, {})
+    image = delta.arrange(own_tiles, layout.own(), layout.shape)
+    for other in (image[:-1], image[:, 1:], image[..., :2], np.concatenate([image, image])):
+        with pytest.raises(Damaged):
+            delta.arranged(other, layout.own(), layout.shape)
+    with pytest.raises(Damaged):
+        delta.arranged(image, np.zeros_like(layout.own()), layout.shape)
 
 
 @pytest.mark.parametrize(

@@ -101,11 +101,8 @@ def test_one_pixel_is_jpeg_xl() -> None:
     assert size < 30
 
 
-def test_a_photograph_is_jpeg_xl_where_that_is_much_smaller() -> None:
-    image = photograph(300, 400)
-    suffix, size = check(image)
-    assert suffix == ".jxl"
-    assert size < 0.95 * len(webp.encode(image))
+def test_a_photograph_is_webp_at_ingest() -> None:
+    assert check(photograph(300, 400))[0] == ".webp"
 
 
 def test_noise_is_webp_where_jpeg_xl_gains_nothing() -> None:
@@ -139,8 +136,8 @@ def test_again_is_exact_and_a_large_image_gains_by_jpeg_xl(image: Frame) -> None
     if webp.fits(image):
         plain = len(webp.encode(image, webp.Effort(4, 100)))
         assert len(data) <= plain
-        if suffix == images.JXL and image.shape[0] == 300:
-            assert len(data) < 0.9 * plain
+        if suffix == images.JXL:
+            assert len(data) + 0.05 * image.shape[0] * image.shape[1] < plain
     else:
         assert suffix == images.JXL
 

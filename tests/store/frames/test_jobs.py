@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fsmount.codec.delta import delta, record
+from fsmount.codec.delta import delta, payload, record
 from fsmount.codec.delta.delta import Copy, Fill, Layer, TileLayout
 from fsmount.codec.delta.record import Record
 from fsmount.codec.images import images
@@ -20,7 +20,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import jobs
 from fsmount.store.frames.planner import MAX_LEVEL, Plan
 from fsmount.store.frames.reader import Reader
-from fsmount.store.frames.relations import Relations
+from fsmount.store.frames.relations import References, Relations
 from fsmount.store.packs import entries
 from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.location import Location
@@ -60,7 +60,7 @@ def test_a_sequence_of_every_kind_comes_back(line: Line, colour_type: int, bit_d
         assert not line.add(data).fell_back
     assert line.encoded[1].kind == "key"
     assert line.encoded[5].kind == "delta"
-    assert line.encoded[5].entry.suffix == entries.NO_PAYLOAD
+    assert line.encoded[5].entry.suffix == payload.NOTHING
     line.check()
 
 
@@ -231,7 +231,7 @@ def test_a_damaged_reference_means_a_keyframe(line: Line) -> None:
     line.forget()
     encoded = jobs.encode(order).result
     assert encoded.fell_back
-    assert encoded.proof.references == ((), (), 0)
+    assert encoded.proof.references == References((), (), 0)
     line.forget()
     with pytest.raises(Damaged):
         line.render(1)

@@ -73,7 +73,9 @@ async def test_a_reopened_store_goes_on_where_it_was(root: Path) -> None:
             await settled(store, files)
         opened.close()
     assert [path.name for path in (root / "packs").glob("*.zip")] == ["00000001.zip"]
-    assert len(unzipped(root / "packs" / "00000001.zip")) == 5
+    assert {name[:8] for name in unzipped(root / "packs" / "00000001.zip")} == {
+        f"{number:08x}" for number in range(1, 6)
+    }
     opened = open_store(root)
     assert opened.stats()["objects"]["delta"] == 4, "signatures are loaded at the start"
     opened.close()

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from fsmount.codec.images import images
+from fsmount.codec.delta import payload
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import committer
@@ -48,7 +48,7 @@ def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "Workers", Inline)
     monkeypatch.setattr(background, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(committer, "_BATCH_SECONDS", 0.0)
-    monkeypatch.setattr(images, "encode", poor)
+    monkeypatch.setattr(payload, "encode", poor)
     monkeypatch.setattr(pack, "SEAL_BYTES", SEAL)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.codec.images import images
-from fsmount.codec.png.samples import Frame
+from fsmount.codec.delta import payload
+from fsmount.codec.delta.payload import Own, Payload
+from fsmount.codec.images.pam import Dictionary
+from fsmount.store.frames.planner import Planner
 from fsmount.store.maintenance import forecast
 from fsmount.store.maintenance.forecast import Forecast
 from fsmount.work import machine
@@ -32,8 +34,9 @@ Files = dict[bytes, bytes]
 
 @pytest.fixture(autouse=True)
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make codes poor at ingest, and code one object at a time."""
-    monkeypatch.setattr(images, "encode", poor)
+    """Make codes poor at ingest, without dictionaries, and code one object at a time."""
+    monkeypatch.setattr(Planner, "for_dictionary", lambda planner, geometry: ())
+    monkeypatch.setattr(payload, "encode", poor)
     monkeypatch.setattr(machine, "cores", lambda: 1)
 
 
@@ -117,13 +120,13 @@ async def test_the_time_is_that_of_the_sample(root: Path, monkeypatch: pytest.Mo
     await several(root)
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    genuine = images.encode_again
+    genuine = payload.encode_again
 
-    def slow(image: Frame) -> tuple[str, bytes]:
+    def slow(own: Own, dictionary: Dictionary | None = None) -> Payload:
         clock[0] += 2.0
-        return genuine(image)
+        return genuine(own, dictionary)
 
-    monkeypatch.setattr(images, "encode_again", slow)
+    monkeypatch.setattr(payload, "encode_again", slow)
     found = await expected(root, 5.0)
     # The clock stands at 4 seconds when the third begins, at 6 when the fourth would begin.
     assert found.sampled == 3
@@ -133,13 +136,13 @@ async def test_the_time_is_that_of_the_sample(root: Path, monkeypatch: pytest.Mo
 async def test_the_repack_codes_nothing_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = await several(root)
     coded: list[bytes] = []
-    genuine = images.encode_again
+    genuine = payload.encode_again
 
-    def count(image: Frame) -> tuple[str, bytes]:
-        coded.append(image.tobytes())
-        return genuine(image)
+    def count(own: Own, dictionary: Dictionary | None = None) -> Payload:
+        coded.append(own.tiles.tobytes())
+        return genuine(own, dictionary)
 
-    monkeypatch.setattr(images, "encode_again", count)
+    monkeypatch.setattr(payload, "encode_again", count)
     with opening(root) as opened:
         async with opened.running(count=1) as store:
             found = await forecast.forecast(store, 0.0)

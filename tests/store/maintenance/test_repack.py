@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import trio
 
-from fsmount.codec.images import images, webp
+from fsmount.codec.delta import payload
+from fsmount.codec.delta.payload import Own, Payload
+from fsmount.codec.images import webp
+from fsmount.codec.images.pam import Dictionary
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import WorkerDied
 from fsmount.store.frames import planner
@@ -46,7 +49,7 @@ from tests.support.repacking import (
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make codes poor at ingest, and treat files over 100,000 bytes as large."""
     monkeypatch.setattr(large, "KEEP_BYTES", 100_000)
-    monkeypatch.setattr(images, "encode", poor)
+    monkeypatch.setattr(payload, "encode", poor)
 
 
 def samples() -> dict[bytes, bytes]:
@@ -97,13 +100,13 @@ async def test_what_came_later_alone_is_coded_again(
     await run(root)
     await fill(root, dict(list(files.items())[4:]))
     coded: list[Frame] = []
-    genuine = images.encode_again
+    genuine = payload.encode_again
 
-    def count(image: Frame) -> tuple[str, bytes]:
-        coded.append(image)
-        return genuine(image)
+    def count(own: Own, dictionary: Dictionary | None = None) -> Payload:
+        coded.append(own.tiles)
+        return genuine(own, dictionary)
 
-    monkeypatch.setattr(images, "encode_again", count)
+    monkeypatch.setattr(payload, "encode_again", count)
     summary = await run(root)
     assert len(coded) == 2
     assert summary.moved == 2
@@ -308,10 +311,10 @@ async def test_a_pack_with_a_damaged_object_stays(root: Path) -> None:
 async def test_a_codec_that_errs_changes_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(image: Frame) -> tuple[str, bytes]:
-        return ".webp", webp.encode(np.zeros_like(image))
+    def wrong(own: Own, dictionary: Dictionary | None = None) -> Payload:
+        return Payload(".webp", webp.encode(np.zeros_like(own.image())))
 
-    monkeypatch.setattr(images, "encode_again", wrong)
+    monkeypatch.setattr(payload, "encode_again", wrong)
     await fill(root, pictures(3))
     summary = await run(root)
     assert (summary.moved, summary.smaller, summary.problems) == (0, 0, [])

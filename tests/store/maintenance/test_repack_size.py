@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fsmount.codec.images import images
+from fsmount.codec.delta import payload
 from fsmount.store.ingest import large
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance import compacting, repack
@@ -33,7 +33,7 @@ Files = dict[bytes, bytes]
 @pytest.fixture(autouse=True)
 def limits(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make codes poor at ingest."""
-    monkeypatch.setattr(images, "encode", poor)
+    monkeypatch.setattr(payload, "encode", poor)
     monkeypatch.setattr(large, "KEEP_BYTES", 100_000)
 
 

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fsmount.codec.images import images
-from fsmount.codec.png.samples import Frame
+from fsmount.codec.delta import payload
+from fsmount.codec.delta.payload import Own, Payload
+from fsmount.codec.images.pam import Dictionary
 from fsmount.errors import NotExact
 from fsmount.store.frames import jobs
 from fsmount.store.packs.pack import build_entry
@@ -132,13 +133,13 @@ def test_more_effort_comes_only_where_little_is_not_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     y, x = np.mgrid[:900, :1600]
-    genuine, efforts = images.encode, []
+    genuine, efforts = payload.encode, []
 
-    def encode(image: Frame, *, fast: bool) -> tuple[str, bytes]:
+    def encode(own: Own, dictionary: Dictionary | None = None, *, fast: bool) -> Payload:
         efforts.append(fast)
-        return genuine(image, fast=fast)
+        return genuine(own, dictionary, fast=fast)
 
-    monkeypatch.setattr(images, "encode", encode)
+    monkeypatch.setattr(payload, "encode", encode)
     line = Line(tmp_path)
     line.add(few_colours((3, 4), (1600, 900), checks(x, y)))
     assert efforts == [True]
@@ -152,11 +153,11 @@ def test_no_effort_is_wasted_on_a_record_that_is_too_large(
     order, _ = Line(tmp_path).order(png(screens(1)[0]))
     efforts = []
 
-    def encode(image: Frame, *, fast: bool) -> tuple[str, bytes]:
+    def encode(own: Own, dictionary: Dictionary | None = None, *, fast: bool) -> Payload:
         efforts.append(fast)
-        return ".webp", b"image"
+        return Payload(".webp", b"image")
 
-    monkeypatch.setattr(images, "encode", encode)
+    monkeypatch.setattr(payload, "encode", encode)
     monkeypatch.setattr(jobs, "raw_length", lambda about, reason: -9999)
     with pytest.raises(NotExact, match=jobs.LARGER):
         jobs.encode(order)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import random
+import tempfile
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fsmount.codec.delta.payload import Photographs
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk
 from fsmount.store.packs import pack as packs
@@ -19,11 +22,16 @@ from tests.support.frames import FlakyDisk
 from tests.support.packs import unzipped
 
 ENTRIES = st.builds(
-    lambda number, suffix, record, payload: Entry(f"{number:08x}{suffix}", record, payload),
+    lambda number, suffix, *parts: Entry(f"{number:08x}{suffix}", *parts),
     st.integers(1, 2**32 - 1),
-    st.sampled_from([".webp", ".jxl", ".nil", ".bin"]),
+    st.sampled_from([".webp", ".jxl", ".pam.zst", ".nil", ".bin", ".photo", ".rec2"]),
     st.binary(max_size=300) | st.binary(min_size=1, max_size=3).map(lambda b: b * 30_000),
     st.binary(max_size=500),
+    st.none()
+    | st.builds(
+        Photographs, st.sampled_from([".webp", ".jxl"]), st.binary(max_size=99), st.binary()
+    ),
+    st.just(0) | st.integers(1, 2**32 - 1),
 )
 
 
@@ -43,6 +51,43 @@ def test_an_entry_is_parsed_as_it_was_built(made: Entry) -> None:
     assert parse_entry(data) == (made, len(data))
     assert parse_entry(b"xyz" + data + b"more", 3) == (made, len(data) + 3)
     assert made.name == f"{made.object_id:08x}{made.suffix}"
+
+
+@settings(deadline=None)
+@given(st.lists(ENTRIES, min_size=1, max_size=4, unique_by=lambda made: made.object_id))
+def test_entries_of_several_members_are_scanned(made: list[Entry]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "00000001.zip")
+        pack = Pack(path, 1, Disk(), 0)
+        places = [pack.append(one) for one in made]
+        pack.write_directory()
+        pack.close()
+        assert list(scan(path)) == [(*p, one) for p, one in zip(places, made, strict=True)]
+        assert [read_entry(path, *place) for place in places] == made
+        again = Pack(path, 1, Disk(), places[-1][0] + places[-1][1])
+        again.write_directory()
+        again.close()
+        assert len(unzipped(path)) == sum(map(members, made))
+
+
+def members(made: Entry) -> int:
+    """The number of members of an entry."""
+    return 1 + (made.photographs is not None) + (len(made.record) > 60_000)
+
+
+@settings(deadline=None)
+@given(ENTRIES, st.data())
+def test_a_changed_byte_of_a_header_is_damage_or_another_entry(
+    made: Entry, data: st.DataObject
+) -> None:
+    """No change of a byte leads to anything but an entry or the error."""
+    built = build_entry(made)
+    at = data.draw(st.integers(0, len(built) - 1))
+    changed = built[:at] + bytes([built[at] ^ data.draw(st.integers(1, 255))]) + built[at + 1 :]
+    with suppress(Damaged):
+        found, end = parse_entry(changed)
+        assert end <= len(changed)
+        assert found != made
 
 
 def test_appended_entries_are_read_and_scanned(tmp_path: Path) -> None:
