@@ -446,11 +446,21 @@ class Planner:
         known = self.known_tiles(geometry)
         return tuple(known.small) if known.fresh >= known.due else ()
 
-    def use_dictionary(self, geometry: str, object_id: int, *, is_new: bool) -> None:
-        """Let later plans name a dictionary. `is_new`: it was made from the newest objects."""
+    def use_dictionary(self, geometry: str, object_id: int, *, is_new: bool) -> int:
+        """Let later plans name a dictionary. Return the one that they named before, or 0.
+
+        `is_new`: it is made from the newest objects.
+        """
         known = self.known_tiles(geometry)
-        known.dictionary, known.fresh = object_id, 0
+        before, known.dictionary, known.fresh = known.dictionary, object_id, 0
         known.due = min(_DUE_AGAIN * known.due, _MOST_DUE) if is_new else _MOST_DUE
+        return before
+
+    def drop_dictionary(self, geometry: str, object_id: int, before: int) -> None:
+        """Let later plans name the dictionary `before` in place of one that could not be made."""
+        known = self._known.get(geometry)
+        if known is not None and known.dictionary == object_id:
+            known.dictionary = before
 
     def level(self, geometry: str, object_id: int) -> int | None:
         """Return the level of the layer of an object that is coded; None if it is not known."""

@@ -52,6 +52,7 @@ class NewDictionary:
     id, geometry : number of its object, and the geometry that it is for.
     ids : the objects that it is made of, oldest first.
     claim : that of the file that it was planned behind. It is void after a give-up.
+    before : the dictionary that it takes the place of, or 0.
     made : set when its job has ended.
     about, entry : what is appended; None before, and if it cannot be made.
     """
@@ -60,6 +61,7 @@ class NewDictionary:
     geometry: str
     ids: tuple[int, ...]
     claim: Claim
+    before: int
     made: trio.Event = field(default_factory=trio.Event)
     about: FileFacts | None = None
     entry: Entry | None = None
@@ -109,9 +111,9 @@ class Dictionaries:
         ids = self._planner.for_dictionary(geometry)
         if not ids:
             return None
-        new = NewDictionary(next(self._ids), geometry, ids, claim)
-        self._new[new.id] = new
-        self._planner.use_dictionary(geometry, new.id, is_new=True)
+        number = next(self._ids)
+        before = self._planner.use_dictionary(geometry, number, is_new=True)
+        new = self._new[number] = NewDictionary(number, geometry, ids, claim, before)
         return new
 
     async def make(
@@ -141,16 +143,15 @@ class Dictionaries:
                     places=tuple(places.values()),
                     priority=_PRIORITY,
                 )
-            if len(made.payload) > _MOST_SHARE * made.size:
-                self._planner.forget(new.id)
-                return
-            new.about = FileFacts(new.id, "", 0, made.sha256, made.size)
-            new.entry = entries.dictionary_entry(new.about, made.payload)
+            if len(made.payload) <= _MOST_SHARE * made.size:
+                new.about = FileFacts(new.id, "", 0, made.sha256, made.size)
+                new.entry = entries.dictionary_entry(new.about, made.payload)
         except Exception as error:
             foreseen = isinstance(error, Damaged | OSError)
             _log.warning("no dictionary: %s", error, exc_info=None if foreseen else error)
-            self._planner.forget(new.id)
         finally:
+            if new.entry is None:
+                self._planner.drop_dictionary(new.geometry, new.id, new.before)
             new.made.set()
 
     def _places(self, object_id: int) -> tuple[Location, ...]:

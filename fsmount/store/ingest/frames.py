@@ -21,6 +21,8 @@ Why a file comes out right, although the objects it needs had no entries when it
 4. A frame is appended after all that it names. A frame whose pending object was not appended (it
    failed, its file was changed or removed, it is kept raw) is **lost**: its entry is dropped, and
    :meth:`Frames.code_anew` makes another one with objects that are appended.
+   The dictionaries that entries name are appended in the same order
+   (:mod:`~fsmount.store.ingest.dictionaries`); each job compares their content with its hash.
 5. Entries join the commit in the order in which they are appended. So no committed frame names an
    object that is not committed, whatever a crash cuts off.
 6. The columns of the row are computed here, after all objects below have theirs, from what the job

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,6 +146,28 @@ async def test_without_a_dictionary_pictures_are_only_larger(
     assert made(root) == []
     assert "no dictionary" in caplog.text
     assert all(found.kind in ("key", "delta") for found in objects(root))
+    await reopened(root, wanted)
+
+
+async def test_the_dictionary_before_stays_if_none_can_be_made(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def fail_later(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise RuntimeError("planted")
+        return make_dictionary(*arguments)
+
+    monkeypatch.setattr(dictionaries, "make_dictionary", fail_later)
+    wanted = files(60)
+    await fill(root, wanted)
+    assert calls == 2
+    (dictionary,) = made(root)
+    late = [entry.dictionary for number, entry in entry_of(root).items() if number > 50]
+    assert set(late) == {dictionary.id}
     await reopened(root, wanted)
 
 
