@@ -23,6 +23,7 @@ from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer.tree import find
 from tests.support.encoding import Inline, put
 from tests.support.frames import png, screens
+from tests.support.packs import drop_parity
 from tests.support.trees import import_into, make_pictures, make_store
 
 SOURCE = ("in/00.png", "in/01.png", "in/02.png")
@@ -216,6 +217,7 @@ async def test_a_damaged_picture_does_not_stop_the_others(root: Path, place: Pat
     data = bytearray(pack.read_bytes())
     data[entry.offset + entry.length - 1] ^= 1
     pack.write_bytes(data)
+    drop_parity(root)
     summary = await made(root, place)
     assert summary.pictures == 2
     assert [path for path, _ in summary.problems] == ["in/02.png"]

@@ -96,7 +96,7 @@ class Dictionaries:
         self._workers = workers
         self._layers = layers
         self._add = add
-        # In the order of their plans.
+        # In the order of their plans; also those that could not be made.
         self._new: dict[int, NewDictionary] = {}
 
     def load(self, geometry: str) -> None:
@@ -182,8 +182,10 @@ class Dictionaries:
             await new.made.wait()
             if self._claims.is_void(claim):
                 return
-            is_void = self._claims.is_void(new.claim)
-            if not is_void and new.entry is not None and new.about is not None:
+            if new.entry is None or new.about is None:
+                # It stays: plans that name it learn from it that there is none.
+                continue
+            if not self._claims.is_void(new.claim):
                 row = await self._writer.append(new.entry, new.about, kind=entries.DICTIONARY)
                 if row is None:
                     return

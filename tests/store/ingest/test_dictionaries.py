@@ -16,6 +16,7 @@ from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import jobs
 from fsmount.store.frames.dictionary import make_dictionary
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import dictionaries
@@ -139,11 +140,17 @@ async def test_without_a_dictionary_pictures_are_only_larger(
     def fail(*_: object) -> None:
         raise RuntimeError("planted")
 
+    async def before(function: object) -> None:
+        coded.append(function)
+
+    coded: list[object] = []
     monkeypatch.setattr(dictionaries, "make_dictionary", fail)
+    monkeypatch.setattr(Inline, "before", staticmethod(before))
     wanted = files(30)
     with caplog.at_level(logging.WARNING):
-        await fill(root, wanted)
+        await fill(root, wanted, 4)
     assert made(root) == []
+    assert coded.count(jobs.encode) == 30, "no picture is coded twice for it"
     assert "no dictionary" in caplog.text
     assert all(found.kind in ("key", "delta") for found in objects(root))
     await reopened(root, wanted)
