@@ -19,10 +19,12 @@ from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import planner as planning
 from fsmount.store.frames.planner import (
-    KEY_BYTES,
     FrameFeatures,
     Plan,
     Planner,
+)
+from fsmount.store.frames.tile_keys import (
+    KEY_BYTES,
     dump_keys,
     dump_within,
     load_keys,
