@@ -22,6 +22,7 @@ from fsmount.errors import Damaged, NotExact
 from tests.support import animations, pngs
 from tests.support.animations import Animation, Part, build, chunks, fctl, fdats
 from tests.support.pngs import IEND, KINDS, Plan, chunk, make_rows
+from tests.support.recipes import round_trip
 
 
 def plan(width: int, height: int, seed: int = 1, kind: tuple[int, int] = (2, 8)) -> Plan:
@@ -33,15 +34,6 @@ def small() -> Animation:
     """A canvas of 40 x 20, a picture of the same size, and one of 9 x 5."""
     parts = Part(plan(40, 20, 2)), Part(plan(9, 5, 3), 30, 10)
     return Animation(plan(40, 20), parts)
-
-
-def round_trip(data: bytes) -> png.Picture:
-    picture = parse(data)
-    header = json.loads(json.dumps(picture.recipe.header()))
-    recipe = Recipe.from_parts(header, picture.recipe.blobs())
-    assert recipe == picture.recipe
-    assert assemble(picture.frame, recipe) == data
-    return picture
 
 
 @given(animations.animations())

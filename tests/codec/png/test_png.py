@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import random
 import tracemalloc
 import zlib
@@ -23,6 +22,7 @@ from fsmount.errors import Damaged, NotExact
 from tests.support import corpus, pngs
 from tests.support.deflate_inputs import odd_length
 from tests.support.pngs import IEND, KINDS, Plan, build, build_around, chunk, make_rows
+from tests.support.recipes import round_trip
 
 # Classic zlib cannot re-create these streams. Name -> the largest share of the file that its
 # correction record may take.
@@ -39,16 +39,6 @@ def plan(
 ) -> Plan:
     rows = make_rows(random.Random(1), width, height, *kind, style)
     return pngs.with_types(Plan(width, height, rows, b"", *kind, interlace), b"\4\1\2\3\0")
-
-
-def round_trip(data: bytes) -> png.Picture:
-    picture = parse(data)
-    # The store does the same: through JSON and back.
-    header = json.loads(json.dumps(picture.recipe.header()))
-    recipe = Recipe.from_parts(header, picture.recipe.blobs())
-    assert recipe == picture.recipe
-    assert assemble(picture.frame, recipe) == data
-    return picture
 
 
 @given(pngs.plans())
