@@ -71,7 +71,7 @@ SITES: dict[str, tuple[Any, str, int | None]] = {
     "relations": (ingest_frames, "relations", None),
     "own tiles": (delta, "own_tiles", None),
     "payload": (payload, "encode", None),
-    "content of a dictionary": (reader, "content", None),
+    "content of a dictionary": (reader, "dictionary_content", None),
     "answer of make_dictionary": (ingest_dictionaries, "make_dictionary", None),
     "dictionary's entry": (entries, "dictionary_entry", None),
     "layout": (jobs, "_coded", None),

@@ -15,9 +15,10 @@ from fsmount.errors import Damaged
 
 _TYPES = {1: b"GRAYSCALE", 2: b"GRAYSCALE_ALPHA", 3: b"RGB", 4: b"RGB_ALPHA"}
 _WHAT = "PAM picture"
-# Most bytes of what is coded with a dictionary, and size of the tables for it. The tables that zstd
-# chooses take 18 MB a dictionary at level 16 instead of 2, and save 5 % of the bytes.
+# A picture that is coded with a dictionary has at most so many bytes.
 _SOURCE_BYTES = 256 << 10
+# The tables of a dictionary have 2^18 places, and take 2 MB. At level 16 zstd would choose tables
+# of 18 MB, and make pictures 5 % smaller.
 _TABLE_LOG = 18
 
 

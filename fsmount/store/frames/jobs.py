@@ -32,12 +32,13 @@ from fsmount.store.frames import features
 from fsmount.store.frames.layers import DecodedLayer, Done, JobLayers, Layers, Loan
 from fsmount.store.frames.pending import PendingObject
 from fsmount.store.frames.planner import FrameFeatures, Plan
-from fsmount.store.frames.reader import Reader, content
+from fsmount.store.frames.reader import Reader
 from fsmount.store.frames.relations import Below, References, Relations, references, relations
 from fsmount.store.packs.entries import (
     DICTIONARY,
     JPEG,
     FileFacts,
+    dictionary_content,
     entry_digest,
     layout_of,
     picture_record,
@@ -286,7 +287,7 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes, *, alone: bool = True)
     if kind == "raw":
         data = entry.payload
     elif kind == DICTIONARY:
-        data = content(entry, found)
+        data = dictionary_content(entry, found)
     elif kind == JPEG:
         if entry.suffix != images.JXL:
             raise Damaged(what, reason=f"a JPEG as {entry.suffix!r}")

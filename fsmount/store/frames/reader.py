@@ -12,14 +12,13 @@ from typing import NamedTuple
 from fsmount.codec.delta import delta, payload, record
 from fsmount.codec.delta.delta import Layer, TileLayout
 from fsmount.codec.delta.record import Record
-from fsmount.codec.images import pam
 from fsmount.codec.images.pam import Dictionary
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames.layers import DecodedLayer, Layers
 from fsmount.store.frames.pending import PendingObject
-from fsmount.store.packs.entries import DICTIONARY, MAX_DICTIONARY_BYTES, layout_of
+from fsmount.store.packs.entries import dictionary_content, layout_of
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
 from fsmount.work import machine
@@ -164,7 +163,7 @@ class Reader:
         known = self.memory.dictionaries.get_as(key, _Known)
         if known is None:
             entry, found = self._dictionary(object_id, entry)
-            known = _Known(Dictionary(content(entry, found)), found.arrays["sha256"])
+            known = _Known(Dictionary(dictionary_content(entry, found)), found.arrays["sha256"])
             self.memory.dictionaries.put(key, known, _PREPARED * len(known.dictionary.content))
         if hashlib.sha256(known.dictionary.content).digest() != known.sha256:
             self.memory.dictionaries.discard(key)
@@ -291,20 +290,6 @@ class Reader:
             layout.dtype,
             self.dictionary(entry.dictionary),
         )
-
-
-def content(entry: Entry, found: Record) -> bytes:
-    """Return the content of a dictionary. Raises :class:`Damaged` if it has another hash."""
-    what = f"object {entry.object_id}"
-    size = found.header.get("size")
-    if found.header.get("kind") != DICTIONARY or entry.suffix != payload.PAM:
-        raise Damaged(what, reason="it is no dictionary")
-    if not isinstance(size, int) or not 0 < size <= MAX_DICTIONARY_BYTES:
-        raise Damaged(what, reason=f"a dictionary of {size} bytes")
-    plain = pam.unpack(entry.payload, size)
-    if hashlib.sha256(plain).digest() != found.arrays.get("sha256"):
-        raise Damaged(what, reason="the dictionary has another hash")
-    return plain
 
 
 def _named(object_id: int, found: Record) -> Record:

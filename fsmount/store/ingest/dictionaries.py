@@ -126,21 +126,18 @@ class Dictionaries:
         try:
             with self._writer.packs.reading():
                 waiting = pending(new.ids)
-                ids = {each.about.id for each in waiting}
-                places: dict[int, Location] = {}
-                for object_id in new.ids:
-                    if object_id not in ids:
-                        found = self._places(object_id)
-                        ids |= {object_id} if found else set()
-                        places |= {place.id: place for place in found}
-                wanted = tuple(object_id for object_id in new.ids if object_id in ids)
+                stored = set(new.ids) - {each.about.id for each in waiting}
+                found = {object_id: self._places(object_id) for object_id in stored}
+                # Several layers may need the same entry.
+                places = tuple(dict.fromkeys(place for some in found.values() for place in some))
+                gone = {object_id for object_id, some in found.items() if not some}
                 made = await self._layers.run(
                     self._workers,
                     make_dictionary,
-                    wanted,
-                    tuple(places.values()),
+                    tuple(object_id for object_id in new.ids if object_id not in gone),
+                    places,
                     tuple(waiting),
-                    places=tuple(places.values()),
+                    places=places,
                     priority=_PRIORITY,
                 )
             if len(made.payload) <= _MOST_SHARE * made.size:

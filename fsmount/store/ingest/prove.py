@@ -15,10 +15,9 @@ from fsmount.codec.delta import record
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import pread
 from fsmount.store.frames.jobs import Proof
-from fsmount.store.frames.reader import content
 from fsmount.store.frames.relations import Below, relations
 from fsmount.store.index import Object
-from fsmount.store.packs.entries import FileFacts, entry_digest
+from fsmount.store.packs.entries import FileFacts, dictionary_content, entry_digest
 from fsmount.store.packs.pack import read_entry
 
 _SLICE = 1 << 20
@@ -56,7 +55,7 @@ def check_dictionary(pack: Path, row: Object, about: FileFacts) -> None:
     found = record.unpack(entry.record)
     if not found.header.items() >= about.header(row.kind).items() or entry.object_id != row.id:
         raise Damaged(pack, reason=f"object {row.id} is not what was written")
-    if hashlib.sha256(content(entry, found)).digest() != about.sha256:
+    if hashlib.sha256(dictionary_content(entry, found)).digest() != about.sha256:
         raise Damaged(pack, reason=f"object {row.id} is not what was written")
 
 

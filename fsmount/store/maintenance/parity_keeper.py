@@ -36,7 +36,7 @@ from fsmount.store.maintenance import second_entries
 from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
 from fsmount.store.packs import pack, parity
 from fsmount.store.packs.pack_set import PackSet
-from fsmount.store.packs.parity import Shape
+from fsmount.store.packs.parity import Parity, Shape
 from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
@@ -79,6 +79,11 @@ def is_wrong(path: Path, length: int) -> bool:
         return False
     except Damaged:
         return True
+    return _differs(path, known)
+
+
+def _differs(path: Path, known: Parity) -> bool:
+    """Whether a pack has other bytes than its parity knows. Raises OSError."""
     with path.open("rb", buffering=0) as file:
         return bool(known.damaged(file.fileno()))
 
@@ -99,10 +104,7 @@ def _is_needed(path: Path, length: int) -> bool:
         known = parity.load_of(path)
     except (FileNotFoundError, Damaged):
         return False
-    if known.shape.covered > length:
-        return False
-    with path.open("rb", buffering=0) as file:
-        return bool(known.damaged(file.fileno()))
+    return known.shape.covered <= length and _differs(path, known)
 
 
 class ParityKeeper:

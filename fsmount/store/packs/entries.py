@@ -17,7 +17,7 @@ from fsmount.codec.delta import delta, record
 from fsmount.codec.delta.delta import Copy, Fill, Source, TileLayout
 from fsmount.codec.delta.payload import NOTHING, PAM
 from fsmount.codec.delta.record import Record
-from fsmount.codec.images import images
+from fsmount.codec.images import images, pam
 from fsmount.codec.png.recipe import Recipe
 from fsmount.errors import Damaged
 from fsmount.store.packs.pack import Entry, build_entry
@@ -29,8 +29,7 @@ JPEG = "jpeg"
 """Kind of a JPEG that is kept as a JPEG XL file. The bytes of the JPEG can be made from it."""
 DICTIONARY = "dictionary"
 """Kind of a dictionary: tiles of earlier frames, as a PAM picture. No file shows it."""
-MAX_DICTIONARY_BYTES = 1 << 20
-"""Readers refuse a larger dictionary."""
+_MOST_DICTIONARY_BYTES = 1 << 20
 _OURS = (NOTHING, SUMS, ".rec")
 _PNG_ARRAYS = ("filters", "head", "tail", "idat_tail", "corrections", "repeated")
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
@@ -103,6 +102,24 @@ def dictionary_entry(about: FileFacts, payload: bytes) -> Entry:
     """Make the entry of a dictionary. `payload` is the file of its tiles; `about` has no path."""
     found = Record(about.header(DICTIONARY), {"sha256": about.sha256})
     return Entry(f"{about.id:08x}{PAM}", record.pack(found), payload)
+
+
+def dictionary_content(entry: Entry, found: Record) -> bytes:
+    """Return the content of a dictionary. `found` is its record.
+
+    Raises :class:`Damaged` if the entry is none of :func:`dictionary_entry`, or if the content has
+    another hash.
+    """
+    what = f"object {entry.object_id}"
+    size = found.header.get("size")
+    if found.header.get("kind") != DICTIONARY or entry.suffix != PAM:
+        raise Damaged(what, reason="it is no dictionary")
+    if not isinstance(size, int) or not 0 < size <= _MOST_DICTIONARY_BYTES:
+        raise Damaged(what, reason=f"a dictionary of {size} bytes")
+    plain = pam.unpack(entry.payload, size)
+    if hashlib.sha256(plain).digest() != found.arrays.get("sha256"):
+        raise Damaged(what, reason="the dictionary has another hash")
+    return plain
 
 
 def raw_entry(about: FileFacts, reason: str, payload: bytes) -> Entry:
