@@ -60,5 +60,6 @@ class SavedTiles:
         self._index.save_tiles(geometry, self._planner.dump(geometry, self._is_frame))
 
     def _is_frame(self, object_id: int) -> bool:
+        """Whether plans may take tiles from an object. Of one that no file shows, some may go."""
         found = self._index.known_object(object_id)
-        return found is not None and found.has_layer
+        return found is not None and found.has_layer and not found.is_layer_only
