@@ -52,7 +52,9 @@ except ImportError as error:
     MISSING = str(error)
 
 TILE, SEGMENT = 16, 1 << 20
-# The dictionary of zlib for records that are written against no other record. Part of the format.
+# The first byte of a zlib stream with a window of 32 KiB, and the magic number of zstd.
+ZLIB, ZSTD = 0x78, bytes.fromhex("28b52ffd")
+# The dictionary for records that are written against no other record. Part of the format.
 DICTIONARY = (
     b'{"id":1,"kind":"raw","reason":"unknown deflate encoder","size":100000,"mtime":17000000000000'
     b'00000,"path":"notes.txt","arrays":[["sha256",32]]}"reason":"not a PNG"'
@@ -149,24 +151,36 @@ class Packs:
             at = end
 
     def record(self, number):
-        """The record of an object: (header, arrays, text of the header). Raises ValueError."""
+        """The record of an object: (header, arrays). Raises ValueError."""
         stored = self.entries[number][1]
-        anchor = int.from_bytes(stored[:4], "little")
+        anchor, form = struct.unpack_from("<IB", stored)
         # Records of successive frames are alike, so most are written against one of them.
-        _, others, dictionary = self.record(anchor) if anchor else ({}, {}, DICTIONARY)
-        decoder = zlib.decompressobj(zdict=dictionary)
-        plain = decoder.decompress(stored[4:])
-        if not decoder.eof:
-            raise ValueError("a record is cut off")
+        known, others = self.record(anchor) if anchor else (None, {})
+        arrays = {}
+        if form == ZLIB:
+            decoder = zlib.decompressobj(zdict=known_text(known, 1))
+            plain = decoder.decompress(stored[4:])
+            if not decoder.eof:
+                raise ValueError("a record is cut off")
+        else:
+            crc, mtime = struct.unpack_from("<Iq", stored, 5)
+            at = 49 if form == 2 else 17
+            arrays["sha256"] = stored[17:at]
+            plain = zstd(ZSTD + stored[at:], known_text(known, 2))
         start = len(plain) - 4 - int.from_bytes(plain[-4:], "little")
-        header, arrays, at = json.loads(plain[start:-4]), {}, 0
+        header, at = json.loads(plain[start:-4]), 0
         for name, size in header["arrays"]:
             array, other = plain[at : at + size], others.get(name, b"")
             if len(other) == size:
                 array = bytes(a ^ b for a, b in zip(array, other, strict=True))
             arrays[name] = array
             at += size
-        return header, arrays, plain[start:-4]
+        if form != ZLIB:
+            header["mtime"] = mtime
+            whole = mtime.to_bytes(8, "little", signed=True) + b"".join(arrays.values())
+            if zlib.crc32(whole + plain[start:-4]) != crc:
+                raise ValueError("a record is damaged")
+        return header, arrays
 
     def payload(self, number):
         """The payload of an entry. Raises ValueError if its CRC-32 is wrong."""
@@ -180,7 +194,7 @@ class Packs:
 
         Tiles have 16 x 16 pixels and begin in the upper left corner.
         """
-        header, arrays, _ = self.record(number)
+        header, arrays = self.record(number)
         rows, columns = (-(-side // TILE) for side in header["frame"][:2])
         return np.frombuffer(arrays.get(array, bytes(rows * columns)), np.uint8).reshape(rows, -1)
 
@@ -254,7 +268,7 @@ class Packs:
         """
         if number not in self.entries:
             raise ValueError(f"object {number} is in no pack")
-        header, arrays, _ = self.record(number)
+        header, arrays = self.record(number)
         if header["kind"] == "raw" and self.entries[number][0] == ".sums":
             return self.write_kept(number, file, header["size"])
         if header["kind"] == "raw":
@@ -320,6 +334,15 @@ def zstd(data, dictionary=b""):
         path.write_bytes(dictionary)
         command = ["zstd", "-d", "-c", "-q", *(["-D", path] if dictionary else [])]
         return subprocess.run(command, input=data, check=True, capture_output=True).stdout
+
+
+def known_text(header, form):
+    """The dictionary for a record of a form that is written against the record with this header."""
+    if header is None:
+        return DICTIONARY
+    kept = {key: value for key, value in header.items() if form == 1 or key != "mtime"}
+    kept["arrays"] = [each for each in header["arrays"] if form == 1 or each[0] != "sha256"]
+    return json.dumps(kept, separators=(",", ":")).encode()
 
 
 def area(row, column):
@@ -574,7 +597,7 @@ def from_packs(packs, folder):
     seen = set()
     for number in sorted(packs.entries, reverse=True):  # the newest object gets the name
         try:
-            header, arrays, _ = packs.record(number)
+            header, arrays = packs.record(number)
             if header["kind"] == "dictionary":
                 continue
             name = header["path"].encode("utf-8", "surrogateescape")

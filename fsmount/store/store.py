@@ -103,6 +103,7 @@ def open_store(
             # Two processes may have found the lock free at the same time: only one of them has it.
             ownership.ask()
             config.upgrade(layout, disk)
+            files.index.upgrade()
             undo_packs.pop_all()
         return OpenedStore(files, ownership, reserve, writers, encoder, keeper, undo.pop_all())
 
@@ -210,7 +211,7 @@ class OpenedStore(_Opened):
         closing.callback(self._finish)
 
     def _finish(self) -> None:
-        """Close the writers, renew the copy of the index and write parity.
+        """Save what the planner knows, close the writers, renew the copy of the index and parity.
 
         The next writer encodes the staged files.
         Leaves a store that another process has taken over as it is.
@@ -221,6 +222,7 @@ class OpenedStore(_Opened):
             _log.error("packs and copies stay unchanged: %s", error)
             self._writers.abandon()
             return
+        self._encoder.finish()
         self._writers.close()
         self._copier.finish()
         self._keeper.finish()

@@ -1,11 +1,12 @@
 """Compares fsmount with other methods on a folder of PNGs, in one run on the same cores.
 
-    python -m tests.bench [FOLDER] [--json] [--slow] [--opens 60] [--only WORD ...]
+    python -m tests.bench [FOLDER] [--json] [--slow] [--opens 60] [--only WORD ...] [--chart SVG]
 
 Each method stores the pictures, makes all of them again, and opens some at random, cold. The
 benchmark compares each opened picture with the original. `gives` is the output of a method: the
-files' bytes, or only pixels. `--slow` adds AV1, which takes some seconds a picture. On a busy
-machine the CPU seconds are the better figures.
+files' bytes, only pixels, or a picture that looks alike. `--slow` adds AV1 and xz, which take some
+seconds a picture. On a busy machine the CPU seconds are the better figures. `--chart` writes a
+chart of bytes a picture against ms to open one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from pathlib import Path
 
 from tests.bench.archives import Squashfs, TarZst
 from tests.bench.blog import Blog
+from tests.bench.chart import scatter
 from tests.bench.measure import machine
 from tests.bench.methods import Method, Row, Wrong, run
 from tests.bench.ours import Fsmount, Repacked
+from tests.bench.single import Jpeg, Recompressed
 from tests.bench.stills import JpegXl
 from tests.bench.video import AV1, FFV1, X264, Video, common_shape, start_seconds
 from tests.support.corpus import root
@@ -41,8 +44,8 @@ def methods(files: Sequence[Path], slow: bool) -> list[Method]:
     found: list[Method] = [Fsmount(), Repacked(), Blog(), JpegXl(1), JpegXl(7)]
     found += [Video("x264rgb lossless", X264, shape), Video("FFV1", FFV1, shape)]
     if slow:
-        found.append(Video("AV1 lossless", AV1, shape))
-    return [*found, Squashfs(), TarZst()]
+        found += [Video("AV1 lossless", AV1, shape), Recompressed()]
+    return [*found, Squashfs(), TarZst(), Jpeg(85)]
 
 
 def line(row: Row) -> str:
@@ -84,9 +87,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=root() / "desk")
     parser.add_argument("--json", action="store_true", help="a JSON object; the table to stderr")
-    parser.add_argument("--slow", action="store_true", help="AV1, too")
+    parser.add_argument("--slow", action="store_true", help="AV1 and xz, too")
     parser.add_argument("--opens", type=int, default=60, help="pictures opened at random")
     parser.add_argument("--only", nargs="*", default=[""], help="methods with this in their name")
+    parser.add_argument("--chart", type=Path, help="the SVG file of a chart")
     chosen = parser.parse_args()
     files = sorted(chosen.folder.glob("*.png"))
     if not files:
@@ -109,6 +113,9 @@ def main() -> None:
     if any(isinstance(method, Video) for method in wanted) and shutil.which("ffmpeg"):
         about["ffmpeg_start_ms"] = round(1000 * start_seconds(), 1)
         show(f"the start of ffmpeg, {about['ffmpeg_start_ms']} ms, is in its opens")
+    if chosen.chart and any(row.open_ms for row in rows):
+        title = f"{len(files)} screenshots, {about['bytes']:,} bytes as PNG"
+        chosen.chart.write_text(scatter(title, rows, len(files)))
     if chosen.json:
         plain = [row.as_json() for row in rows]
         print(json.dumps({**about, "rows": plain, "not_here": absent, "failed": failed}))

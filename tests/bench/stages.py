@@ -70,9 +70,7 @@ class Stages(Line):
         if plan.near:
             loan = self.loan(order.places)
             plan = self.took(self.clock.time("find moves", jobs.find_moves, order, loan))
-        plan, _ = self.clock.time(
-            "plan", self.planner.note, seen.features, plan, number, size=seen.size
-        )
+        plan = self.clock.time("plan", self.planner.note, seen.features, plan, number)
         places, pack = self.wanted(plan), str(self.pack.path)
         order = replace(order, plan=plan, places=places, pack=pack)
         encoded = self.took(self.clock.time("encode", jobs.encode, order, self.loan(places)))

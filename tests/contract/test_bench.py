@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.bench.blog import Blog
+from tests.bench.chart import scatter
 from tests.bench.measure import quantiles, size_of, spend
 from tests.bench.methods import Method, Opener, Wrong, run
+from tests.bench.single import Jpeg, Recompressed
 from tests.bench.stills import JpegXl
 from tests.support.frames import png, screens
 
@@ -51,7 +55,7 @@ class Copies:
         yield lambda number: self.lie or sorted(folder.iterdir())[number].read_bytes()
 
 
-@pytest.mark.parametrize("method", [Copies(), Blog(), JpegXl(1)])
+@pytest.mark.parametrize("method", [Copies(), Blog(), JpegXl(1), Recompressed(), Jpeg(85)])
 def test_a_method_comes_to_a_row(method: Method, files: list[Path], tmp_path: Path) -> None:
     row = run(method, files, tmp_path / "scratch", 3)
     assert row.bytes > 1000
@@ -82,3 +86,18 @@ def _busy() -> None:
 
 def test_quantiles() -> None:
     assert quantiles(range(100)) == (50, 90, 99, 99)
+
+
+def test_a_chart_shows_each_row_that_has_opens(files: list[Path], tmp_path: Path) -> None:
+    rows = [run(Copies(), files, tmp_path / "a", 3), run(Jpeg(85), files, tmp_path / "b", 3)]
+    rows.append(replace(rows[0], name="<never opened>", open_ms=()))
+    rows.append(replace(rows[0], name="a & b", bytes=7 * rows[0].bytes))
+    root = ElementTree.fromstring(scatter("Some & others", rows, len(files)))
+    texts = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"copies", "JPEG, quality 85", "a & b", "Some & others"} <= set(texts)
+    assert "<never opened>" not in texts
+    places = {
+        each.text: float(each.get("x", "0"))
+        for each in root.iter("{http://www.w3.org/2000/svg}text")
+    }
+    assert places["copies"] < places["a & b"]

@@ -50,7 +50,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 # The parts of a package from the lowest up. A part may import itself and the parts before it.
 PARTS: dict[str, tuple[str, ...]] = {
-    "codec": ("_kernel", "memory", "deflate", "png", "images", "delta"),
+    "codec": ("_kernel", "memory", "zstd", "deflate", "png", "images", "delta"),
     "store": (
         "disk",
         "index",
@@ -82,7 +82,7 @@ ONLY = {
     "pyfuse3_asyncio": set(),
     "jxlpy": {"codec/images/jxl.py"},
     "imagecodecs": {"codec/images/extra.py"},
-    "zstandard": {"codec/images/pam.py"},
+    "zstandard": {"codec/zstd.py"},
     # fuse.py and app.py translate errors of the index, for the kernel and for people.
     "apsw": {"store/index/__init__.py", "store/index/database.py", "mount/fuse.py", "cli/app.py"},
     "sqlite3": set(),

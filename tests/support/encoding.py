@@ -102,7 +102,7 @@ class Line:
     def add(self, data: bytes, plan: Plan | None = None) -> Encoded:
         order, seen = self.order(data, plan)
         assert seen.features is not None
-        planned, _ = self.planner.note(seen.features, order.plan, order.about.id, size=len(data))
+        planned = self.planner.note(seen.features, order.plan, order.about.id)
         order = replace(order, plan=planned)
         encoded = self.took(jobs.encode(order, self.loan(order.places)))
         self.append(order, encoded)

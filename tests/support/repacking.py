@@ -13,8 +13,8 @@ import trio.testing
 
 from fsmount.codec.delta.payload import Own, Payload
 from fsmount.codec.images import webp
-from fsmount.codec.images.pam import Dictionary
 from fsmount.codec.images.webp import Effort
+from fsmount.codec.zstd import Dictionary
 from fsmount.store.frames import jobs
 from fsmount.store.index import ROOT, Object
 from fsmount.store.layout import Layout

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from fsmount.codec.delta import delta
 from fsmount.codec.delta.delta import TILE
 from fsmount.codec.images import images, pam
-from fsmount.codec.images.pam import Dictionary
 from fsmount.codec.png.samples import Frame
+from fsmount.codec.zstd import Dictionary
 from fsmount.errors import Damaged
 
 PAM = ".pam.zst"
@@ -133,7 +133,7 @@ def encode(own: Own, dictionary: Dictionary | None = None, *, fast: bool = True)
 
     found = _apart(own, drawn, lambda image: images.encode(image, fast=fast))
     looks_poor = len(found.data) > _NOISE * own.tiles.nbytes
-    if found.suffix == PAM and (looks_poor or not fast or not (is_large or dictionary)):
+    if found.suffix == PAM and (looks_poor or not fast or not is_large):
         whole = Payload(*images.encode(own.image(), fast=fast))
         found = min(found, whole, key=lambda payload: payload.cost)
     return found

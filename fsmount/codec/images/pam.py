@@ -8,48 +8,14 @@ and any program of netpbm open the file; with a dictionary, `zstd -d -D FILE` do
 from __future__ import annotations
 
 import numpy as np
-import zstandard
 
+from fsmount.codec import zstd
 from fsmount.codec.png.samples import Frame
+from fsmount.codec.zstd import Dictionary
 from fsmount.errors import Damaged
 
 _TYPES = {1: b"GRAYSCALE", 2: b"GRAYSCALE_ALPHA", 3: b"RGB", 4: b"RGB_ALPHA"}
 _WHAT = "PAM picture"
-# A picture that is coded with a dictionary has at most so many bytes.
-_SOURCE_BYTES = 256 << 10
-# The tables of a dictionary have 2^18 places, and take 2 MB. At level 16 zstd would choose tables
-# of 18 MB, and make pictures 5 % smaller.
-_TABLE_LOG = 18
-
-
-class Dictionary:
-    """Bytes that zstd refers to as if they stood before what it codes.
-
-    `content` is all content, without tables of its own. Only one thread at a time may encode.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self.known = zstandard.ZstdCompressionDict(
-            content, dict_type=zstandard.DICT_TYPE_RAWCONTENT
-        )
-        self._coders: dict[int, zstandard.ZstdCompressor] = {}
-
-    def coder(self, level: int) -> zstandard.ZstdCompressor:
-        """Return a compressor. To prepare one of level 16 takes 20 ms for 512 KiB."""
-        found = self._coders.get(level)
-        if found is None:
-            params = zstandard.ZstdCompressionParameters.from_level(
-                level,
-                source_size=_SOURCE_BYTES,
-                dict_size=len(self.content),
-                hash_log=_TABLE_LOG,
-                chain_log=_TABLE_LOG,
-                write_checksum=False,
-            )
-            found = zstandard.ZstdCompressor(dict_data=self.known, compression_params=params)
-            self._coders[level] = found
-        return found
 
 
 def header(shape: tuple[int, ...]) -> bytes:
@@ -70,10 +36,8 @@ def encode(tiles: Frame, level: int, dictionary: Dictionary | None = None) -> by
     `level` is an effort of zstd, 1 to 19.
     """
     if dictionary is None:
-        coder = zstandard.ZstdCompressor(level=level, write_checksum=False)
-    else:
-        coder = dictionary.coder(level)
-    return coder.compress(picture(tiles))
+        return zstd.compress(picture(tiles), level)
+    return dictionary.compress(picture(tiles), level)
 
 
 def decode(
@@ -96,15 +60,7 @@ def unpack(data: bytes, length: int, dictionary: Dictionary | None = None) -> by
 
     Raises :class:`Damaged` as :func:`decode`.
     """
-    try:
-        if zstandard.frame_content_size(data) != length:
-            raise Damaged(_WHAT, reason=f"it does not have {length} bytes")
-        known = None if dictionary is None else dictionary.known
-        plain = zstandard.ZstdDecompressor(dict_data=known).decompress(
-            data, max_output_size=length, allow_extra_data=False
-        )
-    except zstandard.ZstdError as error:
-        raise Damaged(_WHAT, reason=error) from error
+    plain = zstd.decompress(data, length, dictionary)
     if len(plain) != length:
         raise Damaged(_WHAT, reason=f"it does not have {length} bytes")
     return plain

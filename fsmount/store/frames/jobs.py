@@ -66,6 +66,8 @@ LARGER = "larger when encoded"
 # An entry may be at most this many bytes larger than the entry of the verbatim file: no other
 # picture can use the pixels of a verbatim file.
 _MOST_LARGER = 2048
+# A record against an anchor that is as short as this is not compared with one that stands alone.
+_SHORT = 400
 
 
 @dataclass(frozen=True)
@@ -429,7 +431,7 @@ def _entry(order: EncodeOrder, reader: Reader) -> tuple[Entry, TileLayout]:
     If the entry is too large, encode once more with more effort, provided that a smaller payload
     can help. Raises :class:`NotExact` if the entry stays too large.
     """
-    plan, most = order.plan, _most_bytes(order)
+    plan = order.plan
     for fast in (True, False):
         layout, images, dictionary = _coded(order.picture.frame, plan, reader, fast=fast)
         layout = layout.without_unused_sources()
@@ -437,9 +439,10 @@ def _entry(order: EncodeOrder, reader: Reader) -> tuple[Entry, TileLayout]:
         name = f"{order.about.id:08x}{images.suffix}"
         entry = Entry(name, stored, images.data, images.photographs, dictionary)
         length = len(build_entry(entry))
-        if length <= most:
+        # An entry that is smaller than the file is never too large.
+        if length < order.about.size or length <= _most_bytes(order):
             return entry, layout
-        if length - images.cost > most:
+        if length - images.cost > _most_bytes(order):
             break
     raise _too_large(order)
 
@@ -531,7 +534,8 @@ def _roughness(tiles: Frame) -> NDArray[np.int64]:
 def _record(order: EncodeOrder, layout: TileLayout, reader: Reader) -> bytes:
     """Pack the record, against the anchor of the plan if that makes it smaller."""
     whole = picture_record(order.about, layout, order.picture.recipe)
-    alone = record.pack(whole)
     anchor = order.plan.anchor
-    against = record.pack(whole, anchor, reader.anchor(anchor)) if anchor else alone
-    return min(alone, against, key=len)
+    if not anchor:
+        return record.pack(whole)
+    against = record.pack(whole, anchor, reader.anchor(anchor))
+    return against if len(against) <= _SHORT else min(against, record.pack(whole), key=len)

@@ -17,9 +17,10 @@ several writers at the same time mislead it.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -31,7 +32,7 @@ from fsmount.codec.delta.delta import MAX_SLOTS, OWN, Copy, Fill, Source, TileLa
 from fsmount.codec.delta.moves import MIN_TILES
 from fsmount.codec.delta.payload import LARGE
 from fsmount.codec.png.samples import Frame
-from fsmount.store.frames.tile_keys import dump_within, load_keys, tile_keys
+from fsmount.store.frames.tile_keys import dump_keys, load_keys, tile_keys
 
 MAX_OBJECTS = 24
 # Number of objects that residuals of one frame are predicted from. A later frame that copies from
@@ -50,18 +51,18 @@ MAX_MOVED = 32
 # If the share of tiles without origin is larger than this, the plan copies no tile at all.
 KEY_SHARE = 0.85
 MAX_FILLS = 8
-# Number of known tiles of a geometry. Each takes about 120 bytes of memory.
+# Number of known tiles of a geometry. Each takes about 120 bytes of memory, and 3 in the index.
 MAX_TILES = 150_000
+# Number of geometries whose tiles the planner keeps.
 MAX_GEOMETRIES = 4
-# A frame becomes an anchor if its record would be larger than this share of a standalone record.
-# The sizes are estimates: bytes without the map of tiles, and the share of a quickly compressed map
-# that counts. They were fitted to the records of 108 pictures of two desktops, and choose as the
-# real sizes would in 12 of 13 cases.
-_ANCHOR_PAYS = 0.6
-_ALONE, _ALONE_MAP = 350, 0.85
-_ANCHORED, _ANCHORED_MAP = 100, 1.0
-# The index keeps keys of one picture up to this many bytes more than the size of its file.
-INDEX_BYTES = 4096
+# The tiles of a geometry are due to be saved after so many frames. A crash makes the planner forget
+# the tiles of frames behind the last save, and the next frames code those that they show again.
+SAVE_EVERY = 256
+# Bytes of a record, estimated: without an anchor, and with one. Each is a number of bytes without
+# the map of tiles, and the share of the quickly compressed map that counts. They were fitted to the
+# records of 507 pictures of two desktops.
+_ALONE, _ALONE_MAP = 270, 0.8
+_ANCHORED, _ANCHORED_MAP = 110, 0.55
 # A dictionary is made from the newest _SMALL_KEPT objects with few own tiles: when there are
 # _FIRST_DUE, and again when there are _DUE_AGAIN times as many new ones as before, or _MOST_DUE.
 # Each costs 5 to 10 KB. Dictionaries after 8, 32 and 128 objects made the objects of two desktops
@@ -134,9 +135,11 @@ class KnownTiles:
     copy from another position.
 
     origin : origin by tile key (:func:`tile_keys`).
-    keys_of : tile keys by object id, oldest object first.
+    keys_of : tile keys by object id, first the object that frames took no tile from for longest.
     moved, origin_of : copy by negative origin, and the inverse.
     anchor, anchor_sources, anchor_tiles : object id of the newest anchor (0: none), and its plan.
+    nearest, spent : the fewest bytes that a record took against the newest anchor, and how many
+        more than that all records together took. Both are estimates.
     shown : origins that the newest frame shows, (tile rows, tile columns); 0: none.
     bounds : the highest level that the layer of an object with own tiles may get, by object id
         (:class:`~fsmount.store.frames.layers.DecodedLayer`).
@@ -145,6 +148,7 @@ class KnownTiles:
     small : the newest objects with few own tiles, oldest first.
     fresh : number of objects with few own tiles since the dictionary was made.
     due : number of them from which a new dictionary is due.
+    unsaved : number of frames since the tiles were saved.
     """
 
     origin: dict[int, int] = field(default_factory=dict)
@@ -154,6 +158,8 @@ class KnownTiles:
     anchor: int = 0
     anchor_sources: tuple[Source, ...] = ()
     anchor_tiles: Tiles | None = None
+    nearest: float = 0.0
+    spent: float = 0.0
     shown: NDArray[np.int64] | None = None
     bounds: dict[int, int] = field(default_factory=dict)
     levels: dict[int, int] = field(default_factory=dict)
@@ -161,6 +167,7 @@ class KnownTiles:
     small: deque[int] = field(default_factory=lambda: deque(maxlen=_SMALL_KEPT))
     fresh: int = 0
     due: int = field(default_factory=lambda: _FIRST_DUE)
+    unsaved: int = 0
     # Tile keys of the newest frame and their origins. Most are equal in the next frame.
     newest: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
@@ -193,7 +200,8 @@ class KnownTiles:
     def remember(self, copy: Copy, keys: list[int]) -> None:
         """Note that tiles with these keys can be copied from `copy`.
 
-        If there are more than :data:`MAX_TILES` tiles, forget the oldest objects.
+        If there are more than :data:`MAX_TILES` tiles, forget the objects that no frame took a tile
+        from for longest.
         """
         if not keys:
             return
@@ -205,6 +213,23 @@ class KnownTiles:
             self.newest[1][np.isin(self.newest[0], keys)] = number
         while len(self.origin) > MAX_TILES and len(self.keys_of) > 1:
             self.forget(next(iter(self.keys_of)))
+
+    def keeps_anchor(self, tiles: Tiles) -> bool:
+        """Whether a record with these tiles, (tile rows, tile columns), is to have the anchor.
+
+        A new anchor costs bytes once. An old one costs some in each record, because more tiles have
+        changed since. The new one is due when the old one has cost as many bytes as the new one
+        costs. So both together are at most twice the best (the rule of ski rental: Karlin et al.,
+        Competitive Snoopy Caching, 1988).
+        """
+        if self.anchor_tiles is None:
+            return False
+        alone = _ALONE + _ALONE_MAP * len(zlib.compress(tiles.tobytes(), 1))
+        changed = (tiles ^ self.anchor_tiles).tobytes()
+        against = _ANCHORED + _ANCHORED_MAP * len(zlib.compress(changed, 1))
+        self.nearest = min(self.nearest, against)
+        self.spent += against - self.nearest
+        return self.spent < alone - against
 
     def forget(self, object_id: int) -> None:
         """Forget an object: no later plan copies tiles from it."""
@@ -244,22 +269,54 @@ class Planner:
         return geometry in self._known
 
     def known_tiles(self, geometry: str) -> KnownTiles:
-        """Return the known tiles of a geometry, none at first.
-
-        Of more than :data:`MAX_GEOMETRIES` geometries, the one unused for longest is forgotten.
-        """
+        """Return the known tiles of a geometry, none at first."""
         known = self._known.setdefault(geometry, KnownTiles())
         self._known.move_to_end(geometry)
-        while len(self._known) > MAX_GEOMETRIES:
-            self._known.popitem(last=False)
         return known
 
-    def load(self, geometry: str, stored: Iterable[tuple[int, bytes]]) -> None:
-        """Take tiles from pairs (object id, result of :meth:`note`), oldest object first."""
+    def load(self, geometry: str, data: bytes, is_there: Callable[[int], bool]) -> None:
+        """Take the tiles of a geometry from the result of :meth:`dump`.
+
+        `is_there` tells whether an object still exists.
+        """
         known = self.known_tiles(geometry)
-        for object_id, data in stored:
-            for copy, keys in load_keys(data):
-                known.remember(copy if copy.object else Copy(object_id), keys)
+        for copy, keys in load_keys(data):
+            if is_there(copy.object):
+                known.remember(copy, keys)
+
+    def dump(self, geometry: str, is_there: Callable[[int], bool]) -> bytes:
+        """Encode the known tiles of a geometry for :meth:`load`; from here on they count as saved.
+
+        `is_there` tells whether an object exists. One that does not exist yet may never do, so its
+        tiles are left out, and do not count as saved.
+        """
+        known = self._known[geometry]
+        keys = np.fromiter(known.origin.keys(), np.int64, len(known.origin))
+        origins = np.fromiter(known.origin.values(), np.int64, len(known.origin))
+        groups: dict[int, list[tuple[Copy, NDArray[np.int64]]]] = {}
+        for origin in np.unique(origins).tolist():
+            copy = known.source(origin)
+            groups.setdefault(copy.object, []).append((copy, np.sort(keys[origins == origin])))
+        there = [number for number in known.keys_of if number in groups and is_there(number)]
+        known.unsaved = len(groups) - len(there)
+        return dump_keys([group for number in there for group in groups[number]])
+
+    def to_save(self, *, everything: bool = False) -> list[str]:
+        """Return the geometries that are due to be saved; `everything`: all with unsaved tiles.
+
+        A surplus geometry is due, too: :meth:`drop` it when it is saved.
+        """
+        least = 1 if everything else SAVE_EVERY
+        due = [name for name, known in self._known.items() if known.unsaved >= least]
+        return due + [name for name in self.surplus() if name not in due]
+
+    def surplus(self) -> list[str]:
+        """Return the geometries unused for longest, if there are more than MAX_GEOMETRIES."""
+        return list(self._known)[: max(0, len(self._known) - MAX_GEOMETRIES)]
+
+    def drop(self, geometry: str) -> None:
+        """Forget a geometry."""
+        del self._known[geometry]
 
     def plan(self, features: FrameFeatures) -> Plan:
         """Make the plan for a frame from its features: a slot for every tile.
@@ -290,15 +347,10 @@ class Planner:
         is_small = features.dtype == "uint8" and 0 < np.count_nonzero(tiles == OWN) < _MAY_BE_SMALL
         return Plan(tiles, sources, guess, anchor, near, known.dictionary if is_small else 0)
 
-    def note(
-        self, features: FrameFeatures, plan: Plan, object_id: int, *, size: int
-    ) -> tuple[Plan, bytes]:
+    def note(self, features: FrameFeatures, plan: Plan, object_id: int) -> Plan:
         """Note that the object `object_id` will have the frame, coded as planned.
 
-        Returns the plan as it is to be coded, and the frame's keys for the index. The plan has no
-        anchor if the frame shall be one. The keys are the output of :func:`dump_within`; the next
-        start loads them. They are b"" if there is nothing to keep. `size` is the size of the file
-        in bytes: the keys have at most :data:`INDEX_BYTES` more.
+        Returns the plan as it is to be coded. It has no anchor if the frame shall be one.
         """
         known = self.known_tiles(features.geometry)
         keys = tile_keys(features.signatures)
@@ -311,24 +363,25 @@ class Planner:
         if 0 < len(own) < LARGE and features.dtype == "uint8":
             known.small.append(object_id)
             known.fresh += 1
-        groups = [(Copy(0), own)] if own else []
+        known.unsaved += 1
         shown = np.where(is_own, object_id, 0).astype(np.int64)
         for slot, source in enumerate(plan.sources, start=1):
             mask = plan.tiles == slot
             if isinstance(source, Copy) and mask.any():
                 number = known.origin_for(source)
                 shown[mask] = number
+                if source.object in known.keys_of:
+                    known.keys_of.move_to_end(source.object)
                 if source.dx or source.dy:
                     new: list[int] = keys[mask & (origins != number)].tolist()
                     known.remember(source, new)
-                    groups += [(source, new)] if new else []
         known.shown = shown
-        if plan.anchor and not _pays(plan.tiles, known.anchor_tiles):
+        if plan.anchor and not known.keeps_anchor(plan.tiles):
             plan = replace(plan, anchor=0)
         if not plan.anchor:
             known.anchor, known.anchor_sources = object_id, plan.sources
-            known.anchor_tiles = plan.tiles
-        return plan, dump_within(groups, features.is_flat, size + INDEX_BYTES)
+            known.anchor_tiles, known.nearest, known.spent = plan.tiles, math.inf, 0.0
+        return plan
 
     def coded(
         self, features: FrameFeatures, plan: Plan, layout: TileLayout, object_id: int
@@ -338,7 +391,9 @@ class Planner:
         Its own tiles can be more than planned: the signatures of some were equal to those of others
         by chance. It may have no residuals although the plan allowed some.
         """
-        known = self.known_tiles(features.geometry)
+        known = self._known.get(features.geometry)
+        if known is None:
+            return
         if layout.own().any():
             known.levels[object_id] = _level(known.levels, layout.sources, layout.prediction)
         more = layout.own() & (plan.tiles != OWN)
@@ -387,18 +442,6 @@ def _level(levels: Mapping[int, int], sources: Sequence[Source], prediction: Til
     return 1 + max(below) if below else 0
 
 
-def _pays(tiles: Tiles, anchor: Tiles | None) -> bool:
-    """Whether a record with these tiles is likely to be much smaller against an anchor's tiles.
-
-    Shapes: (tile rows, tile columns). Returns False without an anchor.
-    """
-    if anchor is None:
-        return False
-    alone = _ALONE + _ALONE_MAP * len(zlib.compress(tiles.tobytes(), 1))
-    against = _ANCHORED + _ANCHORED_MAP * len(zlib.compress((tiles ^ anchor).tobytes(), 1))
-    return against < _ANCHOR_PAYS * alone
-
-
 def _keep_largest(known: KnownTiles, owners: NDArray[np.int64], most: int) -> None:
     """Set the origin of tiles to 0 (coded afresh) so that few objects and moved copies are left.
 
@@ -432,7 +475,7 @@ def _near(
     for owner, count in Counter(before[changed].tolist()).items():
         counts[known.source(owner).object] += count
     found = [number for number, _ in counts.most_common(MAX_NEAR)]
-    newest = (n for n in reversed(known.keys_of) if len(known.keys_of[n]) >= _MANY)
+    newest = (n for n in sorted(known.keys_of, reverse=True) if len(known.keys_of[n]) >= _MANY)
     found += islice((n for n in newest if n not in found), MAX_NEAR - len(found))
     return tuple(found)
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from fsmount.codec.delta import delta, payload, record
 from fsmount.codec.delta.delta import Layer, TileLayout
 from fsmount.codec.delta.record import Record
-from fsmount.codec.images.pam import Dictionary
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
+from fsmount.codec.zstd import Dictionary
 from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames.layers import DecodedLayer, Layers
 from fsmount.store.frames.pending import PendingObject

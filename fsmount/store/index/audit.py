@@ -89,7 +89,6 @@ class Audit(Objects):
             for ino in inodes:
                 self._run("DELETE FROM dirents WHERE ino = ?", (ino,))
             for object_id in objects:
-                self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
                 self._run("DELETE FROM objects WHERE id = ?", (object_id,))
             self.recount()
 

@@ -1,4 +1,4 @@
-"""Queries about bodies of files: staged files, objects, packs, and tile signatures."""
+"""Queries about bodies of files: staged files, objects, packs, and what the planner knows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from collections.abc import Container, Iterator, Sequence
 
 from fsmount.errors import Damaged
 from fsmount.store.index import kinds
-from fsmount.store.index.schema import OBJECT, PAGE, Object, object_of, pack_ids, unpack_ids
+from fsmount.store.index.schema import (
+    KNOWN_TILES,
+    OBJECT,
+    PAGE,
+    Object,
+    object_of,
+    pack_ids,
+    unpack_ids,
+)
 from fsmount.store.index.tree import Tree
 
 # Keys of meta: this and a pack's number, and this and a geometry.
 _REPACKED = "repacked:"
 _DICTIONARY = "dictionary:"
+# Number of geometries whose tiles are kept. Pictures of windows may have thousands.
+_MOST_GEOMETRIES = 64
 
 
 class Objects(Tree):
@@ -149,7 +159,6 @@ class Objects(Tree):
         gone = set(dropped)
         with self.transaction(deletes=True):
             for object_id in dropped:
-                self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
                 self._run("DELETE FROM objects WHERE id = ?", (object_id,))
             for row in self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0", of=kinds.OBJECT):
                 found = object_of(row)
@@ -235,7 +244,7 @@ class Objects(Tree):
             self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_REPACKED + str(pack), length))
         self.changed = changed
 
-    # -- dictionaries and tile signatures, for the planner
+    # -- dictionaries and known tiles, for the planner
 
     def set_dictionary(self, geometry: str, object_id: int) -> None:
         """Record which dictionary is the newest one of a geometry."""
@@ -249,23 +258,35 @@ class Objects(Tree):
         row = self._one(statement, _DICTIONARY + geometry, of=kinds.NUMBER)
         return None if row is None else int(row[0])
 
-    def add_signatures(self, object_id: int, geometry: str, data: bytes, keep: int) -> None:
-        """Keep the tile signatures of an object; only the newest `keep` of each geometry stay."""
+    def upgrade(self) -> None:
+        """Give the index of an earlier build the tables of this one."""
+        if self._one("SELECT 1 FROM sqlite_schema WHERE name = 'known_tiles'") is not None:
+            return
+        changed = self.changed
         with self.transaction():
-            self._run(
-                "INSERT OR REPLACE INTO signatures VALUES (?,?,?)", (object_id, geometry, data)
-            )
-            self._run(
-                "DELETE FROM signatures WHERE geometry = ?1 AND object <="
-                " (SELECT object FROM signatures WHERE geometry = ?1"
-                "  ORDER BY object DESC LIMIT 1 OFFSET ?2)",
-                (geometry, keep),
-            )
+            self._run(KNOWN_TILES)
+            # It had tile signatures object by object. Without them the next frame is a keyframe.
+            self._run("DROP TABLE IF EXISTS signatures")
+        self.changed = changed
 
-    def signatures(self, geometry: str) -> list[tuple[int, bytes]]:
-        """(object, data) of one geometry, oldest first."""
-        return self._all(
-            "SELECT object, data FROM signatures WHERE geometry = ? ORDER BY object",
-            geometry,
-            of=kinds.NUMBER_BLOB,
-        )
+    def save_tiles(self, geometry: str, data: bytes) -> None:
+        """Keep the tiles that the planner knows of a geometry, in place of those from before.
+
+        By itself this does not count as a change of the index: its copy does not have these rows.
+        """
+        changed = self.changed
+        with self.transaction():
+            self._run("DELETE FROM known_tiles WHERE geometry = ?", (geometry,))
+            self._run("INSERT INTO known_tiles (geometry, data) VALUES (?,?)", (geometry, data))
+            self._run(
+                "DELETE FROM known_tiles WHERE id <="
+                " (SELECT id FROM known_tiles ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (_MOST_GEOMETRIES,),
+            )
+        self.changed = changed
+
+    def known_tiles(self, geometry: str) -> bytes:
+        """The tiles that :meth:`save_tiles` kept of a geometry; b"" if there are none."""
+        statement = "SELECT data FROM known_tiles WHERE geometry = ?"
+        row = self._one(statement, geometry, of=kinds.BLOB)
+        return b"" if row is None else bytes(row[0])

@@ -11,6 +11,12 @@ ROOT = 1
 PAGE = 1000
 IS_FOLDER = "(%s.mode & 61440) = 16384"
 
+# Tiles that the planner knows, one row a geometry (see Planner.dump). The row with the highest id
+# was written last. A lost row costs space, no bytes.
+KNOWN_TILES = (
+    "CREATE TABLE known_tiles (id INTEGER PRIMARY KEY, geometry TEXT NOT NULL, data BLOB NOT NULL)"
+)
+
 
 def schema() -> list[str]:
     """The statements that make all tables. Comments give the invariants of each row."""
@@ -53,9 +59,7 @@ def schema() -> list[str]:
         # length: bytes of the pack that committed entries fill. Recovery cuts bytes behind it.
         "CREATE TABLE packs (id INTEGER PRIMARY KEY, length INTEGER NOT NULL,"
         " sealed INTEGER NOT NULL)",
-        # Tile signatures of recent objects, for the planner. A lost row costs space, no bytes.
-        "CREATE TABLE signatures (object INTEGER PRIMARY KEY, geometry TEXT NOT NULL,"
-        " data BLOB NOT NULL)",
+        KNOWN_TILES,
     ]
 
 

@@ -20,12 +20,12 @@ import trio
 from fsmount import threads
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
-from fsmount.store.frames.planner import Planner
 from fsmount.store.index import Index
 from fsmount.store.ingest.claims import Claim, Claims
 from fsmount.store.ingest.inputs import Inputs
 from fsmount.store.ingest.outcome import Appended, Retry
 from fsmount.store.ingest.queue import Queue
+from fsmount.store.ingest.saved_tiles import SavedTiles
 from fsmount.store.packs.writer import Writer
 from fsmount.threads import Kind
 
@@ -33,7 +33,6 @@ _log = logging.getLogger(__name__)
 
 _BATCH = 64
 _BATCH_SECONDS = 1.0
-_SIGNATURES_KEPT = 512
 
 
 class Committer:
@@ -46,7 +45,7 @@ class Committer:
         writer: Writer,
         inputs: Inputs,
         claims: Claims,
-        planner: Planner,
+        tiles: SavedTiles,
         queue: Queue,
     ) -> None:
         self._index = index
@@ -54,7 +53,7 @@ class Committer:
         self._writer = writer
         self._inputs = inputs
         self._claims = claims
-        self._planner = planner
+        self._tiles = tiles
         self._queue = queue
         self._batch: list[Appended | Retry] = []
         # Held by a commit, and while encoding is halted.
@@ -205,14 +204,13 @@ class Committer:
             if done.dictionary:
                 self._index.set_dictionary(done.dictionary, done.object_id)
                 continue
-            if done.signatures is not None:
-                self._index.add_signatures(done.object_id, *done.signatures, keep=_SIGNATURES_KEPT)
             if (
                 current
                 and self._has_row(done.object_id)
                 and self._inputs.encode(done.claim.ino, done.claim.token, done.object_id, done.size)
             ):
                 turned.append(done.claim)
+        self._tiles.save_due()
 
     def _has_row(self, object_id: int) -> bool:
         """Whether an object has its row. An object that was there before may be dropped by now."""
@@ -228,7 +226,7 @@ class Committer:
         The caller holds `_committing`. All claims are void before the first await.
         """
         self._claims.void_all()
-        self._planner.clear()
+        self._tiles.start_afresh()
         outcomes = batch + [out for out in self._batch if isinstance(out, Appended)]
         kept = [done.kept for done in outcomes if done.kept is not None]
         await self._writer.give_up()

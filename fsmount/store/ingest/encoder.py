@@ -32,6 +32,7 @@ from fsmount.store.ingest.outcome import Skipped
 from fsmount.store.ingest.pipeline import Pipeline
 from fsmount.store.ingest.queue import Queue
 from fsmount.store.ingest.retries import Retries
+from fsmount.store.ingest.saved_tiles import SavedTiles
 from fsmount.store.ingest.sequencer import Sequencer, Turns
 from fsmount.store.ingest.under_way import Place, UnderWay
 from fsmount.store.layout import Layout
@@ -63,9 +64,10 @@ class Encoder:
         self.queue = Queue(self._inputs)
         self._claims = Claims(self._inputs, staging, self.queue)
         self._planner = Planner()
+        self._tiles = SavedTiles(index, self._planner)
         self._ids: Iterator[int] = itertools.count(index.next_object_id())
         self._committer = Committer(
-            index, disk, writer, self._inputs, self._claims, self._planner, self.queue
+            index, disk, writer, self._inputs, self._claims, self._tiles, self.queue
         )
         for inode in index.staged_inodes():
             self.queue.put(inode.ino)
@@ -91,7 +93,11 @@ class Encoder:
 
     def start_afresh(self) -> None:
         """Plan from what the index has from here on: objects may have been dropped."""
-        self._planner.clear()
+        self._tiles.start_afresh()
+
+    def finish(self) -> None:
+        """Save what the next start needs to plan. The encoder does not run any more."""
+        self._tiles.save()
 
     def halted(self) -> AbstractAsyncContextManager[None]:
         """See :meth:`Committer.halted`."""
@@ -119,9 +125,9 @@ class Encoder:
             looker=Looker(self._inputs, workers, layers.streams_bytes),
             frames=Frames(
                 layout,
-                self._index,
                 writer,
                 self._planner,
+                self._tiles,
                 workers=workers,
                 layers=layers,
                 dictionaries=dictionaries,

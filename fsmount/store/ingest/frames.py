@@ -56,9 +56,10 @@ from fsmount.store.frames.layers import Done, Loan
 from fsmount.store.frames.pending import PendingObject
 from fsmount.store.frames.planner import FrameFeatures, Plan, Planner
 from fsmount.store.frames.relations import Below, relations
-from fsmount.store.index import Index, Object
+from fsmount.store.index import Object
 from fsmount.store.ingest import prove
 from fsmount.store.ingest.dictionaries import Dictionaries
+from fsmount.store.ingest.saved_tiles import SavedTiles
 from fsmount.store.layout import Layout
 from fsmount.store.packs.entries import FileFacts
 from fsmount.store.packs.pack import Entry
@@ -84,7 +85,6 @@ class Frame:
     picture : its picture; None as soon as it is appended or dropped.
     features : what the look found.
     plan : the plan that it is coded by.
-    keys : its tile keys for the index.
     below : the pending frames that it refers to, by object id. Empty as soon as it is appended.
     coded : set when its job has ended.
     encoded : the result of its job; None before, and if there is none.
@@ -98,7 +98,6 @@ class Frame:
     picture: SharedPicture | None
     features: FrameFeatures
     plan: Plan
-    keys: bytes = b""
     below: dict[int, Frame] = field(default_factory=dict)
     coded: trio.Event = field(default_factory=trio.Event)
     encoded: Encoded | None = None
@@ -124,11 +123,10 @@ class Frame:
 
 
 class AppendedFrame(NamedTuple):
-    """A frame that is appended: its object, the check before the commit, and its tile keys."""
+    """A frame that is appended: its object, and the check before the commit."""
 
     new: Object
     check: Callable[[], None]
-    keys: bytes
 
 
 class CodingError(Exception):
@@ -145,18 +143,18 @@ class Frames:
     def __init__(
         self,
         layout: Layout,
-        index: Index,
         writer: Writer,
         planner: Planner,
+        tiles: SavedTiles,
         *,
         workers: Workers,
         layers: LayerCache,
         dictionaries: Dictionaries,
     ) -> None:
         self._layout = layout
-        self._index = index
         self._writer = writer
         self._planner = planner
+        self._tiles = tiles
         self._workers = workers
         self._layers = layers
         self._dictionaries = dictionaries
@@ -186,14 +184,14 @@ class Frames:
         """
         geometry = features.geometry
         if not self._planner.knows(geometry):
-            self._planner.load(geometry, self._index.signatures(geometry))
+            self._tiles.load(geometry)
             self._dictionaries.load(geometry)
         frame = Frame(about, picture, features, self._planner.plan(features))
         if frame.plan.near:
             frame.plan = await self._with_moves(frame)
             if not is_current():
                 return None
-        frame.plan, frame.keys = self._planner.note(features, frame.plan, about.id, size=about.size)
+        frame.plan = self._planner.note(features, frame.plan, about.id)
         self._pending[about.id] = frame
         return frame
 
@@ -327,7 +325,7 @@ class Frames:
         self._planner.coded(frame.features, frame.plan, encoded.layout, new.id)
         pack = self._layout.pack(new.pack)
         check = partial(prove.check_frame, pack, new, frame.about, encoded.proof, below)
-        return AppendedFrame(new, check, frame.keys)
+        return AppendedFrame(new, check)
 
     def _is_stale(self, frame: Frame) -> bool:
         """Whether the record of a coded frame is packed against what its anchor did not become."""

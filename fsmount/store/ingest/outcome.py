@@ -21,7 +21,6 @@ class Appended:
     size : bytes of the body.
     new : the object's row, or None if the store had the same bytes before.
     check : reads the new entry back; raises if it is not the entry that was proved.
-    signatures : geometry and packed tile signatures, for later frames.
     kept : the file in ``raw/`` that holds a large body.
     dictionary : the geometry that `new` is a dictionary of; "" for the body of a file. A
         dictionary has the claim of the file that it was made before.
@@ -32,7 +31,6 @@ class Appended:
     size: int
     new: Object | None
     check: Callable[[], None] | None = None
-    signatures: tuple[str, bytes] | None = None
     kept: Path | None = None
     dictionary: str = ""
 

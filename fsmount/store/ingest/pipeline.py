@@ -248,8 +248,7 @@ class Pipeline:
                     await self._dictionaries.append(frame.about.id, claim)
                     made = await self._frames.append(frame, is_current)
                     if made is not None:
-                        keys = (seen.features.geometry, made.keys) if made.keys else None
-                        return Appended(claim, made.new.id, seen.size, made.new, made.check, keys)
+                        return Appended(claim, made.new.id, seen.size, made.new, made.check)
                     if not frame.is_lost:
                         return self._lapsed(claim)
             finally:

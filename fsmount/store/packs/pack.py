@@ -152,7 +152,7 @@ def _parse_member(data: bytes, at: int) -> tuple[Member, bytes, bytes, int]:
     extra = data[start + name_size : start + name_size + extra_size]
     body = start + name_size + extra_size
     payload = data[body : body + size]
-    if len(payload) != size or zlib.crc32(payload) != crc:
+    if body > len(data) or len(payload) != size or zlib.crc32(payload) != crc:
         raise Damaged("entry", reason="checksum")
     return Member(name, crc, size, at), extra, payload, body + size
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsmount.codec.images import pam
-from fsmount.codec.images.pam import Dictionary
 from fsmount.codec.png.samples import Frame
+from fsmount.codec.zstd import Dictionary
 from fsmount.errors import Damaged
 
 

@@ -442,6 +442,7 @@ def test_a_look_at_anything_ends_well(tmp_path: Path, data: bytes) -> None:
 
 _GOOD = {
     "kind": "key",
+    "mtime": 0,
     "frame": [16, 16, 3, 8],
     "png": {"c": 2, "d": 8, "o": 0, "z": 30876, "p": [6, 0, 8, 15], "i": 0},
     "sources": [],

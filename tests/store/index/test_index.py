@@ -256,13 +256,16 @@ def test_packs(index: Index) -> None:
     assert index.packs() == {1: (5, True), 2: (20, False)}
 
 
-def test_signatures_of_the_newest_objects_are_kept(index: Index) -> None:
-    for number in range(1, 8):
-        index.add_signatures(number, "a", b"%d" % number, keep=3)
-    index.add_signatures(9, "b", b"b", keep=3)
-    assert index.signatures("a") == [(5, b"5"), (6, b"6"), (7, b"7")]
-    assert index.signatures("b") == [(9, b"b")]
-    assert index.signatures("c") == []
+def test_tiles_of_the_newest_geometries_are_kept(index: Index) -> None:
+    changed = index.changed
+    for number in range(70):
+        index.save_tiles(f"g{number}", b"%d" % number)
+        index.save_tiles("always", b"at %d" % number)
+    kept = [number for number in range(70) if index.known_tiles(f"g{number}")]
+    assert kept == list(range(7, 70))
+    assert index.known_tiles("always") == b"at 69"
+    assert index.known_tiles("g69") == b"69"
+    assert index.changed == changed
 
 
 def test_totals(index: Index) -> None:

@@ -77,7 +77,7 @@ async def test_a_reopened_store_goes_on_where_it_was(root: Path) -> None:
         f"{number:08x}" for number in range(1, 6)
     }
     opened = open_store(root)
-    assert opened.stats()["objects"]["delta"] == 4, "signatures are loaded at the start"
+    assert opened.stats()["objects"]["delta"] == 4, "known tiles are loaded at the start"
     opened.close()
 
 

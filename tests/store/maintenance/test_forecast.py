@@ -9,7 +9,7 @@ import pytest
 
 from fsmount.codec.delta import payload
 from fsmount.codec.delta.payload import Own, Payload
-from fsmount.codec.images.pam import Dictionary
+from fsmount.codec.zstd import Dictionary
 from fsmount.store.frames.planner import Planner
 from fsmount.store.maintenance import forecast
 from fsmount.store.maintenance.forecast import Forecast

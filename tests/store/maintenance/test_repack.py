@@ -15,8 +15,8 @@ import trio
 from fsmount.codec.delta import payload
 from fsmount.codec.delta.payload import Own, Payload
 from fsmount.codec.images import webp
-from fsmount.codec.images.pam import Dictionary
 from fsmount.codec.png.samples import Frame
+from fsmount.codec.zstd import Dictionary
 from fsmount.errors import WorkerDied
 from fsmount.store.frames import planner
 from fsmount.store.frames.body_reader import BodyReader
@@ -150,7 +150,7 @@ async def test_of_what_only_others_need_the_pixels_stay(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last file shows tiles of the second, none of the first. The second needs the first."""
-    monkeypatch.setattr(planner, "_pays", lambda tiles, anchor: False)
+    monkeypatch.setattr(planner.KnownTiles, "keeps_anchor", lambda self, tiles: False)
     frames = screens(2, height=64)
     frames[1][:] = frames[0]
     frames[1][:48] = 255 - frames[0][:48]

@@ -75,6 +75,13 @@ def members(made: Entry) -> int:
     return 1 + (made.photographs is not None) + (len(made.record) > 60_000)
 
 
+def test_an_extra_field_that_is_cut_off_is_damage() -> None:
+    built = build_entry(Entry("00000001.webp", b"", b""))
+    longer = built[:28] + bytes([built[28] + 2]) + built[29:]
+    with pytest.raises(Damaged):
+        parse_entry(longer)
+
+
 @settings(deadline=None)
 @given(ENTRIES, st.data())
 def test_a_changed_byte_of_a_header_is_damage_or_another_entry(
