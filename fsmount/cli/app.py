@@ -38,6 +38,8 @@ _COMMANDS = {
     "thumbs": ("thumbs", "thumbs"),
     "stats": ("stats", "stats"),
     "check": ("check", "check"),
+    "prune": ("prune", "prune"),
+    "trash": ("trash", "trash"),
     "repack": ("repack", "repack"),
     "album": ("album", "album"),
 }

@@ -67,6 +67,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if found["trash_files"]:
         files, count = counted(found["trash_files"], "file"), size(found["trash_bytes"])
         yield f"{files} ({count}) of them in the trash: deleted by a desktop, not yet removed"
+    if found["deleted_files"]:
+        files, count = counted(found["deleted_files"], "file"), size(found["deleted_bytes"])
+        yield f"in the trash of the store, beside these: {files} ({count})"
     if found["reclaimable_bytes"]:
         yield (
             f"repack would give back {size(found['reclaimable_bytes'])} of deleted files, as far as"

@@ -12,6 +12,8 @@ from fsmount.store.index.tree import Tree
 # Keys of meta: this and a pack's number, and this and a geometry.
 _REPACKED = "repacked:"
 _DICTIONARY = "dictionary:"
+# This and an object id: see trash.py.
+TRIMMED = "trimmed:"
 
 
 class Objects(Tree):
@@ -153,6 +155,7 @@ class Objects(Tree):
             for object_id in dropped:
                 self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
                 self._run("DELETE FROM objects WHERE id = ?", (object_id,))
+                self._run("DELETE FROM meta WHERE key = ?", (TRIMMED + str(object_id),))
             for row in self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0", of=kinds.OBJECT):
                 found = object_of(row)
                 if gone.intersection(found.needs):

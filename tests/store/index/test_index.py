@@ -277,6 +277,8 @@ def test_totals(index: Index) -> None:
     assert index.totals() == {
         "files": 3,
         "logical_bytes": 200,
+        "trashed": 0,
+        "trashed_bytes": 0,
         "staged": 1,
         "kinds": {"key": 1, "raw": 1},
         "reasons": {"not a PNG": 1},
