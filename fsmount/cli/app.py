@@ -40,6 +40,7 @@ _COMMANDS = {
     "check": ("check", "check"),
     "prune": ("prune", "prune"),
     "trash": ("trash", "trash"),
+    "policy": ("policy", "policy"),
     "repack": ("repack", "repack"),
     "album": ("album", "album"),
 }

@@ -26,6 +26,7 @@ from fsmount.cli.common.options import (
     verbose_option,
 )
 from fsmount.cli.common.output import SOME_SKIPPED, counted, emit, say_path, size, warn
+from fsmount.cli.common.policies import policy_of
 from fsmount.cli.common.progress import clock
 from fsmount.cli.common.rules import RULES_HELP, confirm, rule_options, rules_of
 from fsmount.cli.common.stores import (
@@ -35,6 +36,7 @@ from fsmount.cli.common.stores import (
     with_writable_store,
 )
 from fsmount.cli.common.times import TIME_HELP
+from fsmount.errors import FsmountError, UsageError
 from fsmount.store import config
 from fsmount.store.files import StoreFiles
 from fsmount.store.maintenance.forecast import SECONDS
@@ -44,6 +46,7 @@ from fsmount.store.retention.limits import TrashLimits
 from fsmount.store.retention.pictures import KeptList
 from fsmount.store.retention.pruning import Plan, plan
 from fsmount.store.retention.rules import Rules
+from fsmount.store.retention.trash import Name
 from fsmount.store.transfer.selecting import Selection, prunable
 from fsmount.store.writable_store import WritableStore
 
@@ -108,6 +111,7 @@ class _Request:
     metavar="FILE",
     help="Keep files whose names or paths are lines of FILE.",
 )
+@click.option("--policy", is_flag=True, help="Use the rules of the policy of the store.")
 @click.option("--all-files", is_flag=True, help="Look at all files, not only at pictures.")
 @click.option("--no-trash", is_flag=True, help="Free the space at once. There is no way back.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would go; change nothing.")
@@ -120,6 +124,7 @@ class _Request:
 def prune(
     arguments: tuple[str, ...],
     keep_list: Path | None,
+    policy: bool,
     all_files: bool,
     no_trash: bool,
     dry_run: bool,
@@ -133,7 +138,7 @@ def prune(
     store, paths = split_store(arguments, 0, fewest=0)
     request = _Request(
         [os.fsencode(path).strip(b"/") for path in paths] or [b""],
-        rules_of(rules),
+        _rules(store, rules_of(rules), policy),
         KeptList() if keep_list is None else KeptList.read(keep_list),
         selected(),
         all_files,
@@ -161,10 +166,10 @@ def prune(
             entries = [entry for entry, _ in opened.index.in_trash()]
             names = [entry.name for entry in entries if entry.deleted_ns >= began_ns]
             await opened.trash.remove(names)
-            await opened.trash.expire()
-            await opened.give_back()
-        else:
             await opened.let_expire()
+            await opened.give_back()
+        elif await opened.let_expire():
+            await opened.give_back()
         return found
 
     done = with_writable_store(store, work, force_lock=force_lock)
@@ -193,20 +198,32 @@ async def _forecast(store: ReadStore, request: _Request) -> _Forecast:
     hidden = find_hidden(store.index, found.objects, found.shown & stays, stays)
     with clock("sampling", SECONDS, noun="objects", stopped="Nothing was changed."):
         trimmed = await forecast(trimming, store.index, hidden, SECONDS)
-    names = tuple(path for _, _, path, _ in found.names())
+    names = tuple(each.path for each in found.names())
     return _Forecast(found, found.freed_bytes(trimmed), _days(store.path), names)
+
+
+def _rules(store: Path, given: Rules, policy: bool) -> Rules:
+    """Return the rules of the options, or of the policy of the store if the user asks for it."""
+    if not policy:
+        return given
+    if given:
+        raise UsageError("--policy takes the rules of the store; leave the others out")
+    found = policy_of(store_to_read(store))
+    if found is None:
+        raise FsmountError(f"{store} has no policy; fsmount policy set makes one")
+    return found.rules
 
 
 def _noun(request: _Request) -> str:
     return "file" if request.all_files else "picture"
 
 
-def _reported(found: Plan, name_each: bool) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield what goes: (folder inode, name, path)."""
-    for folder, name, path, _ in found.names():
+def _reported(found: Plan, name_each: bool) -> Iterator[Name]:
+    """Yield what goes."""
+    for each in found.names():
         if name_each:
-            say_path(path)
-        yield folder, name, path
+            say_path(each.path)
+        yield each
 
 
 def _days(store: Path) -> int | None:

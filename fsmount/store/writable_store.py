@@ -20,7 +20,7 @@ from fsmount.store.owned_tasks import OwnedTasks
 from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.read_store import ReadStore
-from fsmount.store.retention.trash import TrashCan
+from fsmount.store.retention.trash import Name, TrashCan
 from fsmount.work.workers import Workers
 
 
@@ -191,32 +191,42 @@ class WritableStore(ReadStore):
 
     # -- pruning
 
-    async def prune(self, names: Iterable[tuple[int, bytes, bytes]]) -> int:
-        """Move names of files to the trash, durably: (folder, name, path). Returns their number.
+    async def prune(
+        self, names: Iterable[Name], moved: Callable[[int, bytes], None] = lambda folder, name: None
+    ) -> int:
+        """Move names of files to the trash, durably. Returns their number.
 
-        Raises OSError, Damaged.
+        See :meth:`TrashCan.put`. Raises OSError, Damaged.
         """
         await self._maintenance.space.before_deleting()
-        count = await self.trash.put(names)
+        count = await self.trash.put(names, moved)
         await self.durable()
         return count
 
-    async def let_expire(self, go_on: Callable[[], bool] = always) -> int:
-        """Let names leave the trash by its limits; give their space back. Returns their number.
+    async def let_expire(self) -> int:
+        """Let names leave the trash by its limits, durably. Returns their number.
 
-        Stops giving back when `go_on` says no. Raises OSError, FsmountError.
+        :meth:`give_back` gives their space back. Raises OSError, FsmountError.
         """
         await self._maintenance.space.before_deleting()
         count = await self.trash.expire()
-        if count:
-            await self.give_back(go_on)
+        await self.durable()
         return count
 
-    async def give_back(self, go_on: Callable[[], bool] = always) -> None:
-        """See :meth:`Maintenance.give_back`. Makes it durable."""
+    async def give_back(self, go_on: Callable[[], bool] = always, *, compact: bool = True) -> None:
+        """Give back the space of what nothing shown needs, durably.
+
+        Stops when `go_on` says no. `compact`: write the index anew, which stops all other work for
+        a moment. Raises OSError, FsmountError.
+        """
         await self.durable()
-        await self._maintenance.give_back(go_on)
+        await self._maintenance.give_back(go_on, compact=compact)
         await self.durable()
+
+    def while_unused(self) -> Callable[[], bool]:
+        """Return what says whether no program has used the store since this call."""
+        used = self._used
+        return lambda: self._used == used
 
     def unused_s(self) -> float:
         """Seconds since a file was last written or read; 0 while files are pending."""

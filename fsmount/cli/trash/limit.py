@@ -59,7 +59,8 @@ def limit(store: Path, days: int | None, most: int | None, force_lock: bool, as_
         known = opened.trash.limits()
         wanted = TrashLimits(_chosen(days, known.days), _chosen(most, known.most_bytes))
         config.change(opened.layout, opened.disk, **{KEY: wanted.value()})
-        await opened.let_expire()
+        if await opened.let_expire():
+            await opened.give_back()
 
     if days is not None or most is not None:
         with_writable_store(store, work, force_lock=force_lock)

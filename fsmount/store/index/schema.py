@@ -24,6 +24,7 @@ def schema() -> list[str]:
         # uuid: the store that the index belongs to. opened: number of openings for writing.
         # dictionary:G: object id of the newest dictionary of geometry G.
         # trimmed:O: how many objects needed object O when it was last trimmed.
+        # pruned:at, :files, :bytes: the last run of the policy, and what went.
         # repacked:N: bytes from the start of pack N that `repack` wrote and need not code again.
         # writer: random number of the last process that opened the store for writing.
         # copied: the opening at whose end names.gz matched the index. copy: CRC-32 of names.gz.

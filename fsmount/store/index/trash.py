@@ -77,6 +77,17 @@ class Trash(Objects):
         """All names in the trash, the oldest first. Other changes may happen meanwhile."""
         return ((trashed(name), inode) for name, inode in self.by_name(TRASH))
 
+    def in_trash_until(self, last_ns: int) -> list[tuple[bytes, int]]:
+        """The names in the trash that were deleted at `last_ns` or before, each with 0 bytes."""
+        end = b"%0*d" % (_DIGITS, max(0, last_ns + 1))
+        rows = self._all(
+            "SELECT name FROM dirents WHERE folder = ? AND name < ? ORDER BY name",
+            TRASH,
+            end,
+            of=kinds.BLOB,
+        )
+        return [(row[0], 0) for row in rows]
+
     def trash_bytes(self) -> list[tuple[bytes, int]]:
         """All names in the trash, the oldest first, and the bytes of the entry of each file.
 
@@ -113,6 +124,22 @@ class Trash(Objects):
                 of=kinds.TWO_NUMBERS,
             )
         )
+
+    def pruned(self) -> tuple[int, int, int] | None:
+        """The last run of the policy: time in ns since 1970, files that went, and their bytes."""
+        keys = ("pruned:at", "pruned:files", "pruned:bytes")
+        statement = "SELECT value FROM meta WHERE key = ?"
+        at, files, nbytes = (self._one(statement, key, of=kinds.NUMBER) for key in keys)
+        return (
+            None if at is None or files is None or nbytes is None else (at[0], files[0], nbytes[0])
+        )
+
+    def set_pruned(self, at_ns: int, files: int, nbytes: int) -> None:
+        """Record a run of the policy; see :meth:`pruned`."""
+        values = {"pruned:at": at_ns, "pruned:files": files, "pruned:bytes": nbytes}
+        with self.transaction():
+            for row in values.items():
+                self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
 
     def inodes_with(self, name: bytes) -> set[int]:
         """Inodes that have an extended attribute."""

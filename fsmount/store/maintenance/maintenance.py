@@ -23,13 +23,12 @@ from fsmount.store.maintenance.background import BackgroundRepack
 from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
 from fsmount.store.maintenance.repack import Repacker, RepackSummary, always
-from fsmount.store.maintenance.trimming import Trimming, trim
+from fsmount.store.maintenance.trimming import Trimming, find_hidden_at, trim
 from fsmount.store.ownership import Ownership
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.packs.writers import Writers
-from fsmount.store.retention.pictures import objects_of
 from fsmount.store.retention.trash import TrashCan
 from fsmount.threads import Kind
 from fsmount.work import machine
@@ -117,16 +116,18 @@ class Maintenance:
                 await compacting.compact(self._files.index, self._workers, free)
             return summary
 
-    async def give_back(self, go_on: Callable[[], bool] = always) -> None:
+    async def give_back(self, go_on: Callable[[], bool] = always, *, compact: bool = True) -> None:
         """Give back the space of what nothing shown needs: in packs, ``raw/`` and the index.
 
-        Stops after a pack when `go_on` says no. Raises OSError, FsmountError.
+        `compact`: also in the index, which stops all other work for a moment. Stops after a pack
+        when `go_on` says no. Raises OSError, FsmountError.
         """
         await self.space.before_deleting()
         await self._reclaimer.give_back(go_on)
         self._writers.packs.renew_copies()
-        free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
-        await compacting.compact(self._files.index, self._workers, free)
+        if compact:
+            free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
+            await compacting.compact(self._files.index, self._workers, free)
 
     async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         """See :meth:`BackgroundRepack.work`. The caller has called :meth:`prepare`."""
@@ -143,7 +144,9 @@ class Maintenance:
         """See :func:`trim`."""
         index, layout = self._files.index, self._files.layout
         trimming = Trimming(layout, index, self._workers, machine.cores())
-        return await trim(index, objects_of(index), trimming, mover, go_on)
+        # A worker reads the rows of all objects. All changes so far are committed.
+        found = await self._workers.run(find_hidden_at, str(index.file))
+        return await trim(index, found, trimming, mover, go_on)
 
     def _shrinker(self) -> Shrinker:
         """Create a shrinker with its own writer, for reclaim on a full disk."""

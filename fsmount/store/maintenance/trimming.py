@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import trio
 
 from fsmount.codec.delta.payload import Mask
 from fsmount.errors import Damaged, FsmountError, WorkerDied
+from fsmount.store.disk.disk import Disk
 from fsmount.store.frames.needed_tiles import Needed, taken_tiles, without_unneeded
 from fsmount.store.index import Index
 from fsmount.store.index.schema import unpack_many
@@ -29,6 +31,7 @@ from fsmount.store.packs.location import Location
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Entry, build_entry
 from fsmount.store.retention.freeing import Objects
+from fsmount.store.retention.pictures import objects_of
 from fsmount.store.retention.rules import Bools
 from fsmount.work.workers import Workers
 
@@ -48,15 +51,16 @@ _BATCH_BYTES = 16 << 20
 class Hidden:
     """Objects that no file shows and others need, and what needs them.
 
-    ids : of the objects that are worth a look. dependents : ids of the frames that need one of
-    them. hidden : which ids are those of objects that no file shows. needed_by : by object of
-    `ids`, the number of objects that need it.
+    ids : of the objects that are worth a look. shown, unshown : ids of the frames that need one of
+    them, and that files show or not. needed_by, lengths : by object of `ids`, the number of objects
+    that need it, and the bytes of its entry.
     """
 
     ids: frozenset[int]
-    dependents: list[int]
-    hidden: Callable[[int], bool]
+    shown: list[int]
+    unshown: list[int]
     needed_by: dict[int, int]
+    lengths: dict[int, int]
 
 
 def find_hidden(index: Index, objects: Objects, shown: Bools, stays: Bools) -> Hidden:
@@ -82,10 +86,28 @@ def find_hidden(index: Index, objects: Objects, shown: Bools, stays: Bools) -> H
     due = {
         number: count
         for number, count in zip(candidates.tolist(), counts.tolist(), strict=True)
-        if count <= last.get(number, count + 1) * _FEWER or number not in last
+        if number not in last or count <= last[number] * _FEWER
     }
-    is_hidden = set(objects.ids[stays & ~shown].tolist())
-    return Hidden(frozenset(due), found, is_hidden.__contains__, due)
+    lengths = dict(zip(candidates.tolist(), objects.length[worth].tolist(), strict=True))
+    in_view = set(objects.ids[stays & shown].tolist())
+    return Hidden(
+        frozenset(due),
+        [number for number in found if number in in_view],
+        [number for number in found if number not in in_view],
+        due,
+        {number: lengths[number] for number in due},
+    )
+
+
+def find_hidden_at(path: str) -> Hidden:
+    """Find the objects to trim in the index at `path`. Runs in a worker process."""
+    index = Index(Path(path), Disk(), read_only=True)
+    try:
+        objects = objects_of(index)
+        stays = np.ones(len(objects.ids), bool)
+        return find_hidden(index, objects, np.asarray(objects.uses > 0), stays)
+    finally:
+        index.close()
 
 
 class Trimming:
@@ -110,9 +132,8 @@ class Trimming:
         """
         needed: Needed = {}
         unknown: set[int] = set()
-        shown = [number for number in found.dependents if not found.hidden(number)]
-        hidden = [number for number in found.dependents if found.hidden(number)]
-        await self._take(shown, found, {}, needed, unknown)
+        hidden = found.unshown
+        await self._take(found.shown, found, {}, needed, unknown)
         # Of a hidden frame, only the tiles matter that are taken themselves. Those that are not
         # looked at count as a whole.
         await self._take([n for n in hidden if n not in found.ids], found, None, needed, unknown)
@@ -201,7 +222,7 @@ def _count(mask: Mask | None) -> int:
 
 
 async def trim(
-    index: Index, objects: Objects, trimming: Trimming, mover: Mover, go_on: Callable[[], bool]
+    index: Index, found: Hidden, trimming: Trimming, mover: Mover, go_on: Callable[[], bool]
 ) -> int:
     """Trim all hidden objects that are due. Returns how many got smaller.
 
@@ -209,13 +230,11 @@ async def trim(
     the encoder plan afresh. Stops between two commits when `go_on` says no. Raises OSError,
     Damaged.
     """
-    stays = np.ones(len(objects.ids), bool)
-    found = find_hidden(index, objects, np.asarray(objects.uses > 0), stays)
     if not found.ids:
         return 0
     needed, unknown = await trimming.needed(found)
     count = 0
-    for batch in _batches(sorted(found.ids - unknown), objects):
+    for batch in _batches(sorted(found.ids - unknown), found.lengths):
         if not go_on():
             break
         entries: dict[int, Entry] = {}
@@ -272,16 +291,15 @@ async def _code(trimming: Trimming, number: int, needed: Needed, entries: dict[i
         entries[number] = entry
 
 
-def _batches(ids: Sequence[int], objects: Objects) -> Iterator[list[int]]:
-    """Split objects into batches of entries: each has one at least, and a limit of bytes."""
-    lengths = objects.length[objects.rows(np.array(ids, np.int64))].tolist() if ids else []
+def _batches(ids: Sequence[int], lengths: Mapping[int, int]) -> Iterator[list[int]]:
+    """Split objects into batches: each has one at least, and a limit of bytes of entries."""
     batch: list[int] = []
     size = 0
-    for number, length in zip(ids, lengths, strict=True):
-        if batch and (size + length > _BATCH_BYTES or len(batch) >= _AT_ONCE):
+    for number in ids:
+        if batch and (size + lengths[number] > _BATCH_BYTES or len(batch) >= _AT_ONCE):
             yield batch
             batch, size = [], 0
         batch.append(number)
-        size += length
+        size += lengths[number]
     if batch:
         yield batch

@@ -31,6 +31,15 @@ class Amount:
     months: int = 0
     hours: int = 0
 
+    def __str__(self) -> str:
+        """Return the text that :func:`parse_amount` reads."""
+        if self.count is not None:
+            return str(self.count)
+        years, months = divmod(self.months, 12)
+        days, hours = divmod(self.hours, 24)
+        parts = (years, "y"), (months, "m"), (days, "d"), (hours, "h")
+        return "".join(f"{number}{unit}" for number, unit in parts if number) or FOREVER[0]
+
     @property
     def is_forever(self) -> bool:
         """Whether the amount has no end."""

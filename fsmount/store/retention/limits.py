@@ -34,6 +34,13 @@ class TrashLimits:
             return cls()
         return cls(_number(found.get("days", DAYS), DAYS), _number(found.get("bytes"), None))
 
+    def last_ns(self, now_ns: int) -> int:
+        """Return the time up to which deleted names leave by their age; -1 if none does.
+
+        `now_ns` is the time; both are in ns since 1970.
+        """
+        return -1 if self.days is None else now_ns - self.days * _DAY_NS
+
     def value(self) -> dict[str, int | None]:
         """Return the value for the config."""
         return {"days": self.days, "bytes": self.most_bytes}
@@ -46,7 +53,7 @@ class TrashLimits:
         """
         count = 0
         if self.days is not None:
-            last_ns = now_ns - self.days * _DAY_NS
+            last_ns = self.last_ns(now_ns)
             while (
                 count < len(names) and min(trashed(names[count][0]).deleted_ns, now_ns) <= last_ns
             ):

@@ -24,6 +24,7 @@ from fsmount.store.index.schema import unpack_many
 from fsmount.store.retention.freeing import Objects
 from fsmount.store.retention.rules import Bools, Ints, Pictures
 from fsmount.store.retention.taken import LocalClock
+from fsmount.store.retention.trash import Name
 
 SUFFIXES = (b".png", b".apng", b".jpg", b".jpeg", b".webp", b".avif", b".jxl")
 KEEP_XATTR = b"user.fsmount.keep"
@@ -155,8 +156,8 @@ def needs_of(index: Index) -> Iterator[tuple[Ints, Ints, Ints]]:
         yield np.array(ids, np.int64), counts, needed
 
 
-def names_of(walk: Walk, wanted: Bools) -> Iterator[tuple[int, bytes, bytes, Inode]]:
-    """Yield (folder inode, name, path, inode) of the files of a walk for which `wanted` is true."""
+def names_of(walk: Walk, wanted: Bools) -> Iterator[Name]:
+    """Yield the names of the files of a walk for which `wanted` is true."""
     for stays, (path, folder, inode) in zip(wanted.tolist(), walk(), strict=True):
         if stays:
-            yield folder, path.rpartition(b"/")[2], path, inode
+            yield Name(folder, path.rpartition(b"/")[2], path, inode.ino)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsmount.store.index import Index, Inode
+from fsmount.store.index import Index
 from fsmount.store.packs import parity
 from fsmount.store.retention import freeing
 from fsmount.store.retention.freeing import DEAD, Objects
@@ -24,6 +24,7 @@ from fsmount.store.retention.pictures import (
     objects_of,
 )
 from fsmount.store.retention.rules import KEPT, Bools, Ints, Rules, ranks
+from fsmount.store.retention.trash import Name
 
 WASTE = 0.1
 """A pack is left alone if less than this share of it is garbage."""
@@ -96,8 +97,8 @@ class Plan:
             return None
         return max(0.0, (self.budget - self.left_bytes) / self.month_bytes)
 
-    def names(self) -> Iterator[tuple[int, bytes, bytes, Inode]]:
-        """Yield (folder inode, name, path, inode) of the files that go."""
+    def names(self) -> Iterator[Name]:
+        """Yield the names of the files that go."""
         return names_of(self.walk, self.dropped)
 
 

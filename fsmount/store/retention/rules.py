@@ -70,6 +70,13 @@ class Rules:
         """Whether any rule is given."""
         return self != Rules()
 
+    def __str__(self) -> str:
+        """Return the rules as options of ``fsmount prune``."""
+        found = [f"--keep-{name} {amount}" for name, amount in self.keeping().items()]
+        found += ["--drop-idle"] * self.drop_idle
+        found += [] if self.budget is None else [f"--budget {self.budget}"]
+        return " ".join(found)
+
 
 class Pictures(NamedTuple):
     """Pictures as arrays of equal length (n,).

@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import trio
 
@@ -25,6 +26,15 @@ _log = logging.getLogger(__name__)
 
 # Names that one transaction moves or removes.
 _BATCH = 500
+
+
+class Name(NamedTuple):
+    """A name that goes: its folder, itself, its path from the root, and the inode that it shows."""
+
+    folder: int
+    name: bytes
+    path: bytes
+    ino: int
 
 
 class TrashCan:
@@ -53,24 +63,41 @@ class TrashCan:
         """Read the limits. Raises NoStore, FormatUnsupported, OSError."""
         return TrashLimits.of(config.read(self._layout.root))
 
-    async def put(self, names: Iterable[tuple[int, bytes, bytes]]) -> int:
-        """Move names of files to the trash: (folder, name, path). Returns their number.
+    async def put(
+        self, names: Iterable[Name], moved: Callable[[int, bytes], None] = lambda folder, name: None
+    ) -> int:
+        """Move names of encoded files to the trash. Returns their number.
 
-        Each batch is a transaction: after a kill, some of the names are in the trash. Raises
-        OSError, Damaged.
+        A name stays that shows another file by now, or one that was written to meanwhile. Calls
+        `moved` with folder and name of each that went. Each batch is a transaction: after a kill,
+        some of the names are in the trash. Raises OSError, Damaged.
         """
         count = 0
         left = iter(names)
         while batch := list(islice(left, _BATCH)):
-            self._index.put_in_trash(batch, time.time_ns())
-            count += len(batch)
+            going = [each for each in batch if self._is_still(each)]
+            wanted = [(each.folder, each.name, each.path) for each in going]
+            self._index.put_in_trash(wanted, time.time_ns())
+            for each in going:
+                moved(each.folder, each.name)
+            count += len(going)
             await trio.lowlevel.checkpoint()
         return count
 
+    def _is_still(self, name: Name) -> bool:
+        """Whether a name shows the file that it is about, and that is encoded."""
+        found = self._index.lookup(name.folder, name.name)
+        return found is not None and found.ino == name.ino and found.staged is None
+
     async def expire(self) -> int:
         """Remove the names that the limits let go; return their number. Raises OSError, Damaged."""
-        names = self._index.trash_bytes()
-        return await self.remove(self.limits().leaving(names, time.time_ns())) if names else 0
+        limits = self.limits()
+        if limits.most_bytes is None:
+            # Only old names are read.
+            names = self._index.in_trash_until(limits.last_ns(time.time_ns()))
+        else:
+            names = self._index.trash_bytes()
+        return await self.remove(limits.leaving(names, time.time_ns())) if names else 0
 
     async def evict(self, wanted: int) -> int:
         """Remove the oldest names, until their files took `wanted` bytes. Returns their number.

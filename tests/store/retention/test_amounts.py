@@ -30,6 +30,7 @@ def test_where_an_interval_begins(text: str, start: str) -> None:
     amount = parse_amount(text)
     assert amount.is_interval and not amount.is_forever
     assert amount.start_us(us("2024-03-02T12:00:00")) == us(start)
+    assert parse_amount(str(amount)) == amount
 
 
 def test_the_last_day_of_a_month() -> None:
@@ -44,6 +45,11 @@ def test_without_an_end(text: str) -> None:
 
 def test_numbers() -> None:
     assert parse_amount("24") == Amount(count=24)
+    assert [str(Amount(count=24)), str(Amount()), str(Amount(months=13, hours=50))] == [
+        "24",
+        "forever",
+        "1y1m2d2h",
+    ]
     assert not parse_amount("24").is_interval
 
 

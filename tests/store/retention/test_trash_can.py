@@ -13,6 +13,7 @@ from fsmount.store.disk.reserve import Reserve
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.maintenance import reclaim
 from fsmount.store.retention.limits import TrashLimits
+from fsmount.store.retention.trash import Name
 from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import ino_of
 from tests.support.repacking import fill, opening, packed, whole
@@ -26,7 +27,8 @@ ALL = 1 << 60
 
 
 async def prune(store: WritableStore, *names: bytes) -> None:
-    assert await store.prune((ROOT, name, name) for name in names) == len(names)
+    wanted = [Name(ROOT, name, name, ino_of(store, name)) for name in names]
+    assert await store.prune(wanted) == len(names)
 
 
 def in_trash(store: WritableStore) -> list[bytes]:
@@ -72,6 +74,7 @@ async def test_names_leave_by_the_limits(root: Path, monkeypatch: pytest.MonkeyP
             assert await store.let_expire() == 1
             assert in_trash(store) == NAMES[2:3]
             assert await store.let_expire() == 0
+            await store.give_back()
     await whole(root, {name: FILES[name] for name in NAMES[3:]})
     assert packed(root) < 6 * (SIZE + 500)
 
@@ -87,6 +90,22 @@ async def test_a_file_that_is_open_stays_until_it_is_closed(root: Path) -> None:
             await store.trash.remove([entry.name for entry, _ in store.index.in_trash()])
             assert [node.nlink for node in nameless] == [0]
             assert store.index.inode(nameless[0].ino).object_id is not None
+
+
+async def test_what_changed_since_the_plan_stays(root: Path) -> None:
+    await fill(root, {name: FILES[name] for name in NAMES[:4]})
+    with opening(root) as opened:
+        async with opened.running(count=1) as store:
+            names = [Name(ROOT, name, name, ino_of(store, name)) for name in NAMES[:4]]
+            # One is gone, another file has the name of one, and one is written to.
+            store.index.purge(store.index.unlink(ROOT, NAMES[0], 1).ino)
+            store.index.rename(ROOT, NAMES[1], ROOT, NAMES[2], 1)
+            store.index.stage(ino_of(store, NAMES[3]), 77, 1)
+            names.append(Name(ROOT, NAMES[2], NAMES[2], names[1].ino))
+            moved: list[bytes] = []
+            assert await store.prune(names, lambda folder, name: moved.append(name)) == 1
+            assert moved == [NAMES[2]]
+            assert store.index.lookup(ROOT, NAMES[3]) is not None
 
 
 async def test_a_second_name_keeps_the_file(root: Path) -> None:
