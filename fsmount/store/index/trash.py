@@ -59,16 +59,17 @@ class Trash(Objects):
     def put_in_trash(self, names: Sequence[tuple[int, bytes, bytes]], now_ns: int) -> None:
         """Move names of files to the trash: (folder, name, path of the name). One transaction.
 
-        A name that is in the trash under the same time and path already gets the next nanosecond.
+        They get the time `now_ns`, in ns since 1970, or one just after the newest name there, so
+        that no two names are equal.
         """
         with self.transaction(deletes=True):
+            newest = self._one("SELECT max(name) FROM dirents WHERE folder = ?", TRASH)
+            if newest is not None and newest[0] is not None:
+                now_ns = max(now_ns, trashed(newest[0]).deleted_ns + 1)
             for folder, name, path in names:
-                entry = Trashed(now_ns, path)
-                while self.lookup(TRASH, entry.name) is not None:
-                    entry = entry._replace(deleted_ns=entry.deleted_ns + 1)
                 self._run(
                     "UPDATE dirents SET folder = ?, name = ? WHERE folder = ? AND name = ?",
-                    (TRASH, entry.name, folder, name),
+                    (TRASH, Trashed(now_ns, path).name, folder, name),
                 )
             for folder in {folder for folder, _, _ in names}:
                 self._touch_folder(folder, now_ns)

@@ -29,7 +29,7 @@ from fsmount import threads
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.reserve import Reserve
-from fsmount.store.index import Index, Object
+from fsmount.store.index import TRASH, Index, Object
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance.repack import Repacker, always
@@ -126,7 +126,7 @@ class Reclaimer:
     async def _reclaim(self, enough: int) -> None:
         """As :meth:`reclaim`. The caller holds `repacking`. Raises OSError, FsmountError."""
         free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
-        if free < enough:
+        if free < enough and not self._index.is_empty(TRASH):
             await threads.call(Kind.FREE_SPACE, self._reserve.spend_if_full)
             await self._trash.evict(enough - free)
         if free >= enough or not (free >= self._wanted or self._has_more()):

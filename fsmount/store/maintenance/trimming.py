@@ -103,11 +103,16 @@ def find_hidden_at(path: str) -> Hidden:
     """Find the objects to trim in the index at `path`. Runs in a worker process."""
     index = Index(Path(path), Disk(), read_only=True)
     try:
-        objects = objects_of(index)
-        stays = np.ones(len(objects.ids), bool)
-        return find_hidden(index, objects, np.asarray(objects.uses > 0), stays)
+        return find_hidden_in(index)
     finally:
         index.close()
+
+
+def find_hidden_in(index: Index) -> Hidden:
+    """Find the objects to trim, of all that an index has. Reads all rows."""
+    objects = objects_of(index)
+    stays = np.ones(len(objects.ids), bool)
+    return find_hidden(index, objects, np.asarray(objects.uses > 0), stays)
 
 
 class Trimming:
