@@ -38,6 +38,9 @@ _COMMANDS = {
     "thumbs": ("thumbs", "thumbs"),
     "stats": ("stats", "stats"),
     "check": ("check", "check"),
+    "prune": ("prune", "prune"),
+    "trash": ("trash", "trash"),
+    "policy": ("policy", "policy"),
     "repack": ("repack", "repack"),
     "album": ("album", "album"),
 }

@@ -178,6 +178,9 @@ _BEFORE = {
     "verify": "fsmount mount -o ro screenshots.old mnt",
     "album": "rm -r media/stick/*",
     "album create": "rm -r media/stick/*",
+    "trash": "fsmount prune --quiet --yes --keep-last 1 shots.store",
+    "trash restore": "fsmount prune --quiet --yes --keep-last 1 shots.store",
+    "trash empty": "fsmount prune --quiet --yes --keep-last 1 shots.store",
 }
 
 

@@ -22,6 +22,8 @@ _REPACKED = "repacked:"
 _DICTIONARY = "dictionary:"
 # Number of geometries whose tiles are kept. Pictures of windows may have thousands.
 _MOST_GEOMETRIES = 64
+# This and an object id: see trash.py.
+TRIMMED = "trimmed:"
 
 
 class Objects(Tree):
@@ -154,17 +156,22 @@ class Objects(Tree):
         """Remove the rows of objects that :meth:`unneeded_objects` named.
 
         An object that is not shown, but whose own pixels others need, may need a dropped object to
-        be rendered. It keeps only its layer, and loses its hash, so that no new file finds it.
+        be rendered. It keeps only its layer, and loses its hash, so that no new file finds it. If
+        its layer needs a dropped object, nothing shown needs the layer: only its record is left, as
+        an anchor of others.
         """
         gone = set(dropped)
         with self.transaction(deletes=True):
             for object_id in dropped:
                 self._run("DELETE FROM objects WHERE id = ?", (object_id,))
+                self._run("DELETE FROM meta WHERE key = ?", (TRIMMED + str(object_id),))
             for row in self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0", of=kinds.OBJECT):
                 found = object_of(row)
                 if gone.intersection(found.needs):
+                    layer = pack_ids([number for number in found.layer if number not in gone])
                     self._run(
-                        "UPDATE objects SET needs = layer, sha256 = x'' WHERE id = ?", (found.id,)
+                        "UPDATE objects SET needs = ?1, layer = ?1, sha256 = x'' WHERE id = ?2",
+                        (layer, found.id),
                     )
 
     def move_object(self, moved: Object) -> None:

@@ -477,6 +477,15 @@ async def test_damaged_tiles_cost_a_keyframe_and_no_picture(root: Path) -> None:
     assert found[b"b"].kind == "key"
 
 
+async def test_tiles_of_objects_that_no_file_shows_are_coded_again(root: Path) -> None:
+    """Some of their pixels may be gone: see Index.trim_objects."""
+    await fill(root, {b"a": png(noise(1))})
+    with open_store(root) as opened:
+        opened.index._run("UPDATE objects SET sha256 = x''")
+    found = await fill(root, {b"b": png(noise(1), head=chunk(b"tEXt", b"Time\0now"))})
+    assert found[b"b"].kind == "key"
+
+
 async def test_an_index_of_an_earlier_build_gets_the_table(root: Path) -> None:
     await fill(root, {b"a": png(noise(1))})
     with open_store(root) as opened:
