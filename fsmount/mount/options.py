@@ -28,8 +28,8 @@ class MountOptions:
     fsync after each write. `nonempty`: mount over a folder that has files, which are hidden then.
     `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`: repack when no
     file was written or read for so many seconds; None: never. `prune_after_s`: the same for pruning
-    by the policy of the store. `force_lock`: see the store's lock; it is no word for ``-o``, since
-    it would stay in /etc/fstab.
+    by the policy of the store. `views`: show virtual folders in ``.fsmount``. `force_lock`: see the
+    store's lock; it is no word for ``-o``, since it would stay in /etc/fstab.
     """
 
     read_only: bool = False
@@ -41,6 +41,7 @@ class MountOptions:
     sync: bool = False
     repack_after_s: int | None = None
     prune_after_s: int | None = None
+    views: bool = False
     nonempty: bool = False
     cache_bytes: int = field(default_factory=default_cache_bytes)
     force_lock: bool = False
@@ -61,6 +62,8 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
             options = replace(options, read_only=False)
         elif word == "allow_other":
             options = replace(options, allow_other=True)
+        elif word == "views":
+            options = replace(options, views=True)
         elif word == "nonempty":
             options = replace(options, nonempty=True)
         elif name == "uid":
@@ -84,8 +87,8 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
         elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
-                " umask=, repack[=SECONDS], prune[=SECONDS], nonempty, and the general ones of"
-                " mount(8)"
+                " umask=, repack[=SECONDS], prune[=SECONDS], views, nonempty, and the general"
+                " ones of mount(8)"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")

@@ -23,7 +23,7 @@ import trio
 
 from fsmount.errors import FsmountError, NoFuse, NotWritable, OnlyReadable, UsageError
 from fsmount.folder import Folder
-from fsmount.mount import fuse, signals
+from fsmount.mount import fuse, signals, view_folders
 from fsmount.mount.daemon import detach_streams, in_background
 from fsmount.mount.filesystem import Filesystem
 from fsmount.mount.idle import repack_when_idle
@@ -36,6 +36,7 @@ from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
 from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.mount.union_fs import FIRST, UnionFilesystem
 from fsmount.mount.unmount import free_if_dead
+from fsmount.mount.view_folders import ViewFolders
 from fsmount.mount.write_back import write_back
 from fsmount.store import config
 from fsmount.store.read_store import ReadStore
@@ -95,6 +96,8 @@ class MountRequest:
             raise UsageError("the mount option 'repack' is for stores")
         elif self.options.prune_after_s is not None:
             raise UsageError("the mount option 'prune' is for stores")
+        elif self.options.views:
+            raise UsageError("the mount option 'views' is for stores")
         check_fuse(self.options)
         check_mountpoint(
             self.mountpoint,
@@ -269,8 +272,12 @@ async def _serve_store(
         held = [] if writable is None else writable.held()
         return [request.mountpoint / os.fsdecode(store.index.path(ino)) for ino in held]
 
-    union = None if tree is None else UnionFilesystem(vfs, ReadOnlyFilesystem(tree, FIRST))
-    served = _Served(union or vfs, store.path, work, written_files, warm)
+    shown: Filesystem = vfs
+    if tree is not None:
+        shown = UnionFilesystem(shown, ReadOnlyFilesystem(tree, FIRST))
+    if request.options.views:
+        shown = UnionFilesystem(shown, ViewFolders(store, vfs), view_folders.FIRST)
+    served = _Served(shown, store.path, work, written_files, warm)
     try:
         await _answer(request, served, ready)
     finally:

@@ -1,8 +1,9 @@
 """A union: the folders of one filesystem appear in the root of another.
 
 The upper filesystem owns the root. The lower one is only read, and numbers its inodes, handles
-and cookies from FIRST on, which the upper one never reaches. So a number says which of the two it
+and cookies from `first` on, which the upper one never reaches. So a number says which of the two it
 belongs to, and a call goes there. A name in the upper root hides the same name of the lower root.
+The lower filesystem may show files of the upper one, under their own numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from fsmount.mount.attributes import Attributes, DirEntry, failure
 from fsmount.mount.filesystem import ROOT, Filesystem
 
 FIRST = 1 << 48
-_LOWER_ROOT = FIRST + ROOT
 _DOTS = 2  # "." and ".." of the lower root, which the upper root has itself
 
 _P = ParamSpec("_P")
@@ -57,19 +57,21 @@ def _by_name(
 class UnionFilesystem(Filesystem):
     """See the module."""
 
-    def __init__(self, upper: Filesystem, lower: Filesystem) -> None:
+    def __init__(self, upper: Filesystem, lower: Filesystem, first: int = FIRST) -> None:
         self.upper = upper
         self._lower = lower
+        self._first = first
+        self._lower_root = first + ROOT
         # For each open handle of the upper root: that of the lower root, and the hidden names.
         self._roots: dict[int, tuple[int, set[bytes]]] = {}
 
     def owner(self, number: int) -> Filesystem:
         """The filesystem that an inode or a handle belongs to."""
-        return self._lower if number >= FIRST else self.upper
+        return self._lower if number >= self._first else self.upper
 
     async def check_upper(self, folder: int, name: bytes) -> None:
         """Raise OSError EROFS if a name belongs to the lower filesystem."""
-        if folder >= FIRST or (folder == ROOT and await self._is_lower(name)):
+        if folder >= self._first or (folder == ROOT and await self._is_lower(name)):
             raise failure(errno.EROFS)
 
     async def _is_lower(self, name: bytes) -> bool:
@@ -79,7 +81,7 @@ class UnionFilesystem(Filesystem):
         here.
         """
         try:
-            found = await self._lower.lookup(_LOWER_ROOT, name)
+            found = await self._lower.lookup(self._lower_root, name)
         except (OSError, FsmountError):
             return False
         await self._lower.forget(found.ino, 1)
@@ -127,7 +129,7 @@ class UnionFilesystem(Filesystem):
         except OSError as error:
             if folder != ROOT or error.errno != errno.ENOENT:
                 raise
-        return await self._lower.lookup(_LOWER_ROOT, name)
+        return await self._lower.lookup(self._lower_root, name)
 
     async def statfs(self) -> os.statvfs_result:
         """Size and free space of the upper filesystem."""
@@ -136,7 +138,7 @@ class UnionFilesystem(Filesystem):
     async def link(self, ino: int, folder: int, name: bytes) -> Attributes:
         """Raises OSError EXDEV for a file of the lower filesystem, besides what `mknod` raises."""
         await self.check_upper(folder, name)
-        if ino >= FIRST:
+        if ino >= self._first:
             raise failure(errno.EXDEV)
         return await self.upper.link(ino, folder, name)
 
@@ -161,8 +163,8 @@ class UnionFilesystem(Filesystem):
 
     async def _open_lower(self) -> tuple[int, set[bytes]]:
         """A handle of the lower root, and the names in it that the upper root hides."""
-        fh = await self._lower.opendir(_LOWER_ROOT)
-        hidden, after = set[bytes](), FIRST + _DOTS
+        fh = await self._lower.opendir(self._lower_root)
+        hidden, after = set[bytes](), self._first + _DOTS
         while entries := list(await self._lower.readdir(fh, after)):
             after = entries[-1][0]
             hidden |= {name for _, name, _ in entries if await self._is_upper(name)}
@@ -172,13 +174,13 @@ class UnionFilesystem(Filesystem):
         """Of the root first the entries of the upper one, then those of the lower one."""
         if fh not in self._roots:
             return await self.owner(fh).readdir(fh, after)
-        if after < FIRST:
+        if after < self._first:
             entries = iter(await self.upper.readdir(fh, after))
             for first in entries:
                 # The upper filesystem may have more: the lower one follows when it has none.
                 return chain([first], entries)
         lower, hidden = self._roots[fh]
-        shown = await self._lower.readdir(lower, max(after, FIRST + _DOTS))
+        shown = await self._lower.readdir(lower, max(after, self._first + _DOTS))
         return (entry for entry in shown if entry[1] not in hidden)
 
     async def releasedir(self, fh: int) -> None:

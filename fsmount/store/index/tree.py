@@ -257,6 +257,31 @@ class Tree(Database):
         ):
             yield row[0], row[1], row[2]
 
+    def files_by_creation(self, after: int = 0) -> Iterator[tuple[int, int, bytes, int]]:
+        """Names of regular files in the order of their creation: (cookie, folder, name, mtime_ns).
+
+        `after`: only names with higher cookies. A name that was moved keeps its cookie.
+        """
+        rows = self._pages(
+            "SELECT d.cookie, d.folder, d.name, i.mode, i.mtime FROM dirents d"
+            " JOIN inodes i ON i.ino = d.ino WHERE d.cookie > ? ORDER BY d.cookie LIMIT ?",
+            of=kinds.FOLDER_NAME,
+            after=after,
+        )
+        for cookie, folder, name, mode, mtime_ns in rows:
+            if stat.S_ISREG(mode):
+                yield cookie, folder, name, mtime_ns
+
+    def named(self, cookie: int) -> tuple[int, bytes, Inode] | None:
+        """The entry with a cookie: (folder, name, inode), or None if it is gone."""
+        row = self._one(
+            f"SELECT d.folder, d.name, {I_INODE} FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.cookie = ?",
+            cookie,
+            of=kinds.CHILD,
+        )
+        return None if row is None else (row[0], row[1], Inode._make(row[2:]))
+
     def by_name(self, folder: int) -> Iterator[tuple[bytes, Inode]]:
         """Entries of a folder in name order: (name, inode)."""
         for name, *inode in self._pages(
