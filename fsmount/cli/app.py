@@ -31,6 +31,7 @@ _COMMANDS = {
     "adopt": ("adopt", "adopt_"),
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
+    "backup": ("backup", "backup"),
     "ls": ("ls", "ls"),
     "cat": ("cat", "cat"),
     "runs": ("runs", "runs"),

@@ -48,6 +48,7 @@ def all_commands(root: Path, source: Path, tmp_path: Path) -> list[list[object]]
         ["diff", root, "in/01.png"],
         ["stats", root],
         ["check", root],
+        ["backup", root, tmp_path / "backup"],
         ["repack", root],
         ["--help"],
         ["--version"],

@@ -9,7 +9,7 @@ Contract: only the trio task calls the index, with the exception of :meth:`Index
 awaits.
 
 `schema` has the tables, `database` the connection, `tree` and `objects` the queries, `audit` the
-queries of `check` and repair.
+queries of `check` and repair, `backups` those of backups.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from typing import Any
 import apsw
 
 from fsmount.store.index import kinds
-from fsmount.store.index.audit import Audit
-from fsmount.store.index.database import VFS, address, register_vfs
+from fsmount.store.index.backups import Backups
+from fsmount.store.index.database import CHECKSUM_BYTES, VFS, address, leave_log_mode, register_vfs
 from fsmount.store.index.schema import INODE, ROOT, Inode, Object, schema
 
-__all__ = ["ROOT", "Index", "Inode", "Object", "glance"]
-
-_CHECKSUM_BYTES = 8
+__all__ = ["ROOT", "Index", "Inode", "Object", "glance", "leave_log_mode"]
 
 
 def glance(path: Path, folder: bytes, start: bytes, most: int) -> list[tuple[bytes, bool]]:
@@ -62,7 +60,7 @@ def glance(path: Path, folder: bytes, start: bytes, most: int) -> list[tuple[byt
         db.close()
 
 
-class Index(Audit):
+class Index(Backups):
     """The index of one store.
 
     Every method may raise :class:`Damaged` (damage) and OSError (full disk, I/O error).
@@ -79,7 +77,7 @@ class Index(Audit):
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         flags |= apsw.SQLITE_OPEN_URI
         db = apsw.Connection(address(path.resolve(), False), vfs=VFS, flags=flags)
-        db.reserve_bytes("main", _CHECKSUM_BYTES)
+        db.reserve_bytes("main", CHECKSUM_BYTES)
         db.pragma("journal_mode", "wal")
         with db:
             for statement in schema():
