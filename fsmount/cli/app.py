@@ -32,6 +32,7 @@ _COMMANDS = {
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
     "backup": ("backup", "backup"),
+    "copy": ("copy", "copy"),
     "ls": ("ls", "ls"),
     "cat": ("cat", "cat"),
     "runs": ("runs", "runs"),

@@ -176,6 +176,7 @@ _BEFORE = {
     "umount": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "thumbs": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "verify": "fsmount mount -o ro screenshots.old mnt",
+    "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
     "album": "rm -r media/stick/*",
     "album create": "rm -r media/stick/*",
 }

@@ -1,0 +1,59 @@
+"""`fsmount copy`: what it prints, its exit codes, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fsmount.store import config
+from fsmount.store.disk.disk import Disk
+from tests.cli.commands import Cli
+from tests.support.trees import make_pictures
+
+
+@pytest.fixture(name="second")
+def second_store(tmp_path: Path) -> Path:
+    config.make(tmp_path / "second", Disk())
+    return tmp_path / "second"
+
+
+def test_stores_are_merged(
+    cli: Cli, root: Path, source: Path, second: Path, tmp_path: Path
+) -> None:
+    cli("import", source, root)
+    config.make(tmp_path / "third", Disk())
+    (make_pictures(tmp_path / "more", 5)[0]).unlink()
+    cli("import", f"{tmp_path / 'more'}/", tmp_path / "third")
+    done = cli("copy", root, tmp_path / "third", second, "--json").json()
+    # The pictures 01 and 02 are equal in both.
+    assert (done["files"], done["skipped"], done["problems"]) == (7, 0, [])
+    assert 5 <= done["objects"] <= 7
+    words = cli("copy", root, tmp_path / "third", second)
+    assert (words.code, words.out) == (0, "0 files copied (0 bytes), 7 existed already\n")
+    assert cli("verify", "--one-way", source, second).out == "3/3 identical\n"
+    assert cli("check", "--full", second).code == 0
+
+
+def test_patterns_and_a_folder(cli: Cli, root: Path, source: Path, second: Path) -> None:
+    cli("import", source, root)
+    done = cli("copy", "--into", "old/2023", "--exclude", "00.png", root, second, "-v")
+    assert done.out.splitlines()[:-1] == ["old/2023/in/01.png", "old/2023/in/02.png"]
+    assert cli("ls", second, "old/2023/in").out.count(".png") == 2
+
+
+def test_a_name_that_is_taken(cli: Cli, root: Path, source: Path, second: Path) -> None:
+    cli("import", source, root)
+    (source / "01.png").write_bytes(b"other")
+    cli("import", source, second)
+    done = cli("copy", root, second)
+    assert done.code == 3
+    assert done.out == "0 files copied (0 bytes), 2 existed already\n"
+    assert done.err.startswith("1 left out:\n  in/01.png: the target has something else")
+
+
+def test_refusals(cli: Cli, root: Path, tmp_path: Path) -> None:
+    assert cli("copy", root).code == 2
+    assert cli("copy", tmp_path / "nothing", root).code == 10
+    assert cli("copy", root, tmp_path / "nothing").code == 10
+    assert "is the store itself" in cli("copy", root, root).sentence()
