@@ -9,7 +9,13 @@ from pathlib import Path
 import click
 import trio
 
-from fsmount.cli.common.filters import FILTER_HELP, FilteredCommand, chosen, filter_options
+from fsmount.cli.common.filters import (
+    CHANGED_HELP,
+    FILTER_HELP,
+    FilteredCommand,
+    selected,
+    selection_options,
+)
 from fsmount.cli.common.options import (
     force_lock_option,
     json_option,
@@ -20,6 +26,7 @@ from fsmount.cli.common.options import (
 from fsmount.cli.common.output import counted, emit, list_skipped, say_path, size
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import start_log, store_to_change, store_to_read
+from fsmount.cli.common.times import TIME_HELP
 from fsmount.errors import UsageError
 from fsmount.store.files import StoreFiles
 from fsmount.store.store import open_read_store, open_store
@@ -41,12 +48,14 @@ again, so a stopped copy goes on where it was. If STORE has another file there, 
 the command names it. Each copied entry is read back and compared. Nothing is removed from SOURCE:
 to move files, compare with fsmount verify through a mount of SOURCE first.
 
-{FILTER_HELP}
+{TIME_HELP}
+
+{FILTER_HELP} {CHANGED_HELP}
 
 \b
 Examples:
   fsmount copy ~/2023.store ~/2024.store ~/shots.store
-  fsmount copy --exclude '*.txt' --into old ~/2023.store ~/shots.store
+  fsmount copy --since 2023-06 --into old ~/2023.store ~/shots.store
 """
 
 _STOPPED = "What was copied stays. To go on, run the copy again."
@@ -55,7 +64,7 @@ _STOPPED = "What was copied stays. To go on, run the copy again."
 @click.command(cls=FilteredCommand, help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE... STORE")
 @click.option("--into", metavar="FOLDER", default="", help="A folder of STORE for the files.")
-@filter_options
+@selection_options
 @force_lock_option
 @verbose_option
 @quiet_option
@@ -68,7 +77,7 @@ def copy(paths: tuple[str, ...], into: str, force_lock: bool, verbose: bool, as_
     for name, source in zip(names, sources, strict=True):
         if source.exists() and target.exists() and source.samefile(target):
             raise UsageError(f"{name} is the store itself; name another one as the last argument")
-    patterns = chosen()
+    selection = selected()
     report = say_path if verbose and not as_json else ignore
 
     async def run() -> CopySummary:
@@ -77,7 +86,8 @@ def copy(paths: tuple[str, ...], into: str, force_lock: bool, verbose: bool, as_
             async with opened.started() as store:
                 for source in sources:
                     with open_read_store(source) as files:
-                        count, whole = _measure(files, patterns)
+                        wanted = selection.of(files)
+                        count, whole = _measure(files, wanted)
                         with meter(
                             f"copying {source.name}", count, whole, hidden=verbose, stopped=_STOPPED
                         ) as progress:
@@ -89,7 +99,7 @@ def copy(paths: tuple[str, ...], into: str, force_lock: bool, verbose: bool, as_
                                 report=report,
                             )
                             try:
-                                await copier.copy(chosen=patterns)
+                                await copier.copy(chosen=wanted)
                             finally:
                                 total.add(copier.summary)
                 if store.pending():

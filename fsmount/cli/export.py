@@ -8,7 +8,13 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common.filters import FILTER_HELP, FilteredCommand, chosen, filter_options
+from fsmount.cli.common.filters import (
+    CHANGED_HELP,
+    FILTER_HELP,
+    FilteredCommand,
+    selected,
+    selection_options,
+)
 from fsmount.cli.common.options import (
     cache_option,
     json_option,
@@ -25,6 +31,7 @@ from fsmount.cli.common.output import (
 )
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import check_apart, store_to_read, with_store
+from fsmount.cli.common.times import TIME_HELP
 from fsmount.errors import UsageError
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import Exporter, below
@@ -45,10 +52,16 @@ do not tell which picture comes before it.
 
 {FILTER_HELP}
 
+{TIME_HELP}
+
+{CHANGED_HELP}
+With any of these, only folders that get files are made.
+
 \b
 Examples:
   fsmount export ~/shots.store ~/all
   fsmount export ~/shots.store /tmp/day desk/2024-06-06
+  fsmount export ~/shots.store /tmp/afternoon --since 2024-06-06T13:00 --until 2024-06-06T18:00
 """
 
 _STOPPED = "What was exported stays. To go on, run the export again."
@@ -62,7 +75,7 @@ _STOPPED = "What was exported stays. To go on, run the export again."
     is_flag=True,
     help="Write PNGs and .jxl differences, as the blog's script does, into an empty folder.",
 )
-@filter_options
+@selection_options
 @verbose_option
 @quiet_option
 @cache_option
@@ -84,9 +97,10 @@ def export(
         # An existing file might come between a difference and its picture.
         raise UsageError(f"{dest} is not empty; --legacy needs an empty folder or a new one")
 
-    patterns = chosen()
+    wanted_files = selected()
 
     async def work(opened: ReadStore) -> int:
+        patterns = wanted_files.of(opened)
         wanted = [os.fsencode(path).strip(b"/") for path in paths] or [b""]
         entries = [
             inode

@@ -11,46 +11,56 @@ from typing import Any
 
 import click
 
+from fsmount.cli.common.filters import (
+    CHANGED_HELP,
+    FILTER_HELP,
+    FilteredCommand,
+    selected,
+    selection_options,
+)
 from fsmount.cli.common.options import split_store
 from fsmount.cli.common.output import emit, printable, say
 from fsmount.cli.common.stores import open_index
-from fsmount.cli.common.times import Moment, MomentType
+from fsmount.cli.common.times import TIME_HELP
 from fsmount.errors import FsmountError, UsageError
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
+from fsmount.store.transfer.exporting import below
+from fsmount.store.transfer.selecting import Selection
 from fsmount.store.transfer.tree import find
 
-_HELP = """\
+_HELP = f"""\
 List a folder of a store, or everything below it.
 
 Shows size, stored bytes, kind, depth, time and name. Stored bytes count only the file's own
 entry; a delta shares the rest with other files. Works beside a mount. -R lists all files below,
 by their paths from the top of the store.
 
-TIME is a date or a time: 2024-06-06, 2024-06-06T17:41, 2024-06-06T17:41:00+02:00; local time if
-it has no zone. --since and --until keep the files that were last changed in between, both
-included, and leave out folders.
+{TIME_HELP}
+
+{CHANGED_HELP}
+With any of these, folders are left out.
+
+{FILTER_HELP}
 
 \b
 Examples:
   fsmount ls ~/shots.store
   fsmount ls ~/shots.store desk --json
   fsmount ls -R ~/shots.store --since 2024-06-01 --until 2024-06-06
+  fsmount ls -R ~/shots.store --since "3 days ago" --changed 5%
 """
 _HEADER = f"{'size':>12} {'stored':>10} {'kind':<7}{'depth':>6}  {'time':<16}  name"
 
 
-@click.command(help=_HELP)
+@click.command(cls=FilteredCommand, help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @click.option("-R", "--recursive", is_flag=True, help="List everything below, too.")
-@click.option("--since", type=MomentType(), help="Only files changed at that time or later.")
-@click.option("--until", type=MomentType(), help="Only files changed at that time or before.")
+@selection_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def ls(
     arguments: tuple[str, ...],
     recursive: bool,
-    since: Moment | None,
-    until: Moment | None,
     as_json: bool,
 ) -> None:
     """Run ``fsmount ls``."""
@@ -59,40 +69,36 @@ def ls(
         raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
     path = os.fsencode(paths[0]).strip(b"/") if paths else b""
     with open_index(store) as opened:
-        entries = _entries(opened, path, recursive=recursive)
+        entries = _entries(opened, path, selected().of(opened), recursive=recursive)
         if sys.stdout is not None and sys.stdout.isatty() and not as_json:
             say(_HEADER)
         for name, inode in entries:
-            if _is_between(inode, since, until):
-                row = _row(opened, name, inode)
-                emit(row, _line(row, "path" if recursive else "name"), as_json)
+            row = _row(opened, name, inode)
+            emit(row, _line(row, "path" if recursive else "name"), as_json)
 
 
-def _entries(store: StoreFiles, path: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Inode]]:
-    """Return the entries to list: (path from the top of the store, inode).
+def _entries(
+    store: StoreFiles, path: bytes, wanted: Selection, *, recursive: bool
+) -> Iterator[tuple[bytes, Inode]]:
+    """Yield the entries to list: (path from the top of the store, inode).
 
     Raises FsmountError if there is no entry at `path`.
     """
     top = find(store, path)
     if top is None:
         raise FsmountError(f"there is no {os.fsdecode(path)!r} in {store.path}")
-    if not stat.S_ISDIR(top.mode):
-        return iter([(path, top)])
-    if recursive:
-        return store.index.walk(top.ino, path)
+    if recursive or not stat.S_ISDIR(top.mode):
+        for name, inode in below(store, path, wanted):
+            # The folder that the user names is not listed.
+            if name != path or not stat.S_ISDIR(inode.mode):
+                yield name, inode
+        return
     before = path + b"/" if path else b""
-    return ((before + name, inode) for name, inode in store.index.by_name(top.ino))
-
-
-def _is_between(inode: Inode, since: Moment | None, until: Moment | None) -> bool:
-    """Return whether an entry is to be listed; folders only if no time is given."""
-    if since is None and until is None:
-        return True
-    return (
-        not stat.S_ISDIR(inode.mode)
-        and (since is None or inode.mtime_ns >= since.start)
-        and (until is None or inode.mtime_ns < until.end)
-    )
+    for name, inode in store.index.by_name(top.ino):
+        if stat.S_ISDIR(inode.mode) and not wanted.shows_folders:
+            continue
+        if wanted.takes(before + name, inode.mode, inode.mtime_ns, inode.object_id):
+            yield before + name, inode
 
 
 def _row(store: StoreFiles, path: bytes, inode: Inode) -> dict[str, Any]:

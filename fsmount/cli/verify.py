@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 import trio
 
-from fsmount.cli.common.filters import FILTER_HELP, FilteredCommand, chosen, filter_options
+from fsmount.cli.common.filters import (
+    CHANGED_HELP,
+    FILTER_HELP,
+    FilteredCommand,
+    selected,
+    selection_options,
+)
 from fsmount.cli.common.options import (
     cache_option,
     json_option,
@@ -18,9 +24,12 @@ from fsmount.cli.common.options import (
 from fsmount.cli.common.output import emit, list_problems, say_path, warn
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import with_store
+from fsmount.cli.common.times import TIME_HELP
+from fsmount.errors import UsageError
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.store.config import is_store
 from fsmount.store.read_store import ReadStore
+from fsmount.store.transfer.patterns import Patterns
 from fsmount.store.transfer.tree import ignore, measure, source_of, target_of
 from fsmount.store.transfer.verifying import (
     Counterpart,
@@ -47,13 +56,19 @@ With --one-way the question is only whether all of SOURCE is there: files that o
 the mount has are no difference. Ask this before you delete SOURCE.
 
 {FILTER_HELP}
-Both sides are chosen by the same patterns.
+
+{TIME_HELP}
+
+{CHANGED_HELP}
+It needs a store. Both sides are chosen by the same options; --since, --until and --changed compare
+no folders.
 
 \b
 Examples:
   fsmount verify ~/screenshots/ ~/shots.store
   fsmount verify --one-way ~/screenshots.old/ ~/shots.store
   fsmount verify ~/screenshots.old/ /mnt
+  fsmount verify --since "1 week ago" ~/screenshots/ ~/shots.store
 """
 
 _STOPPED = "Nothing was changed. The next verify begins anew."
@@ -62,7 +77,7 @@ _STOPPED = "Nothing was changed. The next verify begins anew."
 @click.command(cls=FilteredCommand, help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE... STORE|MOUNT")
 @click.option("--one-way", is_flag=True, help="Only ask whether all of SOURCE is there.")
-@filter_options
+@selection_options
 @verbose_option
 @quiet_option
 @cache_option
@@ -74,10 +89,10 @@ def verify(
     path, names = split_store(paths, -1)
     sources = [(source_of(name), target_of(name)) for name in names]
 
-    patterns = chosen()
+    wanted = selected()
     report = say_path if verbose and not as_json else ignore
 
-    async def compare(other: Counterpart) -> int:
+    async def compare(other: Counterpart, patterns: Patterns) -> int:
         pairs = [(source, _meant(other, source, at)) for source, at in sources]
         files, total = measure(pairs, patterns)
         with meter("comparing", files, total, hidden=verbose, stopped=_STOPPED) as progress:
@@ -98,8 +113,10 @@ def verify(
         return 0
 
     async def work(store: ReadStore) -> int:
-        return await compare(StoreCounterpart(store))
+        return await compare(StoreCounterpart(store), wanted.of(store))
 
     if not is_store(path) and path.is_dir() and mounted_at(path) is not None:
-        return trio.run(compare, FolderCounterpart(path))
+        if wanted.criteria.changed is not None:
+            raise UsageError(f"{path} is a mount; --changed needs its store instead")
+        return trio.run(compare, FolderCounterpart(path), wanted)
     return with_store(path, work, cache_bytes=cache_size)

@@ -42,6 +42,21 @@ def test_patterns_and_a_folder(cli: Cli, root: Path, source: Path, second: Path)
     assert cli("ls", second, "old/2023/in").out.count(".png") == 2
 
 
+def test_times(cli: Cli, root: Path, source: Path, second: Path) -> None:
+    """Only the folders of the chosen files come along."""
+    (source / "a").mkdir()
+    (source / "00.png").rename(source / "a" / "2024-03-01T10:00:00.png")
+    (source / "b").mkdir()
+    (source / "01.png").rename(source / "b" / "2023-03-01T10:00:00.png")
+    cli("import", source, root)
+    assert cli("copy", "--until", "2024-03", "--since", "2024", root, second).code == 2
+    done = cli("copy", "--until", "2024-03", "--since", "2024-01", root, second, "--json").json()
+    assert (done["files"], done["problems"]) == (1, [])
+    assert cli("ls", second, "in").out.split()[-1] == "a"
+    assert cli("copy", "--changed", "99%", root, second, "--json").json()["problems"] == []
+    assert cli("check", "--full", second).code == 0
+
+
 def test_a_name_that_is_taken(cli: Cli, root: Path, source: Path, second: Path) -> None:
     cli("import", source, root)
     (source / "01.png").write_bytes(b"other")

@@ -64,6 +64,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "packs",
         "files",
         "frames",
+        "retention",
         "read_store",
         "ingest",
         "maintenance",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fsmount.errors import Damaged, DiskFull, FsmountError
@@ -76,6 +75,7 @@ class StoreCopier:
         self._progress = progress
         self._report = report
         self._objects = ObjectCopier(source, target)
+        self._top = ROOT
         self._files: list[_File] = []
         # Inode of a file with hard links in the source -> in the target.
         self._links: dict[int, int] = {}
@@ -91,8 +91,8 @@ class StoreCopier:
         files that were left out.
         """
         try:
-            self._make_folders()
-            for name, inode in self._wanted(path, chosen):
+            self._top = self._make_top()
+            for name, inode in below(self._source, path, chosen):
                 await self._one(name, inode)
                 if self._objects.is_full:
                     await self._commit()
@@ -108,66 +108,70 @@ class StoreCopier:
         finally:
             self.summary.objects = self._objects.copied
 
-    def _wanted(self, path: bytes, chosen: Patterns) -> Iterator[tuple[bytes, Inode]]:
-        """Yield the chosen entries, with the folders above `path`."""
-        parts = path.split(b"/")[:-1] if path else []
-        for count in range(1, len(parts) + 1):
-            above = b"/".join(parts[:count])
-            inode = find(self._source, above)
-            if inode is not None:
-                yield above, inode
-        yield from below(self._source, path, chosen)
+    def _make_top(self) -> int:
+        """Make the folder of the target, with those above it. Return its inode number.
 
-    def _make_folders(self) -> None:
-        """Make the folder of the target, with those above it. Raises FsmountError."""
-        folder, done = ROOT, b""
+        Raises FsmountError if it cannot be one.
+        """
+        folder = ROOT
         root = self._source.index.inode(ROOT)
         for name in filter(None, self._into.split(b"/")):
-            done += name + b"/"
             there = self._target.index.lookup(folder, name)
             if there is None:
                 there = self._create(folder, name, root)
             elif not stat.S_ISDIR(there.mode):
-                raise FsmountError(f"{os.fsdecode(done)!r} is no folder in {self._target.path}")
+                into = os.fsdecode(self._into)
+                raise FsmountError(f"{into!r} is no folder in {self._target.path}")
             folder = there.ino
+        return folder
+
+    def _parent(self, folder: bytes) -> int:
+        """Make a folder of the source in the target, with those above it. Return its number.
+
+        Raises FsmountError if the target has something else there.
+        """
+        at, here = self._top, b""
+        for name in filter(None, folder.split(b"/")):
+            here += b"/" * bool(here) + name
+            there = self._target.index.lookup(at, name)
+            if there is None:
+                inode = find(self._source, here)
+                if inode is None:
+                    raise FsmountError("its folder was removed")
+                there = self._create(at, name, inode)
+                self._folders.append((there.ino, inode))
+            elif not stat.S_ISDIR(there.mode):
+                raise FsmountError(_TAKEN)
+            at = there.ino
+        return at
 
     async def _one(self, name: bytes, inode: Inode) -> None:
         """Copy one entry, or name it in the summary."""
         target = self._into + b"/" * bool(self._into) + name
         regular = stat.S_ISREG(inode.mode)
         try:
-            folder, _, last = target.rpartition(b"/")
-            parent = find(self._target, folder)
-            if parent is None or not stat.S_ISDIR(parent.mode):
-                raise FsmountError("its folder could not be copied")
-            there = self._target.index.lookup(parent.ino, last)
+            folder, _, last = name.rpartition(b"/")
             if stat.S_ISDIR(inode.mode):
-                self._folder(parent.ino, last, inode, there)
+                self._parent(name)
                 return
+            parent = self._parent(folder)
+            there = self._target.index.lookup(parent, last)
             if there is not None and await self._is_same(inode, there):
                 self._note_link(inode, there.ino)
                 self.summary.skipped += 1
             elif there is not None:
                 raise FsmountError(_TAKEN)
             elif inode.ino in self._links:
-                self._target.index.link(parent.ino, last, self._links[inode.ino], inode.ctime_ns)
+                self._target.index.link(parent, last, self._links[inode.ino], inode.ctime_ns)
                 self._count(inode, target)
             elif not regular:
-                self._create(parent.ino, last, inode)
+                self._create(parent, last, inode)
                 self._count(inode, target)
             else:
-                await self._regular(parent.ino, last, target, inode)
+                await self._regular(parent, last, target, inode)
         except FsmountError as error:
             self.summary.problems.append((os.fsdecode(name), str(error)))
         self._progress(1, inode.size if regular else 0)
-
-    def _folder(self, parent: int, name: bytes, inode: Inode, there: Inode | None) -> None:
-        """Make a folder, unless it is there. Raises FsmountError if something else is."""
-        if there is None:
-            there = self._create(parent, name, inode)
-            self._folders.append((there.ino, inode))
-        elif not stat.S_ISDIR(there.mode):
-            raise FsmountError(_TAKEN)
 
     async def _is_same(self, inode: Inode, there: Inode) -> bool:
         """Whether an entry of the target is the entry of the source already."""

@@ -17,6 +17,7 @@ from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.exporting import below
+from fsmount.store.transfer.patterns import ALL, Patterns
 from fsmount.store.transfer.tree import find, is_for_desktops, slices
 
 Mask = npt.NDArray[np.bool_]
@@ -185,8 +186,8 @@ class Stretch:
     bytes: int
 
 
-def stretches(store: StoreFiles, path: bytes = b"") -> Iterator[Stretch]:
-    """Yield idle and busy stretches below a path, by the bytes that each picture added.
+def stretches(store: StoreFiles, path: bytes = b"", chosen: Patterns = ALL) -> Iterator[Stretch]:
+    """Yield idle and busy stretches of the chosen pictures below a path, by the bytes they added.
 
     A picture is idle if it added at most IDLE_BYTES. Deleted pictures in the trash folders of
     desktops, and thumbnails beside pictures, are left out, unless `path` is in such a folder.
@@ -195,7 +196,7 @@ def stretches(store: StoreFiles, path: bytes = b"") -> Iterator[Stretch]:
     """
     folder, parts = b"", list[tuple[bytes, int]]()
     seen: set[int] = set()
-    for name, inode in sorted(below(store, path)):
+    for name, inode in sorted(below(store, path, chosen)):
         inside = name.removeprefix(path).split(b"/")
         if not _is_picture(name, inode) or any(map(is_for_desktops, inside)):
             continue

@@ -86,8 +86,9 @@ def below(store: StoreFiles, path: bytes, chosen: Patterns = ALL) -> Iterator[tu
         if left_out is not None and name.startswith(left_out):
             continue
         folder = stat.S_ISDIR(entry.mode)
-        if chosen.chooses(name, folder=folder):
-            yield name, entry
+        if chosen.takes(name, entry.mode, entry.mtime_ns, entry.object_id):
+            if chosen.shows_folders or not folder:
+                yield name, entry
         elif folder:
             # Its contents follow directly.
             left_out = name + b"/"

@@ -16,6 +16,7 @@ Source: rsync(1), "PATTERN MATCHING RULES"; exclude.c (rule_matches) and lib/wil
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -63,6 +64,20 @@ class Patterns:
             for include, matches in self._rules:
                 if matches(path, folder):
                     return include
+        return True
+
+    def takes(self, path: bytes, mode: int, mtime_ns: int, object_id: int | None = None) -> bool:
+        """Whether an entry is chosen, by all that is known of it. As :meth:`chooses`.
+
+        A folder that is not taken is not gone through. `mtime_ns` is the time of last change in ns
+        since 1970, `object_id` the object of a file in a store. Patterns look at neither;
+        :class:`~fsmount.store.transfer.selecting.Selection` does.
+        """
+        return self.chooses(path, folder=stat.S_ISDIR(mode))
+
+    @property
+    def shows_folders(self) -> bool:
+        """Whether folders are chosen as well, and not only gone through."""
         return True
 
 

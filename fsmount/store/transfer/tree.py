@@ -89,13 +89,14 @@ def walk(source: Path, target: bytes, summary: Summary, chosen: Patterns = ALL) 
         source, target = left.pop()
         try:
             info = source.lstat()
-            if not chosen.chooses(target, folder=stat.S_ISDIR(info.st_mode)):
+            if not chosen.takes(target, info.st_mode, info.st_mtime_ns):
                 continue
             names = os.listdir(source) if stat.S_ISDIR(info.st_mode) else []
         except OSError as error:
             summary.problems.append((str(source), error.strerror or str(error)))
             continue
-        yield Item(source, target, info)
+        if chosen.shows_folders or not stat.S_ISDIR(info.st_mode):
+            yield Item(source, target, info)
         for name in sorted(names, key=os.fsencode, reverse=True):
             left.append((source / name, _join(target, os.fsencode(name))))
 
