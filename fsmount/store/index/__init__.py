@@ -9,7 +9,8 @@ Contract: only the trio task calls the index, with the exception of :meth:`Index
 awaits.
 
 `schema` has the tables, `database` the connection, `tree` and `objects` the queries, `audit` the
-queries of `check` and repair, `backups` those of backups.
+queries of `check` and repair, `backups` those of backups,
+`figures` those of statistics.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 import apsw
 
 from fsmount.store.index import kinds
-from fsmount.store.index.backups import Backups
 from fsmount.store.index.database import CHECKSUM_BYTES, VFS, address, leave_log_mode, register_vfs
+from fsmount.store.index.figures import Figures, FileFigures
 from fsmount.store.index.schema import INODE, ROOT, Inode, Object, schema
 
-__all__ = ["ROOT", "Index", "Inode", "Object", "glance", "leave_log_mode"]
+__all__ = ["ROOT", "FileFigures", "Index", "Inode", "Object", "glance", "leave_log_mode"]
 
 
 def glance(path: Path, folder: bytes, start: bytes, most: int) -> list[tuple[bytes, bool]]:
@@ -60,7 +61,7 @@ def glance(path: Path, folder: bytes, start: bytes, most: int) -> list[tuple[byt
         db.close()
 
 
-class Index(Backups):
+class Index(Figures):
     """The index of one store.
 
     Every method may raise :class:`Damaged` (damage) and OSError (full disk, I/O error).
