@@ -38,6 +38,7 @@ _COMMANDS = {
     "runs": ("runs", "runs"),
     "diff": ("diff", "diff"),
     "thumbs": ("thumbs", "thumbs"),
+    "video": ("video", "video"),
     "stats": ("stats", "stats"),
     "check": ("check", "check"),
     "repack": ("repack", "repack"),

@@ -14,7 +14,7 @@ from fsmount.errors import Damaged, UsageError
 from fsmount.store.transfer.backup import back_up, size_of
 
 _HELP = """\
-Copy a store to another disk, also while it is mounted and in use.
+Copy a store to another disk, also while it is in use.
 
 DEST gets one state of the store: all files that it showed at one moment. DEST is a store itself.
 To restore, copy the folder back with any program (cp -a, rsync), or mount DEST with -o ro, or

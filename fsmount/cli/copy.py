@@ -36,7 +36,7 @@ from fsmount.store.transfer.patterns import Patterns
 from fsmount.store.transfer.tree import ignore
 
 _HELP = f"""\
-Copy files of stores to another store, without coding any picture again.
+Copy files between stores; no picture is coded again.
 
 Merges stores, or splits one by patterns. SOURCE may be in use: a store, or the mountpoint of one.
 Each file keeps its path, below --into if that is given. Names, times, permissions and attributes

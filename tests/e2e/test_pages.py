@@ -156,6 +156,7 @@ _REAL_MOUNT = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 # What must be there for a program that a block runs.
 _NEEDS = {
     r"\bmaim ": all(map(shutil.which, ("maim", "Xvfb"))),
+    r"\bvideo .*\.(mp4|webm)\b": bool(find_spec("av")),
     r"\balbum |\.xml\b": bool(shutil.which("exiftool") and find_spec("av")),
     r"\| less": bool(shutil.which("less")),
     r"\brsync ": bool(shutil.which("rsync")),
