@@ -25,6 +25,8 @@ Each copied entry is read back from the disk and compared. What was copied befor
 size and time only; --reread compares every byte, so it also notices damage of DEST, and copies
 what is damaged again. Damage of the store is named, and does not replace what DEST has whole.
 
+The folder above DEST must exist: if the disk is not mounted, nothing is copied elsewhere.
+
 Do not write to DEST: the next backup refuses a DEST that was opened for writing. What a mount is
 just writing to a file is copied as it is at that moment. Albums, the log and lost/ are not part of
 a backup.

@@ -1,4 +1,4 @@
-"""`fsmount copy` from a mount that is in use, and killed."""
+"""`fsmount copy` and `fsmount backup` with mounts, and a copy that is killed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fsmount.mount.mountpoint import mounted_at
+from fsmount.mount.unmount import unmount
 from tests.e2e.commands import fsmount, well
 from tests.e2e.mounts import Mount, missing
 from tests.support.frames import png, screens
@@ -19,6 +22,16 @@ pytestmark = [
     pytest.mark.mount,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
+
+
+@pytest.fixture(name="second")
+def second_mountpoint(tmp_path: Path) -> Iterator[Path]:
+    """Another folder to mount on. Afterwards it is unmounted."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    yield folder
+    if mounted_at(folder) is not None:
+        unmount(folder)
 
 
 def test_from_a_mount(mount: Mount, tmp_path: Path) -> None:
@@ -59,3 +72,29 @@ def test_kills_of_a_copy(tmp_path: Path) -> None:
     well("copy", tmp_path / "store", tmp_path / "target")
     assert well("verify", f"{source}/", tmp_path / "target") == "300/300 identical\n"
     well("check", "--full", tmp_path / "target")
+
+
+def test_a_backup_is_mounted(mount: Mount, tmp_path: Path, second: Path) -> None:
+    """Read-only, also while the next backup is made; it shows that one when it is mounted again."""
+    pictures = [png(frame) for frame in screens(8)]
+    for number, data in enumerate(pictures[:5]):
+        (mount.path / f"{number}.png").write_bytes(data)
+    dest, place = tmp_path / "backup", second
+    well("backup", mount.path, dest)
+    well("mount", "-o", "ro", dest, place)
+    assert [(place / f"{n}.png").read_bytes() for n in range(5)] == pictures[:5]
+    for number, data in enumerate(pictures[5:], start=5):
+        (mount.path / f"{number}.png").write_bytes(data)
+    well("backup", mount.path, dest)
+    assert (place / "3.png").read_bytes() == pictures[3]
+    well("umount", place)
+    well("mount", "-o", "ro", dest, place)
+    assert [(place / f"{n}.png").read_bytes() for n in range(8)] == pictures
+    well("umount", place)
+    well("backup", mount.path, dest)
+    # A mount that may write makes the folder a store of its own.
+    well("mount", dest, place)
+    assert "in use" in fsmount("backup", mount.path, dest).stderr
+    well("umount", place)
+    assert "opened for writing" in fsmount("backup", mount.path, dest).stderr
+    mount.stop()

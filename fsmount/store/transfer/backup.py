@@ -119,7 +119,10 @@ def back_up(
     """
     disk = disk or Disk()
     _refuse_others(store, dest)
-    disk.mkdir(dest, parents=True)
+    if not dest.exists():
+        # No folder above it is made: the disk for it may not be mounted.
+        disk.mkdir(dest)
+        disk.fsync_folder(dest.parent)
     with ExitStack() as undo:
         folder = config.enter(dest)
         undo.callback(folder.close)
@@ -241,28 +244,36 @@ class _Backup:
     def _last(self) -> _Last:
         """Read what the last complete backup needs.
 
-        Raises :class:`NotABackup` if its index is none of a backup, or was written since.
+        Raises :class:`NotABackup` if its index is none of a backup, or was written since, and
+        :class:`Damaged`.
         """
-        if not self._layout.index.exists():
+        path = self._layout.index
+        if not path.exists():
             return _Last()
-        index = Index(self._layout.index, self._disk, read_only=True)
         try:
-            if index.identity() != self._store.index.identity():
-                raise NotABackup(self._dest, reason="another store is there")
-            if index.backup_of() is None:
-                raise NotABackup(self._dest, reason="it is a store, and no backup of one")
-            if index.backup_of() != index.opened():
-                why = (
-                    "it was opened for writing since the last backup, and may have files of its own"
+            index = Index(path, self._disk, read_only=True)
+            try:
+                self._require_untouched(index)
+                return _Last(
+                    {number: length for number, (length, _) in index.packs().items()},
+                    index.backup_packs(),
+                    dict(index.kept()),
                 )
-                raise NotABackup(self._dest, reason=why)
-            return _Last(
-                {number: length for number, (length, _) in index.packs().items()},
-                index.backup_packs(),
-                dict(index.kept()),
-            )
-        finally:
-            index.close()
+            finally:
+                index.close()
+        except Damaged as error:
+            why = f"{error.fields['reason']}. Remove this file: the next backup makes it anew"
+            raise Damaged(path, reason=why) from error
+
+    def _require_untouched(self, index: Index) -> None:
+        """Raise :class:`NotABackup` unless `index` is as a backup of this store left it."""
+        if index.identity() != self._store.index.identity():
+            raise NotABackup(self._dest, reason="another store is there")
+        if index.backup_of() is None:
+            raise NotABackup(self._dest, reason="it is a store, and no backup of one")
+        if index.backup_of() != index.opened():
+            why = "it was opened for writing since the last backup, and may have files of its own"
+            raise NotABackup(self._dest, reason=why)
 
     def _try(self, files: FileCopier, packs: PackCopier) -> _Snapshot:
         """Copy the index, and all that it names. Return what it names.
@@ -354,7 +365,7 @@ class _Backup:
             path, length = self._layout.parity(new), done.lengths[new]
             if not percent:
                 self._disk.unlink(path)
-            elif _covered(path) != length:
+            elif _covered(path, self._reread) != length:
                 data = self._parity_of_store(old, length) if old == new else None
                 if data is None:
                     data = parity.build(self._layout.pack(new), parity.plan(new, length, percent))
@@ -378,10 +389,14 @@ class _Backup:
             self._disk.close(fd)
 
 
-def _covered(path: Path) -> int:
-    """Bytes that a parity file covers; 0 if there is none, or if it is damaged."""
+def _covered(path: Path, reread: bool) -> int:
+    """Bytes that a parity file covers; 0 if there is none, or if it is damaged.
+
+    `reread` reads all of it.
+    """
     try:
-        return parity.load(path).shape.covered
+        known = parity.load(path)
+        return 0 if reread and known.damaged_parity() else known.shape.covered
     except (OSError, Damaged):
         return 0
 

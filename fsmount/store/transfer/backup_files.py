@@ -174,11 +174,12 @@ def held(store: StoreFiles) -> Iterator[dict[int, int]]:
     left out.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = soft if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     with ExitStack() as undo:
         undo.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         files: dict[int, int] = {}
-        for token in store.staging.tokens()[: max(0, hard - _SPARE)]:
+        for token in store.staging.tokens()[: max(0, most - _SPARE)]:
             with suppress(FileNotFoundError):
                 files[token] = undo.enter_context(opened(store.staging.path(token)))
         yield files

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from fsmount.errors import BackupUnsettled, DiskFull, InsideStore, NotABackup, StoreLocked
+from fsmount.errors import BackupUnsettled, Damaged, DiskFull, InsideStore, NotABackup, StoreLocked
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
@@ -24,6 +26,7 @@ from tests.support.backups import faults, shown
 from tests.support.encoding import put
 from tests.support.frames import FlakyDisk, png, screens
 from tests.support.packs import flip
+from tests.support.paths import CHECKOUT
 from tests.support.repacking import always_pays, delete, fill, pictures, run
 
 FILES = pictures(6)
@@ -234,6 +237,32 @@ def test_damage_of_the_backup(filled: Path, tmp_path: Path, reread: bool) -> Non
     assert faults(dest) == []
 
 
+def test_damage_beside_the_packs(filled: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "b"
+    saved(filled, dest)
+    path = next((dest / "packs").glob("*.parity"))
+    flip(path, path.stat().st_size - 3)
+    flip(dest / "packs" / "names.gz", 40)
+    (dest / "fsmount.json").unlink()
+    (dest / "opened").write_text("junk")
+    saved(filled, dest, reread=True)
+    assert faults(dest) == []
+    assert shown(dest) == WANTED
+    (dest / "index.sqlite").write_bytes(b"\0" * 40_000)
+    with pytest.raises(Damaged, match="Remove this file"):
+        saved(filled, dest)
+    (dest / "index.sqlite").unlink()
+    assert saved(filled, dest).copied_bytes < 100
+    assert faults(dest) == []
+    assert shown(dest) == WANTED
+
+
+def test_a_disk_that_is_not_mounted(filled: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        saved(filled, tmp_path / "disk" / "b")
+    assert not (tmp_path / "disk").exists()
+
+
 def test_a_missing_pack_of_the_backup(filled: Path, tmp_path: Path) -> None:
     saved(filled, tmp_path / "b")
     for path in (tmp_path / "b" / "packs").iterdir():
@@ -426,3 +455,80 @@ def test_death_at_any_call(
             assert shown(copy) == complete
             assert faults(copy) == []
             assert set(os.listdir(copy)) <= {*os.listdir(dest), "opened.new", "fsmount.json.new"}
+
+
+class _Forced(Disk):
+    """Notes which files and names of a folder are not forced, and checks them at the switch."""
+
+    def __init__(self) -> None:
+        self._written: set[str] = set()
+        self._folders: set[str] = set()
+        self.switches = 0
+
+    def _path(self, fd: int) -> str:
+        return os.readlink(f"/proc/self/fd/{fd}")
+
+    def _names(self, path: Path) -> None:
+        self._folders.add(os.path.realpath(path.parent))
+
+    def create(self, path: Path) -> int:
+        fd = super().create(path)
+        self._written.add(self._path(fd))
+        self._names(path)
+        return fd
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        self._written.add(self._path(fd))
+        return super().pwrite(fd, data, offset)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        self._written.add(self._path(fd))
+        super().ftruncate(fd, size)
+
+    def fsync(self, fd: int) -> None:
+        super().fsync(fd)
+        self._written.discard(self._path(fd))
+
+    def fsync_folder(self, path: Path) -> None:
+        super().fsync_folder(path)
+        self._folders.discard(os.path.realpath(path))
+
+    def unlink(self, path: Path) -> None:
+        self._written.discard(os.path.realpath(path))
+        super().unlink(path)
+
+    def rename(self, old: Path, new: Path) -> None:
+        if new.name == "index.sqlite":
+            self.switches += 1
+            # Of the root folder only the names of SQLite's own files may not be forced yet.
+            assert {os.path.basename(path) for path in self._folders} <= {new.parent.resolve().name}
+            assert self._written == set()
+        real = os.path.realpath(old)
+        if real in self._written:
+            self._written.add(os.path.realpath(new))
+        self._written.discard(real)
+        super().rename(old, new)
+        self._names(new)
+
+
+@pytest.mark.parametrize("scene", [_first, _next, _put_back])
+def test_everything_is_on_the_disk_before_the_switch(
+    filled: Path,
+    tmp_path: Path,
+    scene: Callable[[Path, Path], Iterator[dict[bytes, bytes]]],
+) -> None:
+    """So a power cut leaves the last backup or the new one."""
+    list(scene(filled, tmp_path))
+    disk = _Forced()
+    saved(filled, tmp_path / "b", disk=disk)
+    assert disk.switches == 1
+    assert disk._written == set()
+
+
+def test_the_script_reads_a_backup(filled: Path, tmp_path: Path) -> None:
+    saved(filled, tmp_path / "b")
+    script = CHECKOUT / "contrib" / "unpack.py"
+    command = [sys.executable, str(script), str(tmp_path / "b"), str(tmp_path / "out")]
+    subprocess.run(command, check=True)
+    found = {os.fsencode(p.name): p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    assert found == WANTED
