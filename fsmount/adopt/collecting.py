@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fsmount.adopt.activity import is_settled
 from fsmount.errors import DiskFull, FsmountError
-from fsmount.store.transfer.tree import NO_SPACE, OUR_XATTRS, Item, Summary, walk
+from fsmount.store.transfer.tree import NO_SPACE, Item, Summary, is_virtual, walk
 
 # The copy gets its name only after all its bytes are written. A later run removes a left one.
 _SCRATCH = ".fsmount-adopt"
@@ -195,7 +195,7 @@ def _give_attributes(item: Item, target: Path) -> None:
     if os.geteuid() == 0 and (info.st_uid, info.st_gid) != (0, os.getegid()):
         os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
     for name in os.listxattr(item.source, follow_symlinks=False):
-        if not os.fsencode(name).startswith(OUR_XATTRS):
+        if not is_virtual(os.fsencode(name)):
             value = os.getxattr(item.source, name, follow_symlinks=False)
             try:
                 os.setxattr(target, name, value, follow_symlinks=False)

@@ -18,7 +18,7 @@ from fsmount.adopt.activity import is_settled
 from fsmount.errors import FsmountError
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.transfer.importing import Importer
-from fsmount.store.transfer.tree import OUR_XATTRS, Item, Progress, Summary, find, same, walk
+from fsmount.store.transfer.tree import Item, Progress, Summary, find, is_virtual, same, walk
 from fsmount.store.writable_store import WritableStore
 
 _log = logging.getLogger(__name__)
@@ -118,5 +118,5 @@ def _attributes(folder: Path, store: WritableStore) -> None:
         ROOT, mode=info.st_mode, uid=info.st_uid, gid=info.st_gid, mtime_ns=info.st_mtime_ns
     )
     for name in map(os.fsencode, os.listxattr(folder)):
-        if not name.startswith(OUR_XATTRS):
+        if not is_virtual(name):
             store.index.set_xattr(ROOT, name, os.getxattr(folder, name))

@@ -41,6 +41,9 @@ _COMMANDS = {
     "video": ("video", "video"),
     "stats": ("stats", "stats"),
     "check": ("check", "check"),
+    "prune": ("prune", "prune"),
+    "trash": ("trash", "trash"),
+    "policy": ("policy", "policy"),
     "repack": ("repack", "repack"),
     "album": ("album", "album"),
 }

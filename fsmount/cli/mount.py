@@ -42,6 +42,10 @@ written or read for SECONDS (10 by default); on a laptop only on mains power. On
 priority codes pictures that have filled a pack (64 MiB), each once, and stops when a file is
 used. Pictures may open more slowly after it.
 
+With -o prune the mount thins out its pictures once a day by the policy of the store (fsmount policy
+set), while no file has been written or read for SECONDS, on mains power. Without it nothing goes,
+but what left the trash of the store gives its space back.
+
 With -o nonempty DIR may have files. They are hidden until DIR is unmounted.
 
 SIGTERM, SIGINT, SIGHUP and SIGQUIT end a mount as fsmount umount --now does, and interrupting
@@ -53,7 +57,7 @@ Examples:
   fsmount mount ~/shots.store ~/screenshots
   fsmount mount -p ~/shots.store ~/new/folder
   fsmount mount -o ro,allow_other /backup/shots.store /mnt
-  fsmount mount -o repack ~/shots.store ~/screenshots
+  fsmount mount -o repack,prune ~/shots.store ~/screenshots
   fsmount mount -o ro ~/screenshots.old /mnt
   fsmount mount /media/stick/2014-07-Italy.xml ~/italy
 
@@ -69,7 +73,8 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     "-o",
     "options",
     multiple=True,
-    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], nonempty, noexec, sync."
+    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS], nonempty,"
+    " noexec, sync."
     " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(

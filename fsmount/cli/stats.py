@@ -13,6 +13,7 @@ import click
 from fsmount.cli.common import growth_tables
 from fsmount.cli.common.options import json_option, store_argument
 from fsmount.cli.common.output import counted, emit, printable, size, times_smaller
+from fsmount.cli.common.policies import policy_figures, policy_lines
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import open_index, store_to_read
 from fsmount.mount.session import LOG_NAME
@@ -27,8 +28,8 @@ Show the number and size of the files in a store, and its size. Works beside a m
 
 Also tells what fsmount repack would give back: the bytes of deleted files, as far as the index
 knows them. Coding pictures again may give more; fsmount repack --dry-run estimates how much.
-Names the log of the mounts of this store, unless FSMOUNT_LOG sent it elsewhere when they were
-mounted.
+Says what the policy of the store did last, and what it does next. Names the log of the mounts of
+this store, unless FSMOUNT_LOG sent it elsewhere when they were mounted.
 
 --by adds a table: for each day, month, year or folder the pictures, their bytes, the bytes that
 they take in the store, and how many times smaller that is; and a forecast of the growth. --top
@@ -68,11 +69,13 @@ def stats(
             grown = _growth(opened, unit or Unit.MONTH, top or 0, new, found["files"])
         trash = list(_trash(opened))
         dead = reclaimable(opened.index)
+        policy = policy_figures(opened)
     log = store_to_read(store) / LOG_NAME
     found |= {
         "reclaimable_bytes": dead,
         "trash_files": len(trash),
         "trash_bytes": sum(inode.size for inode in trash),
+        "policy": policy,
         "log": str(log) if log.is_file() else None,
     }
     text = list(_lines(found))
@@ -109,11 +112,16 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if found["trash_files"]:
         files, count = counted(found["trash_files"], "file"), size(found["trash_bytes"])
         yield f"{files} ({count}) of them in the trash: deleted by a desktop, not yet removed"
+    if found["deleted_files"]:
+        files, count = counted(found["deleted_files"], "file"), size(found["deleted_bytes"])
+        yield f"in the trash of the store, beside these: {files} ({count})"
     if found["reclaimable_bytes"]:
         yield (
             f"repack would give back {size(found['reclaimable_bytes'])} of deleted files, as far as"
             " the index knows; coding again may give more"
         )
+    if found["policy"]:
+        yield from policy_lines(found["policy"])
     if found["parity_bytes"]:
         yield f"parity of the packs: {size(found['parity_bytes'])}"
     if found["log"]:

@@ -12,6 +12,7 @@ import logging
 import os
 import string
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -352,6 +353,14 @@ def mount(filesystem: Filesystem, source: Path, mountpoint: Path, options: Mount
 async def serve() -> None:
     """Answer requests until the filesystem is unmounted, or :func:`stop` is called."""
     await pyfuse3.main()
+
+
+def forget_name(folder: int, name: bytes) -> None:
+    """Tell the kernel that a name is gone, and that its folder has changed. Does not wait."""
+    pyfuse3.invalidate_entry_async(InodeT(folder), FileNameT(name), ignore_enoent=True)
+    with suppress(OSError):
+        # The kernel may not know the folder.
+        pyfuse3.invalidate_inode(InodeT(folder), attr_only=True)
 
 
 def stop() -> None:

@@ -27,8 +27,9 @@ class MountOptions:
     that it hides. `no_exec`: the kernel runs no program of the mount. `sync`: the kernel sends an
     fsync after each write. `nonempty`: mount over a folder that has files, which are hidden then.
     `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`: repack when no
-    file was written or read for so many seconds; None: never. `force_lock`: see the store's lock;
-    it is no word for ``-o``, since it would stay in /etc/fstab.
+    file was written or read for so many seconds; None: never. `prune_after_s`: the same for pruning
+    by the policy of the store. `force_lock`: see the store's lock; it is no word for ``-o``, since
+    it would stay in /etc/fstab.
     """
 
     read_only: bool = False
@@ -39,6 +40,7 @@ class MountOptions:
     no_exec: bool = False
     sync: bool = False
     repack_after_s: int | None = None
+    prune_after_s: int | None = None
     nonempty: bool = False
     cache_bytes: int = field(default_factory=default_cache_bytes)
     force_lock: bool = False
@@ -75,13 +77,20 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
             options = replace(options, repack_after_s=REPACK_AFTER_S)
         elif name == "repack":
             options = replace(options, repack_after_s=max(1, _number(word, value, 10)))
+        elif word == "prune":
+            options = replace(options, prune_after_s=REPACK_AFTER_S)
+        elif name == "prune":
+            options = replace(options, prune_after_s=max(1, _number(word, value, 10)))
         elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
-                " umask=, repack[=SECONDS], nonempty, and the general ones of mount(8)"
+                " umask=, repack[=SECONDS], prune[=SECONDS], nonempty, and the general ones of"
+                " mount(8)"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")
+    if options.read_only and options.prune_after_s is not None:
+        raise UsageError("the mount option 'prune' needs a mount that may write")
     return options
 
 

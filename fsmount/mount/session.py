@@ -31,6 +31,7 @@ from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint, mounted_on
 from fsmount.mount.notify import READY, STOPPING, forget, notify, report
 from fsmount.mount.options import MountOptions
+from fsmount.mount.pruning import prune_when_idle
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
 from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.mount.union_fs import FIRST, UnionFilesystem
@@ -92,6 +93,8 @@ class MountRequest:
             config.read(self.source)
         elif self.options.repack_after_s is not None:
             raise UsageError("the mount option 'repack' is for stores")
+        elif self.options.prune_after_s is not None:
+            raise UsageError("the mount option 'prune' is for stores")
         check_fuse(self.options)
         check_mountpoint(
             self.mountpoint,
@@ -232,6 +235,8 @@ async def _serve_store(
     `writable` is the same store if it is mounted for writing. The tree must be running.
     """
     vfs = StoreFilesystem(store, writable)
+    if writable is not None:
+        writable.trash.nameless = vfs.lost_name
     started = trio.Event()
 
     async def start_worker() -> None:
@@ -251,6 +256,10 @@ async def _serve_store(
             nursery.start_soon(_keep_serving, "telling systemd", partial(report, store.pending))
             if writable is not None:
                 nursery.start_soon(_keep_serving, "encoding", writable.run)
+                prune = partial(
+                    prune_when_idle, writable, request.options.prune_after_s, fuse.forget_name
+                )
+                nursery.start_soon(_keep_serving, "looking after the trash", prune)
                 after_s = request.options.repack_after_s
                 if after_s is not None:
                     repack = partial(repack_when_idle, writable, after_s)

@@ -136,7 +136,7 @@ class StoreFilesystem(Filesystem):
         if token is not None:
             self._writable().discard(token)
 
-    def _lost_name(self, node: Inode) -> None:
+    def lost_name(self, node: Inode) -> None:
         """Note that an inode has lost a name. `node` is its row after the loss."""
         if node.nlink == 0:
             self._nameless.add(node.ino)
@@ -400,7 +400,7 @@ class StoreFilesystem(Filesystem):
         if stat.S_ISDIR(node.mode):
             raise failure(errno.EISDIR)
         self._files.persist(node.ino)
-        self._lost_name(self._index.unlink(folder, name, now_ns()))
+        self.lost_name(self._index.unlink(folder, name, now_ns()))
 
     async def rmdir(self, folder: int, name: bytes) -> None:
         """Remove an empty folder. Raises OSError ENOTDIR, ENOTEMPTY, ENOENT, EROFS."""
@@ -411,7 +411,7 @@ class StoreFilesystem(Filesystem):
             raise failure(errno.ENOTDIR)
         if not self._index.is_empty(node.ino):
             raise failure(errno.ENOTEMPTY)
-        self._lost_name(self._index.unlink(folder, name, now_ns()))
+        self.lost_name(self._index.unlink(folder, name, now_ns()))
 
     async def rename(
         self, folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int = 0
@@ -438,7 +438,7 @@ class StoreFilesystem(Filesystem):
             folder, name, new_folder, new_name, now_ns(), exchange=flags == RENAME_EXCHANGE
         )
         if replaced is not None:
-            self._lost_name(replaced)
+            self.lost_name(replaced)
 
     def _check_rename(
         self, moved: Inode, new_folder: int, other: Inode | None, folder: int, flags: int

@@ -2,7 +2,8 @@
 
 ``user.*``, ``trusted.*`` and ``security.*`` are stored. ``user.fsmount.*`` is virtual: read-only
 and computed on request. It is not listed, because programs that copy all listed attributes
-(``cp -a``, ``rsync -X``) would try to set it on the copy. ``system.*`` (access control lists) is
+(``cp -a``, ``rsync -X``) would try to set it on the copy. Only ``user.fsmount.keep`` is stored like
+other attributes: a prune keeps such a file. ``system.*`` (access control lists) is
 not supported.
 """
 
@@ -15,6 +16,7 @@ import fsmount
 from fsmount.mount.attributes import NAME_BYTES, failure
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.read_store import ReadStore
+from fsmount.store.retention.pictures import KEEP_XATTR
 
 _VIRTUAL = b"user.fsmount."
 _STORED = (b"user.", b"trusted.", b"security.")
@@ -24,7 +26,7 @@ _VALUE_BYTES = 65536
 
 def get(store: ReadStore, node: Inode, size: int, name: bytes) -> bytes:
     """One attribute's value; `size` is the file's size now. Raises OSError ENODATA, ENOTSUP."""
-    if name.startswith(_VIRTUAL):
+    if name.startswith(_VIRTUAL) and name != KEEP_XATTR:
         value = _virtual(store, node, size, name[len(_VIRTUAL) :])
     else:
         _check_name(name)
@@ -56,7 +58,7 @@ def drop(store: ReadStore, node: Inode, name: bytes) -> None:
 
 
 def _check_change(name: bytes) -> None:
-    if name.startswith(_VIRTUAL):
+    if name.startswith(_VIRTUAL) and name != KEEP_XATTR:
         raise failure(errno.EPERM)
     _check_name(name)
 

@@ -120,6 +120,15 @@ def parity_of(found: dict[str, Any]) -> int:
     return min(max(percent, 0), MOST_PARITY) if isinstance(percent, int) else PARITY_PERCENT
 
 
+def change(layout: Layout, disk: Disk, **values: Any) -> None:
+    """Set keys of the config; None removes a key.
+
+    The caller owns the store. Raises :class:`NoStore`, :class:`FormatUnsupported`, OSError.
+    """
+    config = read(layout.root) | values
+    _write(layout, disk, {key: value for key, value in config.items() if value is not None})
+
+
 def is_store(path: Path) -> bool:
     """Whether there is a store at `path`, in any format and state."""
     return Layout(path).config.is_file()

@@ -33,6 +33,8 @@ def statistics(path: Path, layout: Layout, index: Index) -> dict[str, Any]:
         "max_depth": totals["max_depth"],
         "packs": len(index.packs()),
         "parity_bytes": _parity_bytes(layout),
+        "deleted_files": totals["trashed"],
+        "deleted_bytes": totals["trashed_bytes"],
     }
 
 

@@ -42,6 +42,7 @@ from fsmount.store.packs.writers import Writers
 from fsmount.store.read_store import ReadStore
 from fsmount.store.recovery.consistency import Consistency
 from fsmount.store.recovery.startup import recover
+from fsmount.store.retention.trash import TrashCan
 from fsmount.store.writable_store import WritableStore
 from fsmount.work import machine
 from fsmount.work.workers import Workers
@@ -256,6 +257,7 @@ class OpenedStore(_Opened):
         rendered, layers = _caches(cache_bytes, count)
         find = self._writers.new.object
         bodies = BodyReader(self.layout, self._writers.packs, find, workers, layers, rendered)
+        trash = TrashCan(self.layout, self.index, self._durability.discard)
         maintenance = Maintenance(
             self,
             self._writers,
@@ -265,6 +267,7 @@ class OpenedStore(_Opened):
             workers=workers,
             layers=layers,
             require_consistent=partial(Consistency(self.index).require, workers),
+            trash=trash,
         )
         background = (
             self._durability.run,
@@ -285,6 +288,7 @@ class OpenedStore(_Opened):
             writer=self._writers.new,
             maintenance=maintenance,
             keeper=self._keeper,
+            trash=trash,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 from fsmount.store.files import StoreFiles
@@ -15,11 +15,12 @@ from fsmount.store.ingest.inputs import Settled, Source
 from fsmount.store.maintenance.maintenance import Maintenance
 from fsmount.store.maintenance.parity_keeper import ParityKeeper
 from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
-from fsmount.store.maintenance.repack import RepackSummary, due
+from fsmount.store.maintenance.repack import RepackSummary, always, due
 from fsmount.store.owned_tasks import OwnedTasks
 from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.read_store import ReadStore
+from fsmount.store.retention.trash import Name, TrashCan
 from fsmount.work.workers import Workers
 
 
@@ -32,6 +33,7 @@ class WritableStore(ReadStore):
     writer : commits new objects.
     maintenance : repacks, and keeps space free.
     keeper : writes the parity of packs.
+    trash : the trash of the store.
 
     Contract: belongs to the trio task.
     """
@@ -51,6 +53,7 @@ class WritableStore(ReadStore):
         writer: Writer,
         maintenance: Maintenance,
         keeper: ParityKeeper,
+        trash: TrashCan,
     ) -> None:
         super().__init__(files, bodies, workers, layers)
         self._owned = owned
@@ -59,6 +62,7 @@ class WritableStore(ReadStore):
         self._writer = writer
         self._maintenance = maintenance
         self._keeper = keeper
+        self.trash = trash
         # The time when a program last used the store.
         self._used = time.monotonic()
 
@@ -195,6 +199,45 @@ class WritableStore(ReadStore):
         await self._maintenance.prepare()
         used = self._used
         return await self._maintenance.repack_in_background(lambda: self._used == used and go_on())
+
+    # -- pruning
+
+    async def prune(
+        self, names: Iterable[Name], moved: Callable[[int, bytes], None] = lambda folder, name: None
+    ) -> int:
+        """Move names of files to the trash, durably. Returns their number.
+
+        See :meth:`TrashCan.put`. Raises OSError, Damaged.
+        """
+        await self._maintenance.space.before_deleting()
+        count = await self.trash.put(names, moved)
+        await self.durable()
+        return count
+
+    async def let_expire(self) -> int:
+        """Let names leave the trash by its limits, durably. Returns their number.
+
+        :meth:`give_back` gives their space back. Raises OSError, FsmountError.
+        """
+        await self._maintenance.space.before_deleting()
+        count = await self.trash.expire()
+        await self.durable()
+        return count
+
+    async def give_back(self, go_on: Callable[[], bool] = always, *, compact: bool = True) -> None:
+        """Give back the space of what nothing shown needs, durably.
+
+        Stops when `go_on` says no. `compact`: write the index anew, which stops all other work for
+        a moment. Raises OSError, FsmountError.
+        """
+        await self.durable()
+        await self._maintenance.give_back(go_on, compact=compact)
+        await self.durable()
+
+    def while_unused(self) -> Callable[[], bool]:
+        """Return what says whether no program has used the store since this call."""
+        used = self._used
+        return lambda: self._used == used
 
     def unused_s(self) -> float:
         """Seconds since a file was last written or read; 0 while files are pending."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
+from fsmount.store.retention.rules import IDLE_BYTES
 from fsmount.store.retention.taken import LocalClock
-from fsmount.store.transfer.diff import IDLE_BYTES
 from fsmount.store.transfer.tree import is_for_desktops
 
 _KINDS = ("key", "delta", "jpeg")

@@ -25,7 +25,7 @@ def test_help_has_an_example(cli: Cli, name: str) -> None:
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_help_fits_the_terminal(cli: Cli, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    for page in ([], ["album"]):
+    for page in ([], ["album"], ["trash"]):
         done = cli(*page, "--help")
         assert done.code == 0
         listed = done.out.partition("\nCommands:\n")[2].splitlines()

@@ -15,6 +15,7 @@ from typing import Any
 
 from fsmount.folder import Folder
 from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import needed_tiles
 from fsmount.store.index import Index
 from fsmount.store.index.database import Database
 from fsmount.store.ingest.committer import Committer
@@ -280,6 +281,24 @@ def _blocks_not_compared() -> None:
     _set(Parity, "_checked", lambda self, block, data: data)
 
 
+def _needed_tiles_dropped() -> None:
+    _set(needed_tiles, "_mark", lambda mask, copy, tiles: None)
+
+
+def _trimmed_as_if_whole() -> None:
+    _set(Index, "trim_objects", lambda self, ids: None)
+
+
+def _trash_forgotten() -> None:
+    def put(self: Index, names: Iterable[tuple[int, bytes, bytes]], now_ns: int) -> None:
+        for folder, name, _ in names:
+            node = self.unlink(folder, name, now_ns)
+            if node.nlink == 0:
+                self.purge(node.ino)
+
+    _set(Index, "put_in_trash", put)
+
+
 def _set(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
@@ -313,6 +332,9 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "old-parity-stays": (_old_parity_stays, "points"),
     "older-parity-believed": (_older_parity_believed, "repairs"),
     "blocks-not-compared": (_blocks_not_compared, "rot"),
+    "needed-tiles-dropped": (_needed_tiles_dropped, "prunes"),
+    "trimmed-as-if-whole": (_trimmed_as_if_whole, "prunes"),
+    "trash-forgotten": (_trash_forgotten, "prunes"),
 }
 
 

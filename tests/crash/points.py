@@ -143,13 +143,17 @@ def explore(seed: int, operations: int, every: int, again: int) -> tuple[int, in
         wrong = [changed] * bool(changed) + [f"while the script ran: {error}" for error in errors]
         if script.failed:
             wrong.append(f"{script.failed} operations failed on a disk that did not")
-        points, states, found = _judge_all(folder, first, chunks, every, again)
+        points, states, found = judge_all(folder, first, chunks, every, again)
         return points, states, wrong + found
 
 
-def _judge_all(
+def judge_all(
     folder: Path, first: Noting, chunks: Chunks, every: int, again: int
 ) -> tuple[int, int, list[str]]:
+    """Open each `every`-th state that was noted; returns (points, distinct states, failures).
+
+    The calls of each `again`-th of these recoveries are points, too.
+    """
     points, wrong = 0, []
     judged = 0
     rendering = Rendering()

@@ -20,6 +20,7 @@ SAMPLES = {
     "rot": ["--every", "1900", "--pages", "4"],
     "repairs": ["--every", "83"],
     "lies": ["--faults", "60"],
+    "prunes": ["--seeds", "1", "--every", "12"],
     "takeover": ["--operations", "40", "--every", "61"],
 }
 # More options for single bugs: samples that show them soonest. No options: the sample itself. The

@@ -177,7 +177,13 @@ class Rendering:
         places = [_place(store, store.index.object(i)) for i in found.layer if i != found.id]
         forget_caches()
         places = [_place(store, found), *places]
-        Reader(places, WorkerMemory(), JobLayers(Loan())).layer(found.id)
+        reader = Reader(places, WorkerMemory(), JobLayers(Loan()))
+        entry, layout = reader.opened(found.id)
+        # Of an object that is only an anchor by now, what its layer needs may be gone.
+        if not layout.predicting() - set(found.layer) and (
+            not entry.dictionary or entry.dictionary in found.layer
+        ):
+            reader.layer(found.id)
 
 
 def _entry(place: Location) -> bytes:

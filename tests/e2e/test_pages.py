@@ -180,6 +180,9 @@ _BEFORE = {
     "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
     "album": "rm -r media/stick/*",
     "album create": "rm -r media/stick/*",
+    "trash": "fsmount prune --quiet --yes --keep-last 1 shots.store",
+    "trash restore": "fsmount prune --quiet --yes --keep-last 1 shots.store",
+    "trash empty": "fsmount prune --quiet --yes --keep-last 1 shots.store",
 }
 
 

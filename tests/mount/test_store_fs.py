@@ -410,6 +410,17 @@ async def test_xattrs(vfs: StoreFilesystem) -> None:
         await vfs.setxattr(ino, b"user.big", bytes(65537))
 
 
+async def test_the_attribute_that_keeps_a_file_from_a_prune(vfs: StoreFilesystem) -> None:
+    ino = await put(vfs, b"a", b"")
+    with raises(errno.ENODATA):
+        await vfs.getxattr(ino, b"user.fsmount.keep")
+    await vfs.setxattr(ino, b"user.fsmount.keep", b"1")
+    assert await vfs.getxattr(ino, b"user.fsmount.keep") == b"1"
+    assert await vfs.listxattr(ino) == [b"user.fsmount.keep"]
+    await vfs.removexattr(ino, b"user.fsmount.keep")
+    assert await vfs.listxattr(ino) == []
+
+
 async def test_virtual_xattrs(vfs: StoreFilesystem, store: FakeStore) -> None:
     ino = await put(vfs, b"a", b"four")
 

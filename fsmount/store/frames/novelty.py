@@ -10,15 +10,12 @@ import os
 
 import numpy as np
 
-from fsmount.codec.delta import record
 from fsmount.codec.delta.record import Record
 from fsmount.errors import Damaged
-from fsmount.lru import Lru
+from fsmount.store.frames.records import Records
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
-from fsmount.store.packs.pack import Entry, read_entry
-
-_ANCHORS_BYTES = 16 << 20
+from fsmount.store.packs.location import Location
 
 
 class Novelty:
@@ -27,7 +24,7 @@ class Novelty:
     def __init__(self, layout: Layout, index: Index) -> None:
         self._layout = layout
         self._index = index
-        self._anchors: Lru[int, Record] = Lru(_ANCHORS_BYTES)
+        self._records = Records(self._place)
 
     def share(self, found: Object) -> float:
         """Return the share of own tiles of a frame, 0.0 to 1.0.
@@ -55,17 +52,9 @@ class Novelty:
 
     def _record(self, found: Object) -> Record:
         """Return the record of an object. Raises :class:`Damaged`."""
-        stored = self._entry(found).record
-        number = record.anchor_of(stored)
-        return record.unpack(stored, self._anchor(number) if number else None)
+        return self._records.record(self._records.entry(found.id))
 
-    def _anchor(self, number: int) -> Record:
-        """Return the record of an anchor. Raises :class:`Damaged`."""
-        known = self._anchors.get(number)
-        if known is None:
-            known = record.unpack(self._entry(self._index.object(number)).record)
-            self._anchors.put(number, known, sum(map(len, known.arrays.values())) + 2000)
-        return known
-
-    def _entry(self, found: Object) -> Entry:
-        return read_entry(self._layout.pack(found.pack), found.offset, found.length)
+    def _place(self, object_id: int) -> Location:
+        found = self._index.object(object_id)
+        path = self._layout.pack(found.pack)
+        return Location(found.id, str(path), found.offset, found.length, found.has_layer)

@@ -8,9 +8,9 @@ survives the death of the process. :meth:`Index.force` makes all commits so far 
 Contract: only the trio task calls the index, with the exception of :meth:`Index.force`. No method
 awaits.
 
-`schema` has the tables, `database` the connection, `tree` and `objects` the queries, `audit` the
-queries of `check` and repair, `backups` those of backups,
-`figures` those of statistics.
+`schema` has the tables, `database` the connection, `tree`, `objects` and `trash` the queries,
+`audit` the queries of `check` and repair, `backups` those of backups, `figures` those of
+statistics.
 """
 
 from __future__ import annotations
@@ -24,9 +24,20 @@ import apsw
 from fsmount.store.index import kinds
 from fsmount.store.index.database import CHECKSUM_BYTES, VFS, address, leave_log_mode, register_vfs
 from fsmount.store.index.figures import Figures, FileFigures
-from fsmount.store.index.schema import INODE, ROOT, Inode, Object, schema
+from fsmount.store.index.schema import INODE, ROOT, TRASH, Inode, Object, schema
+from fsmount.store.index.trash import TRASH_ONLY, Trashed
 
-__all__ = ["ROOT", "FileFigures", "Index", "Inode", "Object", "glance", "leave_log_mode"]
+__all__ = [
+    "ROOT",
+    "TRASH",
+    "FileFigures",
+    "Index",
+    "Inode",
+    "Object",
+    "Trashed",
+    "glance",
+    "leave_log_mode",
+]
 
 
 def glance(path: Path, folder: bytes, start: bytes, most: int) -> list[tuple[bytes, bool]]:
@@ -142,26 +153,30 @@ class Index(Figures):
     # -- figures
 
     def totals(self) -> dict[str, Any]:
-        """Counts and sums for `stats`: files, bytes, staged files, and files by kind of object."""
+        """Counts and sums for `stats`: files, bytes, staged files, and files by kind of object.
+
+        Files in the trash are only counted as `trashed`, with their `trashed_bytes`.
+        """
+        trashed, trashed_bytes = self.trash_totals()
+        shown = f" WHERE i.nlink > 0 AND NOT ({TRASH_ONLY})" if trashed else " WHERE i.nlink > 0"
         files, logical = self._one(
-            "SELECT count(*), coalesce(sum(size), 0) FROM inodes"
-            " WHERE (mode & 61440) = 32768 AND nlink > 0"
+            f"SELECT count(*), coalesce(sum(size), 0) FROM inodes i{shown}"
+            " AND (mode & 61440) = 32768"
         ) or (0, 0)
         staged = self._one("SELECT count(*) FROM inodes WHERE staged IS NOT NULL AND nlink > 0")
-        shown = self._all(
-            "SELECT o.kind, count(*) FROM inodes i JOIN objects o ON o.id = i.object"
-            " WHERE i.nlink > 0 GROUP BY o.kind"
-        )
+        objects = f"FROM inodes i JOIN objects o ON o.id = i.object{shown}"
+        kinds_shown = self._all(f"SELECT o.kind, count(*) {objects} GROUP BY o.kind")
         reasons = self._all(
-            "SELECT o.reason, count(*) FROM inodes i JOIN objects o ON o.id = i.object"
-            " WHERE i.nlink > 0 AND o.kind = 'raw' GROUP BY o.reason"
+            f"SELECT o.reason, count(*) {objects} AND o.kind = 'raw' GROUP BY o.reason"
         )
         depth = self._one("SELECT coalesce(max(depth), 0) FROM objects")
         return {
             "files": files,
             "logical_bytes": logical,
+            "trashed": trashed,
+            "trashed_bytes": trashed_bytes,
             "staged": staged[0] if staged else 0,
-            "kinds": dict(shown),
+            "kinds": dict(kinds_shown),
             "reasons": dict(reasons),
             "max_depth": depth[0] if depth else 0,
         }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fsmount.store.index import kinds
-from fsmount.store.index.objects import Objects
-from fsmount.store.index.schema import I_INODE, INODE, IS_FOLDER, ROOT, Inode, Object
+from fsmount.store.index.schema import I_INODE, INODE, IS_FOLDER, ROOT, TRASH, Inode, Object
+from fsmount.store.index.trash import Trash
 
 _CONTRADICTIONS = {
     "objects lie outside of the packs it knows": (
@@ -31,7 +31,7 @@ _CONTRADICTIONS = {
 }
 
 
-class Audit(Objects):
+class Audit(Trash):
     """Compares all rows with each other, and repairs them."""
 
     # -- repair
@@ -113,11 +113,12 @@ class Audit(Objects):
                 yield inode.object_id, above + b"/" * bool(above) + name
 
     def dangling_names(self) -> list[bytes]:
-        """Names without an inode or without a folder."""
+        """Names without an inode or without a folder. The trash has no inode."""
         rows = self._all(
             "SELECT d.name FROM dirents d LEFT JOIN inodes i ON i.ino = d.ino"
             " LEFT JOIN inodes f ON f.ino = d.folder"
-            f" WHERE i.ino IS NULL OR f.ino IS NULL OR NOT {IS_FOLDER % 'f'}",
+            f" WHERE i.ino IS NULL OR (d.folder != {TRASH} AND"
+            f" (f.ino IS NULL OR NOT {IS_FOLDER % 'f'}))",
             of=kinds.BLOB,
         )
         return [row[0] for row in rows]

@@ -34,3 +34,5 @@ NUMBER_BLOB, BLOB_NUMBER, TWO_BLOBS = _kind(int, bytes), _kind(bytes, int), _kin
 TEXT_NUMBER, THREE_NUMBERS = _kind(str, int), _kind(int, int, int)
 FIGURES = _kind(int, int, bytes, *[int] * 4, (int, NoneType), str, int, int)
 FOUR_NUMBERS = _kind(int, int, int, int)
+TWO_NUMBERS = _kind(int, int)
+BLOB_TWO_NUMBERS, SEVEN_NUMBERS = _kind(bytes, int, int), _kind(*[int] * 7)

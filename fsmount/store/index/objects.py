@@ -12,6 +12,8 @@ from fsmount.store.index.tree import Tree
 # Keys of meta: this and a pack's number, and this and a geometry.
 _REPACKED = "repacked:"
 _DICTIONARY = "dictionary:"
+# This and an object id: see trash.py.
+TRIMMED = "trimmed:"
 
 
 class Objects(Tree):
@@ -144,19 +146,26 @@ class Objects(Tree):
         """Remove the rows of objects that :meth:`unneeded_objects` named.
 
         An object that is not shown, but whose own pixels others need, may need a dropped object to
-        be rendered. It keeps only its layer, and loses its hash, so that no new file finds it.
+        be rendered. It keeps only its layer, and loses its hash, so that no new file finds it. If
+        its layer needs a dropped object, nothing shown needs the layer: only its record is left, as
+        an anchor of others. Then no new frame may take pixels from it.
         """
         gone = set(dropped)
         with self.transaction(deletes=True):
             for object_id in dropped:
                 self._run("DELETE FROM signatures WHERE object = ?", (object_id,))
                 self._run("DELETE FROM objects WHERE id = ?", (object_id,))
+                self._run("DELETE FROM meta WHERE key = ?", (TRIMMED + str(object_id),))
             for row in self._all(f"SELECT {OBJECT} FROM objects WHERE uses <= 0", of=kinds.OBJECT):
                 found = object_of(row)
                 if gone.intersection(found.needs):
+                    layer = pack_ids([number for number in found.layer if number not in gone])
                     self._run(
-                        "UPDATE objects SET needs = layer, sha256 = x'' WHERE id = ?", (found.id,)
+                        "UPDATE objects SET needs = ?1, layer = ?1, sha256 = x'' WHERE id = ?2",
+                        (layer, found.id),
                     )
+                if gone.intersection(found.layer):
+                    self._run("DELETE FROM signatures WHERE object = ?", (found.id,))
 
     def move_object(self, moved: Object) -> None:
         """Record a new location of an object's entry. It still renders to the same bytes."""

@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 ROOT = 1
+# The folder of deleted names. It has no inode; see trash.py.
+TRASH = 0
 # Rows that a query over a whole table reads at a time.
 PAGE = 1000
+Ids = npt.NDArray[np.int64]
 IS_FOLDER = "(%s.mode & 61440) = 16384"
 
 
@@ -17,6 +23,8 @@ def schema() -> list[str]:
     return [
         # uuid: the store that the index belongs to. opened: number of openings for writing.
         # dictionary:G: object id of the newest dictionary of geometry G.
+        # trimmed:O: how many objects needed object O when it was last trimmed.
+        # pruned:at, :files, :bytes: the last run of the policy, and what went.
         # repacked:N: bytes from the start of pack N that `repack` wrote and need not code again.
         # writer: random number of the last process that opened the store for writing.
         # backup: the opening of the store that this index of a backup shows. backup:N: number of
@@ -34,7 +42,8 @@ def schema() -> list[str]:
         " ctime INTEGER NOT NULL, object INTEGER, staged INTEGER, target BLOB)",
         "CREATE INDEX inodes_staged ON inodes (staged) WHERE staged IS NOT NULL",
         "CREATE INDEX inodes_orphan ON inodes (nlink) WHERE nlink = 0",
-        # Names are bytes. cookie is the readdir offset: stable, never reused within a store.
+        # Names are bytes. folder 0 is the trash. cookie is the readdir offset: stable, never
+        # reused within a store.
         "CREATE TABLE dirents (cookie INTEGER PRIMARY KEY AUTOINCREMENT, folder INTEGER NOT NULL,"
         " name BLOB NOT NULL, ino INTEGER NOT NULL)",
         "CREATE UNIQUE INDEX dirents_name ON dirents (folder, name)",
@@ -164,6 +173,31 @@ def unpack_ids(data: bytes) -> tuple[int, ...]:
             ids.append(last)
             gap = shift = 0
     return tuple(ids)
+
+
+def unpack_many(packed: Sequence[bytes]) -> tuple[Ids, Ids]:
+    """Decode the ids of many objects at once: see :func:`unpack_ids`.
+
+    Returns the number of ids of each (int64, one for each of `packed`), and all ids one after the
+    other (int64).
+    """
+    if any(data and not data[-1] for data in packed):
+        found = [unpack_ids(data) for data in packed]
+        counts = np.array([len(ids) for ids in found], np.int64)
+        return counts, np.array([number for ids in found for number in ids], np.int64)
+    data = np.frombuffer(b"".join(packed), np.uint8)
+    bounds = np.cumsum([0, *map(len, packed)])
+    # Each number ends with a byte below 128.
+    ended = np.concatenate([[0], np.cumsum(data < 128)])
+    counts = np.diff(ended[bounds])
+    if not len(data):
+        return counts, np.zeros(0, np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(data < 128)[:-1] + 1])
+    place = np.arange(len(data)) - np.repeat(starts, np.diff(np.append(starts, len(data))))
+    gaps = np.add.reduceat((data & 127).astype(np.int64) << (7 * place), starts)
+    total = np.cumsum(gaps)
+    before = np.concatenate([[0], total])[ended[bounds[:-1]]]
+    return counts, total - np.repeat(before, counts)
 
 
 def object_of(row: tuple[Any, ...]) -> Object:

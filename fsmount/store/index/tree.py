@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fsmount.errors import Damaged, NoSuchInode
 from fsmount.store.index import kinds
 from fsmount.store.index.database import Database
-from fsmount.store.index.schema import COLUMNS, I_INODE, INODE, ROOT, Inode
+from fsmount.store.index.schema import COLUMNS, I_INODE, INODE, ROOT, TRASH, Inode
 
 # Folders in a path: PATH_MAX allows no more than 2048.
 _DEEPEST = 4096
@@ -89,7 +89,7 @@ class Tree(Database):
     def path(self, ino: int) -> bytes:
         """One of the paths of `ino` from the root, without a leading slash; b"" for none.
 
-        Raises Damaged if folders form a circle.
+        Of a file in the trash it is the path that it had. Raises Damaged if folders form a circle.
         """
         parts: list[bytes] = []
         while ino != ROOT:
@@ -99,6 +99,8 @@ class Tree(Database):
             if len(parts) > _DEEPEST:
                 raise Damaged(self.file, reason=f"the folders of inode {ino} form a circle")
             ino = place[0]
+            if ino == TRASH:
+                return place[1].partition(b"/")[2]
             parts.append(place[1])
         return b"/".join(reversed(parts))
 

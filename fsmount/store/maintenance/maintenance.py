@@ -23,10 +23,13 @@ from fsmount.store.maintenance.background import BackgroundRepack
 from fsmount.store.maintenance.free_space import FreeSpace
 from fsmount.store.maintenance.reclaim import Reclaimer, Shrinker
 from fsmount.store.maintenance.repack import Repacker, RepackSummary, always
+from fsmount.store.maintenance.trimming import Trimming, find_hidden_at, trim
 from fsmount.store.ownership import Ownership
+from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Entry
 from fsmount.store.packs.writer import Writer
 from fsmount.store.packs.writers import Writers
+from fsmount.store.retention.trash import TrashCan
 from fsmount.threads import Kind
 from fsmount.work import machine
 from fsmount.work.workers import Workers
@@ -39,6 +42,7 @@ class Maintenance:
     layers : the layers that the workers have decoded.
     require_consistent : raises :class:`Damaged` if the index must not be a reason for removing
         anything.
+    trash : the trash of the store.
     space : keeps space free, by a reclaim if the disk is full.
 
     Contract: belongs to the trio task.
@@ -55,6 +59,7 @@ class Maintenance:
         workers: Workers,
         layers: LayerCache,
         require_consistent: Callable[[], Awaitable[None]],
+        trash: TrashCan,
     ) -> None:
         self._files = files
         self._writers = writers
@@ -76,6 +81,8 @@ class Maintenance:
             require_consistent,
             lambda: make(None),
             self._shrinker,
+            trash,
+            self._trim,
         )
         self.space = FreeSpace(ownership, reserve, self._reclaimer)
 
@@ -109,6 +116,19 @@ class Maintenance:
                 await compacting.compact(self._files.index, self._workers, free)
             return summary
 
+    async def give_back(self, go_on: Callable[[], bool] = always, *, compact: bool = True) -> None:
+        """Give back the space of what nothing shown needs: in packs, ``raw/`` and the index.
+
+        `compact`: also in the index, which stops all other work for a moment. Stops after a pack
+        when `go_on` says no. Raises OSError, FsmountError.
+        """
+        await self.space.before_deleting()
+        await self._reclaimer.give_back(go_on)
+        self._writers.packs.renew_copies()
+        if compact:
+            free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
+            await compacting.compact(self._files.index, self._workers, free)
+
     async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
         """See :meth:`BackgroundRepack.work`. The caller has called :meth:`prepare`."""
         async with self._moving:
@@ -119,6 +139,14 @@ class Maintenance:
     ) -> Repacker:
         """Create a repacker that codes `at_once` objects at a time while `go_on` returns True."""
         return Repacker(self._files, self._writers, workers, self._layers, at_once, go_on)
+
+    async def _trim(self, mover: Mover, go_on: Callable[[], bool]) -> int:
+        """See :func:`trim`."""
+        index, layout = self._files.index, self._files.layout
+        trimming = Trimming(layout, index, self._workers, machine.cores())
+        # A worker reads the rows of all objects. All changes so far are committed.
+        found = await self._workers.run(find_hidden_at, str(index.file))
+        return await trim(index, found, trimming, mover, go_on)
 
     def _shrinker(self) -> Shrinker:
         """Create a shrinker with its own writer, for reclaim on a full disk."""

@@ -1,5 +1,6 @@
 """Reclaim: frees space on a full disk, and needs hardly any space to work.
 
+What is in the trash leaves it first, the oldest names first, as far as the space is needed.
 Deleted files leave garbage in packs: entries that nothing needs. `repack` writes whole new packs
 before it removes the old ones, and a full disk has no space for them. Reclaim works on a pack from
 its end. It moves the entries there that are still needed to another pack, as many at a time as the
@@ -28,14 +29,16 @@ from fsmount import threads
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.reserve import Reserve
-from fsmount.store.index import Index, Object
+from fsmount.store.index import TRASH, Index, Object
 from fsmount.store.ingest.encoder import Encoder
 from fsmount.store.layout import Layout
-from fsmount.store.maintenance.repack import Repacker
+from fsmount.store.maintenance.repack import Repacker, always
 from fsmount.store.packs import mover
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import SEAL_BYTES, Pack
 from fsmount.store.packs.writer import Writer
+from fsmount.store.retention.pruning import WASTE
+from fsmount.store.retention.trash import TrashCan
 from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
@@ -43,12 +46,12 @@ _log = logging.getLogger(__name__)
 # Reclaim ends when this many bytes are free. Then the next one is not soon, and a repack can do the
 # rest.
 ENOUGH_BYTES = SEAL_BYTES
-# A pack is left alone if less than this share of it is garbage.
-_WASTE = 0.1
 # Bytes that are moved between two commits, at first and at most. A single entry may be larger.
 _FIRST_BYTES, _MOST_BYTES = 512 << 10, 8 << 20
 # After an incomplete reclaim, another try needs this many more free bytes or more garbage bytes.
 _MORE_BYTES = 256 << 10
+# More than any disk has free: all garbage is wanted.
+_ALL = 1 << 62
 
 
 class Reclaimer:
@@ -60,6 +63,8 @@ class Reclaimer:
         anything.
     repacker : makes a :class:`Repacker`, which drops objects.
     shrinker : makes a :class:`Shrinker`, which cuts packs.
+    trash : the trash of the store.
+    trim : trims objects that no file shows, with a mover, while a function says that it may go on.
     dropped : number of objects that were dropped so far.
 
     Contract: belongs to the trio task that owns the store.
@@ -75,6 +80,8 @@ class Reclaimer:
         require_consistent: Callable[[], Awaitable[None]],
         repacker: Callable[[], Repacker],
         shrinker: Callable[[], Shrinker],
+        trash: TrashCan,
+        trim: Callable[[Mover, Callable[[], bool]], Awaitable[int]],
     ) -> None:
         self._index = index
         self._reserve = reserve
@@ -84,6 +91,8 @@ class Reclaimer:
         self._require_consistent = require_consistent
         self._repacker = repacker
         self._shrinker = shrinker
+        self._trash = trash
+        self._trim = trim
         # State after a reclaim that could not free enough: the free bytes that another try needs,
         # the garbage bytes at that time, and the number of bodies that files had given up when the
         # garbage was last counted.
@@ -103,9 +112,23 @@ class Reclaimer:
             except (OSError, FsmountError) as error:
                 _log.warning("the disk is full, and reclaim could not free all garbage: %s", error)
 
+    async def give_back(self, go_on: Callable[[], bool]) -> None:
+        """Give back all garbage, whatever is free: drop unneeded objects, and shrink packs.
+
+        Stops after a pack when `go_on` says no. Waits for the lock `repacking`. Raises OSError,
+        FsmountError.
+        """
+        async with self._repacking:
+            await self._require_consistent()
+            async with self._encoder.halted():
+                await self._give_back(_ALL, go_on, trim=True)
+
     async def _reclaim(self, enough: int) -> None:
         """As :meth:`reclaim`. The caller holds `repacking`. Raises OSError, FsmountError."""
         free = await threads.call(Kind.FREE_SPACE, self._reserve.free)
+        if free < enough and not self._index.is_empty(TRASH):
+            await threads.call(Kind.FREE_SPACE, self._reserve.spend_if_full)
+            await self._trash.evict(enough - free)
         if free >= enough or not (free >= self._wanted or self._has_more()):
             return
         # This value stays if an error ends the attempt.
@@ -139,9 +162,12 @@ class Reclaimer:
         packed = sum(length for length, _ in self._index.packs().values())
         return packed - sum(self._index.pack_fill().values()) + self._index.unused_bytes()
 
-    async def _give_back(self, enough: int) -> bool:
+    async def _give_back(
+        self, enough: int, go_on: Callable[[], bool] = always, *, trim: bool = False
+    ) -> bool:
         """Drop unneeded objects and shrink packs. Return False if lack of space stopped a shrink.
 
+        Begins with no pack when `go_on` says no. `trim`: trim objects in between.
         The caller holds `repacking`, and the encoder is halted. Raises OSError, FsmountError.
         """
         await threads.call(Kind.FREE_SPACE, self._reserve.spend_if_full)
@@ -157,7 +183,11 @@ class Reclaimer:
         shrinker = self._shrinker()
         all_done = True
         try:
+            if trim:
+                await self._trim(shrinker.mover, go_on)
             for number in self._wasted():
+                if not go_on():
+                    break
                 try:
                     all_done &= await shrinker.shrink(number, enough)
                 except Damaged as error:
@@ -177,11 +207,13 @@ class Reclaimer:
             number: fill.get(number, 0) / max(length, 1)
             for number, (length, _) in self._index.packs().items()
         }
-        return sorted((n for n in share if share[n] <= 1 - _WASTE), key=share.__getitem__)
+        return sorted((n for n in share if share[n] <= 1 - WASTE), key=share.__getitem__)
 
 
 class Shrinker:
     """Cuts packs shorter. It moves the entries that are still needed to packs of `writer`.
+
+    mover : moves entries there.
 
     Contract: belongs to the trio task. Nothing else uses `writer`. The caller makes sure that no
     other writer has an open pack or opens one in the meantime.
@@ -200,7 +232,7 @@ class Shrinker:
         self._disk = disk
         self._writer = writer
         self._reserve = reserve
-        self._mover = Mover(layout, index, writer)
+        self.mover = Mover(layout, index, writer)
         self._at_once = _FIRST_BYTES
 
     async def shrink(self, number: int, enough: int) -> bool:
@@ -278,9 +310,9 @@ class Shrinker:
             else:
                 self._index.drop_pack(number)
 
-        await self._mover.relocate(batch, entries, rows)
+        await self.mover.relocate(batch, entries, rows)
         path = self._layout.pack(number)
-        async with self._mover.left():
+        async with self.mover.left():
             # Parity that outlives its bytes is useless.
             await threads.call(Kind.PACK, _drop, self._disk, self._layout.parity(number))
             if end:

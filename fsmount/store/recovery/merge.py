@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from fsmount.store.index import ROOT, Inode, Object
+from fsmount.store.index import ROOT, TRASH, Inode, Object
 from fsmount.store.maintenance.copies import IndexRows
 from fsmount.store.packs.entries import DICTIONARY
 from fsmount.store.recovery.scan import (
@@ -232,7 +232,8 @@ def _take_names(tree: _Tree, names: Collection[tuple[int, bytes, int]]) -> Itera
     named = {ROOT, *(ino for _, _, ino in names)}
     homeless = []
     for folder, name, ino in names:
-        if ino in tree.inodes and folder in named and tree.is_folder(folder):
+        in_folder = folder in named and tree.is_folder(folder)
+        if ino in tree.inodes and (in_folder or folder == TRASH):
             tree.names[folder, name] = ino
         elif ino in tree.inodes:
             homeless.append(ino)

@@ -237,10 +237,10 @@ class ObjectCopier:
         sha256 = known.record.arrays.get("sha256", b"")
         for candidate in (*self._target.index.objects_of(sha256), *self._layers_of(sha256)):
             try:
-                other = self._to.read(candidate).record
+                other = self._to.read(candidate)
             except Damaged:
                 continue
-            if self._is_twin(known.record, other):
+            if self._is_twin(known.record, other.record) and self._has_pixels(known, other):
                 return candidate
         return None
 
@@ -254,6 +254,19 @@ class ObjectCopier:
             return all(_source(sources[n - 1], self._id) == others[n - 1] for n in used)
         except (IndexError, Damaged):
             return False
+
+    def _has_pixels(self, mine: _Read, other: _Read) -> bool:
+        """Whether an object of the target has the pixels of all tiles that it codes.
+
+        One that can be rendered has. A layer-only one may have been trimmed: its record says
+        nothing of that, so it must have the very same payload.
+        """
+        if not self._writer.object(other.entry.object_id).is_layer_only:
+            return True
+        one, two = mine.entry, other.entry
+        dictionary = self._copies.get(one.dictionary, 0)
+        payload = one.suffix, one.payload, one.photographs, dictionary
+        return payload == (two.suffix, two.payload, two.photographs, two.dictionary)
 
     def _is_exact(self, known: _Read, copy: int) -> bool:
         """Whether the record of a copy or twin names copies in all its sources."""
@@ -278,7 +291,7 @@ class ObjectCopier:
 
     async def _append(self, found: Object, known: _Read, path: str | None) -> int:
         """Append a copy of an object with the needs and the hash of `found`. Return its id."""
-        for named in _ids(known.record):
+        for named in filter(None, (*_ids(known.record), known.entry.dictionary)):
             # These ids come before that of the copy, so no later opening gives them again.
             self._named(named)
         new_id = self._reserved.pop(found.id, None) or self._target.new_id()
@@ -295,7 +308,8 @@ class ObjectCopier:
             known.entry,
             name=f"{new_id:08x}{known.entry.suffix}",
             record=stored,
-            dictionary=self._id(known.entry.dictionary) if known.entry.dictionary else 0,
+            # Of an object that is only an anchor, the dictionary may be dropped.
+            dictionary=self._named(known.entry.dictionary) if known.entry.dictionary else 0,
         )
         if found.is_kept:
             self._keep(found, new_id, load_sums(entry.payload))

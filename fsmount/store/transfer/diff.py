@@ -16,6 +16,7 @@ from fsmount.errors import FsmountError, NotExact
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
 from fsmount.store.read_store import ReadStore
+from fsmount.store.retention.rules import IDLE_BYTES
 from fsmount.store.transfer.exporting import below
 from fsmount.store.transfer.patterns import ALL, Patterns
 from fsmount.store.transfer.tree import find, is_for_desktops, slices
@@ -27,8 +28,6 @@ Rectangle = tuple[int, int, int, int]
 TILE = 16
 # Beyond this number of rectangles, one bounding rectangle tells the user more.
 _MOST_RECTANGLES = 200
-# Bytes that a picture adds when only a clock and a graph change. Measured on an idle desktop.
-IDLE_BYTES = 4096
 
 
 @dataclass(frozen=True)

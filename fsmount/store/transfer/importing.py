@@ -38,7 +38,6 @@ from fsmount.store.transfer.differences import as_png, decode, difference_in, sh
 from fsmount.store.transfer.patterns import ALL, Patterns
 from fsmount.store.transfer.tree import (
     NO_SPACE,
-    OUR_XATTRS,
     SLICE,
     Item,
     Progress,
@@ -46,6 +45,7 @@ from fsmount.store.transfer.tree import (
     Summary,
     find,
     ignore,
+    is_virtual,
     same,
     walk,
 )
@@ -408,7 +408,7 @@ def _xattrs(item: Item) -> dict[bytes, bytes]:
     return {
         os.fsencode(name): os.getxattr(item.source, name, follow_symlinks=False)
         for name in names
-        if not os.fsencode(name).startswith(OUR_XATTRS)
+        if not is_virtual(os.fsencode(name))
     }
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.novelty import Novelty
-from fsmount.store.index import Object
+from fsmount.store.index import Inode, Object
+from fsmount.store.retention.pictures import Walk, is_picture
 from fsmount.store.retention.taken import LocalClock
-from fsmount.store.transfer.patterns import Patterns, Rule
-from fsmount.store.transfer.tree import find
+from fsmount.store.transfer.exporting import below
+from fsmount.store.transfer.patterns import ALL, Patterns, Rule
+from fsmount.store.transfer.tree import find, is_for_desktops
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +113,40 @@ class Selection(Patterns):
                 known = path
             self._first[found.id] = known
         return known
+
+
+def prunable(
+    store: StoreFiles,
+    paths: Sequence[bytes] = (b"",),
+    chosen: Patterns = ALL,
+    *,
+    all_files: bool = False,
+) -> Walk:
+    """Return what yields the files that a prune looks at: pictures, or all regular files.
+
+    Leaves out the trash folders of desktops, and thumbnails beside pictures. Each path counts once,
+    also if it lies in another one. The walk raises FsmountError if there is no entry at a path.
+    """
+    tops = [path for path in dict.fromkeys(paths) if not _is_below_any(path, paths)]
+
+    def walk() -> Iterator[tuple[bytes, int, Inode]]:
+        folder, ino = None, 0
+        for top in tops:
+            for path, inode in below(store, top, chosen):
+                if not (stat.S_ISREG(inode.mode) if all_files else is_picture(path, inode)):
+                    continue
+                where = path.rpartition(b"/")[0]
+                if where != folder:
+                    found = find(store, where)
+                    assert found is not None
+                    folder, ino = where, found.ino
+                    hidden = any(map(is_for_desktops, where.split(b"/")))
+                if not hidden:
+                    yield path, ino, inode
+
+    return walk
+
+
+def _is_below_any(path: bytes, paths: Sequence[bytes]) -> bool:
+    """Whether a path lies in another one of `paths`."""
+    return any(path != top and (not top or path.startswith(top + b"/")) for top in paths)

@@ -15,6 +15,7 @@ from fsmount.errors import Damaged
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.read_store import ReadStore
+from fsmount.store.retention.pictures import KEEP_XATTR
 from fsmount.store.transfer.patterns import ALL, Patterns
 from fsmount.threads import Kind
 
@@ -22,7 +23,7 @@ SLICE = 1 << 20
 THUMBNAILS = b".sh_thumbnails"
 """The name of a folder of thumbnails beside pictures (freedesktop.org, Thumbnail Managing)."""
 _TRASH = re.compile(rb"\.Trash(?:-[0-9]+)?")
-OUR_XATTRS = b"user.fsmount."
+_OUR_XATTRS = b"user.fsmount."
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 # Called with the (files, bytes) done since the last call.
@@ -30,6 +31,11 @@ Progress = Callable[[int, int], None]
 
 # Called with the path of each finished file, from the top of the transfer.
 Report = Callable[[bytes], None]
+
+
+def is_virtual(xattr: bytes) -> bool:
+    """Whether a mount makes an extended attribute up, so that it is not copied."""
+    return xattr.startswith(_OUR_XATTRS) and xattr != KEEP_XATTR
 
 
 def ignore(_: bytes) -> None:

@@ -277,6 +277,8 @@ def test_totals(index: Index) -> None:
     assert index.totals() == {
         "files": 3,
         "logical_bytes": 200,
+        "trashed": 0,
+        "trashed_bytes": 0,
         "staged": 1,
         "kinds": {"key": 1, "raw": 1},
         "reasons": {"not a PNG": 1},
@@ -328,3 +330,22 @@ def test_a_glance_without_shared_memory(index: Index, tmp_path: Path) -> None:
     with pytest.raises(apsw.Error):
         glance(tmp_path / "copy", b"", b"", 9)
     assert not (tmp_path / "copy-shm").exists()
+
+
+def test_dropping_what_the_layer_of_an_anchor_needs(index: Index) -> None:
+    """Object 3 needs only the record of object 2, so object 1 may go, which the layer needs."""
+    index.add_object(an_object(1, length=10))
+    index.add_object(an_object(2, needs=(1,), layer=(1,)))
+    index.add_object(an_object(3, needs=(2,), layer=(2,)))
+    index.add_object(an_object(4, needs=(1, 3), layer=(3,)))
+    for number in (1, 2, 3, 4):
+        index.add_signatures(number, "g", b"", keep=9)
+    shown = file(index, b"shown", staged=1)
+    index.encode(shown.ino, 1, 3, 100)
+    assert [found.id for found in index.unneeded_objects()] == [1, 4]
+    index.drop_objects([1, 4])
+    found = index.object(2)
+    assert (found.needs, found.layer, found.is_layer_only) == ((), (), True)
+    assert index.object(3).needs == (2,)
+    # No frame may take pixels from object 2 any more.
+    assert [number for number, _ in index.signatures("g")] == [3]

@@ -239,6 +239,22 @@ def test_a_lost_index_of_a_copy(root: Path, other: Path) -> None:
     assert faults(other) == []
 
 
+def test_trimmed_layers_are_no_twins(root: Path, other: Path, tmp_path: Path) -> None:
+    """Of pruned pictures only the pixels that others take are left, with the same records."""
+    trio.run(fill, root, FILES)
+    shutil.copytree(root, tmp_path / "whole")
+    fsmount("prune", root, "--keep-last", "2", "--yes")
+    fsmount("trash", "empty", root, "--yes")
+    assert len(shown(root)) < len(FILES)
+    assert any(not whole for _, whole in objects(root))
+    # Into the pruned store, and into a copy of it.
+    copied(root, other)
+    for target in (root, other):
+        copied(tmp_path / "whole", target)
+        assert shown(target) == FILES
+        assert faults(target) == []
+
+
 # -- files that are not encoded, large, or damaged
 
 
