@@ -29,8 +29,9 @@ from fsmount.cli.common.stores import start_log, store_to_change, store_to_read
 from fsmount.cli.common.times import TIME_HELP
 from fsmount.errors import UsageError
 from fsmount.store.files import StoreFiles
+from fsmount.store.read_store import ReadStore
 from fsmount.store.store import open_read_store, open_store
-from fsmount.store.transfer.copying import CopySummary, StoreCopier
+from fsmount.store.transfer.copying import CopySummary, StoreCopier, rebuild
 from fsmount.store.transfer.exporting import below
 from fsmount.store.transfer.patterns import Patterns
 from fsmount.store.transfer.tree import ignore
@@ -45,8 +46,8 @@ need for their pixels, so a part of a store may take more space than its share.
 
 Equal files take the space of one. A file that STORE already has under its path is not copied
 again, so a stopped copy goes on where it was. If STORE has another file there, that one stays, and
-the command names it. Each copied entry is read back and compared. Nothing is removed from SOURCE:
-to move files, compare with fsmount verify through a mount of SOURCE first.
+the command names it. Each copied entry is read back and compared; --check also rebuilds each new
+file from its entries, and compares its hash. Nothing is removed from SOURCE.
 
 {TIME_HELP}
 
@@ -64,12 +65,15 @@ _STOPPED = "What was copied stays. To go on, run the copy again."
 @click.command(cls=FilteredCommand, help=_HELP)
 @click.argument("paths", nargs=-1, metavar="SOURCE... STORE")
 @click.option("--into", metavar="FOLDER", default="", help="A folder of STORE for the files.")
+@click.option("--check", is_flag=True, help="Rebuild each new file and compare its hash.")
 @selection_options
 @force_lock_option
 @verbose_option
 @quiet_option
 @json_option
-def copy(paths: tuple[str, ...], into: str, force_lock: bool, verbose: bool, as_json: bool) -> int:
+def copy(
+    paths: tuple[str, ...], into: str, check: bool, force_lock: bool, verbose: bool, as_json: bool
+) -> int:
     """Run ``fsmount copy``."""
     path, names = split_store(paths, -1)
     target = store_to_change(path)
@@ -102,6 +106,8 @@ def copy(paths: tuple[str, ...], into: str, force_lock: bool, verbose: bool, as_
                                 await copier.copy(chosen=wanted)
                             finally:
                                 total.add(copier.summary)
+                if check:
+                    await _check(store, total)
                 if store.pending():
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(store.run)
@@ -123,7 +129,7 @@ def copy(paths: tuple[str, ...], into: str, force_lock: bool, verbose: bool, as_
         f"{copied}, {done.skipped} existed already",
         as_json,
     )
-    return list_skipped(done.problems, f"{len(done.problems)} left out:", as_json)
+    return list_skipped(done.problems, f"{counted(len(done.problems), 'problem')}:", as_json)
 
 
 def _measure(store: StoreFiles, patterns: Patterns) -> tuple[int, int]:
@@ -134,3 +140,11 @@ def _measure(store: StoreFiles, patterns: Patterns) -> tuple[int, int]:
             files += 1
             total += inode.size if stat.S_ISREG(inode.mode) else 0
     return files, total
+
+
+async def _check(store: ReadStore, done: CopySummary) -> None:
+    """Rebuild all new files. Adds those that cannot be rebuilt to the problems."""
+    count = len(done.shown)
+    stopped = "Everything is copied. fsmount check --full rebuilds all files of a store."
+    with meter("rebuilding", count, 0, stopped=stopped) as progress:
+        done.problems += await rebuild(store, done.shown, progress)

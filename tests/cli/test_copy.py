@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
+from fsmount.store.ingest import large
+from fsmount.store.transfer.copying_objects import ObjectCopier
 from tests.cli.commands import Cli
+from tests.support.packs import flip
 from tests.support.trees import make_pictures
 
 
@@ -64,7 +69,7 @@ def test_a_name_that_is_taken(cli: Cli, root: Path, source: Path, second: Path) 
     done = cli("copy", root, second)
     assert done.code == 3
     assert done.out == "0 files copied (0 bytes), 2 existed already\n"
-    assert done.err.startswith("1 left out:\n  in/01.png: the target has something else")
+    assert done.err.startswith("1 problem:\n  in/01.png: the target has something else")
 
 
 def test_refusals(cli: Cli, root: Path, tmp_path: Path) -> None:
@@ -72,3 +77,34 @@ def test_refusals(cli: Cli, root: Path, tmp_path: Path) -> None:
     assert cli("copy", tmp_path / "nothing", root).code == 10
     assert cli("copy", root, tmp_path / "nothing").code == 10
     assert "is the store itself" in cli("copy", root, root).sentence()
+
+
+def test_every_new_file_is_rebuilt(
+    cli: Cli, root: Path, source: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "large").write_bytes(b"x" * 9000)
+    monkeypatch.setattr(large, "KEEP_BYTES", 5000)
+    cli("import", source, root)
+    assert cli("copy", "--check", "--exclude", "02.png", root, second).code == 0
+    append = ObjectCopier._append
+
+    async def spoilt(self: ObjectCopier, *args: Any) -> int:
+        """Another program writes over the newest entry after it was compared."""
+        number = await append(self, *args)
+        place = self._target.writer.place(number)
+        found.append((Path(place.pack), place.offset + place.length - 20))
+        return number
+
+    found: list[tuple[Path, int]] = []
+    commit = ObjectCopier.commit
+
+    async def committed(self: ObjectCopier, rows: Callable[[], None]) -> None:
+        await commit(self, rows)
+        while found:
+            flip(*found.pop())
+
+    monkeypatch.setattr(ObjectCopier, "_append", spoilt)
+    monkeypatch.setattr(ObjectCopier, "commit", committed)
+    done = cli("copy", "--check", root, second)
+    assert done.code == 3
+    assert done.err.startswith("1 problem:\n  in/02.png: ")

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from fsmount.errors import Damaged, DiskFull, FsmountError
 from fsmount.store.files import StoreFiles
-from fsmount.store.index import ROOT, Inode
+from fsmount.store.frames.group import Rendered
+from fsmount.store.index import ROOT, Inode, Object
+from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.copying_objects import ObjectCopier
 from fsmount.store.transfer.exporting import below
+from fsmount.store.transfer.groups import Tell, Wanted, for_each
 from fsmount.store.transfer.patterns import ALL, Patterns
-from fsmount.store.transfer.tree import NO_SPACE, Progress, Report, Summary, find, ignore
+from fsmount.store.transfer.tree import NO_SPACE, SLICE, Progress, Report, Summary, find, ignore
 from fsmount.store.writable_store import WritableStore
 
 _TAKEN = "the target has something else of this name; it was left as it is"
@@ -25,9 +29,14 @@ _TAKEN = "the target has something else of this name; it was left as it is"
 
 @dataclass
 class CopySummary(Summary):
-    """The result of a copy. `objects` is the number of entries that were copied."""
+    """The result of a copy.
+
+    objects : number of entries that were copied.
+    shown : ids of the objects of the target that new files show.
+    """
 
     objects: int = 0
+    shown: set[int] = field(default_factory=set)
 
     def add(self, other: CopySummary) -> None:
         """Add the result of another copy."""
@@ -36,6 +45,7 @@ class CopySummary(Summary):
         self.skipped += other.skipped
         self.objects += other.objects
         self.problems += other.problems
+        self.shown |= other.shown
 
 
 @dataclass
@@ -240,6 +250,7 @@ class StoreCopier:
         await self._objects.commit(lambda: self._add_all(files))
         for each in files:
             self._count(each.inode, each.target)
+            self.summary.shown.add(each.object_id)
 
     def _add_all(self, files: list[_File]) -> None:
         """Add the rows of files. Runs inside the transaction; does not await."""
@@ -291,3 +302,38 @@ class StoreCopier:
         self.summary.files += 1
         self.summary.bytes += inode.size
         self._report(target)
+
+
+async def rebuild(
+    store: ReadStore, object_ids: Iterable[int], progress: Progress
+) -> list[tuple[str, str]]:
+    """Render the files of objects on all cores, and compare their hashes with the index.
+
+    Returns (path, reason) for each file that cannot be rebuilt. `progress` gets (1, 0) for each
+    object. Raises OSError.
+    """
+    problems: list[tuple[str, str]] = []
+
+    async def work(found: Object, rendered: Rendered | None) -> Tell:
+        why = ""
+        if rendered is None or rendered[:2] != (found.size, found.sha256):
+            try:
+                # A body is compared with its hash before it gives a byte, or as it is read.
+                body = await store.body(found.id)
+                for offset in range(0, body.size, SLICE):
+                    await body.pread(offset, SLICE)
+            except FsmountError as error:
+                why = str(error)
+
+        def tell() -> None:
+            progress(1, 0)
+            if why:
+                names = map(os.fsdecode, store.index.names_of(found.id))
+                problems.extend((name, why) for name in names)
+
+        return tell
+
+    objects = map(store.index.object, sorted(object_ids))
+    wanted = (Wanted(found, found) for found in objects)
+    await for_each(store, wanted, work, with_bytes=False)
+    return problems
