@@ -54,7 +54,7 @@ def backup(arguments: tuple[str, ...], reread: bool, force_lock: bool, as_json: 
     dest = Path(folders[0])
     with open_index(store) as opened:
         total = size_of(opened)
-        with meter("backing up", 0, total, noun="files", stopped=_STOPPED) as progress:
+        with meter("backing up", 0, total, noun="packs and files", stopped=_STOPPED) as progress:
             done = back_up(opened, dest, reread=reread, force_lock=force_lock, progress=progress)
     emit(
         {

@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from fsmount.store.lock import Lock
-from fsmount.store.store import open_store
+from fsmount.store.store import open_read_store, open_store
+from fsmount.store.transfer.backup import _Backup, back_up, size_of
 from tests.cli.commands import Cli
 from tests.repairing import repair
 from tests.store.test_formats import FORMATS, STORES, sums, wanted
@@ -118,3 +119,24 @@ def test_a_plain_copy_of_a_store_in_use(cli: Cli, root: Path, tmp_path: Path) ->
     # Staged files without a row are left, because they may be the only copies.
     assert {what.partition("/")[0] for what, _ in faults(copy)} <= {"staging"}
     assert {**old, **new}.items() <= shown(copy).items()
+
+
+def test_progress_and_an_interruption(
+    root: Path, source: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("import", source, root)
+    steps: list[tuple[int, int]] = []
+    with open_read_store(root) as store:
+        back_up(store, tmp_path / "a", progress=lambda *step: steps.append(step))
+        total = size_of(store)
+    assert sum(files for files, _ in steps) == 1
+    # The pack has its directory at the end, which is not copied while the pack is open.
+    assert 0 <= total - sum(count for _, count in steps) < 1000
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Backup, "_switch", interrupted)
+    done = cli("backup", root, tmp_path / "b")
+    assert done.code == 130
+    assert done.err.startswith("fsmount: stopped after 1 packs and files. DEST still shows")

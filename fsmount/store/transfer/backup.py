@@ -110,7 +110,7 @@ def back_up(
     """Make `dest` a backup of an open store, or bring the backup there up to date.
 
     `reread` compares every byte of `dest` with the store, also where size and mtime are equal.
-    `force_lock`: see :class:`Lock`. `progress` gets the bytes that are done.
+    `force_lock`: see :class:`Lock`. `progress` gets packs or files, and bytes, that are done.
 
     Waits for the disk. Raises :class:`NotABackup` or :class:`InsideStore` if the folder cannot take
     the backup, :class:`StoreLocked` or :class:`LockUnclear` if another process uses it,
@@ -206,7 +206,7 @@ class _Backup:
             self._staging(),
             last.kept,
             self._reread,
-            lambda count: self._progress(0, count),
+            self._progress,
         )
         packs = PackCopier(
             self._store.layout,
@@ -216,7 +216,7 @@ class _Backup:
             last.packs,
             last.numbers,
             self._reread,
-            lambda count: self._progress(0, count),
+            self._progress,
         )
         for left in reversed(range(_TRIES)):
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from fsmount.store.packs.bodies import KeptBody, load_sums
 from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.staging import Staging
 from fsmount.store.transfer.backup_packs import Vanished, is_as_left, opened
+from fsmount.store.transfer.tree import Progress
 
 # The name in raw/ of a file that is to replace another one: the last id, which no object has.
 _SCRATCH = 0xFFFFFFFF
@@ -51,7 +52,7 @@ class FileCopier:
     staging : gives out the tokens of the backup.
     needed : SHA-256 of each file in ``raw/`` that the last complete backup names, by object id.
     reread : whether to copy large files again whose size and mtime are equal.
-    progress : called with the number of bytes that are done.
+    progress : called with the files and bytes that are done.
     problems : (path, reason) for each damaged file of the store.
     copied : bytes that were copied.
     """
@@ -63,7 +64,7 @@ class FileCopier:
     staging: Staging
     needed: Mapping[int, bytes]
     reread: bool
-    progress: Callable[[int], None]
+    progress: Progress
     problems: list[tuple[str, str]] = field(default_factory=list)
     copied: int = 0
 
@@ -109,7 +110,7 @@ class FileCopier:
         finally:
             self.disk.close(fd)
         self.copied += size
-        self.progress(size)
+        self.progress(1, size)
         return size
 
     def bring_kept(self, index: Index, numbers: Mapping[int, int]) -> None:
@@ -126,7 +127,7 @@ class FileCopier:
             try:
                 with opened(origin) as source:
                     if not self.reread and is_as_left(place, os.fstat(source)):
-                        self.progress(os.fstat(source).st_size)
+                        self.progress(1, os.fstat(source).st_size)
                         continue
                     scratch = self.target.kept(_SCRATCH)
                     self.disk.unlink(scratch)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.index import Index
 from fsmount.store.layout import Layout
 from fsmount.store.packs.pack import read_entry
+from fsmount.store.transfer.tree import Progress
 
 _PIECE = 1 << 20
 
@@ -67,7 +68,7 @@ class PackCopier:
     needed : bytes of each pack of the backup that its index names, by number.
     numbers : number of a pack in the store -> that in the backup, where the two differ.
     reread : whether to compare every byte, also if size and mtime say that nothing has changed.
-    progress : called with the number of bytes that are done.
+    progress : called with the packs and bytes that are done.
     problems : (path, reason) for each damaged entry of the store.
     copied : bytes that were copied.
     """
@@ -79,7 +80,7 @@ class PackCopier:
     needed: Mapping[int, int]
     numbers: dict[int, int]
     reread: bool
-    progress: Callable[[int], None]
+    progress: Progress
     problems: list[tuple[str, str]] = field(default_factory=list)
     copied: int = 0
 
@@ -109,6 +110,7 @@ class PackCopier:
             except FileNotFoundError as error:
                 raise Vanished(self.source.pack(number).name) from error
             found[number] = done
+            self.progress(1, 0)
             # A backup of this store that goes on from here finds the same number.
             if done != number:
                 self.numbers[number] = done
@@ -127,7 +129,7 @@ class PackCopier:
             if info.st_size < length:
                 raise Vanished(path.name)
             if not self.reread and is_as_left(path, info):
-                self.progress(end)
+                self.progress(0, end)
                 return own
             start = 0
             if path.exists():
@@ -136,7 +138,7 @@ class PackCopier:
                     start = _common(source, known, min(end, there))
                     if start < min(needed, there):
                         return 0
-                self.progress(start)
+                self.progress(0, start)
             self._write(source, path, start, end, keep=self.needed.get(own, 0) > end)
             since = 0 if self.reread else start
             self._verify(number, own, places.of(number, since), info.st_mtime_ns)
@@ -170,7 +172,7 @@ class PackCopier:
                     raise Vanished(path.name)
                 self.disk.pwrite(fd, data, at)
                 self.copied += len(data)
-                self.progress(len(data))
+                self.progress(0, len(data))
             if not keep and os.fstat(fd).st_size > end:
                 self.disk.ftruncate(fd, end)
             self.disk.fsync(fd)
