@@ -9,11 +9,13 @@ from pathlib import Path
 
 import trio
 
+from fsmount import threads
 from fsmount.mount.power_supply import SUPPLIES, on_mains
 from fsmount.store import config
 from fsmount.store.retention.policy import Policy
 from fsmount.store.transfer.policing import run_at
 from fsmount.store.writable_store import WritableStore
+from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ async def prune_when_idle(
 
 async def _keep_policy(store: WritableStore, forget: Forget) -> None:
     """Prune by the policy, if a run is due. Raises OSError, FsmountError, ValueError."""
-    policy = Policy.of(config.read(store.layout.root))
+    policy = Policy.of(await threads.call(Kind.FREE_SPACE, config.read, store.layout.root))
     last = store.index.pruned()
     now_ns = time.time_ns()
     if policy is None or policy.next_ns(last[0] if last else None) > now_ns:

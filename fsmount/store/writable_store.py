@@ -221,7 +221,8 @@ class WritableStore(ReadStore):
         """
         await self._maintenance.space.before_deleting()
         count = await self.trash.expire()
-        await self.durable()
+        if count:
+            await self.durable()
         return count
 
     async def give_back(self, go_on: Callable[[], bool] = always, *, compact: bool = True) -> None:

@@ -254,6 +254,19 @@ def test_limits_of_the_trash(cli: Cli, filled: Path) -> None:
     assert cli("check", "--full", filled).code == 0
 
 
+def test_packs_alone_give_back_what_is_shown(cli: Cli, filled: Path, tmp_path: Path) -> None:
+    """Index and copy are lost: objects of which only a part is left are needed all the same."""
+    assert cli("prune", "-y", "--no-trash", "--keep-last", "2", filled).code == 0
+    kept = shown(cli, filled)
+    for lost in [*filled.glob("index.sqlite*"), filled / "packs" / "names.gz"]:
+        lost.unlink()
+    cli("check", "--repair", filled)
+    assert set(kept) <= set(shown(cli, filled))
+    for path in kept:
+        assert cli("export", "--force", filled, tmp_path / "out", path).code == 0
+        assert (tmp_path / "out" / path).read_bytes() == (tmp_path / "in" / path).read_bytes()
+
+
 def test_the_trash_survives_a_lost_index(cli: Cli, filled: Path) -> None:
     everything = shown(cli, filled)
     assert cli("prune", "-y", "--keep-last", "1", filled).code == 0

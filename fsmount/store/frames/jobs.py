@@ -252,6 +252,15 @@ def relations_of(target: Location, reader: Reader) -> Relations:
     return relations(named, {i: _below(i, reader) for i in named.layers()})
 
 
+def layer_relations(object_id: int, reader: Reader) -> tuple[int, ...]:
+    """Compute the column `layer` of a picture whose frame cannot be made any more.
+
+    Decodes its layer. Raises :class:`Damaged` if that is not possible either.
+    """
+    reader.begin()
+    return _below(object_id, reader).layer
+
+
 def _below(object_id: int, reader: Reader) -> Below:
     """Return what the layer of an object rests on, from its entry. Raises :class:`Damaged`."""
     entry, layout = reader.opened(object_id)

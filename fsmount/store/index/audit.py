@@ -109,8 +109,7 @@ class Audit(Trash):
             for folder, name in self._all(
                 "SELECT folder, name FROM dirents WHERE ino = ?", inode.ino, of=kinds.NUMBER_BLOB
             ):
-                above = self.path(folder)
-                yield inode.object_id, above + b"/" * bool(above) + name
+                yield inode.object_id, self.path_of_name(folder, name)
 
     def dangling_names(self) -> list[bytes]:
         """Names without an inode or without a folder. The trash has no inode."""

@@ -104,6 +104,16 @@ class Tree(Database):
             parts.append(place[1])
         return b"/".join(reversed(parts))
 
+    def path_of_name(self, folder: int, name: bytes) -> bytes:
+        """The path of a name from the root; of a name in the trash, the path that it had.
+
+        Raises Damaged if folders form a circle.
+        """
+        if folder == TRASH:
+            return name.partition(b"/")[2]
+        above = self.path(folder)
+        return above + b"/" * bool(above) + name
+
     def _touch_folder(self, folder: int, now_ns: int, links: int = 0) -> None:
         self._run(
             "UPDATE inodes SET mtime = ?1, ctime = ?1, nlink = nlink + ?2 WHERE ino = ?3",

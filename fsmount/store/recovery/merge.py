@@ -71,6 +71,8 @@ def plan_index(facts: StoreFacts) -> NewIndex:
     for found in facts.descriptions:
         if isinstance(found, UnusableEntry):
             lost.append(f"{found.name}: {found.why}")
+            if found.row is not None and found.row.id not in objects:
+                objects[found.row.id] = found.row
         elif found.place.object_id not in objects:
             objects[found.place.object_id] = _object(found)
             if found.kind != DICTIONARY:

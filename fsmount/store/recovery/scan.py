@@ -10,6 +10,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -29,7 +30,7 @@ from fsmount.store.maintenance import copies, second_entries
 from fsmount.store.maintenance.copies import IndexRows
 from fsmount.store.packs import pack
 from fsmount.store.packs.bodies import KeptBody, load_sums
-from fsmount.store.packs.entries import DICTIONARY, JPEG, SUMS
+from fsmount.store.packs.entries import DICTIONARY, FRAMES, JPEG, SUMS
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack import Entry, read_entry
 
@@ -73,11 +74,16 @@ class DescribedFile:
 
 @dataclass(frozen=True, slots=True)
 class UnusableEntry:
-    """A whole entry that gives no file. `name`: its path, or the number of its object."""
+    """A whole entry that gives no file. `name`: its path, or the number of its object.
+
+    `row`: the row of its object, if other entries may need it: for its own pixels, or as the anchor
+    of their records. It may be that of a deleted file.
+    """
 
     object_id: int
     name: str
     why: str
+    row: Object | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +208,19 @@ def _describe(layout: Layout, place: EntryPlace, reader: Reader) -> DescribedFil
         elif kind == "raw" and entry.suffix == SUMS:
             _check_kept(layout.kept(number), size, entry)
     except (FsmountError, OSError, ValueError) as error:
-        return UnusableEntry(number, os.fsdecode(path), readable(str(error)))
+        row = _layer_only(place, kind, size, reader) if kind in FRAMES else None
+        return UnusableEntry(number, os.fsdecode(path), readable(str(error)), row)
     sha256 = found.arrays.get("sha256", b"")
     return DescribedFile(place, path, mtime_ns, size, sha256, kind, reason, needs, layer, depth)
+
+
+def _layer_only(place: EntryPlace, kind: str, size: int, reader: Reader) -> Object:
+    """The row of an object of which only the layer is left, or only the record."""
+    layer: tuple[int, ...] = ()
+    with suppress(FsmountError, OSError, ValueError):
+        layer = jobs.layer_relations(place.object_id, reader)
+    number, pack_number, offset, length = place.object_id, place.pack, place.offset, place.length
+    return Object(number, kind, pack_number, offset, length, size, b"", 0, layer, layer)
 
 
 def _check_kept(path: Path, size: int, entry: Entry) -> None:
@@ -300,8 +316,7 @@ def scan_index(layout: Layout, index: Index, suspects: Iterable[int]) -> IndexFa
     objects = {found.id: found for found in index.all_objects()}
     paths: dict[int, list[str]] = defaultdict(list)
     for folder, name, ino in index.names():
-        above = index.path(folder)
-        paths[ino].append(os.fsdecode(above + b"/" * bool(above) + name))
+        paths[ino].append(os.fsdecode(index.path_of_name(folder, name)))
     packs = {number: length for number, (length, _) in index.packs().items()}
     involved = {i for suspect in suspects for i in (suspect, *index.object(suspect).needs)}
     return IndexFacts(

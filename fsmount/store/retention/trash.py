@@ -17,10 +17,12 @@ from typing import NamedTuple
 
 import trio
 
+from fsmount import threads
 from fsmount.store import config
 from fsmount.store.index import ROOT, TRASH, Index, Inode, Trashed
 from fsmount.store.layout import Layout
 from fsmount.store.retention.limits import TrashLimits
+from fsmount.threads import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class TrashCan:
             self._discard(token)
 
     def limits(self) -> TrashLimits:
-        """Read the limits. Raises NoStore, FormatUnsupported, OSError."""
+        """Read the limits. May wait for the disk. Raises NoStore, FormatUnsupported, OSError."""
         return TrashLimits.of(config.read(self._layout.root))
 
     async def put(
@@ -91,7 +93,7 @@ class TrashCan:
 
     async def expire(self) -> int:
         """Remove the names that the limits let go; return their number. Raises OSError, Damaged."""
-        limits = self.limits()
+        limits = await threads.call(Kind.FREE_SPACE, self.limits)
         if limits.most_bytes is None:
             # Only old names are read.
             names = self._index.in_trash_until(limits.last_ns(time.time_ns()))
@@ -105,7 +107,7 @@ class TrashCan:
         Raises OSError, Damaged.
         """
         gone: list[bytes] = []
-        for name, nbytes in self._index.trash_bytes():
+        for name, nbytes in self._index.sizes_in_trash():
             if wanted <= 0:
                 break
             gone.append(name)

@@ -82,6 +82,8 @@ def test_a_file_with_another_name_is_still_shown(index: Index) -> None:
     assert index.trash_totals() == (1, 100)
     # The bytes of one object count once.
     assert [nbytes for _, nbytes in index.trash_bytes()] == [10, 0]
+    assert list(index.sizes_in_trash()) == index.trash_bytes()
+    assert sorted(path for _, path in index.shown({1})) == [b"a", b"b"]
     assert index.wrong_links() == []
 
 

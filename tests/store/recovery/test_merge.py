@@ -32,6 +32,7 @@ from fsmount.store.recovery.scan import (
     StoreFacts,
     UnusableEntry,
 )
+from tests.support.rows import an_object
 
 UID, GID, NOW = 11, 22, 33
 FILE, FOLDER = stat.S_IFREG | 0o640, stat.S_IFDIR | 0o750
@@ -186,9 +187,13 @@ def test_files_without_content_are_listed_with_all_their_names() -> None:
         names=[(ROOT, b"d", 2), (2, b"a", 3), (ROOT, b"b", 3), (2, b"c", 4)],
         xattrs=[(3, b"user.x", b"")],
     )
-    plan = plan_index(facts(rows, descriptions=[UnusableEntry(6, "object 6", "cut off")]))
+    row = an_object(7, sha256=b"")
+    unusable = [UnusableEntry(6, "object 6", "cut off"), UnusableEntry(7, "b", "needs 6", row)]
+    plan = plan_index(facts(rows, descriptions=unusable))
+    # Others may need the pixels of object 7, or its record.
+    assert [found.id for found in plan.rows.objects if found.is_layer_only] == [7]
     assert tree(plan).keys() == {b"d"}
-    assert plan.lost == ("object 6: cut off", "d/a", "b", "d/c")
+    assert plan.lost == ("object 6: cut off", "b: needs 6", "d/a", "b", "d/c")
     assert plan.rows.xattrs == []
 
 
