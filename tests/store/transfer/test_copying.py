@@ -226,6 +226,25 @@ def test_a_part_of_a_part(root: Path, other: Path, tmp_path: Path) -> None:
     assert faults(tmp_path / "third") == []
 
 
+def test_a_lost_index_of_a_part(root: Path, other: Path) -> None:
+    """Records of layers name objects that are not there."""
+    trio.run(fill, root, FILES)
+    copied(root, other, chosen=only("07.png", "06.png"))
+    assert any(not whole for _, whole in objects(other))
+    (other / "index.sqlite").unlink()
+    (other / "packs" / "names.gz").unlink()
+    trio.run(repair, other)
+    # As after a repack, files of objects that can be made come back, too.
+    found = shown(other)
+    assert {b"06.png", b"07.png"} <= found.keys()
+    assert found.items() <= FILES.items()
+    assert faults(other) == []
+    # What is missing may come later.
+    copied(root, other)
+    assert shown(other) == FILES
+    assert faults(other) == []
+
+
 def test_a_lost_index_of_a_copy(root: Path, other: Path) -> None:
     """Objects were completed by later ones, whose ids are higher."""
     trio.run(fill, root, FILES)
