@@ -293,7 +293,8 @@ class _Backup:
             finally:
                 index.close()
         leave_log_mode(self._fresh)
-        self._disk.chmod(self._fresh, 0o600)
+        with suppress(PermissionError):
+            self._disk.chmod(self._fresh, 0o600)
         self._force(self._fresh)
         return done
 

@@ -23,7 +23,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.packs.bodies import KeptBody, load_sums
 from fsmount.store.packs.pack import read_entry
 from fsmount.store.packs.staging import Staging
-from fsmount.store.transfer.backup_packs import Vanished, is_as_left, opened
+from fsmount.store.transfer.backup_packs import Vanished, is_as_left, keep_mtime, opened
 from fsmount.store.transfer.tree import Progress
 
 # The name in raw/ of a file that is to replace another one: the last id, which no object has.
@@ -106,7 +106,7 @@ class FileCopier:
         try:
             size = self.disk.copy(source, fd, info.st_size)
             self.disk.fsync(fd)
-            self.disk.set_mtime(fd, info.st_mtime_ns)
+            keep_mtime(self.disk, fd, info.st_mtime_ns)
         finally:
             self.disk.close(fd)
         self.copied += size

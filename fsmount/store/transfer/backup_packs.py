@@ -14,6 +14,7 @@ Entries that were copied are read back from the disk, and their checksums compar
 
 from __future__ import annotations
 
+import errno
 import os
 from array import array
 from collections import defaultdict
@@ -34,6 +35,8 @@ from fsmount.store.packs.pack import read_entry
 from fsmount.store.transfer.tree import Progress
 
 _PIECE = 1 << 20
+# Errors of a filesystem that keeps no times or no permissions for this user (CIFS, FAT).
+_REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Vanished(Exception):
@@ -201,7 +204,7 @@ class PackCopier:
             self.problems.append((readable(str(origin)), what))
         fd = self.disk.open(path, os.O_RDWR)
         try:
-            self.disk.set_mtime(fd, mtime_ns)
+            keep_mtime(self.disk, fd, mtime_ns)
         finally:
             self.disk.close(fd)
 
@@ -224,6 +227,18 @@ def opened(path: Path) -> Iterator[int]:
     """Open a file for reading in the block. Gives its descriptor. Raises OSError."""
     with path.open("rb", buffering=0) as file:
         yield file.fileno()
+
+
+def keep_mtime(disk: Disk, fd: int, mtime_ns: int) -> None:
+    """Give a copy the mtime of its original: then the next backup takes it as it is.
+
+    If a filesystem refuses that, the next backup compares all bytes. Raises OSError.
+    """
+    try:
+        disk.set_mtime(fd, mtime_ns)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
 
 
 def is_as_left(path: Path, info: os.stat_result) -> bool:

@@ -532,3 +532,22 @@ def test_the_script_reads_a_backup(filled: Path, tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     found = {os.fsencode(p.name): p.read_bytes() for p in (tmp_path / "out").iterdir()}
     assert found == WANTED
+
+
+class _Poor(Disk):
+    """A filesystem that keeps neither times nor permissions."""
+
+    def set_mtime(self, fd: int, mtime_ns: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def chmod(self, path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_a_filesystem_without_times(filled: Path, tmp_path: Path) -> None:
+    """Bytes are compared instead, and packs are not copied again."""
+    saved(filled, tmp_path / "b", disk=_Poor())
+    assert shown(tmp_path / "b") == WANTED
+    kept = sum(len(data) for name, data in WANTED.items() if name in (b"large", b"staged"))
+    assert saved(filled, tmp_path / "b", disk=_Poor()).copied_bytes == kept
+    assert faults(tmp_path / "b") == []
