@@ -119,6 +119,22 @@ class InsideStore(FsmountError):
     exit_code = 2
 
 
+class NotABackup(FsmountError):
+    """The folder for a backup holds something that a backup would destroy."""
+
+    message = "{detail} cannot take this backup: {reason}. Choose another folder for it."
+    exit_code = 2
+
+
+class BackupUnsettled(FsmountError):
+    """A store changed so quickly that no backup of one state could be made."""
+
+    message = (
+        "{detail} changes faster than it can be copied ({reason}). The last complete backup is as"
+        " it was, and most of this one is copied. Run the command again."
+    )
+
+
 class NotWritable(FsmountError):
     """The system does not let this process write to a store."""
 

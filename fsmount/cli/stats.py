@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from fsmount.cli.common import growth_tables
 from fsmount.cli.common.options import json_option, store_argument
 from fsmount.cli.common.output import counted, emit, printable, size, times_smaller
 from fsmount.cli.common.policies import policy_figures, policy_lines
+from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import open_index, store_to_read
 from fsmount.mount.session import LOG_NAME
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.maintenance.repack import reclaimable
+from fsmount.store.retention.growth import Growth, Unit, growth
 from fsmount.store.transfer.tree import is_trash
 
 _HELP = """\
@@ -27,19 +31,42 @@ knows them. Coding pictures again may give more; fsmount repack --dry-run estima
 Says what the policy of the store did last, and what it does next. Names the log of the mounts of
 this store, unless FSMOUNT_LOG sent it elsewhere when they were mounted.
 
+--by adds a table: for each day, month, year or folder the pictures, their bytes, the bytes that
+they take in the store, and how many times smaller that is; and a forecast of the growth. --top
+names the pictures and folders that take most. The time of a picture is the one in its name, else
+its time of last change. Of equal files the first counts. Deleted files that still take space, the
+index and parity are not in the table. --new adds how much of the screens was new, which reads a
+record for each picture.
+
 \b
-Example:
+Examples:
   fsmount stats ~/shots.store --json
+  fsmount stats ~/shots.store --by month --top 10
+  fsmount stats ~/shots.store --by day --new --chart /tmp/growth.svg
 """
 
 
 @click.command(help=_HELP)
 @store_argument
+@click.option("--by", type=click.Choice([unit.value for unit in Unit]), help="Add a table.")
+@click.option("--top", type=click.IntRange(0), metavar="N", help="Name what takes most.")
+@click.option("--new", is_flag=True, help="Tell how much of the screens was new.")
+@click.option(
+    "--chart",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw the table into an SVG file.",
+)
 @json_option
-def stats(store: Path, as_json: bool) -> None:
+def stats(
+    store: Path, by: str | None, top: int | None, new: bool, chart: Path | None, as_json: bool
+) -> None:
     """Run ``fsmount stats``."""
+    unit = None if by is None else Unit(by)
     with open_index(store) as opened:
         found = opened.stats()
+        grown = None
+        if unit is not None or top or chart is not None or new:
+            grown = _growth(opened, unit or Unit.MONTH, top or 0, new, found["files"])
         trash = list(_trash(opened))
         dead = reclaimable(opened.index)
         policy = policy_figures(opened)
@@ -51,7 +78,22 @@ def stats(store: Path, as_json: bool) -> None:
         "policy": policy,
         "log": str(log) if log.is_file() else None,
     }
-    emit(found, "\n".join(_lines(found)), as_json)
+    text = list(_lines(found))
+    if grown is not None:
+        unit = unit or (Unit.MONTH if chart is not None or new else None)
+        found |= growth_tables.as_json(grown, unit or Unit.MONTH)
+        text += growth_tables.lines(grown, unit)
+    if grown is not None and chart is not None:
+        title = f"{store.name} by {unit or Unit.MONTH}"
+        chart.write_text(growth_tables.as_chart(grown, unit or Unit.MONTH, title))
+    emit(found, "\n".join(text), as_json)
+
+
+def _growth(store: StoreFiles, unit: Unit, top: int, with_new: bool, files: int) -> Growth:
+    """Return the figures of all files, with a progress bar if that takes long."""
+    with meter("reading", files, 0, hidden=not with_new) as progress:
+        step = partial(progress, 1, 0)
+        return growth(store, unit, top=top, with_new=with_new, progress=step)
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

@@ -196,3 +196,8 @@ class OwnedDisk(Disk):
         """Set permission bits. Raises OSError EIO if the store is lost."""
         self._ask()
         self._disk.chmod(path, mode)
+
+    def set_mtime(self, fd: int, mtime_ns: int) -> None:
+        """Set the time of last change of a file. Raises OSError EIO if the store is lost."""
+        self._ask()
+        self._disk.set_mtime(fd, mtime_ns)

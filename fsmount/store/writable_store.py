@@ -116,6 +116,17 @@ class WritableStore(ReadStore):
         """See :meth:`DurabilityPoints.discard`. Does not await."""
         self._durability.discard(token)
 
+    # -- copies of objects of another store
+
+    @property
+    def writer(self) -> Writer:
+        """Appends entries that are coded already. Only for a store that does not :meth:`run`."""
+        return self._writer
+
+    def new_id(self) -> int:
+        """Return the id for another object. No other object of the store ever gets it."""
+        return self._encoder.new_id()
+
     async def durable(self) -> None:
         """Make everything that the index holds survive a power cut. Raises OSError."""
         await self._writer.force()

@@ -28,10 +28,11 @@ def each(root: Path, source: Path, tmp_path: Path) -> dict[str, list[object]]:
         "cat": [root, "in/00.png"],
         "stats": [root],
         "check": [root],
+        "backup": [root, tmp_path / "backup"],
     }
 
 
-USES = ["import", "export", "verify", "ls", "cat", "stats", "check"]
+USES = ["import", "export", "verify", "ls", "cat", "stats", "check", "backup"]
 
 
 @pytest.mark.parametrize("what", ["nothing", "folder", "file"])

@@ -48,6 +48,8 @@ def all_commands(root: Path, source: Path, tmp_path: Path) -> list[list[object]]
         ["diff", root, "in/01.png"],
         ["stats", root],
         ["check", root],
+        ["backup", root, tmp_path / "backup"],
+        ["copy", root, tmp_path / "second"],
         ["repack", root],
         ["--help"],
         ["--version"],
@@ -74,7 +76,7 @@ def test_every_command(
     # Every command did its work.
     assert process("verify", source, root).out == "3/3 identical\n"
     assert len(list((tmp_path / "out" / "in").iterdir())) == 3
-    assert json.loads(process("stats", tmp_path / "second", "--json").out)["files"] == 0
+    assert json.loads(process("stats", tmp_path / "second", "--json").out)["files"] == 3
 
 
 @pytest.mark.parametrize("how", [">&-", "2>&-", ALL_CLOSED, ">/dev/full", "2>/dev/full"])

@@ -26,6 +26,7 @@ PACKAGES: dict[str, set[str]] = {
     "mount": {"store", "work", "codec", "errors", "folder", "quoting", "threads"},
     "adopt": {"mount", "store", "legacy", "errors"},
     "desktop": {"store", "work", "errors"},
+    "timelapse": {"store", "errors"},
     # `album` stands beside the store. It shares workers and caches with it, never files.
     "album": {"work", "codec", "errors", "refused", "threads"},
     # Units of systemd and links for mount(8). It knows the program, not what it does.
@@ -36,6 +37,7 @@ PACKAGES: dict[str, set[str]] = {
         "system",
         "mount",
         "album",
+        "timelapse",
         "store",
         "legacy",
         "work",
@@ -88,7 +90,7 @@ ONLY = {
     "apsw": {"store/index/__init__.py", "store/index/database.py", "mount/fuse.py", "cli/app.py"},
     "sqlite3": set(),
     "zfec": {"store/packs/parity.py"},
-    "av": {"album/video.py"},
+    "av": {"album/video.py", "timelapse/writers.py"},
     "pillow_heif": {"album/photos.py"},
     "click": {"cli"},
     "rich": {"cli"},

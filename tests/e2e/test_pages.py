@@ -157,6 +157,7 @@ _REAL_MOUNT = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 # What must be there for a program that a block runs.
 _NEEDS = {
     r"\bmaim ": all(map(shutil.which, ("maim", "Xvfb"))),
+    r"\bvideo .*\.(mp4|webm)\b": bool(find_spec("av")),
     r"\balbum |\.xml\b": bool(shutil.which("exiftool") and find_spec("av")),
     r"\| less": bool(shutil.which("less")),
     r"\brsync ": bool(shutil.which("rsync")),
@@ -177,6 +178,7 @@ _BEFORE = {
     "umount": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "thumbs": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "verify": "fsmount mount -o ro screenshots.old mnt",
+    "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
     "album": "rm -r media/stick/*",
     "album create": "rm -r media/stick/*",
     "trash": "fsmount prune --quiet --yes --keep-last 1 shots.store",

@@ -132,6 +132,10 @@ class Disk:
         """Set the permission bits of a file or folder."""
         path.chmod(mode)
 
+    def set_mtime(self, fd: int, mtime_ns: int) -> None:
+        """Set the time of last change of an open file, in ns since 1970, and its access time."""
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+
     def write_file(self, path: Path, data: bytes) -> None:
         """Write a whole small file and make it durable.
 

@@ -9,7 +9,8 @@ Contract: only the trio task calls the index, with the exception of :meth:`Index
 awaits.
 
 `schema` has the tables, `database` the connection, `tree`, `objects` and `trash` the queries,
-`audit` the queries of `check` and repair.
+`audit` the queries of `check` and repair, `backups` those of backups, `figures` those of
+statistics.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ from typing import Any
 import apsw
 
 from fsmount.store.index import kinds
-from fsmount.store.index.audit import Audit
-from fsmount.store.index.database import VFS, address, register_vfs
+from fsmount.store.index.database import CHECKSUM_BYTES, VFS, address, leave_log_mode, register_vfs
+from fsmount.store.index.figures import Figures, FileFigures
 from fsmount.store.index.schema import INODE, ROOT, TRASH, Inode, Object, schema
 from fsmount.store.index.trash import TRASH_ONLY, Trashed
 
-__all__ = ["ROOT", "TRASH", "Index", "Inode", "Object", "Trashed", "glance"]
-
-_CHECKSUM_BYTES = 8
+__all__ = [
+    "ROOT",
+    "TRASH",
+    "FileFigures",
+    "Index",
+    "Inode",
+    "Object",
+    "Trashed",
+    "glance",
+    "leave_log_mode",
+]
 
 
 def glance(path: Path, folder: bytes, start: bytes, most: int) -> list[tuple[bytes, bool]]:
@@ -63,7 +72,7 @@ def glance(path: Path, folder: bytes, start: bytes, most: int) -> list[tuple[byt
         db.close()
 
 
-class Index(Audit):
+class Index(Figures):
     """The index of one store.
 
     Every method may raise :class:`Damaged` (damage) and OSError (full disk, I/O error).
@@ -80,7 +89,7 @@ class Index(Audit):
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         flags |= apsw.SQLITE_OPEN_URI
         db = apsw.Connection(address(path.resolve(), False), vfs=VFS, flags=flags)
-        db.reserve_bytes("main", _CHECKSUM_BYTES)
+        db.reserve_bytes("main", CHECKSUM_BYTES)
         db.pragma("journal_mode", "wal")
         with db:
             for statement in schema():

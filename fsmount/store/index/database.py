@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from fsmount.store.index.kinds import Kind
 from fsmount.store.index.schema import PAGE
 
 VFS = "cksmvfs"
+CHECKSUM_BYTES = 8
 # Pages in the log that start a checkpoint; SQLite's own default.
 _CHECKPOINT_PAGES = 1000
 # How long a statement waits for another process that has the database locked.
@@ -68,6 +69,22 @@ def register_vfs() -> None:
     """Register the page checksum VFS with SQLite, once per process."""
     if VFS not in apsw.vfs_names():
         apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
+
+
+def _connect(path: Path) -> apsw.Connection:
+    """Open a database for writing, or make it."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+    return apsw.Connection(address(path.resolve(), False), vfs=VFS, flags=flags)
+
+
+def leave_log_mode(path: Path) -> None:
+    """Note in a closed database that it has no log. The next opening for writing makes one.
+
+    Readers then make no files beside it. Forces nothing. Raises OSError, :class:`Damaged`.
+    """
+    with translated(path), closing(_connect(path)) as database:
+        database.pragma("synchronous", 0)
+        database.pragma("journal_mode", "delete")
 
 
 class Database:
@@ -268,6 +285,22 @@ class Database:
             yield
         finally:
             self._run("ROLLBACK")
+
+    def copy_to(self, path: Path) -> None:
+        """Write one state of the database to a new file, whatever other processes commit meanwhile.
+
+        SQLite reads all pages in one transaction (https://sqlite.org/backup.html), and verifies
+        their checksums. Forces nothing. Raises OSError, :class:`Damaged`.
+        """
+        with translated(path), closing(_connect(path)) as copy:
+            # Nobody has seen the copy: a half-written one is written anew.
+            copy.pragma("synchronous", 0)
+            # The checksum VFS computes checksums from the first page with this number on. Without
+            # it, pages that leave a full cache before the first page would have none.
+            copy.reserve_bytes("main", CHECKSUM_BYTES)
+            copy.execute("CREATE TABLE begun (x)")
+            with copy.backup("main", self._db, "main") as work:
+                work.step(-1)
 
     def force(self) -> None:
         """Make all commits so far survive a power cut. Any thread may call it: no SQLite state.

@@ -199,6 +199,32 @@ class Objects(Tree):
         )
         return None if row is None else int(row[0])
 
+    def objects_of(self, sha256: bytes) -> list[int]:
+        """The ids of all objects of files with this hash, in ascending order."""
+        if not sha256:
+            return []
+        rows = self._all(
+            "SELECT id FROM objects WHERE substr(sha256, 1, 8) = ? AND sha256 = ? ORDER BY id",
+            sha256[:8],
+            sha256,
+            of=kinds.NUMBER,
+        )
+        return [row[0] for row in rows]
+
+    def show(self, ino: int, object_id: int) -> None:
+        """Let a new file without a body show an object."""
+        with self.transaction():
+            self._run("UPDATE inodes SET object = ? WHERE ino = ?", (object_id, ino))
+            self._use(object_id, 1)
+
+    def complete_object(self, found: Object) -> None:
+        """Let an object of which only the layer was left be rendered: give it needs and hash."""
+        with self.transaction():
+            self._run(
+                "UPDATE objects SET needs = ?, sha256 = ? WHERE id = ?",
+                (pack_ids(found.needs), found.sha256, found.id),
+            )
+
     def next_object_id(self) -> int:
         """The lowest id above all ids ever given."""
         row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'objects'", of=kinds.NUMBER)

@@ -33,6 +33,8 @@ def schema() -> list[str]:
         # pruned:at, :files, :bytes: the last run of the policy, and what went.
         # repacked:N: bytes from the start of pack N that `repack` wrote and need not code again.
         # writer: random number of the last process that opened the store for writing.
+        # backup: the opening of the store that this index of a backup shows. backup:N: number of
+        # pack N of that store in the backup, where it is another one.
         # copied: the opening at whose end names.gz matched the index. copy: CRC-32 of names.gz.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
         # One row per file, folder, link or special file; root is 1. mode has the type bits.

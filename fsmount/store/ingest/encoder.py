@@ -72,6 +72,10 @@ class Encoder:
         for inode in index.staged_inodes():
             self.queue.put(inode.ino)
 
+    def new_id(self) -> int:
+        """Return the id for another object."""
+        return next(self._ids)
+
     def is_idle(self) -> bool:
         """Whether nothing is queued or under way, so that no plan rests on an object."""
         return not (self.queue.count() or self._committer.has_work())

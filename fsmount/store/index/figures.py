@@ -1,0 +1,53 @@
+"""What each file costs, for statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fsmount.store.index import kinds
+from fsmount.store.index.backups import Backups
+from fsmount.store.index.schema import TRASH
+
+
+class FileFigures(NamedTuple):
+    """A name of a regular file and what it shows.
+
+    folder : inode number of its folder.
+    size : bytes of the file.
+    links : number of its names.
+    object_id, kind, uses : of its object; None, "" and 0 for a staged file.
+    stored : bytes that the object, or the staged file, takes in the store.
+    """
+
+    folder: int
+    name: bytes
+    ino: int
+    size: int
+    mtime_ns: int
+    links: int
+    object_id: int | None
+    kind: str
+    uses: int
+    stored: int
+
+
+class Figures(Backups):
+    """Queries over all files with their objects."""
+
+    def file_figures(self) -> Iterator[FileFigures]:
+        """Every name of a regular file that is not in the trash.
+
+        They come in the order in which the names were made.
+        """
+        statement = (
+            "SELECT d.cookie, d.folder, d.name, i.ino, i.size, i.mtime, i.nlink, i.object,"
+            " coalesce(o.kind, ''), coalesce(o.uses, 0),"
+            " CASE WHEN o.id IS NULL THEN i.size"
+            "      WHEN o.kind = 'raw' THEN max(o.length, o.size) ELSE o.length END"
+            " FROM dirents d JOIN inodes i ON i.ino = d.ino LEFT JOIN objects o ON o.id = i.object"
+            " WHERE (i.mode & 61440) = 32768 AND d.folder != ? AND d.cookie > ?"
+            " ORDER BY d.cookie LIMIT ?"
+        )
+        for row in self._pages(statement, TRASH, of=kinds.FIGURES):
+            yield FileFigures._make(row[1:])

@@ -1,0 +1,1 @@
+"""Time lapses of the pictures of a store, as videos and animations."""
