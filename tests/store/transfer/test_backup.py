@@ -7,51 +7,38 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
-from fsmount.errors import BackupUnsettled, Damaged, DiskFull, InsideStore, NotABackup, StoreLocked
+from fsmount.errors import BackupUnsettled, Damaged, InsideStore, NotABackup, StoreLocked
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
-from fsmount.store.layout import Layout
-from fsmount.store.packs import pack, parity
+from fsmount.store.packs import parity
 from fsmount.store.store import open_read_store, open_store
 from fsmount.store.transfer import backup as backup_module
-from fsmount.store.transfer.backup import BackupSummary, back_up
-from tests.support.backups import faults, shown
-from tests.support.encoding import put
-from tests.support.frames import FlakyDisk, png, screens
+from tests.support.backups import (
+    MORE,
+    WANTED,
+    faults,
+    fill_store,
+    other_past,
+    saved,
+    shown,
+)
 from tests.support.packs import flip
 from tests.support.paths import CHECKOUT
-from tests.support.repacking import always_pays, delete, fill, pictures, run
-
-FILES = pictures(6)
-MORE = {b"more %d.png" % i: png(frame) for i, frame in enumerate(screens(4, seed=9, height=64))}
-LARGE = {b"large": bytes(range(256)) * 40}
-
-
-def saved(
-    root: Path, dest: Path, *, disk: Disk | None = None, reread: bool = False
-) -> BackupSummary:
-    with open_read_store(root) as store:
-        return back_up(store, dest, disk=disk, reread=reread)
+from tests.support.repacking import always_pays, delete, fill, run
 
 
 @pytest.fixture(name="filled")
 def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store with sealed packs, an open one, a large file and a staged one."""
-    monkeypatch.setattr(pack, "SEAL_BYTES", 12_000)
-    trio.run(fill, root, FILES | LARGE)
-    with open_store(root) as store:
-        put(store, b"staged", b"not encoded yet")
+    fill_store(root, monkeypatch)
     return root
-
-
-WANTED = {**FILES, **LARGE, b"staged": b"not encoded yet"}
 
 
 def test_a_backup_is_a_store(filled: Path, tmp_path: Path) -> None:
@@ -180,27 +167,10 @@ def test_a_store_that_never_rests(
 # -- packs that differ
 
 
-def other_past(filled: Path, tmp_path: Path) -> Path:
-    """Put the store back as it was before a backup, and let it go on in another way."""
-    shutil.copytree(filled, tmp_path / "old")
-    trio.run(fill, filled, MORE)
-    saved(filled, tmp_path / "b")
-    shutil.rmtree(filled)
-    (tmp_path / "old").rename(filled)
-    others = {b"other %d" % i: os.urandom(2000) for i in range(9)}
-    trio.run(fill, filled, others)
-    OTHER.clear()
-    OTHER.update(others)
-    return tmp_path / "b"
-
-
-OTHER: dict[bytes, bytes] = {}
-
-
 def test_a_store_that_was_put_back(filled: Path, tmp_path: Path) -> None:
-    dest = other_past(filled, tmp_path)
+    dest, others = tmp_path / "b", other_past(filled, tmp_path)
     saved(filled, dest)
-    assert shown(dest) == WANTED | OTHER
+    assert shown(dest) == WANTED | others
     assert faults(dest) == []
     with open_read_store(dest) as store:
         assert store.index.backup_packs()
@@ -208,7 +178,7 @@ def test_a_store_that_was_put_back(filled: Path, tmp_path: Path) -> None:
     trio.run(fill, filled, {b"one more": b"x" * 100})
     done = saved(filled, dest)
     assert done.copied_bytes < 1000
-    assert shown(dest) == WANTED | OTHER | {b"one more": b"x" * 100}
+    assert shown(dest) == WANTED | others | {b"one more": b"x" * 100}
     assert faults(dest) == []
     # A backup of the backup has the numbers of the backup.
     saved(dest, tmp_path / "second")
@@ -343,186 +313,6 @@ def test_one_backup_at_a_time(filled: Path, tmp_path: Path) -> None:
     saved(filled, tmp_path / "b")
     with open_store(tmp_path / "b"), pytest.raises(StoreLocked):
         saved(filled, tmp_path / "b")
-
-
-# -- ends in the middle
-
-
-def test_a_full_disk(filled: Path, tmp_path: Path) -> None:
-    dest = tmp_path / "b"
-    saved(filled, dest)
-    trio.run(fill, filled, MORE)
-    states = []
-    for skip in range(3):
-        disk = FlakyDisk()
-        disk.fail_once("pwrite", errno.ENOSPC, skip=skip)
-        with pytest.raises(DiskFull, match="No space left"):
-            saved(filled, dest, disk=disk)
-        states.append(shown(dest))
-        assert faults(dest) == []
-    # What fails last may be parity, when the new backup is complete.
-    assert states[0] == states[1] == WANTED
-    assert states[2] in (WANTED, WANTED | MORE)
-    saved(filled, dest)
-    assert shown(dest) == WANTED | MORE
-
-
-class _Noting(Disk):
-    """Copies a folder before each call that changes it, and in the middle of each write."""
-
-    def __init__(self, root: Path, scratch: Path) -> None:
-        self._root = root
-        self._scratch = scratch
-        self.copies: list[Path] = []
-
-    def _note(self) -> None:
-        place = self._scratch / str(len(self.copies))
-        shutil.copytree(self._root, place, ignore=shutil.ignore_patterns("lock"))
-        self.copies.append(place)
-
-    def create(self, path: Path) -> int:
-        self._note()
-        return super().create(path)
-
-    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        super().pwrite(fd, memoryview(data)[: len(data) // 2], offset)
-        self._note()
-        return super().pwrite(fd, data, offset)
-
-    def ftruncate(self, fd: int, size: int) -> None:
-        self._note()
-        super().ftruncate(fd, size)
-
-    def rename(self, old: Path, new: Path) -> None:
-        self._note()
-        super().rename(old, new)
-        self._note()
-
-    def unlink(self, path: Path) -> None:
-        self._note()
-        super().unlink(path)
-
-    def mkdir(self, path: Path, *, parents: bool = False) -> None:
-        super().mkdir(path, parents=parents)
-        self._note()
-
-    def set_mtime(self, fd: int, mtime_ns: int) -> None:
-        self._note()
-        super().set_mtime(fd, mtime_ns)
-
-
-def _first(filled: Path, tmp_path: Path) -> Iterator[dict[bytes, bytes]]:
-    """No backup, then the first one."""
-    return iter(())
-
-
-def _next(filled: Path, tmp_path: Path) -> Iterator[dict[bytes, bytes]]:
-    """A backup, and a store with more files."""
-    saved(filled, tmp_path / "b")
-    trio.run(fill, filled, MORE)
-    yield WANTED
-
-
-def _put_back(filled: Path, tmp_path: Path) -> Iterator[dict[bytes, bytes]]:
-    """A backup, and a store with another past."""
-    other_past(filled, tmp_path)
-    yield WANTED | MORE
-
-
-@pytest.mark.parametrize("scene", [_first, _next, _put_back])
-def test_death_at_any_call(
-    filled: Path,
-    tmp_path: Path,
-    scene: Callable[[Path, Path], Iterator[dict[bytes, bytes]]],
-) -> None:
-    """What is there restores to the last complete backup, and the next one is right."""
-    dest = tmp_path / "b"
-    allowed = list(scene(filled, tmp_path))
-    dest.mkdir(exist_ok=True)
-    disk = _Noting(dest, tmp_path / "dead")
-    saved(filled, dest, disk=disk)
-    complete = shown(dest)
-    allowed.append(complete)
-    assert len(disk.copies) > 20
-    for number, copy in enumerate(disk.copies):
-        if not Layout(copy).config.exists():
-            assert len(allowed) == 1
-        elif number % 3 == 0 or number > len(disk.copies) - 30:
-            assert shown(copy) in allowed
-            assert faults(copy) == []
-        if number % 7 == 0:
-            saved(filled, copy)
-            assert shown(copy) == complete
-            assert faults(copy) == []
-            assert set(os.listdir(copy)) <= {*os.listdir(dest), "opened.new", "fsmount.json.new"}
-
-
-class _Forced(Disk):
-    """Notes which files and names of a folder are not forced, and checks them at the switch."""
-
-    def __init__(self) -> None:
-        self._written: set[str] = set()
-        self._folders: set[str] = set()
-        self.switches = 0
-
-    def _path(self, fd: int) -> str:
-        return os.readlink(f"/proc/self/fd/{fd}")
-
-    def _names(self, path: Path) -> None:
-        self._folders.add(os.path.realpath(path.parent))
-
-    def create(self, path: Path) -> int:
-        fd = super().create(path)
-        self._written.add(self._path(fd))
-        self._names(path)
-        return fd
-
-    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        self._written.add(self._path(fd))
-        return super().pwrite(fd, data, offset)
-
-    def ftruncate(self, fd: int, size: int) -> None:
-        self._written.add(self._path(fd))
-        super().ftruncate(fd, size)
-
-    def fsync(self, fd: int) -> None:
-        super().fsync(fd)
-        self._written.discard(self._path(fd))
-
-    def fsync_folder(self, path: Path) -> None:
-        super().fsync_folder(path)
-        self._folders.discard(os.path.realpath(path))
-
-    def unlink(self, path: Path) -> None:
-        self._written.discard(os.path.realpath(path))
-        super().unlink(path)
-
-    def rename(self, old: Path, new: Path) -> None:
-        if new.name == "index.sqlite":
-            self.switches += 1
-            # Of the root folder only the names of SQLite's own files may not be forced yet.
-            assert {os.path.basename(path) for path in self._folders} <= {new.parent.resolve().name}
-            assert self._written == set()
-        real = os.path.realpath(old)
-        if real in self._written:
-            self._written.add(os.path.realpath(new))
-        self._written.discard(real)
-        super().rename(old, new)
-        self._names(new)
-
-
-@pytest.mark.parametrize("scene", [_first, _next, _put_back])
-def test_everything_is_on_the_disk_before_the_switch(
-    filled: Path,
-    tmp_path: Path,
-    scene: Callable[[Path, Path], Iterator[dict[bytes, bytes]]],
-) -> None:
-    """So a power cut leaves the last backup or the new one."""
-    list(scene(filled, tmp_path))
-    disk = _Forced()
-    saved(filled, tmp_path / "b", disk=disk)
-    assert disk.switches == 1
-    assert disk._written == set()
 
 
 def test_the_script_reads_a_backup(filled: Path, tmp_path: Path) -> None:
