@@ -11,7 +11,7 @@ from tests.bench.methods import Row
 # Pixels.
 _WIDTH, _HEIGHT = 900, 560
 _LEFT, _TOP, _RIGHT, _BOTTOM = 80, 60, 210, 60
-_LINE = 14
+_LINE, _LETTER, _RADIUS = 14, 7, 5
 _COLOURS = {"files": "#2a6f4e", "pixels": "#3b6ea5", "lossy": "#b5651d"}
 _STYLE = "font-family: sans-serif; font-size: 12px"
 
@@ -77,18 +77,22 @@ def _grid(across: _Axis, upward: _Axis) -> Iterator[str]:
 
 
 def _points(rows: Sequence[Row], pictures: int, across: _Axis, upward: _Axis) -> Iterator[str]:
-    """A point and a name for each row. Names that would cover each other move down."""
-    taken: list[tuple[float, float]] = []
-    for row in sorted(rows, key=lambda row: -row.open_ms[0]):
-        each = row.bytes / pictures
-        x, y = across.place(each), upward.place(row.open_ms[0])
-        at = y + 4
-        while any(abs(at - other) < _LINE and abs(x - near) < 160 for near, other in taken):
-            at += 1
-        taken.append((x, at))
-        figures = f"{escape(row.name)}: {each:,.0f} bytes, {row.open_ms[0]:.1f} ms"
+    """A point and a name for each row. A name that would cover another or a point moves down."""
+    places = [(across.place(row.bytes / pictures), upward.place(row.open_ms[0])) for row in rows]
+    # Left, right and middle of what names must not cover.
+    taken = [(x - _RADIUS, x + _RADIUS, y) for x, y in places]
+    for row, (x, y) in sorted(zip(rows, places, strict=True), key=lambda each: each[1][1]):
+        left = x + _RADIUS + 4
+        right, middle = left + _LETTER * len(row.name), y
+        while any(
+            left < end and start < right and abs(middle - other) < _LINE
+            for start, end, other in taken
+        ):
+            middle += 1
+        taken.append((left, right, middle))
+        figures = f"{row.name}: {row.bytes / pictures:,.0f} bytes, {row.open_ms[0]:.1f} ms"
         yield (
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_COLOURS[row.gives]}">'
-            f"<title>{figures}</title></circle>"
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS}" fill="{_COLOURS[row.gives]}">'
+            f"<title>{escape(figures)}</title></circle>"
         )
-        yield f'<text x="{x + 9:.1f}" y="{at:.1f}">{escape(row.name)}</text>'
+        yield f'<text x="{left:.1f}" y="{middle + 4:.1f}">{escape(row.name)}</text>'
