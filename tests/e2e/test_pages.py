@@ -100,6 +100,7 @@ _NOT_RUN = [
     ("docs/album-format.md", "album=NAME", is_album_script),
     ("docs/benchmarks.md", "apt-get install", installs),
     ("docs/benchmarks.md", "python -m tests.bench.latency", is_long),
+    ("docs/benchmarks.md", "python -m tests.bench.retention", is_long),
     ("docs/benchmarks.md", "python -m tests.bench.scale", is_long),
     ("docs/desktop.md", "fsmount setup --capture", is_for_the_system),
     ("docs/recipes.md", "#!/bin/sh\n# ocr-day", is_recipe),
