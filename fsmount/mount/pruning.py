@@ -41,12 +41,17 @@ async def prune_when_idle(
         await trio.sleep(max(wait_s - store.unused_s(), wait_s / 4))
         if store.unused_s() < wait_s or not on_mains(supplies):
             continue
-        try:
-            if after_s is not None:
+        if after_s is not None:
+            try:
                 await _keep_policy(store, forget)
+            except ValueError as error:
+                _log.error("nothing is pruned: %s; fsmount policy set writes a new one", error)
+            except Exception:
+                _log.exception("pruning failed; it is tried again later")
+        try:
             await _let_expire(store, supplies)
         except Exception:
-            _log.exception("pruning failed; it is tried again later")
+            _log.exception("the trash stays as it is for now")
         await trio.sleep(_LOOK_S)
 
 

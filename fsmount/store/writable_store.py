@@ -232,7 +232,10 @@ class WritableStore(ReadStore):
         a moment. Raises OSError, FsmountError.
         """
         await self.durable()
-        await self._maintenance.give_back(go_on, compact=compact)
+        try:
+            await self._maintenance.give_back(go_on, compact=compact)
+        finally:
+            self._keeper.look_again()
         await self.durable()
 
     def while_unused(self) -> Callable[[], bool]:

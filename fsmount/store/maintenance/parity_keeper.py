@@ -190,6 +190,18 @@ class ParityKeeper:
         except (OSError, Damaged) as error:
             _warn("packs have no parity for their newest bytes", error)
 
+    def look_again(self) -> None:
+        """Look at each parity file once more: packs were cut, and their parity was removed.
+
+        A pack that is cut has its new length in its row before its parity goes. Parity for the new
+        length may have been written in between, and may have gone. Such packs may be old ones: a
+        clean end writes their parity, too.
+        """
+        self._old.clear()
+        self._known.clear()
+        self._complete.clear()
+        self._packs.parity_due.set()
+
     async def repair(self) -> list[int]:
         """Write the parity of all packs that have none, or another one than they should have.
 
