@@ -127,6 +127,10 @@ class WritableStore(ReadStore):
         """Return the id for another object. No other object of the store ever gets it."""
         return self._encoder.new_id()
 
+    def save_tiles(self) -> None:
+        """Save what the planner knows, as the end of the mount does. Does not await."""
+        self._encoder.finish()
+
     async def durable(self) -> None:
         """Make everything that the index holds survive a power cut. Raises OSError."""
         await self._writer.force()

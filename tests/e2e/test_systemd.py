@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,9 @@ class User:
         for group in sorted(self._group.rglob("*/"), reverse=True):
             if group.is_dir():
                 group.rmdir()
-        self._group.rmdir()
+        # Some managers remove their group themselves.
+        with suppress(FileNotFoundError):
+            self._group.rmdir()
 
 
 def own_group() -> Path:

@@ -318,6 +318,11 @@ class Objects(Tree):
             )
         self.changed = changed
 
+    def tiles_bytes(self) -> int:
+        """Bytes of all that :meth:`save_tiles` kept."""
+        row = self._one("SELECT coalesce(sum(length(data)), 0) FROM known_tiles", of=kinds.NUMBER)
+        return 0 if row is None else int(row[0])
+
     def known_tiles(self, geometry: str) -> bytes:
         """The tiles that :meth:`save_tiles` kept of a geometry; b"" if there are none."""
         statement = "SELECT data FROM known_tiles WHERE geometry = ?"

@@ -30,7 +30,10 @@ from fsmount.legacy.runs import scan
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
+from fsmount.store.frames.planner import MAX_TILES
+from fsmount.store.frames.tile_keys import KEY_BYTES
 from fsmount.store.ingest.large import KEEP_BYTES
+from fsmount.store.maintenance import copies
 from fsmount.store.packs import parity
 from fsmount.store.store import open_store
 from fsmount.store.transfer.importing import Importer
@@ -187,8 +190,9 @@ class _Sample:
 
     `strata` holds all busy stretches and all quiet ones. `costs` holds, for each stratum and each
     sampled stretch, the bytes that each picture takes. `index` is the number of other bytes in the
-    store. It includes `empty`, the bytes of an empty store. `shares` lists (bytes, bytes in the
-    store) of the sampled JPEGs.
+    store. It includes `empty`, the bytes of an empty store. Not included are `tiles`, the bytes of
+    the tiles that the planner knows, and `names`, those of the copy of the index. `shares` lists
+    (bytes, bytes in the store) of the sampled JPEGs.
     """
 
     def __init__(
@@ -204,7 +208,7 @@ class _Sample:
         self._aside = 0.0
         self.strata = _strata(pictures, self._depths)
         self.costs: list[list[list[int]]] = [[], []]
-        self.index = self.empty = 0
+        self.index = self.empty = self.tiles = self.names = 0
         self.shares: list[tuple[int, int]] = []
 
     async def take(self, found: Estimate, progress: Progress) -> None:
@@ -218,7 +222,10 @@ class _Sample:
                 self._start = time.monotonic()
                 await importer.take(self._items(store))
                 taken = time.monotonic() - self._start
+                store.save_tiles()
                 stats = store.stats()
+                self.tiles = store.index.tiles_bytes()
+                self.names = len(copies.collect(store.index))
                 jpeg_seconds = await self._take_jpegs(store, progress)
             found.raw = Counter(stats["raw_reasons"])
             found.sampled, found.lost = importer.summary.files, importer.summary.problems
@@ -229,7 +236,7 @@ class _Sample:
                 for targets in self._targets
             ]
             paid = sum(sum(map(sum, costs)) for costs in self.costs)
-            self.index = stats["stored_bytes"] - paid
+            self.index = stats["stored_bytes"] - paid - self.tiles
 
     async def _take_jpegs(self, store: WritableStore, progress: Progress) -> float:
         """Import a few JPEGs. Returns the seconds that all JPEGs would take."""
@@ -327,7 +334,8 @@ def _extrapolate(found: Estimate, sample: _Sample, other_bytes: int, jpeg_bytes:
             spread = sum((one - mean) ** 2 for one in means) / (len(means) - 1)
             variance += spread / len(means) * (there - count) * there
     scale = found.pictures / max(1, found.sampled)
-    index = sample.empty + (sample.index - sample.empty) * scale
+    index = sample.empty + (sample.index - sample.empty + sample.names) * scale
+    index += min(sample.tiles * scale, MAX_TILES * KEY_BYTES)
     jpeg_spread = _of_jpegs(found, sample, jpeg_bytes)
     packed = int(other_bytes + found.jpeg_share * jpeg_bytes + coded)
     found.stored_bytes = int(packed + parity.size_of(packed, config.PARITY_PERCENT) + index)
