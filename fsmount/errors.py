@@ -294,6 +294,32 @@ class RemoteNeedsExtra(FsmountError):
     )
 
 
+class NotPushed(FsmountError):
+    """No store was pushed to a URL, or another one."""
+
+    message = "{detail}: {reason}."
+    exit_code = 10
+
+
+class PushOvertaken(FsmountError):
+    """Another push to the same URL was quicker."""
+
+    message = (
+        "{detail}: another push was complete first, and its state counts. What this one sent stays"
+        " there. Run fsmount push again, from one store only."
+    )
+    exit_code = 11
+
+
+class PushUnsettled(FsmountError):
+    """A store changed so quickly that no state of it could be sent."""
+
+    message = (
+        "{detail} changes faster than it can be sent ({reason}). The last state that was pushed is"
+        " as it was. Run the command again."
+    )
+
+
 class WorkerDied(FsmountError):
     """A job killed two worker processes, or exceeded its limits in both."""
 
