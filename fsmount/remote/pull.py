@@ -22,7 +22,7 @@ from fsmount.remote.transport import Transport
 from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.index import Index, leave_log_mode
-from fsmount.store.layout import Layout
+from fsmount.store.layout import CONFIG, Layout
 from fsmount.store.lock import Lock
 from fsmount.store.maintenance import copies
 from fsmount.store.ownership import OwnedDisk, Ownership
@@ -32,7 +32,7 @@ from fsmount.store.transfer.tree import NO_SPACE, Progress
 
 _NEW = "index.new"
 # What a pull that was stopped leaves in the folder.
-_OURS = {"packs", "staging", "raw", "lock", "opened", "index.sqlite", "opened.new"}
+_OURS = {"packs", "staging", "raw", "lock", "opened", "index.sqlite", CONFIG + ".new", "opened.new"}
 
 
 @dataclass

@@ -18,7 +18,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fsmount.errors import Damaged, NoSuchInode, NotPushed, PushOvertaken, PushUnsettled
+from fsmount.errors import (
+    Damaged,
+    NoSuchInode,
+    NotPushed,
+    PushOvertaken,
+    PushUnsettled,
+    RemoteFailed,
+    RemoteMissing,
+)
 from fsmount.folder import readable
 from fsmount.remote import index_pages
 from fsmount.remote.objects import (
@@ -31,6 +39,7 @@ from fsmount.remote.objects import (
     State,
     last_state,
     state_name,
+    where_of,
 )
 from fsmount.remote.transport import Transport
 from fsmount.store.disk.disk import Disk, pread
@@ -50,6 +59,7 @@ FILE_PART = 16 << 20
 SMALL_TAIL = 16 << 10
 # With so many tails, the next push sends an open pack as one.
 MOST_TAILS = 256
+_CONTRADICTION = "the server refused to make it, as if it were there. Run the command again"
 
 
 @dataclass
@@ -142,8 +152,13 @@ class _Push:
         state.pusher = secrets.token_hex(16)
         name, data = state_name(state.generation), state.encoded()
         # If an answer was lost, the second try finds the state that the first one made.
-        if not self._remote.put(name, data) and self._remote.get(name) != data:
-            raise PushOvertaken(self._remote.url)
+        if not self._remote.put(name, data):
+            try:
+                found = self._remote.get(name)
+            except RemoteMissing as error:
+                raise RemoteFailed(where_of(self._remote, name), reason=_CONTRADICTION) from error
+            if found != data:
+                raise PushOvertaken(self._remote.url)
         self._summary.generation = state.generation
         self._summary.is_new = True
 
@@ -198,7 +213,9 @@ class _Push:
                 self._remote.delete(part.name)
                 size = None
             if size is None:
-                self._remote.put(part.name, data)
+                made = self._remote.put(part.name, data)
+                if not made and self._remote.size(part.name) != part.length:
+                    raise RemoteFailed(where_of(self._remote, part.name), reason=_CONTRADICTION)
                 self._summary.sent_objects += 1
                 self._summary.sent_bytes += len(data)
             self._there.add(part.name)

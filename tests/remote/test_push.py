@@ -186,8 +186,8 @@ def test_a_store_that_never_rests(
     assert shown(tmp_path / "back") == WANTED
 
 
-def test_two_pushers(filled: Path, place: str, tmp_path: Path) -> None:
-    remote = transport_to(place)
+def test_two_pushers(filled: Path, url: str, tmp_path: Path) -> None:
+    remote = transport_to(url)
 
     class Slow:
         """Another push is complete before this one makes its state."""
@@ -197,12 +197,12 @@ def test_two_pushers(filled: Path, place: str, tmp_path: Path) -> None:
 
         def put(self, name: str, data: bytes) -> bool:
             if name.startswith("state/"):
-                pushed(filled, place)
+                pushed(filled, url)
             return remote.put(name, data)
 
     with open_read_store(filled) as store, pytest.raises(PushOvertaken, match="push again"):
         push(store, Slow())  # type: ignore[arg-type]
-    pulled(place, tmp_path / "back")
+    pulled(url, tmp_path / "back")
     assert shown(tmp_path / "back") == WANTED
 
 
