@@ -267,3 +267,28 @@ def test_one_more_picture_sends_little(filled: Path, between: Proxy, tmp_path: P
     index = sum(size for _, path, size in between.sent() if "/index/" in path)
     assert sum(size for _, _, size in between.sent()) <= entry + index + (64 << 10)
     assert index <= 32 << 10
+
+
+def test_a_network_lost_in_the_middle(
+    filled: Path, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "RETRY_S", 1)
+    url = f"s3://{BUCKET}/{tmp_path.name}"
+    puts: set[str] = set()
+
+    def plan(method: str, path: str) -> str:
+        if method == "PUT":
+            puts.add(path)
+        return "cut" if len(puts) >= 3 else ""
+
+    between.plan = plan
+    with pytest.raises(RemoteFailed, match="AWS_ENDPOINT_URL and the network"):
+        pushed(filled, url)
+    between.plan = lambda method, path: ""
+    done = pushed(filled, url)
+    state = last_state(transport_to(url))
+    assert state is not None
+    # What came before is not sent again.
+    assert done.sent_objects == len(state.parts()) - 2
+    pulled(url, tmp_path / "back")
+    assert shown(tmp_path / "back") == WANTED

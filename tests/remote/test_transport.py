@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from fsmount.errors import RemoteFailed, RemoteMissing, RemoteRefused, UsageError
+from fsmount.errors import RemoteFailed, RemoteMissing, RemoteNeedsExtra, RemoteRefused, UsageError
 from fsmount.remote import s3
 from fsmount.remote.transport import transport_to
 from tests.support.buckets import BUCKET, free_port, use_endpoint
@@ -111,3 +112,10 @@ def test_a_bucket_that_is_missing(moto: int, monkeypatch: pytest.MonkeyPatch) ->
     use_endpoint(monkeypatch, moto)
     with pytest.raises(RemoteFailed, match="no such bucket"):
         transport_to("s3://no-bucket-there/x").put("packs/a", DATA)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.delitem(sys.modules, "fsmount.remote.s3")
+    with pytest.raises(RemoteNeedsExtra, match=r"pip install 'fsmount\[s3\]'"):
+        transport_to("s3://bucket/x")

