@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 
 from fsmount.errors import RemoteFailed, RemoteMissing, RemoteNeedsExtra, RemoteRefused, UsageError
 from fsmount.remote import s3
+from fsmount.remote.folder import FolderTransport
 from fsmount.remote.transport import transport_to
 from tests.support.buckets import BUCKET, free_port, use_endpoint
+from tests.support.frames import FlakyDisk
 from tests.support.proxy import proxy
 
 DATA = bytes(range(256)) * 40
@@ -48,6 +52,29 @@ def test_a_file_that_is_being_written_is_no_object(tmp_path: Path) -> None:
     at.put("packs/a", DATA)
     (tmp_path / "remote/packs/b.0123456789abcdef.new").write_bytes(b"half")
     assert list(at.list("packs")) == [("packs/a", len(DATA))]
+
+
+def test_a_filesystem_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    at = transport_to(f"file://{tmp_path}/remote")
+    assert at.put("state/1", b"first")
+    assert not at.put("state/1", b"second")
+    assert at.get("state/1") == b"first"
+    assert os.listdir(tmp_path / "remote/state") == ["1"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    disk = FlakyDisk()
+    at = FolderTransport("file:///x", str(tmp_path / "remote"), disk)
+    at.put("packs/a", DATA)
+    for call in ("pwrite", "fsync"):
+        disk.fail_once(call, errno.ENOSPC)
+        with pytest.raises(RemoteFailed, match=f"packs/b failed: told to fail in {call}"):
+            at.put("packs/b", DATA)
+        assert os.listdir(tmp_path / "remote/packs") == ["a"]
 
 
 def test_a_disk_that_is_not_mounted(tmp_path: Path) -> None:
