@@ -44,7 +44,7 @@ from fsmount.remote.objects import (
 from fsmount.remote.transport import Transport
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.files import StoreFiles
-from fsmount.store.index import Index
+from fsmount.store.index import Index, leave_log_mode
 from fsmount.store.packs.pack import parse_entry
 from fsmount.store.transfer.backup_files import held
 from fsmount.store.transfer.backup_packs import Places, Vanished, opened
@@ -172,6 +172,7 @@ class _Push:
             file = Path(scratch) / "index.sqlite"
             with held(self._store) as descriptors:
                 self._store.index.copy_to(file)
+                _leave_out_tiles(file)
                 index = Index(file, Disk(), read_only=True)
                 try:
                     state = State(
@@ -375,6 +376,20 @@ class _Push:
             parts.append(self._put(folder, data))
         self._progress(1, 0)
         return Body(info.st_size, info.st_mtime_ns, parts)
+
+
+def _leave_out_tiles(file: Path) -> None:
+    """Remove the memory of the search for tiles from a copy of an index.
+
+    It may have 700 KB, changes with each picture, and is hard to compress. Without it, the first
+    new frame in a store that was pulled is coded as a whole. Raises :class:`Damaged`, OSError.
+    """
+    index = Index(file, Disk())
+    try:
+        index.forget_tiles()
+    finally:
+        index.close()
+    leave_log_mode(file)
 
 
 def _is_whole(data: bytes, object_id: int) -> bool:

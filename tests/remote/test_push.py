@@ -24,6 +24,7 @@ from fsmount.remote.names import remote_names
 from fsmount.remote.objects import damaged_parts, last_state
 from fsmount.remote.push import push
 from fsmount.remote.transport import transport_to
+from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.store import open_read_store
 from tests.support.backups import MORE, WANTED, faults, fill_store, shown
@@ -88,6 +89,22 @@ def test_one_more_picture(filled: Path, place: str, tmp_path: Path) -> None:
     assert {each: after[each] for each in before} == before
     pulled(place, tmp_path / "back")
     assert shown(tmp_path / "back") == WANTED | {name: data}
+
+
+def test_the_memory_of_the_search_for_tiles_is_not_sent(
+    filled: Path, place: str, tmp_path: Path
+) -> None:
+    pushed(filled, place)
+    index = Index(filled / "index.sqlite", Disk())
+    index.save_tiles("9x9x3:uint8", os.urandom(200_000))
+    index.close()
+    done = pushed(filled, place)
+    # Only which pages are free is new.
+    assert done.sent_bytes < 8 << 10
+    pulled(place, tmp_path / "back")
+    assert shown(tmp_path / "back") == WANTED
+    with open_read_store(tmp_path / "back") as store:
+        assert store.index.known_tiles("9x9x3:uint8") == b""
 
 
 def test_the_index_is_sent_as_a_whole_now_and_then(
