@@ -262,6 +262,64 @@ class NeedsExtra(FsmountError):
     )
 
 
+class RemoteFailed(FsmountError):
+    """A server, its network or its disk did not do what it was asked for."""
+
+    message = "{detail} failed: {reason}."
+
+
+class RemoteRefused(FsmountError):
+    """A server does not allow a call."""
+
+    message = (
+        "{detail} is refused: {reason}. Check the credentials (AWS_ACCESS_KEY_ID,"
+        " AWS_SECRET_ACCESS_KEY, AWS_REGION) and what they may do there, or the permissions of the"
+        " folder."
+    )
+
+
+class RemoteMissing(FsmountError):
+    """An object is not where it should be."""
+
+    message = "{detail} is missing. To send it again, run fsmount push --reread."
+    exit_code = 20
+
+
+class RemoteNeedsExtra(FsmountError):
+    """A kind of URL needs an optional package that is missing."""
+
+    message = (
+        "{detail} needs {package}, which is not installed: pip install 'fsmount[{extra}]'"
+        " (in a checkout: contrib/install {extra})"
+    )
+
+
+class NotPushed(FsmountError):
+    """No store was pushed to a URL, or another one."""
+
+    message = "{detail}: {reason}."
+    exit_code = 10
+
+
+class PushOvertaken(FsmountError):
+    """Another push to the same URL was quicker."""
+
+    message = (
+        "{detail}: another push was complete first, and its state counts. What this one sent stays"
+        " there. Run fsmount push again, from one store only."
+    )
+    exit_code = 11
+
+
+class PushUnsettled(FsmountError):
+    """A store changed so quickly that no state of it could be sent."""
+
+    message = (
+        "{detail} changes faster than it can be sent ({reason}). The last state that was pushed is"
+        " as it was. Run the command again."
+    )
+
+
 class WorkerDied(FsmountError):
     """A job killed two worker processes, or exceeded its limits in both."""
 

@@ -33,6 +33,8 @@ _COMMANDS = {
     "verify": ("verify", "verify"),
     "backup": ("backup", "backup"),
     "copy": ("copy", "copy"),
+    "push": ("push", "push_"),
+    "pull": ("pull", "pull_"),
     "ls": ("ls", "ls"),
     "cat": ("cat", "cat"),
     "runs": ("runs", "runs"),

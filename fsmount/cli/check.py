@@ -10,11 +10,21 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common.options import force_lock_option, json_option, quiet_option, store_argument
-from fsmount.cli.common.output import SOME_SKIPPED, counted, emit, listing, printable, warn
+from fsmount.cli.common.options import force_lock_option, json_option, quiet_option
+from fsmount.cli.common.output import (
+    SOME_SKIPPED,
+    counted,
+    emit,
+    list_problems,
+    listing,
+    printable,
+    warn,
+)
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import store_to_change, with_store, with_writable_store
-from fsmount.errors import Damaged, NotRepairable, Repaired, UsageError
+from fsmount.errors import Damaged, NotPushed, NotRepairable, Repaired, UsageError
+from fsmount.remote.objects import damaged_parts, last_state
+from fsmount.remote.transport import is_url, transport_to
 from fsmount.store.config import enter, is_store, writing
 from fsmount.store.disk.disk import Disk
 from fsmount.store.layout import Layout
@@ -42,6 +52,9 @@ that are lost are listed in lost/ inside the store and lose their names, so that
 can bring them back. Exit codes: 0 nothing to repair, 21 repaired, 22 something is lost or still
 damaged.
 
+STORE may be a URL that fsmount push sends to. Then every object of the newest state is read, and
+its hash compared. To send damaged objects again: fsmount push --reread.
+
 \b
 Example:
   fsmount check ~/shots.store --full
@@ -53,16 +66,21 @@ _REPAIR_STOPPED = "What is repaired stays. To go on, run the repair again."
 
 
 @click.command(help=_HELP)
-@store_argument
+@click.argument("store", envvar="FSMOUNT_STORE")
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
 @click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
 @force_lock_option
 @quiet_option
 @json_option
-def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool) -> int:
+def check(store: str, full: bool, repair: bool, force_lock: bool, as_json: bool) -> int:
     """Run `fsmount check`. Returns the exit code. Raises UsageError and errors of opening."""
+    if is_url(store):
+        if repair or full or force_lock:
+            raise UsageError("the check of a URL takes no --full, --repair or --force-lock")
+        return _check_remote(store, as_json)
+    path = Path(store)
     if repair:
-        return _repair(store, force_lock, as_json)
+        return _repair(path, force_lock, as_json)
     if force_lock:
         raise UsageError("--force-lock works with --repair only; other checks need no lock")
 
@@ -79,7 +97,28 @@ def check(store: Path, full: bool, repair: bool, force_lock: bool, as_json: bool
             return Damaged.exit_code
         return SOME_SKIPPED if report.unchecked else 0
 
-    return with_store(store, work)
+    return with_store(path, work)
+
+
+def _check_remote(url: str, as_json: bool) -> int:
+    """Run `fsmount check URL`. Returns the exit code."""
+    remote = transport_to(url)
+    state = last_state(remote)
+    if state is None:
+        raise NotPushed(url, reason="no store was pushed there. Check the URL")
+    total = sum(part.length for part in state.parts())
+    with meter("checking", 0, total, noun="objects", stopped=_STOPPED) as progress:
+        found = damaged_parts(remote, state, progress)
+    data = {
+        "generation": state.generation,
+        "objects": len(state.parts()),
+        "findings": [{"what": what, "why": why} for what, why in found],
+    }
+    result = counted(len(found), "finding") if found else "no damage found"
+    emit(data, f"{counted(len(state.parts()), 'object')} read and compared: {result}", as_json)
+    if found and not as_json:
+        list_problems(found)
+    return Damaged.exit_code if found else 0
 
 
 def _repair(path: Path, force_lock: bool, as_json: bool) -> int:

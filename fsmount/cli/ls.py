@@ -23,6 +23,8 @@ from fsmount.cli.common.output import emit, printable, say
 from fsmount.cli.common.stores import open_index
 from fsmount.cli.common.times import TIME_HELP
 from fsmount.errors import FsmountError, UsageError
+from fsmount.remote.names import remote_names
+from fsmount.remote.transport import is_url, transport_to
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
 from fsmount.store.transfer.exporting import below
@@ -34,7 +36,7 @@ List a folder of a store, or everything below it.
 
 Shows size, stored bytes, kind, depth, time and name. Stored bytes count only the file's own
 entry; a delta shares the rest with other files. Works beside a mount. -R lists all files below,
-by their paths from the top of the store.
+by their paths from the top of the store. STORE may be a URL that fsmount push sends to.
 
 {TIME_HELP}
 
@@ -64,11 +66,17 @@ def ls(
     as_json: bool,
 ) -> None:
     """Run ``fsmount ls``."""
-    store, paths = split_store(arguments, 0, fewest=0)
+    url = arguments[0] if arguments and is_url(arguments[0]) else None
+    if url is None:
+        store, paths = split_store(arguments, 0, fewest=0)
+        source = open_index(store)
+    else:
+        paths = list(arguments[1:])
+        source = remote_names(transport_to(url))
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
     path = os.fsencode(paths[0]).strip(b"/") if paths else b""
-    with open_index(store) as opened:
+    with source as opened:
         entries = _entries(opened, path, selected().of(opened), recursive=recursive)
         if sys.stdout is not None and sys.stdout.isatty() and not as_json:
             say(_HEADER)

@@ -323,6 +323,13 @@ class Objects(Tree):
         row = self._one("SELECT coalesce(sum(length(data)), 0) FROM known_tiles", of=kinds.NUMBER)
         return 0 if row is None else int(row[0])
 
+    def forget_tiles(self) -> None:
+        """Remove all that :meth:`save_tiles` kept, and fill its pages with zeros."""
+        if self._one("SELECT 1 FROM sqlite_schema WHERE name = 'known_tiles'") is not None:
+            self._run("PRAGMA secure_delete = ON")
+            with self.transaction():
+                self._run("DELETE FROM known_tiles")
+
     def known_tiles(self, geometry: str) -> bytes:
         """The tiles that :meth:`save_tiles` kept of a geometry; b"" if there are none."""
         statement = "SELECT data FROM known_tiles WHERE geometry = ?"

@@ -1,0 +1,105 @@
+"""The index of a store as objects: a push sends the blocks of the SQLite file that changed.
+
+A commit of SQLite changes a few pages, at any places. So an object holds the changed blocks of one
+push, with their numbers. The objects of a state are applied in order: a later block counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fsmount.codec import zstd
+from fsmount.errors import Damaged
+from fsmount.remote.objects import INDEX, Part, State, read_part, where_of
+from fsmount.remote.transport import Transport
+from fsmount.store.disk.disk import Disk
+
+BLOCK = 4096
+# Blocks of one object: 16 MiB.
+_MOST_BLOCKS = 4096
+# When the changes of so many pushes are listed, the next push sends the index as a whole.
+MOST_CHANGES = 64
+_LEVEL = 9
+
+
+def send(
+    file: Path, last: State | None, remote: Transport, put: Callable[[str, bytes], Part]
+) -> list[Part]:
+    """Send the blocks of an index that the last state does not have.
+
+    `put` makes an object in a folder if it is not there, and returns its part. Returns the objects
+    of the index. Raises OSError, :class:`Damaged` and errors of the transport.
+    """
+    known: dict[int, bytes] = {}
+    kept: list[Part] = []
+    whole = 0 if last is None else last.index_size // (BLOCK * _MOST_BLOCKS)
+    if last is not None and len(last.index) < MOST_CHANGES + whole:
+        kept = list(last.index)
+        for part in kept:
+            for number, block in _blocks(remote, part):
+                known[number] = hashlib.sha256(block).digest()
+    return kept + [put(INDEX, data) for data in _changed(file, known)]
+
+
+def _changed(file: Path, known: dict[int, bytes]) -> Iterator[bytes]:
+    """Yield objects of the blocks whose SHA-256 is not the one in `known`."""
+    numbers: list[int] = []
+    blocks: list[bytes] = []
+    with file.open("rb") as source:
+        number = 0
+        while block := source.read(BLOCK):
+            if known.get(number) != hashlib.sha256(block).digest():
+                numbers.append(number)
+                blocks.append(block)
+            number += 1
+            if len(blocks) == _MOST_BLOCKS:
+                yield _encoded(numbers, blocks)
+                numbers.clear()
+                blocks.clear()
+    if blocks:
+        yield _encoded(numbers, blocks)
+
+
+def _encoded(numbers: list[int], blocks: list[bytes]) -> bytes:
+    head = struct.pack(f"<I{len(numbers)}I", len(numbers), *numbers)
+    return zstd.compress(head + b"".join(blocks), _LEVEL)
+
+
+def _blocks(remote: Transport, part: Part) -> Iterator[tuple[int, bytes]]:
+    """Yield the blocks of an object, with their numbers. Raises :class:`Damaged`."""
+    plain = zstd.decompress(read_part(remote, part), 4 + _MOST_BLOCKS * (4 + BLOCK))
+    (count,) = struct.unpack_from("<I", plain)
+    at = 4 + 4 * count
+    if count > _MOST_BLOCKS or at > len(plain):
+        raise Damaged(where_of(remote, part.name), reason="it is no part of an index")
+    for number in struct.unpack_from(f"<{count}I", plain, 4):
+        yield number, plain[at : at + BLOCK]
+        at += BLOCK
+
+
+def receive(remote: Transport, state: State, file: Path, disk: Disk) -> None:
+    """Make the index of a state: a new file, which is forced.
+
+    Raises OSError, :class:`Damaged` and errors of the transport.
+    """
+    disk.unlink(file)
+    fd = disk.create(file)
+    try:
+        for part in state.index:
+            for number, block in _blocks(remote, part):
+                disk.pwrite(fd, block, number * BLOCK)
+        disk.ftruncate(fd, state.index_size)
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    if sha256_of(file) != state.index_sha256:
+        raise Damaged(where_of(remote, INDEX), reason="the index is not the one that was pushed")
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, in hex. Raises OSError."""
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()

@@ -1,0 +1,125 @@
+"""Objects in a bucket of S3, or of a server that speaks its protocol, by obstore.
+
+obstore reads the usual variables: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``,
+``AWS_SESSION_TOKEN``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``, and those of roles. An object is made
+with ``If-None-Match: *`` (Amazon S3, SeaweedFS, moto and others know it).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from fsmount.errors import RemoteFailed, RemoteMissing, RemoteNeedsExtra, RemoteRefused
+
+try:
+    import obstore
+    from obstore import exceptions
+    from obstore.store import S3Store
+except ImportError as missing:
+    raise RemoteNeedsExtra("s3://", package="obstore", extra="s3") from missing
+
+# A request that fails is tried again for so long. So a lost network ends a call after at most
+# RETRY_S + REQUEST_S, and after RETRY_S + CONNECT_S if the server does not answer at all.
+CONNECT_S = 10
+RETRY_S = 60
+REQUEST_S = 300
+_RETRIES = 8
+
+
+class S3Transport:
+    """The objects below a prefix of a bucket; see :class:`fsmount.remote.transport.Transport`."""
+
+    def __init__(self, url: str, bucket: str, prefix: str) -> None:
+        self.url = url
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+        with self._translated(""):
+            self._store = S3Store(
+                bucket,
+                prefix=prefix or None,
+                config={"endpoint": endpoint, "region": region} if endpoint else {"region": region},
+                client_options={
+                    "allow_http": endpoint.startswith("http://"),
+                    "connect_timeout": timedelta(seconds=CONNECT_S),
+                    "timeout": timedelta(seconds=REQUEST_S),
+                },
+                retry_config={
+                    "max_retries": _RETRIES,
+                    "retry_timeout": timedelta(seconds=RETRY_S),
+                    "backoff": {
+                        "init_backoff": timedelta(milliseconds=100),
+                        "max_backoff": timedelta(seconds=10),
+                        "base": 2,
+                    },
+                },
+            )
+
+    def put(self, name: str, data: bytes) -> bool:
+        """Put an object with the condition that there is none."""
+        with self._translated(name):
+            try:
+                # One request: a multipart upload would check the condition at its end only.
+                obstore.put(self._store, name, data, mode="create", use_multipart=False)
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+                return False
+        return True
+
+    def get(self, name: str) -> bytes:
+        """Get an object."""
+        with self._translated(name):
+            return bytes(obstore.get(self._store, name).bytes())
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """Get a range of an object."""
+        with self._translated(name):
+            return bytes(obstore.get_range(self._store, name, start=start, length=length))
+
+    def size(self, name: str) -> int | None:
+        """Ask for the head of an object."""
+        with self._translated(name):
+            try:
+                return int(obstore.head(self._store, name)["size"])
+            except FileNotFoundError:
+                return None
+
+    def list(self, folder: str) -> Iterator[tuple[str, int]]:
+        """List the objects below a folder, a thousand a request."""
+        with self._translated(folder):
+            found = [(each["path"], each["size"])
+                     for page in obstore.list(self._store, folder) for each in page]  # fmt: skip
+        yield from sorted(found)
+
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        with self._translated(name):
+            try:
+                obstore.delete(self._store, name)
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def _translated(self, name: str) -> Iterator[None]:
+        """Turn errors of the block into ours."""
+        where = f"{self.url.rstrip('/')}/{name}" if name else self.url
+        try:
+            yield
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise RemoteFailed(
+                    where, reason="there is no such bucket: make it first"
+                ) from error
+            raise RemoteMissing(where) from error
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise RemoteRefused(where, reason=_first_line(error)) from error
+        except (exceptions.BaseError, OSError, ValueError) as error:
+            why = f"{_first_line(error)}. Check AWS_ENDPOINT_URL and the network, and run it again"
+            raise RemoteFailed(where, reason=why) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What obstore says first; the rest is how Rust prints the error."""
+    lines = str(error).strip().split("\n")
+    return lines[0].strip().rstrip(".")

@@ -1,0 +1,78 @@
+"""Objects at a URL: what a transport does, and which one a URL means.
+
+An object has a name (words of letters, digits and ``-`` with slashes between them) and bytes that
+never change. So two calls are enough to write: make an object if there is none of its name, and
+remove one. A reader sees a whole object or none.
+
+Every call waits for a disk or a network, so a program with an event loop makes it in a thread.
+Each ends after a stated time: see :mod:`fsmount.remote.s3`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from fsmount.errors import UsageError
+from fsmount.remote.folder import FolderTransport
+
+_FORMS = "s3://BUCKET/PREFIX or file:///FOLDER"
+
+
+class Transport(Protocol):
+    """The objects at one URL.
+
+    All methods raise :class:`RemoteFailed` if the network or the disk fails, and
+    :class:`RemoteRefused` if the server does not allow the call.
+    """
+
+    url: str
+
+    def put(self, name: str, data: bytes) -> bool:
+        """Make an object, which is then on the disk of the server.
+
+        Return False, and change nothing, if there is one of this name. If the answer of the server
+        was lost, the call was tried again: then False may mean that this call made it.
+        """
+
+    def get(self, name: str) -> bytes:
+        """Return the bytes of an object. Raises :class:`RemoteMissing`."""
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """Return `length` bytes of an object from `start`, fewer at its end.
+
+        Raises :class:`RemoteMissing`.
+        """
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an object; None if there is none of this name."""
+
+    def list(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield name and bytes of all objects below a folder, in the order of the names."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object. No error if there is none."""
+
+
+def is_url(text: str) -> bool:
+    """Whether an argument is a URL, and not a path."""
+    return "://" in text
+
+
+def transport_to(url: str) -> Transport:
+    """Return the transport to a URL. Nothing is read yet.
+
+    Raises :class:`UsageError` for any other form of URL, and :class:`RemoteNeedsExtra` for
+    ``s3://`` if obstore is not installed.
+    """
+    parts = urlsplit(url, allow_fragments=False)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and len(parts.path) > 1:
+        return FolderTransport(url, os.fsdecode(unquote(parts.path, errors="surrogateescape")))
+    if parts.scheme == "s3" and parts.netloc and not parts.query:
+        # obstore is an extra, and takes long to load.
+        from fsmount.remote.s3 import S3Transport
+
+        return S3Transport(url, parts.netloc, unquote(parts.path).strip("/"))
+    raise UsageError(f"{url} is none of the URLs that fsmount knows: {_FORMS}")

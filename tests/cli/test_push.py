@@ -1,0 +1,50 @@
+"""`fsmount push`, `pull`, and `ls` and `check` of a URL: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.commands import Cli
+from tests.support.packs import flip
+
+
+def test_there_and_back(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    cli("import", source, root)
+    url = f"file://{tmp_path}/remote"
+    done = cli("push", root, url, "--json").json()
+    assert (done["generation"], done["new"], done["files"], done["problems"]) == (1, True, 3, [])
+    assert done["sent_bytes"] > 1000
+    assert cli("push", root, url).out == f"{url} has all 3 files; 0 bytes sent\n"
+    assert cli("ls", "-R", url).out == cli("ls", "-R", root).out
+    assert cli("check", url).out.endswith("read and compared: no damage found\n")
+    back = tmp_path / "back"
+    assert cli("pull", url, back).out.startswith(f"{back} has all 3 files; ")
+    assert cli("verify", source, back).out == "3/3 identical\n"
+    assert cli("check", back, "--full").code == 0
+
+
+def test_damage(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    cli("import", source, root)
+    url = f"file://{tmp_path}/remote"
+    cli("push", root, url)
+    (pack,) = (tmp_path / "remote/tails").iterdir()
+    flip(pack, 200)
+    done = cli("check", url)
+    assert (done.code, f"{url}/tails/{pack.name}" in done.err) == (20, True)
+    found = cli("check", url, "--json")
+    assert (found.code, len(found.json()["findings"])) == (20, 1)
+    assert cli("pull", url, tmp_path / "back").code == 20
+    assert cli("push", root, url, "--reread").code == 0
+    assert cli("check", url).code == 0
+
+
+def test_refusals(cli: Cli, root: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/remote"
+    assert cli("push", root).code == 2
+    assert cli("push", root, "/a/path").code == 2
+    assert cli("push", root, url, url).code == 2
+    for command in (("pull", url, tmp_path / "back"), ("ls", url), ("check", url)):
+        done = cli(*command)
+        assert (done.code, "no store was pushed there" in done.sentence()) == (10, True)
+    assert cli("check", url, "--full").code == 2
+    assert cli("push", root, f"file://{tmp_path}/not/mounted").code == 1

@@ -1,0 +1,40 @@
+"""Fixtures of the tests of remote stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.buckets import BUCKET, server, use_endpoint
+from tests.support.trees import make_store
+
+
+@pytest.fixture(name="root")
+def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new store, without worker processes for it."""
+    return make_store(tmp_path / "store", monkeypatch)
+
+
+@pytest.fixture(name="moto", scope="session")
+def moto_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of moto's server."""
+    with server("moto", tmp_path_factory.mktemp("moto")) as port:
+        yield port
+
+
+@pytest.fixture(name="weed", scope="session")
+def weed_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of SeaweedFS."""
+    with server("weed", tmp_path_factory.mktemp("weed")) as port:
+        yield port
+
+
+@pytest.fixture(params=["file", "moto", "weed"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place for objects, on each kind of server."""
+    if request.param == "file":
+        return f"file://{tmp_path}/remote"
+    use_endpoint(monkeypatch, request.getfixturevalue(request.param))
+    return f"s3://{BUCKET}/{tmp_path.name}"
