@@ -273,7 +273,10 @@ def _lines(found: _Forecast, days: int | None) -> Iterator[str]:
     when = {0: "at once", None: "when you empty the trash"}.get(
         days, f"when it leaves the trash, after {days} days"
     )
-    if plan_.count and found.freed_bytes is not None:
+    if plan_.count and found.freed_bytes is not None and found.freed_bytes <= 0:
+        # What others need moves to a pack of its own, and this pack gets parity.
+        yield "frees nothing: the store is too small, or others need what goes"
+    elif plan_.count and found.freed_bytes is not None:
         yield f"frees {size(found.freed_bytes)} of the store, {when}"
     elif plan_.count:
         yield f"the space comes back {when}"
