@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ from PIL import Image
 from fsmount.mount import mount_table
 from tests.e2e.commands import well
 from tests.e2e.mounts import missing
+from tests.support.buckets import BUCKET, server
 from tests.support.paths import CHECKOUT
 from tests.support.photos import camera
 from tests.support.trees import REAL
@@ -179,6 +181,7 @@ _BEFORE = {
     "thumbs": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "verify": "fsmount mount -o ro screenshots.old mnt",
     "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
+    "pull": 'fsmount push shots.store "$URL"; rm -r shots.store',
     "album": "rm -r media/stick/*",
     "album create": "rm -r media/stick/*",
     "trash": "fsmount prune --quiet --yes --keep-last 1 shots.store",
@@ -205,7 +208,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             opened.crop((0, 0, 640, 400)).save(target)
         shutil.copy2(target, shots / "desk" / "2024-06-06" / f"1{number}.png")
     (shots / "notes.txt").write_text("a note\n")
-    for name in ("mnt", "tmp", "data", "srv", "italy", "media/stick", "backup"):
+    for name in ("mnt", "tmp", "data", "srv", "italy", "media/stick", "media/disk", "backup"):
         (home / name).mkdir(parents=True)
     for name in ("old-screenshots", "2023", "2024"):
         shutil.copytree(shots / "desk", home / name)
@@ -237,21 +240,32 @@ def run(home: Path, what: str, text: str, **variables: str) -> None:
     for pattern, there in _NEEDS.items():
         if re.search(pattern, text) and not there:
             pytest.skip(f"what /{pattern}/ needs is not installed, or this is not root")
-    text = _SYSTEM.sub(rf"{home}/\1", text)
+    text = _SYSTEM.sub(rf"{home}/\1", text).replace("file:///media", f"file://{home}/media")
+    text = text.replace("s3://my-bucket", f"s3://{BUCKET}")
+    if url := re.search(r"(?:s3|file)://\S+", text):
+        variables["URL"] = url[0]
     paths = re.findall(r"(?<![\w.~/$}])/\w[\w/.-]*", text)
     outside = [path for path in paths if path != "/dev/null" and not path.startswith(str(home))]
     assert not outside, "a test must not touch them: add their folder to _SYSTEM"
     tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-e", "-c", f"{_BEFORE.get(what, '')}\nset -x\n{text}"],
-        cwd=home,
-        env={**os.environ, "HOME": str(home), "PATH": tools, **variables},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    with ExitStack() as stack:
+        if "s3://" in text:
+            port = stack.enter_context(server("moto", home / "bucket"))
+            variables |= {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+                "AWS_REGION": "eu-central-1",
+            }
+            variables |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        done = subprocess.run(
+            ["bash", "-e", "-c", f"{_BEFORE.get(what, '')}\nset -x\n{text}"],
+            cwd=home,
+            env={**os.environ, "HOME": str(home), "PATH": tools, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
