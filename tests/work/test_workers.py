@@ -369,7 +369,8 @@ async def test_an_urgent_job_runs_beside_background_jobs(tmp_path: Path) -> None
         for fifo in fifos:
             nursery.start_soon(some.run, jobs.rendezvous, fifo, "")
         nursery.start_soon(some.run, jobs.add, 1, 2)
-        await wait_all_tasks_blocked()
+        while len(some.pids()) < 2:
+            await trio.sleep(0.01)
         assert await some.run(jobs.add, 3, 4, urgent=True) == 7
         assert len(some.pids()) == 3
         for fifo in fifos:
