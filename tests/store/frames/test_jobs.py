@@ -390,9 +390,10 @@ def test_every_png_that_can_be_recreated_is(tmp_path: Path, data: bytes) -> None
         line.forget()
         assert line.render(1) == line.render(2) == data
     except NotExact as error:
-        # With its corrections the entry of a tiny picture may be larger than the file.
-        assert "unknown deflate encoder" in str(error)
-        assert len(data) < 2000
+        # With its corrections the entry of a tiny picture, or of one that is all noise, may be
+        # larger than the file.
+        if "unknown deflate encoder" not in str(error):
+            raise
     finally:
         line.pack.close()
         line.pack.path.unlink()
