@@ -24,13 +24,13 @@ from fsmount.cli.common.stores import (
     with_store,
     with_writable_store,
 )
-from fsmount.errors import Damaged, DiskFull
+from fsmount.errors import Damaged
 from fsmount.store.layout import Layout
 from fsmount.store.maintenance.forecast import SECONDS, Forecast, forecast
 from fsmount.store.maintenance.repack import RepackSummary
 from fsmount.store.read_store import ReadStore
 from fsmount.store.statistics import closed_bytes
-from fsmount.store.transfer.tree import NO_SPACE
+from fsmount.store.transfer.tree import naming_full_disk
 from fsmount.store.writable_store import WritableStore
 
 _HELP = """\
@@ -77,14 +77,10 @@ def repack(store: Path, dry_run: bool, force_lock: bool, cache_size: int, as_jso
                 with suppress(BrokenPipeError):
                     emit({}, _text(expected[0]), as_json)
         known = expected[0].entries if expected else {}
-        try:
+        with naming_full_disk(store):
             objects = opened.repack_size()
             with meter("repacking", objects, 0, noun="objects", stopped=_STOPPED) as progress:
                 summary = await opened.repack(lambda count: progress(count, 0), known)
-        except OSError as error:
-            if error.errno in NO_SPACE:
-                raise DiskFull(store) from error
-            raise
         left = [
             (os.fsdecode(name), why)
             for number, why in summary.problems

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsmount.errors import Damaged, DiskFull, InsideStore, NotPushed, StoreExists
+from fsmount.errors import Damaged, InsideStore, NotPushed, StoreExists
 from fsmount.remote import index_pages
 from fsmount.remote.objects import Body, State, last_state, read_part, where_of
 from fsmount.remote.transport import Transport
@@ -28,7 +28,7 @@ from fsmount.store.maintenance import copies
 from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.packs import parity
 from fsmount.store.transfer.backup_packs import keep_mtime, opened
-from fsmount.store.transfer.tree import NO_SPACE, Progress
+from fsmount.store.transfer.tree import Progress, naming_full_disk
 
 _NEW = "index.new"
 # What a pull that was stopped leaves in the folder.
@@ -78,12 +78,8 @@ def pull(
         ownership = Ownership(Lock(layout.lock))
         undo.callback(ownership.release)
         work = _Pull(remote, state, layout, OwnedDisk(disk, ownership), progress)
-        try:
+        with naming_full_disk(dest):
             return work.run()
-        except OSError as error:
-            if error.errno in NO_SPACE:
-                raise DiskFull(dest) from error
-            raise
 
 
 def _refuse_others(dest: Path) -> None:

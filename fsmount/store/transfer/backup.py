@@ -26,7 +26,6 @@ from typing import NamedTuple
 from fsmount.errors import (
     BackupUnsettled,
     Damaged,
-    DiskFull,
     InsideStore,
     NotABackup,
 )
@@ -42,7 +41,7 @@ from fsmount.store.packs import parity
 from fsmount.store.packs.staging import Staging
 from fsmount.store.transfer.backup_files import FileCopier, held, writer_for
 from fsmount.store.transfer.backup_packs import PackCopier, Places, Vanished
-from fsmount.store.transfer.tree import NO_SPACE, Progress
+from fsmount.store.transfer.tree import Progress, naming_full_disk
 
 # How often a snapshot is taken before the store counts as changing too quickly.
 _TRIES = 20
@@ -130,12 +129,8 @@ def back_up(
         ownership = Ownership(Lock(layout.lock, force=force_lock))
         undo.callback(ownership.release)
         work = _Backup(store, dest, layout, OwnedDisk(disk, ownership), reread, progress)
-        try:
+        with naming_full_disk(dest):
             return work.run()
-        except OSError as error:
-            if error.errno in NO_SPACE:
-                raise DiskFull(dest) from error
-            raise
 
 
 def size_of(store: StoreFiles) -> int:

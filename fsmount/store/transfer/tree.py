@@ -7,11 +7,12 @@ import os
 import re
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsmount import threads
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, DiskFull
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.read_store import ReadStore
@@ -31,6 +32,17 @@ Progress = Callable[[int, int], None]
 
 # Called with the path of each finished file, from the top of the transfer.
 Report = Callable[[bytes], None]
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space left" inside the block into :class:`DiskFull`, which names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise DiskFull(path) from error
+        raise
 
 
 def is_virtual(xattr: bytes) -> bool:
