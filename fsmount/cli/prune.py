@@ -179,7 +179,7 @@ def prune(
 
 @dataclass(frozen=True)
 class _Forecast:
-    """A plan, what it frees in bytes if that is known, and the days that pruned files stay.
+    """A plan, the bytes that it frees (None: unknown), and the days that pruned files stay.
 
     `names` has the paths of the files that go, if the plan is not carried out.
     """

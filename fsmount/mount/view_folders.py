@@ -44,7 +44,7 @@ CHANGED = 0.05
 _TOP, _BY_DAY, _CHANGED = b".fsmount", b"by-day", b"changed"
 # A listing stays as it is for so long, so that looking its names up one by one is quick.
 _FRESH_S = 1.0
-# More entries than one reply of the kernel has room for.
+# Entries of one reply; the kernel takes fewer at a time.
 _AT_ONCE = 64
 
 _Path = tuple[bytes, ...]

@@ -20,7 +20,7 @@ from fsmount.errors import Damaged
 # thousands.
 KEY_BYTES = 3
 _HASH = (1 << 8 * KEY_BYTES) - 1
-# Bytes of the keys of one geometry, not compressed. The planner keeps a fraction of it.
+# Limit for the keys of one geometry, not compressed, in bytes. The planner keeps far fewer.
 _MOST_BYTES = 64 << 20
 _LEVEL = 9
 # Object id, dx, dy, number of keys.
