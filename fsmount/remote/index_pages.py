@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fsmount.codec import zstd
 from fsmount.errors import Damaged
-from fsmount.remote.objects import INDEX, Part, State, read_part, where_of
-from fsmount.remote.transport import Transport
+from fsmount.remote.objects import INDEX, Part, State, read_part
+from fsmount.remote.transport import Transport, where_of
 from fsmount.store.disk.disk import Disk
 
 BLOCK = 4096

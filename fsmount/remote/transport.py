@@ -76,3 +76,8 @@ def transport_to(url: str) -> Transport:
 
         return S3Transport(url, parts.netloc, unquote(parts.path).strip("/"))
     raise UsageError(f"{url} is none of the URLs that fsmount knows: {_FORMS}")
+
+
+def where_of(remote: Transport, name: str) -> str:
+    """The URL of an object, for people."""
+    return f"{remote.url.rstrip('/')}/{name}"
