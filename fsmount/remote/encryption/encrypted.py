@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fsmount.errors import Damaged, RemoteConflict, RemoteMissing
 from fsmount.remote.encryption.ring import Ring
@@ -136,6 +136,10 @@ class EncryptedTransport:
                 reason=f"{what}, and this machine has seen state {self._newest} there: newer ones"
                 " are lost, removed or withheld. To accept that: fsmount key forget URL",
             )
+
+    def folders(self) -> Sequence[str]:
+        """Return the folders directly at the URL, as the server names them."""
+        return self._remote.folders()
 
     def delete(self, name: str) -> None:
         """Remove an object, under all names that it may have."""
