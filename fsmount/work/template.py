@@ -25,7 +25,7 @@ from pathlib import Path
 
 import fsmount
 from fsmount.folder import open_numbers
-from fsmount.work.template_process import ENVIRONMENT
+from fsmount.work.template_process import environment
 from fsmount.work.worker_process import LEFT_TO_PARENT
 
 _END_LIMIT = 2.0  # seconds in which a template and its workers must end by themselves
@@ -42,9 +42,14 @@ class Template:
         Added to the priority value of the workers.
     preload : sequence of str
         Modules that the template imports before it forks the first worker.
+    workers : int
+        How many workers there will be.
     """
 
-    def __init__(self, memory_limit: int | None, nice: int, preload: Sequence[str]) -> None:
+    def __init__(
+        self, memory_limit: int | None, nice: int, preload: Sequence[str], workers: int
+    ) -> None:
+        self._environment = environment(workers)
         self._settings = f"memory_limit={memory_limit!r}, nice={nice!r}, preload={tuple(preload)!r}"
         self._channel: socket.socket | None = None
         self._processes: list[subprocess.Popen[bytes]] = []  # not waited for; the last one serves
@@ -108,7 +113,7 @@ class Template:
                 pass_fds=[theirs.fileno()],
                 # Signals to the parent's process group are meant for the parent alone.
                 start_new_session=True,
-                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": _import_path()},
+                env={**os.environ, **self._environment, "PYTHONPATH": _import_path()},
             )
         except BaseException:
             ours.close()

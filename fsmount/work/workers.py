@@ -230,7 +230,7 @@ class Workers:
             raise ValueError("at least one worker is needed")
         self.count = count
         self._time_limit = time_limit
-        self._template = Template(memory_limit, nice, preload)
+        self._template = Template(memory_limit, nice, preload, count)
         self._open = False
         self._starting = 0
         self._alive: list[_Worker] = []  # those that have started
