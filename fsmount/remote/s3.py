@@ -115,6 +115,9 @@ class S3Transport:
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise RemoteRefused(where, reason=_first_line(error)) from error
         except (exceptions.BaseError, OSError, ValueError) as error:
+            if "AccessDenied" in str(error):
+                # The answer to a deletion, which has an error for each object.
+                raise RemoteRefused(where, reason=_first_line(error)) from error
             why = f"{_first_line(error)}. Check AWS_ENDPOINT_URL and the network, and run it again"
             raise RemoteFailed(where, reason=why) from error
 
