@@ -46,6 +46,10 @@ what only they name. It keeps the newest states that differ (--keep-states) and,
 --keep-days, those of the last days. What the server refuses to remove (an object lock) is counted.
 A push from elsewhere that runs meanwhile ends with exit code 11, and sends its part anew.
 
+--class sends sealed packs to a storage class of S3, such as DEEP_ARCHIVE. All else stays at hand,
+so that fsmount ls and later pushes work at once. To read archived packs again: fsmount thaw. What
+was sent before keeps its class.
+
 --bandwidth limits what is sent, over some seconds: objects go out at full speed, one by one, with
 pauses. New objects of packs have the bytes of 4 seconds then, at least 1M. --dry-run tells what
 would be sent and removed.
@@ -55,6 +59,7 @@ Examples:
   fsmount push ~/shots.store s3://my-bucket/shots
   fsmount push ~/shots.store file:///media/disk/shots
   fsmount push ~/shots.store s3://my-bucket/shots --bandwidth 2M --prune --keep-days 90
+  fsmount push ~/shots.store s3://my-bucket/shots --class DEEP_ARCHIVE
   fsmount push ~/shots.store s3://my-bucket/shots --encrypt --recipient ~/.ssh/id_ed25519.pub
 """
 
@@ -78,6 +83,9 @@ _PRUNE_STOPPED = "What is kept is whole. To go on, run the push again."
     default=None,
     help="Keep all states of so many days, too.",
 )
+@click.option(
+    "--class", "pack_class", metavar="CLASS", help="The storage class of packs, in a bucket."
+)
 @click.option("--bandwidth", type=Size(), help="Send at most so many bytes a second, such as 2M.")
 @click.option("-n", "--dry-run", is_flag=True, help="Send and remove nothing.")
 @click.option("--encrypt", is_flag=True, help="Encrypt what is sent.")
@@ -97,6 +105,7 @@ def push_(
     pruning: bool,
     keep_states: int | None,
     keep_days: float | None,
+    pack_class: str | None,
     bandwidth: int | None,
     dry_run: bool,
     encrypt: bool,
@@ -113,7 +122,7 @@ def push_(
         raise UsageError("--keep-states and --keep-days need --prune")
     if bandwidth == 0:
         raise UsageError("--bandwidth 0 would send nothing")
-    below = transport_to(urls[0])
+    below = transport_to(urls[0], pack_class=pack_class)
     if bandwidth is not None:
         below = Slow(below, bandwidth)
     first = FirstRecipients(recipients, first_passphrase) if encrypt else None

@@ -19,6 +19,7 @@ from fsmount.errors import (
     Damaged,
     FormatUnsupported,
     PushOvertaken,
+    RemoteArchived,
     RemoteFailed,
     RemoteMissing,
     RemoteRefused,
@@ -250,11 +251,16 @@ def read_part(remote: Transport, part: Part) -> bytes:
 
 
 def damaged_parts(
-    remote: Transport, state: State, progress: Progress = lambda files, count: None
+    remote: Transport,
+    state: State,
+    progress: Progress = lambda files, count: None,
+    archived: list[Part] | None = None,
 ) -> list[tuple[str, str]]:
     """Read all objects of a state. Return (URL, reason) of each that is missing or damaged.
 
-    `progress` gets objects and bytes that are done. Raises other errors of the transport.
+    `progress` gets objects and bytes that are done. `archived` gets the objects in cold storage:
+    only their sizes are compared. Without it, one of them raises :class:`RemoteArchived`. Raises
+    other errors of the transport.
     """
     found: list[tuple[str, str]] = []
     for part in state.parts():
@@ -263,5 +269,11 @@ def damaged_parts(
         except (Damaged, RemoteMissing) as error:
             reason = str(error.fields.get("reason", "it is missing"))
             found.append((str(error.detail), reason))
+        except RemoteArchived as error:
+            if archived is None:
+                raise
+            archived.append(part)
+            if remote.size(part.name) != part.length:
+                found.append((str(error.detail), "it has another size than was sent"))
         progress(1, part.length)
     return found

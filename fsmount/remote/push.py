@@ -22,6 +22,7 @@ from fsmount.errors import (
     NoSuchInode,
     NotPushed,
     PushUnsettled,
+    RemoteArchived,
     RemoteFailed,
 )
 from fsmount.folder import readable
@@ -222,6 +223,9 @@ class _Push:
             return Part.of(part.folder, self._remote.get(part.name)) != part
         except Damaged:
             return True
+        except RemoteArchived:
+            # Its size is right; more cannot be said for some hours.
+            return False
 
     def _send_packs(self, index: Index) -> dict[str, Body]:
         """Send the committed bytes of all packs. Raises :class:`Vanished`, OSError."""

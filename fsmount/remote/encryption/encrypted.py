@@ -77,6 +77,12 @@ class EncryptedTransport:
         keys = reversed(self._name_keys)
         return [f"{folder}/{hmac.digest(key, name.encode(), 'sha256').hex()}" for key in keys]
 
+    def found_name(self, name: str) -> str:
+        """The name that an object has on the server. Asks for it if there were several keys."""
+        if len(self._likely(name)) > 1:
+            self.size(name)
+        return self._likely(name)[0]
+
     def put(self, name: str, data: bytes) -> bool:
         """Encrypt an object with the newest key, and make it."""
         there = self.names_there(name)[0]
