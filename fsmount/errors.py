@@ -315,6 +315,15 @@ class RemoteConflict(FsmountError):
     message = "{detail}: {reason}."
 
 
+class CacheFailed(FsmountError):
+    """The local copy of what was read from a server cannot be used."""
+
+    message = (
+        "{detail}: the cache of this mount failed: {reason}. Unmount and mount again, with"
+        " -o cache_dir= for another place."
+    )
+
+
 class NotPushed(FsmountError):
     """No store was pushed to a URL, or another one."""
 

@@ -30,9 +30,13 @@ class Kind(Enum):
     STAGED = "reads staged files for the encoder, and compares"
     FREE_SPACE = "asks how much is free"
     TREE = "reads folders and files that are no store's"
+    REMOTE = "asks a server for bytes of a store that lies elsewhere"
+    CACHED = "reads and writes the local copy of such bytes"
 
 
 _AT_ONCE = 16
+# All that one picture rests on is asked for at once.
+_REQUESTS = 32
 
 _limiters = trio.lowlevel.RunVar[dict[Kind, trio.CapacityLimiter]]("limiters")
 
@@ -43,6 +47,7 @@ def limiter(kind: Kind) -> trio.CapacityLimiter:
         known = _limiters.get()
     except LookupError:
         known = {each: trio.CapacityLimiter(_AT_ONCE) for each in Kind}
+        known[Kind.REMOTE] = trio.CapacityLimiter(_REQUESTS)
         _limiters.set(known)
     return known[kind]
 
@@ -55,6 +60,17 @@ async def call(kind: Kind, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T
     a descriptor that another task closes.
     """
     return await trio.to_thread.run_sync(function, *args, limiter=limiter(kind))
+
+
+async def call_or_leave(kind: Kind, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+    """As :func:`call`, but a task that is cancelled leaves the thread to itself, and goes on.
+
+    For calls that change nothing here and use no descriptor of the caller: a server that does not
+    answer must not keep its reader. The thread counts until its call returns.
+    """
+    return await trio.to_thread.run_sync(
+        function, *args, limiter=limiter(kind), abandon_on_cancel=True
+    )
 
 
 async def finish(kind: Kind, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:

@@ -147,10 +147,11 @@ def _words(argv: Sequence[str]) -> list[str]:
 
     mount(8) looks for ``/sbin/mount.fsmount`` or ``/sbin/mount.fuse.fsmount``: links to this
     program. Without the latter it runs ``/sbin/mount.fuse`` of libfuse, which runs ``fsmount SOURCE
-    DIR -o OPTIONS``. No other command line of fsmount begins with a path.
+    DIR -o OPTIONS``. No other command line of fsmount begins with a path or a URL.
     """
     program, *words = argv
-    by_fuse = len(words) == 4 and words[0].startswith("/") and words[2] == "-o"
+    by_fuse = len(words) == 4 and words[2] == "-o"
+    by_fuse = by_fuse and (words[0].startswith("/") or "://" in words[0])
     return [_HELPER, *words] if by_fuse or Path(program).name in _HELPER_NAMES else words
 
 

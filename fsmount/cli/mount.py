@@ -13,18 +13,20 @@ import click
 from fsmount.album.tree import AlbumTree, source_of
 from fsmount.cli.common.options import cache_option, force_lock_option, split_store
 from fsmount.cli.common.stores import store_to_change
+from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock_options
 from fsmount.errors import UsageError
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
 from fsmount.mount.options import MountOptions, parse_options
 from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
 from fsmount.mount.unmount import free_if_dead
+from fsmount.remote.transport import is_url
 from fsmount.store.config import is_store
 
 _ALBUMS = "albums"
 
 
-_HELP = """\
+_HELP = f"""\
 Show the files of a store in a folder. Returns when the folder answers.
 
 SOURCE is a store, or a folder of PNGs and .jxl differences as the script of the blog post
@@ -51,6 +53,16 @@ those of a day, changed/2026/03/14/ those of which at least 5 % of the screen wa
 decoded for a listing. These folders cannot be changed. A file in them is the same file as in its
 own folder, as with hard links.
 
+SOURCE may be a URL that fsmount push sends to, s3://BUCKET/PREFIX or file:///FOLDER: its newest
+state is shown, for reading only. Names and sizes come from the index, which is brought first.
+Pictures are read when they are opened, and stay in a folder on the disk: -o cache=4G limits it
+(4G by default), -o cache_dir=PATH moves it from ~/.cache/fsmount (of root: /var/cache/fsmount). If
+the network is lost, a read ends with an error after at most 60 seconds (-o timeout=SECONDS), and
+works again with the network. A URL whose folders are stores, one for each machine, is shown as
+these folders. -o credentials=FILE reads AWS_... and FSMOUNT_... variables from a file.
+
+{UNLOCK_HELP}
+
 With -o nonempty DIR may have files. They are hidden until DIR is unmounted.
 
 SIGTERM, SIGINT, SIGHUP and SIGQUIT end a mount as fsmount umount --now does, and interrupting
@@ -66,6 +78,7 @@ Examples:
   fsmount mount -o views ~/shots.store ~/screenshots
   fsmount mount -o ro ~/screenshots.old /mnt
   fsmount mount /media/stick/2014-07-Italy.xml ~/italy
+  fsmount mount -p -o cache=10G s3://my-bucket/shots ~/archive
 
 fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
 """
@@ -80,7 +93,8 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     "options",
     multiple=True,
     help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS], views,"
-    " nonempty, noexec, sync."
+    " nonempty, noexec, sync; of a URL: cache=SIZE, cache_dir=PATH, timeout=SECONDS,"
+    " credentials=FILE."
     " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(
@@ -90,6 +104,7 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
 )
 @force_lock_option
 @cache_option
+@unlock_options
 def mount(
     paths: tuple[str, ...],
     make_dir: bool,
@@ -100,26 +115,39 @@ def mount(
     cache_size: int,
 ) -> None:
     """Run `fsmount mount`. `cache_size` is in bytes. Raises UsageError and errors of the mount."""
-    album = source_of(Path(paths[0])) if len(paths) == 2 and not is_store(Path(paths[0])) else None
-    store, places = split_store(paths, 0) if album is None else (album, list(paths[1:]))
+    source, places = _split(paths)
     if len(places) != 1:
         raise UsageError("name one store and one folder: fsmount mount STORE DIR")
     chosen = parse_options(",".join(options))
-    if force_lock and chosen.read_only:
+    if force_lock and (chosen.read_only or is_url(source)):
         raise UsageError("--force-lock is for a mount that may write; -o ro takes no lock")
+    if is_url(source) and "rw" in ",".join(options).split(","):
+        raise UsageError(f"{source} can only be read: leave out the mount option 'rw'")
     chosen = dataclasses.replace(chosen, cache_bytes=cache_size, force_lock=force_lock)
     place = Path(places[0])
-    request = request_for(store, place, chosen)
-    if request.open_tree is None:
-        _check_order(store, place)
-        store_to_change(store)
+    request = request_for(source, place, chosen)
+    if request.is_store:
+        _check_order(Path(source), place)
+        store_to_change(Path(source))
     if replace_dead:
         free_if_dead(Path(os.path.realpath(place)))
-    with _made(place, make_dir and (request.open_tree is not None or is_store(store))):
+    with _made(place, make_dir and (not request.is_store or is_store(Path(source)))):
         if foreground:
             serve(request)
         else:
             serve_in_background(request)
+
+
+def _split(paths: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Split the arguments into the source, which may be a URL, and the rest."""
+    if paths and is_url(paths[0]):
+        return paths[0], list(paths[1:])
+    if len(paths) == 2 and not is_store(Path(paths[0])):
+        album = source_of(Path(paths[0]))
+        if album is not None:
+            return str(album), list(paths[1:])
+    store, places = split_store(paths, 0)
+    return str(store), places
 
 
 def _check_order(store: Path, place: Path) -> None:
@@ -143,8 +171,17 @@ def _made(place: Path, wanted: bool) -> Iterator[None]:
         raise
 
 
-def request_for(source: Path, mountpoint: Path, options: MountOptions) -> MountRequest:
-    """Return the request to mount a store, a legacy folder, or albums."""
+def request_for(source: str, mountpoint: Path, options: MountOptions) -> MountRequest:
+    """Return the request to mount a store, a legacy folder, albums, or what lies at a URL."""
+    if is_url(source):
+        # What reads from URLs takes long to load.
+        from fsmount.cli.common.remotes import request_for_url
+
+        return request_for_url(source, mountpoint, options)
+    return _local_request(Path(source), mountpoint, options)
+
+
+def _local_request(source: Path, mountpoint: Path, options: MountOptions) -> MountRequest:
     if not is_store(source):
         source = source_of(source) or source
     return MountRequest(source, mountpoint, options, _opener(source), _albums_opener(source))

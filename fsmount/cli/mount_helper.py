@@ -29,7 +29,7 @@ _USER = "setuid="
 
 
 @click.command(help="Mount a store for mount(8) and /etc/fstab. `fsmount mount --help` says more.")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-s", "sloppy", is_flag=True, help="Ignore unknown options.")
 @click.option("-f", "fake", is_flag=True, help="Check everything, and do not mount.")
@@ -39,7 +39,7 @@ _USER = "setuid="
 @click.option("-t", "fstype", help="Ignored: the type, such as fuse.fsmount.")
 @click.option("-o", "options", multiple=True, help="As of fsmount mount, and those of mount(8).")
 def mount_helper(
-    source: Path,
+    source: str,
     folder: Path,
     sloppy: bool,
     fake: bool,
@@ -53,7 +53,7 @@ def mount_helper(
     words = ",".join(options).split(",")
     if namespace is not None:
         flags = [name for name, given in (("-s", sloppy), ("-f", fake), ("-v", verbose)) if given]
-        _enter(namespace, [*flags, "-o", ",".join(words), "--", str(source), str(folder)])
+        _enter(namespace, [*flags, "-o", ",".join(words), "--", source, str(folder)])
     if _REMOUNT in words:
         if not fake:
             remount(folder, words)
@@ -71,7 +71,7 @@ def mount_helper(
             serve_in_background(request)
     except NoStore:
         # mount(8): do not report errors for a device that does not exist.
-        if "nofail" in words and not source.exists():
+        if "nofail" in words and not Path(source).exists():
             return
         raise
     if verbose:

@@ -12,6 +12,7 @@ from fsmount.cli.common.output import printable, say, warn
 from fsmount.cli.mount import request_for
 from fsmount.errors import UsageError
 from fsmount.mount.options import parse_options
+from fsmount.remote.transport import is_url
 from fsmount.store import config
 from fsmount.system import install
 from fsmount.system.plan import (
@@ -36,6 +37,8 @@ and whenever you log in. With --capture a timer also takes a screenshot into DIR
 `mount -t fuse.fsmount STORE DIR` and lines in /etc/fstab work. With STORE and DIR it also writes a
 unit of the system and starts it, and shows the line for /etc/fstab that does the same.
 
+STORE may be a URL, too (see fsmount mount).
+
 --print shows everything and changes nothing. The same command with --remove undoes it: DIR is
 unmounted, the store stays as it is. With both, it shows what would be removed.
 
@@ -49,7 +52,7 @@ Examples:
 
 
 @click.command(help=_HELP)
-@click.argument("paths", nargs=-1, metavar="[STORE DIR]", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[STORE DIR]")
 @click.option("--user", "scope", flag_value="--user", default=True, help="For this user.")
 @click.option("--system", "scope", flag_value="--system", help="For the whole system.")
 @click.option(
@@ -70,7 +73,7 @@ Examples:
 )
 @click.option("--remove", is_flag=True, help="Undo the same command without --remove.")
 def setup(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     scope: str,
     options: str | None,
     name: str | None,
@@ -89,7 +92,8 @@ def setup(
         raise UsageError("--no-colons is about the names of screenshots: add --capture")
     instance = None
     if paths:
-        store, folder = (path.resolve() for path in paths)
+        store = paths[0] if is_url(paths[0]) else str(Path(paths[0]).resolve())
+        folder = Path(paths[1]).resolve()
         if name is not None and name_for(Path(name)) != name:
             raise UsageError(f"--name {name!r}: letters, digits, '_', '.' and '-' only")
         if options is None:
@@ -115,9 +119,9 @@ def setup(
 
 def _check(instance: Instance) -> None:
     """Raise the errors that the mount would have, and make its folder."""
-    request = request_for(instance.store, instance.folder, parse_options(instance.options))
-    if request.open_tree is None:
-        config.read(instance.store)
+    request = request_for(str(instance.store), instance.folder, parse_options(instance.options))
+    if request.is_store:
+        config.read(Path(instance.store))
     if not os.path.lexists(instance.folder):
         instance.folder.mkdir(parents=True)
         say(f"made {printable(instance.folder)}")

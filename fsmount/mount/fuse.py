@@ -341,7 +341,9 @@ class Operations(pyfuse3.Operations):
 # -- the mount that this process serves; there is one at a time
 
 
-def mount(filesystem: Filesystem, source: Path, mountpoint: Path, options: MountOptions) -> None:
+def mount(
+    filesystem: Filesystem, source: Path | str, mountpoint: Path, options: MountOptions
+) -> None:
     """Mount a filesystem; `source` is the name that `mount` and `df` show for it.
 
     :func:`close` must follow. Raises RuntimeError if the system refuses.
@@ -373,7 +375,7 @@ def close(*, unmount: bool) -> None:
     pyfuse3.close(unmount=unmount)
 
 
-def libfuse_options(source: Path, options: MountOptions) -> set[str]:
+def libfuse_options(source: Path | str, options: MountOptions) -> set[str]:
     """The options for libfuse."""
     chosen = {"default_permissions", f"fsname={_escaped(source)}", "subtype=fsmount"}
     if options.read_only:
@@ -387,7 +389,7 @@ def libfuse_options(source: Path, options: MountOptions) -> set[str]:
     return chosen
 
 
-def _escaped(path: Path) -> str:
+def _escaped(path: Path | str) -> str:
     """A path in an option of libfuse: any byte may be written as an octal escape there.
 
     libfuse splits options at commas, and pyfuse3 accepts ASCII only. The kernel gets the bytes.

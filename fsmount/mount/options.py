@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fsmount.errors import UsageError
 from fsmount.work.machine import default_cache_bytes
@@ -29,7 +30,10 @@ class MountOptions:
     `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`: repack when no
     file was written or read for so many seconds; None: never. `prune_after_s`: the same for pruning
     by the policy of the store. `views`: show virtual folders in ``.fsmount``. `force_lock`: see the
-    store's lock; it is no word for ``-o``, since it would stay in /etc/fstab.
+    store's lock; it is no word for ``-o``, since it would stay in /etc/fstab. For a URL:
+    `disk_cache_bytes`: disk space for what was read; `disk_cache`: the folder for it, None for the
+    usual one. `timeout_s`: a read that gets no answer ends with an error after so many seconds.
+    `credentials`: a file with variables of the environment, such as keys for a server.
     """
 
     read_only: bool = False
@@ -45,6 +49,15 @@ class MountOptions:
     nonempty: bool = False
     cache_bytes: int = field(default_factory=default_cache_bytes)
     force_lock: bool = False
+    disk_cache_bytes: int | None = None
+    disk_cache: Path | None = None
+    credentials: Path | None = None
+    timeout_s: int | None = None
+
+    @property
+    def is_for_url(self) -> bool:
+        """Whether an option is given that means something for a URL only."""
+        return (self.disk_cache_bytes, self.disk_cache, self.timeout_s) != (None, None, None)
 
 
 def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
@@ -84,17 +97,38 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
             options = replace(options, prune_after_s=REPACK_AFTER_S)
         elif name == "prune":
             options = replace(options, prune_after_s=max(1, _number(word, value, 10)))
+        elif name == "cache":
+            options = replace(options, disk_cache_bytes=_bytes(word, value))
+        elif name == "cache_dir":
+            options = replace(options, disk_cache=_path(word, value))
+        elif name == "timeout":
+            options = replace(options, timeout_s=max(1, _number(word, value, 10)))
+        elif name == "credentials":
+            options = replace(options, credentials=_path(word, value))
         elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
-                " umask=, repack[=SECONDS], prune[=SECONDS], views, nonempty, and the general"
-                " ones of mount(8)"
+                " umask=, repack[=SECONDS], prune[=SECONDS], views, nonempty, cache=SIZE,"
+                " cache_dir=, timeout=SECONDS, credentials=, and the general ones of mount(8)"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")
     if options.read_only and options.prune_after_s is not None:
         raise UsageError("the mount option 'prune' needs a mount that may write")
     return options
+
+
+def _bytes(word: str, value: str) -> int:
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)", value.upper().removesuffix("IB").removesuffix("B"))
+    if found is None:
+        raise UsageError(f"the mount option {word!r} needs a size, for example 4G")
+    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+
+
+def _path(word: str, value: str) -> Path:
+    if not value:
+        raise UsageError(f"the mount option {word!r} needs a path")
+    return Path(value).absolute()
 
 
 def _number(word: str, value: str, radix: int) -> int:

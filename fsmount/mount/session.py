@@ -13,8 +13,8 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from fsmount.folder import Folder
 from fsmount.mount import fuse, signals, view_folders
 from fsmount.mount.daemon import detach_streams, in_background
 from fsmount.mount.filesystem import Filesystem
+from fsmount.mount.folders_fs import FoldersFilesystem
 from fsmount.mount.idle import repack_when_idle
 from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import check_fuse, check_mountpoint, mounted_on
@@ -62,6 +63,11 @@ _STAT = shutil.which("stat") or "stat"
 OpenTree = Callable[[Path, MountOptions], Tree]
 """Opens the tree at a path, with the options of the mount. The serving process calls it."""
 
+OpenStores = Callable[[MountOptions], AbstractAsyncContextManager[Mapping[str, ReadStore]]]
+"""Opens stores that lie elsewhere: one with the name "", or several by the names of their folders.
+
+The serving process calls it."""
+
 Ready = Callable[[], None]
 """The session calls it once, when the mount answers."""
 
@@ -72,7 +78,9 @@ class MountRequest:
 
     `source`: a store, or a source for `open_tree`. `open_tree`: opens a source that is no store;
     the mount shows it read-only. `open_union`: opens a tree in the folder of the store; the folders
-    in the root of this tree appear in the root of the store.
+    in the root of this tree appear in the root of the store. `open_stores`: opens what lies at
+    `url`; the mount shows it read-only. `source` is then the folder for what was read, and for the
+    log.
     """
 
     source: Path
@@ -80,6 +88,13 @@ class MountRequest:
     options: MountOptions = field(default_factory=MountOptions)
     open_tree: OpenTree | None = None
     open_union: OpenTree | None = None
+    open_stores: OpenStores | None = None
+    url: str = ""
+
+    @property
+    def is_store(self) -> bool:
+        """Whether the source is a store on this machine."""
+        return self.open_tree is None and self.open_stores is None
 
     def resolved(self) -> MountRequest:
         """The same request with absolute paths without symbolic links."""
@@ -90,7 +105,7 @@ class MountRequest:
 
         :func:`serve` names them.
         """
-        if self.open_tree is None:
+        if self.is_store:
             config.read(self.source)
         elif self.options.repack_after_s is not None:
             raise UsageError("the mount option 'repack' is for stores")
@@ -98,6 +113,8 @@ class MountRequest:
             raise UsageError("the mount option 'prune' is for stores")
         elif self.options.views:
             raise UsageError("the mount option 'views' is for stores")
+        if self.open_stores is None and self.options.is_for_url:
+            raise UsageError("the mount options 'cache', 'cache_dir' and 'timeout' are for URLs")
         check_fuse(self.options)
         check_mountpoint(
             self.mountpoint,
@@ -129,7 +146,8 @@ def serve_in_background(request: MountRequest) -> None:
     """Like :func:`serve`, in a new process. Returns when the mount answers.
 
     Errors before that are raised here. Later errors are logged: to the file that FSMOUNT_LOG names,
-    or to ``mount.log`` in the store. A source that is no store has no log without FSMOUNT_LOG.
+    or to ``mount.log`` in the store, or in the folder of the cache. Another source has no log
+    without FSMOUNT_LOG.
     """
     request.check()
     request = request.resolved()
@@ -137,8 +155,8 @@ def serve_in_background(request: MountRequest) -> None:
     def serve_it(ready: Ready) -> None:
         forget()
         # A folder that is shown read-only gets no log. A store that is moved keeps its log.
-        is_store = request.open_tree is None
-        usual = str(Folder(request.source).path / LOG_NAME) if is_store else os.devnull
+        has_log = request.open_tree is None
+        usual = str(Folder(request.source).path / LOG_NAME) if has_log else os.devnull
         detach_streams(log_to(os.environ.get("FSMOUNT_LOG") or usual, in_thread=True))
         os.chdir("/")
         _run(request, ready)
@@ -172,7 +190,10 @@ def _allow_many_files() -> None:
 
 async def _serve(request: MountRequest, ready: Ready) -> None:
     options = request.options
-    if request.open_tree is not None:
+    if request.open_stores is not None:
+        async with request.open_stores(options) as stores:
+            await _serve_stores(request, stores, ready)
+    elif request.open_tree is not None:
         await _serve_tree(request, request.open_tree(request.source, options), ready)
     elif options.read_only:
         with open_read_store(request.source) as opened:
@@ -220,7 +241,7 @@ class _Served:
     """
 
     filesystem: Filesystem
-    source: Path
+    source: Path | str
     work: Callable[[], Awaitable[None]] = trio.sleep_forever
     written_files: Callable[[], list[Path]] = list
     warm: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
@@ -282,6 +303,31 @@ async def _serve_store(
         await _answer(request, served, ready)
     finally:
         vfs.close()
+
+
+async def _serve_stores(
+    request: MountRequest, stores: Mapping[str, ReadStore], ready: Ready
+) -> None:
+    """Show stores that lie elsewhere read-only, until they are unmounted."""
+    request = replace(request, options=replace(request.options, read_only=True))
+    shown = {os.fsencode(name): StoreFilesystem(store, None) for name, store in stores.items()}
+
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            for each in shown.values():
+                nursery.start_soon(_keep_serving, "rendering ahead", each.run)
+
+    async def warm() -> None:
+        with trio.move_on_after(_WARM_S):
+            await next(iter(stores.values())).warm()
+
+    only = shown.get(b"")
+    served = _Served(only or FoldersFilesystem(shown, request.url), request.url, work, list, warm)
+    try:
+        await _answer(request, served, ready)
+    finally:
+        for each in shown.values():
+            each.close()
 
 
 async def _serve_tree(request: MountRequest, tree: Tree, ready: Ready) -> None:

@@ -17,6 +17,7 @@ from fsmount import threads
 from fsmount.mount.attributes import failure
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.packs.staging import Staging
+from fsmount.store.packs.supply import Range, Supply
 from fsmount.threads import Kind
 
 T = TypeVar("T")
@@ -31,12 +32,17 @@ class StagedFile:
 
     `size` is in bytes, `blocks` in units of 512 bytes. Only threads ask the disk. The descriptor is
     closed once nothing refers to it and no thread uses it. So no thread meets another file under
-    its number. Belongs to the trio task.
+    its number. `supply` brings its bytes, if the store lies elsewhere; `path` is its path for that.
+    Belongs to the trio task.
     """
 
-    def __init__(self, disk: Disk, token: int, fd: int) -> None:
+    def __init__(
+        self, disk: Disk, token: int, fd: int, path: str = "", supply: Supply | None = None
+    ) -> None:
         """Take over the descriptor `fd`. Call it in a thread. Raises OSError."""
         self.token = token
+        self._path = path
+        self._supply = supply
         self._disk = disk
         self._fd = fd
         self._users = 0
@@ -45,7 +51,8 @@ class StagedFile:
 
     def _measure(self, found: os.stat_result) -> None:
         self.size = found.st_size
-        self.blocks = found.st_blocks
+        # A file that lies elsewhere is a hole here. A program would take it for one without bytes.
+        self.blocks = blocks_of(self.size) if self._supply is not None else found.st_blocks
 
     async def use(self, kind: Kind, function: Callable[[int], T]) -> T:
         """Run `function(fd)` in a thread and return its result.
@@ -82,7 +89,13 @@ class StagedFile:
                 self._measure(each)
 
     async def pread(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset` (bytes); fewer only at the end. Raises OSError."""
+        """Up to `length` bytes at `offset` (bytes); fewer only at the end.
+
+        Raises OSError, and what :meth:`Supply.held` raises.
+        """
+        if self._supply is not None:
+            async with self._supply.held([Range(self._path, offset, length)]):
+                return await self.use(Kind.READ, lambda fd: pread(fd, length, offset))
         if not self._is_dropped:
             # Bytes in the memory of the kernel need no thread. After any error a thread asks.
             with suppress(OSError):
@@ -108,10 +121,14 @@ class StagedFile:
 class StagedFiles:
     """The descriptors on staged files of a mount.
 
-    With `read_only`, descriptors are opened for reading. Belongs to the trio task.
+    With `read_only`, descriptors are opened for reading. `supply`: see :class:`StagedFile`. Belongs
+    to the trio task.
     """
 
-    def __init__(self, staging: Staging, disk: Disk, *, read_only: bool) -> None:
+    def __init__(
+        self, staging: Staging, disk: Disk, *, read_only: bool, supply: Supply | None = None
+    ) -> None:
+        self._supply = supply
         self._staging = staging
         self._disk = disk
         self._flags = os.O_RDONLY if read_only else os.O_RDWR
@@ -139,7 +156,8 @@ class StagedFiles:
     def _took(self, token: int, fd: int) -> StagedFile:
         """Take over a descriptor. Runs in a thread. Raises OSError."""
         try:
-            return StagedFile(self._disk, token, fd)
+            path = str(self._staging.path(token))
+            return StagedFile(self._disk, token, fd, path, self._supply)
         except BaseException:
             self._disk.close(fd)
             raise

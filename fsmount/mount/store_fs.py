@@ -64,8 +64,12 @@ class StoreFilesystem(Filesystem):
     def __init__(self, store: ReadStore, writable: WritableStore | None) -> None:
         self._store = store
         self._index = store.index
-        self._valid_s = SHARED_VALID_S if writable is None else VALID_S
-        self._staged_files = StagedFiles(store.staging, store.disk, read_only=writable is None)
+        # A state of a store that lies elsewhere never changes.
+        is_shared = writable is None and store.supply is None
+        self._valid_s = SHARED_VALID_S if is_shared else VALID_S
+        self._staged_files = StagedFiles(
+            store.staging, store.disk, read_only=writable is None, supply=store.supply
+        )
         self._files = OpenFiles(store, writable, self._staged_files, self._settle)
         self._folders = OpenFolders(store.index, self._show)
         self._ahead = RenderAhead(store.index, store.prefetch)

@@ -92,7 +92,7 @@ def _virtual(store: ReadStore, node: Inode, size: int, name: bytes) -> bytes | N
 
 def _of_mount(store: ReadStore, name: bytes) -> bytes | None:
     if name == b"store":
-        return bytes(store.path)
+        return os.fsencode(store.name)
     if name == b"staged":
         return str(store.pending()).encode()
     if name == b"version":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -83,6 +83,15 @@ class FolderTransport:
             size = None if name.endswith(_NEW) else self.size(name)
             if size is not None:
                 yield name, size
+
+    def folders(self) -> Sequence[str]:
+        """Return the folders in the folder."""
+        with self._translated(""):
+            try:
+                with os.scandir(self._root) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir())
+            except FileNotFoundError:
+                return []
 
     def delete(self, name: str) -> None:
         """Remove a file."""

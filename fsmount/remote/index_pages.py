@@ -7,8 +7,11 @@ push, with their numbers. The objects of a state are applied in order: a later b
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from fsmount.codec import zstd
@@ -23,6 +26,8 @@ _MOST_BLOCKS = 4096
 # When the changes of so many pushes are listed, the next push sends the index as a whole.
 MOST_CHANGES = 64
 _LEVEL = 9
+# Objects of an index that are read at the same time.
+_AT_ONCE = 8
 
 
 def send(
@@ -69,8 +74,13 @@ def _encoded(numbers: list[int], blocks: list[bytes]) -> bytes:
 
 
 def _blocks(remote: Transport, part: Part) -> Iterator[tuple[int, bytes]]:
-    """Yield the blocks of an object, with their numbers. Raises :class:`Damaged`."""
-    plain = zstd.decompress(read_part(remote, part), 4 + _MOST_BLOCKS * (4 + BLOCK))
+    """Read an object. Yield its blocks, with their numbers. Raises :class:`Damaged`."""
+    return _decoded(remote, part, read_part(remote, part))
+
+
+def _decoded(remote: Transport, part: Part, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the blocks of the object `data`, with their numbers. Raises :class:`Damaged`."""
+    plain = zstd.decompress(data, 4 + _MOST_BLOCKS * (4 + BLOCK))
     (count,) = struct.unpack_from("<I", plain)
     at = 4 + 4 * count
     if count > _MOST_BLOCKS or at > len(plain):
@@ -93,6 +103,32 @@ def receive(remote: Transport, state: State, file: Path, disk: Disk) -> None:
                 disk.pwrite(fd, block, number * BLOCK)
         disk.ftruncate(fd, state.index_size)
         disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    if sha256_of(file) != state.index_sha256:
+        raise Damaged(where_of(remote, INDEX), reason="the index is not the one that was pushed")
+
+
+def update(remote: Transport, state: State, known: Sequence[Part], file: Path, disk: Disk) -> None:
+    """Turn the index that the objects `known` made into that of a state, which begins with them.
+
+    Reads the others, several at a time. Forces nothing.
+
+    Raises OSError, :class:`Damaged` and errors of the transport.
+    """
+    parts = state.index[len(known) :]
+    fd = disk.open(file, os.O_RDWR)
+    try:
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            # Only so many are asked for ahead: each takes up to 16 MiB.
+            for at in range(0, len(parts), _AT_ONCE):
+                some = parts[at : at + _AT_ONCE]
+                for part, data in zip(
+                    some, threads.map(partial(read_part, remote), some), strict=True
+                ):
+                    for number, block in _decoded(remote, part, data):
+                        disk.pwrite(fd, block, number * BLOCK)
+        disk.ftruncate(fd, state.index_size)
     finally:
         disk.close(fd)
     if sha256_of(file) != state.index_sha256:

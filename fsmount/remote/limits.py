@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fsmount.remote.transport import Transport
 
@@ -43,6 +43,10 @@ class _Passing:
     def list(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield the objects below a folder."""
         return self._remote.list(folder)
+
+    def folders(self) -> Sequence[str]:
+        """Return the folders at the URL."""
+        return self._remote.folders()
 
     def delete(self, name: str) -> None:
         """Remove an object."""

@@ -13,7 +13,7 @@ from fsmount.errors import KeyRefused, NotPushed, RemoteConflict, UsageError
 from fsmount.remote.encryption.key_objects import KeyObjects, key_objects
 from fsmount.remote.encryption.seen import Seen, agrees, note, seen_at
 from fsmount.remote.objects import FOLDERS, STATES
-from fsmount.remote.transport import Transport, transport_to
+from fsmount.remote.transport import Patience, Transport, transport_to
 
 if TYPE_CHECKING:
     # Encryption is an extra, and takes long to load.
@@ -53,8 +53,10 @@ class FirstRecipients:
     passphrase: Callable[[str], str] = _no_passphrase
 
 
-def open_remote(url: str, unlock: Unlock | None = None) -> Transport:
-    """Return the transport to what was pushed to a URL.
+def open_remote(
+    url: str, unlock: Unlock | None = None, patience: Patience | None = None
+) -> Transport:
+    """Return the transport to what was pushed to a URL; `patience` as for :func:`transport_to`.
 
     If it is encrypted, the transport decrypts. Lists the keys there, and reads them.
 
@@ -63,7 +65,7 @@ def open_remote(url: str, unlock: Unlock | None = None) -> Transport:
     transport, OSError.
     """
     unlock = unlock or Unlock()
-    remote = transport_to(url)
+    remote = transport_to(url, patience)
     encrypted = _open_encrypted(remote, unlock)
     if encrypted is None and unlock.is_demanded:
         raise RemoteConflict(url, reason="it is not encrypted, so no key or passphrase opens it")

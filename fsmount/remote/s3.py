@@ -8,7 +8,7 @@ with ``If-None-Match: *`` (Amazon S3, SeaweedFS, moto and others know it).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from fsmount.errors import (
     RemoteNeedsExtra,
     RemoteRefused,
 )
+from fsmount.remote.transport import Patience
 
 try:
     import obstore
@@ -44,9 +45,17 @@ _COLD = "packs/"
 class S3Transport:
     """The objects below a prefix of a bucket; see :class:`fsmount.remote.transport.Transport`."""
 
-    def __init__(self, url: str, bucket: str, prefix: str, pack_class: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        bucket: str,
+        prefix: str,
+        patience: Patience | None = None,
+        pack_class: str | None = None,
+    ) -> None:
         self.url = url
         self._pack_class = pack_class
+        patience = patience or Patience(CONNECT_S, RETRY_S, REQUEST_S)
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
         with self._translated(""):
@@ -56,12 +65,12 @@ class S3Transport:
                 config={"endpoint": endpoint, "region": region} if endpoint else {"region": region},
                 client_options={
                     "allow_http": endpoint.startswith("http://"),
-                    "connect_timeout": timedelta(seconds=CONNECT_S),
-                    "timeout": timedelta(seconds=REQUEST_S),
+                    "connect_timeout": timedelta(seconds=patience.connect_s),
+                    "timeout": timedelta(seconds=patience.request_s),
                 },
                 retry_config={
                     "max_retries": _RETRIES,
-                    "retry_timeout": timedelta(seconds=RETRY_S),
+                    "retry_timeout": timedelta(seconds=patience.retry_s),
                     "backoff": {
                         "init_backoff": timedelta(milliseconds=100),
                         "max_backoff": timedelta(seconds=10),
@@ -111,6 +120,12 @@ class S3Transport:
             found = [(each["path"], each["size"])
                      for page in obstore.list(self._store, folder) for each in page]  # fmt: skip
         yield from sorted(found)
+
+    def folders(self) -> Sequence[str]:
+        """List with the slash as delimiter."""
+        with self._translated(""):
+            found = obstore.list_with_delimiter(self._store)["common_prefixes"]
+        return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
 
     def delete(self, name: str) -> None:
         """Delete an object."""

@@ -11,7 +11,8 @@ Each ends after a stated time: see :mod:`fsmount.remote.s3`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +20,28 @@ from fsmount.errors import UsageError
 from fsmount.remote.folder import FolderTransport
 
 _FORMS = "s3://BUCKET/PREFIX or file:///FOLDER"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a call to a server may take, in seconds.
+
+    connect_s : until the server answers a connection.
+    retry_s : for so long a request that fails is tried again.
+    request_s : for one request.
+    """
+
+    connect_s: float
+    retry_s: float
+    request_s: float
+
+
+def patience_of(limit_s: float) -> Patience:
+    """The patience of a program that waits for a picture, and wants an error after `limit_s`.
+
+    If the server does not answer at all, the error comes after a third of that.
+    """
+    return Patience(connect_s=min(5.0, limit_s / 10), retry_s=limit_s / 4, request_s=limit_s * 0.8)
 
 
 class Transport(Protocol):
@@ -52,6 +75,9 @@ class Transport(Protocol):
     def list(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield name and bytes of all objects below a folder, in the order of the names."""
 
+    def folders(self) -> Sequence[str]:
+        """Return the names of the folders directly below the URL, in order."""
+
     def delete(self, name: str) -> None:
         """Remove an object. No error if there is none."""
 
@@ -61,10 +87,13 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def transport_to(url: str, *, pack_class: str | None = None) -> Transport:
+def transport_to(
+    url: str, patience: Patience | None = None, *, pack_class: str | None = None
+) -> Transport:
     """Return the transport to a URL. Nothing is read yet.
 
-    `pack_class` is the storage class of S3 for packs that are sent.
+    `patience` is for servers; by default it is that of a command. `pack_class` is the storage class
+    of S3 for packs that are sent.
 
     Raises :class:`UsageError` for any other form of URL, and :class:`RemoteNeedsExtra` for
     ``s3://`` if obstore is not installed.
@@ -78,7 +107,8 @@ def transport_to(url: str, *, pack_class: str | None = None) -> Transport:
         # obstore is an extra, and takes long to load.
         from fsmount.remote.s3 import S3Transport
 
-        return S3Transport(url, parts.netloc, unquote(parts.path).strip("/"), pack_class)
+        prefix = unquote(parts.path).strip("/")
+        return S3Transport(url, parts.netloc, prefix, patience, pack_class)
     raise UsageError(f"{url} is none of the URLs that fsmount knows: {_FORMS}")
 
 

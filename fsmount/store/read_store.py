@@ -12,6 +12,7 @@ from fsmount.store.files import StoreFiles
 from fsmount.store.frames.body_reader import Body, BodyReader
 from fsmount.store.frames.group import Rendered
 from fsmount.store.frames.layer_cache import LayerCache
+from fsmount.store.packs.supply import Supply
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ class ReadStore(StoreFiles):
 
     workers : render files, and code entries.
     layers : the layers that the workers have decoded.
+    supply : brings bytes to the disk, if the store lies elsewhere; else None.
+    name : its path, or its URL.
 
     Contract: belongs to the trio task.
     """
@@ -29,9 +32,17 @@ class ReadStore(StoreFiles):
     read_only: ClassVar[bool] = True
 
     def __init__(
-        self, files: StoreFiles, bodies: BodyReader, workers: Workers, layers: LayerCache
+        self,
+        files: StoreFiles,
+        bodies: BodyReader,
+        workers: Workers,
+        layers: LayerCache,
+        supply: Supply | None = None,
+        name: str = "",
     ) -> None:
         super().__init__(files.path, files.disk, files.layout, files.index, files.staging)
+        self.supply = supply
+        self.name = name or str(files.path)
         self._bodies = bodies
         self.workers = workers
         self.layers = layers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,7 @@ from fsmount.store.owned_tasks import OwnedTasks
 from fsmount.store.ownership import OwnedDisk, Ownership
 from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.staging import Staging
+from fsmount.store.packs.supply import Supply
 from fsmount.store.packs.writer import Writer
 from fsmount.store.packs.writers import Writers
 from fsmount.store.read_store import ReadStore
@@ -175,12 +177,42 @@ class OpenedReadStore(_Opened):
 
         `cache_bytes` is the size of the caches for rendered files and decoded layers.
         """
-        count = count or machine.cores()
-        async with Workers(count, preload=_PRELOAD) as workers:
-            rendered, layers = _caches(cache_bytes, count)
-            find = self.index.object
-            bodies = BodyReader(self.layout, PackSet(), find, workers, layers, rendered)
-            yield ReadStore(self, bodies, workers, layers)
+        async with shared_workers(count=count, cache_bytes=cache_bytes) as shared:
+            yield self.using(shared)
+
+    def using(self, shared: Shared, supply: Supply | None = None, name: str = "") -> ReadStore:
+        """Let the store use workers that other stores may use, too.
+
+        `supply` brings its bytes to the disk, if it lies elsewhere; `name` is its URL then.
+        """
+        find, rendered = self.index.object, shared.rendered_bytes
+        workers, layers = shared.workers, shared.layers
+        bodies = BodyReader(self.layout, PackSet(), find, workers, layers, rendered, supply)
+        return ReadStore(self, bodies, workers, layers, supply, name)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Workers and caches for one store or several.
+
+    workers, layers : see :class:`ReadStore`.
+    rendered_bytes : bytes of rendered files that each store may keep.
+    """
+
+    workers: Workers
+    layers: LayerCache
+    rendered_bytes: int
+
+
+@asynccontextmanager
+async def shared_workers(
+    *, count: int | None = None, cache_bytes: int | None = None, stores: int = 1
+) -> AsyncIterator[Shared]:
+    """In the block `stores` stores can be read. See :meth:`OpenedReadStore.running`."""
+    count = count or machine.cores()
+    async with Workers(count, preload=_PRELOAD) as workers:
+        rendered, layers = _caches(cache_bytes, count)
+        yield Shared(workers, layers, rendered // max(1, stores))
 
 
 class OpenedStore(_Opened):

@@ -26,13 +26,14 @@ _SHOT_UNITS = ("fsmount-shot@.service", "fsmount-shot@.timer")
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One mount. `store` and `folder` are absolute. `options` is as after ``-o``.
+    """One mount. `options` is as after ``-o``.
 
-    `no_colons`: names of screenshots get no colon.
+    `store` is an absolute path or a URL; `folder` is absolute. `no_colons`: names
+    of screenshots get no colon.
     """
 
     name: str
-    store: Path
+    store: Path | str
     folder: Path
     options: str = ""
     no_colons: bool = False
@@ -100,7 +101,8 @@ def plan_for_system(instance: Instance | None) -> Plan:
     if instance is None:
         return Plan(settings, shared, {}, links, ())
     # The folder itself is mounted by the unit.
-    needed = " ".join(_word(path) for path in (instance.store, instance.folder.parent))
+    local = [] if "://" in str(instance.store) else [Path(instance.store)]
+    needed = " ".join(_word(path) for path in (*local, instance.folder.parent))
     own = {
         settings / f"{instance.name}.conf": _settings(instance),
         units / f"fsmount@{instance.name}.service.d" / "paths.conf": (
@@ -116,6 +118,7 @@ def fstab_line(instance: Instance) -> str:
     Raises :class:`UsageError` if a path cannot stand in it.
     """
     options = "noauto,x-systemd.automount,x-systemd.idle-timeout=10min"
+    options += ",ro,_netdev" if "://" in str(instance.store) else ""
     options += f",{instance.options}" if instance.options else ""
     fields = (str(_plain(path)) for path in (instance.store, instance.folder))
     source, folder = (re.sub(r"[ \\#]", lambda found: f"\\{ord(found[0]):03o}", f) for f in fields)
@@ -178,8 +181,11 @@ def _settings(instance: Instance) -> str:
     return "\n".join((head, *lines, ""))
 
 
-def _plain(path: Path) -> Path:
-    """The same path. Raises :class:`UsageError` if it is not UTF-8, or has control characters."""
+def _plain(path: Path | str) -> Path | str:
+    """The same path or URL.
+
+    Raises :class:`UsageError` if it is not UTF-8, or has control characters.
+    """
     text = str(path)
     if not text.isprintable():
         raise UsageError(f"{path} has characters that systemd does not accept in a path")

@@ -24,7 +24,7 @@ PACKAGES: dict[str, set[str]] = {
     "legacy": {"work", "codec", "errors", "lru", "threads"},
     "store": {"legacy", "work", "codec", "errors", "folder", "refused", "lru", "threads"},
     # What lies elsewhere is made of what a store has.
-    "remote": {"store", "codec", "errors", "folder"},
+    "remote": {"store", "codec", "errors", "folder", "threads"},
     "mount": {"store", "work", "codec", "errors", "folder", "quoting", "threads"},
     "adopt": {"mount", "store", "legacy", "errors"},
     "desktop": {"store", "work", "errors"},

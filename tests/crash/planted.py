@@ -13,7 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fsmount.errors import RemoteFailed
 from fsmount.folder import Folder
+from fsmount.remote import fetching, index_pages, objects, pull
+from fsmount.remote.objects import Part
+from fsmount.remote.push import _Push
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import needed_tiles
 from fsmount.store.index import Index
@@ -299,6 +303,24 @@ def _trash_forgotten() -> None:
     _set(Index, "put_in_trash", put)
 
 
+def _remote_not_compared() -> None:
+    for module in (objects, index_pages, pull, fetching):
+        _set(module, "read_part", lambda remote, part: remote.get(part.name))
+
+
+def _failed_put_believed() -> None:
+    original = _Push._put
+
+    def put(self: _Push, folder: str, data: bytes) -> Part:
+        part = Part.of(folder, data)
+        with suppress(RemoteFailed):
+            return original(self, folder, data)
+        self._there.add(part.name)
+        return part
+
+    _set(_Push, "_put", put)
+
+
 def _set(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
@@ -335,6 +357,8 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "needed-tiles-dropped": (_needed_tiles_dropped, "prunes"),
     "trimmed-as-if-whole": (_trimmed_as_if_whole, "prunes"),
     "trash-forgotten": (_trash_forgotten, "prunes"),
+    "remote-not-compared": (_remote_not_compared, "remote"),
+    "failed-put-believed": (_failed_put_believed, "remote"),
 }
 
 

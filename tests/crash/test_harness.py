@@ -22,6 +22,7 @@ SAMPLES = {
     "lies": ["--faults", "60"],
     "prunes": ["--seeds", "1", "--every", "12"],
     "takeover": ["--operations", "40", "--every", "61"],
+    "remote": ["--faults", "25"],
 }
 # More options for single bugs: samples that show them soonest. No options: the sample itself. The
 # last of equal options wins.
@@ -31,6 +32,8 @@ SHOWN: dict[str, list[list[str]]] = {
     "cut-first": [["--first", "4", *_MANY_STATES, "--operations", "200"]],
     "failed-fsync-believed": [["--first", "8", *_MANY_STATES]],
     # Two runs of three show it.
+    "failed-put-believed": [["--action", "412"]],
+    "remote-not-compared": [["--action", "corrupt"]],
     "packs-listed-before-the-lock": 3
     * [["--first", "4", "--operations", "150", "--every", "2000"]],
     "rows-of-any-kind": [["--pages", "1"]],
@@ -54,6 +57,8 @@ FURTHER = {
 
 
 def run(harness: str, *more: str) -> subprocess.CompletedProcess[str]:
+    if harness == "remote":
+        pytest.importorskip("moto")
     command = [sys.executable, "-m", f"tests.crash.{harness}", "--jobs", "1", *SAMPLES[harness]]
     return subprocess.run([*command, *more], capture_output=True, text=True, check=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fsmount.errors import UsageError
@@ -17,6 +19,11 @@ def test_all_options() -> None:
     assert parse_options("repack") == MountOptions(repack_after_s=10)
     assert parse_options("nonempty") == MountOptions(nonempty=True)
     assert parse_options("repack=300") == MountOptions(repack_after_s=300)
+    assert parse_options("cache=4G,cache_dir=/x/y,timeout=9,credentials=/k") == MountOptions(
+        disk_cache_bytes=4 << 30, disk_cache=Path("/x/y"), timeout_s=9, credentials=Path("/k")
+    )
+    assert parse_options("cache=100mib").disk_cache_bytes == 100 << 20
+    assert parse_options("cache=0").disk_cache_bytes == 0
     assert parse_options("noexec,sync") == MountOptions(no_exec=True, sync=True)
     assert parse_options("noexec,sync,exec,async") == MountOptions()
 
@@ -46,6 +53,12 @@ def test_options_for_other_programs_are_accepted(text: str) -> None:
         "gid=4294967295",
         "repack=",
         "repack=x",
+        "cache=",
+        "cache=4X",
+        "cache=-1",
+        "cache_dir=",
+        "timeout=soon",
+        "credentials=",
         "noauto=1",
         "nofails",
         "x_systemd.automount",

@@ -28,20 +28,46 @@ def free_port() -> int:
         return port
 
 
+class Restarting:
+    """A server, ``moto`` or ``weed``, that may be killed and started again. `folder`: its files.
+
+    port : where it answers. It stays the same.
+    can_restart : whether it has its objects after a start; moto keeps them in memory.
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.port = free_port()
+        self.can_restart = kind == "weed"
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._command = _command(kind, self.port, folder)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, make the bucket if there is none, and wait until it takes objects."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, cwd=self._folder
+            )
+        _make_bucket(self.port, self._process)
+
+    def kill(self) -> None:
+        """Kill it. SeaweedFS ignores SIGTERM."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
 @contextmanager
 def server(kind: str, folder: Path) -> Iterator[int]:
     """Run ``moto`` or ``weed`` with an empty bucket; gives its port. `folder` is for its files."""
-    port = free_port()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(_command(kind, port, folder), stdout=log, stderr=log, cwd=folder)
-        try:
-            _make_bucket(port, process)
-            yield port
-        finally:
-            # SeaweedFS ignores SIGTERM.
-            process.kill()
-            process.wait()
+    running = Restarting(kind, folder)
+    try:
+        running.start()
+        yield running.port
+    finally:
+        running.kill()
 
 
 def _command(kind: str, port: int, folder: Path) -> list[str]:

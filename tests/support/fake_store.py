@@ -43,6 +43,8 @@ class FakeStore:
     def __init__(self, path: Path, *, read_only: bool = False, disk: Disk | None = None) -> None:
         self.path = path
         self.read_only = read_only
+        self.supply = None
+        self.name = str(self.path)
         self.disk = disk or Disk()
         self.layout = Layout(path)
         if not path.exists():

@@ -1,4 +1,4 @@
-"""Stores that are pushed and pulled."""
+"""Stores that are pushed, pulled, and read in place."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import base64
 import hashlib
 import hmac
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+import trio
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from fsmount.mount.attributes import Caller
+from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.remote.encryption import age
 from fsmount.remote.opening import FirstRecipients, Unlock, open_for_push
 from fsmount.remote.pull import PullSummary, pull
 from fsmount.remote.push import PushSummary, push
+from fsmount.remote.reading import Connect, for_reading, remote_stores
 from fsmount.remote.transport import Transport, transport_to
 from fsmount.store.disk.disk import Disk
+from fsmount.store.read_store import ReadStore
 from fsmount.store.store import open_read_store
+from tests.support.encoding import forget_caches
 
 
 def pushed(root: Path, url: str, *, reread: bool = False) -> PushSummary:
@@ -99,3 +106,65 @@ def _derived(key: bytes, salt: bytes, info: bytes) -> bytes:
 
 def _base64(data: bytes) -> bytes:
     return base64.b64encode(data).rstrip(b"=")
+
+
+async def read_file(filesystem: StoreFilesystem, ino: int) -> bytes:
+    """Open, read and close a file, as the kernel does."""
+    handle = await filesystem.open(ino, os.O_RDONLY, Caller(0, 0, 0))
+    try:
+        data = b""
+        while more := await filesystem.read(handle, len(data), 128 << 10):
+            data += more
+        return data
+    finally:
+        await filesystem.release(handle)
+
+
+async def read_all(store: ReadStore) -> dict[bytes, bytes]:
+    """All files of a store that is being read, through the filesystem of a mount."""
+    filesystem = StoreFilesystem(store, None)
+    found = {}
+    for path, node in store.index.walk():
+        if stat.S_ISREG(node.mode):
+            found[path] = await read_file(filesystem, node.ino)
+    return found
+
+
+def shown_in_place(
+    url: str, caches: Path, *, budget: int = 1 << 30, connect: Connect = for_reading
+) -> dict[bytes, bytes]:
+    """All files at a URL, read in place by one mount."""
+    forget_caches()
+
+    async def read() -> dict[bytes, bytes]:
+        async with remote_stores(url, caches, budget=budget, connect=connect) as stores:
+            found: dict[bytes, bytes] = {}
+            for name, store in stores.items():
+                above = os.fsencode(f"{name}/") if name else b""
+                found |= {above + path: data for path, data in (await read_all(store)).items()}
+            return found
+
+    return trio.run(read)
+
+
+class Counting:
+    """A transport that notes each call: name of the call, and of the object."""
+
+    def __init__(self, remote: Transport, calls: list[tuple[str, str]]) -> None:
+        self.url = remote.url
+        self._remote = remote
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> object:
+        function = getattr(self._remote, name)
+
+        def call(*args: object) -> object:
+            self._calls.append((name, str(args[0]) if args else ""))
+            return function(*args)
+
+        return call
+
+
+def counted(calls: list[tuple[str, str]]) -> Connect:
+    """Connects as a mount does, and notes all calls."""
+    return lambda url: Counting(for_reading(url), calls)  # type: ignore[return-value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import click
 
 from fsmount.errors import KeyRefused
 from fsmount.remote.encryption import passphrases
+from fsmount.remote.encryption.seen import seen_at
 from fsmount.remote.opening import Unlock
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -57,6 +59,29 @@ def unlock() -> Unlock:
     if identity is None and named and file is None:
         chosen = Path(named)
     return Unlock(chosen, passphrase, identity is not None or file is not None)
+
+
+def unlock_in_background(url: str) -> Unlock:
+    """Return what opens an encrypted URL for a process without a terminal.
+
+    If a passphrase is needed and must be typed, it is typed now. No network is asked whether that
+    is so: only what this machine has noted of the URL. Raises :class:`UsageError`, OSError.
+    """
+    found = unlock()
+    typed = _given()
+    if typed is None and found.identity is None and seen_at(url) is not None:
+        typed = passphrase(url)
+
+    def known(what: str) -> str:
+        if typed is None:
+            why = (
+                "name its key or passphrase: FSMOUNT_IDENTITY, FSMOUNT_PASSCOMMAND, --identity or"
+                " --passphrase-file"
+            )
+            raise KeyRefused(what, reason=why)
+        return typed
+
+    return replace(found, passphrase=known)
 
 
 def passphrase(what: str) -> str:

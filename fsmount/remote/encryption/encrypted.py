@@ -141,6 +141,10 @@ class EncryptedTransport:
                 " are lost, removed or withheld. To accept that: fsmount key forget URL",
             )
 
+    def folders(self) -> Sequence[str]:
+        """Return the folders directly at the URL, as the server names them."""
+        return self._remote.folders()
+
     def delete(self, name: str) -> None:
         """Remove an object, under all names that it may have."""
         self._found.pop(name, None)

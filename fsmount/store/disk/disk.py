@@ -10,6 +10,8 @@ not wait. No lock is needed.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from pathlib import Path
 from fsmount.store.disk.holes import data_parts
 
 _COPY_BYTES = 1 << 20
+# <linux/falloc.h>: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+_PUNCH = 1 | 2
 
 
 class _Scratch(threading.local):
@@ -91,6 +95,19 @@ class Disk:
     def allocate(self, fd: int, size: int) -> None:
         """Allocate disk space for the first `size` bytes of a file (posix_fallocate(3))."""
         os.posix_fallocate(fd, 0, size)
+
+    def punch(self, fd: int, start: int, length: int) -> None:
+        """Turn a run of bytes into a hole, which reads as zeros and takes no space (fallocate(2)).
+
+        Raises OSError EOPNOTSUPP if this filesystem has no holes.
+        """
+        libc = ctypes.CDLL(None, use_errno=True)
+        # A C library without the second name has offsets of 64 bits in the first one.
+        fallocate = getattr(libc, "fallocate64", None) or libc.fallocate
+        while fallocate(fd, _PUNCH, ctypes.c_int64(start), ctypes.c_int64(length)):
+            code = ctypes.get_errno()
+            if code != errno.EINTR:
+                raise OSError(code, os.strerror(code))
 
     def fsync(self, fd: int) -> None:
         """Force a file to the disk.

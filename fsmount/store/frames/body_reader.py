@@ -23,6 +23,7 @@ from fsmount.store.layout import Layout
 from fsmount.store.packs.bodies import KeptBody, RenderedBody, load_sums
 from fsmount.store.packs.location import Location
 from fsmount.store.packs.pack_set import PackSet
+from fsmount.store.packs.supply import Local, Supply, ranges_of
 from fsmount.threads import Kind
 from fsmount.work.cache import Cache
 from fsmount.work.workers import Workers
@@ -40,6 +41,7 @@ class BodyReader:
     workers : render files.
     layers : the layers that the workers have decoded.
     cache_bytes : size of the cache of rendered files in bytes.
+    supply : brings entries and large files to the disk, if the store lies elsewhere.
 
     Contract: belongs to the trio task.
     """
@@ -52,7 +54,9 @@ class BodyReader:
         workers: Workers,
         layers: LayerCache,
         cache_bytes: int,
+        supply: Supply | None = None,
     ) -> None:
+        self._supply = supply or Local()
         self._layout = layout
         self._packs = packs
         self._find = find
@@ -93,17 +97,19 @@ class BodyReader:
                 rows = self._rows(object_ids)
                 wanted = [(self._place(rows[i]), rows[i].sha256) for i in object_ids]
                 places = [self._place(rows[i]) for i in rows if i not in set(object_ids)]
-                # The groups before and behind need most of these layers, too.
-                await self._layers.prepare(self._workers, group.decode_layers, places)
-                return await self._layers.run(
-                    self._workers,
-                    group.render,
-                    wanted,
-                    places,
-                    with_bytes,
-                    places=(*places, *(place for place, _ in wanted)),
-                    slow=True,
-                )
+                every = (*places, *(place for place, _ in wanted))
+                async with self._supply.held(ranges_of(every)):
+                    # The groups before and behind need most of these layers, too.
+                    await self._layers.prepare(self._workers, group.decode_layers, places)
+                    return await self._layers.run(
+                        self._workers,
+                        group.render,
+                        wanted,
+                        places,
+                        with_bytes,
+                        places=every,
+                        slow=True,
+                    )
             # The entries may have moved, and one object may have killed the worker.
             except FsmountError:
                 return [None] * len(object_ids)
@@ -130,11 +136,31 @@ class BodyReader:
             with self._packs.reading():
                 target, *places = self._places(found.id)
                 try:
-                    return await read(found, target, tuple(places))
+                    return await self._read_at(found, target, tuple(places), read)
                 except Damaged:
                     if self._places(found.id) == [target, *places]:
                         raise
                     # Another process has repacked the entries, and their old packs are gone.
+
+    async def _read_at(
+        self,
+        found: Object,
+        target: Location,
+        places: tuple[Location, ...],
+        read: Callable[[Object, Location, tuple[Location, ...]], Awaitable[T]],
+    ) -> T:
+        """Call `read` once the bytes are on the disk, and again if a server gave wrong ones."""
+        ranges = ranges_of((target, *places))
+        async with self._supply.held(ranges):
+            try:
+                return await read(found, target, places)
+            except Damaged as error:
+                if not await self._supply.renew(ranges):
+                    raise
+                try:
+                    return await read(found, target, places)
+                except Damaged:
+                    raise await self._supply.blame(ranges, error) from None
 
     def _places(self, object_id: int) -> list[Location]:
         """Locations of the entry of an object, and of the entries that it needs."""
@@ -205,4 +231,5 @@ class BodyReader:
         """Return the body of a large file kept verbatim, with the checksums from its entry."""
         entry, rebuilt = await threads.call(Kind.ENTRY, rebuilding.entry, place)
         self._tell(rebuilt)
-        return KeptBody(self._layout.kept(found.id), found.size, load_sums(entry.payload))
+        path = self._layout.kept(found.id)
+        return KeptBody(path, found.size, load_sums(entry.payload), self._supply)

@@ -15,6 +15,7 @@ from fsmount import threads
 from fsmount.errors import Damaged
 from fsmount.store.disk.disk import pread
 from fsmount.store.disk.holes import data_parts
+from fsmount.store.packs.supply import Local, Range, Supply
 from fsmount.threads import Kind
 
 SEGMENT_BYTES = 1 << 20
@@ -45,10 +46,14 @@ class KeptBody:
     """A large file kept verbatim in ``raw/``.
 
     Each segment of 1 MiB is checked when it is read. `size` is the size of the file in bytes.
-    `sums` has the SHA-256 of each segment that is not all zeros, by segment number.
+    `sums` has the SHA-256 of each segment that is not all zeros, by segment number. `supply` brings
+    segments to the disk, if the store lies elsewhere.
     """
 
-    def __init__(self, path: Path, size: int, sums: dict[int, bytes]) -> None:
+    def __init__(
+        self, path: Path, size: int, sums: dict[int, bytes], supply: Supply | None = None
+    ) -> None:
+        self._supply = supply or Local()
         self.size = size
         self._path = path
         self._sums = sums
@@ -80,7 +85,18 @@ class KeptBody:
         if last[0] == number:
             return last[1]
         async with self._reading:
-            return await threads.call(Kind.READ, self._segment, number)
+            start = number * SEGMENT_BYTES
+            ranges = [Range(str(self._path), start, min(SEGMENT_BYTES, self.size - start))]
+            async with self._supply.held(ranges):
+                try:
+                    return await threads.call(Kind.READ, self._segment, number)
+                except Damaged as error:
+                    if not await self._supply.renew(ranges):
+                        raise
+                    try:
+                        return await threads.call(Kind.READ, self._segment, number)
+                    except Damaged:
+                        raise await self._supply.blame(ranges, error) from None
 
     def verify(self) -> None:
         """Read and check all segments that are no hole, those with a sum, and the last one.

@@ -1,0 +1,52 @@
+"""The request to mount what lies at a URL."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from fsmount.cli.common.credentials import use_credentials
+from fsmount.cli.common.unlocking import unlock_in_background
+from fsmount.mount.options import MountOptions
+from fsmount.mount.session import MountRequest
+from fsmount.remote.cached_store import default_folder, folder_of, make_private
+from fsmount.remote.reading import LIMIT_S, remote_stores
+from fsmount.remote.transport import transport_to
+from fsmount.store.disk.disk import Disk
+from fsmount.store.read_store import ReadStore
+
+# Disk space for blocks that were read, if the user names none.
+_DISK_BYTES = 4 << 30
+
+
+def request_for_url(url: str, mountpoint: Path, options: MountOptions) -> MountRequest:
+    """Return the request to mount a store at a URL, or the stores of several machines.
+
+    Makes the folder for what is read. Raises :class:`UsageError` and :class:`RemoteNeedsExtra` for
+    a URL that cannot be used, and OSError.
+    """
+    if options.credentials is not None:
+        use_credentials(options.credentials)
+    # It is made once more in the process that serves: connections do not survive its start.
+    transport_to(url)
+    unlock = unlock_in_background(url)
+    caches = options.disk_cache or default_folder()
+    folder = folder_of(url, caches)
+    make_private(folder, Disk())
+
+    def stores(options: MountOptions) -> AbstractAsyncContextManager[Mapping[str, ReadStore]]:
+        budget = _DISK_BYTES if options.disk_cache_bytes is None else options.disk_cache_bytes
+        limit_s = LIMIT_S if options.timeout_s is None else options.timeout_s
+        return remote_stores(
+            url,
+            caches,
+            budget=budget,
+            cache_bytes=options.cache_bytes,
+            limit_s=limit_s,
+            unlock=unlock,
+        )
+
+    options = dataclasses.replace(options, read_only=True)
+    return MountRequest(folder, mountpoint, options, open_stores=stores, url=url)
