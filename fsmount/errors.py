@@ -285,6 +285,15 @@ class RemoteMissing(FsmountError):
     exit_code = 20
 
 
+class RemoteArchived(FsmountError):
+    """An object is in cold storage."""
+
+    message = (
+        "{detail} is in cold storage, and cannot be read for some hours. fsmount thaw says how long"
+        " it takes and what it costs."
+    )
+
+
 class RemoteNeedsExtra(FsmountError):
     """A kind of URL needs an optional package that is missing."""
 

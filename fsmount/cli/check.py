@@ -24,7 +24,7 @@ from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import store_to_change, with_store, with_writable_store
 from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock, unlock_options
 from fsmount.errors import Damaged, NotPushed, NotRepairable, Repaired, UsageError
-from fsmount.remote.objects import damaged_parts, last_state
+from fsmount.remote.objects import Part, damaged_parts, last_state
 from fsmount.remote.opening import open_remote
 from fsmount.remote.transport import is_url
 from fsmount.store.config import enter, is_store, writing
@@ -55,7 +55,8 @@ can bring them back. Exit codes: 0 nothing to repair, 21 repaired, 22 something 
 damaged.
 
 STORE may be a URL that fsmount push sends to. Then every object of the newest state is read, and
-its hash compared. To send damaged objects again: fsmount push --reread.
+its hash compared; of those in cold storage only the size. To send damaged objects again:
+fsmount push --reread.
 {UNLOCK_HELP}
 
 \b
@@ -112,14 +113,19 @@ def _check_remote(url: str, as_json: bool) -> int:
         raise NotPushed(url, reason="no store was pushed there. Check the URL")
     total = sum(part.length for part in state.parts())
     with meter("checking", 0, total, noun="objects", stopped=_STOPPED) as progress:
-        found = damaged_parts(remote, state, progress)
+        archived: list[Part] = []
+        found = damaged_parts(remote, state, progress, archived)
     data = {
         "generation": state.generation,
         "objects": len(state.parts()),
+        "archived": len(archived),
         "findings": [{"what": what, "why": why} for what, why in found],
     }
     result = counted(len(found), "finding") if found else "no damage found"
-    emit(data, f"{counted(len(state.parts()), 'object')} read and compared: {result}", as_json)
+    text = f"{counted(len(state.parts()) - len(archived), 'object')} read and compared"
+    if archived:
+        text += f", of {len(archived)} in cold storage the size"
+    emit(data, f"{text}: {result}", as_json)
     if found and not as_json:
         list_problems(found)
     return Damaged.exit_code if found else 0

@@ -18,6 +18,11 @@ _NEW = ".new"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 class FolderTransport:
     """The objects below a folder; see :class:`fsmount.remote.transport.Transport`.
 
@@ -68,14 +73,16 @@ class FolderTransport:
     def list(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield the files of a folder, without those that are being written."""
         with self._translated(folder):
-            try:
-                found = sorted(os.listdir(self._root / folder))
-            except FileNotFoundError:
-                return
+            top = self._root / folder
+            found = sorted(
+                (Path(path) / name).relative_to(self._root).as_posix()
+                for path, _, names in os.walk(top, onerror=_unless_missing)
+                for name in names
+            )
         for name in found:
-            size = None if name.endswith(_NEW) else self.size(f"{folder}/{name}")
+            size = None if name.endswith(_NEW) else self.size(name)
             if size is not None:
-                yield f"{folder}/{name}", size
+                yield name, size
 
     def folders(self) -> Sequence[str]:
         """Return the folders in the folder."""

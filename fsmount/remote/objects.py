@@ -8,11 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fsmount.codec import zstd
-from fsmount.errors import Damaged, FormatUnsupported, RemoteMissing
+from fsmount.errors import (
+    Damaged,
+    FormatUnsupported,
+    PushOvertaken,
+    RemoteArchived,
+    RemoteFailed,
+    RemoteMissing,
+    RemoteRefused,
+)
 from fsmount.remote.transport import Transport, where_of
 from fsmount.store.transfer.tree import Progress
 
@@ -20,6 +31,7 @@ FORMAT = 1
 STATES = "state"
 PACKS, TAILS, INDEX, STAGED, RAW = "packs", "tails", "index", "staged", "raw"
 FOLDERS = (PACKS, TAILS, INDEX, STAGED, RAW)
+CONTRADICTION = "the server refused to make it, as if it were there. Run the command again"
 # The largest state: 4 million objects, which is 200 TB of packs.
 _MOST_STATE = 1 << 30
 _SHA_BYTES = 32
@@ -31,7 +43,7 @@ _LEVEL = 9
 class Part:
     """A run of bytes that is one object.
 
-    folder : the folder of the object; its name there is `sha256`.
+    folder : the folder of the object, one of FOLDERS or a folder in it; its name there is `sha256`.
     sha256 : SHA-256 of the object, in hex.
     length : bytes of the object.
     """
@@ -44,6 +56,11 @@ class Part:
     def name(self) -> str:
         """The name of the object."""
         return f"{self.folder}/{self.sha256}"
+
+    @property
+    def kind(self) -> str:
+        """Which one of FOLDERS it lies in."""
+        return self.folder.partition("/")[0]
 
     @classmethod
     def of(cls, folder: str, data: bytes) -> Part:
@@ -82,6 +99,7 @@ class State:
     index_size, index_sha256 : the index file.
     index : the objects that it is made from; see :mod:`fsmount.remote.index_pages`.
     packs, staged, raw : files by their names in these folders of the store.
+    prunes : how many prunes there were; see :func:`folder_of`.
     """
 
     generation: int = 0
@@ -96,11 +114,12 @@ class State:
     packs: dict[str, Body] = field(default_factory=dict)
     staged: dict[str, Body] = field(default_factory=dict)
     raw: dict[str, Body] = field(default_factory=dict)
+    prunes: int = 0
 
     def shows_the_same(self, other: State) -> bool:
         """Whether both show the same store, whoever pushed them, and whenever."""
         ours, theirs = asdict(self), asdict(other)
-        for key in ("generation", "time", "pusher"):
+        for key in ("generation", "time", "pusher", "prunes"):
             del ours[key], theirs[key]
         return ours == theirs
 
@@ -114,6 +133,8 @@ class State:
     def encoded(self) -> bytes:
         """The bytes of its object."""
         values = asdict(self) | {"format": FORMAT}
+        if not self.prunes:
+            del values["prunes"]
         values["index"] = [_row(part) for part in self.index]
         for name in ("packs", "staged", "raw"):
             values[name] = {key: [body.size, body.mtime_ns, *map(_row, body.parts)]
@@ -146,6 +167,15 @@ def _row(part: Part) -> list[str | int]:
     return [part.folder, part.sha256, part.length]
 
 
+def folder_of(kind: str, prunes: int) -> str:
+    """The folder of new objects after so many prunes.
+
+    A prune removes objects from folders of prunes before it only, so no name comes back that a
+    prune, however late, may remove.
+    """
+    return f"{kind}/{prunes}" if prunes else kind
+
+
 def state_name(generation: int) -> str:
     """The name of the object of a state."""
     return f"{STATES}/{generation:012d}"
@@ -156,13 +186,53 @@ def last_state(remote: Transport) -> State | None:
 
     Raises :class:`Damaged`, :class:`FormatUnsupported` and errors of the transport.
     """
-    names = [name for name, _ in remote.list(STATES) if _STATE.fullmatch(name)]
-    if not names:
-        return None
-    state = State.parse(remote.get(names[-1]), where_of(remote, names[-1]))
-    if state_name(state.generation) != names[-1]:
-        raise Damaged(where_of(remote, names[-1]), reason=f"it is state {state.generation}")
+    names = state_names(remote)
+    return read_state(remote, names[-1]) if names else None
+
+
+def state_names(remote: Transport) -> list[str]:
+    """The names of all states, in order. Raises errors of the transport."""
+    return [name for name, _ in remote.list(STATES) if _STATE.fullmatch(name)]
+
+
+def read_state(remote: Transport, name: str) -> State:
+    """Read the state in an object.
+
+    Raises :class:`Damaged`, :class:`FormatUnsupported` and errors of the transport.
+    """
+    state = State.parse(remote.get(name), where_of(remote, name))
+    if state_name(state.generation) != name:
+        raise Damaged(where_of(remote, name), reason=f"it is state {state.generation}")
     return state
+
+
+def make_state(remote: Transport, state: State, last: State | None) -> None:
+    """Make the object of the state after `last`, which shows it to readers.
+
+    Sets its number, its time and its pusher. Raises :class:`PushOvertaken` if somebody else made a
+    state after `last`, :class:`RemoteFailed` and other errors of the transport.
+    """
+    state.generation = 1 if last is None else last.generation + 1
+    state.time = int(time.time())
+    state.pusher = secrets.token_hex(16)
+    name, data = state_name(state.generation), state.encoded()
+    # If an answer was lost, the second try finds the state that the first one made.
+    if not remote.put(name, data):
+        try:
+            found = remote.get(name)
+        except RemoteMissing as error:
+            raise RemoteFailed(where_of(remote, name), reason=CONTRADICTION) from error
+        except Damaged as error:
+            # Under a master key that is not known here: a recipient was removed.
+            raise PushOvertaken(remote.url) from error
+        if found != data:
+            raise PushOvertaken(remote.url)
+    if max(state_names(remote), default="") > name:
+        # Its number was free because a prune removed a state that somebody else had made. The later
+        # states that are there do not know of this one.
+        with suppress(RemoteRefused):
+            remote.delete(name)
+        raise PushOvertaken(remote.url)
 
 
 def read_part(remote: Transport, part: Part) -> bytes:
@@ -181,11 +251,16 @@ def read_part(remote: Transport, part: Part) -> bytes:
 
 
 def damaged_parts(
-    remote: Transport, state: State, progress: Progress = lambda files, count: None
+    remote: Transport,
+    state: State,
+    progress: Progress = lambda files, count: None,
+    archived: list[Part] | None = None,
 ) -> list[tuple[str, str]]:
     """Read all objects of a state. Return (URL, reason) of each that is missing or damaged.
 
-    `progress` gets objects and bytes that are done. Raises other errors of the transport.
+    `progress` gets objects and bytes that are done. `archived` gets the objects in cold storage:
+    only their sizes are compared. Without it, one of them raises :class:`RemoteArchived`. Raises
+    other errors of the transport.
     """
     found: list[tuple[str, str]] = []
     for part in state.parts():
@@ -194,5 +269,11 @@ def damaged_parts(
         except (Damaged, RemoteMissing) as error:
             reason = str(error.fields.get("reason", "it is missing"))
             found.append((str(error.detail), reason))
+        except RemoteArchived as error:
+            if archived is None:
+                raise
+            archived.append(part)
+            if remote.size(part.name) != part.length:
+                found.append((str(error.detail), "it has another size than was sent"))
         progress(1, part.length)
     return found

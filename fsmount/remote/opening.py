@@ -85,12 +85,18 @@ def open_keys(url: str, unlock: Unlock) -> tuple[EncryptedTransport, Transport]:
 
 
 def open_for_push(
-    remote: Transport, store: str, unlock: Unlock, *, encrypt: FirstRecipients | None
+    remote: Transport,
+    store: str,
+    unlock: Unlock,
+    *,
+    encrypt: FirstRecipients | None,
+    dry_run: bool = False,
 ) -> Transport:
     """Return the transport for a push of the store with this identity.
 
     `remote` is what :func:`transport_to` returned. `encrypt` says that what is sent is encrypted,
-    and who may open it, if nobody has said so before. What is there must agree.
+    and who may open it, if nobody has said so before. What is there must agree. A dry run makes no
+    keys.
 
     Raises :class:`NotPushed` if another store is there, :class:`RemoteConflict` if what is there
     does not agree, :class:`UsageError` if recipients are named too late, and else as
@@ -110,7 +116,7 @@ def open_for_push(
         if list(islice(remote.list(folder), 1)):
             why = "it holds objects that are not encrypted. Choose another URL for encrypted ones"
             raise RemoteConflict(remote.url, reason=why)
-    return _first_ring(remote, store, encrypt)
+    return remote if dry_run else _first_ring(remote, store, encrypt)
 
 
 def _first_ring(remote: Transport, store: str, encrypt: FirstRecipients) -> Transport:

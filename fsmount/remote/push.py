@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,14 +21,14 @@ from fsmount.errors import (
     Damaged,
     NoSuchInode,
     NotPushed,
-    PushOvertaken,
     PushUnsettled,
+    RemoteArchived,
     RemoteFailed,
-    RemoteMissing,
 )
 from fsmount.folder import readable
 from fsmount.remote import index_pages
 from fsmount.remote.objects import (
+    CONTRADICTION,
     PACKS,
     RAW,
     STAGED,
@@ -37,8 +36,9 @@ from fsmount.remote.objects import (
     Body,
     Part,
     State,
+    folder_of,
     last_state,
-    state_name,
+    make_state,
 )
 from fsmount.remote.transport import Transport, where_of
 from fsmount.store.disk.disk import Disk, pread
@@ -58,7 +58,6 @@ FILE_PART = 16 << 20
 SMALL_TAIL = 16 << 10
 # With so many tails, the next push sends an open pack as one.
 MOST_TAILS = 256
-_CONTRADICTION = "the server refused to make it, as if it were there. Run the command again"
 
 
 @dataclass
@@ -86,11 +85,13 @@ def push(
     *,
     reread: bool = False,
     progress: Progress = lambda files, count: None,
+    part_bytes: int = PACK_PART,
 ) -> PushSummary:
     """Send the state of an open store.
 
     `reread` reads all files of the store, also those whose size and mtime are as at the last push,
-    and asks for each object whether it is there. `progress` gets files and bytes that are done.
+    and asks for each object whether it is there. `progress` gets files and bytes that are done. No
+    new object of a pack or file has more than `part_bytes`.
 
     Waits for disk and network. Raises :class:`NotPushed` if another store is there,
     :class:`PushOvertaken`, :class:`PushUnsettled`, :class:`Damaged`, errors of the transport and
@@ -99,7 +100,7 @@ def push(
     last = last_state(remote)
     if last is not None and last.uuid != store.index.identity():
         raise NotPushed(remote.url, reason="another store is there. Choose another URL")
-    return _Push(store, remote, last, reread, progress).run()
+    return _Push(store, remote, last, reread, progress, part_bytes).run()
 
 
 class _Push:
@@ -112,8 +113,10 @@ class _Push:
         last: State | None,
         reread: bool,
         progress: Progress,
+        part_bytes: int,
     ) -> None:
         self._store = store
+        self._part_bytes = part_bytes
         self._remote = remote
         self._last = last
         self._reread = reread
@@ -126,7 +129,11 @@ class _Push:
             for folder, files in ((PACKS, last.packs), (RAW, last.raw)):
                 self._known |= {f"{folder}/{name}": body for name, body in files.items()}
         # Objects that are there: those of the last state, unless they are to be asked for.
-        self._there = set() if last is None or reread else {part.name for part in last.parts()}
+        before = [] if last is None else last.parts()
+        self._there = set() if reread else {part.name for part in before}
+        # Objects of the last state may lie in folders of earlier prunes.
+        self._before = {(part.kind, part.sha256): part for part in before}
+        self._prunes = 0 if last is None else last.prunes
 
     def run(self) -> PushSummary:
         """Do all steps; see :func:`push`."""
@@ -141,28 +148,10 @@ class _Push:
         if self._last is not None and state.shows_the_same(self._last):
             self._summary.generation = self._last.generation
             return self._summary
-        self._make(state)
-        return self._summary
-
-    def _make(self, state: State) -> None:
-        """Make the object of the state, which shows it to readers."""
-        state.generation = 1 if self._last is None else self._last.generation + 1
-        state.time = int(time.time())
-        state.pusher = secrets.token_hex(16)
-        name, data = state_name(state.generation), state.encoded()
-        # If an answer was lost, the second try finds the state that the first one made.
-        if not self._remote.put(name, data):
-            try:
-                found = self._remote.get(name)
-            except RemoteMissing as error:
-                raise RemoteFailed(where_of(self._remote, name), reason=_CONTRADICTION) from error
-            except Damaged as error:
-                # Under a master key that this push does not have: a recipient was removed.
-                raise PushOvertaken(self._remote.url) from error
-            if found != data:
-                raise PushOvertaken(self._remote.url)
+        make_state(self._remote, state, self._last)
         self._summary.generation = state.generation
         self._summary.is_new = True
+        return self._summary
 
     def _try(self) -> State:
         """Send all that one copy of the index names. Return the state.
@@ -182,6 +171,7 @@ class _Push:
                         config=self._store.layout.config.read_text(),
                         opened=index.opened(),
                         staged=self._send_staged(index, descriptors),
+                        prunes=self._prunes,
                     )
                 except BaseException:
                     index.close()
@@ -206,9 +196,10 @@ class _Push:
         before = None if self._reread else last
         state.index = index_pages.send(file, before, self._remote, self._put)
 
-    def _put(self, folder: str, data: bytes) -> Part:
+    def _put(self, kind: str, data: bytes) -> Part:
         """Make an object of these bytes, unless it is there."""
-        part = Part.of(folder, data)
+        part = Part.of(folder_of(kind, self._prunes), data)
+        part = self._before.get((kind, part.sha256), part)
         if part.name not in self._there:
             size = self._remote.size(part.name)
             if size is not None and (size != part.length or self._is_damaged(part)):
@@ -218,7 +209,7 @@ class _Push:
             if size is None:
                 made = self._remote.put(part.name, data)
                 if not made and self._remote.size(part.name) != part.length:
-                    raise RemoteFailed(where_of(self._remote, part.name), reason=_CONTRADICTION)
+                    raise RemoteFailed(where_of(self._remote, part.name), reason=CONTRADICTION)
                 self._summary.sent_objects += 1
                 self._summary.sent_bytes += len(data)
             self._there.add(part.name)
@@ -232,6 +223,9 @@ class _Push:
             return Part.of(part.folder, self._remote.get(part.name)) != part
         except Damaged:
             return True
+        except RemoteArchived:
+            # Its size is right; more cannot be said for some hours.
+            return False
 
     def _send_packs(self, index: Index) -> dict[str, Body]:
         """Send the committed bytes of all packs. Raises :class:`Vanished`, OSError."""
@@ -258,8 +252,9 @@ class _Push:
                     return known
                 parts = [] if is_sealed or known is None else self._same_tails(known, source, end)
                 start = sum(part.length for part in parts)
-                for at in range(start, end, PACK_PART):
-                    data = self._read(source, at, min(PACK_PART, end - at), path.name)
+                most = min(PACK_PART, self._part_bytes)
+                for at in range(start, end, most):
+                    data = self._read(source, at, min(most, end - at), path.name)
                     self._verify(number, at, data, places.of(number, at))
                     parts.append(self._put(PACKS if is_sealed else TAILS, data))
         except FileNotFoundError as error:
@@ -377,8 +372,9 @@ class _Push:
         """Send an open file as it is now. `seen` gets its bytes. Raises OSError."""
         info = os.fstat(source)
         parts = []
-        for at in range(0, info.st_size, FILE_PART):
-            data = self._read(source, at, min(FILE_PART, info.st_size - at), f"{folder}/{name}")
+        most = min(FILE_PART, self._part_bytes)
+        for at in range(0, info.st_size, most):
+            data = self._read(source, at, min(most, info.st_size - at), f"{folder}/{name}")
             seen(data)
             parts.append(self._put(folder, data))
         self._progress(1, 0)

@@ -11,8 +11,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from fsmount.errors import RemoteFailed, RemoteMissing, RemoteNeedsExtra, RemoteRefused
+from fsmount.errors import (
+    RemoteArchived,
+    RemoteFailed,
+    RemoteMissing,
+    RemoteNeedsExtra,
+    RemoteRefused,
+)
 from fsmount.remote.transport import Patience
 
 try:
@@ -22,21 +29,32 @@ try:
 except ImportError as missing:
     raise RemoteNeedsExtra("s3://", package="obstore", extra="s3") from missing
 
+if TYPE_CHECKING:
+    from obstore import Attributes
+
 # A request that fails is tried again for so long. So a lost network ends a call after at most
 # RETRY_S + REQUEST_S, and after RETRY_S + CONNECT_S if the server does not answer at all.
 CONNECT_S = 10
 RETRY_S = 60
 REQUEST_S = 300
 _RETRIES = 8
+# The only objects that may be in cold storage.
+_COLD = "packs/"
 
 
 class S3Transport:
     """The objects below a prefix of a bucket; see :class:`fsmount.remote.transport.Transport`."""
 
     def __init__(
-        self, url: str, bucket: str, prefix: str, patience: Patience | None = None
+        self,
+        url: str,
+        bucket: str,
+        prefix: str,
+        patience: Patience | None = None,
+        pack_class: str | None = None,
     ) -> None:
         self.url = url
+        self._pack_class = pack_class
         patience = patience or Patience(CONNECT_S, RETRY_S, REQUEST_S)
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
@@ -66,7 +84,14 @@ class S3Transport:
         with self._translated(name):
             try:
                 # One request: a multipart upload would check the condition at its end only.
-                obstore.put(self._store, name, data, mode="create", use_multipart=False)
+                obstore.put(
+                    self._store,
+                    name,
+                    data,
+                    mode="create",
+                    use_multipart=False,
+                    attributes=self._attributes(name),
+                )
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                 return False
         return True
@@ -110,6 +135,12 @@ class S3Transport:
             except FileNotFoundError:
                 return
 
+    def _attributes(self, name: str) -> Attributes | None:
+        """The storage class of an object. All but sealed packs must be read at any time."""
+        if self._pack_class is None or not name.startswith(_COLD):
+            return None
+        return {"Storage-Class": self._pack_class}
+
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:
         """Turn errors of the block into ours."""
@@ -123,8 +154,13 @@ class S3Transport:
                 ) from error
             raise RemoteMissing(where) from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            if "InvalidObjectState" in str(error):
+                raise RemoteArchived(where) from error
             raise RemoteRefused(where, reason=_first_line(error)) from error
         except (exceptions.BaseError, OSError, ValueError) as error:
+            if "AccessDenied" in str(error):
+                # The answer to a deletion, which has an error for each object.
+                raise RemoteRefused(where, reason=_first_line(error)) from error
             why = f"{_first_line(error)}. Check AWS_ENDPOINT_URL and the network, and run it again"
             raise RemoteFailed(where, reason=why) from error
 

@@ -87,22 +87,28 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def transport_to(url: str, patience: Patience | None = None) -> Transport:
+def transport_to(
+    url: str, patience: Patience | None = None, *, pack_class: str | None = None
+) -> Transport:
     """Return the transport to a URL. Nothing is read yet.
 
-    `patience` is for servers; by default it is that of a command.
+    `patience` is for servers; by default it is that of a command. `pack_class` is the storage class
+    of S3 for packs that are sent.
 
     Raises :class:`UsageError` for any other form of URL, and :class:`RemoteNeedsExtra` for
     ``s3://`` if obstore is not installed.
     """
     parts = urlsplit(url, allow_fragments=False)
+    if pack_class is not None and parts.scheme != "s3":
+        raise UsageError(f"{url}: only a bucket (s3://) has storage classes")
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and len(parts.path) > 1:
         return FolderTransport(url, os.fsdecode(unquote(parts.path, errors="surrogateescape")))
     if parts.scheme == "s3" and parts.netloc and not parts.query:
         # obstore is an extra, and takes long to load.
         from fsmount.remote.s3 import S3Transport
 
-        return S3Transport(url, parts.netloc, unquote(parts.path).strip("/"), patience)
+        prefix = unquote(parts.path).strip("/")
+        return S3Transport(url, parts.netloc, prefix, patience, pack_class)
     raise UsageError(f"{url} is none of the URLs that fsmount knows: {_FORMS}")
 
 

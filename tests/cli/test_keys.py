@@ -45,6 +45,19 @@ def test_keys(cli: Cli, root: Path, source: Path, tmp_path: Path, url: str) -> N
     assert "last recipient" in cli("key", "remove", url, "1", *opens).sentence()
     assert cli("key", "rotate", url, *opens, "--json").json()["master_keys"] == 3
     assert cli("push", root, url, "--encrypt", *opens).code == 0
+    pruned = cli("push", root, url, "--encrypt", "--prune", "--keep-states", 1, *opens)
+    # They show the same, so they count as one.
+    assert "0 states and 0 objects (0 bytes) removed, 3 states kept" in pruned.out
+    assert cli("check", url, *opens).code == 0
+    # A trial run leaves no note on a state that is not there.
+    (source / "more").write_bytes(b"more")
+    cli("import", source, root)
+    assert cli("push", root, url, "--encrypt", "-n", *opens).code == 0
+    assert cli("check", url, *opens).code == 0
+    fresh = f"{url}-fresh"
+    assert cli("push", root, fresh, "--encrypt", "-n", "--recipient", public).code == 0
+    assert not (tmp_path / "remote-fresh").exists()
+    assert cli("push", root, fresh).code == 0
     assert cli("key", "forget", url).out.endswith(".json: removed\n")
     assert cli("key", "forget", url).out.endswith(".json: not there\n")
 

@@ -48,3 +48,48 @@ def test_refusals(cli: Cli, root: Path, tmp_path: Path) -> None:
         assert (done.code, "no store was pushed there" in done.sentence()) == (10, True)
     assert cli("check", url, "--full").code == 2
     assert cli("push", root, f"file://{tmp_path}/not/mounted").code == 1
+
+
+def test_prune(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/remote"
+    for number, picture in enumerate(sorted(source.iterdir())):
+        cli("import", picture, root)
+        assert cli("push", root, url, "--json").json()["generation"] == number + 1
+    done = cli("push", root, url, "--prune").out.splitlines()
+    assert done[1] == "0 states and 0 objects (0 bytes) removed, 3 states kept"
+    options = ("--prune", "--keep-states", 1)
+    before = sorted((tmp_path / "remote").rglob("*"))
+    trial = cli("push", root, url, *options, "-n", "--json").json()
+    assert (trial["dry_run"], sorted((tmp_path / "remote").rglob("*"))) == (True, before)
+    found = cli("push", root, url, *options, "--json").json()["pruned"]
+    assert found["states"] == trial["pruned"]["states"] == 2
+    assert found["objects"] == trial["pruned"]["objects"] > 0
+    assert cli("check", url).code == 0
+    assert cli("push", root, url, *options, "--keep-days", 2).code == 0
+    back = tmp_path / "back"
+    assert cli("pull", url, back).code == 0
+    assert cli("check", back, "--full").code == 0
+
+
+def test_a_damaged_store_prunes_nothing(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    """The old state has whole what is damaged now."""
+    url = f"file://{tmp_path}/remote"
+    cli("import", source, root)
+    cli("push", root, url)
+    flip(next((root / "packs").glob("*.zip")), 500)
+    done = cli("push", root, url, "--reread", "--prune", "--keep-states", 1)
+    assert (done.code, "nothing was pruned" in done.err) == (20, True)
+    assert (tmp_path / "remote/state/000000000001").exists()
+
+
+def test_a_trial_run_and_a_limit(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/remote"
+    cli("import", source, root)
+    done = cli("push", root, url, "--dry-run", "--prune")
+    assert done.out.startswith(f"{url} would have all 3 files; ")
+    assert "would be removed" in done.out
+    assert not (tmp_path / "remote").exists()
+    assert cli("push", root, url, "--bandwidth", "100M").code == 0
+    assert cli("push", root, url, "--bandwidth", "0").code == 2
+    assert cli("push", root, url, "--keep-states", "3").code == 2
+    assert cli("push", root, url, "--prune", "--keep-states", "0").code == 2

@@ -14,11 +14,14 @@ import pytest
 
 from fsmount.mount.mountpoint import mounted_at
 from fsmount.mount.unmount import unmount
+from fsmount.store import store as store_module
 from tests.e2e.commands import Server, fsmount, refused, well
 from tests.e2e.mounts import missing
 from tests.e2e.test_desk import hashes
 from tests.support import corpus
+from tests.support.backups import FILES, WANTED, fill_store
 from tests.support.buckets import BUCKET, server, use_endpoint
+from tests.support.encoding import Inline
 from tests.support.proxy import Proxy, proxy
 from tests.support.remotes import new_identity
 from tests.support.trees import REAL, facts, make_tree
@@ -109,6 +112,34 @@ def test_a_lost_network_is_an_error_in_time_and_comes_back(
     # The kernel may ask a second time for what a reader ahead of the program did not get.
     assert 5 <= len(lines) <= 10, lines
     assert all(f"{url}/tails/" in line for line in lines)
+    well("umount", place)
+
+
+def test_pictures_in_cold_storage(
+    root: Path,
+    place: Path,
+    network: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_limits: None,
+) -> None:
+    """They are errors at once, and one line of the log names the remedy; then they can be read."""
+    monkeypatch.setattr(store_module, "Workers", Inline)
+    fill_store(root, monkeypatch)
+    url = f"s3://{BUCKET}/cold"
+    well("push", "-q", root, url, "--class", "DEEP_ARCHIVE")
+    well("mount", url, place)
+    name = os.fsdecode(min(FILES))
+    assert (place / name).stat().st_size == len(FILES[min(FILES)])
+    assert (place / "large").read_bytes() == WANTED[b"large"]
+    with pytest.raises(OSError, match="Input/output error"):
+        (place / name).read_bytes()
+    (log,) = (tmp_path / "caches").rglob("mount.log")
+    lines = [line for line in log.read_text().splitlines() if " ERROR " in line]
+    assert 1 <= len(lines) <= 2, lines
+    assert all("is in cold storage" in line and "fsmount thaw" in line for line in lines)
+    well("thaw", url, name, "--yes")
+    assert (place / name).read_bytes() == FILES[min(FILES)]
     well("umount", place)
 
 

@@ -196,6 +196,7 @@ _BEFORE = {
     "verify": "fsmount mount -o ro screenshots.old mnt",
     "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
     "pull": 'fsmount push shots.store "$URL"; rm -r shots.store',
+    "thaw": 'fsmount push shots.store "$URL" --class DEEP_ARCHIVE',
     "key": _ENCRYPTED,
     "key add": _ENCRYPTED,
     "key list": _ENCRYPTED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from threading import Lock, Thread
 
 # What happens to a request, by its method and path: nothing (""), no answer before ("cut") or
 # after the server did it ("lost"), half the answer ("truncate"), a bit of the answer flipped
-# ("corrupt"), late ("delay"), or a status of its own ("503", "412", "403").
+# ("corrupt"), late ("delay"), the answer that no object may be removed ("retained"), or a status of
+# its own ("503", "412", "403").
 Plan = Callable[[str, str], str]
 
 _DELAY_S = 0.3
@@ -56,6 +58,14 @@ def proxy(server: int, plan: Plan = lambda method, path: "") -> Iterator[Proxy]:
                 return
             if action.isdigit():
                 self._answer(int(action), b"<Error><Code>Injected</Code></Error>", {})
+                return
+            if action == "retained":
+                errors = b"".join(
+                    b"<Error><Key>%b</Key><Code>AccessDenied</Code><Message>Access Denied because"
+                    b" object protected by object lock.</Message></Error>" % key
+                    for key in re.findall(rb"<Key>(.*?)</Key>", body)
+                )
+                self._answer(200, b"<DeleteResult>%b</DeleteResult>" % errors, {})
                 return
             if action == "delay":
                 time.sleep(_DELAY_S)

@@ -69,19 +69,23 @@ class EncryptedTransport:
         # Under which name an object was found; without a removed recipient there is only one.
         self._found: dict[str, str] = {}
 
-    def names_there(self, name: str) -> list[str]:
-        """All names that an object may have on the server, the most likely one first."""
-        if name in self._found:
-            return [self._found[name]]
+    def names_there(self, name: str) -> Sequence[str]:
+        """All names that an object may have on the server, that of the newest key first."""
         if STATE.fullmatch(name):
             return [name]
         folder = name.rpartition("/")[0]
         keys = reversed(self._name_keys)
         return [f"{folder}/{hmac.digest(key, name.encode(), 'sha256').hex()}" for key in keys]
 
+    def found_name(self, name: str) -> str:
+        """The name that an object has on the server. Asks for it if there were several keys."""
+        if len(self._likely(name)) > 1:
+            self.size(name)
+        return self._likely(name)[0]
+
     def put(self, name: str, data: bytes) -> bool:
         """Encrypt an object with the newest key, and make it."""
-        there = self.names_there(name)[0] if STATE.fullmatch(name) else self._newest_name(name)
+        there = self.names_there(name)[0]
         number = len(self.ring.keys)
         made = self._remote.put(there, sealed(data, number, self._key(there, number)))
         if made:
@@ -113,7 +117,7 @@ class EncryptedTransport:
 
     def size(self, name: str) -> int | None:
         """Bytes of the plain object; None if there is none, NOT_OURS if it was cut off."""
-        for there in self.names_there(name):
+        for there in self._likely(name):
             size = self._remote.size(there)
             if size is not None:
                 self._found[name] = there
@@ -147,13 +151,14 @@ class EncryptedTransport:
         for there in self.names_there(name):
             self._remote.delete(there)
 
-    def _newest_name(self, name: str) -> str:
-        self._found.pop(name, None)
-        return self.names_there(name)[0]
+    def _likely(self, name: str) -> Sequence[str]:
+        """The name under which an object was found, or all that it may have."""
+        found = self._found.get(name)
+        return self.names_there(name) if found is None else [found]
 
     def _asked(self, name: str, ask: Callable[[str], bytes]) -> bytes:
         """Ask for an object under each name that it may have, twice if its bytes are wrong."""
-        for there in self.names_there(name):
+        for there in self._likely(name):
             try:
                 try:
                     data = ask(there)

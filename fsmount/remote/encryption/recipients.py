@@ -7,21 +7,19 @@ to that state, and readers refuse states under the old key from then on.
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from os import urandom
 from pathlib import Path
 
-from fsmount.errors import Damaged, PushOvertaken, RemoteConflict, RemoteRefused, UsageError
+from fsmount.errors import PushOvertaken, RemoteConflict, RemoteRefused, UsageError
 from fsmount.remote.encryption import age
 from fsmount.remote.encryption.encrypted import EncryptedTransport
 from fsmount.remote.encryption.key_objects import identity_name
 from fsmount.remote.encryption.ring import RECIPIENT_NAME, MasterKey, Ring
 from fsmount.remote.encryption.sealing import KEY_BYTES
-from fsmount.remote.objects import last_state, state_name
+from fsmount.remote.objects import last_state, make_state
 from fsmount.remote.transport import Transport, where_of
 
 _TRIES = 5
@@ -138,20 +136,11 @@ def rotate(
         put_ring(below, made)
         if last is None:
             return made
-        # The same files once more, under the new key.
-        again = replace(last, generation=last.generation + 1, time=int(time.time()))
-        again.pusher = secrets.token_hex(16)
-        name, data = state_name(again.generation), again.encoded()
-        after = EncryptedTransport(below, made)
-        if after.put(name, data) or _is(after, name, data):
-            return made
-        # A push under the old key was quicker. Its state counts, and the new key begins after it.
+        try:
+            # The same files once more, under the new key.
+            make_state(EncryptedTransport(below, made), replace(last), last)
+        except PushOvertaken:
+            # A push under the old key was quicker. Its state counts; the new key begins after it.
+            continue
+        return made
     raise PushOvertaken(remote.url)
-
-
-def _is(remote: EncryptedTransport, name: str, data: bytes) -> bool:
-    """Whether an object holds these bytes: the answer to its PUT was lost."""
-    try:
-        return remote.get(name) == data
-    except Damaged:
-        return False
