@@ -19,8 +19,8 @@ from fsmount.errors import CacheFailed, Damaged, FsmountError
 from fsmount.remote import index_pages
 from fsmount.remote.blocks import Files, Table
 from fsmount.remote.fetching import Fetching
-from fsmount.remote.objects import Body, State, where_of
-from fsmount.remote.transport import Transport
+from fsmount.remote.objects import Body, State
+from fsmount.remote.transport import Transport, where_of
 from fsmount.store import contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.layout import Layout

@@ -21,8 +21,8 @@ import trio
 from fsmount import threads
 from fsmount.errors import CacheFailed, Damaged, FsmountError, RemoteFailed
 from fsmount.remote.blocks import BLOCK, Block, Files, Table
-from fsmount.remote.objects import Body, Part, read_part, where_of
-from fsmount.remote.transport import Transport
+from fsmount.remote.objects import Body, Part, read_part
+from fsmount.remote.transport import Transport, where_of
 from fsmount.store.disk.disk import pread
 from fsmount.store.packs.pack import parse_entry
 from fsmount.store.packs.supply import Range

@@ -13,7 +13,7 @@ from typing import Any
 
 from fsmount.codec import zstd
 from fsmount.errors import Damaged, FormatUnsupported, RemoteMissing
-from fsmount.remote.transport import Transport
+from fsmount.remote.transport import Transport, where_of
 from fsmount.store.transfer.tree import Progress
 
 FORMAT = 1
@@ -196,8 +196,3 @@ def damaged_parts(
             found.append((where_of(remote, part.name), reason))
         progress(1, part.length)
     return found
-
-
-def where_of(remote: Transport, name: str) -> str:
-    """The URL of an object, for people."""
-    return f"{remote.url.rstrip('/')}/{name}"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from fsmount.errors import Damaged, InsideStore, NotPushed, StoreExists
 from fsmount.remote import index_pages
-from fsmount.remote.objects import Body, State, last_state, read_part, where_of
-from fsmount.remote.transport import Transport
+from fsmount.remote.objects import Body, State, last_state, read_part
+from fsmount.remote.transport import Transport, where_of
 from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.index import Index, leave_log_mode

@@ -104,3 +104,8 @@ def transport_to(url: str, patience: Patience | None = None) -> Transport:
 
         return S3Transport(url, parts.netloc, unquote(parts.path).strip("/"), patience)
     raise UsageError(f"{url} is none of the URLs that fsmount knows: {_FORMS}")
+
+
+def where_of(remote: Transport, name: str) -> str:
+    """The URL of an object, for people."""
+    return f"{remote.url.rstrip('/')}/{name}"
