@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from fsmount.album.tree import AlbumTree, source_of
+from fsmount.cli.common.credentials import use_credentials
 from fsmount.cli.common.options import cache_option, force_lock_option, split_store
 from fsmount.cli.common.stores import store_to_change
 from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock_options
@@ -20,7 +21,7 @@ from fsmount.legacy.tree import LegacyTree
 from fsmount.mount.options import MountOptions, parse_options
 from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
 from fsmount.mount.unmount import free_if_dead
-from fsmount.remote.transport import is_url
+from fsmount.remote.transport import is_url, transport_to
 from fsmount.store.config import is_store
 
 _ALBUMS = "albums"
@@ -47,6 +48,12 @@ used. Pictures may open more slowly after it.
 With -o prune the mount thins out its pictures once a day by the policy of the store (fsmount policy
 set), while no file has been written or read for SECONDS, on mains power. Without it nothing goes,
 but what left the trash of the store gives its space back.
+
+With -o push=URL,every=1h the mount pushes its store (see fsmount push) at this interval, by a
+process of low priority, and once more when it ends, for at most 10 seconds. A failure is logged
+once, and the next push comes at its time; the mount goes on. The extended attribute
+user.fsmount.remote of a file names the URLs that have its bytes; fsmount stats tells what is only
+here.
 
 With -o views the folder DIR/.fsmount shows the same pictures once more: by-day/2026/03/14/ has
 those of a day, changed/2026/03/14/ those of which at least 5 % of the screen was new. Nothing is
@@ -93,8 +100,8 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     "options",
     multiple=True,
     help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS], views,"
-    " nonempty, noexec, sync; of a URL: cache=SIZE, cache_dir=PATH, timeout=SECONDS,"
-    " credentials=FILE."
+    " push=URL, every=TIME, credentials=FILE, nonempty, noexec, sync; of a URL: cache=SIZE,"
+    " cache_dir=PATH, timeout=SECONDS."
     " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(
@@ -173,6 +180,11 @@ def _made(place: Path, wanted: bool) -> Iterator[None]:
 
 def request_for(source: str, mountpoint: Path, options: MountOptions) -> MountRequest:
     """Return the request to mount a store, a legacy folder, albums, or what lies at a URL."""
+    if options.credentials is not None:
+        use_credentials(options.credentials)
+    if options.push is not None:
+        # It says what is wrong with the URL before anything is mounted.
+        transport_to(options.push)
     if is_url(source):
         # What reads from URLs takes long to load.
         from fsmount.cli.common.remotes import request_for_url

@@ -12,12 +12,13 @@ from fsmount.cli.common.output import printable, say, warn
 from fsmount.cli.mount import request_for
 from fsmount.errors import UsageError
 from fsmount.mount.options import parse_options
-from fsmount.remote.transport import is_url
+from fsmount.remote.transport import is_url, transport_to
 from fsmount.store import config
 from fsmount.system import install
 from fsmount.system.plan import (
     Instance,
     Plan,
+    does_push,
     fstab_line,
     name_for,
     plan_for_system,
@@ -37,7 +38,9 @@ and whenever you log in. With --capture a timer also takes a screenshot into DIR
 `mount -t fuse.fsmount STORE DIR` and lines in /etc/fstab work. With STORE and DIR it also writes a
 unit of the system and starts it, and shows the line for /etc/fstab that does the same.
 
-STORE may be a URL, too (see fsmount mount).
+STORE may be a URL, too (see fsmount mount). With --push a timer pushes STORE to a URL each hour,
+also while it is not mounted; put AWS_... variables for it into the file NAME.conf that this writes.
+The mount option push=URL does it without systemd.
 
 --print shows everything and changes nothing. The same command with --remove undoes it: DIR is
 unmounted, the store stays as it is. With both, it shows what would be removed.
@@ -46,6 +49,7 @@ unmounted, the store stays as it is. With both, it shows what would be removed.
 Examples:
   fsmount setup ~/shots.store ~/screenshots
   fsmount setup --capture ~/shots.store ~/screenshots
+  fsmount setup --push s3://my-bucket/shots ~/shots.store ~/screenshots
   fsmount setup --remove ~/shots.store ~/screenshots
   fsmount setup --system --print /srv/shots.store /srv/screenshots
 """
@@ -67,6 +71,7 @@ Examples:
     is_flag=True,
     help="With --capture: names of screenshots without ':', for Windows, exFAT and the like.",
 )
+@click.option("--push", metavar="URL", help="Push STORE to URL each hour, by a timer.")
 @click.option("--no-start", is_flag=True, help="Write the files, but start nothing.")
 @click.option(
     "--print", "only_print", is_flag=True, help="Show what would be done, change nothing."
@@ -79,6 +84,7 @@ def setup(
     name: str | None,
     capture: bool,
     no_colons: bool,
+    push: str | None,
     no_start: bool,
     only_print: bool,
     remove: bool,
@@ -90,6 +96,10 @@ def setup(
         raise UsageError("--capture is for a user: only a user has a screen")
     if no_colons and not capture:
         raise UsageError("--no-colons is about the names of screenshots: add --capture")
+    if push is not None:
+        transport_to(push)
+        if not paths or is_url(paths[0]):
+            raise UsageError("--push needs a store on this machine: fsmount setup STORE DIR")
     instance = None
     if paths:
         store = paths[0] if is_url(paths[0]) else str(Path(paths[0]).resolve())
@@ -98,11 +108,13 @@ def setup(
             raise UsageError(f"--name {name!r}: letters, digits, '_', '.' and '-' only")
         if options is None:
             options = "allow_other" if scope == "--system" else ""
-        instance = Instance(name or name_for(folder), store, folder, options, no_colons)
+        instance = Instance(name or name_for(folder), store, folder, options, no_colons, push or "")
+    pushes = push is not None or (remove and instance is not None and does_push(scope))
     if scope == "--system":
-        plan = plan_for_system(instance)
+        plan = plan_for_system(instance, pushes=pushes)
     else:
-        plan = plan_for_user(instance, captures=capture or (remove and takes_shots()))
+        captures = capture or (remove and takes_shots())
+        plan = plan_for_user(instance, captures=captures, pushes=pushes)
     if only_print and remove:
         _show_removal(plan, scope)
     elif only_print:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from fsmount.mount.session import LOG_NAME
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT, Inode
 from fsmount.store.maintenance.repack import reclaimable
+from fsmount.store.pushed import Pushed, all_pushed
 from fsmount.store.retention.growth import Growth, Unit, growth
 from fsmount.store.transfer.tree import is_trash
 
@@ -29,7 +31,8 @@ Show the number and size of the files in a store, and its size. Works beside a m
 Also tells what fsmount repack would give back: the bytes of deleted files, as far as the index
 knows them. Coding pictures again may give more; fsmount repack --dry-run estimates how much.
 Says what the policy of the store did last, and what it does next. Names the log of the mounts of
-this store, unless FSMOUNT_LOG sent it elsewhere when they were mounted.
+this store, unless FSMOUNT_LOG sent it elsewhere when they were mounted. After a push it tells what
+came later and is only here; what a repack has moved counts as such until the next push.
 
 --by adds a table: for each day, month, year or folder the pictures, their bytes, the bytes that
 they take in the store, and how many times smaller that is; and a forecast of the growth. --top
@@ -70,12 +73,14 @@ def stats(
         trash = list(_trash(opened))
         dead = reclaimable(opened.index)
         policy = policy_figures(opened)
+        pushed = [_pushed(opened, each) for each in all_pushed(opened.layout)]
     log = store_to_read(store) / LOG_NAME
     found |= {
         "reclaimable_bytes": dead,
         "trash_files": len(trash),
         "trash_bytes": sum(inode.size for inode in trash),
         "policy": policy,
+        "pushed": pushed,
         "log": str(log) if log.is_file() else None,
     }
     text = list(_lines(found))
@@ -87,6 +92,18 @@ def stats(
         title = f"{store.name} by {unit or Unit.MONTH}"
         chart.write_text(growth_tables.as_chart(grown, unit or Unit.MONTH, title))
     emit(found, "\n".join(text), as_json)
+
+
+def _pushed(store: StoreFiles, pushed: Pushed) -> dict[str, Any]:
+    """Return what the last push to a URL has, and what it lacks."""
+    files, nbytes = store.index.beyond(pushed.packs)
+    return {
+        "url": pushed.url,
+        "generation": pushed.generation,
+        "time": pushed.time,
+        "local_files": files,
+        "local_bytes": nbytes,
+    }
 
 
 def _growth(store: StoreFiles, unit: Unit, top: int, with_new: bool, files: int) -> Growth:
@@ -124,6 +141,12 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield from policy_lines(found["policy"])
     if found["parity_bytes"]:
         yield f"parity of the packs: {size(found['parity_bytes'])}"
+    for each in found["pushed"]:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(each["time"]))
+        left = "all of it"
+        if each["local_files"]:
+            left = f"{counted(each['local_files'], 'file')} ({size(each['local_bytes'])}) only here"
+        yield f"pushed to {printable(each['url'])} at {when}: {left}"
     if found["log"]:
         yield f"log of its mounts: {printable(found['log'])}"
 

@@ -33,7 +33,8 @@ class MountOptions:
     store's lock; it is no word for ``-o``, since it would stay in /etc/fstab. For a URL:
     `disk_cache_bytes`: disk space for what was read; `disk_cache`: the folder for it, None for the
     usual one. `timeout_s`: a read that gets no answer ends with an error after so many seconds.
-    `credentials`: a file with variables of the environment, such as keys for a server.
+    `credentials`: a file with variables of the environment, such as keys for a server. `push`: a
+    URL that the mount pushes its store to, every `push_every_s` seconds and at its end.
     """
 
     read_only: bool = False
@@ -53,6 +54,8 @@ class MountOptions:
     disk_cache: Path | None = None
     credentials: Path | None = None
     timeout_s: int | None = None
+    push: str | None = None
+    push_every_s: int = 3600
 
     @property
     def is_for_url(self) -> bool:
@@ -97,25 +100,40 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
             options = replace(options, prune_after_s=REPACK_AFTER_S)
         elif name == "prune":
             options = replace(options, prune_after_s=max(1, _number(word, value, 10)))
-        elif name == "cache":
-            options = replace(options, disk_cache_bytes=_bytes(word, value))
-        elif name == "cache_dir":
-            options = replace(options, disk_cache=_path(word, value))
-        elif name == "timeout":
-            options = replace(options, timeout_s=max(1, _number(word, value, 10)))
-        elif name == "credentials":
-            options = replace(options, credentials=_path(word, value))
+        elif (found := _remote(options, word)) is not None:
+            options = found
         elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
                 " umask=, repack[=SECONDS], prune[=SECONDS], views, nonempty, cache=SIZE,"
-                " cache_dir=, timeout=SECONDS, credentials=, and the general ones of mount(8)"
+                " cache_dir=, timeout=SECONDS, credentials=, push=URL, every=TIME, and the general"
+                " ones of mount(8)"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")
     if options.read_only and options.prune_after_s is not None:
         raise UsageError("the mount option 'prune' needs a mount that may write")
+    if options.read_only and options.push is not None:
+        raise UsageError("the mount option 'push' needs a mount that may write")
     return options
+
+
+def _remote(options: MountOptions, word: str) -> MountOptions | None:
+    """Return the options with one that is about URLs; None for any other one."""
+    name, _, value = word.partition("=")
+    if name == "cache":
+        return replace(options, disk_cache_bytes=_bytes(word, value))
+    if name == "cache_dir":
+        return replace(options, disk_cache=_path(word, value))
+    if name == "timeout":
+        return replace(options, timeout_s=max(1, _number(word, value, 10)))
+    if name == "credentials":
+        return replace(options, credentials=_path(word, value))
+    if name == "push" and value:
+        return replace(options, push=value)
+    if name == "every":
+        return replace(options, push_every_s=_seconds(word, value))
+    return None
 
 
 def _bytes(word: str, value: str) -> int:
@@ -123,6 +141,13 @@ def _bytes(word: str, value: str) -> int:
     if found is None:
         raise UsageError(f"the mount option {word!r} needs a size, for example 4G")
     return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+
+
+def _seconds(word: str, value: str) -> int:
+    found = re.fullmatch(r"([1-9]\d{0,6})([smhd])", value)
+    if found is None:
+        raise UsageError(f"the mount option {word!r} needs a time, for example 30m, 1h or 1d")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _path(word: str, value: str) -> Path:

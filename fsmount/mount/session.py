@@ -33,6 +33,7 @@ from fsmount.mount.mountpoint import check_fuse, check_mountpoint, mounted_on
 from fsmount.mount.notify import READY, STOPPING, forget, notify, report
 from fsmount.mount.options import MountOptions
 from fsmount.mount.pruning import prune_when_idle
+from fsmount.mount.pushing import Pushing, keep_looking
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
 from fsmount.mount.store_fs import StoreFilesystem
 from fsmount.mount.union_fs import FIRST, UnionFilesystem
@@ -113,6 +114,8 @@ class MountRequest:
             raise UsageError("the mount option 'prune' is for stores")
         elif self.options.views:
             raise UsageError("the mount option 'views' is for stores")
+        elif self.options.push is not None:
+            raise UsageError("the mount option 'push' is for stores")
         if self.open_stores is None and self.options.is_for_url:
             raise UsageError("the mount options 'cache', 'cache_dir' and 'timeout' are for URLs")
         check_fuse(self.options)
@@ -201,14 +204,19 @@ async def _serve(request: MountRequest, ready: Ready) -> None:
                 _union(request, opened.layout.root) as tree,
                 opened.running(cache_bytes=options.cache_bytes) as store,
             ):
-                await _serve_store(request, store, None, tree, ready)
+                await _serve_store(request, store, None, tree, None, ready)
     else:
+        pushing = None
+        if options.push is not None:
+            pushing = Pushing(str(request.source), options.push, options.push_every_s)
         with _open_store(request) as opened_store:
             async with (
                 _union(request, opened_store.layout.root) as tree,
                 opened_store.started(cache_bytes=options.cache_bytes) as writable,
             ):
-                await _serve_store(request, writable, writable, tree, ready)
+                await _serve_store(request, writable, writable, tree, pushing, ready)
+        if pushing is not None and opened_store.index.changed:
+            await pushing.at_end()
 
 
 def _open_store(request: MountRequest) -> OpenedStore:
@@ -252,11 +260,13 @@ async def _serve_store(
     store: ReadStore,
     writable: WritableStore | None,
     tree: Tree | None,
+    pushing: Pushing | None,
     ready: Ready,
 ) -> None:
     """Serve a store until it is unmounted. If `tree` is given, show both as a union.
 
-    `writable` is the same store if it is mounted for writing. The tree must be running.
+    `writable` is the same store if it is mounted for writing. The tree must be running. `pushing`
+    pushes it meanwhile.
     """
     vfs = StoreFilesystem(store, writable)
     if writable is not None:
@@ -278,6 +288,8 @@ async def _serve_store(
             nursery.start_soon(_keep_serving, "rendering ahead", vfs.run)
             nursery.start_soon(_keep_serving, "starting a worker", start_worker)
             nursery.start_soon(_keep_serving, "telling systemd", partial(report, store.pending))
+            look = keep_looking if pushing is None else pushing.run
+            nursery.start_soon(_keep_serving, "looking after pushes", partial(look, store))
             if writable is not None:
                 nursery.start_soon(_keep_serving, "encoding", writable.run)
                 prune = partial(

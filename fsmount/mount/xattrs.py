@@ -73,6 +73,8 @@ def _check_name(name: bytes) -> None:
 def _virtual(store: ReadStore, node: Inode, size: int, name: bytes) -> bytes | None:
     if node.ino == ROOT:
         return _of_mount(store, name)
+    if name == b"remote":
+        return _remote(store, node)
     if node.staged is not None:
         of_staged = {b"kind": "staged", b"stored_bytes": str(size), b"depth": "0"}
         text = of_staged.get(name)
@@ -88,6 +90,17 @@ def _virtual(store: ReadStore, node: Inode, size: int, name: bytes) -> bytes | N
     else:
         return None
     return None if text is None else text.encode()
+
+
+def _remote(store: ReadStore, node: Inode) -> bytes | None:
+    """The URLs whose last push has the bytes of a file, one a line; None if nothing was pushed."""
+    if not store.pushed or (node.staged is None and node.object_id is None):
+        return None
+    if node.object_id is None:
+        return b""
+    kept = store.index.object(node.object_id)
+    found = [each.url for each in store.pushed if each.has(kept.pack, kept.offset + kept.length)]
+    return os.fsencode("\n".join(found))
 
 
 def _of_mount(store: ReadStore, name: bytes) -> bytes | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,22 +31,35 @@ _AT_ONCE = 8
 
 
 def send(
-    file: Path, last: State | None, remote: Transport, put: Callable[[str, bytes], Part]
+    file: Path,
+    last: State | None,
+    remote: Transport,
+    put: Callable[[str, bytes], Part],
+    noted: Mapping[int, bytes] | None = None,
 ) -> list[Part]:
     """Send the blocks of an index that the last state does not have.
 
-    `put` makes an object in a folder if it is not there, and returns its part. Returns the objects
-    of the index. Raises OSError, :class:`Damaged` and errors of the transport.
+    `put` makes an object in a folder if it is not there, and returns its part. `noted` are the
+    SHA-256 of the blocks of the last index, if they are known without reading it. Returns the
+    objects of the index. Raises OSError, :class:`Damaged` and errors of the transport.
     """
     known: dict[int, bytes] = {}
     kept: list[Part] = []
     whole = 0 if last is None else last.index_size // (BLOCK * _MOST_BLOCKS)
     if last is not None and len(last.index) < MOST_CHANGES + whole:
         kept = list(last.index)
-        for part in kept:
+        known |= noted or {}
+        for part in kept if noted is None else ():
             for number, block in _blocks(remote, part):
                 known[number] = hashlib.sha256(block).digest()
     return kept + [put(INDEX, data) for data in _changed(file, known)]
+
+
+def digests_of(file: Path) -> dict[int, bytes]:
+    """SHA-256 of each block of an index, by number. Raises OSError."""
+    with file.open("rb") as source:
+        blocks = iter(lambda: source.read(BLOCK), b"")
+        return {number: hashlib.sha256(block).digest() for number, block in enumerate(blocks)}
 
 
 def _changed(file: Path, known: dict[int, bytes]) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Index, leave_log_mode
 from fsmount.store.packs.pack import parse_entry
+from fsmount.store.pushed import Pushed, known_blocks, note
 from fsmount.store.transfer.backup_files import held
 from fsmount.store.transfer.backup_packs import Places, Vanished, opened
 from fsmount.store.transfer.tree import Progress
@@ -122,6 +124,8 @@ class _Push:
         self._reread = reread
         self._progress = progress
         self._summary = PushSummary()
+        # SHA-256 of the blocks of the index that is sent.
+        self._blocks: dict[int, bytes] = {}
         # What is known of each file by its path below the store: from the last state, and from
         # tries of this run.
         self._known: dict[str, Body] = {}
@@ -146,12 +150,22 @@ class _Push:
                     raise PushUnsettled(self._store.path, reason=f"{error} is gone") from error
                 time.sleep(_REST_S)
         if self._last is not None and state.shows_the_same(self._last):
-            self._summary.generation = self._last.generation
-            return self._summary
-        make_state(self._remote, state, self._last)
+            state = self._last
+        else:
+            make_state(self._remote, state, self._last)
+            self._summary.is_new = True
         self._summary.generation = state.generation
-        self._summary.is_new = True
+        self._note(state)
         return self._summary
+
+    def _note(self, state: State) -> None:
+        """Note in the store what the URL has now. Without the note the next push reads more."""
+        layout = self._store.layout
+        packs = {int(Path(name).stem): body.length for name, body in state.packs.items()}
+        seen = Pushed(self._remote.url, state.generation, state.time, state.index_sha256, packs)
+        # The store may lie on a disk that can only be read.
+        with suppress(OSError):
+            note(layout, self._store.disk, seen, self._blocks)
 
     def _try(self) -> State:
         """Send all that one copy of the index names. Return the state.
@@ -188,13 +202,18 @@ class _Push:
     def _send_index(self, state: State, file: Path) -> None:
         state.index_size = file.stat().st_size
         state.index_sha256 = index_pages.sha256_of(file)
+        self._blocks = index_pages.digests_of(file)
         last = self._last
         if last is not None and not self._reread and state.index_sha256 == last.index_sha256:
             state.index = last.index
             return
         # With `reread` the objects of the last index may be the damaged ones.
         before = None if self._reread else last
-        state.index = index_pages.send(file, before, self._remote, self._put)
+        noted = None
+        if before is not None:
+            layout = self._store.layout
+            noted = known_blocks(layout, self._remote.url, before.index_sha256)
+        state.index = index_pages.send(file, before, self._remote, self._put, noted)
 
     def _put(self, kind: str, data: bytes) -> Part:
         """Make an object of these bytes, unless it is there."""

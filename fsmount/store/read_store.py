@@ -13,6 +13,7 @@ from fsmount.store.frames.body_reader import Body, BodyReader
 from fsmount.store.frames.group import Rendered
 from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.packs.supply import Supply
+from fsmount.store.pushed import Pushed
 from fsmount.work.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class ReadStore(StoreFiles):
     layers : the layers that the workers have decoded.
     supply : brings bytes to the disk, if the store lies elsewhere; else None.
     name : its path, or its URL.
+    pushed : what the last pushes sent, as far as it was looked at.
 
     Contract: belongs to the trio task.
     """
@@ -43,6 +45,7 @@ class ReadStore(StoreFiles):
         super().__init__(files.path, files.disk, files.layout, files.index, files.staging)
         self.supply = supply
         self.name = name or str(files.path)
+        self.pushed: list[Pushed] = []
         self._bodies = bodies
         self.workers = workers
         self.layers = layers

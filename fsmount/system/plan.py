@@ -19,8 +19,10 @@ from fsmount.errors import UsageError
 # mount(8) looks here only. The names are those of the types fsmount and fuse.fsmount.
 HELPERS = (Path("/sbin/mount.fsmount"), Path("/sbin/mount.fuse.fsmount"))
 
+_SYSTEM_UNITS = Path("/etc/systemd/system")
 _SHARE = resources.files("fsmount") / "share"
 _MOUNT_UNIT = "fsmount@.service"
+_PUSH_UNITS = ("fsmount-push@.service", "fsmount-push@.timer")
 _SHOT_UNITS = ("fsmount-shot@.service", "fsmount-shot@.timer")
 
 
@@ -29,7 +31,7 @@ class Instance:
     """One mount. `options` is as after ``-o``.
 
     `store` is an absolute path or a URL; `folder` is absolute. `no_colons`: names
-    of screenshots get no colon.
+    of screenshots get no colon. `push`: a URL that a timer pushes the store to.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Instance:
     folder: Path
     options: str = ""
     no_colons: bool = False
+    push: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +68,23 @@ def takes_shots() -> bool:
     return (_user_settings() / "systemd" / "user" / _SHOT_UNITS[-1]).exists()
 
 
-def plan_for_user(instance: Instance | None, *, captures: bool = False) -> Plan:
+def does_push(scope: str) -> bool:
+    """Whether a set-up with pushes was written, for this user (``--user``) or the system."""
+    units = _user_settings() / "systemd" / "user" if scope == "--user" else _SYSTEM_UNITS
+    return (units / _PUSH_UNITS[-1]).exists()
+
+
+def plan_for_user(
+    instance: Instance | None, *, captures: bool = False, pushes: bool = False
+) -> Plan:
     """Plan units of the user who runs this. Without `instance` it has no file of an instance.
 
-    `captures`: a timer takes a screenshot into the folder each minute. Raises :class:`UsageError`
-    if a path cannot stand in a file of systemd.
+    `captures`: a timer takes a screenshot into the folder each minute. `pushes`: a timer pushes the
+    store. Raises :class:`UsageError` if a path cannot stand in a file of systemd.
     """
     base = _user_settings()
     units = base / "systemd" / "user"
-    names = (_MOUNT_UNIT, *(_SHOT_UNITS if captures else ()))
+    names = (_MOUNT_UNIT, *(_SHOT_UNITS if captures else ()), *(_PUSH_UNITS if pushes else ()))
     shared = {units / name: _filled(f"user/{name}") for name in names}
     if instance is None:
         return Plan(base / "fsmount", shared, {}, {}, ())
@@ -83,17 +94,20 @@ def plan_for_user(instance: Instance | None, *, captures: bool = False) -> Plan:
         place = units / f"fsmount@{instance.name}.service.d" / "kept-shots.conf"
         own[place] = _filled("user/kept-shots.conf")
         started.append(f"fsmount-shot@{instance.name}.timer")
+    if pushes:
+        started.append(f"fsmount-push@{instance.name}.timer")
     return Plan(base / "fsmount", shared, own, {}, tuple(started))
 
 
-def plan_for_system(instance: Instance | None) -> Plan:
-    """Plan the links for mount(8) and the unit of the system.
+def plan_for_system(instance: Instance | None, *, pushes: bool = False) -> Plan:
+    """Plan the links for mount(8) and the unit of the system. `pushes`: see :func:`plan_for_user`.
 
     Raises :class:`UsageError` if a path cannot stand in a file of systemd, or if this program is no
     file that a link can point to.
     """
-    units, settings = Path("/etc/systemd/system"), Path("/etc/fsmount")
-    shared = {units / _MOUNT_UNIT: _filled(f"system/{_MOUNT_UNIT}")}
+    units, settings = _SYSTEM_UNITS, Path("/etc/fsmount")
+    names = (_MOUNT_UNIT, *(_PUSH_UNITS if pushes else ()))
+    shared = {units / name: _filled(f"system/{name}") for name in names}
     script = _script()
     if script is None:
         raise UsageError("mount(8) needs a program fsmount: install fsmount with pip or pipx")
@@ -109,7 +123,10 @@ def plan_for_system(instance: Instance | None) -> Plan:
             f"# Written by `fsmount setup --system`.\n[Unit]\nRequiresMountsFor={needed}\n"
         ),
     }
-    return Plan(settings, shared, own, links, (f"fsmount@{instance.name}.service",))
+    started = [f"fsmount@{instance.name}.service"]
+    if pushes:
+        started.append(f"fsmount-push@{instance.name}.timer")
+    return Plan(settings, shared, own, links, tuple(started))
 
 
 def fstab_line(instance: Instance) -> str:
@@ -173,6 +190,8 @@ def _settings(instance: Instance) -> str:
     }
     if instance.no_colons:
         values["FSMOUNT_NO_COLONS"] = "1"
+    if instance.push:
+        values["PUSH"] = _plain(instance.push)
     lines = [
         name + '="' + re.sub(r'(["\\`$])', r"\\\1", str(value)) + '"'
         for name, value in values.items()

@@ -114,6 +114,38 @@ def test_screenshots(
     )
 
 
+def test_pushes(cli: Cli, root: Path, tmp_path: Path, systemd: Systemd) -> None:
+    place, url = tmp_path / "shots", f"file://{tmp_path}/remote"
+    assert cli("setup", "--push", url, root, place).code == 0
+    assert systemd.files() == [
+        "fsmount/shots.conf",
+        "systemd/user/fsmount-push@.service",
+        "systemd/user/fsmount-push@.timer",
+        "systemd/user/fsmount@.service",
+    ]
+    assert f'PUSH="{url}"\n' in (systemd.config / "fsmount" / "shots.conf").read_text()
+    assert systemd.calls()[1:] == [
+        "--user enable --now fsmount@shots.service fsmount-push@shots.timer"
+    ]
+    # --push need not be repeated.
+    assert cli("setup", "--remove", root, place).code == 0
+    assert systemd.files() == []
+    assert systemd.calls()[0] == (
+        "--user disable --now fsmount-push@shots.timer fsmount@shots.service"
+    )
+
+
+def test_a_url(cli: Cli, root: Path, tmp_path: Path, systemd: Systemd) -> None:
+    url = f"file://{tmp_path}/remote"
+    assert cli("setup", "-o", "cache=1G", url, tmp_path / "shots").code == 0
+    text = (systemd.config / "fsmount" / "shots.conf").read_text()
+    assert f'STORE="{url}"\n' in text
+    assert 'OPTIONS="cache=1G"\n' in text
+    done = cli("setup", "--push", url, url, tmp_path / "other")
+    assert (done.code, "a store on this machine" in done.err) == (2, True)
+    assert cli("setup", "--push", "nonsense", root, tmp_path / "other").code == 2
+
+
 def test_names_of_screenshots_without_colons(
     cli: Cli, root: Path, tmp_path: Path, systemd: Systemd
 ) -> None:

@@ -60,6 +60,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "disk",
         "index",
         "layout",
+        "pushed",
         "config",
         "contents",
         "statistics",

@@ -190,7 +190,8 @@ _BEFORE = {
     "docs/desktop.md": "rm -r screenshots; mkdir screenshots",
     "fsmount umount ~/screenshots": "fsmount adopt ~/screenshots",
     "init": "rm -r shots.store",
-    "mount": "rm -r screenshots; mkdir screenshots",
+    "mount": "rm -r screenshots; mkdir screenshots;"
+    ' test -z "$URL" || fsmount push shots.store "$URL"',
     "umount": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "thumbs": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "verify": "fsmount mount -o ro screenshots.old mnt",

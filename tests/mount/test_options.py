@@ -22,6 +22,9 @@ def test_all_options() -> None:
     assert parse_options("cache=4G,cache_dir=/x/y,timeout=9,credentials=/k") == MountOptions(
         disk_cache_bytes=4 << 30, disk_cache=Path("/x/y"), timeout_s=9, credentials=Path("/k")
     )
+    assert parse_options("push=s3://b/p,every=90m") == MountOptions(
+        push="s3://b/p", push_every_s=5400
+    )
     assert parse_options("cache=100mib").disk_cache_bytes == 100 << 20
     assert parse_options("cache=0").disk_cache_bytes == 0
     assert parse_options("noexec,sync") == MountOptions(no_exec=True, sync=True)
@@ -58,6 +61,9 @@ def test_options_for_other_programs_are_accepted(text: str) -> None:
         "cache=-1",
         "cache_dir=",
         "timeout=soon",
+        "push=",
+        "every=1",
+        "every=0h",
         "credentials=",
         "noauto=1",
         "nofails",

@@ -28,7 +28,7 @@ from fsmount.store.store import open_read_store
 from tests.support.backups import MORE, WANTED, fill_store, shown
 from tests.support.buckets import BUCKET, use_endpoint
 from tests.support.proxy import Proxy, proxy
-from tests.support.remotes import objects_of, pulled, pushed
+from tests.support.remotes import objects_of, pulled, pushed, shown_in_place
 from tests.support.repacking import fill
 
 # FSMOUNT_FAULTS=100 makes a long run of it; FSMOUNT_SEED chooses another one.
@@ -251,6 +251,25 @@ def test_nothing_is_put_if_nothing_changed(filled: Path, between: Proxy, tmp_pat
     pushed(filled, url)
     assert between.sent() == []
     assert len(between.seen) == 2
+
+
+def test_a_push_reads_no_index_that_it_has_noted(
+    filled: Path, between: Proxy, tmp_path: Path
+) -> None:
+    url = f"s3://{BUCKET}/{tmp_path.name}"
+    pushed(filled, url)
+    trio.run(fill, filled, MORE)
+    between.seen.clear()
+    pushed(filled, url)
+    assert [path for method, path, _ in between.seen if method == "GET" and "/index/" in path] == []
+    assert shown_in_place(url, tmp_path / "caches") == WANTED | MORE
+    # Without the note it reads what is there.
+    shutil.rmtree(filled / "pushed")
+    trio.run(fill, filled, {b"last": b"the last words"})
+    between.seen.clear()
+    pushed(filled, url)
+    assert [path for method, path, _ in between.seen if method == "GET" and "/index/" in path]
+    assert shown_in_place(url, tmp_path / "caches") == WANTED | MORE | {b"last": b"the last words"}
 
 
 def test_one_more_picture_sends_little(filled: Path, between: Proxy, tmp_path: Path) -> None:

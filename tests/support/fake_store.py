@@ -44,6 +44,7 @@ class FakeStore:
         self.path = path
         self.read_only = read_only
         self.supply = None
+        self.pushed: list[object] = []
         self.name = str(self.path)
         self.disk = disk or Disk()
         self.layout = Layout(path)

@@ -26,12 +26,14 @@ class Proxy:
 
     plan : what happens to the next requests.
     seen : method, path and bytes of the body of each request.
+    answered : bytes of the bodies of all answers.
     """
 
     port: int
     plan: Plan
     seen: list[tuple[str, str, int]] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
+    answered: int = 0
 
     def sent(self) -> list[tuple[str, str, int]]:
         """The requests with a body."""
@@ -76,6 +78,8 @@ def proxy(server: int, plan: Plan = lambda method, path: "") -> Iterator[Proxy]:
                 data = answer.read()
             finally:
                 link.close()
+            with found.lock:
+                found.answered += len(data)
             if action == "lost":
                 return
             headers = dict(answer.getheaders())

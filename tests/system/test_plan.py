@@ -66,11 +66,11 @@ def test_paths_that_systemd_would_not_take(bad: str) -> None:
 @pytest.mark.parametrize("scope", ["user", "system"])
 def test_systemd_takes_the_units(tmp_path: Path, scope: str) -> None:
     """systemd-analyze accepts the units as they are written, drop-ins included."""
-    instance = Instance("x", Path(ODD), Path(ODD) / "place")
+    instance = Instance("x", Path(ODD), Path(ODD) / "place", push="s3://bucket/a%20b")
     if scope == "user":
-        made = plan.plan_for_user(instance, captures=True)
+        made = plan.plan_for_user(instance, captures=True, pushes=True)
     else:
-        made = plan.plan_for_system(instance)
+        made = plan.plan_for_system(instance, pushes=True)
     units = tmp_path / "units"
     for path, text in (made.shared | made.own).items():
         if "systemd" in path.parts:
@@ -124,6 +124,15 @@ def test_a_line_of_fstab(tmp_path: Path) -> None:
     assert (source, target) == (r"/the\x20store", r"/b\x5cc\x20#d")
     assert fstype == "fuse.fsmount"
     assert options.endswith(",allow_other")
+
+
+def test_a_url_in_fstab() -> None:
+    line = plan.fstab_line(Instance("x", "s3://bucket/a%20b", Path("/b"), "cache=1G"))
+    assert line.startswith("s3://bucket/a%20b /b fuse.fsmount noauto,x-systemd.automount,")
+    assert line.endswith(",ro,_netdev,cache=1G 0 0")
+    assert "RequiresMountsFor=/\n" in "".join(
+        plan.plan_for_system(Instance("x", "s3://bucket/x", Path("/b"))).own.values()
+    )
 
 
 def test_files_are_written_once_and_removed(tmp_path: Path) -> None:

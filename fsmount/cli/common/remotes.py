@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from fsmount.cli.common.credentials import use_credentials
 from fsmount.cli.common.unlocking import unlock_in_background
 from fsmount.mount.options import MountOptions
 from fsmount.mount.session import MountRequest
@@ -27,8 +26,6 @@ def request_for_url(url: str, mountpoint: Path, options: MountOptions) -> MountR
     Makes the folder for what is read. Raises :class:`UsageError` and :class:`RemoteNeedsExtra` for
     a URL that cannot be used, and OSError.
     """
-    if options.credentials is not None:
-        use_credentials(options.credentials)
     # It is made once more in the process that serves: connections do not survive its start.
     transport_to(url)
     unlock = unlock_in_background(url)

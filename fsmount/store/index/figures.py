@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from fsmount.store.index import kinds
@@ -32,8 +33,37 @@ class FileFigures(NamedTuple):
     stored: int
 
 
+# Packs that one query names.
+_PACKS = 500
+
+
 class Figures(Backups):
     """Queries over all files with their objects."""
+
+    def beyond(self, there: Mapping[int, int]) -> tuple[int, int]:
+        """Files, and their bytes, that are not in copies of packs; staged files are in none.
+
+        `there` are the bytes from the start of each pack that the copy of it has.
+        """
+        row = self._one("SELECT count(*), coalesce(sum(size), 0) FROM inodes WHERE staged NOT NULL")
+        files, nbytes = row or (0, 0)
+        short = [
+            (number, there.get(number, 0))
+            for number, (length, _) in self.packs().items()
+            if length > there.get(number, 0)
+        ]
+        for at in range(0, len(short), _PACKS):
+            some = short[at : at + _PACKS]
+            is_there = " OR ".join(["(pack = ? AND offset + length <= ?)"] * len(some))
+            found = self._one(
+                "SELECT coalesce(sum(uses), 0), coalesce(sum(uses * size), 0) FROM objects"
+                f" WHERE pack IN ({','.join('?' * len(some))}) AND uses > 0 AND NOT ({is_there})",
+                *(number for number, _ in some),
+                *chain.from_iterable(some),
+            )
+            if found is not None:
+                files, nbytes = files + found[0], nbytes + found[1]
+        return files, nbytes
 
     def file_figures(self) -> Iterator[FileFigures]:
         """Every name of a regular file that is not in the trash.
