@@ -161,6 +161,22 @@ def test_a_line_of_fstab(system: System, fstype: str) -> None:
     system.umount()
 
 
+def test_a_url_in_fstab(system: System, tmp_path: Path) -> None:
+    """mount(8) hands it over as it is, with and without the helper in /sbin."""
+    url = f"file://{tmp_path}/remote%20place"
+    (tmp_path / "words").write_text("one")
+    assert fsmount("import", tmp_path / "words", system.store).returncode == 0
+    assert fsmount("push", "-q", system.store, url).returncode == 0
+    options = f"noauto,ro,_netdev,allow_other,cache=10M,cache_dir={tmp_path}/caches"
+    system.fstab.write_text(f"{url} {system.place} fuse.fsmount {options} 0 0\n")
+    system.link("mount.fuse.fsmount")
+    system.run("mount", "-T", system.fstab, system.place)
+    assert system.options() >= {"ro", "allow_other"}
+    assert system.run("cat", system.place / "words") == "one"
+    assert url in system.run("findmnt", "-n", "-o", "SOURCE", "--mountpoint", system.place)
+    system.umount()
+
+
 def test_mount_all_mounts_once(system: System) -> None:
     system.link("mount.fuse.fsmount")
     system.write_fstab("fuse.fsmount", "defaults,nofail,_netdev,comment=shots")
