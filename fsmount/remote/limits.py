@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
 
 from fsmount.remote.transport import Transport
 
@@ -72,14 +73,17 @@ class Slow(_Passing):
         self._clock = clock
         self._sleep = sleep
         self._free_at = clock()
+        self._turn = Lock()
 
     def put(self, name: str, data: bytes) -> bool:
         """Wait until more may be sent, and make an object."""
-        now = self._clock()
-        if now < self._free_at:
-            self._sleep(self._free_at - now)
-        self._free_at = max(now, self._free_at) + len(data) / self._rate
-        return self._remote.put(name, data)
+        # One at a time: what others send meanwhile waits, too.
+        with self._turn:
+            now = self._clock()
+            if now < self._free_at:
+                self._sleep(self._free_at - now)
+            self._free_at = max(now, self._free_at) + len(data) / self._rate
+            return self._remote.put(name, data)
 
 
 class Dry(_Passing):

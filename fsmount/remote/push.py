@@ -23,13 +23,10 @@ from fsmount.errors import (
     NoSuchInode,
     NotPushed,
     PushUnsettled,
-    RemoteArchived,
-    RemoteFailed,
 )
 from fsmount.folder import readable
 from fsmount.remote import index_pages
 from fsmount.remote.objects import (
-    CONTRADICTION,
     PACKS,
     RAW,
     STAGED,
@@ -41,7 +38,8 @@ from fsmount.remote.objects import (
     last_state,
     make_state,
 )
-from fsmount.remote.transport import Transport, where_of
+from fsmount.remote.sending import Sender
+from fsmount.remote.transport import Transport
 from fsmount.store.disk.disk import Disk, pread
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Index, leave_log_mode
@@ -102,7 +100,8 @@ def push(
     last = last_state(remote)
     if last is not None and last.uuid != store.index.identity():
         raise NotPushed(remote.url, reason="another store is there. Choose another URL")
-    return _Push(store, remote, last, reread, progress, part_bytes).run()
+    with Sender(remote, reread=reread) as sender:
+        return _Push(store, remote, last, sender, reread, progress, part_bytes).run()
 
 
 class _Push:
@@ -113,11 +112,13 @@ class _Push:
         store: StoreFiles,
         remote: Transport,
         last: State | None,
+        sender: Sender,
         reread: bool,
         progress: Progress,
         part_bytes: int,
     ) -> None:
         self._store = store
+        self._sender = sender
         self._part_bytes = part_bytes
         self._remote = remote
         self._last = last
@@ -132,7 +133,8 @@ class _Push:
         if last is not None:
             for folder, files in ((PACKS, last.packs), (RAW, last.raw)):
                 self._known |= {f"{folder}/{name}": body for name, body in files.items()}
-        # Objects that are there: those of the last state, unless they are to be asked for.
+        # Objects that are there or under way: those of the last state, unless they are to be asked
+        # for.
         before = [] if last is None else last.parts()
         self._there = set() if reread else {part.name for part in before}
         # Objects of the last state may lie in folders of earlier prunes.
@@ -149,6 +151,10 @@ class _Push:
                 if not left:
                     raise PushUnsettled(self._store.path, reason=f"{error} is gone") from error
                 time.sleep(_REST_S)
+        # A state names only what is there.
+        self._sender.finish()
+        self._summary.sent_objects = self._sender.sent_objects
+        self._summary.sent_bytes = self._sender.sent_bytes
         if self._last is not None and state.shows_the_same(self._last):
             state = self._last
         else:
@@ -216,35 +222,13 @@ class _Push:
         state.index = index_pages.send(file, before, self._remote, self._put, noted)
 
     def _put(self, kind: str, data: bytes) -> Part:
-        """Make an object of these bytes, unless it is there."""
+        """Make an object of these bytes, unless it is there: it may be under way yet."""
         part = Part.of(folder_of(kind, self._prunes), data)
         part = self._before.get((kind, part.sha256), part)
         if part.name not in self._there:
-            size = self._remote.size(part.name)
-            if size is not None and (size != part.length or self._is_damaged(part)):
-                # The name says what must be there, so what is there is of no use to anybody.
-                self._remote.delete(part.name)
-                size = None
-            if size is None:
-                made = self._remote.put(part.name, data)
-                if not made and self._remote.size(part.name) != part.length:
-                    raise RemoteFailed(where_of(self._remote, part.name), reason=CONTRADICTION)
-                self._summary.sent_objects += 1
-                self._summary.sent_bytes += len(data)
+            self._sender.send(part, data)
             self._there.add(part.name)
         return part
-
-    def _is_damaged(self, part: Part) -> bool:
-        """Whether an object has other bytes than its name says. Reads it with `reread` only."""
-        if not self._reread:
-            return False
-        try:
-            return Part.of(part.folder, self._remote.get(part.name)) != part
-        except Damaged:
-            return True
-        except RemoteArchived:
-            # Its size is right; more cannot be said for some hours.
-            return False
 
     def _send_packs(self, index: Index) -> dict[str, Body]:
         """Send the committed bytes of all packs. Raises :class:`Vanished`, OSError."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fsmount.remote import sending
 from tests.support.buckets import BUCKET, server, use_endpoint
 from tests.support.trees import make_store
 
@@ -38,3 +39,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         return f"file://{tmp_path}/remote"
     use_endpoint(monkeypatch, request.getfixturevalue(request.param))
     return f"s3://{BUCKET}/{tmp_path.name}"
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pushes that make their calls in one order."""
+    monkeypatch.setattr(sending, "AT_ONCE", 1)

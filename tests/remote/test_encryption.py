@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
 import re
 import shutil
+import subprocess
 import zipfile
 import zlib
 from pathlib import Path
@@ -470,6 +472,40 @@ def test_a_passphrase(
     with pytest.raises(KeyRefused, match="the passphrase is wrong"):
         open_remote(place, Unlock(passphrase=lambda what: "wrong horse"))
     assert all(b"correct horse" not in path.read_bytes() for path in files_of(tmp_path))
+
+
+def test_a_secret_key_that_a_passphrase_opens(filled: Path, place: str, key: Path) -> None:
+    """As `age-keygen | age -p` makes one, also with --armor."""
+    first_push(filled, place, key)
+    locked = quickly_locked(key.read_text().split()[-1], "correct horse")
+    armored = b"-----BEGIN AGE ENCRYPTED FILE-----\n%b-----END AGE ENCRYPTED FILE-----\n"
+    asked: list[str] = []
+
+    def passphrase(what: str) -> str:
+        asked.append(what)
+        return "correct horse"
+
+    file = key.with_name("locked")
+    encoded = base64.b64encode(locked)
+    lines = b"".join(encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64))
+    for data in (locked, armored % lines):
+        file.write_bytes(data)
+        assert last_state(open_remote(place, Unlock(file, passphrase))) is not None
+        with pytest.raises(KeyRefused, match="locked cannot be opened: the passphrase is wrong"):
+            open_remote(place, Unlock(file, lambda what: "wrong horse"))
+    assert asked == [str(file)] * 2
+
+
+def test_a_key_of_ssh_with_a_passphrase_is_refused(
+    filled: Path, place: str, key: Path, tmp_path: Path
+) -> None:
+    first_push(filled, place, key)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "correct horse", "-f"]
+    subprocess.run([*command, tmp_path / "ssh"], check=True)
+    remote, below = open_keys(place, Unlock(key))
+    recipients.add(below, remote.ring, "ssh", recipients.one(f"{tmp_path}/ssh.pub"))
+    with pytest.raises(UsageError, match="must be decrypted first"):
+        open_remote(place, Unlock(tmp_path / "ssh"))
 
 
 # -- what a server shows

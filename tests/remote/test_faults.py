@@ -86,6 +86,7 @@ class Deadly:
         return call
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 @pytest.mark.parametrize("after", [False, True])
 def test_a_push_killed_at_each_call(filled: Path, tmp_path: Path, after: bool) -> None:
     pushed(filled, f"file://{tmp_path}/remote")
@@ -114,6 +115,7 @@ def test_a_push_killed_at_each_call(filled: Path, tmp_path: Path, after: bool) -
     assert shown(tmp_path / "back") == WANTED | MORE
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_a_push_goes_on(filled: Path, tmp_path: Path) -> None:
     """Nothing is sent twice: each run is killed after its first new object."""
     url = f"file://{tmp_path}/remote"

@@ -258,6 +258,7 @@ def stopped_push(filled: Path, place: str) -> Path:
     return filled
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_a_prune_at_any_moment_of_a_push(stopped: Path, place: str, tmp_path: Path) -> None:
     """The push finds objects there that no state names, and the prune removes them."""
     ends = []

@@ -43,4 +43,7 @@ def _first_line(data: bytes, where: str) -> str:
     line = data.split(b"\n", maxsplit=1)[0].removesuffix(b"\r")
     if not line:
         raise UsageError(f"{where} gives no passphrase: its first line is empty")
-    return os.fsdecode(line)
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} gives no passphrase: its first line is not UTF-8") from error

@@ -73,7 +73,8 @@ def sealed(plain: bytes, number: int, key: bytes) -> bytes:
         crc = zlib.crc32(content)
         rows.append((crc, len(content)))
         pieces += (_head(number, chunk, count, crc, len(content)), content)
-    return b"".join(pieces) + _directory(number, rows)
+    pieces.append(_directory(number, rows))
+    return b"".join(pieces)
 
 
 def plain_size(size: int) -> int | None:
