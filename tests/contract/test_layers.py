@@ -105,6 +105,7 @@ ONLY = {
     "obstore": {"remote/s3.py"},
     "av": {"album/video.py", "timelapse/writers.py"},
     "pillow_heif": {"album/photos.py"},
+    "rapidocr": {"text/rapidocr.py"},
     "click": {"cli"},
     "rich": {"cli"},
 }
