@@ -224,7 +224,7 @@ class Reading:
         if not recorder.follows(taken.at_us):
             screen = self._screen(engine)
             screens[width, height] = screen, recorder
-        screen.show(seen)
+        screen.show(seen, taken.object)
         recorder.add(taken, screen.visible)
         self._words.put(
             taken.object,

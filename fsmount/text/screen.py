@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsmount.codec.delta.delta import TILE, Copy, tile_grid
+from fsmount.codec.delta.delta import OWN, TILE, Copy, tile_grid
 from fsmount.errors import Damaged
 from fsmount.text import areas
 from fsmount.text.areas import Mask
@@ -81,8 +81,8 @@ class Screen:
         """Go on after a picture with these words."""
         self._before, self._visible = before, _Places(words)
 
-    def show(self, seen: Seen) -> None:
-        """Update the visible words to those of the next picture.
+    def show(self, seen: Seen, object_id: int) -> None:
+        """Update the visible words to those of the next picture, which shows an object.
 
         A word that stays at its place stays the same object. Raises Damaged, OSError, NoEngine.
         """
@@ -102,7 +102,7 @@ class Screen:
                 or _same(before.pixels, each.place, seen.pixels, each.place)
             )
         wanted = changed & areas.has_ink(seen.pixels, changed)
-        self._take_over(seen, wanted)
+        self._take_over(seen, object_id, wanted)
         for area in self._hidden:
             _unwant(wanted, area)
         if wanted.any():
@@ -110,13 +110,14 @@ class Screen:
 
     # -- words that were read before
 
-    def _take_over(self, seen: Seen, wanted: Mask) -> None:
+    def _take_over(self, seen: Seen, object_id: int, wanted: Mask) -> None:
         """Take over the words of copied tiles; remove from `wanted` what they explain."""
-        if seen.layout is None:
-            return
-        tiles = seen.layout.tiles
+        # Tiles of its own were seen before if an equal picture came before.
+        own = Copy(object_id)
+        layout = seen.layout
+        tiles = np.zeros(wanted.shape, np.uint8) if layout is None else layout.tiles
         for slot in np.unique(tiles[wanted]).tolist():
-            source = seen.layout.source(slot) if slot else None
+            source = layout.source(slot) if layout is not None and slot != OWN else own
             if not isinstance(source, Copy):
                 continue
             mask = wanted & (tiles == slot)
