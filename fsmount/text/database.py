@@ -30,6 +30,8 @@ from fsmount.text.tokens import tokens
 Ints = npt.NDArray[np.int64]
 
 FORMAT = 1
+CARRIED = "\u2192"
+"""Stands before tokens that all the next slot goes on to show."""
 _BUSY_MS = 10_000
 # A part of a word is looked up only in words of this length and more.
 _LEAST_VOCABULARY = 4
@@ -52,14 +54,16 @@ _SCHEMA = (
     " indexed INTEGER NOT NULL, data BLOB NOT NULL)",
     "CREATE INDEX slots_next ON slots (previous) WHERE previous > 0",
     "CREATE INDEX slots_open ON slots (series) WHERE indexed = 0",
-    # The tokens of each slot: those that disappear in it, and those that the next one goes on to
-    # show. `tokens.py` has made them, so the tokenizer has to split at spaces alone.
-    "CREATE VIRTUAL TABLE words USING fts5(ended, carried, content='', detail=column,"
-    " columnsize=0, tokenize='ascii')",
-    "CREATE VIRTUAL TABLE terms USING fts5vocab(words, row)",
+    # The tokens of each slot: those that disappear in it, and with CARRIED before them those that
+    # the next slot goes on to show. `tokens.py` has made them, so they are split at spaces alone.
+    "CREATE VIRTUAL TABLE words USING fts5(tokens, content='', detail=none, columnsize=0,"
+    " tokenize='ascii')",
+    # A page has no room for FTS5's usual leaves of 4,050 bytes, because of its checksum.
+    "INSERT INTO words (words, rank) VALUES ('pgsz', 4000)",
     # The distinct tokens, for parts of words.
     "CREATE VIRTUAL TABLE vocabulary USING fts5(token, detail=none, columnsize=0,"
     " tokenize='trigram')",
+    "INSERT INTO vocabulary (vocabulary, rank) VALUES ('pgsz', 4000)",
 )
 
 
@@ -321,9 +325,10 @@ class TextDatabase:
     def index_slot(self, number: int, slot: Slot) -> None:
         """Write a slot for the last time, and index its words. The caller has a transaction."""
         self.write_slot(number, slot)
-        ended, carried = _tokens(slot)
-        new = [token for token in ended | carried if self._is_new(token)]
-        self._insert_words(number, ended, carried)
+        found = _tokens(slot)
+        plain = {token.removeprefix(CARRIED) for token in found}
+        new = [token for token in plain if self._is_new(token)]
+        self._insert_words(number, found)
         for token in new:
             self._run("INSERT INTO vocabulary (token) VALUES (?)", token)
         self._run("UPDATE slots SET indexed = 1 WHERE id = ?", number)
@@ -332,13 +337,9 @@ class TextDatabase:
         """Whether the vocabulary has to get a token."""
         return len(token) >= _LEAST_VOCABULARY and not self.has_term(token)
 
-    def _insert_words(self, number: int, ended: set[str], carried: set[str]) -> None:
-        self._run(
-            "INSERT INTO words (rowid, ended, carried) VALUES (?,?,?)",
-            number,
-            " ".join(sorted(ended)),
-            " ".join(sorted(carried)),
-        )
+    def _insert_words(self, number: int, found: Iterable[str]) -> None:
+        text = " ".join(sorted(found))
+        self._run("INSERT INTO words (rowid, tokens) VALUES (?,?)", number, text)
 
     def replace_slot(self, number: int, slot: Slot) -> None:
         """Put other words in the place of those of a slot, and wipe out what is gone.
@@ -354,24 +355,21 @@ class TextDatabase:
             # A deletion in FTS5 marks; with this it removes.
             self._run("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")
             self._run("INSERT INTO vocabulary (vocabulary, rank) VALUES ('secure-delete', 1)")
-            ended, carried = _tokens(was)
-            gone = ended | carried
+            gone = _tokens(was)
             self._run(
-                "INSERT INTO words (words, rowid, ended, carried) VALUES ('delete',?,?,?)",
+                "INSERT INTO words (words, rowid, tokens) VALUES ('delete',?,?)",
                 number,
-                " ".join(sorted(ended)),
-                " ".join(sorted(carried)),
+                " ".join(sorted(gone)),
             )
         if slot.pictures:
             self._run("UPDATE slots SET data = ? WHERE id = ?", slots.pack(slot), number)
             self._run("UPDATE slots SET first = ?, last = ? WHERE id = ?", *_times(slot), number)
             if indexed:
-                ended, carried = _tokens(slot)
-                self._insert_words(number, ended, carried)
+                self._insert_words(number, _tokens(slot))
         else:
             self._run("DELETE FROM slots WHERE id = ?", number)
             self._run("UPDATE slots SET previous = 0 WHERE previous = ?", number)
-        for token in gone:
+        for token in {token.removeprefix(CARRIED) for token in gone}:
             if self._is_new(token):
                 sql = "SELECT rowid FROM vocabulary WHERE vocabulary MATCH ? AND token = ?"
                 for (row_id,) in self._all(sql, _trigrams(token), token):
@@ -393,14 +391,10 @@ class TextDatabase:
         rows = self._all("SELECT rowid FROM words WHERE words MATCH ?", expression)
         return np.fromiter((row[0] for row in rows), np.int64, len(rows))
 
-    def has_term(self, token: str) -> bool:
-        """Whether any indexed slot has a token."""
-        return self._one("SELECT 1 FROM terms WHERE term = ?", token) is not None
-
-    def terms_from(self, start: str, most: int) -> list[str]:
-        """Return tokens that begin with `start`, in order."""
-        rows = self._all("SELECT term FROM terms WHERE term >= ? LIMIT ?", start, most)
-        return [row[0] for row in rows if row[0].startswith(start)]
+    def has_term(self, token: str, *, prefix: bool = False) -> bool:
+        """Whether any indexed slot has a token, or with `prefix` one that begins so."""
+        sql = "SELECT 1 FROM words WHERE words MATCH ? LIMIT 1"
+        return self._one(sql, present(token, prefix=prefix)) is not None
 
     def with_part(self, part: str, most: int) -> list[str]:
         """Return tokens that have a part of three letters or more inside."""
@@ -466,13 +460,23 @@ def _times(slot: Slot) -> tuple[int, int]:
     return int(slot.at_us[0]), int(slot.at_us[-1])
 
 
-def _tokens(slot: Slot) -> tuple[set[str], set[str]]:
-    """Return the tokens of the words of a slot that disappear in it, and of those that go on."""
+def _tokens(slot: Slot) -> set[str]:
+    """Return the tokens of a slot, as `words` has them."""
     ended: set[str] = set()
     carried: set[str] = set()
     for text, on in zip(slot.texts, slot.carried.tolist(), strict=True):
         (carried if on else ended).update(tokens(text))
-    return ended, carried - ended
+    return ended | {CARRIED + token for token in carried - ended}
+
+
+def ended(token: str, *, prefix: bool = False) -> str:
+    """Return the expression of FTS5 for slots in which a token disappears somewhere."""
+    return quote(token) + (" *" if prefix else "")
+
+
+def present(token: str, *, prefix: bool = False) -> str:
+    """Return the expression of FTS5 for slots that have a token."""
+    return any_of([ended(token, prefix=prefix), ended(CARRIED + token, prefix=prefix)])
 
 
 def _trigrams(part: str) -> str:

@@ -29,6 +29,8 @@ from fsmount.text.tokens import tokens
 _DAY_US = 86_400 * 10**6
 # Tokens that stand for one that is not there, at most.
 _MOST_INSTEAD = 200
+# If more tokens than this have a part inside, all slots are looked at, the newest first.
+_MOST_PARTS = 1000
 # A part of a word is looked for in other words if it is as long as this.
 _LEAST_PART = 3
 _SLOTS_BYTES = 32 << 20
@@ -160,12 +162,11 @@ class Words:
             return replace(search.run(wider), instead=instead) if instead else found
 
     def _resolved(self, term: Term) -> Term:
-        """Return a term with all tokens that a part of a word may mean."""
-        if not term.inside:
+        """Return a term with the tokens that a part of a word may mean."""
+        if not any(token.part for token in term.tokens):
             return term
-        part = term.tokens[0].texts[0]
-        whole = [part, *self._with_part(part)]
-        return replace(term, tokens=(Token(tuple(dict.fromkeys(whole)), prefix=True),))
+        found = [replace(token, texts=self._with_part(token.part)) for token in term.tokens]
+        return replace(term, tokens=tuple(found))
 
     def _wider(self, terms: Sequence[Term]) -> tuple[tuple[Term, ...], tuple[str, ...]]:
         """Return terms in which words that are not there stand for others, and those others."""
@@ -187,32 +188,33 @@ class Words:
         return tuple(changed), instead
 
     def _others(self, token: Token) -> tuple[str, ...]:
+        """Return tokens that may stand for one."""
         text = token.texts[0]
-        found = self._with_part(text) if not self._is_known(token) else []
-        if not found and len(text) >= _LEAST_PART:
-            unindexed = self._open_tokens()
-            for other in near(text):
-                if other in unindexed or self._database.has_term(other):
-                    found.append(other)
-        return tuple(found[:_MOST_INSTEAD])
+        if token.part or len(text) < _LEAST_PART:
+            return ()
+        found = () if self._is_known(token) else self._with_part(text)[:_MOST_INSTEAD]
+        found = tuple(other for other in found if other != text)
+        if found:
+            return found
+        unindexed = self._open_tokens()
+        known = (
+            other for other in near(text) if other in unindexed or self._database.has_term(other)
+        )
+        return tuple(known)
 
-    def _with_part(self, part: str) -> list[str]:
-        if len(part) < _LEAST_PART:
-            return []
-        found = self._database.with_part(part, _MOST_INSTEAD)
+    def _with_part(self, part: str) -> tuple[str, ...]:
+        """Return tokens that have a part inside, first the part itself."""
+        found = [part]
+        if len(part) >= _LEAST_PART:
+            found += self._database.with_part(part, _MOST_PARTS)
         found += [token for token in self._open_tokens() if part in token]
-        return list(dict.fromkeys(found))
+        return tuple(dict.fromkeys(found))
 
     def _is_known(self, token: Token) -> bool:
         """Whether a slot has a token."""
         if any(token.matches(other) for other in self._open_tokens()):
             return True
-        for text in token.texts:
-            if token.prefix and self._database.terms_from(text, 1):
-                return True
-            if self._database.has_term(text):
-                return True
-        return False
+        return any(self._database.has_term(text, prefix=token.prefix) for text in token.texts)
 
     def _open_tokens(self) -> set[str]:
         """Return the tokens of the slots that are not indexed yet."""
@@ -243,15 +245,19 @@ class Words:
         found = self._slots.get(number)
         if found is None:
             found = self._exclusions.shown(self._database.slot(number))
-            self._slots.put(number, found, 200 + 120 * len(found.texts))
+            self._slots.put(number, found, 200 + 120 * found.count)
         return found
 
     def candidates(
         self, terms: Sequence[Term], since_us: int | None, until_us: int | None
     ) -> list[int]:
         """Return the slots in which a stretch may end, the newest first."""
-        ids = self._database.matching(expression(terms))
-        ids = np.union1d(ids, np.array(self._open, np.int64))
+        narrow = [term for term in terms if not any(map(_is_vast, term.tokens))]
+        if narrow:
+            ids = self._database.matching(expression(narrow))
+            ids = np.union1d(ids, np.array(self._open, np.int64))
+        else:
+            ids = self._times.id
         rows = np.searchsorted(self._times.id, ids)
         first, last = self._times.first[rows], self._times.last[rows]
         kept = np.ones(len(ids), bool)
@@ -384,6 +390,11 @@ class _Search:
                 if found is not None:
                     return part.slot, picture, found
         return None
+
+
+def _is_vast(token: Token) -> bool:
+    """Whether there may be more tokens than those that are listed."""
+    return len(token.texts) > _MOST_PARTS
 
 
 def _is_below(path: bytes, under: bytes) -> bool:
