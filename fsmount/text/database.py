@@ -35,6 +35,7 @@ CARRIED = "\u2192"
 _BUSY_MS = 10_000
 # A part of a word is looked up only in words of this length and more.
 _LEAST_VOCABULARY = 4
+_MOST_KNOWN = 200_000
 _PAGE = 1000
 
 _SCHEMA = (
@@ -111,6 +112,8 @@ class TextDatabase:
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self.path = path
+        # Tokens that the vocabulary has: to look one up takes long.
+        self._known: set[str] = set()
         register_vfs()
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         flags |= apsw.SQLITE_OPEN_URI
@@ -171,6 +174,7 @@ class TextDatabase:
             yield
             self._run("COMMIT")
         except BaseException:
+            self._known.clear()
             with suppress(FsmountError, OSError):
                 self._run("ROLLBACK")
             raise
@@ -331,11 +335,22 @@ class TextDatabase:
         self._insert_words(number, found)
         for token in new:
             self._run("INSERT INTO vocabulary (token) VALUES (?)", token)
+            self._remember(token)
         self._run("UPDATE slots SET indexed = 1 WHERE id = ?", number)
 
     def _is_new(self, token: str) -> bool:
         """Whether the vocabulary has to get a token."""
-        return len(token) >= _LEAST_VOCABULARY and not self.has_term(token)
+        if len(token) < _LEAST_VOCABULARY or token in self._known:
+            return False
+        if self.has_term(token):
+            self._remember(token)
+            return False
+        return True
+
+    def _remember(self, token: str) -> None:
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known.add(token)
 
     def _insert_words(self, number: int, found: Iterable[str]) -> None:
         text = " ".join(sorted(found))
@@ -370,6 +385,7 @@ class TextDatabase:
             self._run("DELETE FROM slots WHERE id = ?", number)
             self._run("UPDATE slots SET previous = 0 WHERE previous = ?", number)
         for token in {token.removeprefix(CARRIED) for token in gone}:
+            self._known.discard(token)
             if self._is_new(token):
                 sql = "SELECT rowid FROM vocabulary WHERE vocabulary MATCH ? AND token = ?"
                 for (row_id,) in self._all(sql, _trigrams(token), token):

@@ -32,7 +32,7 @@ _HEAD = struct.Struct("<BII")
 _PARTS = ("ino", "at_us", "first", "span", "carried", "x", "y", "width", "height", "text")
 _LENGTHS = struct.Struct(f"<{len(_PARTS)}I")
 _OF_PICTURES = 2
-_LEVEL, _FAST_LEVEL = 19, 3
+_LEVEL, _TEXT_LEVEL, _FAST_LEVEL = 9, 19, 3
 _MOST_BYTES = 64 << 20
 _MOST = 1 << 24
 
@@ -215,8 +215,10 @@ def pack(slot: Slot, *, fast: bool = False) -> bytes:
     }
     parts = {name: _column(column) for name, column in columns.items()}
     parts["text"] = "\n".join(slot.texts).encode("utf-8", "replace")
-    level = _FAST_LEVEL if fast else _LEVEL
-    frames = [zstd.compress(parts[name], level) for name in _PARTS]
+    levels = dict.fromkeys(_PARTS, _FAST_LEVEL if fast else _LEVEL)
+    if not fast:
+        levels["text"] = _TEXT_LEVEL
+    frames = [zstd.compress(parts[name], levels[name]) for name in _PARTS]
     head = _HEAD.pack(_FORM, slot.pictures, slot.count) + _LENGTHS.pack(*map(len, frames))
     return head + b"".join(frames)
 

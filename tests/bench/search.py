@@ -35,6 +35,7 @@ _LANGUAGE = 120_000
 _ONCE = 0.03
 _START_US = 1_700_000_000 * 10**6
 _MINUTE_US = 60 * 10**6
+_TALL, _DEEP = frozenset("bdfhklt0123456789"), frozenset("gjpqy")
 _SYLLABLES = [a + b for a in "bcdfghjklmnprstvwz" for b in ("a", "e", "i", "o", "u", "an", "er")]
 
 
@@ -51,6 +52,7 @@ class Year:
         self.language = np.array(list(made), dtype=object)
         weights = 1.0 / np.arange(1, _LANGUAGE + 1)
         self._edges = np.cumsum(weights / weights.sum())
+        self._reach: dict[str, tuple[int, int]] = {}
         self._steady = self._words(_STEADY_WORDS)
         self.phrases: list[str] = []
         self.text_bytes = 0
@@ -58,6 +60,15 @@ class Year:
     def _words(self, count: int) -> list[str]:
         ranks = np.searchsorted(self._edges, self._rng.random(count))
         found: list[str] = list(self.language[np.minimum(ranks, _LANGUAGE - 1)])
+        return found
+
+    def _edges_of(self, text: str) -> tuple[int, int]:
+        """Return how far letters of a word reach above and below the small ones, in pixels."""
+        found = self._reach.get(text)
+        if found is None:
+            found = 3 * (not _TALL.isdisjoint(text)), 3 * (not _DEEP.isdisjoint(text))
+            if len(self._reach) < 2 * _LANGUAGE:
+                self._reach[text] = found
         return found
 
     def slot(self, number: int) -> Slot:
@@ -85,8 +96,7 @@ class Year:
         line = np.arange(count) // 10
         starts = np.concatenate([[0], ends[9::10]])[line]
         x = 20 + ends - width - starts
-        below = np.array([3 * bool({*"gjpqy"} & {*text}) for text in texts], np.int64)
-        above = np.array([3 * bool({*"bdfhklt0123456789"} & {*text}) for text in texts], np.int64)
+        above, below = np.array([self._edges_of(text) for text in texts], np.int64).T
         height = 7 + above + below
         y = 30 + line % 45 * 19 + 12 - above
         carried = last == _PICTURES - 1
