@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsmount.errors import UsageError
-from fsmount.text.database import any_of, ended, present
+from fsmount.text.database import any_of, ended, present, through
 from fsmount.text.tokens import folded, is_spaceless, pairs, runs
 
 _PARTS = re.compile(r'"([^"]*)"?|(\S+)')
@@ -111,6 +111,17 @@ def near(token: str) -> list[str]:
     found.pop(token, None)
     found.pop("", None)
     return list(found)
+
+
+def steady(terms: Sequence[Term]) -> str | None:
+    """Return the expression of FTS5 for slots all of whose pictures show all terms.
+
+    Others may do so, too. None if that cannot be told: words after each other, or several tokens.
+    """
+    tokens = [token for term in terms for token in term.tokens]
+    if any(len(term.tokens) > 1 for term in terms) or any(len(each.texts) > 1 for each in tokens):
+        return None
+    return " AND ".join(any_of([through(each.texts[0], prefix=each.prefix)]) for each in tokens)
 
 
 def expression(terms: Sequence[Term]) -> str:

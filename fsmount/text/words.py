@@ -21,7 +21,7 @@ from fsmount.store.index import TRASH, Index
 from fsmount.text.database import SlotTimes, TextDatabase, open_text
 from fsmount.text.exclusions import Exclusions
 from fsmount.text.matching import Matches, in_reading_order, line_around, text_of
-from fsmount.text.query import Term, Token, expression, near, parse
+from fsmount.text.query import Term, Token, expression, near, parse, steady
 from fsmount.text.results import Found, Hit, Rectangle, Shown, Word
 from fsmount.text.slots import Slot
 from fsmount.text.tokens import tokens
@@ -34,6 +34,8 @@ _MOST_PARTS = 1000
 # A part of a word is looked for in other words if it is as long as this.
 _LEAST_PART = 3
 _SLOTS_BYTES = 32 << 20
+# If a stretch goes back through more slots, it pays to ask which need no look.
+_FEW_PARTS = 2
 
 
 class _Part(NamedTuple):
@@ -70,7 +72,7 @@ class Words:
         self._database = database
         self._exclusions = Exclusions.read(store.layout)
         self._changes: tuple[int, int, int] | None = None
-        self._times = SlotTimes(*[np.empty(0, np.int64)] * 4)
+        self._times = SlotTimes(*[np.empty(0, np.int64)] * 5)
         self._open: list[int] = []
         self._slots: Lru[int, Slot] = Lru(_SLOTS_BYTES)
 
@@ -269,9 +271,26 @@ class Words:
         order = np.argsort(-last[kept], kind="stable")
         return [int(number) for number in ids[kept][order]]
 
-    def neighbours(self, number: int) -> tuple[int, int]:
-        """See :meth:`TextDatabase.neighbours`."""
-        return self._database.neighbours(number)
+    def after(self, number: int) -> int:
+        """See :meth:`TextDatabase.next_slot`."""
+        return self._database.next_slot(number)
+
+    def before(self, number: int) -> tuple[int, int]:
+        """Return the slot whose words go on in a slot, and its number of pictures; 0 for none."""
+        before = int(self._times.previous[np.searchsorted(self._times.id, number)])
+        at = int(np.searchsorted(self._times.id, before))
+        if not before or at == len(self._times.id) or self._times.id[at] != before:
+            return 0, 0
+        return before, int(self._times.pictures[at])
+
+    def steady(self, terms: Sequence[Term]) -> frozenset[int]:
+        """Return slots all of whose pictures show all terms; others may, too."""
+        # A word that is excluded from some slots may be there all the time.
+        wanted = steady(terms) if self._exclusions == Exclusions() else None
+        if wanted is None:
+            return frozenset()
+        found: list[int] = self._database.matching(wanted).tolist()
+        return frozenset(found)
 
     def _shown(self, ino: int, at_us: int) -> Shown | None:
         """Return a picture, if the store shows it as it was read."""
@@ -310,10 +329,11 @@ class _Search:
         self._limit = limit
         self._terms: Sequence[Term] = ()
         self._matches: dict[int, Matches] = {}
+        self._steady: frozenset[int] | None = None
 
     def run(self, terms: Sequence[Term]) -> Found:
         """Search for terms."""
-        self._terms, self._matches = terms, {}
+        self._terms, self._matches, self._steady = terms, {}, None
         hits: list[Hit] = []
         candidates = self._words.candidates(terms, self._since_us, self._until_us)
         for place, number in enumerate(candidates):
@@ -329,19 +349,33 @@ class _Search:
         """Yield the hits that end in a slot."""
         matches = self._in(number)
         for first, last in reversed(matches.stretches()):
-            before, after = self._words.neighbours(number)
+            after = self._words.after(number) if last == matches.slot.pictures - 1 else 0
             if last == matches.slot.pictures - 1 and after and self._begins(after):
                 continue  # It ends in a later slot.
             parts = [_Part(number, first, last)]
-            while parts[-1].first == 0 and before:
-                stretches = self._in(before).stretches()
-                if not stretches or stretches[-1][1] != self._in(before).slot.pictures - 1:
-                    break
-                parts.append(_Part(before, *stretches[-1]))
-                before = self._words.neighbours(before)[0]
+            self._go_back(parts)
             hit = self._hit(parts)
             if hit is not None:
                 yield hit
+
+    def _go_back(self, parts: list[_Part]) -> None:
+        """Add the parts of a stretch in earlier slots."""
+        while parts[-1].first == 0:
+            before, pictures = self._words.before(parts[-1].slot)
+            if not before:
+                return
+            if len(parts) > _FEW_PARTS and before in self._steady_slots():
+                parts.append(_Part(before, 0, pictures - 1))
+                continue
+            stretches = self._in(before).stretches()
+            if not stretches or stretches[-1][1] != self._in(before).slot.pictures - 1:
+                return
+            parts.append(_Part(before, *stretches[-1]))
+
+    def _steady_slots(self) -> frozenset[int]:
+        if self._steady is None:
+            self._steady = self._words.steady(self._terms)
+        return self._steady
 
     def _in(self, number: int) -> Matches:
         found = self._matches.get(number)
