@@ -51,10 +51,11 @@ class RapidOcr:
             # onnxruntime raises errors of its own.
             raise NoEngine(f"rapidocr failed ({error})") from error
         words = []
-        for line in found.word_results or ():
-            for text, score, box in line:
-                if text.strip():
-                    words.append(ReadWord(text.strip(), _around(box), 100.0 * float(score)))
+        # Without any text it gives results of another form.
+        lines = found.word_results if found.txts else ()
+        for text, score, box in (word for line in lines for word in line):
+            if text.strip():
+                words.append(ReadWord(text.strip(), _around(box), 100.0 * float(score)))
         return words
 
     def close(self) -> None:

@@ -61,15 +61,16 @@ class Tesseract:
         self._rest = b""
 
     def read(self, picture: Picture) -> list[ReadWord]:
-        """See :meth:`Engine.read`."""
-        for last_try in (False, True):
-            try:
-                return self._read(picture)
-            except OSError as error:
-                self._stop()
-                if last_try:
-                    raise NoEngine(f"tesseract failed ({error})") from error
-        raise AssertionError
+        """See :meth:`Engine.read`. Raises :class:`NoEngine`."""
+        try:
+            return self._read(picture)
+        except OSError:
+            self._stop()
+        try:
+            return self._read(picture)
+        except OSError as error:
+            self._stop()
+            raise NoEngine(f"tesseract failed ({error})") from error
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""
