@@ -58,7 +58,11 @@ here.
 With -o views the folder DIR/.fsmount shows the same pictures once more: by-day/2026/03/14/ has
 those of a day, changed/2026/03/14/ those of which at least 5 % of the screen was new. Nothing is
 decoded for a listing. These folders cannot be changed. A file in them is the same file as in its
-own folder, as with hard links.
+own folder, as with hard links. DIR/.fsmount/text/ has the text of each picture as a file, once
+it was read (fsmount text), so grep -r finds it.
+
+With -o text the mount reads the text of new pictures, as by fsmount text, while no file has been
+written or read for SECONDS, on mains power: one process that runs only when no other wants to.
 
 SOURCE may be a URL that fsmount push sends to, s3://BUCKET/PREFIX or file:///FOLDER: its newest
 state is shown, for reading only. Names and sizes come from the index, which is brought first.
@@ -82,7 +86,7 @@ Examples:
   fsmount mount -p ~/shots.store ~/new/folder
   fsmount mount -o ro,allow_other /backup/shots.store /mnt
   fsmount mount -o repack,prune ~/shots.store ~/screenshots
-  fsmount mount -o views ~/shots.store ~/screenshots
+  fsmount mount -o views,text ~/shots.store ~/screenshots
   fsmount mount -o ro ~/screenshots.old /mnt
   fsmount mount /media/stick/2014-07-Italy.xml ~/italy
   fsmount mount -p -o cache=10G s3://my-bucket/shots ~/archive
@@ -99,9 +103,9 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     "-o",
     "options",
     multiple=True,
-    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS], views,"
-    " push=URL, every=TIME, credentials=FILE, nonempty, noexec, sync; of a URL: cache=SIZE,"
-    " cache_dir=PATH, timeout=SECONDS."
+    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS],"
+    " text[=SECONDS], views, push=URL, every=TIME, credentials=FILE, nonempty, noexec, sync; of a"
+    " URL: cache=SIZE, cache_dir=PATH, timeout=SECONDS."
     " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(

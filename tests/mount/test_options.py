@@ -27,6 +27,8 @@ def test_all_options() -> None:
     )
     assert parse_options("cache=100mib").disk_cache_bytes == 100 << 20
     assert parse_options("cache=0").disk_cache_bytes == 0
+    assert parse_options("text") == MountOptions(text_after_s=10)
+    assert parse_options("views,text=60") == MountOptions(views=True, text_after_s=60)
     assert parse_options("noexec,sync") == MountOptions(no_exec=True, sync=True)
     assert parse_options("noexec,sync,exec,async") == MountOptions()
 
@@ -65,6 +67,7 @@ def test_options_for_other_programs_are_accepted(text: str) -> None:
         "every=1",
         "every=0h",
         "credentials=",
+        "text=x",
         "noauto=1",
         "nofails",
         "x_systemd.automount",

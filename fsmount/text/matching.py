@@ -1,0 +1,237 @@
+"""Which pictures of a slot show what is searched for, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fsmount.text.query import Term, Token
+from fsmount.text.results import Rectangle
+from fsmount.text.slots import Ints, Slot
+from fsmount.text.tokens import is_spaceless, tokens
+
+# The next word of a line begins at most so many heights of a letter behind a word.
+_WIDEST_GAP = 2.5
+# So many tokens are not looked up one by one.
+_MANY = 30
+
+
+class _Sightings(NamedTuple):
+    """Where a slot shows a term: its words, and the first and last picture that shows all of them.
+
+    words : numbers of words, one tuple or int for each sighting. first, last : int64 (n,).
+    """
+
+    words: Sequence[int] | Sequence[tuple[int, ...]]
+    first: Ints
+    last: Ints
+
+
+class Matches:
+    """The matches of all terms in a slot.
+
+    visible : bool (pictures,): which pictures show all terms.
+    """
+
+    def __init__(self, slot: Slot, terms: Sequence[Term]) -> None:
+        self.slot = slot
+        self.visible = np.ones(slot.pictures, bool)
+        self._sightings: list[_Sightings] = []
+        for term in terms:
+            found = _sightings(slot, term)
+            self._sightings.append(found)
+            change = np.zeros(slot.pictures + 1, np.int64)
+            np.add.at(change, found.first, 1)
+            np.add.at(change, found.last + 1, -1)
+            self.visible &= np.cumsum(change[:-1]) > 0
+            if not self.visible.any():
+                break
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """Return the runs of pictures that show all terms: (first, last)."""
+        edges = np.flatnonzero(np.diff(self.visible, prepend=False, append=False))
+        return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
+
+    def places(self, picture: int) -> tuple[int, ...]:
+        """Return the words that show the terms in a picture, by their numbers, in reading order."""
+        numbers: set[int] = set()
+        for found in self._sightings:
+            shown = np.flatnonzero((found.first <= picture) & (picture <= found.last))
+            for at in shown.tolist():
+                words = found.words[at]
+                numbers.update((words,) if isinstance(words, int) else words)
+        boxes = self.slot.boxes
+        return tuple(sorted(numbers, key=lambda n: (int(boxes[n, 1]), int(boxes[n, 0]))))
+
+
+def _sightings(slot: Slot, term: Term) -> _Sightings:
+    first, *rest = term.tokens
+    if not rest:
+        numbers = _words_with(slot, first)
+        return _Sightings(numbers, slot.first[numbers], slot.last[numbers])
+    found: list[tuple[int, ...]] = []
+    for number in _words_with(slot, first):
+        for at, each in enumerate(tokens(slot.texts[number])):
+            if first.matches(each):
+                found += _following(slot, rest, number, at + 1, (number,))
+    spans = [
+        (int(slot.first[list(words)].max()), int(slot.last[list(words)].min())) for words in found
+    ]
+    kept = [at for at, (begin, end) in enumerate(spans) if begin <= end]
+    table = np.array([spans[at] for at in kept], np.int64).reshape(-1, 2)
+    return _Sightings([found[at] for at in kept], table[:, 0], table[:, 1])
+
+
+def _words_with(slot: Slot, token: Token) -> list[int]:
+    """Return the words of a slot that have a token."""
+    numbers: set[int] = set()
+    if len(token.texts) > _MANY and not token.part:
+        for number, text in enumerate(slot.texts):
+            if any(map(token.matches, tokens(text))):
+                numbers.add(number)
+        return sorted(numbers)
+    for part in (token.part,) if token.part else token.texts:
+        numbers.update(_words_at(slot, _found(slot.plain, part, token)))
+    return sorted(numbers)
+
+
+def _found(plain: str, part: str, token: Token) -> list[int]:
+    """Return where the words of a text have a part as a token, or as the beginning of one."""
+    found = []
+    # In a script without spaces any part is a token.
+    anywhere = bool(token.part) or is_spaceless(part)
+    at, size = plain.find(part), len(part)
+    while at >= 0:
+        if anywhere or (
+            not _goes_on(plain[at - 1]) and (token.prefix or not _goes_on(plain[at + size]))
+        ):
+            found.append(at)
+        at = plain.find(part, at + 1)
+    return found
+
+
+def _goes_on(letter: str) -> bool:
+    """Whether a letter beside a run of letters belongs to the same token."""
+    return letter.isalnum() and not is_spaceless(letter)
+
+
+def _words_at(slot: Slot, places: list[int]) -> list[int]:
+    """Return the words at places of the folded text."""
+    found: list[int] = (np.searchsorted(slot.starts, places, side="right") - 1).tolist()
+    return found
+
+
+def _following(
+    slot: Slot, rest: Sequence[Token], number: int, at: int, words: tuple[int, ...]
+) -> Iterator[tuple[int, ...]]:
+    """Yield the words that begin with `words` and go on with the tokens `rest`.
+
+    `at` is the place of the next token in the last word, `number`.
+    """
+    if not rest:
+        yield words
+        return
+    own = tokens(slot.texts[number])
+    if at < len(own):
+        if rest[0].matches(own[at]):
+            yield from _following(slot, rest[1:], number, at + 1, words)
+        return
+    for after in _next_words(slot, number):
+        own = tokens(slot.texts[after])
+        if own and rest[0].matches(own[0]):
+            yield from _following(slot, rest[1:], after, 1, (*words, after))
+
+
+def _next_words(slot: Slot, number: int) -> list[int]:
+    """Return the words that follow a word: at its right, else at the start of the next line."""
+    x, y, width, height = slot.boxes[number].tolist()
+    left, top, _, high = slot.boxes.T
+    together = (slot.first <= slot.last[number]) & (slot.first[number] <= slot.last)
+    high_enough = np.minimum(top + high, y + height) - np.maximum(top, y)
+    in_line = together & (2 * high_enough >= np.minimum(high, height))
+    tall = max(height, 8)
+    right = in_line & (left >= x + width - tall // 3) & (left <= x + width + _WIDEST_GAP * tall)
+    right[number] = False
+    if right.any():
+        # A word may have been read again with the same place.
+        nearest = int(left[right].min())
+        return np.flatnonzero(right & (left <= nearest + tall // 2)).tolist()
+    start = _line_start(slot, number, np.flatnonzero(in_line))
+    below = together & (top > y + height // 2) & (top < y + 3 * tall)
+    below &= np.abs(left - start) <= 2 * tall
+    if not below.any():
+        return []
+    nearest = int(top[below].min())
+    return np.flatnonzero(below & (top <= nearest + tall // 2)).tolist()
+
+
+def _line_start(slot: Slot, number: int, line: npt.NDArray[np.intp]) -> int:
+    """Return where the line of a word begins, from the words beside it."""
+    boxes = slot.boxes
+    tall = max(int(boxes[number, 3]), 8)
+    start = int(boxes[number, 0])
+    for each in sorted(line.tolist(), key=lambda n: -int(boxes[n, 0])):
+        end = int(boxes[each, 0] + boxes[each, 2])
+        if end <= start + tall // 3 and end >= start - _WIDEST_GAP * tall:
+            start = int(boxes[each, 0])
+    return start
+
+
+def line_around(slot: Slot, number: int, picture: int) -> str:
+    """Return the line of text around a word in a picture."""
+    tall = max(int(slot.boxes[number, 3]), 8)
+    y, height = int(slot.boxes[number, 1]), int(slot.boxes[number, 3])
+    line = []
+    for each in slot.shown_by(picture):
+        top, high = int(slot.boxes[each, 1]), int(slot.boxes[each, 3])
+        common = min(top + high, y + height) - max(top, y)
+        if 2 * common >= min(high, height):
+            line.append(each)
+    line.sort(key=lambda n: int(slot.boxes[n, 0]))
+    at = line.index(number)
+    start = end = at
+    while start and _gap(slot, line[start - 1], line[start]) <= _WIDEST_GAP * tall:
+        start -= 1
+    while end + 1 < len(line) and _gap(slot, line[end], line[end + 1]) <= _WIDEST_GAP * tall:
+        end += 1
+    return " ".join(slot.texts[n] for n in line[start : end + 1])
+
+
+def _gap(slot: Slot, one: int, two: int) -> int:
+    return int(slot.boxes[two, 0] - slot.boxes[one, 0] - slot.boxes[one, 2])
+
+
+def in_reading_order(places: Sequence[Rectangle]) -> list[list[int]]:
+    """Return lines of numbers of rectangles, from top to bottom and from left to right."""
+    order = sorted(range(len(places)), key=lambda n: (places[n].y, places[n].x))
+    lines: list[list[int]] = []
+    for number in order:
+        place = places[number]
+        for line in reversed(lines[-8:]):
+            other = places[line[0]]
+            common = min(other.bottom, place.bottom) - max(other.y, place.y)
+            if 2 * common >= min(other.height, place.height):
+                line.append(number)
+                break
+        else:
+            lines.append([number])
+    for line in lines:
+        line.sort(key=lambda n: places[n].x)
+    return lines
+
+
+def text_of(texts: Sequence[str], places: Sequence[Rectangle]) -> str:
+    """Return words as lines of text, in reading order. A wide gap becomes two spaces."""
+    out = []
+    for line in in_reading_order(places):
+        parts = [texts[line[0]]]
+        for one, two in pairwise(line):
+            gap = places[two].x - places[one].right
+            wide = gap > _WIDEST_GAP * max(places[one].height, 8)
+            parts.append(("  " if wide else " ") + texts[two])
+        out.append("".join(parts) + "\n")
+    return "".join(out)
