@@ -41,6 +41,7 @@ _COMMANDS = {
     "diff": ("diff", "diff"),
     "thumbs": ("thumbs", "thumbs"),
     "video": ("video", "video"),
+    "serve": ("serve", "serve"),
     "stats": ("stats", "stats"),
     "check": ("check", "check"),
     "prune": ("prune", "prune"),
