@@ -237,6 +237,36 @@ class NotRepairable(FsmountError):
     exit_code = 22
 
 
+class TextDamaged(FsmountError):
+    """The database of words has damage. Nothing else of the store depends on it."""
+
+    message = (
+        "{detail} is damaged: {reason}. Pictures are not affected. Remove the file, and fsmount"
+        " text makes it again."
+    )
+    exit_code = 20
+
+
+class TextLocked(FsmountError):
+    """Another process reads the text of a store."""
+
+    message = "{detail}: another fsmount reads the text of this store. Wait for it to end."
+    exit_code = 11
+
+
+class NoText(FsmountError):
+    """Nobody has read the text of a store yet."""
+
+    message = "{detail} has no words to search in. Read them with: fsmount text {detail}"
+    exit_code = 10
+
+
+class NoEngine(FsmountError):
+    """The program or package that reads text is missing."""
+
+    message = "text cannot be read: {detail}"
+
+
 class NotExact(FsmountError):
     """A file cannot be re-created from its encoded form, and is stored raw."""
 

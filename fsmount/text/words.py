@@ -1,0 +1,398 @@
+"""Search for what pictures showed. This is the interface for commands, the mount and the page.
+
+Contract: one thread at a time uses a :class:`Words`. Its methods wait for the disk. It works beside
+a mount, and beside a process that reads text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from fsmount.errors import NoSuchInode, NoText
+from fsmount.lru import Lru
+from fsmount.store.disk.disk import Disk
+from fsmount.store.files import StoreFiles
+from fsmount.store.index import TRASH, Index
+from fsmount.text.database import SlotTimes, TextDatabase, open_text
+from fsmount.text.exclusions import Exclusions
+from fsmount.text.matching import Matches, in_reading_order, line_around, text_of
+from fsmount.text.query import Term, Token, expression, near, parse
+from fsmount.text.results import Found, Hit, Rectangle, Shown, Word
+from fsmount.text.slots import Slot
+from fsmount.text.tokens import tokens
+
+_DAY_US = 86_400 * 10**6
+# Tokens that stand for one that is not there, at most.
+_MOST_INSTEAD = 200
+# A part of a word is looked for in other words if it is as long as this.
+_LEAST_PART = 3
+_SLOTS_BYTES = 32 << 20
+
+
+class _Part(NamedTuple):
+    """A part of a stretch in one slot: its pictures `first` to `last`."""
+
+    slot: int
+    first: int
+    last: int
+
+
+@contextmanager
+def open_words(store: StoreFiles) -> Iterator[Words]:
+    """Open the words of a store for searching. Any thread may call it.
+
+    Raises :class:`NoText` if no text was read, TextDamaged, FsmountError, OSError.
+    """
+    with ExitStack() as closing:
+        # An index of its own: that of the store belongs to another thread.
+        index = Index(store.layout.index, Disk(), read_only=True)
+        closing.callback(index.close)
+        database = open_text(store.layout, index.identity())
+        if database is None:
+            raise NoText(store.path)
+        closing.callback(database.close)
+        yield Words(store, index, database)
+
+
+class Words:
+    """The words of a store; see the module. Methods raise TextDamaged, Damaged, OSError."""
+
+    def __init__(self, store: StoreFiles, index: Index, database: TextDatabase) -> None:
+        self._layout = store.layout
+        self._index = index
+        self._database = database
+        self._exclusions = Exclusions.read(store.layout)
+        self._changes: tuple[int, int, int] | None = None
+        self._times = SlotTimes(*[np.empty(0, np.int64)] * 4)
+        self._open: list[int] = []
+        self._slots: Lru[int, Slot] = Lru(_SLOTS_BYTES)
+
+    # -- pictures
+
+    def of_picture(self, ino: int) -> list[Word]:
+        """Return the words that a picture shows, in reading order; none if it was not read."""
+        self._refresh()
+        found = self._words(ino)
+        lines = in_reading_order([word.place for word in found])
+        return [found[n] for line in lines for n in line]
+
+    def text(self, ino: int) -> str:
+        """Return the text of a picture as lines, in reading order."""
+        self._refresh()
+        found = self._words(ino)
+        return text_of([word.text for word in found], [word.place for word in found])
+
+    def is_read(self, ino: int) -> bool:
+        """Whether the text of a picture was read, as the picture is now."""
+        read = self._database.slot_of(ino)
+        return read is not None and read[0] == self._index.inode(ino).object_id
+
+    def _words(self, ino: int) -> list[Word]:
+        if self._shown(ino, 0) is None:
+            return []
+        row = self._database.slot_of(ino)
+        if row is None or not row[1]:
+            return []
+        found = self._slot(row[1]).words(ino)
+        return self._without_redacted(found)
+
+    def _without_redacted(self, found: list[Word]) -> list[Word]:
+        """Leave out the words of lines that a pattern matches across words."""
+        if not self._exclusions.redacted:
+            return found
+        kept = []
+        for line in in_reading_order([word.place for word in found]):
+            texts = [found[n].text for n in line]
+            if self._exclusions.redacts(" ".join(texts)):
+                continue
+            kept += [found[n] for n in line]
+        return kept
+
+    # -- search
+
+    def search(
+        self,
+        query: str,
+        *,
+        since_us: int | None = None,
+        until_us: int | None = None,
+        under: bytes = b"",
+        limit: int = 20,
+    ) -> Found:
+        """Return the stretches of pictures that show all words of a query, the newest first.
+
+        Parameters
+        ----------
+        query : str
+            See :mod:`fsmount.text.query`.
+        since_us, until_us : int or None
+            Only stretches that reach into this time, in us since 1970, both included.
+        under : bytes
+            Only pictures at this path of the store, or below it.
+        limit : int
+            Number of hits at most.
+
+        Returns
+        -------
+        Found
+            A word that no picture has is replaced by words that have it inside, or else by words
+            that differ in one letter: `instead` has them.
+
+        Raises
+        ------
+        UsageError
+            If the query has no letters or digits.
+        """
+        terms = parse(query)
+        with self._database.snapshot():
+            self._refresh()
+            search = _Search(self, since_us, until_us, under.strip(b"/"), limit)
+            known = tuple(map(self._resolved, terms))
+            found = search.run(known)
+            if found.hits:
+                return found
+            wider, instead = self._wider(known)
+            return replace(search.run(wider), instead=instead) if instead else found
+
+    def _resolved(self, term: Term) -> Term:
+        """Return a term with all tokens that a part of a word may mean."""
+        if not term.inside:
+            return term
+        part = term.tokens[0].texts[0]
+        whole = [part, *self._with_part(part)]
+        return replace(term, tokens=(Token(tuple(dict.fromkeys(whole)), prefix=True),))
+
+    def _wider(self, terms: Sequence[Term]) -> tuple[tuple[Term, ...], tuple[str, ...]]:
+        """Return terms in which words that are not there stand for others, and those others."""
+        missing = [token for term in terms for token in term.tokens if not self._is_known(token)]
+        # If all are there, but never together, one of them was misread.
+        wanted = missing or [token for term in terms for token in term.tokens]
+        wider = {token: self._others(token) for token in wanted}
+        instead = tuple(dict.fromkeys(text for found in wider.values() for text in found))
+        changed = [
+            replace(
+                term,
+                tokens=tuple(
+                    Token(token.texts + wider[token], token.prefix) if token in wider else token
+                    for token in term.tokens
+                ),
+            )
+            for term in terms
+        ]
+        return tuple(changed), instead
+
+    def _others(self, token: Token) -> tuple[str, ...]:
+        text = token.texts[0]
+        found = self._with_part(text) if not self._is_known(token) else []
+        if not found and len(text) >= _LEAST_PART:
+            unindexed = self._open_tokens()
+            for other in near(text):
+                if other in unindexed or self._database.has_term(other):
+                    found.append(other)
+        return tuple(found[:_MOST_INSTEAD])
+
+    def _with_part(self, part: str) -> list[str]:
+        if len(part) < _LEAST_PART:
+            return []
+        found = self._database.with_part(part, _MOST_INSTEAD)
+        found += [token for token in self._open_tokens() if part in token]
+        return list(dict.fromkeys(found))
+
+    def _is_known(self, token: Token) -> bool:
+        """Whether a slot has a token."""
+        if any(token.matches(other) for other in self._open_tokens()):
+            return True
+        for text in token.texts:
+            if token.prefix and self._database.terms_from(text, 1):
+                return True
+            if self._database.has_term(text):
+                return True
+        return False
+
+    def _open_tokens(self) -> set[str]:
+        """Return the tokens of the slots that are not indexed yet."""
+        return {
+            token
+            for number in self._open
+            for text in self.slot(number).texts
+            for token in tokens(text)
+        }
+
+    # -- what a search needs
+
+    def _refresh(self) -> None:
+        """Notice what another process has written."""
+        changes = (*self._database.change_count(), Exclusions.changed_ns(self._layout))
+        if changes != self._changes:
+            self._times = self._database.slot_times()
+            self._open = self._database.open_slots()
+            self._slots = Lru(_SLOTS_BYTES)
+            self._exclusions = Exclusions.read(self._layout)
+            self._changes = changes
+
+    def slot(self, number: int) -> Slot:
+        """Return a slot without what must not be shown."""
+        return self._slot(number)
+
+    def _slot(self, number: int) -> Slot:
+        found = self._slots.get(number)
+        if found is None:
+            found = self._exclusions.shown(self._database.slot(number))
+            self._slots.put(number, found, 200 + 120 * len(found.texts))
+        return found
+
+    def candidates(
+        self, terms: Sequence[Term], since_us: int | None, until_us: int | None
+    ) -> list[int]:
+        """Return the slots in which a stretch may end, the newest first."""
+        ids = self._database.matching(expression(terms))
+        ids = np.union1d(ids, np.array(self._open, np.int64))
+        rows = np.searchsorted(self._times.id, ids)
+        first, last = self._times.first[rows], self._times.last[rows]
+        kept = np.ones(len(ids), bool)
+        if since_us is not None:
+            kept &= last >= since_us
+        if until_us is not None:
+            # A stretch that ends here begins a day before, at the earliest.
+            kept &= first - _DAY_US <= until_us
+        order = np.argsort(-last[kept], kind="stable")
+        return [int(number) for number in ids[kept][order]]
+
+    def neighbours(self, number: int) -> tuple[int, int]:
+        """See :meth:`TextDatabase.neighbours`."""
+        return self._database.neighbours(number)
+
+    def _shown(self, ino: int, at_us: int) -> Shown | None:
+        """Return a picture, if the store shows it as it was read."""
+        try:
+            inode = self._index.inode(ino)
+        except NoSuchInode:
+            return None
+        row = self._database.slot_of(ino)
+        name = self._index.folder_of(ino)
+        if row is None or name is None or name[0] == TRASH or row[0] != inode.object_id:
+            return None
+        return Shown(ino, self._index.path(ino), at_us)
+
+    def shown(self, slot: Slot, picture: int, under: bytes) -> Shown | None:
+        """Return a picture of a slot, if the store shows it at a path below `under`."""
+        found = self._shown(int(slot.ino[picture]), int(slot.at_us[picture]))
+        if found is None or not _is_below(found.path, under):
+            return None
+        return found
+
+    def snippet(self, slot: Slot, word: int, picture: int) -> str:
+        """Return the line of text around a word, as it may be shown."""
+        return self._exclusions.redact(line_around(slot, word, picture))
+
+
+class _Search:
+    """One search: its limits, and the slots that it has looked at."""
+
+    def __init__(
+        self, words: Words, since_us: int | None, until_us: int | None, under: bytes, limit: int
+    ) -> None:
+        self._words = words
+        self._since_us = since_us
+        self._until_us = until_us
+        self._under = under
+        self._limit = limit
+        self._terms: Sequence[Term] = ()
+        self._matches: dict[int, Matches] = {}
+
+    def run(self, terms: Sequence[Term]) -> Found:
+        """Search for terms."""
+        self._terms, self._matches = terms, {}
+        hits: list[Hit] = []
+        candidates = self._words.candidates(terms, self._since_us, self._until_us)
+        for place, number in enumerate(candidates):
+            hits += self._hits(number)
+            if len(hits) >= self._limit:
+                more = len(hits) > self._limit or place + 1 < len(candidates)
+                hits.sort(key=lambda hit: -hit.last.at_us)
+                return Found(hits[: self._limit], more=more)
+        hits.sort(key=lambda hit: -hit.last.at_us)
+        return Found(hits)
+
+    def _hits(self, number: int) -> Iterator[Hit]:
+        """Yield the hits that end in a slot."""
+        matches = self._in(number)
+        for first, last in reversed(matches.stretches()):
+            before, after = self._words.neighbours(number)
+            if last == matches.slot.pictures - 1 and after and self._begins(after):
+                continue  # It ends in a later slot.
+            parts = [_Part(number, first, last)]
+            while parts[-1].first == 0 and before:
+                stretches = self._in(before).stretches()
+                if not stretches or stretches[-1][1] != self._in(before).slot.pictures - 1:
+                    break
+                parts.append(_Part(before, *stretches[-1]))
+                before = self._words.neighbours(before)[0]
+            hit = self._hit(parts)
+            if hit is not None:
+                yield hit
+
+    def _in(self, number: int) -> Matches:
+        found = self._matches.get(number)
+        if found is None:
+            found = self._matches[number] = Matches(self._words.slot(number), self._terms)
+        return found
+
+    def _begins(self, number: int) -> bool:
+        """Whether the first picture of a slot shows all terms."""
+        visible = self._in(number).visible
+        return bool(len(visible) and visible[0])
+
+    def _hit(self, parts: Sequence[_Part]) -> Hit | None:
+        """Return the hit of a stretch, whose parts are given from the newest to the oldest."""
+        ends = self._existing(parts, newest=True)
+        begins = self._existing(parts, newest=False)
+        if ends is None or begins is None:
+            return None
+        number, picture, last = ends
+        first = begins[2]
+        if self._since_us is not None and last.at_us < self._since_us:
+            return None
+        if self._until_us is not None and first.at_us > self._until_us:
+            return None
+        matches = self._in(number)
+        numbers = matches.places(picture)
+        return Hit(
+            first,
+            last,
+            sum(part.last - part.first + 1 for part in parts),
+            (last.at_us - first.at_us) / 1e6,
+            self._words.snippet(matches.slot, numbers[0], picture),
+            tuple(matches.slot.place(n) for n in numbers),
+        )
+
+    def _existing(self, parts: Sequence[_Part], *, newest: bool) -> tuple[int, int, Shown] | None:
+        """Return the newest or oldest picture of a stretch that the store still shows.
+
+        The result is the slot, the number of the picture in it, and the picture.
+        """
+        for part in parts if newest else reversed(parts):
+            pictures = range(part.first, part.last + 1)
+            slot = self._in(part.slot).slot
+            for picture in reversed(pictures) if newest else pictures:
+                found = self._words.shown(slot, picture, self._under)
+                if found is not None:
+                    return part.slot, picture, found
+        return None
+
+
+def _is_below(path: bytes, under: bytes) -> bool:
+    return not under or path == under or path.startswith(under + b"/")
+
+
+def rectangle_around(places: Sequence[Rectangle]) -> Rectangle:
+    """Return the smallest rectangle around some, at least one."""
+    x, y = min(each.x for each in places), min(each.y for each in places)
+    right = max(each.right for each in places)
+    bottom = max(each.bottom for each in places)
+    return Rectangle(x, y, right - x, bottom - y)
