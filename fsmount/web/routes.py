@@ -24,10 +24,12 @@ from fsmount.web.pictures import Renderer
 from fsmount.web.replies import Json, file, routes_of, told
 from fsmount.web.requests import day_of, number_of, query_number, view_of, year_of
 from fsmount.web.table import Pictures, Table
+from fsmount.web.words import Words
 
 _log = logging.getLogger(__name__)
 # The figures of a whole store take long, and change slowly.
 _HEALTH_S = 60.0
+_LONGEST_QUERY = 200
 
 
 class StorePages:
@@ -39,6 +41,7 @@ class StorePages:
         self._table = Table(store)
         self._days = Days(store)
         self._renderer = Renderer(store)
+        self._words = Words(store)
         self._calendar: tuple[int, list[list[Any]]] = (-1, [])
         self._health: tuple[float, dict[str, Any]] = (-_HEALTH_S, {})
         self._looking = trio.Lock()
@@ -61,6 +64,8 @@ class StorePages:
             ("/api/day/{day}/shares", self._shares),
             ("/api/picture/{id}", self._picture),
             ("/api/picture/{id}/changes", self._changes),
+            ("/api/picture/{id}/words", self._of_picture),
+            ("/api/search", self._search),
             ("/api/habits", self._habits),
             ("/api/layouts", self._recurring),
             ("/api/storage", self._storage),
@@ -128,6 +133,17 @@ class StorePages:
         name, inode = picture.path.rpartition(b"/")[2], picture.inode
         size = None if inode.object_id is None else inode.size
         return await file(name, size, self._renderer.exact(inode))
+
+    # -- words
+
+    async def _of_picture(self, request: Request) -> Response:
+        return Json(await self._words.of_picture(self._named(request).inode.ino))
+
+    async def _search(self, request: Request) -> Response:
+        query = request.query_params.get("q", "")
+        if len(query) > _LONGEST_QUERY:
+            raise HTTPException(400, "the query is too long")
+        return Json(await self._words.search(query))
 
     # -- figures
 

@@ -36,7 +36,7 @@ PACKAGES: dict[str, set[str]] = {
     # Units of systemd and links for mount(8). It knows the program, not what it does.
     "system": {"errors"},
     # The page shows stores and albums; nothing in it changes one.
-    "web": {"album", "mount", "store", "work", "codec", "errors", "lru", "threads"},
+    "web": {"album", "mount", "text", "store", "work", "codec", "errors", "lru", "threads"},
     "cli": {
         "adopt",
         "desktop",
