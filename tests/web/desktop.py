@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -87,12 +88,15 @@ class Desktop:
         self._log = ["$ make check"]
         self._photo = 0
         self._showing = "editor"
+        self.words: list[tuple[str, tuple[int, int, int, int]]] = []
+        """The words of the last picture, and where they are: x, y, width and height."""
 
     def picture(self, moment: Moment) -> Image.Image:
         """Return the screen at a moment."""
         if moment.doing != "idle":
             self._showing = moment.doing
             self._act(moment.doing)
+        self.words = []
         image = self._paper.copy()
         draw = ImageDraw.Draw(image)
         {
@@ -103,11 +107,28 @@ class Desktop:
         }[self._showing](draw)
         width = self._size[0]
         draw.rectangle((0, 0, width, _BAR), fill="#20242c")
-        draw.text((12, 5), "Files   Edit   View", fill="#c8ccd4", font=self._letters)
-        draw.text(
-            (width - 150, 5), f"{moment.at:%a %d %b  %H:%M}", fill="white", font=self._letters
-        )
+        self._write(draw, (12, 5), "Files   Edit   View", fill="#c8ccd4", font=self._letters)
+        clock = f"{moment.at:%a %d %b  %H:%M}"
+        self._write(draw, (width - 150, 5), clock, fill="white", font=self._letters)
         return image
+
+    def _write(
+        self,
+        draw: ImageDraw.ImageDraw,
+        place: tuple[int, int],
+        text: str,
+        *,
+        fill: str,
+        font: ImageFont.FreeTypeFont,
+    ) -> None:
+        """Draw a line of text, and note where its words are."""
+        draw.text(place, text, fill=fill, font=font)
+        x, y = place
+        for word in re.finditer(r"\S+", text):
+            left, right = (font.getlength(text[:at]) for at in word.span())
+            top, bottom = font.getbbox("Ag")[1::2]
+            box = round(x + left), round(y + top), round(right - left), round(bottom - top)
+            self.words.append((word[0], box))
 
     def _sentence(self, count: int) -> str:
         return " ".join(self._chance.choices(_WORDS, k=count))
@@ -135,7 +156,7 @@ class Desktop:
         x, y, right, bottom = box
         draw.rectangle((x - 1, y - 1, right + 1, bottom + 1), fill="#5a6270")
         draw.rectangle((x, y, right, y + 26), fill="#e4e7ec")
-        draw.text((x + 10, y + 4), title, fill="#20242c", font=self._letters)
+        self._write(draw, (x + 10, y + 4), title, fill="#20242c", font=self._letters)
         for number, colour in enumerate(("#d9756c", "#d9b36c", "#7fb88a")):
             left = right - 22 * (number + 1)
             draw.ellipse((left, y + 7, left + 12, y + 19), fill=colour)
@@ -145,20 +166,20 @@ class Desktop:
         self._window(draw, (40, 60, 800, 760), "render.py - editor", "#1d2330")
         for number, line in enumerate(self._code[:34]):
             y = 96 + 19 * number
-            draw.text((52, y), f"{number + 1:3}", fill="#5b6578", font=self._small)
+            self._write(draw, (52, y), f"{number + 1:3}", fill="#5b6578", font=self._small)
             colour = "#8ec07c" if line.startswith(("def", "class")) else "#d5dae4"
-            draw.text((92, y), line, fill=colour, font=self._letters)
+            self._write(draw, (92, y), line, fill=colour, font=self._letters)
         self._window(draw, (830, 300, 1240, 720), "terminal", "#0e1116")
         for number, line in enumerate(self._log):
-            draw.text((842, 338 + 21 * number), line[:52], fill="#7fd08f", font=self._small)
+            self._write(draw, (842, 338 + 21 * number), line[:52], fill="#7fd08f", font=self._small)
 
     def _browser(self, draw: ImageDraw.ImageDraw) -> None:
         self._window(draw, (60, 50, 1220, 770), "A journal of walks - browser", "#ffffff")
         draw.rectangle((72, 84, 1208, 108), fill="#eef0f3")
-        draw.text((84, 88), "journal.example/spring", fill="#57606f", font=self._small)
-        draw.text((180, 140), "Spring, along the river", fill="#1b1f27", font=self._large)
+        self._write(draw, (84, 88), "journal.example/spring", fill="#57606f", font=self._small)
+        self._write(draw, (180, 140), "Spring, along the river", fill="#1b1f27", font=self._large)
         for number, line in enumerate(self._lines[:24]):
-            draw.text((180, 190 + 23 * number), line, fill="#30353f", font=self._letters)
+            self._write(draw, (180, 190 + 23 * number), line, fill="#30353f", font=self._letters)
         draw.rectangle((900, 190, 1160, 380), fill="#7f9fb5")
         draw.polygon(
             [(900, 380), (990, 250), (1060, 330), (1110, 280), (1160, 380)], fill="#4e6b60"
@@ -171,13 +192,14 @@ class Desktop:
             y = 110 + 57 * number
             if number == 2:
                 draw.rectangle((90, y - 6, 420, y + 46), fill="#cfdcf2")
-            draw.text((104, y), self._lines[number][:26], fill="#1b1f27", font=self._letters)
-            draw.text(
-                (104, y + 21), self._lines[-number - 1][:34], fill="#68707e", font=self._small
+            self._write(
+                draw, (104, y), self._lines[number][:26], fill="#1b1f27", font=self._letters
             )
-        draw.text((450, 120), "Room nine, on Friday", fill="#1b1f27", font=self._large)
+            begins = self._lines[-number - 1][:34]
+            self._write(draw, (104, y + 21), begins, fill="#68707e", font=self._small)
+        self._write(draw, (450, 120), "Room nine, on Friday", fill="#1b1f27", font=self._large)
         for number, line in enumerate(self._lines[10:32]):
-            draw.text((450, 172 + 24 * number), line, fill="#30353f", font=self._letters)
+            self._write(draw, (450, 172 + 24 * number), line, fill="#30353f", font=self._letters)
 
     def _photos(self, draw: ImageDraw.ImageDraw) -> None:
         self._window(draw, (120, 60, 1160, 760), "Photos", "#15171b")

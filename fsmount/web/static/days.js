@@ -21,7 +21,7 @@ function cell(year, month, day, found) {
   );
 }
 
-function monthOf(year, month, byDay) {
+function monthOf(year, month, byDay, heading) {
   const first = new Date(Date.UTC(year, month, 1));
   const length = new Date(Date.UTC(year, month + 1, 0)).getUTCDate();
   const before = (first.getUTCDay() + 6) % 7;
@@ -30,7 +30,7 @@ function monthOf(year, month, byDay) {
   return el(
     "section",
     { class: cells.some((each) => each.href) ? "month" : "month empty" },
-    el("h3", {}, monthLong(month)),
+    el(heading, { class: "name" }, monthLong(month)),
     el("div", { class: "week", "aria-hidden": "true" }, NAMES.map((name) => el("span", {}, name))),
     el("div", { class: "weeks" }, cells),
   );
@@ -81,7 +81,7 @@ function yearOf(year, days, top) {
         : null,
     ),
     el("p", { class: "lead" }, `${counted(days.length, "day")} with pictures · ${minutes(sum(3))} active · ${counted(sum(1), "picture")}`),
-    el("div", { class: "months" }, Array.from({ length: 12 }, (_, month) => monthOf(year, month, byDay))),
+    el("div", { class: "months" }, Array.from({ length: 12 }, (_, month) => monthOf(year, month, byDay, top ? "h2" : "h3"))),
   );
   keys(section);
   return section;

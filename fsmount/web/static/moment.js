@@ -59,7 +59,7 @@ class Viewer {
       el(
         "div",
         { class: "topline" },
-        el("a", { class: "button", href: `#/day/${this.day}`, "aria-label": "Back to the day", title: "Back to the day (escape)" }, icon("back"), "Day"),
+        el("a", { class: "button", href: `#/day/${this.day}`, "aria-label": "Back to the day", title: "Back to the day (escape)" }, icon("back"), el("span", { class: "wide" }, "Day")),
         this.title,
         toggle("outline", "Outline what changed", "o", "outline"),
         toggle("letters", "Select text", "t", "letters"),

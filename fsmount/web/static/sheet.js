@@ -104,7 +104,7 @@ export class Sheet {
     if (signal.aborted || !rectangles) return 0;
     const shape = ([x, y, width, height], more) => svg("rect", { x, y, width, height, ...more });
     // Only the outside of all rectangles together is drawn.
-    const mask = svg("mask", { id: "outside", maskUnits: "userSpaceOnUse", x: 0, y: 0, width: this.width, height: this.height }, shape([0, 0, this.width, this.height], { class: "keep" }), rectangles.map((box) => shape(box, { class: "cut" })));
+    const mask = svg("mask", { id: "outside", maskUnits: "userSpaceOnUse", x: 0, y: 0, width: this.width, height: this.height }, shape([0, 0, this.width, this.height], { class: "keep" }), rectangles.map(([x, y, width, height]) => shape([x - 0.7, y - 0.7, width + 1.4, height + 1.4], { class: "cut" })));
     const lines = (name) => svg("g", { class: name, mask: "url(#outside)" }, rectangles.map((box) => shape(box)));
     this.outline.replaceChildren(mask, lines("halo"), lines("line"));
     return rectangles.length;

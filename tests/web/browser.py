@@ -1,0 +1,69 @@
+"""Debian's Chromium, driven by playwright, and a server for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+WHY_NOT = "Debian's chromium is not here (apt-get install chromium)"
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """In the block the browser of the system runs."""
+    assert CHROMIUM is not None, WHY_NOT
+    # Root may not use the sandbox of Chromium, and containers often lack what it needs.
+    flags = ["--no-sandbox", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def served(source: Path) -> Iterator[str]:
+    """In the block `fsmount serve` runs. Yields the link that it prints, which works once."""
+    command = [sys.executable, "-m", "fsmount", "serve", "--json", str(source)]
+    # The tests' own time zone: days of pictures are local ones.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "TZ": "UTC"}) as run:
+        assert run.stdout is not None
+        try:
+            yield str(json.loads(run.stdout.readline())["url"])
+        finally:
+            run.terminate()
+            assert run.wait(30) == 0
+
+
+def opened(browser: Browser, link: str, **more: object) -> tuple[Page, list[str]]:
+    """Open the link in a new window. Returns the page, and a list of its complaints that grows."""
+    options = {"viewport": {"width": 1280, "height": 860}, **more}
+    page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+    complaints: list[str] = []
+    page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(link)
+    page.wait_for_selector("main h1")
+    return page, complaints
+
+
+def resized(page: Page, width: int, height: int = 800) -> None:
+    """Give the window another size, and wait until the page has it."""
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_function("w => innerWidth === w", arg=width)
+
+
+def go(page: Page, view: str, wanted: str = "main h1") -> None:
+    """Open another view, and wait for an element in it."""
+    page.evaluate("view => { location.hash = '#/' + view }", view)
+    page.wait_for_selector(wanted)
