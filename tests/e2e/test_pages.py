@@ -163,6 +163,7 @@ _NEEDS = {
     r"\balbum |\.xml\b": bool(shutil.which("exiftool") and find_spec("av")),
     r"\| less": bool(shutil.which("less")),
     r"\brsync ": bool(shutil.which("rsync")),
+    r"\bfsmount serve ": bool(find_spec("hypercorn") and find_spec("starlette")),
     r"allow_other": os.geteuid() == 0,
 }
 # These would unmount what other tests have mounted, and start services of systemd.
@@ -178,6 +179,7 @@ _BEFORE = {
     "init": "rm -r shots.store",
     "mount": "rm -r screenshots; mkdir screenshots",
     "umount": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
+    "serve": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "thumbs": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "verify": "fsmount mount -o ro screenshots.old mnt",
     "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
@@ -188,6 +190,18 @@ _BEFORE = {
     "trash restore": "fsmount prune --quiet --yes --keep-last 1 shots.store",
     "trash empty": "fsmount prune --quiet --yes --keep-last 1 shots.store",
 }
+
+
+# A server runs until it is told to end: as soon as it has printed its link.
+_SERVE = """
+serve() {
+    coproc fsmount serve "$@"
+    local pid=$COPROC_PID link
+    read -r link <&"${COPROC[0]}"
+    kill "$pid"
+    wait "$pid"
+}
+"""
 
 
 def photo(path: Path, seed: int) -> None:
@@ -244,6 +258,10 @@ def run(home: Path, what: str, text: str, **variables: str) -> None:
     text = text.replace("s3://my-bucket", f"s3://{BUCKET}")
     if url := re.search(r"(?:s3|file)://\S+", text):
         variables["URL"] = url[0]
+    if "fsmount serve " in text:
+        # Nothing is to open a window.
+        variables["BROWSER"] = "true"
+        text = _SERVE + text.replace("fsmount serve ", "serve ")
     paths = re.findall(r"(?<![\w.~/$}])/\w[\w/.-]*", text)
     outside = [path for path in paths if path != "/dev/null" and not path.startswith(str(home))]
     assert not outside, "a test must not touch them: add their folder to _SYSTEM"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -32,23 +31,33 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(source: Path) -> Iterator[str]:
-    """In the block `fsmount serve` runs. Yields the link that it prints, which works once."""
+def serving(source: Path) -> Iterator[tuple[str, int]]:
+    """In the block `fsmount serve` runs. Yields its link, which works once, and its process."""
     command = [sys.executable, "-m", "fsmount", "serve", "--json", str(source)]
-    # The tests' own time zone: days of pictures are local ones.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "TZ": "UTC"}) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         try:
-            yield str(json.loads(run.stdout.readline())["url"])
+            yield str(json.loads(run.stdout.readline())["url"]), run.pid
         finally:
             run.terminate()
             assert run.wait(30) == 0
 
 
-def opened(browser: Browser, link: str, **more: object) -> tuple[Page, list[str]]:
-    """Open the link in a new window. Returns the page, and a list of its complaints that grows."""
-    options = {"viewport": {"width": 1280, "height": 860}, **more}
-    page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+@contextmanager
+def served(source: Path) -> Iterator[str]:
+    """As :func:`serving`, the link alone."""
+    with serving(source) as (link, _):
+        yield link
+
+
+def opened(browser: Browser, link: str, *, watch: str = "") -> tuple[Page, list[str]]:
+    """Open the link in a new window. Returns the page, and a list of its complaints that grows.
+
+    `watch` is a script that each page runs first.
+    """
+    page = browser.new_context(viewport={"width": 1280, "height": 860}).new_page()
+    if watch:
+        page.add_init_script(watch)
     complaints: list[str] = []
     page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
