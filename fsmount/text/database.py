@@ -306,12 +306,15 @@ class TextDatabase:
         )
         return int(row[0])
 
-    def write_slot(self, number: int, slot: Slot) -> None:
-        """Write a slot that is not indexed yet. The caller has a transaction."""
+    def write_slot(self, number: int, slot: Slot, *, final: bool = True) -> None:
+        """Write a slot that is not indexed yet. The caller has a transaction.
+
+        `final`: it will not be written again soon.
+        """
         self._run(
             "UPDATE slots SET first = ?, last = ?, data = ? WHERE id = ? AND indexed = 0",
             *_times(slot),
-            slots.pack(slot),
+            slots.pack(slot, fast=not final),
             number,
         )
 

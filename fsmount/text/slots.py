@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 
 _HEAD = struct.Struct("<BIII")
 _FORM = 1
-_LEVEL = 12
+_LEVEL, _FAST_LEVEL = 12, 3
 _MOST_BYTES = 64 << 20
 _MOST_PICTURES = 1 << 16
 
@@ -110,8 +110,8 @@ def make(pictures: Sequence[tuple[int, int]], words: Sequence[tuple[Word, int, i
     )
 
 
-def pack(slot: Slot) -> bytes:
-    """Return a slot as bytes."""
+def pack(slot: Slot, *, fast: bool = False) -> bytes:
+    """Return a slot as bytes. `fast`: with less effort, for a slot that is soon written again."""
     x, y, width, height = slot.boxes.T
     # Words of a line follow each other: what lies between them is a small number.
     ends = np.concatenate([[0], (x + width)[:-1]])
@@ -129,7 +129,7 @@ def pack(slot: Slot) -> bytes:
     text = "\n".join(slot.texts).encode("utf-8", "replace")
     body = b"".join(_column(each) for each in columns)
     head = _HEAD.pack(_FORM, slot.pictures, len(slot.texts), len(body))
-    return zstd.compress(head + body + text, _LEVEL)
+    return zstd.compress(head + body + text, _FAST_LEVEL if fast else _LEVEL)
 
 
 def unpack(data: bytes) -> Slot:

@@ -110,6 +110,7 @@ ONLY = {
     "pillow_heif": {"album/photos.py"},
     "starlette": {"web"},
     "hypercorn": {"web/serving.py"},
+    "rapidocr": {"text/rapidocr.py"},
     "click": {"cli"},
     "rich": {"cli"},
 }

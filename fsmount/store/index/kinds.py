@@ -24,6 +24,7 @@ _INODE: tuple[_Column, ...] = (*[int] * 10, (int, NoneType), (int, NoneType), (b
 
 INODE = _kind(*_INODE)
 CHILD = _kind(int, bytes, *_INODE)
+NAMED_FILE = _kind(int, int, bytes, *_INODE)
 NAMED_INODE = _kind(bytes, *_INODE)
 SIZED_INODE = _kind((int, NoneType), *_INODE)
 OBJECT = _kind(int, str, *[int] * 4, bytes, int, bytes, bytes, (str, NoneType), int)

@@ -282,6 +282,17 @@ class Tree(Database):
             if stat.S_ISREG(mode):
                 yield cookie, folder, name, mtime_ns
 
+    def named_files(self) -> Iterator[tuple[int, int, bytes, Inode]]:
+        """Names of regular files in the order of their creation: (cookie, folder, name, inode)."""
+        rows = self._pages(
+            f"SELECT d.cookie, d.folder, d.name, {I_INODE} FROM dirents d"
+            " JOIN inodes i ON i.ino = d.ino WHERE d.cookie > ? ORDER BY d.cookie LIMIT ?",
+            of=kinds.NAMED_FILE,
+        )
+        for cookie, folder, name, *inode in rows:
+            if stat.S_ISREG(inode[1]):
+                yield cookie, folder, name, Inode._make(inode)
+
     def named(self, cookie: int) -> tuple[int, bytes, Inode] | None:
         """The entry with a cookie: (folder, name, inode), or None if it is gone."""
         row = self._one(
