@@ -88,12 +88,14 @@ def _hit(index: Index, clock: LocalClock, hit: Hit) -> dict[str, Any] | None:
     if found is None:
         return None
     cookie, object_id = found
-    wall_us = clock.wall(hit.last.at_us)
+    first_us, wall_us = clock.wall(hit.first.at_us), clock.wall(hit.last.at_us)
     return {
         "id": cookie,
         "object": object_id,
         "day": day_text(wall_us // DAY_US),
         "second": wall_us % DAY_US // 10**6,
+        "first_day": day_text(first_us // DAY_US),
+        "first_second": first_us % DAY_US // 10**6,
         "pictures": hit.pictures,
         "seconds": hit.seconds,
         "snippet": hit.snippet,

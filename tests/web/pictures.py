@@ -30,11 +30,10 @@ def keep(page: Page, name: str) -> None:
     """Write what the window shows, with as many colours as fit into a small file."""
     page.mouse.move(0, 0)
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    for colours in (256, 128, 64, 32):
+    for colours in (0, 256, 128, 64):
         out = io.BytesIO()
-        shot.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-            out, "PNG", optimize=True
-        )
+        fewer = shot if not colours else shot.quantize(colours, dither=Image.Dither.NONE)
+        fewer.save(out, "PNG", optimize=True)
         if len(out.getvalue()) <= MOST_BYTES:
             break
     (FOLDER / f"{name}.png").write_bytes(out.getvalue())

@@ -261,6 +261,8 @@ def test_words_are_never_html(window: tuple[Page, list[str]]) -> None:
         "object": 1,
         "day": "2026-03-12",
         "second": 60,
+        "first_day": "2026-03-12",
+        "first_second": 60,
         "pictures": 1,
         "seconds": 0,
         "snippet": f"river {EVIL}",

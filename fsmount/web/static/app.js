@@ -48,6 +48,7 @@ async function show() {
   if (leave) leave();
   leave = null;
   mark(at.name);
+  if (document.activeElement !== query) query.value = at.query.get("q") || "";
   const load = VIEWS[at.name];
   const stop = new AbortController();
   leave = () => stop.abort();
@@ -125,8 +126,6 @@ try {
   links();
   search();
   window.addEventListener("hashchange", show);
-  const at = place();
-  if (at.name === "search") query.value = at.query.get("q") || "";
   await show();
 } catch (error) {
   main.replaceChildren(note(error.message, null, true));

@@ -13,7 +13,7 @@ export const ID = 0, OBJECT = 1, SECOND = 2, STORED = 3, BUSY = 4, FOLDER = 5;
 function card(moment, share) {
   const [id, object, second] = moment;
   const when = clock(second);
-  const small = el("small", {}, share === undefined ? "" : `${percent(share)} new`);
+  const small = el("small", {}, share === undefined ? (moment[BUSY] ? "" : "idle") : `${percent(share)} new`);
   const image = el("img", { src: view(id, object, 320), loading: "lazy", decoding: "async", alt: "", width: 320, height: 200 });
   const link = el("a", { class: "shot", href: `#/moment/${id}`, "aria-label": `${when}, open the picture`, data: { id, object } }, image, el("span", {}, el("b", {}, when), small));
   image.addEventListener("error", () => link.classList.add("failed"));
@@ -71,17 +71,18 @@ function hours(moments) {
 }
 
 // Columns of five minutes: the share of the screen that was new, or a line where nothing was.
-export function columns(moments, shares, width, height) {
+// `from` and `to` are the seconds of the day at both sides.
+export function columns(moments, shares, width, height, from = 0, to = 86400) {
   const bins = new Map();
   for (const moment of moments) {
     const bin = Math.floor(moment[SECOND] / BIN_S);
     const share = moment[BUSY] ? (shares ? shares.get(moment[OBJECT]) || 0.02 : 0.15) : 0;
     bins.set(bin, Math.max(bins.get(bin) || 0, share));
   }
-  const step = width / (86400 / BIN_S);
+  const step = (width * BIN_S) / (to - from);
   return [...bins].map(([bin, share]) => {
     const tall = share ? Math.max(0.06, Math.sqrt(share)) * height : 1.5;
-    return svg("rect", { class: share ? "bar" : "bar soft", x: (bin * step).toFixed(2), y: (height - tall).toFixed(2), width: (step * 0.78).toFixed(2), height: tall.toFixed(2) });
+    return svg("rect", { class: share ? "bar" : "bar soft", x: ((bin - from / BIN_S) * step).toFixed(2), y: (height - tall).toFixed(2), width: (step * 0.78).toFixed(2), height: tall.toFixed(2) });
   });
 }
 
@@ -145,7 +146,7 @@ export async function show({ parts, query, signal }) {
   const busy = moments.filter((moment) => moment[BUSY]);
   const head = el(
     "div",
-    { class: "head" },
+    { class: "head of-day" },
     el("h1", {}, dayLong(found.day)),
     folderPicker(found, chosen),
     busy.length ? el("a", { class: "button", href: `#/moment/${busy[0][ID]}?play=1` }, icon("play"), "Play") : null,

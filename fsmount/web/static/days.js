@@ -60,7 +60,15 @@ function keys(section) {
   });
 }
 
-function yearOf(year, days, top) {
+// The months of a year, without those before the first and behind the last picture of all.
+function months(days, { oldest, newest }) {
+  const numbers = days.map((row) => Number(row[0].slice(5, 7)) - 1);
+  const [first, last] = [oldest ? numbers[0] : 0, newest ? numbers[numbers.length - 1] : 11];
+  return Array.from({ length: last - first + 1 }, (_, at) => first + at);
+}
+
+function yearOf(year, days, ends) {
+  const top = ends.newest;
   const byDay = new Map(days.map((row) => [row[0], row]));
   const sum = (column) => days.reduce((total, row) => total + row[column], 0);
   const section = el(
@@ -81,7 +89,7 @@ function yearOf(year, days, top) {
         : null,
     ),
     el("p", { class: "lead" }, `${counted(days.length, "day")} with pictures · ${minutes(sum(3))} active · ${counted(sum(1), "picture")}`),
-    el("div", { class: "months" }, Array.from({ length: 12 }, (_, month) => monthOf(year, month, byDay, top ? "h2" : "h3"))),
+    el("div", { class: "months" }, months(days, ends).map((month) => monthOf(year, month, byDay, top ? "h2" : "h3"))),
   );
   keys(section);
   return section;
@@ -102,6 +110,6 @@ export async function show({ signal }) {
     years.get(year).push(row);
   }
   const newest = [...years.keys()].sort((a, b) => b - a);
-  const sections = newest.map((year, number) => yearOf(year, years.get(year), number === 0));
+  const sections = newest.map((year, number) => yearOf(year, years.get(year), { newest: number === 0, oldest: number === newest.length - 1 }));
   return { title: "Days", element: el("div", { data: { days: count(days.length) } }, sections) };
 }

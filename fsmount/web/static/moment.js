@@ -45,10 +45,12 @@ class Viewer {
     this.save = el("a", { class: "button main" }, icon("down"), "Download the PNG");
     this.playButton = button("Play (space)", "play", () => this.toggleplay(1), { class: "button main" });
     this.backButton = button("Play backwards (shift and space)", "playBack", () => this.toggleplay(-1));
-    this.range = el("input", { type: "range", min: 0, max: this.moments.length - 1, step: 1, "aria-label": "Moment of the day" });
-    this.range.addEventListener("input", () => this.go(Number(this.range.value)));
+    this.from = Math.floor(this.moments[0][SECOND] / 3600) * 3600;
+    this.to = Math.floor(this.moments[this.moments.length - 1][SECOND] / 3600 + 1) * 3600;
+    this.range = el("input", { type: "range", min: this.from, max: this.to, step: 1, "aria-label": "Time of the day" });
+    this.range.addEventListener("input", () => this.go(this.nearest(Number(this.range.value))));
     this.needle = svg("line", { y1: 0, y2: 26, stroke: "currentColor", "stroke-width": 2, "vector-effect": "non-scaling-stroke" });
-    this.strip = svg("svg", { viewBox: "0 0 864 26", preserveAspectRatio: "none", "aria-hidden": "true" }, columns(this.moments, null, 864, 26), this.needle);
+    this.strip = svg("svg", { viewBox: "0 0 864 26", preserveAspectRatio: "none", "aria-hidden": "true" }, columns(this.moments, null, 864, 26, this.from, this.to), this.needle);
     this.rate = el("select", { class: "pick", "aria-label": "Pictures a second", onchange: () => (this.player.rate = chosen.rate = Number(this.rate.value)) }, [6, 12, 24].map((each) => el("option", { value: each, selected: each === chosen.rate }, `${each} a second`)));
     this.player.rate = chosen.rate;
     const skip = el("input", { type: "checkbox", onchange: () => (chosen.skip = skip.checked) });
@@ -90,13 +92,22 @@ class Viewer {
     );
   }
 
+  // The moment that is nearest to a second of the day.
+  nearest(second) {
+    let best = 0;
+    this.moments.forEach((moment, at) => {
+      if (Math.abs(moment[SECOND] - second) < Math.abs(this.moments[best][SECOND] - second)) best = at;
+    });
+    return best;
+  }
+
   mark() {
     const moment = this.moment;
     this.time.textContent = clock(moment[SECOND], true);
     this.date.textContent = dayShort(this.day);
-    this.range.value = this.at;
+    this.range.value = moment[SECOND];
     this.range.setAttribute("aria-valuetext", clock(moment[SECOND], true));
-    const x = (moment[SECOND] / 86400) * 864;
+    const x = ((moment[SECOND] - this.from) / (this.to - this.from)) * 864;
     this.needle.setAttribute("x1", x);
     this.needle.setAttribute("x2", x);
   }
@@ -266,7 +277,7 @@ export async function show({ parts, query, signal, main }) {
   viewer.sheet.stage.focus({ preventScroll: true });
   window.scrollTo(0, 0);
   get(`api/day/${about.day}/shares`, signal).then(({ shares }) => {
-    viewer.strip.replaceChildren(...columns(moments, new Map(shares), 864, 26), viewer.needle);
+    viewer.strip.replaceChildren(...columns(moments, new Map(shares), 864, 26, viewer.from, viewer.to), viewer.needle);
   }).catch(() => {});
   viewer.go(viewer.at).then(() => {
     if (query.get("play")) viewer.toggleplay(1);

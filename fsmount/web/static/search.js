@@ -2,10 +2,10 @@
 
 import { get, view } from "./api.js";
 import { el, note, svg } from "./dom.js";
-import { clock, counted, dayLong, monthShort } from "./format.js";
+import { clock, counted, dayLong, dayShort, monthShort } from "./format.js";
 
 const ROOM = 70;
-const WIDE = 620, HIGH = 250;
+const WIDE = 680, HIGH = 220;
 
 // The part of a picture around the first words, with space beside them.
 function part(hit) {
@@ -31,11 +31,11 @@ function marked(text, words) {
   return [...parts, rest];
 }
 
-function duration(seconds) {
-  if (seconds < 90) return "for a moment";
-  if (seconds < 5400) return `for ${Math.round(seconds / 60)} min`;
-  if (seconds < 172800) return `for ${Math.round(seconds / 3600)} h`;
-  return `for ${Math.round(seconds / 86400)} days`;
+function stretch(hit) {
+  const pictures = `in ${counted(hit.pictures, "picture")}`;
+  if (hit.first_day !== hit.day) return `On the screen since ${dayShort(hit.first_day)}, ${clock(hit.first_second)}, ${pictures}`;
+  if (hit.seconds < 60) return `On the screen for a moment, ${pictures}`;
+  return `On the screen from ${clock(hit.first_second)} to ${clock(hit.second)}, ${pictures}`;
 }
 
 function card(hit, query, words) {
@@ -51,28 +51,48 @@ function card(hit, query, words) {
     "a",
     { class: "hit", href: `#/moment/${hit.id}?q=${encodeURIComponent(query)}`, data: { id: hit.id } },
     el("span", { class: "crop", "aria-hidden": "true" }, image, marks),
-    el("span", { class: "told" }, el("b", {}, `${dayLong(hit.day)}, ${clock(hit.second)}`), el("span", { class: "hint" }, `On the screen ${duration(hit.seconds)}, in ${counted(hit.pictures, "picture")}`), el("q", {}, marked(hit.snippet, words))),
+    el("span", { class: "told" }, el("b", {}, `${dayLong(hit.day)}, ${clock(hit.second)}`), el("span", { class: "hint" }, stretch(hit)), el("q", {}, marked(hit.snippet, words))),
   );
 }
 
-// How many of the hits each month has.
-function timeline(hits) {
-  const months = new Map();
-  for (const hit of hits) months.set(hit.day.slice(0, 7), (months.get(hit.day.slice(0, 7)) || 0) + 1);
-  const first = [...months.keys()].sort()[0];
-  const last = [...months.keys()].sort().pop();
-  const all = [];
-  for (let [year, month] = first.split("-").map(Number); all.length < 240; month++) {
-    if (month > 12) [year, month] = [year + 1, 1];
-    const name = `${year}-${String(month).padStart(2, "0")}`;
-    all.push([name, months.get(name) || 0]);
-    if (name >= last) break;
+const DAY_MS = 864e5;
+
+// Days, or months if there are many days, from the first hit to the last one: [name, start, hits].
+function spread(hits) {
+  const times = hits.map((hit) => Date.parse(hit.day)).sort((a, b) => a - b);
+  const [first, last] = [times[0], times[times.length - 1]];
+  const found = [];
+  if (last - first <= 70 * DAY_MS) {
+    for (let day = first; day <= last; day += DAY_MS) found.push([dayShort(day), day, 0]);
+  } else {
+    const start = new Date(first);
+    for (let month = 0; found.length < 360; month++) {
+      const at = Date.UTC(start.getUTCFullYear(), start.getUTCMonth() + month, 1);
+      if (at > last) break;
+      found.push([monthShort(new Date(at).toISOString().slice(0, 7)), at, 0]);
+    }
   }
-  if (all.length < 2) return null;
-  const most = Math.max(...all.map((row) => row[1]));
-  const step = Math.min(40, 864 / all.length);
-  const rects = all.map(([name, number], at) => svg("rect", { class: number ? "bar" : "bar soft", x: at * step, width: step * 0.8, y: 40 - (number ? Math.max(4, (36 * number) / most) : 2), height: number ? Math.max(4, (36 * number) / most) : 2 }, svg("title", {}, `${monthShort(name)}: ${number}`)));
-  return el("figure", { class: "card clock" }, svg("svg", { viewBox: "0 0 864 40", role: "img", "aria-label": `Hits from ${monthShort(first)} to ${monthShort(last)}` }, rects), el("div", { class: "ticks", "aria-hidden": "true" }, el("span", {}, monthShort(first)), el("span", {}, monthShort(last))));
+  for (const time of times) found.findLast((row) => row[1] <= time)[2]++;
+  return found;
+}
+
+// How the hits are spread over the time.
+function timeline(hits) {
+  const rows = spread(hits);
+  if (rows.length < 2) return null;
+  const most = Math.max(...rows.map((row) => row[2]));
+  const step = 864 / rows.length;
+  const columns = rows.map(([name, , number], at) => {
+    const tall = number ? Math.max(5, (38 * number) / most) : 1.5;
+    return svg("rect", { class: number ? "bar" : "bar soft", x: (at * step).toFixed(2), width: (step * 0.8).toFixed(2), y: 40 - tall, height: tall }, svg("title", {}, `${name}: ${number}`));
+  });
+  const [first, last] = [rows[0][0], rows[rows.length - 1][0]];
+  return el(
+    "figure",
+    { class: "card clock small" },
+    svg("svg", { viewBox: "0 0 864 40", preserveAspectRatio: "none", role: "img", "aria-label": `Hits from ${first} to ${last}` }, columns),
+    el("div", { class: "ticks", "aria-hidden": "true" }, el("span", {}, first), el("span", {}, last)),
+  );
 }
 
 const frame = (...parts) => el("div", {}, el("div", { class: "head" }, el("h1", {}, "Search")), parts);
