@@ -199,8 +199,11 @@ class AlbumPages:
         self._path = albums
 
     def routes(self) -> list[Route]:
-        """Return the address that tells what there is."""
-        return routes_of([("/api/about", self._about)])
+        """Return the addresses that the page asks before it knows what there is."""
+        return routes_of([("/api/about", self._about), ("/api/days", self._no_days)])
+
+    async def _no_days(self, _: Request) -> Response:
+        return Json({"days": []})
 
     async def _about(self, _: Request) -> Response:
         return Json(

@@ -53,6 +53,8 @@ _HEADERS: Headers = [
     # Browsers would keep pictures of the screen on the disk.
     (b"cache-control", b"no-store"),
 ]
+# What needs no cookie is the same for everybody, and has another path in the next run.
+_KEPT = (b"cache-control", b"private, max-age=604800, immutable")
 _START = b"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>fsmount</title>
 <script src="static/start.js"></script>
@@ -127,6 +129,7 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
+        path = scope["path"].removeprefix(f"/{self._access.name}")
 
         async def send_safely(message: Message) -> None:
             nonlocal started
@@ -134,14 +137,16 @@ class Guard:
                 started = True
                 ours = {name for name, _ in _HEADERS}
                 own = [pair for pair in message.get("headers", ()) if pair[0].lower() not in ours]
-                message = {**message, "headers": own + _HEADERS}
+                # A later header of a name takes the place of an earlier one.
+                more = [_KEPT] if path in self._open and message["status"] == 200 else []
+                headers = dict([*_HEADERS, *more])
+                message = {**message, "headers": [*own, *headers.items()]}
             await send(message)
 
         refused = self._refusal(scope)
         if refused is not None:
             await _say(send_safely, *refused)
             return
-        path = scope["path"].removeprefix(f"/{self._access.name}")
         token = parse_qs(scope["query_string"].decode("latin-1")).get("token")
         if path == "/" and token is not None:
             await self._start(scope, token[0], send_safely)

@@ -118,7 +118,9 @@ class Table:
     """See the module. Belongs to the trio task. Methods raise OSError and :class:`Damaged`."""
 
     def __init__(self, store: StoreFiles) -> None:
+        self._index = store.index
         self._path = store.layout.index
+        self._version = -1
         self._rows: _Rows | None = None
         self._folders: dict[int, int] = {}
         self._paths: list[bytes] = []
@@ -139,7 +141,11 @@ class Table:
         async with self._reading:
             now = time.monotonic()
             if now - self._refreshed >= _FRESH_S:
-                await self._read(again=now - self._read_all >= _ALL_AGAIN_S)
+                # Asked before the names are read: what comes meanwhile is read the next time.
+                version = self._index.version()
+                if version != self._version:
+                    await self._read(again=now - self._read_all >= _ALL_AGAIN_S)
+                    self._version = version
                 self._refreshed = time.monotonic()
         return self._pictures
 

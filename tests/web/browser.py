@@ -62,7 +62,8 @@ def opened(browser: Browser, link: str, *, watch: str = "") -> tuple[Page, list[
     page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(link)
-    page.wait_for_selector("main h1")
+    # The server reads all names first.
+    page.wait_for_selector("main h1", timeout=120_000)
     return page, complaints
 
 

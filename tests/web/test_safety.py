@@ -148,7 +148,10 @@ async def test_each_answer_forbids_what_the_page_does_not_need(asking: Client) -
 
 
 async def test_static_files_need_no_cookie(asking: Client) -> None:
-    assert (await asking.get("/static/app.js")).status == 200
+    found = await asking.get("/static/app.js")
+    assert found.status == 200
+    assert "immutable" in found.headers["cache-control"]
+    assert "cache-control" in found.headers and found.headers["x-frame-options"] == "DENY"
     assert (await asking.get("/static/app.jsx")).status == 401
 
 

@@ -26,8 +26,19 @@ export async function ask(path, signal) {
   return answer;
 }
 
+const early = new Map();
+
+// Asks for something that a view will get soon.
+export function expect(path) {
+  const answer = ask(path);
+  answer.catch(() => {});
+  early.set(path, answer);
+}
+
 export async function get(path, signal) {
-  return (await ask(path, signal)).json();
+  const answer = early.get(path) || ask(path, signal);
+  early.delete(path);
+  return (await answer).json();
 }
 
 // `object` makes the address of a picture that has changed another one.

@@ -1,6 +1,6 @@
 // The frame of the page: which view the address names, the links above it, and the search field.
 
-import { get } from "./api.js";
+import { expect, get } from "./api.js";
 import { el, note } from "./dom.js";
 
 const VIEWS = {
@@ -121,6 +121,11 @@ async function ready() {
 }
 
 try {
+  // What the first view needs comes while the server tells what there is.
+  const [, first = "days", day] = location.hash.match(/^#\/(\w+)(?:\/([\d-]+)$)?/) || [];
+  VIEWS[first]?.().catch(() => {});
+  if (first === "days") expect("api/days");
+  if (first === "day" && day) expect(`api/day/${day}`);
   await ready();
   document.getElementById("store").textContent = about.store;
   links();

@@ -7,18 +7,23 @@ import { clock, counted, dayLong, minutes, percent } from "./format.js";
 const BIN_S = 300;
 // A stretch of fewer idle pictures is no idle time.
 const FEWEST = 3;
+// Cards that the first painting has.
+const AT_ONCE = 120;
 
 export const ID = 0, OBJECT = 1, SECOND = 2, STORED = 3, BUSY = 4, FOLDER = 5;
 
-function card(moment, share) {
+function card(moment, shares) {
   const [id, object, second] = moment;
   const when = clock(second);
+  const share = shares?.get(object);
   const small = el("small", {}, share === undefined ? (moment[BUSY] ? "" : "idle") : `${percent(share)} new`);
   const image = el("img", { src: view(id, object, 320), loading: "lazy", decoding: "async", alt: "", width: 320, height: 200 });
-  const link = el("a", { class: "shot", href: `#/moment/${id}`, "aria-label": `${when}, open the picture`, data: { id, object } }, image, el("span", {}, el("b", {}, when), small));
+  const link = el("a", { class: "shot", href: `#/moment/${id}`, "aria-label": named(when, share), data: { id, object } }, image, el("span", {}, el("b", {}, when), small));
   image.addEventListener("error", () => link.classList.add("failed"));
   return link;
 }
+
+const named = (when, share) => (share === undefined ? `${when}, open the picture` : `${when}, ${percent(share)} of the screen new`);
 
 function idle(moments) {
   const [first, last] = [moments[0][SECOND], moments[moments.length - 1][SECOND]];
@@ -47,27 +52,24 @@ function runs(moments) {
   return found;
 }
 
+// What each hour has, in order: a moment, or a stretch of idle ones.
 function hours(moments) {
-  const sections = [];
-  let strip = null, hour = -1;
-  const section = (next) => {
-    if (next === hour) return;
-    hour = next;
-    strip = el("div", { class: "strip" });
-    sections.push(el("section", { class: "hour", id: `hour-${hour}`, "aria-label": `From ${hour} o'clock` }, el("h2", {}, `${String(hour).padStart(2, "0")}:00`), strip));
+  const found = new Map();
+  const add = (moment, make) => {
+    const hour = Math.floor(moment[SECOND] / 3600);
+    if (!found.has(hour)) found.set(hour, []);
+    found.get(hour).push(make);
   };
   for (const run of runs(moments)) {
-    if (!run.busy && run.moments.length >= FEWEST) {
-      section(Math.floor(run.moments[0][SECOND] / 3600));
-      strip.append(idle(run.moments));
-    } else {
-      for (const moment of run.moments) {
-        section(Math.floor(moment[SECOND] / 3600));
-        strip.append(card(moment));
-      }
-    }
+    if (!run.busy && run.moments.length >= FEWEST) add(run.moments[0], () => idle(run.moments));
+    else for (const moment of run.moments) add(moment, (shares) => card(moment, shares));
   }
-  return sections;
+  return [...found];
+}
+
+function section([hour, parts], shares) {
+  const name = `${String(hour).padStart(2, "0")}:00`;
+  return el("section", { class: "hour", id: `hour-${hour}`, "aria-label": `From ${name}` }, el("h2", {}, name), el("div", { class: "strip" }, parts.map((make) => make(shares))));
 }
 
 // Columns of five minutes: the share of the screen that was new, or a line where nothing was.
@@ -155,26 +157,41 @@ export async function show({ parts, query, signal }) {
   );
   if (!moments.length) return { title: dayLong(found.day), element: el("div", {}, head, note("There are no pictures of this day.")) };
   const [drawing, figure] = chart(moments);
+  const byHour = hours(moments);
+  // The first hours are drawn at once, and the others behind them a moment later.
+  let first = 0;
+  for (let cards = 0; first < byHour.length && cards < AT_ONCE; first++) cards += byHour[first][1].length;
   const root = el(
     "div",
     {},
     head,
     el("p", { class: "lead" }, `${minutes(activeMinutes(moments))} active · ${counted(busy.length, "moment")} that brought something new · ${counted(moments.length, "picture")}`),
     figure,
-    hours(moments),
+    byHour.slice(0, first).map((part) => section(part)),
   );
   keys(root);
-  get(`api/day/${parts[0]}/shares`, signal).then(({ shares }) => {
+  const later = new Promise((resolve) => {
+    requestAnimationFrame(() => setTimeout(resolve));
+  });
+  later.then(async () => {
+    const { shares } = await get(`api/day/${found.day}/shares`, signal);
     const known = new Map(shares);
     drawing.replaceChildren(...columns(moments, known, 864, 90));
-    for (const link of root.querySelectorAll(".shot")) {
-      const share = known.get(Number(link.dataset.object));
-      if (share !== undefined) {
-        link.querySelector("small").textContent = `${percent(share)} new`;
-        link.setAttribute("aria-label", `${link.querySelector("b").textContent}, ${percent(share)} of the screen new`);
-      }
-    }
+    tell(root, known);
+    root.append(...byHour.slice(first).map((part) => section(part, known)));
     root.dataset.shares = "known";
-  }).catch(() => {});
+  }).catch((error) => {
+    if (error.name !== "AbortError") root.append(...byHour.slice(first).map((part) => section(part)));
+  });
   return { title: dayLong(found.day), element: root };
+}
+
+// Write the shares on cards that are there already.
+function tell(root, known) {
+  for (const link of root.querySelectorAll(".shot")) {
+    const share = known.get(Number(link.dataset.object));
+    if (share === undefined) continue;
+    link.querySelector("small").textContent = `${percent(share)} new`;
+    link.setAttribute("aria-label", named(link.querySelector("b").textContent, share));
+  }
 }

@@ -1,17 +1,22 @@
 // Days, times, sizes and shares as people write them. Days are local ones, as the server names them.
 
-const utc = { timeZone: "UTC" };
-const LANGUAGE = "en-GB";
-const long = new Intl.DateTimeFormat(LANGUAGE, { weekday: "long", day: "numeric", month: "long", year: "numeric", ...utc });
-const short = new Intl.DateTimeFormat(LANGUAGE, { weekday: "short", day: "numeric", month: "short", year: "numeric", ...utc });
-const monthName = new Intl.DateTimeFormat(LANGUAGE, { month: "long", ...utc });
-const monthYear = new Intl.DateTimeFormat(LANGUAGE, { month: "short", year: "numeric", ...utc });
-const number = new Intl.NumberFormat(LANGUAGE);
+const WEEK = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const number = new Intl.NumberFormat("en-GB");
 
-export const dayLong = (day) => long.format(new Date(day));
-export const dayShort = (day) => short.format(new Date(day));
-export const monthLong = (index) => monthName.format(new Date(Date.UTC(2024, index, 1)));
-export const monthShort = (month) => monthYear.format(new Date(`${month}-01`));
+// Calendars need a thousand of these, and Intl takes its time.
+export function dayLong(day) {
+  const date = new Date(day);
+  return `${WEEK[date.getUTCDay()]}, ${date.getUTCDate()} ${MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()}`;
+}
+
+export function dayShort(day) {
+  const date = new Date(day);
+  return `${WEEK[date.getUTCDay()].slice(0, 3)}, ${date.getUTCDate()} ${MONTHS[date.getUTCMonth()].slice(0, 3)} ${date.getUTCFullYear()}`;
+}
+
+export const monthLong = (index) => MONTHS[index];
+export const monthShort = (month) => `${MONTHS[Number(month.slice(5)) - 1].slice(0, 3)} ${month.slice(0, 4)}`;
 export const count = (n) => number.format(n);
 
 export const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
