@@ -165,7 +165,8 @@ class Table:
             if again:
                 kept = 0
             columns: list[tuple[Column, Column]] = list(zip(known, new, strict=True))
-            if all(np.array_equal(old[kept:], other) for old, other in columns):
+            same = all(np.array_equal(old[kept:], other) for old, other in columns)
+            if same and self._pictures.folders == self._paths:
                 self._read_all = time.monotonic() if again else self._read_all
                 return
             new = _Rows._make(np.concatenate([old[:kept], other]) for old, other in columns)

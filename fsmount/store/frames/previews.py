@@ -41,6 +41,8 @@ _DAMAGED = (
     Image.DecompressionBombError,
 )
 _SIGNATURE_SIZE = (32, 18)
+# The tag of EXIF that says how to turn a picture: by a quarter if it is above 4.
+_ORIENTATION = 274
 _WHITE = (255, 255, 255)
 
 
@@ -115,7 +117,8 @@ def preview_of_file(data: bytes, view: View) -> Preview:
             opened = Image.open(io.BytesIO(data), formats=_FORMATS)
             if view.box is None and opened.format == "JPEG":
                 size = (view.width, view.height or view.width)
-                whole = opened.size
+                turned = opened.getexif().get(_ORIENTATION, 1) > 4
+                whole = opened.size[::-1] if turned else opened.size
                 opened.draft("RGB", size)
                 small = _small(ImageOps.exif_transpose(opened), view)
                 return Preview(small.data, *whole)
