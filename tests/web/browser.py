@@ -63,7 +63,7 @@ def opened(browser: Browser, link: str, *, watch: str = "") -> tuple[Page, list[
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(link)
     # The server reads all names first.
-    page.wait_for_selector("main h1", timeout=120_000)
+    page.wait_for_selector("main h1", timeout=400_000)
     return page, complaints
 
 
