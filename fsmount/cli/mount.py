@@ -49,7 +49,11 @@ but what left the trash of the store gives its space back.
 With -o views the folder DIR/.fsmount shows the same pictures once more: by-day/2026/03/14/ has
 those of a day, changed/2026/03/14/ those of which at least 5 % of the screen was new. Nothing is
 decoded for a listing. These folders cannot be changed. A file in them is the same file as in its
-own folder, as with hard links.
+own folder, as with hard links. DIR/.fsmount/text/ has the text of each picture as a file, once
+it was read (fsmount text), so grep -r finds it.
+
+With -o text the mount reads the text of new pictures, as by fsmount text, while no file has been
+written or read for SECONDS, on mains power: one process that runs only when no other wants to.
 
 With -o nonempty DIR may have files. They are hidden until DIR is unmounted.
 
@@ -63,7 +67,7 @@ Examples:
   fsmount mount -p ~/shots.store ~/new/folder
   fsmount mount -o ro,allow_other /backup/shots.store /mnt
   fsmount mount -o repack,prune ~/shots.store ~/screenshots
-  fsmount mount -o views ~/shots.store ~/screenshots
+  fsmount mount -o views,text ~/shots.store ~/screenshots
   fsmount mount -o ro ~/screenshots.old /mnt
   fsmount mount /media/stick/2014-07-Italy.xml ~/italy
 
@@ -79,8 +83,8 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     "-o",
     "options",
     multiple=True,
-    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS], views,"
-    " nonempty, noexec, sync."
+    help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS],"
+    " text[=SECONDS], views, nonempty, noexec, sync."
     " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(

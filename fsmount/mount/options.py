@@ -28,8 +28,9 @@ class MountOptions:
     fsync after each write. `nonempty`: mount over a folder that has files, which are hidden then.
     `cache_bytes`: memory for rendered files and decoded layers. `repack_after_s`: repack when no
     file was written or read for so many seconds; None: never. `prune_after_s`: the same for pruning
-    by the policy of the store. `views`: show virtual folders in ``.fsmount``. `force_lock`: see the
-    store's lock; it is no word for ``-o``, since it would stay in /etc/fstab.
+    by the policy of the store. `text_after_s`: the same for reading text. `views`: show virtual
+    folders in ``.fsmount``. `force_lock`: see the store's lock; it is no word for ``-o``, since it
+    would stay in /etc/fstab.
     """
 
     read_only: bool = False
@@ -41,6 +42,7 @@ class MountOptions:
     sync: bool = False
     repack_after_s: int | None = None
     prune_after_s: int | None = None
+    text_after_s: int | None = None
     views: bool = False
     nonempty: bool = False
     cache_bytes: int = field(default_factory=default_cache_bytes)
@@ -84,16 +86,22 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
             options = replace(options, prune_after_s=REPACK_AFTER_S)
         elif name == "prune":
             options = replace(options, prune_after_s=max(1, _number(word, value, 10)))
+        elif word == "text":
+            options = replace(options, text_after_s=REPACK_AFTER_S)
+        elif name == "text":
+            options = replace(options, text_after_s=max(1, _number(word, value, 10)))
         elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
-                " umask=, repack[=SECONDS], prune[=SECONDS], views, nonempty, and the general"
-                " ones of mount(8)"
+                " umask=, repack[=SECONDS], prune[=SECONDS], text[=SECONDS], views, nonempty,"
+                " and the general ones of mount(8)"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")
     if options.read_only and options.prune_after_s is not None:
         raise UsageError("the mount option 'prune' needs a mount that may write")
+    if options.read_only and options.text_after_s is not None:
+        raise UsageError("the mount option 'text' needs a mount that may write")
     return options
 
 

@@ -23,7 +23,7 @@ import trio
 
 from fsmount.errors import FsmountError, NoFuse, NotWritable, OnlyReadable, UsageError
 from fsmount.folder import Folder
-from fsmount.mount import fuse, signals, view_folders
+from fsmount.mount import fuse, reading_text, signals, text_files, view_folders
 from fsmount.mount.daemon import detach_streams, in_background
 from fsmount.mount.filesystem import Filesystem
 from fsmount.mount.idle import repack_when_idle
@@ -34,6 +34,7 @@ from fsmount.mount.options import MountOptions
 from fsmount.mount.pruning import prune_when_idle
 from fsmount.mount.readonly_fs import ReadOnlyFilesystem, Tree
 from fsmount.mount.store_fs import StoreFilesystem
+from fsmount.mount.text_files import TextFiles
 from fsmount.mount.union_fs import FIRST, UnionFilesystem
 from fsmount.mount.unmount import free_if_dead
 from fsmount.mount.view_folders import ViewFolders
@@ -96,6 +97,8 @@ class MountRequest:
             raise UsageError("the mount option 'repack' is for stores")
         elif self.options.prune_after_s is not None:
             raise UsageError("the mount option 'prune' is for stores")
+        elif self.options.text_after_s is not None:
+            raise UsageError("the mount option 'text' is for stores")
         elif self.options.views:
             raise UsageError("the mount option 'views' is for stores")
         check_fuse(self.options)
@@ -267,6 +270,11 @@ async def _serve_store(
                 if after_s is not None:
                     repack = partial(repack_when_idle, writable, after_s)
                     nursery.start_soon(_keep_serving, "repacking", repack)
+                text_s = request.options.text_after_s
+                if text_s is not None:
+                    words = reading_text.command(writable.layout.root)
+                    read = partial(reading_text.read_text_when_idle, writable, text_s, words)
+                    nursery.start_soon(_keep_serving, "reading text", read)
 
     def written_files() -> list[Path]:
         held = [] if writable is None else writable.held()
@@ -276,7 +284,9 @@ async def _serve_store(
     if tree is not None:
         shown = UnionFilesystem(shown, ReadOnlyFilesystem(tree, FIRST))
     if request.options.views:
-        shown = UnionFilesystem(shown, ViewFolders(store, vfs), view_folders.FIRST)
+        texts = TextFiles(store, vfs)
+        views = UnionFilesystem(ViewFolders(store, vfs, texts), texts, text_files.FIRST)
+        shown = UnionFilesystem(shown, views, view_folders.FIRST)
     served = _Served(shown, store.path, work, written_files, warm)
     try:
         await _answer(request, served, ready)

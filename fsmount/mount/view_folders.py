@@ -4,6 +4,7 @@
 has those of them of which at least CHANGED of the screen was new. A name there is one more name of
 the file, as a hard link would be: it has the same inode number. So listing decodes nothing, and the
 kernel keeps one copy of its pages. The folders themselves cannot be changed.
+``.fsmount/text/`` belongs to :mod:`fsmount.mount.text_files`.
 
 :class:`~fsmount.mount.union_fs.UnionFilesystem` puts the folder ``.fsmount`` into the root.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from fsmount import threads
 from fsmount.errors import Damaged
+from fsmount.mount import text_files
 from fsmount.mount.attributes import (
     NAME_BYTES,
     SHARED_VALID_S,
@@ -29,6 +31,7 @@ from fsmount.mount.attributes import (
     failure,
 )
 from fsmount.mount.filesystem import ROOT, Filesystem
+from fsmount.mount.text_files import TextFiles
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.novelty import Novelty
@@ -41,7 +44,7 @@ FIRST = 1 << 52
 """The first number of inodes and handles."""
 CHANGED = 0.05
 """The share of the screen that is new in the pictures of ``changed``."""
-_TOP, _BY_DAY, _CHANGED = b".fsmount", b"by-day", b"changed"
+_TOP, _BY_DAY, _CHANGED, _TEXT = b".fsmount", b"by-day", b"changed", b"text"
 # A listing stays as it is for so long, so that looking its names up one by one is quick.
 _FRESH_S = 1.0
 # Entries of one reply; the kernel takes fewer at a time.
@@ -51,11 +54,15 @@ _Path = tuple[bytes, ...]
 
 
 class ViewFolders(Filesystem):
-    """See the module. `upper` is the filesystem of the store. Belongs to the trio task."""
+    """See the module. Belongs to the trio task.
 
-    def __init__(self, store: StoreFiles, upper: Filesystem) -> None:
+    `upper` is the filesystem of the store, `texts` that of the folder ``text``.
+    """
+
+    def __init__(self, store: StoreFiles, upper: Filesystem, texts: TextFiles) -> None:
         self._store = store
         self._upper = upper
+        self._texts = texts
         self._days = Days(store)
         self._paths: list[_Path] = [(), ()]  # by inode number; number 0 is not used
         self._inodes: dict[_Path, int] = {(): FIRST + ROOT}
@@ -148,6 +155,8 @@ class ViewFolders(Filesystem):
         if len(name) > NAME_BYTES:
             raise failure(errno.ENAMETOOLONG)
         path = self._path(folder)
+        if path == (_TOP,) and name == _TEXT:
+            return await self._texts.root()
         if name in await self._folders(path):
             return self._show(self._ino((*path, name)))
         picture = (await self._pictures(path)).get(name)
@@ -203,6 +212,8 @@ class ViewFolders(Filesystem):
         path = self._path(ino)
         entries = [(b".", ino), (b"..", self._ino(path[:-1]))]
         entries += [(name, self._ino((*path, name))) for name in await self._folders(path)]
+        if path == (_TOP,):
+            entries.append((_TEXT, (await self._texts.root()).ino))
         pictures = (await self._pictures(path)).items()
         entries += [(name, picture.inode.ino) for name, picture in pictures]
         self._next += 1
@@ -220,7 +231,10 @@ class ViewFolders(Filesystem):
             name, ino = entries[place]
             place += 1
             try:
-                shown = self._show(ino) if ino >= FIRST else await self._upper.getattr(ino)
+                if ino >= text_files.FIRST:
+                    shown = await self._texts.root()
+                else:
+                    shown = self._show(ino) if ino >= FIRST else await self._upper.getattr(ino)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise

@@ -30,9 +30,13 @@ from fsmount.text.tokens import tokens
 Ints = npt.NDArray[np.int64]
 
 FORMAT = 1
+CARRIED, THROUGH = "\u2192", "\u2194"
+"""Stand before tokens that the next slot goes on to show, and of these before those that all
+pictures of the slot show."""
 _BUSY_MS = 10_000
 # A part of a word is looked up only in words of this length and more.
 _LEAST_VOCABULARY = 4
+_MOST_KNOWN = 200_000
 _PAGE = 1000
 
 _SCHEMA = (
@@ -45,31 +49,36 @@ _SCHEMA = (
     "CREATE TABLE pictures (ino INTEGER PRIMARY KEY, object INTEGER NOT NULL,"
     " slot INTEGER NOT NULL)",
     "CREATE INDEX pictures_object ON pictures (object)",
-    # first, last: times of the pictures of the slot, in us since 1970. previous: the slot before
-    # if its words may go on in this one, else 0. indexed: whether `words` has it.
+    # first, last: times of the pictures of the slot, in us since 1970. pictures: their number.
+    # previous: the slot before if its words may go on in this one, else 0. indexed: whether `words`
+    # has it.
     "CREATE TABLE slots (id INTEGER PRIMARY KEY AUTOINCREMENT, series INTEGER NOT NULL,"
-    " first INTEGER NOT NULL, last INTEGER NOT NULL, previous INTEGER NOT NULL,"
-    " indexed INTEGER NOT NULL, data BLOB NOT NULL)",
+    " first INTEGER NOT NULL, last INTEGER NOT NULL, pictures INTEGER NOT NULL,"
+    " previous INTEGER NOT NULL, indexed INTEGER NOT NULL, data BLOB NOT NULL)",
     "CREATE INDEX slots_next ON slots (previous) WHERE previous > 0",
     "CREATE INDEX slots_open ON slots (series) WHERE indexed = 0",
-    # The tokens of each slot: those that disappear in it, and those that the next one goes on to
-    # show. `tokens.py` has made them, so the tokenizer has to split at spaces alone.
-    "CREATE VIRTUAL TABLE words USING fts5(ended, carried, content='', detail=column,"
-    " columnsize=0, tokenize='ascii')",
-    "CREATE VIRTUAL TABLE terms USING fts5vocab(words, row)",
+    # The tokens of each slot: those that disappear in it, and with CARRIED or THROUGH before them
+    # those that the next slot goes on to show. `tokens.py` has made them, so they are split at
+    # spaces alone.
+    "CREATE VIRTUAL TABLE words USING fts5(tokens, content='', detail=none, columnsize=0,"
+    " tokenize='ascii')",
+    # A page has no room for FTS5's usual leaves of 4,050 bytes, because of its checksum.
+    "INSERT INTO words (words, rank) VALUES ('pgsz', 4000)",
     # The distinct tokens, for parts of words.
     "CREATE VIRTUAL TABLE vocabulary USING fts5(token, detail=none, columnsize=0,"
     " tokenize='trigram')",
+    "INSERT INTO vocabulary (vocabulary, rank) VALUES ('pgsz', 4000)",
 )
 
 
 class SlotTimes(NamedTuple):
-    """All slots as columns (int64, by id): id, series, time of the first and last picture in us."""
+    """Some columns of all slots, by id: int64 (n,) each."""
 
     id: Ints
-    series: Ints
     first: Ints
     last: Ints
+    pictures: Ints
+    previous: Ints
 
 
 class Series(NamedTuple):
@@ -107,6 +116,8 @@ class TextDatabase:
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self.path = path
+        # Tokens that the vocabulary has: to look one up takes long.
+        self._known: set[str] = set()
         register_vfs()
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         flags |= apsw.SQLITE_OPEN_URI
@@ -167,6 +178,7 @@ class TextDatabase:
             yield
             self._run("COMMIT")
         except BaseException:
+            self._known.clear()
             with suppress(FsmountError, OSError):
                 self._run("ROLLBACK")
             raise
@@ -270,16 +282,15 @@ class TextDatabase:
         except Damaged as error:
             raise TextDamaged(self.path, reason=error) from error
 
-    def neighbours(self, number: int) -> tuple[int, int]:
-        """Return the slots before and after one whose words go on in it, 0 for none."""
-        before = self._one("SELECT previous FROM slots WHERE id = ?", number)
-        after = self._one("SELECT id FROM slots WHERE previous = ? AND previous > 0", number)
-        return (0 if before is None else int(before[0])), (0 if after is None else int(after[0]))
+    def next_slot(self, number: int) -> int:
+        """Return the slot that goes on with the words of one, 0 for none."""
+        row = self._one("SELECT id FROM slots WHERE previous = ? AND previous > 0", number)
+        return 0 if row is None else int(row[0])
 
     def slot_times(self) -> SlotTimes:
         """Return all slots in columns."""
-        rows = self._all("SELECT id, series, first, last FROM slots ORDER BY id")
-        return SlotTimes(*np.ascontiguousarray(np.array(rows, np.int64).reshape(-1, 4).T))
+        rows = self._all("SELECT id, first, last, pictures, previous FROM slots ORDER BY id")
+        return SlotTimes(*np.ascontiguousarray(np.array(rows, np.int64).reshape(-1, 5).T))
 
     def slot_numbers(self) -> list[int]:
         """Return the numbers of all slots."""
@@ -297,7 +308,8 @@ class TextDatabase:
     def add_slot(self, series: int, slot: Slot, previous: int) -> int:
         """Add a slot that is not indexed yet; return its number. The caller has a transaction."""
         row = self._one(
-            "INSERT INTO slots (series, first, last, previous, indexed, data) VALUES (?,?,?,?,0,?)"
+            "INSERT INTO slots (series, first, last, pictures, previous, indexed, data)"
+            " VALUES (?,?,?,?,?,0,?)"
             " RETURNING id",
             series,
             *_times(slot),
@@ -312,7 +324,8 @@ class TextDatabase:
         `final`: it will not be written again soon.
         """
         self._run(
-            "UPDATE slots SET first = ?, last = ?, data = ? WHERE id = ? AND indexed = 0",
+            "UPDATE slots SET first = ?, last = ?, pictures = ?, data = ?"
+            " WHERE id = ? AND indexed = 0",
             *_times(slot),
             slots.pack(slot, fast=not final),
             number,
@@ -321,24 +334,32 @@ class TextDatabase:
     def index_slot(self, number: int, slot: Slot) -> None:
         """Write a slot for the last time, and index its words. The caller has a transaction."""
         self.write_slot(number, slot)
-        ended, carried = _tokens(slot)
-        new = [token for token in ended | carried if self._is_new(token)]
-        self._insert_words(number, ended, carried)
+        found = _tokens(slot)
+        plain = {_plain(token) for token in found}
+        new = [token for token in plain if self._is_new(token)]
+        self._insert_words(number, found)
         for token in new:
             self._run("INSERT INTO vocabulary (token) VALUES (?)", token)
+            self._remember(token)
         self._run("UPDATE slots SET indexed = 1 WHERE id = ?", number)
 
     def _is_new(self, token: str) -> bool:
         """Whether the vocabulary has to get a token."""
-        return len(token) >= _LEAST_VOCABULARY and not self.has_term(token)
+        if len(token) < _LEAST_VOCABULARY or token in self._known:
+            return False
+        if self.has_term(token):
+            self._remember(token)
+            return False
+        return True
 
-    def _insert_words(self, number: int, ended: set[str], carried: set[str]) -> None:
-        self._run(
-            "INSERT INTO words (rowid, ended, carried) VALUES (?,?,?)",
-            number,
-            " ".join(sorted(ended)),
-            " ".join(sorted(carried)),
-        )
+    def _remember(self, token: str) -> None:
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known.add(token)
+
+    def _insert_words(self, number: int, found: Iterable[str]) -> None:
+        text = " ".join(sorted(found))
+        self._run("INSERT INTO words (rowid, tokens) VALUES (?,?)", number, text)
 
     def replace_slot(self, number: int, slot: Slot) -> None:
         """Put other words in the place of those of a slot, and wipe out what is gone.
@@ -354,24 +375,26 @@ class TextDatabase:
             # A deletion in FTS5 marks; with this it removes.
             self._run("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")
             self._run("INSERT INTO vocabulary (vocabulary, rank) VALUES ('secure-delete', 1)")
-            ended, carried = _tokens(was)
-            gone = ended | carried
+            gone = _tokens(was)
             self._run(
-                "INSERT INTO words (words, rowid, ended, carried) VALUES ('delete',?,?,?)",
+                "INSERT INTO words (words, rowid, tokens) VALUES ('delete',?,?)",
                 number,
-                " ".join(sorted(ended)),
-                " ".join(sorted(carried)),
+                " ".join(sorted(gone)),
             )
         if slot.pictures:
             self._run("UPDATE slots SET data = ? WHERE id = ?", slots.pack(slot), number)
-            self._run("UPDATE slots SET first = ?, last = ? WHERE id = ?", *_times(slot), number)
+            self._run(
+                "UPDATE slots SET first = ?, last = ?, pictures = ? WHERE id = ?",
+                *_times(slot),
+                number,
+            )
             if indexed:
-                ended, carried = _tokens(slot)
-                self._insert_words(number, ended, carried)
+                self._insert_words(number, _tokens(slot))
         else:
             self._run("DELETE FROM slots WHERE id = ?", number)
             self._run("UPDATE slots SET previous = 0 WHERE previous = ?", number)
-        for token in gone:
+        for token in set(map(_plain, gone)):
+            self._known.discard(token)
             if self._is_new(token):
                 sql = "SELECT rowid FROM vocabulary WHERE vocabulary MATCH ? AND token = ?"
                 for (row_id,) in self._all(sql, _trigrams(token), token):
@@ -393,14 +416,10 @@ class TextDatabase:
         rows = self._all("SELECT rowid FROM words WHERE words MATCH ?", expression)
         return np.fromiter((row[0] for row in rows), np.int64, len(rows))
 
-    def has_term(self, token: str) -> bool:
-        """Whether any indexed slot has a token."""
-        return self._one("SELECT 1 FROM terms WHERE term = ?", token) is not None
-
-    def terms_from(self, start: str, most: int) -> list[str]:
-        """Return tokens that begin with `start`, in order."""
-        rows = self._all("SELECT term FROM terms WHERE term >= ? LIMIT ?", start, most)
-        return [row[0] for row in rows if row[0].startswith(start)]
+    def has_term(self, token: str, *, prefix: bool = False) -> bool:
+        """Whether any indexed slot has a token, or with `prefix` one that begins so."""
+        sql = "SELECT 1 FROM words WHERE words MATCH ? LIMIT 1"
+        return self._one(sql, present(token, prefix=prefix)) is not None
 
     def with_part(self, part: str, most: int) -> list[str]:
         """Return tokens that have a part of three letters or more inside."""
@@ -462,17 +481,42 @@ def _fits_store(found: TextDatabase, identity: str) -> bool:
     return found.fact("format") == str(FORMAT) and found.fact("store") == identity
 
 
-def _times(slot: Slot) -> tuple[int, int]:
-    return int(slot.at_us[0]), int(slot.at_us[-1])
+def _times(slot: Slot) -> tuple[int, int, int]:
+    return int(slot.at_us[0]), int(slot.at_us[-1]), slot.pictures
 
 
-def _tokens(slot: Slot) -> tuple[set[str], set[str]]:
-    """Return the tokens of the words of a slot that disappear in it, and of those that go on."""
+def _tokens(slot: Slot) -> set[str]:
+    """Return the tokens of a slot, as `words` has them."""
     ended: set[str] = set()
     carried: set[str] = set()
-    for text, on in zip(slot.texts, slot.carried.tolist(), strict=True):
-        (carried if on else ended).update(tokens(text))
-    return ended, carried - ended
+    through: set[str] = set()
+    spans = zip(slot.texts, slot.first.tolist(), slot.carried.tolist(), strict=True)
+    for text, first, on in spans:
+        (ended if not on else carried if first else through).update(tokens(text))
+    return {
+        *ended,
+        *(THROUGH + token for token in through - ended),
+        *(CARRIED + token for token in carried - ended - through),
+    }
+
+
+def _plain(token: str) -> str:
+    return token.removeprefix(CARRIED).removeprefix(THROUGH)
+
+
+def ended(token: str, *, prefix: bool = False) -> str:
+    """Return the expression of FTS5 for slots in which a token disappears somewhere."""
+    return quote(token) + (" *" if prefix else "")
+
+
+def present(token: str, *, prefix: bool = False) -> str:
+    """Return the expression of FTS5 for slots that have a token."""
+    return any_of(ended(mark + token, prefix=prefix) for mark in ("", CARRIED, THROUGH))
+
+
+def through(token: str, *, prefix: bool = False) -> str:
+    """Return the expression of FTS5 for slots all of whose pictures show a token."""
+    return ended(THROUGH + token, prefix=prefix)
 
 
 def _trigrams(part: str) -> str:

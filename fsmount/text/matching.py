@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fsmount.text.query import Term, Token
 from fsmount.text.results import Rectangle
-from fsmount.text.slots import Slot
-from fsmount.text.tokens import folded, tokens
-
-Bools = npt.NDArray[np.bool_]
+from fsmount.text.slots import Ints, Slot
+from fsmount.text.tokens import is_spaceless, tokens
 
 # The next word of a line begins at most so many heights of a letter behind a word.
 _WIDEST_GAP = 2.5
+# So many tokens are not looked up one by one.
+_MANY = 30
 
 
-@dataclass(frozen=True)
-class Sighting:
-    """Words that show a term, from picture `first` to picture `last` of their slot."""
+class _Sightings(NamedTuple):
+    """Where a slot shows a term: its words, and the first and last picture that shows all of them.
 
-    words: tuple[int, ...]
-    first: int
-    last: int
+    words : numbers of words, one tuple or int for each sighting. first, last : int64 (n,).
+    """
+
+    words: Sequence[int] | Sequence[tuple[int, ...]]
+    first: Ints
+    last: Ints
 
 
 class Matches:
@@ -37,13 +39,17 @@ class Matches:
 
     def __init__(self, slot: Slot, terms: Sequence[Term]) -> None:
         self.slot = slot
-        self.sightings = [list(_sightings(slot, term)) for term in terms]
         self.visible = np.ones(slot.pictures, bool)
-        for found in self.sightings:
-            shown = np.zeros(slot.pictures, bool)
-            for each in found:
-                shown[each.first : each.last + 1] = True
-            self.visible &= shown
+        self._sightings: list[_Sightings] = []
+        for term in terms:
+            found = _sightings(slot, term)
+            self._sightings.append(found)
+            change = np.zeros(slot.pictures + 1, np.int64)
+            np.add.at(change, found.first, 1)
+            np.add.at(change, found.last + 1, -1)
+            self.visible &= np.cumsum(change[:-1]) > 0
+            if not self.visible.any():
+                break
 
     def stretches(self) -> list[tuple[int, int]]:
         """Return the runs of pictures that show all terms: (first, last)."""
@@ -52,46 +58,82 @@ class Matches:
 
     def places(self, picture: int) -> tuple[int, ...]:
         """Return the words that show the terms in a picture, by their numbers, in reading order."""
-        numbers = {
-            word
-            for found in self.sightings
-            for each in found
-            if each.first <= picture <= each.last
-            for word in each.words
-        }
+        numbers: set[int] = set()
+        for found in self._sightings:
+            shown = np.flatnonzero((found.first <= picture) & (picture <= found.last))
+            for at in shown.tolist():
+                words = found.words[at]
+                numbers.update((words,) if isinstance(words, int) else words)
         boxes = self.slot.boxes
         return tuple(sorted(numbers, key=lambda n: (int(boxes[n, 1]), int(boxes[n, 0]))))
 
 
-def _sightings(slot: Slot, term: Term) -> Iterator[Sighting]:
+def _sightings(slot: Slot, term: Term) -> _Sightings:
     first, *rest = term.tokens
-    for number, at in _with(slot, first):
-        yield from _following(slot, rest, number, at + 1, (number,))
+    if not rest:
+        numbers = _words_with(slot, first)
+        return _Sightings(numbers, slot.first[numbers], slot.last[numbers])
+    found: list[tuple[int, ...]] = []
+    for number in _words_with(slot, first):
+        for at, each in enumerate(tokens(slot.texts[number])):
+            if first.matches(each):
+                found += _following(slot, rest, number, at + 1, (number,))
+    spans = [
+        (int(slot.first[list(words)].max()), int(slot.last[list(words)].min())) for words in found
+    ]
+    kept = [at for at, (begin, end) in enumerate(spans) if begin <= end]
+    table = np.array([spans[at] for at in kept], np.int64).reshape(-1, 2)
+    return _Sightings([found[at] for at in kept], table[:, 0], table[:, 1])
 
 
-def _with(slot: Slot, token: Token) -> Iterator[tuple[int, int]]:
-    """Yield the words of a slot that have a token: number of the word, and of the token in it."""
-    # Few words have it: a look at the text says which to take apart.
-    for number, text in enumerate(slot.texts):
-        plain = text.lower() if text.isascii() else folded(text)
-        if any(part in plain for part in token.texts):
-            for at, each in enumerate(tokens(text)):
-                if token.matches(each):
-                    yield number, at
+def _words_with(slot: Slot, token: Token) -> list[int]:
+    """Return the words of a slot that have a token."""
+    numbers: set[int] = set()
+    if len(token.texts) > _MANY and not token.part:
+        for number, text in enumerate(slot.texts):
+            if any(map(token.matches, tokens(text))):
+                numbers.add(number)
+        return sorted(numbers)
+    for part in (token.part,) if token.part else token.texts:
+        numbers.update(_words_at(slot, _found(slot.plain, part, token)))
+    return sorted(numbers)
+
+
+def _found(plain: str, part: str, token: Token) -> list[int]:
+    """Return where the words of a text have a part as a token, or as the beginning of one."""
+    found = []
+    # In a script without spaces any part is a token.
+    anywhere = bool(token.part) or is_spaceless(part)
+    at, size = plain.find(part), len(part)
+    while at >= 0:
+        if anywhere or (
+            not _goes_on(plain[at - 1]) and (token.prefix or not _goes_on(plain[at + size]))
+        ):
+            found.append(at)
+        at = plain.find(part, at + 1)
+    return found
+
+
+def _goes_on(letter: str) -> bool:
+    """Whether a letter beside a run of letters belongs to the same token."""
+    return letter.isalnum() and not is_spaceless(letter)
+
+
+def _words_at(slot: Slot, places: list[int]) -> list[int]:
+    """Return the words at places of the folded text."""
+    found: list[int] = (np.searchsorted(slot.starts, places, side="right") - 1).tolist()
+    return found
 
 
 def _following(
     slot: Slot, rest: Sequence[Token], number: int, at: int, words: tuple[int, ...]
-) -> Iterator[Sighting]:
-    """Yield the sightings that begin with `words` and go on with the tokens `rest`.
+) -> Iterator[tuple[int, ...]]:
+    """Yield the words that begin with `words` and go on with the tokens `rest`.
 
     `at` is the place of the next token in the last word, `number`.
     """
     if not rest:
-        first = int(slot.first[list(words)].max())
-        last = int(slot.last[list(words)].min())
-        if first <= last:
-            yield Sighting(words, first, last)
+        yield words
         return
     own = tokens(slot.texts[number])
     if at < len(own):

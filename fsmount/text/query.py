@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsmount.errors import UsageError
-from fsmount.text.database import any_of, quote
+from fsmount.text.database import any_of, ended, present, through
 from fsmount.text.tokens import folded, is_spaceless, pairs, runs
 
 _PARTS = re.compile(r'"([^"]*)"?|(\S+)')
@@ -23,28 +23,36 @@ _GREEK = "αβγδεζηθικλμνξοπρστυφχψως"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One of some tokens; with `prefix` also those that begin with one of them."""
+    """One of some tokens; with `prefix` also those that begin with one of them.
+
+    part : with this any token that has it inside; `texts` are those that are known, or some.
+    """
 
     texts: tuple[str, ...]
     prefix: bool = False
+    part: str = ""
 
     def matches(self, token: str) -> bool:
         """Whether a token of a word is meant."""
+        if self.part:
+            return self.part in token
         return token in self.texts or (self.prefix and token.startswith(self.texts))
 
-    def expression(self) -> str:
-        """Return the expression of FTS5."""
-        star = " *" if self.prefix else ""
-        return any_of(quote(text) + star for text in self.texts)
+    def present(self) -> str:
+        """Return the expression of FTS5 for slots that have it."""
+        return any_of(present(text, prefix=self.prefix) for text in self.texts)
+
+    def ended(self) -> str:
+        """Return the expression of FTS5 for slots in which it disappears somewhere."""
+        return any_of(ended(text, prefix=self.prefix) for text in self.texts)
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Tokens that follow each other. `text`: as the user wrote them. `inside`: a part of a word."""
+    """Tokens that follow each other. `text`: as the user wrote them."""
 
     text: str
     tokens: tuple[Token, ...]
-    inside: bool = False
 
 
 def parse(query: str) -> tuple[Term, ...]:
@@ -55,8 +63,11 @@ def parse(query: str) -> tuple[Term, ...]:
         prefix = bool(bare) and bare.endswith("*")
         inside = bool(bare) and bare.startswith("*")
         tokens = _tokens(text, prefix=prefix or inside)
+        if inside and len(tokens) == 1:
+            part = tokens[0].texts[0]
+            tokens = (Token((part,), prefix=True, part=part),)
         if tokens:
-            found.append(Term(text.strip("*"), tokens, inside and len(tokens) == 1))
+            found.append(Term(text.strip("*"), tokens))
     if not found:
         raise UsageError(f"{query!r} has no letters or digits to search for")
     return tuple(found)
@@ -102,11 +113,22 @@ def near(token: str) -> list[str]:
     return list(found)
 
 
+def steady(terms: Sequence[Term]) -> str | None:
+    """Return the expression of FTS5 for slots all of whose pictures show all terms.
+
+    Others may do so, too. None if that cannot be told: words after each other, or several tokens.
+    """
+    tokens = [token for term in terms for token in term.tokens]
+    if any(len(term.tokens) > 1 for term in terms) or any(len(each.texts) > 1 for each in tokens):
+        return None
+    return " AND ".join(any_of([through(each.texts[0], prefix=each.prefix)]) for each in tokens)
+
+
 def expression(terms: Sequence[Term]) -> str:
     """Return the expression of FTS5 for slots that have all tokens, of which one disappears there.
 
     Other slots cannot have the end of a stretch.
     """
-    tokens = {token.expression(): None for term in terms for token in term.tokens}
-    whole = " AND ".join(tokens)
-    return f"({whole}) AND ended : {any_of(tokens)}"
+    tokens = dict.fromkeys(token for term in terms for token in term.tokens)
+    every = " AND ".join(token.present() for token in tokens)
+    return f"({every}) AND {any_of(token.ended() for token in tokens)}"

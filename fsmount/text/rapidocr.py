@@ -43,7 +43,7 @@ class RapidOcr:
         )
 
     def read(self, picture: Picture) -> list[ReadWord]:
-        """See :meth:`Engine.read`."""
+        """See :meth:`Engine.read`. Raises :class:`NoEngine`."""
         try:
             # It takes colours in the order of OpenCV.
             found = self._reader(picture[..., ::-1], return_word_box=True)

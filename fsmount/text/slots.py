@@ -3,15 +3,17 @@
 A slot has the pictures of some minutes. Each word has a rectangle, and the first and the last of
 the pictures that show it there. A slot stands for itself: it names nothing in other slots.
 
-The value is a zstd frame. It has columns of numbers, each as the difference to the number before,
-with low and high bytes apart, and then all texts (docs/format.md).
+The value has columns of numbers, each as the difference to what is likely there, with low and high
+bytes apart, and all texts. Each is a zstd frame of its own, because what they hold has little in
+common (docs/format.md). A search reads only some of them.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +21,22 @@ import numpy.typing as npt
 from fsmount.codec import zstd
 from fsmount.errors import Damaged
 from fsmount.text.results import Rectangle, Word
+from fsmount.text.tokens import folded
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-_HEAD = struct.Struct("<BIII")
 _FORM = 1
-_LEVEL, _FAST_LEVEL = 12, 3
+# Form, number of pictures, number of words; then the length of each part.
+_HEAD = struct.Struct("<BII")
+_PARTS = ("ino", "at_us", "first", "span", "carried", "x", "y", "width", "height", "text")
+_LENGTHS = struct.Struct(f"<{len(_PARTS)}I")
+_OF_PICTURES = 2
+_LEVEL, _TEXT_LEVEL, _FAST_LEVEL = 9, 19, 3
 _MOST_BYTES = 64 << 20
-_MOST_PICTURES = 1 << 16
+_MOST = 1 << 24
 
 
-@dataclass(frozen=True)
 class Slot:
     """The words of some pictures of one screen.
 
@@ -38,20 +45,104 @@ class Slot:
     boxes : their places: int64 (n, 4), x, y, width and height in pixels.
     first, last : int64 (n,): the first and the last picture (by place in `ino`) that shows each.
     carried : bool (n,): whether the next slot's first picture goes on to show the word.
+
+    A slot from :func:`unpack` reads them when they are first asked for, which may raise
+    :class:`Damaged`.
     """
 
-    ino: Ints
-    at_us: Ints
-    texts: list[str]
-    boxes: Ints
-    first: Ints
-    last: Ints
-    carried: npt.NDArray[np.bool_]
+    def __init__(
+        self,
+        ino: Ints,
+        at_us: Ints,
+        texts: list[str],
+        boxes: Ints,
+        first: Ints,
+        last: Ints,
+        carried: Bools,
+    ) -> None:
+        self.pictures = len(ino)
+        self.count = len(texts)
+        self._parts: dict[str, bytes] = {}
+        self.ino, self.at_us, self.texts, self.boxes = ino, at_us, texts, boxes
+        self.first, self.last, self.carried = first, last, carried
 
-    @property
-    def pictures(self) -> int:
-        """Number of pictures."""
-        return len(self.ino)
+    @classmethod
+    def stored(cls, pictures: int, count: int, parts: dict[str, bytes]) -> Self:
+        """Return a slot of so many pictures and words, from its compressed parts."""
+        slot = cls.__new__(cls)
+        slot.pictures, slot.count, slot._parts = pictures, count, parts
+        return slot
+
+    def _part(self, name: str) -> bytes:
+        return zstd.decompress(self._parts[name], _MOST_BYTES)
+
+    def _column(self, name: str) -> Ints:
+        count = self.pictures if name in _PARTS[:_OF_PICTURES] else self.count
+        return _read_column(self._part(name), count)
+
+    @cached_property
+    def ino(self) -> Ints:  # noqa: D102
+        return np.cumsum(self._column("ino"))
+
+    @cached_property
+    def at_us(self) -> Ints:  # noqa: D102
+        return np.cumsum(self._column("at_us"))
+
+    @cached_property
+    def first(self) -> Ints:  # noqa: D102
+        found = np.cumsum(self._column("first"))
+        if len(found) and not 0 <= found.min() <= found.max() < self.pictures:
+            raise Damaged("words", reason="a word of no picture")
+        return found
+
+    @cached_property
+    def last(self) -> Ints:  # noqa: D102
+        found = self.first + self._column("span")
+        if len(found) and not ((found >= self.first) & (found < self.pictures)).all():
+            raise Damaged("words", reason="a word of no picture")
+        return found
+
+    @cached_property
+    def carried(self) -> Bools:  # noqa: D102
+        return self._column("carried").astype(bool)
+
+    @cached_property
+    def boxes(self) -> Ints:  # noqa: D102
+        x, y, width, height = (self._column(name) for name in ("x", "y", "width", "height"))
+        # x of each word lies behind the end of the word before.
+        left = np.cumsum(x + width) - width
+        return np.stack([left, np.cumsum(y) - height, width, height], axis=1)
+
+    @cached_property
+    def text(self) -> str:
+        """All words, with a line feed between two."""
+        if "text" not in self._parts:
+            return "\n".join(self.texts)
+        try:
+            found = self._part("text").decode()
+        except UnicodeDecodeError as error:
+            raise Damaged("words", reason=error) from error
+        if found.count("\n") != max(0, self.count - 1):
+            raise Damaged("words", reason="another number of words")
+        return found
+
+    @cached_property
+    def texts(self) -> list[str]:  # noqa: D102
+        return self.text.split("\n") if self.count else []
+
+    @cached_property
+    def plain(self) -> str:
+        """All words folded (:func:`folded`), with a line feed before and behind each."""
+        return "\n" + folded(self.text) + "\n"
+
+    @cached_property
+    def starts(self) -> Ints:
+        """Where each word begins in `plain`: int64 (n,)."""
+        if self.plain.isascii():
+            text = np.frombuffer(self.plain.encode(), np.uint8)
+            return np.flatnonzero(text == ord("\n"))[:-1] + 1
+        feeds = [at for at, letter in enumerate(self.plain) if letter == "\n"]
+        return np.array(feeds[:-1], np.int64) + 1
 
     def place(self, number: int) -> Rectangle:
         """Return the place of a word."""
@@ -59,7 +150,8 @@ class Slot:
 
     def shown_by(self, picture: int) -> list[int]:
         """Return the numbers of the words that a picture shows."""
-        return np.flatnonzero((self.first <= picture) & (picture <= self.last)).tolist()
+        found: list[int] = np.flatnonzero((self.first <= picture) & (picture <= self.last)).tolist()
+        return found
 
     def words(self, ino: int) -> list[Word]:
         """Return the words of a picture; none if the slot does not have it."""
@@ -74,18 +166,12 @@ class Slot:
         # Number of staying pictures before each one.
         before = np.concatenate([[0], np.cumsum(stays)])
         first, last = before[self.first], before[self.last + 1] - 1
-        kept = first <= last
-        return Slot(
-            self.ino[stays],
-            self.at_us[stays],
-            [text for text, keep in zip(self.texts, kept.tolist(), strict=True) if keep],
-            self.boxes[kept],
-            first[kept],
-            last[kept],
-            self.carried[kept],
+        left = Slot(
+            self.ino[stays], self.at_us[stays], self.texts, self.boxes, first, last, self.carried
         )
+        return left.where(first <= last)
 
-    def where(self, kept: npt.NDArray[np.bool_]) -> Slot:
+    def where(self, kept: Bools) -> Slot:
         """Return the slot with those of its words for which `kept` (bool, n) is true."""
         texts = [text for text, keep in zip(self.texts, kept.tolist(), strict=True) if keep]
         return Slot(
@@ -113,59 +199,47 @@ def make(pictures: Sequence[tuple[int, int]], words: Sequence[tuple[Word, int, i
 def pack(slot: Slot, *, fast: bool = False) -> bytes:
     """Return a slot as bytes. `fast`: with less effort, for a slot that is soon written again."""
     x, y, width, height = slot.boxes.T
-    # Words of a line follow each other: what lies between them is a small number.
+    # Words of a line follow each other: what lies between them is a small number. They stand on
+    # one line, so their lower edges differ by less than the upper ones.
     ends = np.concatenate([[0], (x + width)[:-1]])
-    columns = [
-        _deltas(slot.ino),
-        _deltas(slot.at_us),
-        x - ends,
-        _deltas(y),
-        width,
-        height,
-        _deltas(slot.first),
-        slot.last - slot.first,
-        slot.carried.astype(np.int64),
-    ]
-    text = "\n".join(slot.texts).encode("utf-8", "replace")
-    body = b"".join(_column(each) for each in columns)
-    head = _HEAD.pack(_FORM, slot.pictures, len(slot.texts), len(body))
-    return zstd.compress(head + body + text, _FAST_LEVEL if fast else _LEVEL)
+    columns = {
+        "ino": _deltas(slot.ino),
+        "at_us": _deltas(slot.at_us),
+        "first": _deltas(slot.first),
+        "span": slot.last - slot.first,
+        "carried": slot.carried.astype(np.int64),
+        "x": x - ends,
+        "y": _deltas(y + height),
+        "width": width,
+        "height": height,
+    }
+    parts = {name: _column(column) for name, column in columns.items()}
+    parts["text"] = "\n".join(slot.texts).encode("utf-8", "replace")
+    levels = dict.fromkeys(_PARTS, _FAST_LEVEL if fast else _LEVEL)
+    if not fast:
+        levels["text"] = _TEXT_LEVEL
+    frames = [zstd.compress(parts[name], levels[name]) for name in _PARTS]
+    head = _HEAD.pack(_FORM, slot.pictures, slot.count) + _LENGTHS.pack(*map(len, frames))
+    return head + b"".join(frames)
 
 
 def unpack(data: bytes) -> Slot:
     """Return the slot of :func:`pack`. Raises :class:`Damaged`."""
     try:
-        return _unpacked(zstd.decompress(data, _MOST_BYTES))
-    except (struct.error, ValueError, IndexError, OverflowError) as error:
+        form, pictures, count = _HEAD.unpack_from(data)
+        lengths = _LENGTHS.unpack_from(data, _HEAD.size)
+    except struct.error as error:
         raise Damaged("words", reason=error) from error
-
-
-def _unpacked(plain: bytes) -> Slot:
-    form, pictures, words, length = _HEAD.unpack_from(plain)
-    if form != _FORM or pictures > _MOST_PICTURES:
+    if form != _FORM or max(pictures, count) > _MOST:
         raise Damaged("words", reason=f"form {form} is not known")
-    at, end = _HEAD.size, _HEAD.size + length
-    columns = []
-    for count in (pictures, pictures, *[words] * 7):
-        column, at = _read_column(plain, at, count)
-        columns.append(column)
-    ino, at_us, x, y, width, height, first, span, carried = columns
-    texts = plain[end:].decode().split("\n") if words else []
-    # x of each word lies behind the end of the word before.
-    left = np.cumsum(x + width) - width
-    slot = Slot(
-        np.cumsum(ino),
-        np.cumsum(at_us),
-        texts,
-        np.stack([left, np.cumsum(y), width, height], axis=1).reshape(-1, 4),
-        np.cumsum(first),
-        np.cumsum(first) + span,
-        carried.astype(bool),
-    )
-    fits = len(texts) == words and at == end
-    if not fits or (words and (slot.first.min() < 0 or slot.last.max() >= pictures)):
-        raise Damaged("words", reason="the columns do not fit together")
-    return slot
+    at = _HEAD.size + _LENGTHS.size
+    if at + sum(lengths) != len(data):
+        raise Damaged("words", reason="its parts have other lengths")
+    parts = {}
+    for name, length in zip(_PARTS, lengths, strict=True):
+        parts[name] = data[at : at + length]
+        at += length
+    return Slot.stored(pictures, count, parts)
 
 
 def _deltas(column: Ints) -> Ints:
@@ -187,11 +261,13 @@ def _fits(values: Ints, width: int) -> bool:
     return bool(-limit <= values.min() and values.max() < limit)
 
 
-def _read_column(plain: bytes, at: int, count: int) -> tuple[Ints, int]:
-    """Return a column of :func:`_column` and the place behind it."""
-    width = plain[at]
-    if width not in (1, 2, 4, 8):
-        raise Damaged("words", reason=f"numbers of {width} bytes")
-    planes = np.frombuffer(plain, np.uint8, count * width, at + 1).reshape(width, count)
+def _read_column(plain: bytes, count: int) -> Ints:
+    """Return the column of :func:`_column` that has `count` numbers. Raises :class:`Damaged`."""
+    width = plain[0] if plain else 0
+    if width not in (1, 2, 4, 8) or len(plain) != 1 + count * width:
+        raise Damaged("words", reason="a column of another length")
+    if width == 1:
+        return np.frombuffer(plain, np.int8, count, 1).astype(np.int64)
+    planes = np.frombuffer(plain, np.uint8, count * width, 1).reshape(width, count)
     values = np.ascontiguousarray(planes.T).view(f"<i{width}").reshape(count)
-    return values.astype(np.int64), at + 1 + count * width
+    return values.astype(np.int64)

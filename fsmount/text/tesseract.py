@@ -32,6 +32,8 @@ _MODE = "11"
 _NO_LANGUAGES = {"osd", "equ", "snum"}
 _BLANK = np.full((16, 16, 3), 255, np.uint8)
 _COLUMNS = 12
+# Pictures with a darker ground than this have light letters.
+_DARK = 110
 _WORD_LEVEL = "5"
 
 
@@ -86,7 +88,7 @@ class Tesseract:
     def _read(self, picture: Picture) -> list[ReadWord]:
         """Read a picture. Raises OSError if the process does not answer."""
         process = self._process or self._start()
-        _write(self._picture, picture)
+        _write(self._picture, _dark_on_light(picture))
         assert process.stdin is not None
         names = (f"/proc/self/fd/{fd}\n" for fd in (self._picture, self._blank))
         process.stdin.write("".join(names).encode())
@@ -154,6 +156,11 @@ def _installed() -> tuple[str, list[str]]:
     names = listed.decode(errors="replace").split("\n")[1:]
     found = [name for name in map(str.strip, names) if name and name not in _NO_LANGUAGES]
     return version.decode(errors="replace").split("\n")[0].partition(" ")[2], sorted(found)
+
+
+def _dark_on_light(picture: Picture) -> Picture:
+    """Return a picture with dark letters: tesseract would read light ones a second time."""
+    return 255 - picture if np.median(picture[::2, ::2]) < _DARK else picture
 
 
 def _write(memory: int, picture: Picture) -> None:

@@ -21,7 +21,7 @@ from fsmount.store.index import TRASH, Index
 from fsmount.text.database import SlotTimes, TextDatabase, open_text
 from fsmount.text.exclusions import Exclusions
 from fsmount.text.matching import Matches, in_reading_order, line_around, text_of
-from fsmount.text.query import Term, Token, expression, near, parse
+from fsmount.text.query import Term, Token, expression, near, parse, steady
 from fsmount.text.results import Found, Hit, Rectangle, Shown, Word
 from fsmount.text.slots import Slot
 from fsmount.text.tokens import tokens
@@ -29,9 +29,13 @@ from fsmount.text.tokens import tokens
 _DAY_US = 86_400 * 10**6
 # Tokens that stand for one that is not there, at most.
 _MOST_INSTEAD = 200
+# If more tokens than this have a part inside, all slots are looked at, the newest first.
+_MOST_PARTS = 1000
 # A part of a word is looked for in other words if it is as long as this.
 _LEAST_PART = 3
 _SLOTS_BYTES = 32 << 20
+# If a stretch goes back through more slots, it pays to ask which need no look.
+_FEW_PARTS = 2
 
 
 class _Part(NamedTuple):
@@ -68,7 +72,7 @@ class Words:
         self._database = database
         self._exclusions = Exclusions.read(store.layout)
         self._changes: tuple[int, int, int] | None = None
-        self._times = SlotTimes(*[np.empty(0, np.int64)] * 4)
+        self._times = SlotTimes(*[np.empty(0, np.int64)] * 5)
         self._open: list[int] = []
         self._slots: Lru[int, Slot] = Lru(_SLOTS_BYTES)
 
@@ -160,12 +164,11 @@ class Words:
             return replace(search.run(wider), instead=instead) if instead else found
 
     def _resolved(self, term: Term) -> Term:
-        """Return a term with all tokens that a part of a word may mean."""
-        if not term.inside:
+        """Return a term with the tokens that a part of a word may mean."""
+        if not any(token.part for token in term.tokens):
             return term
-        part = term.tokens[0].texts[0]
-        whole = [part, *self._with_part(part)]
-        return replace(term, tokens=(Token(tuple(dict.fromkeys(whole)), prefix=True),))
+        found = [replace(token, texts=self._with_part(token.part)) for token in term.tokens]
+        return replace(term, tokens=tuple(found))
 
     def _wider(self, terms: Sequence[Term]) -> tuple[tuple[Term, ...], tuple[str, ...]]:
         """Return terms in which words that are not there stand for others, and those others."""
@@ -187,32 +190,33 @@ class Words:
         return tuple(changed), instead
 
     def _others(self, token: Token) -> tuple[str, ...]:
+        """Return tokens that may stand for one."""
         text = token.texts[0]
-        found = self._with_part(text) if not self._is_known(token) else []
-        if not found and len(text) >= _LEAST_PART:
-            unindexed = self._open_tokens()
-            for other in near(text):
-                if other in unindexed or self._database.has_term(other):
-                    found.append(other)
-        return tuple(found[:_MOST_INSTEAD])
+        if token.part or len(text) < _LEAST_PART:
+            return ()
+        found = () if self._is_known(token) else self._with_part(text)[:_MOST_INSTEAD]
+        found = tuple(other for other in found if other != text)
+        if found:
+            return found
+        unindexed = self._open_tokens()
+        known = (
+            other for other in near(text) if other in unindexed or self._database.has_term(other)
+        )
+        return tuple(known)
 
-    def _with_part(self, part: str) -> list[str]:
-        if len(part) < _LEAST_PART:
-            return []
-        found = self._database.with_part(part, _MOST_INSTEAD)
+    def _with_part(self, part: str) -> tuple[str, ...]:
+        """Return tokens that have a part inside, first the part itself."""
+        found = [part]
+        if len(part) >= _LEAST_PART:
+            found += self._database.with_part(part, _MOST_PARTS)
         found += [token for token in self._open_tokens() if part in token]
-        return list(dict.fromkeys(found))
+        return tuple(dict.fromkeys(found))
 
     def _is_known(self, token: Token) -> bool:
         """Whether a slot has a token."""
         if any(token.matches(other) for other in self._open_tokens()):
             return True
-        for text in token.texts:
-            if token.prefix and self._database.terms_from(text, 1):
-                return True
-            if self._database.has_term(text):
-                return True
-        return False
+        return any(self._database.has_term(text, prefix=token.prefix) for text in token.texts)
 
     def _open_tokens(self) -> set[str]:
         """Return the tokens of the slots that are not indexed yet."""
@@ -243,15 +247,19 @@ class Words:
         found = self._slots.get(number)
         if found is None:
             found = self._exclusions.shown(self._database.slot(number))
-            self._slots.put(number, found, 200 + 120 * len(found.texts))
+            self._slots.put(number, found, 200 + 120 * found.count)
         return found
 
     def candidates(
         self, terms: Sequence[Term], since_us: int | None, until_us: int | None
     ) -> list[int]:
         """Return the slots in which a stretch may end, the newest first."""
-        ids = self._database.matching(expression(terms))
-        ids = np.union1d(ids, np.array(self._open, np.int64))
+        narrow = [term for term in terms if not any(map(_is_vast, term.tokens))]
+        if narrow:
+            ids = self._database.matching(expression(narrow))
+            ids = np.union1d(ids, np.array(self._open, np.int64))
+        else:
+            ids = self._times.id
         rows = np.searchsorted(self._times.id, ids)
         first, last = self._times.first[rows], self._times.last[rows]
         kept = np.ones(len(ids), bool)
@@ -263,9 +271,26 @@ class Words:
         order = np.argsort(-last[kept], kind="stable")
         return [int(number) for number in ids[kept][order]]
 
-    def neighbours(self, number: int) -> tuple[int, int]:
-        """See :meth:`TextDatabase.neighbours`."""
-        return self._database.neighbours(number)
+    def after(self, number: int) -> int:
+        """See :meth:`TextDatabase.next_slot`."""
+        return self._database.next_slot(number)
+
+    def before(self, number: int) -> tuple[int, int]:
+        """Return the slot whose words go on in a slot, and its number of pictures; 0 for none."""
+        before = int(self._times.previous[np.searchsorted(self._times.id, number)])
+        at = int(np.searchsorted(self._times.id, before))
+        if not before or at == len(self._times.id) or self._times.id[at] != before:
+            return 0, 0
+        return before, int(self._times.pictures[at])
+
+    def steady(self, terms: Sequence[Term]) -> frozenset[int]:
+        """Return slots all of whose pictures show all terms; others may, too."""
+        # A word that is excluded from some slots may be there all the time.
+        wanted = steady(terms) if self._exclusions == Exclusions() else None
+        if wanted is None:
+            return frozenset()
+        found: list[int] = self._database.matching(wanted).tolist()
+        return frozenset(found)
 
     def _shown(self, ino: int, at_us: int) -> Shown | None:
         """Return a picture, if the store shows it as it was read."""
@@ -304,10 +329,11 @@ class _Search:
         self._limit = limit
         self._terms: Sequence[Term] = ()
         self._matches: dict[int, Matches] = {}
+        self._steady: frozenset[int] | None = None
 
     def run(self, terms: Sequence[Term]) -> Found:
         """Search for terms."""
-        self._terms, self._matches = terms, {}
+        self._terms, self._matches, self._steady = terms, {}, None
         hits: list[Hit] = []
         candidates = self._words.candidates(terms, self._since_us, self._until_us)
         for place, number in enumerate(candidates):
@@ -323,19 +349,33 @@ class _Search:
         """Yield the hits that end in a slot."""
         matches = self._in(number)
         for first, last in reversed(matches.stretches()):
-            before, after = self._words.neighbours(number)
+            after = self._words.after(number) if last == matches.slot.pictures - 1 else 0
             if last == matches.slot.pictures - 1 and after and self._begins(after):
                 continue  # It ends in a later slot.
             parts = [_Part(number, first, last)]
-            while parts[-1].first == 0 and before:
-                stretches = self._in(before).stretches()
-                if not stretches or stretches[-1][1] != self._in(before).slot.pictures - 1:
-                    break
-                parts.append(_Part(before, *stretches[-1]))
-                before = self._words.neighbours(before)[0]
+            self._go_back(parts)
             hit = self._hit(parts)
             if hit is not None:
                 yield hit
+
+    def _go_back(self, parts: list[_Part]) -> None:
+        """Add the parts of a stretch in earlier slots."""
+        while parts[-1].first == 0:
+            before, pictures = self._words.before(parts[-1].slot)
+            if not before:
+                return
+            if len(parts) > _FEW_PARTS and before in self._steady_slots():
+                parts.append(_Part(before, 0, pictures - 1))
+                continue
+            stretches = self._in(before).stretches()
+            if not stretches or stretches[-1][1] != self._in(before).slot.pictures - 1:
+                return
+            parts.append(_Part(before, *stretches[-1]))
+
+    def _steady_slots(self) -> frozenset[int]:
+        if self._steady is None:
+            self._steady = self._words.steady(self._terms)
+        return self._steady
 
     def _in(self, number: int) -> Matches:
         found = self._matches.get(number)
@@ -384,6 +424,11 @@ class _Search:
                 if found is not None:
                     return part.slot, picture, found
         return None
+
+
+def _is_vast(token: Token) -> bool:
+    """Whether there may be more tokens than those that are listed."""
+    return len(token.texts) > _MOST_PARTS
 
 
 def _is_below(path: bytes, under: bytes) -> bool:

@@ -71,7 +71,7 @@ def test_a_day_has_its_pictures_as_the_same_files(mount: Mount) -> None:
     (mount.path / "notes.txt").write_text("no picture")
     settled(mount)
     view = mount.path / ".fsmount"
-    assert names(view) == ["by-day", "changed"]
+    assert names(view) == ["by-day", "changed", "text"]
     assert names(view / "by-day/2024/06") == ["05", "06", "07"]
     assert names(view / "by-day/2024/06/06") == [name(6, hour) for hour in (1, 2, 3)]
     for day in (5, 6, 7):

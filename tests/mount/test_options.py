@@ -17,6 +17,8 @@ def test_all_options() -> None:
     assert parse_options("repack") == MountOptions(repack_after_s=10)
     assert parse_options("nonempty") == MountOptions(nonempty=True)
     assert parse_options("repack=300") == MountOptions(repack_after_s=300)
+    assert parse_options("text") == MountOptions(text_after_s=10)
+    assert parse_options("views,text=60") == MountOptions(views=True, text_after_s=60)
     assert parse_options("noexec,sync") == MountOptions(no_exec=True, sync=True)
     assert parse_options("noexec,sync,exec,async") == MountOptions()
 
@@ -46,6 +48,7 @@ def test_options_for_other_programs_are_accepted(text: str) -> None:
         "gid=4294967295",
         "repack=",
         "repack=x",
+        "text=x",
         "noauto=1",
         "nofails",
         "x_systemd.automount",

@@ -45,6 +45,11 @@ def test_words_and_their_places(engine: Tesseract) -> None:
     assert engine.name.startswith("tesseract ")
 
 
+def test_light_letters_on_a_dark_ground(engine: Tesseract) -> None:
+    dark = 255 - page("The quick brown fox")
+    assert texts(engine, dark) == ["The", "quick", "brown", "fox"]
+
+
 def test_many_pictures_by_one_process(engine: Tesseract) -> None:
     assert texts(engine, page("alpha beta")) == ["alpha", "beta"]
     assert texts(engine, np.full((40, 60, 3), 255, np.uint8)) == []

@@ -16,7 +16,7 @@ from fsmount.text.database import Series, path_of
 from fsmount.text.exclusions import Exclusions, Hours
 from fsmount.text.results import Found, Rectangle
 from fsmount.text.words import open_words
-from tests.support.written_words import MINUTE_US, START_US, WrittenWords
+from tests.support.written_words import MINUTE_US, START_US, Line, WrittenWords
 
 
 @pytest.fixture
@@ -69,6 +69,18 @@ def test_a_stretch_goes_through_slots(written: WrittenWords) -> None:
     written.slot(range(10, 15), [("budget plan", 0, 1, 0), ("other", 0, 4)], previous=middle)
     assert minutes(search(written, "budget plan")) == [(3, 11)]
     assert search(written, "budget").hits[0].pictures == 9
+
+
+def test_a_stretch_goes_through_many_slots(written: WrittenWords) -> None:
+    number = written.slot(range(5), [("budget plan", 2, 4, 0, True), ("plan", 0, 4, 40, True)])
+    for start in range(5, 50, 5):
+        lines: list[Line] = [("budget plan", 0, 4, 0, True), (f"other{start}", 0, 4, 40)]
+        number = written.slot(range(start, start + 5), lines, previous=number)
+    written.slot(range(50, 55), [("budget plan", 0, 1, 0), ("end", 0, 4)], previous=number)
+    for query, first in (("budget", 2), ("bud*", 2), ("plan", 0), ('"budget plan"', 2)):
+        (hit,) = search(written, query).hits
+        assert minutes(search(written, query)) == [(first, 51)], query
+        assert hit.pictures == 52 - first
 
 
 def test_a_slot_that_is_still_open_is_searched_too(written: WrittenWords) -> None:
