@@ -354,6 +354,10 @@ class CacheFailed(FsmountError):
     )
 
 
+class ServerNeedsExtra(RemoteNeedsExtra):
+    """The page needs optional packages that are missing."""
+
+
 class NotPushed(FsmountError):
     """No store was pushed to a URL, or another one."""
 

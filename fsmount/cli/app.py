@@ -46,6 +46,7 @@ _COMMANDS = {
     "text": ("text", "text"),
     "search": ("search", "search"),
     "exclude": ("exclude", "exclude"),
+    "serve": ("serve", "serve"),
     "stats": ("stats", "stats"),
     "check": ("check", "check"),
     "prune": ("prune", "prune"),

@@ -10,8 +10,10 @@ from typing import ClassVar
 from fsmount.errors import FsmountError, WorkerDied
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.body_reader import Body, BodyReader
+from fsmount.store.frames.changes import Rectangle
 from fsmount.store.frames.group import Rendered
 from fsmount.store.frames.layer_cache import LayerCache
+from fsmount.store.frames.previews import Preview, View
 from fsmount.store.packs.supply import Supply
 from fsmount.store.pushed import Pushed
 from fsmount.work.workers import Workers
@@ -62,6 +64,18 @@ class ReadStore(StoreFiles):
     async def render(self, object_ids: Sequence[int], *, with_bytes: bool) -> list[Rendered | None]:
         """See :meth:`BodyReader.render`."""
         return await self._bodies.render(object_ids, with_bytes=with_bytes)
+
+    async def preview(self, object_id: int, view: View, *, urgent: bool) -> Preview:
+        """See :meth:`BodyReader.preview`. Raises :class:`Damaged`, OSError."""
+        return await self._bodies.preview(object_id, view, urgent=urgent)
+
+    async def signature(self, object_id: int) -> bytes:
+        """See :meth:`BodyReader.signature`. Raises :class:`Damaged`, OSError."""
+        return await self._bodies.signature(object_id)
+
+    async def changes(self, object_id: int, before: int) -> list[Rectangle]:
+        """See :meth:`BodyReader.changes`. Raises :class:`Damaged`, OSError."""
+        return await self._bodies.changes(object_id, before)
 
     async def prefetch(self, ino: int) -> None:
         """Render a file that will be read soon into the cache.

@@ -35,10 +35,13 @@ PACKAGES: dict[str, set[str]] = {
     "album": {"work", "codec", "errors", "refused", "threads"},
     # Units of systemd and links for mount(8). It knows the program, not what it does.
     "system": {"errors"},
+    # The page shows stores and albums; nothing in it changes one.
+    "web": {"album", "mount", "text", "store", "work", "codec", "errors", "lru", "threads"},
     "cli": {
         "adopt",
         "desktop",
         "system",
+        "web",
         "mount",
         "album",
         "timelapse",
@@ -110,6 +113,8 @@ ONLY = {
     "pyrage": {"remote/encryption/age.py"},
     "av": {"album/video.py", "timelapse/writers.py"},
     "pillow_heif": {"album/photos.py"},
+    "starlette": {"web"},
+    "hypercorn": {"web/serving.py"},
     "rapidocr": {"text/rapidocr.py"},
     "click": {"cli"},
     "rich": {"cli"},
@@ -170,6 +175,8 @@ EXCEPTIONS = {
     ("store/lock.py", "pwrite"),
     # The estimate makes a temporary store of its own.
     ("store/transfer/estimating.py", "open"),
+    # A picture in memory.
+    ("store/frames/previews.py", "open"),
     # An imported source is no part of the store.
     ("store/transfer/deleting.py", "unlink"),
 }

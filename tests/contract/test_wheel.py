@@ -78,7 +78,7 @@ def test_it_holds_what_users_need(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as held:
         names = set(held.namelist())
         for path in (CHECKOUT / "fsmount").rglob("*"):
-            if path.is_file() and (path.suffix == ".py" or "share" in path.parts):
+            if path.is_file() and (path.suffix == ".py" or {"share", "static"} & set(path.parts)):
                 name = path.relative_to(CHECKOUT).as_posix()
                 if "__pycache__" not in name and path.parts[-3] not in _BELOW_PREFIX:
                     assert held.read(name) == path.read_bytes(), name

@@ -174,6 +174,7 @@ _NEEDS = {
     r"\| less": bool(shutil.which("less")),
     r"\bage-keygen ": bool(shutil.which("age-keygen")),
     r"\brsync ": bool(shutil.which("rsync")),
+    r"\bfsmount serve ": bool(find_spec("hypercorn") and find_spec("starlette")),
     r"allow_other": os.geteuid() == 0,
 }
 # These would unmount what other tests have mounted, and start services of systemd.
@@ -195,6 +196,7 @@ _BEFORE = {
     "mount": "rm -r screenshots; mkdir screenshots;"
     ' test -z "$URL" || fsmount push shots.store "$URL"',
     "umount": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
+    "serve": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "thumbs": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
     "verify": "fsmount mount -o ro screenshots.old mnt",
     "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
@@ -212,6 +214,18 @@ _BEFORE = {
     "trash restore": "fsmount prune --quiet --yes --keep-last 1 shots.store",
     "trash empty": "fsmount prune --quiet --yes --keep-last 1 shots.store",
 }
+
+
+# A server runs until it is told to end: as soon as it has printed its link.
+_SERVE = """
+serve() {
+    coproc fsmount serve "$@"
+    local pid=$COPROC_PID link
+    read -r link <&"${COPROC[0]}"
+    kill "$pid"
+    wait "$pid"
+}
+"""
 
 
 def photo(path: Path, seed: int) -> None:
@@ -275,6 +289,10 @@ def run(home: Path, what: str, text: str, **variables: str) -> None:
     text = text.replace("s3://my-bucket", f"s3://{BUCKET}")
     if url := re.search(r"(?:s3|file)://\S+", text):
         variables["URL"] = url[0]
+    if "fsmount serve " in text:
+        # Nothing is to open a window.
+        variables["BROWSER"] = "true"
+        text = _SERVE + text.replace("fsmount serve ", "serve ")
     paths = re.findall(r"(?<![\w.~/$}])/\w[\w/.-]*", text)
     outside = [path for path in paths if path != "/dev/null" and not path.startswith(str(home))]
     assert not outside, "a test must not touch them: add their folder to _SYSTEM"

@@ -14,9 +14,11 @@ from typing import TypeVar
 from fsmount import threads
 from fsmount.errors import Damaged, FsmountError
 from fsmount.folder import readable
-from fsmount.store.frames import group, jobs, rebuilding
+from fsmount.store.frames import group, jobs, previews, rebuilding
+from fsmount.store.frames.changes import Rectangle
 from fsmount.store.frames.group import Rendered
 from fsmount.store.frames.layer_cache import LayerCache
+from fsmount.store.frames.previews import Preview, View
 from fsmount.store.frames.rebuilding import Rebuilt
 from fsmount.store.index import Object
 from fsmount.store.layout import Layout
@@ -113,6 +115,68 @@ class BodyReader:
             # The entries may have moved, and one object may have killed the worker.
             except FsmountError:
                 return [None] * len(object_ids)
+
+    async def preview(self, object_id: int, view: View, *, urgent: bool) -> Preview:
+        """Return a preview of a frame. `urgent`: whether somebody waits for this one picture.
+
+        Raises :class:`Damaged`, OSError.
+        """
+
+        async def read(_: Object, target: Location, places: tuple[Location, ...]) -> Preview:
+            return await self._layers.run(
+                self._workers,
+                previews.preview,
+                target,
+                places,
+                view,
+                places=(*places, target),
+                urgent=urgent,
+            )
+
+        return await self._read(self._find(object_id), read)
+
+    async def signature(self, object_id: int) -> bytes:
+        """Return the signature of a frame (:func:`previews.signature`).
+
+        Raises :class:`Damaged`, OSError.
+        """
+
+        async def read(_: Object, target: Location, places: tuple[Location, ...]) -> bytes:
+            return await self._layers.run(
+                self._workers,
+                previews.signature,
+                target,
+                places,
+                places=(*places, target),
+                slow=True,
+            )
+
+        return await self._read(self._find(object_id), read)
+
+    async def changes(self, object_id: int, before: int) -> list[Rectangle]:
+        """Return which rectangles of a frame differ from the frame `before`.
+
+        Raises :class:`Damaged`, OSError.
+        """
+
+        async def read(
+            _: Object, target: Location, places: tuple[Location, ...]
+        ) -> list[Rectangle]:
+            earlier, *others = self._places(before)
+            needed = {place.id: place for place in (*places, *others)}
+            for own in (object_id, before):
+                needed.pop(own, None)
+            return await self._layers.run(
+                self._workers,
+                previews.changes,
+                target,
+                earlier,
+                tuple(needed.values()),
+                places=(*needed.values(), earlier, target),
+                urgent=True,
+            )
+
+        return await self._read(self._find(object_id), read)
 
     def _rows(self, object_ids: Sequence[int]) -> dict[int, Object]:
         """Rows of some objects and of all that they need, by id. Raises :class:`Damaged`."""

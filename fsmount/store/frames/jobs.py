@@ -216,7 +216,7 @@ def transcode(path: str, sha256: bytes) -> Transcoded:
 
 
 @dataclass(frozen=True)
-class _Rebuilt:
+class DecodedPicture:
     """A decoded picture: its frame, its recipe, and the layer of its object."""
 
     frame: Frame
@@ -224,7 +224,9 @@ class _Rebuilt:
     own: DecodedLayer
 
 
-def _rebuild(entry: Entry, found: Record, reader: Reader, *, alone: bool = True) -> _Rebuilt:
+def decode_picture(
+    entry: Entry, found: Record, reader: Reader, *, alone: bool = True
+) -> DecodedPicture:
     """Decode the frame and recipe of an entry from payloads alone. `found` is its record.
 
     `alone`: no other job keeps the cores busy, so several threads may decode. Otherwise a job of a
@@ -239,7 +241,7 @@ def _rebuild(entry: Entry, found: Record, reader: Reader, *, alone: bool = True)
     own, level = (known.layer, known.level) if known else reader.decode(entry, layout)
     others = {i: reader.layer(i) for i in sorted(layout.copied())}
     frame = delta.compose(layout, own, others)
-    return _Rebuilt(frame, recipe_of(found), DecodedLayer(own, level))
+    return DecodedPicture(frame, recipe_of(found), DecodedLayer(own, level))
 
 
 def relations_of(target: Location, reader: Reader) -> Relations:
@@ -250,7 +252,7 @@ def relations_of(target: Location, reader: Reader) -> Relations:
     reader.begin()
     entry = read_entry(Path(target.pack), target.offset, target.length)
     found = reader.record(entry)
-    _rebuild(entry, found, reader)
+    decode_picture(entry, found, reader)
     named = references(layout_of(found), entry)
     return relations(named, {i: _below(i, reader) for i in named.layers()})
 
@@ -305,7 +307,7 @@ def rendered(entry: Entry, reader: Reader, sha256: bytes, *, alone: bool = True)
             raise Damaged(what, reason=f"a JPEG as {entry.suffix!r}")
         data = jpeg.decode(entry.payload, what)
     else:
-        rebuilt = _rebuild(entry, found, reader, alone=alone)
+        rebuilt = decode_picture(entry, found, reader, alone=alone)
         # The next picture probably copies tiles from this layer.
         reader.keep(entry.object_id, rebuilt.own)
         threads = _threads() if alone else 1
@@ -412,7 +414,7 @@ def _encode(
     fresh = order.reader(memory, layers)
     parsed, _ = parse_entry(data)
     written = fresh.record(parsed)
-    rebuilt = _rebuild(parsed, written, fresh)
+    rebuilt = decode_picture(parsed, written, fresh)
     picture, kind = order.picture, "delta" if layout.sources else "key"
     if not (
         written.header.items() >= order.about.header(kind).items()

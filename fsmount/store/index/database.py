@@ -277,6 +277,14 @@ class Database:
         self._log_pages = 0
         return True
 
+    def version(self) -> int:
+        """A number that changes whenever another connection has committed a change.
+
+        Raises Damaged, OSError.
+        """
+        row = self._one("PRAGMA data_version")
+        return 0 if row is None else int(row[0])
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one state inside the block, whatever other processes commit meanwhile."""

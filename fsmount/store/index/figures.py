@@ -70,6 +70,10 @@ class Figures(Backups):
 
         They come in the order in which the names were made.
         """
+        return (found for _, found in self.figures_by_creation())
+
+    def figures_by_creation(self, after: int = 0) -> Iterator[tuple[int, FileFigures]]:
+        """As :meth:`file_figures`, each with its cookie. `after`: only higher cookies."""
         statement = (
             "SELECT d.cookie, d.folder, d.name, i.ino, i.size, i.mtime, i.nlink, i.object,"
             " coalesce(o.kind, ''), coalesce(o.uses, 0),"
@@ -79,5 +83,5 @@ class Figures(Backups):
             " WHERE (i.mode & 61440) = 32768 AND d.folder != ? AND d.cookie > ?"
             " ORDER BY d.cookie LIMIT ?"
         )
-        for row in self._pages(statement, TRASH, of=kinds.FIGURES):
-            yield FileFigures._make(row[1:])
+        for row in self._pages(statement, TRASH, of=kinds.FIGURES, after=after):
+            yield row[0], FileFigures._make(row[1:])

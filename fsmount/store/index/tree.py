@@ -303,6 +303,20 @@ class Tree(Database):
         )
         return None if row is None else (row[0], row[1], Inode._make(row[2:]))
 
+    def cookie_of(self, ino: int) -> tuple[int, int] | None:
+        """The cookie of one of the names of a file, and its object (0: not encoded yet).
+
+        None if it has no name outside of the trash.
+        """
+        row = self._one(
+            "SELECT d.cookie, coalesce(i.object, 0) FROM dirents d JOIN inodes i ON i.ino = d.ino"
+            " WHERE d.ino = ? AND d.folder != ? ORDER BY d.cookie LIMIT 1",
+            ino,
+            TRASH,
+            of=kinds.TWO_NUMBERS,
+        )
+        return None if row is None else (row[0], row[1])
+
     def by_name(self, folder: int) -> Iterator[tuple[bytes, Inode]]:
         """Entries of a folder in name order: (name, inode)."""
         for name, *inode in self._pages(

@@ -8,26 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from fsmount.codec.png import png
-from fsmount.codec.png.samples import Frame, SampleLayout
+from fsmount.codec.png.colours import rgba
+from fsmount.codec.png.samples import Frame
 from fsmount.errors import FsmountError, NotExact
 from fsmount.store.files import StoreFiles
+from fsmount.store.frames.changes import Rectangle, rectangles
 from fsmount.store.index import Inode
 from fsmount.store.read_store import ReadStore
 from fsmount.store.retention.rules import IDLE_BYTES
 from fsmount.store.transfer.exporting import below
 from fsmount.store.transfer.patterns import ALL, Patterns
 from fsmount.store.transfer.tree import find, is_for_desktops, slices
-
-Mask = npt.NDArray[np.bool_]
-Rectangle = tuple[int, int, int, int]
-"""X, y, width and height in pixels."""
-
-TILE = 16
-# Beyond this number of rectangles, one bounding rectangle tells the user more.
-_MOST_RECTANGLES = 200
 
 
 @dataclass(frozen=True)
@@ -70,42 +63,6 @@ async def change(store: ReadStore, path: bytes) -> Change:
     return Change(path, before, (width, height), boxes, png.canonical(shown))
 
 
-def rectangles(changed: Mask) -> list[Rectangle]:
-    """Cover all changed pixels with disjoint rectangles (x, y, width, height) in pixels.
-
-    `changed` is bool (height, width). The rectangles consist of whole tiles of TILE x TILE pixels,
-    clipped to the picture. Returns the single bounding rectangle of all changed pixels if more than
-    `_MOST_RECTANGLES` rectangles would be needed.
-    """
-    height, width = changed.shape
-    rows, columns = -(-height // TILE), -(-width // TILE)
-    padded = np.zeros((rows * TILE, columns * TILE), bool)
-    padded[:height, :width] = changed
-    tiles: Mask = np.asarray(padded.reshape(rows, TILE, columns, TILE).any(axis=(1, 3)))
-    found: list[Rectangle] = []
-    while len(found) < _MOST_RECTANGLES and tiles.any():
-        row, column = (int(at[0]) for at in np.nonzero(tiles))
-        right = column
-        while right < columns and tiles[row, right]:
-            right += 1
-        bottom = row
-        while bottom < rows and tiles[bottom, column:right].all():
-            bottom += 1
-        tiles[row:bottom, column:right] = False
-        found.append(_clip(row, column, bottom, right, width, height))
-    if tiles.any():
-        used_rows, used_columns = (np.nonzero(changed.any(axis=axis))[0] for axis in (1, 0))
-        x, y = int(used_columns[0]), int(used_rows[0])
-        return [(x, y, int(used_columns[-1]) - x + 1, int(used_rows[-1]) - y + 1)]
-    return found
-
-
-def _clip(row: int, column: int, bottom: int, right: int, width: int, height: int) -> Rectangle:
-    """Convert tile bounds (`bottom`, `right` exclusive) to a rectangle clipped to the picture."""
-    x, y = column * TILE, row * TILE
-    return x, y, min(right * TILE, width) - x, min(bottom * TILE, height) - y
-
-
 async def _pixels(store: ReadStore, path: bytes) -> Frame:
     """Read a picture as RGBA of 8 bits: uint8 (height, width, 4).
 
@@ -120,34 +77,7 @@ async def _pixels(store: ReadStore, path: bytes) -> Frame:
         frame, layout, head = png.read(data)
     except NotExact as error:
         raise FsmountError(f"{os.fsdecode(path)}: {error.detail}") from error
-    return _rgba(frame, layout, head)
-
-
-def _rgba(frame: Frame, layout: SampleLayout, head: bytes) -> Frame:
-    """Convert a frame with all channels to RGBA of 8 bits: uint8 (height, width, 4).
-
-    `head` contains the chunks before the first IDAT. PLTE in it gives the colours of a palette
-    picture.
-    """
-    out = np.full((*frame.shape[:2], 4), 255, np.uint8)
-    if layout.bit_depth == 16:
-        frame = (frame >> np.uint16(8)).astype(np.uint8)
-    if layout.colour_type == 3:
-        at = head.index(b"PLTE")
-        table = np.zeros((256, 3), np.uint8)
-        colours = np.frombuffer(
-            head[at + 4 :][: int.from_bytes(head[at - 4 : at], "big")], np.uint8
-        )
-        table[: len(colours) // 3] = colours.reshape(-1, 3)
-        out[..., :3] = table[frame[..., 0]]
-        return out
-    if layout.bit_depth < 8:
-        frame = frame * np.uint8(255 // layout.maximum)
-    channels = frame.shape[2]
-    out[..., :3] = frame[..., :1] if channels < 3 else frame[..., :3]
-    if layout.has_alpha:
-        out[..., 3] = frame[..., -1]
-    return out
+    return rgba(frame, layout, head)
 
 
 def _before(store: StoreFiles, path: bytes) -> bytes | None:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from fsmount.errors import FsmountError
+from fsmount.store.frames.changes import rectangles
 from fsmount.store.store import open_read_store
-from fsmount.store.transfer.diff import Change, change, rectangles, stretches
+from fsmount.store.transfer.diff import Change, change, stretches
 from tests.support.frames import png, screens
 from tests.support.trees import import_into
 
