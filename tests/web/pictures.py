@@ -69,7 +69,7 @@ def draw(page: Page) -> None:
     page.wait_for_selector(".viewer[data-ready=exact]")
     keep(page, "moment")
     for view in ("habits", "storage"):
-        go(page, view, "[data-ready=yes]")
+        go(page, view, f"[data-ready={view}]")
         images_shown(page)
         keep(page, view)
     page.emulate_media(color_scheme="dark")

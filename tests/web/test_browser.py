@@ -226,8 +226,8 @@ def test_narrow_dark_and_readable(page: Page) -> None:
         "days": ".year",
         f"day/{demo.DAY.date()}": "[data-shares=known]",
         moment.removeprefix("#/"): ".viewer[data-ready=exact]",
-        "habits": "[data-ready=yes]",
-        "storage": "[data-ready=yes]",
+        "habits": "[data-ready=habits]",
+        "storage": "[data-ready=storage]",
         "search?q=river": ".hit",
     }
     for number, (view, wanted) in enumerate(views.items()):

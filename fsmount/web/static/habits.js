@@ -52,7 +52,7 @@ function layouts(place, year, signal) {
         ? el("div", { class: "layouts" }, found.map(([id, object, times, share]) => el("a", { class: "shot", href: `#/moment/${id}`, "aria-label": `A screen that makes ${percent(share)} of the moments` }, el("img", { src: view(id, object, 480), alt: "", loading: "lazy", width: 480, height: 300 }), el("span", {}, el("b", {}, percent(share)), el("small", {}, counted(times, "moment"))))))
         : note("Nothing recurs yet."),
     );
-    place.dataset.ready = "yes";
+    place.dataset.ready = "habits";
   }).catch((error) => {
     if (error.name !== "AbortError") place.lastChild.replaceWith(note(error.message, null, true));
   });

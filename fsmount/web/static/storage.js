@@ -40,7 +40,7 @@ function health(place, tiles, found, signal) {
         el("p", { class: "hint" }, "Each file is read and compared by ", el("code", {}, "fsmount check --full STORE")),
       ),
     );
-    place.dataset.ready = "yes";
+    place.dataset.ready = "storage";
   }).catch((error) => {
     if (error.name !== "AbortError") place.lastChild.replaceWith(note(error.message, null, true));
   });
