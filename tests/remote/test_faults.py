@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,21 @@ import trio
 
 from fsmount.errors import (
     Damaged,
+    FormatUnsupported,
     FsmountError,
+    KeyRefused,
     PushOvertaken,
+    RemoteConflict,
     RemoteFailed,
     RemoteMissing,
     RemoteRefused,
 )
 from fsmount.remote import s3
+from fsmount.remote.encryption import recipients
 from fsmount.remote.objects import damaged_parts, last_state
+from fsmount.remote.opening import Unlock, open_keys, open_remote
+from fsmount.remote.pruning import prune
+from fsmount.remote.pull import pull
 from fsmount.remote.push import push
 from fsmount.remote.transport import Transport, transport_to
 from fsmount.store.disk.disk import Disk
@@ -28,12 +35,21 @@ from fsmount.store.store import open_read_store
 from tests.support.backups import MORE, WANTED, fill_store, shown
 from tests.support.buckets import BUCKET, use_endpoint
 from tests.support.proxy import Proxy, proxy
-from tests.support.remotes import objects_of, pulled, pushed, shown_in_place
+from tests.support.remotes import (
+    new_identity,
+    objects_of,
+    opened_to_push,
+    pulled,
+    push_through,
+    pushed,
+    shown_in_place,
+)
 from tests.support.repacking import fill
 
 # FSMOUNT_FAULTS=100 makes a long run of it; FSMOUNT_SEED chooses another one.
 FAULTS = int(os.environ.get("FSMOUNT_FAULTS", "6"))
 SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
+ALLOWED = (Damaged, RemoteFailed, RemoteMissing, RemoteRefused, PushOvertaken)
 ACTIONS = ("cut", "lost", "truncate", "corrupt", "503", "412", "403", "delay")
 
 
@@ -196,14 +212,13 @@ def test_faults_of_a_network(filled: Path, between: Proxy, tmp_path: Path, seed:
         return dice.choice(ACTIONS) if dice.random() < 0.1 else ""
 
     between.plan = plan
-    allowed = (Damaged, RemoteFailed, RemoteMissing, RemoteRefused, PushOvertaken)
     for wanted in (WANTED, WANTED | MORE):
         for _ in range(100):
             try:
                 pushed(filled, url)
                 break
             except FsmountError as error:
-                assert isinstance(error, allowed), error
+                assert isinstance(error, ALLOWED), error
         else:
             raise AssertionError("no push was ever complete")
         back = tmp_path / f"back{len(wanted)}"
@@ -212,11 +227,51 @@ def test_faults_of_a_network(filled: Path, between: Proxy, tmp_path: Path, seed:
                 pulled(url, back)
                 break
             except FsmountError as error:
-                assert isinstance(error, allowed), error
+                assert isinstance(error, ALLOWED), error
                 assert not (back / "fsmount.json").exists()
         assert shown(back) == wanted
         if wanted == WANTED:
             trio.run(fill, filled, MORE)
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + -(-FAULTS // 3)))
+def test_faults_of_a_network_on_an_encrypted_url(
+    filled: Path, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Also while keys are made, read and changed, and while old states are removed."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "notes"))
+    url = f"s3://{BUCKET}/{tmp_path.name}"
+    identity, public = new_identity(tmp_path)
+    dice = random.Random(seed)
+
+    def plan(method: str, path: str) -> str:
+        return dice.choice(ACTIONS) if dice.random() < 0.1 else ""
+
+    def again(do: Callable[[], object]) -> None:
+        for _ in range(100):
+            try:
+                do()
+                return
+            except FsmountError as error:
+                # Half a key, wrong bytes in one, or another number of keys than before.
+                own = (*ALLOWED, KeyRefused, RemoteConflict, FormatUnsupported)
+                assert isinstance(error, own), error
+        raise AssertionError("it was never complete")
+
+    def encrypted_push() -> None:
+        below = transport_to(url)
+        is_there = below.size("keys/000001.age") is not None
+        named = () if is_there else (public,)
+        push_through(filled, opened_to_push(filled, url, identity, named))
+
+    between.plan = plan
+    again(encrypted_push)
+    trio.run(fill, filled, MORE)
+    again(lambda: recipients.rotate(*open_keys(url, Unlock(identity))))
+    again(encrypted_push)
+    again(lambda: prune(open_remote(url, Unlock(identity)), transport_to(url), keep_states=1))
+    again(lambda: pull(open_remote(url, Unlock(identity)), tmp_path / "back"))
+    assert shown(tmp_path / "back") == WANTED | MORE
 
 
 def test_wrong_bytes_are_never_taken(filled: Path, between: Proxy, tmp_path: Path) -> None:
