@@ -69,6 +69,8 @@ def draw(page: Page) -> None:
     page.wait_for_selector(".viewer[data-ready=exact]")
     keep(page, "moment")
     for view in ("habits", "storage"):
+        # What is ready in the view before must not count.
+        go(page, "none", ".bad")
         go(page, view, "[data-ready=yes]")
         images_shown(page)
         keep(page, view)
