@@ -39,9 +39,8 @@ has a word, words that have it inside stand in for it, or words that differ in o
 
 \b
 Examples:
-  fsmount search ~/shots.store invoice 2024
-  fsmount search ~/shots.store '"annual budget"' --since "3 months ago" --in desk
-  fsmount search ~/shots.store invoi* --open
+  fsmount search ~/shots.store python
+  fsmount search ~/shots.store 'pyth*' --since 2024-06-06 --in desk
 """
 
 

@@ -41,7 +41,7 @@ on. After a change of engine or languages, --afresh reads everything again.
 Examples:
   fsmount text ~/shots.store
   fsmount text --exclude 0,0,1920,32 --exclude-hours 12:00-13:00 ~/shots.store
-  fsmount text --languages eng+deu --afresh ~/shots.store
+  fsmount text --languages eng --afresh ~/shots.store
 """
 
 _STOPPED = "The same command goes on from there."
