@@ -51,7 +51,9 @@ but what left the trash of the store gives its space back.
 
 With -o push=URL,every=1h the mount pushes its store (see fsmount push) at this interval, by a
 process of low priority, and once more when it ends, for at most 10 seconds. A failure is logged
-once, and the next push comes at its time; the mount goes on. The extended attribute
+once, and the next push comes at its time; the mount goes on. With -o push=URL,encrypt it pushes to
+an encrypted URL: push there once with --encrypt before, and let FSMOUNT_IDENTITY or
+FSMOUNT_PASSCOMMAND open it, also by -o credentials=FILE. The extended attribute
 user.fsmount.remote of a file names the URLs that have its bytes; fsmount stats tells what is only
 here.
 
@@ -104,8 +106,8 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     "options",
     multiple=True,
     help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS],"
-    " text[=SECONDS], views, push=URL, every=TIME, credentials=FILE, nonempty, noexec, sync; of a"
-    " URL: cache=SIZE, cache_dir=PATH, timeout=SECONDS."
+    " text[=SECONDS], views, push=URL, every=TIME, encrypt, credentials=FILE, nonempty, noexec,"
+    " sync; of a URL: cache=SIZE, cache_dir=PATH, timeout=SECONDS."
     " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(

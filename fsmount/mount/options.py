@@ -35,7 +35,7 @@ class MountOptions:
     `disk_cache`: the folder for it, None for the usual one. `timeout_s`: a read that gets no answer
     ends with an error after so many seconds. `credentials`: a file with variables of the
     environment, such as keys for a server. `push`: a URL that the mount pushes its store to, every
-    `push_every_s` seconds and at its end.
+    `push_every_s` seconds and at its end; `push_encrypts`: encrypted.
     """
 
     read_only: bool = False
@@ -58,6 +58,7 @@ class MountOptions:
     timeout_s: int | None = None
     push: str | None = None
     push_every_s: int = 3600
+    push_encrypts: bool = False
 
     @property
     def is_for_url(self) -> bool:
@@ -112,8 +113,8 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
             raise UsageError(
                 f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
                 " umask=, repack[=SECONDS], prune[=SECONDS], text[=SECONDS], views, nonempty,"
-                " cache=SIZE, cache_dir=, timeout=SECONDS, credentials=, push=URL, every=TIME, and"
-                " the general ones of mount(8)"
+                " cache=SIZE, cache_dir=, timeout=SECONDS, credentials=, push=URL, every=TIME,"
+                " encrypt, and the general ones of mount(8)"
             )
     if options.read_only and options.repack_after_s is not None:
         raise UsageError("the mount option 'repack' needs a mount that may write")
@@ -121,6 +122,8 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
         raise UsageError("the mount option 'prune' needs a mount that may write")
     if options.read_only and options.push is not None:
         raise UsageError("the mount option 'push' needs a mount that may write")
+    if options.push_encrypts and options.push is None:
+        raise UsageError("the mount option 'encrypt' is for 'push'")
     if options.read_only and options.text_after_s is not None:
         raise UsageError("the mount option 'text' needs a mount that may write")
     return options
@@ -139,6 +142,8 @@ def _remote(options: MountOptions, word: str) -> MountOptions | None:
         return replace(options, credentials=_path(word, value))
     if name == "push" and value:
         return replace(options, push=value)
+    if word == "encrypt":
+        return replace(options, push_encrypts=True)
     if name == "every":
         return replace(options, push_every_s=_seconds(word, value))
     return None

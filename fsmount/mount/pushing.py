@@ -31,12 +31,13 @@ _NICE = 19
 
 
 class Pushing:
-    """The pushes of one mount. `store`: the path of its store.
+    """The pushes of one mount. `store`: the path of its store. `encrypts`: see ``--encrypt``.
 
     Contract: belongs to the trio task.
     """
 
-    def __init__(self, store: str, url: str, every_s: float) -> None:
+    def __init__(self, store: str, url: str, every_s: float, *, encrypts: bool = False) -> None:
+        self._options = ["-q", *(["--encrypt"] if encrypts else [])]
         self._store = store
         self._url = url
         self._every_s = every_s
@@ -70,7 +71,8 @@ class Pushing:
 
     async def _push(self, nice: int) -> None:
         """Push. Logs a failure, unless it was the last one, too. A cancelled one is killed."""
-        command = [sys.executable, "-P", "-m", "fsmount", "push", "-q", self._store, self._url]
+        program = [sys.executable, "-P", "-m", "fsmount"]
+        command = [*program, "push", *self._options, self._store, self._url]
         try:
             done = await trio.run_process(
                 ["nice", "-n", str(nice), *command],

@@ -211,7 +211,12 @@ async def _serve(request: MountRequest, ready: Ready) -> None:
     else:
         pushing = None
         if options.push is not None:
-            pushing = Pushing(str(request.source), options.push, options.push_every_s)
+            pushing = Pushing(
+                str(request.source),
+                options.push,
+                options.push_every_s,
+                encrypts=options.push_encrypts,
+            )
         with _open_store(request) as opened_store:
             async with (
                 _union(request, opened_store.layout.root) as tree,

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,17 @@ def test_an_encrypted_store(
     well("mount.fsmount", url, place, "-o", f"ro,credentials={file}")
     assert facts(place) == wanted
     well("umount", place)
+    # A mount that pushes by itself.
+    well("mount.fsmount", root, place, "-o", f"push={url},every=1s,encrypt,credentials={file}")
+    (place / "new").write_text("words")
+    for _ in range(600):
+        with suppress(OSError):
+            if os.getxattr(place / "new", "user.fsmount.remote") == url.encode():
+                break
+        time.sleep(0.1)
+    assert os.getxattr(place / "new", "user.fsmount.remote") == url.encode()
+    assert fsmount("umount", place).returncode == 0
+    assert "new" in well("ls", "--identity", identity, url)
 
 
 def test_what_mount_8_runs(tree: str, place: Path, tmp_path: Path) -> None:

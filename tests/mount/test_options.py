@@ -22,6 +22,7 @@ def test_all_options() -> None:
     assert parse_options("cache=4G,cache_dir=/x/y,timeout=9,credentials=/k") == MountOptions(
         disk_cache_bytes=4 << 30, disk_cache=Path("/x/y"), timeout_s=9, credentials=Path("/k")
     )
+    assert parse_options("push=s3://b/p,encrypt").push_encrypts
     assert parse_options("push=s3://b/p,every=90m") == MountOptions(
         push="s3://b/p", push_every_s=5400
     )
@@ -64,6 +65,7 @@ def test_options_for_other_programs_are_accepted(text: str) -> None:
         "cache_dir=",
         "timeout=soon",
         "push=",
+        "encrypt",
         "every=1",
         "every=0h",
         "credentials=",
