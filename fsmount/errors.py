@@ -294,6 +294,18 @@ class RemoteNeedsExtra(FsmountError):
     )
 
 
+class KeyRefused(FsmountError):
+    """An encrypted URL cannot be opened with the keys or the passphrase at hand."""
+
+    message = "{detail} cannot be opened: {reason}."
+
+
+class RemoteConflict(FsmountError):
+    """What is at a URL is not what the command, or what this machine has seen there, says."""
+
+    message = "{detail}: {reason}."
+
+
 class CacheFailed(FsmountError):
     """The local copy of what was read from a server cannot be used."""
 

@@ -56,6 +56,13 @@ def test_at_random(tmp_path: Path) -> None:
     assert printed.count("nothing found") == 4
 
 
+def test_hostile_entries() -> None:
+    command = [sys.executable, "-m", "tests.fuzz.hostile_entries", "3000", "7"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=CHECKOUT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing found" in done.stdout
+
+
 def test_threads(tmp_path: Path) -> None:
     if not sanitizers(tmp_path, "thread"):
         pytest.skip("no C compiler with the thread sanitizer")

@@ -35,6 +35,7 @@ _COMMANDS = {
     "copy": ("copy", "copy"),
     "push": ("push", "push_"),
     "pull": ("pull", "pull_"),
+    "key": ("key", "key"),
     "ls": ("ls", "ls"),
     "cat": ("cat", "cat"),
     "runs": ("runs", "runs"),

@@ -22,9 +22,11 @@ from fsmount.cli.common.output import (
 )
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import store_to_change, with_store, with_writable_store
+from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock, unlock_options
 from fsmount.errors import Damaged, NotPushed, NotRepairable, Repaired, UsageError
 from fsmount.remote.objects import damaged_parts, last_state
-from fsmount.remote.transport import is_url, transport_to
+from fsmount.remote.opening import open_remote
+from fsmount.remote.transport import is_url
 from fsmount.store.config import enter, is_store, writing
 from fsmount.store.disk.disk import Disk
 from fsmount.store.layout import Layout
@@ -35,7 +37,7 @@ from fsmount.store.recovery.check import Report, check_contents, check_relations
 from fsmount.store.recovery.repair import Repairs, rebuild_index, repair_store
 from fsmount.store.writable_store import WritableStore
 
-_HELP = """\
+_HELP = f"""\
 Look for damage. Nothing is changed without --repair. Works beside a mount.
 
 Without --full: compare index, packs and staged files with each other. With --full: rebuild every
@@ -54,6 +56,7 @@ damaged.
 
 STORE may be a URL that fsmount push sends to. Then every object of the newest state is read, and
 its hash compared. To send damaged objects again: fsmount push --reread.
+{UNLOCK_HELP}
 
 \b
 Example:
@@ -70,6 +73,7 @@ _REPAIR_STOPPED = "What is repaired stays. To go on, run the repair again."
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
 @click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
 @force_lock_option
+@unlock_options
 @quiet_option
 @json_option
 def check(store: str, full: bool, repair: bool, force_lock: bool, as_json: bool) -> int:
@@ -102,7 +106,7 @@ def check(store: str, full: bool, repair: bool, force_lock: bool, as_json: bool)
 
 def _check_remote(url: str, as_json: bool) -> int:
     """Run `fsmount check URL`. Returns the exit code."""
-    remote = transport_to(url)
+    remote = open_remote(url, unlock())
     state = last_state(remote)
     if state is None:
         raise NotPushed(url, reason="no store was pushed there. Check the URL")

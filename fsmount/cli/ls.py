@@ -22,9 +22,11 @@ from fsmount.cli.common.options import split_store
 from fsmount.cli.common.output import emit, printable, say
 from fsmount.cli.common.stores import open_index
 from fsmount.cli.common.times import TIME_HELP
+from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock, unlock_options
 from fsmount.errors import FsmountError, UsageError
 from fsmount.remote.names import remote_names
-from fsmount.remote.transport import is_url, transport_to
+from fsmount.remote.opening import open_remote
+from fsmount.remote.transport import is_url
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
 from fsmount.store.transfer.exporting import below
@@ -45,6 +47,8 @@ With any of these, folders are left out.
 
 {FILTER_HELP}
 
+{UNLOCK_HELP}
+
 \b
 Examples:
   fsmount ls ~/shots.store
@@ -59,6 +63,7 @@ _HEADER = f"{'size':>12} {'stored':>10} {'kind':<7}{'depth':>6}  {'time':<16}  n
 @click.argument("arguments", nargs=-1, metavar="STORE [PATH]")
 @click.option("-R", "--recursive", is_flag=True, help="List everything below, too.")
 @selection_options
+@unlock_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def ls(
     arguments: tuple[str, ...],
@@ -72,7 +77,7 @@ def ls(
         source = open_index(store)
     else:
         paths = list(arguments[1:])
-        source = remote_names(transport_to(url))
+        source = remote_names(open_remote(url, unlock()))
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
     path = os.fsencode(paths[0]).strip(b"/") if paths else b""

@@ -14,6 +14,7 @@ from fsmount.album.tree import AlbumTree, source_of
 from fsmount.cli.common.credentials import use_credentials
 from fsmount.cli.common.options import cache_option, force_lock_option, split_store
 from fsmount.cli.common.stores import store_to_change
+from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock_options
 from fsmount.errors import UsageError
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
@@ -26,7 +27,7 @@ from fsmount.store.config import is_store
 _ALBUMS = "albums"
 
 
-_HELP = """\
+_HELP = f"""\
 Show the files of a store in a folder. Returns when the folder answers.
 
 SOURCE is a store, or a folder of PNGs and .jxl differences as the script of the blog post
@@ -65,7 +66,9 @@ Pictures are read when they are opened, and stay in a folder on the disk: -o cac
 (4G by default), -o cache_dir=PATH moves it from ~/.cache/fsmount (of root: /var/cache/fsmount). If
 the network is lost, a read ends with an error after at most 60 seconds (-o timeout=SECONDS), and
 works again with the network. A URL whose folders are stores, one for each machine, is shown as
-these folders. -o credentials=FILE reads AWS_... variables from a file.
+these folders. -o credentials=FILE reads AWS_... and FSMOUNT_... variables from a file.
+
+{UNLOCK_HELP}
 
 With -o nonempty DIR may have files. They are hidden until DIR is unmounted.
 
@@ -108,6 +111,7 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
 )
 @force_lock_option
 @cache_option
+@unlock_options
 def mount(
     paths: tuple[str, ...],
     make_dir: bool,

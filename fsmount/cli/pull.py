@@ -9,15 +9,18 @@ import click
 from fsmount.cli.common.options import json_option, quiet_option
 from fsmount.cli.common.output import counted, emit, printable, size
 from fsmount.cli.common.progress import meter
+from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock, unlock_options
+from fsmount.remote.opening import open_remote
 from fsmount.remote.pull import pull
-from fsmount.remote.transport import transport_to
 
-_HELP = """\
+_HELP = f"""\
 Get a store back from object storage.
 
 DEST becomes a store with the newest state that fsmount push sent to URL. It must be missing or
 empty, or what a stopped pull left: then the pull goes on. The hash of each object is compared.
 DEST is no store until all of it is there. The folder above DEST must exist.
+
+{UNLOCK_HELP}
 
 \b
 Examples:
@@ -31,11 +34,12 @@ _STOPPED = "To go on, run the pull again."
 @click.command("pull", help=_HELP)
 @click.argument("url", metavar="URL")
 @click.argument("dest", metavar="DEST", type=click.Path(path_type=Path))
+@unlock_options
 @quiet_option
 @json_option
 def pull_(url: str, dest: Path, as_json: bool) -> int:
     """Run ``fsmount pull``."""
-    remote = transport_to(url)
+    remote = open_remote(url, unlock())
     with meter("pulling", 0, 0, noun="packs and files", stopped=_STOPPED) as progress:
         done = pull(remote, dest, progress=progress)
     emit(

@@ -8,12 +8,14 @@ from fsmount.cli.common.options import json_option, quiet_option, split_store
 from fsmount.cli.common.output import counted, emit, list_problems, printable, size, warn
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import open_index
+from fsmount.cli.common.unlocking import UNLOCK_HELP, first_passphrase, unlock, unlock_options
 from fsmount.errors import Damaged, UsageError
+from fsmount.remote.opening import FirstRecipients, open_for_push
 from fsmount.remote.push import push
 from fsmount.remote.transport import transport_to
 from fsmount.store.transfer.backup import size_of
 
-_HELP = """\
+_HELP = f"""\
 Send a store to object storage, also while it is in use.
 
 URL is s3://BUCKET/PREFIX (extra s3; Amazon S3 and servers like it) or file:///FOLDER (a disk, a
@@ -29,12 +31,19 @@ What was sent before is compared by size and time; --reread reads all of the sto
 was sent, sends damaged and missing objects again, and the index as a whole. If two pushes to one
 URL run at a time, one ends with exit code 11, and the other one counts.
 
-What is sent is not encrypted. Nothing is deleted from URL: states before the newest one stay.
+Without --encrypt, what is sent is not encrypted. --encrypt encrypts pictures, names, hashes and
+times before they leave (extra encrypt); say it at each push. The first one makes keys for
+--recipient, a public key of age or ssh (or a file with some), or else for a passphrase, which you
+type twice. If keys and passphrases are lost, nobody can open URL. fsmount key says who may.
+{UNLOCK_HELP}
+
+Nothing is deleted from URL: states before the newest one stay.
 
 \b
 Examples:
   fsmount push ~/shots.store s3://my-bucket/shots
   fsmount push ~/shots.store file:///media/disk/shots
+  fsmount push ~/shots.store s3://my-bucket/shots --encrypt --recipient ~/.ssh/id_ed25519.pub
 """
 
 _STOPPED = "URL still shows the last complete push. To go on, run the push again."
@@ -43,15 +52,34 @@ _STOPPED = "URL still shows the last complete push. To go on, run the push again
 @click.command("push", help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE URL")
 @click.option("--reread", is_flag=True, help="Read everything on both sides and compare.")
+@click.option("--encrypt", is_flag=True, help="Encrypt what is sent.")
+@click.option(
+    "--recipient",
+    "recipients",
+    metavar="KEY",
+    multiple=True,
+    help="Who may open URL; at the first push with --encrypt.",
+)
+@unlock_options
 @quiet_option
 @json_option
-def push_(arguments: tuple[str, ...], reread: bool, as_json: bool) -> int:
+def push_(
+    arguments: tuple[str, ...],
+    reread: bool,
+    encrypt: bool,
+    recipients: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """Run ``fsmount push``."""
     store, urls = split_store(arguments, 0)
     if len(urls) > 1:
         raise UsageError("name one store and one URL: fsmount push STORE URL")
-    remote = transport_to(urls[0])
+    if recipients and not encrypt:
+        raise UsageError("--recipient needs --encrypt")
+    below = transport_to(urls[0])
+    first = FirstRecipients(recipients, first_passphrase) if encrypt else None
     with open_index(store) as opened:
+        remote = open_for_push(below, opened.index.identity(), unlock(), encrypt=first)
         total = size_of(opened)
         with meter("pushing", 0, total, noun="packs and files", stopped=_STOPPED) as progress:
             done = push(opened, remote, reread=reread, progress=progress)

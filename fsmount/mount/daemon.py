@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from fsmount.errors import FsmountError
 from fsmount.folder import readable
+from fsmount.mount.mountpoint import is_automounted
 from fsmount.mount.unmount import free_if_dead
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,13 @@ def in_background(mountpoint: Path, serve: Serve) -> None:
     An error of `serve` before that is raised here; a later one is logged there. `mountpoint` is
     resolved. If the server is killed before it is ready, this process unmounts `mountpoint` and
     raises FsmountError.
+
+    If the kernel mounts `mountpoint` on demand, the server stays in the process group of this
+    process until it is ready. Of all other processes, also of a server with a session of its own,
+    the kernel lets each path wait that leads there (Documentation/filesystems/autofs.rst, "oz
+    mode").
     """
+    in_group = is_automounted(mountpoint)
     receiver, sender = os.pipe()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
@@ -46,7 +53,7 @@ def in_background(mountpoint: Path, serve: Serve) -> None:
     child = os.fork()
     if child == 0:
         os.close(receiver)
-        _become_daemon(_Report(sender), serve)
+        _become_daemon(_Report(sender), serve, in_group)
     try:
         os.close(sender)
         starter = _Starter(receiver)
@@ -112,17 +119,24 @@ def detach_streams(log: int) -> None:
         os.close(nowhere)
 
 
-def _become_daemon(report: _Report, serve: Serve) -> NoReturn:
-    """The forked process: leave the terminal and serve."""
+def _become_daemon(report: _Report, serve: Serve, in_group: bool) -> NoReturn:
+    """The forked process: leave the terminal, with `in_group` when ready, and serve."""
     code = 1
+
+    def ready() -> None:
+        if in_group:
+            os.setsid()
+        report.ready()
+
     try:
-        os.setsid()
+        if not in_group:
+            os.setsid()
         # A process that leads no session gets no controlling terminal when it opens one.
         if os.fork():
             os._exit(0)
         report.introduce()
         os.umask(0o077)
-        serve(report.ready)
+        serve(ready)
         code = 0
     except FsmountError as error:
         code = error.exit_code

@@ -15,6 +15,8 @@ from fsmount.mount.mount_table import Mounted
 from fsmount.mount.options import MountOptions
 
 FSTYPE = "fuse.fsmount"
+# The type of a mount that stands for another one, which is mounted on first use; see autofs(5).
+_AUTOMOUNT = "autofs"
 _MOUNTS = Path("/proc/self/mountinfo")
 _DEVICE = Path("/dev/fuse")
 _CONFIG = Path("/etc/fuse.conf")
@@ -32,6 +34,12 @@ def mounted_on(place: str) -> Mounted | None:
         if str(mounted.mountpoint) == place:
             found = mounted
     return found
+
+
+def is_automounted(mountpoint: Path) -> bool:
+    """Whether the kernel asks a daemon such as systemd to mount something at this resolved path."""
+    mounted = mounted_on(str(mountpoint))
+    return mounted is not None and mounted.fstype == _AUTOMOUNT
 
 
 def all_mounts() -> list[Mounted]:
@@ -75,7 +83,7 @@ def check_mountpoint(
     if not stat.S_ISDIR(mode):
         raise BadMountpoint(mountpoint, reason="it is not a folder")
     mounted = mounted_at(mountpoint)
-    if mounted is not None:
+    if mounted is not None and mounted.fstype != _AUTOMOUNT:
         raise BadMountpoint(mountpoint, reason=f"{mounted.source} is mounted there already")
     place, root = mountpoint.resolve(), source.resolve()
     if place == root or root in place.parents:

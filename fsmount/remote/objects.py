@@ -193,6 +193,6 @@ def damaged_parts(
             read_part(remote, part)
         except (Damaged, RemoteMissing) as error:
             reason = str(error.fields.get("reason", "it is missing"))
-            found.append((where_of(remote, part.name), reason))
+            found.append((str(error.detail), reason))
         progress(1, part.length)
     return found

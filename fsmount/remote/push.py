@@ -171,6 +171,9 @@ class _Push:
                 found = self._remote.get(name)
             except RemoteMissing as error:
                 raise RemoteFailed(where_of(self._remote, name), reason=_CONTRADICTION) from error
+            except Damaged as error:
+                # Under a master key that this push does not have: a recipient was removed.
+                raise PushOvertaken(self._remote.url) from error
             if found != data:
                 raise PushOvertaken(self._remote.url)
         self._summary.generation = state.generation
@@ -243,7 +246,12 @@ class _Push:
 
     def _is_damaged(self, part: Part) -> bool:
         """Whether an object has other bytes than its name says. Reads it with `reread` only."""
-        return self._reread and Part.of(part.folder, self._remote.get(part.name)) != part
+        if not self._reread:
+            return False
+        try:
+            return Part.of(part.folder, self._remote.get(part.name)) != part
+        except Damaged:
+            return True
 
     def _send_packs(self, index: Index) -> dict[str, Body]:
         """Send the committed bytes of all packs. Raises :class:`Vanished`, OSError."""

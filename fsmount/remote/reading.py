@@ -15,7 +15,8 @@ from urllib.parse import quote
 from fsmount.errors import NotPushed
 from fsmount.remote.cached_store import cached
 from fsmount.remote.objects import FOLDERS, STATES, State, last_state
-from fsmount.remote.transport import Transport, patience_of, transport_to
+from fsmount.remote.opening import Unlock, open_remote
+from fsmount.remote.transport import Transport, patience_of
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import shared_workers
 
@@ -32,9 +33,9 @@ LIMIT_S = 60.0
 """After so many seconds a read ends with an error, if the user chooses no other limit."""
 
 
-def for_reading(url: str, limit_s: float = LIMIT_S) -> Transport:
-    """Return the transport to a URL for a mount. Raises as :func:`transport_to`."""
-    return transport_to(url, patience_of(limit_s))
+def for_reading(url: str, limit_s: float = LIMIT_S, unlock: Unlock | None = None) -> Transport:
+    """Return the transport to a URL for a mount. Asks for the keys. Raises as `open_remote`."""
+    return open_remote(url, unlock, patience_of(limit_s))
 
 
 def stores_at(url: str, connect: Connect = for_reading) -> dict[str, tuple[Transport, State]]:
@@ -67,16 +68,17 @@ async def remote_stores(
     budget: int,
     cache_bytes: int | None = None,
     limit_s: float = LIMIT_S,
+    unlock: Unlock | None = None,
     connect: Connect | None = None,
 ) -> AsyncIterator[dict[str, ReadStore]]:
     """In the block the stores at a URL can be read; see :func:`stores_at` for their names.
 
     `caches` is the folder for local blocks and `budget` their bytes, which the stores share.
     `cache_bytes`: see :meth:`OpenedReadStore.running`. `limit_s`: after so many seconds a read ends
-    with an error. `connect` is for tests. Before the block begins, it waits for disk
-    and network. Raises as :func:`stores_at` and :func:`cached`.
+    with an error. `unlock` opens encrypted ones. `connect` is for tests. Before the block begins,
+    it waits for disk and network. Raises as :func:`stores_at` and :func:`cached`.
     """
-    found = stores_at(url, connect or partial(for_reading, limit_s=limit_s))
+    found = stores_at(url, connect or partial(for_reading, limit_s=limit_s, unlock=unlock))
     with ExitStack() as files:
         opened = {
             name: files.enter_context(cached(remote, state, caches, budget // len(found), limit_s))

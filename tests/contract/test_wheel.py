@@ -82,7 +82,7 @@ def test_it_holds_what_users_need(wheel: Path) -> None:
                 name = path.relative_to(CHECKOUT).as_posix()
                 if "__pycache__" not in name and path.parts[-3] not in _BELOW_PREFIX:
                     assert held.read(name) == path.read_bytes(), name
-        assert "fsmount/share/unpack.py" in names
+        assert {"fsmount/share/unpack.py", "fsmount/share/decrypt.py"} <= names
         assert "fsmount/codec/_kernel.abi3.so" in names
         # pip puts these below the prefix, where man and the shells look for them.
         data = f"fsmount-{fsmount.__version__}.data/data/share"

@@ -9,7 +9,7 @@ import trio
 
 from fsmount.store import store as store_module
 from fsmount.store.disk import reserve
-from fsmount.store.frames import planner
+from fsmount.store.frames import known_tiles
 from fsmount.store.index import database
 from fsmount.store.ingest import committer, durability, large, retries
 from fsmount.store.maintenance import background, copier, free_space, parity_keeper, reclaim
@@ -39,7 +39,7 @@ def small_limits() -> None:
     patch(background, "Workers", Inline)
     patch(background, "_LOOK_SECONDS", 0.0)
     patch(background, "_FREE_PACKS", 0)
-    patch(planner, "_FIRST_DUE", 2)
+    patch(known_tiles, "_FIRST_DUE", 2)
     # A second connection of this process finds the index locked, however long it waits.
     patch(database, "_BUSY_MS", 20)
     patch(reclaim, "_FIRST_BYTES", 1500)

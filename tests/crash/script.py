@@ -25,8 +25,9 @@ from fsmount.mount.attributes import Caller, Changes
 from fsmount.mount.store_fs import RENAME_EXCHANGE, StoreFilesystem
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import ROOT
-from fsmount.store.maintenance import compacting, copies
+from fsmount.store.maintenance import compacting, copies, maintenance, trimming
 from fsmount.store.recovery import consistency
+from fsmount.store.retention.trash import Name
 from fsmount.store.transfer.importing import Importer
 from fsmount.store.transfer.tree import find
 from fsmount.store.writable_store import WritableStore
@@ -76,6 +77,9 @@ class Script:
         # Operation number -> a change to the folder before that operation.
         self.events: dict[int, Callable[[], None]] = {}
         self._moment = 1_600_000_000_000_000_000
+        # What was pruned: folder, path and file, the newest last. The store may have removed some
+        # of it since, to make room.
+        self._trash: list[tuple[Node, bytes, Node]] = []
 
     async def run(self, store: WritableStore) -> None:
         """Run all operations on `store`."""
@@ -85,6 +89,7 @@ class Script:
         patch(copies, "collect_beside", lambda _: copies.collect(store.index))
         patch(consistency, "contradiction_at", lambda _: store.index.contradiction())
         patch(compacting, "faults_at", lambda _: store.index.integrity())
+        patch(maintenance, "find_hidden_at", lambda _: trimming.find_hidden_in(store.index))
         try:
             for number in range(self._count):
                 self.events.get(number, lambda: None)()
@@ -205,7 +210,8 @@ class Script:
             (self._unlink_open, 2), (self._mkdir, 4), (self._rmdir, 2), (self._symlink, 2),
             (self._link, 3), (self._chmod, 3), (self._xattr, 4), (self._fsync, 8),
             (self._fsyncdir, 4), (self._drain, 7), (self._read, 5), (self._repack, 11),
-            (self._room, 5), (self._repack_all, 6), (self._import, 8),
+            (self._room, 5), (self._repack_all, 6), (self._import, 8), (self._prune, 8),
+            (self._restore, 4), (self._empty_trash, 4),
         ]  # fmt: skip
         doing = self._chance.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         await doing(number)
@@ -546,6 +552,74 @@ class Script:
     async def _room(self, number: int) -> None:
         """Make room as on a full disk."""
         await self._store.reclaim(_ALL)
+
+    # -- the trash
+
+    async def _prune(self, number: int) -> None:
+        """Prune one file as the command does. Then its name in the trash is forced to the disk."""
+        target = self._a_file()
+        if target is None:
+            return
+        folder, name, node = target
+        above = {inner: path for path, inner in numbers(self._root).items()}.get(folder.number)
+        path = name if above is None else above + b"/" + name
+        found = find(self._store, path)
+        if found is None or found.staged is not None:
+            return
+
+        def remove() -> None:
+            del folder.names[name]
+
+        wanted = [Name(folder.ino, name, path, found.ino)]
+        await self._step(partial(self._store.prune, wanted), remove)
+        self._trash.append((folder, path, node))
+        self.forced(None)
+
+    async def _restore(self, number: int) -> None:
+        """Give a pruned file its name back, if its folder is still there and the name is free."""
+        if not self._trash:
+            return
+        folder, path, node = self._chance.choice(self._trash)
+        there = {entry.path for entry, _ in self._store.index.in_trash()}
+        # Of several files of one path the newest comes back.
+        folder, _, node = [each for each in self._trash if each[1] == path][-1]
+        name = path.rpartition(b"/")[2]
+        folders = [self._root, *(inner for _, _, inner in self._nodes(lambda n: n.is_folder))]
+        if path not in there or name in folder.names or not any(f is folder for f in folders):
+            return
+
+        def add() -> None:
+            folder.names[name] = node
+
+        await self._step(partial(self._restored, path), add)
+        self._trash.remove((folder, path, node))
+        self.forced(None)
+
+    async def _restored(self, path: bytes) -> None:
+        wanted = iter([True])
+        reasons = list(self._store.trash.restore(lambda p: p == path and next(wanted, False)))
+        if reasons != [(path, None)]:
+            raise Spoilt(f"not restored: {reasons}")
+        await self._store.durable()
+
+    async def _empty_trash(self, number: int) -> None:
+        """Remove some or all of the trash, and sometimes give its space back at once."""
+        names = [entry.name for entry, _ in self._store.index.in_trash()]
+        gone = self._chance.sample(names, self._chance.randint(0, len(names)))
+        await self._step(partial(self._store.trash.remove, gone), lambda: None)
+        left = {entry.path for entry, _ in self._store.index.in_trash()}
+        for _, path, node in self._trash:
+            if path not in left:
+                try:
+                    await self._vfs.forget(node.ino, 1 << 30)
+                except OSError:
+                    self.failed += 1
+        self._trash = [each for each in self._trash if each[1] in left]
+        if self._chance.random() < 0.5:
+            try:
+                await self._store.give_back(compact=self._chance.random() < 0.5)
+            except (OSError, FsmountError, ExceptionGroup):
+                self.failed += 1
 
     async def _read(self, number: int) -> None:
         target = self._a_file()

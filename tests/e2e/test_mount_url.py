@@ -22,6 +22,7 @@ from tests.e2e.test_desk import hashes
 from tests.support import corpus
 from tests.support.buckets import BUCKET, server, use_endpoint
 from tests.support.proxy import Proxy, proxy
+from tests.support.remotes import new_identity
 from tests.support.trees import REAL, facts, make_tree
 
 pytestmark = [
@@ -69,7 +70,7 @@ def test_desk_comes_back_byte_for_byte(root: Path, place: Path, network: Proxy) 
     assert shown == {
         path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in source.iterdir()
     }
-    # A list, the state, and the index: names and sizes need nothing else.
+    # Whether there are keys, a list, the state, and the index: names and sizes need nothing else.
     assert all("/packs/" not in path and "/tails/" not in path for _, path, _ in network.seen)
     assert hashes(place) == hashes(source)
     lists = [path for _, path, _ in network.seen if "list-type" in path]
@@ -82,7 +83,7 @@ def test_desk_comes_back_byte_for_byte(root: Path, place: Path, network: Proxy) 
     network.seen.clear()
     assert well("mount", "-o", "cache=1G", url, place) == ""
     assert hashes(place) == hashes(source)
-    assert len(network.seen) == 2
+    assert len(network.seen) == 3
     # A network that is lost now is no harm: this mount needs it no more.
     network.plan = lambda method, path: "cut"
     assert hashes(place) == hashes(source)
@@ -161,6 +162,29 @@ def test_stores_of_several_machines(root: Path, tree: str, place: Path, tmp_path
     for change in ((place / "x").touch, (place / "desk" / "x").touch, (place / "desk").rmdir):
         with pytest.raises(OSError, match=r"Read-only|denied"):
             change()
+    well("umount", place)
+
+
+def test_an_encrypted_store(
+    root: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    identity, recipient = new_identity(tmp_path)
+    well("import", "-q", f"{make_tree(tmp_path / 'source')}/", root)
+    url = f"file://{tmp_path}/secret"
+    well("push", "-q", "--encrypt", "--recipient", recipient, "--identity", identity, root, url)
+    wanted = facts(tmp_path / "source")
+    assert "cannot be opened" in fsmount("mount", url, place).stderr
+    assert mounted_at(place) is None
+    well("mount", "--identity", identity, url, place)
+    assert facts(place) == wanted
+    well("umount", place)
+    # As a line of /etc/fstab has it.
+    file = tmp_path / "credentials"
+    file.write_text(f"FSMOUNT_IDENTITY={identity}\n")
+    file.chmod(0o600)
+    well("mount.fsmount", url, place, "-o", f"ro,credentials={file}")
+    assert facts(place) == wanted
     well("umount", place)
 
 

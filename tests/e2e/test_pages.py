@@ -28,6 +28,7 @@ from tests.e2e.mounts import missing
 from tests.support.buckets import BUCKET, server
 from tests.support.paths import CHECKOUT
 from tests.support.photos import camera
+from tests.support.remotes import SSH_PUBLIC, new_identity, public_key
 from tests.support.trees import REAL
 
 PAGES = ["README.md", "CONTRIBUTING.md", "contrib/suites/README.md"]
@@ -93,6 +94,12 @@ def is_album_script(text: str) -> bool:
     return text.startswith("album=NAME\n") and '"album-format.md"' in other
 
 
+def is_decryption(text: str) -> bool:
+    """Whether tests/e2e/test_decrypt.py runs the script, on an encrypted folder that it makes."""
+    other = (CHECKOUT / "tests/e2e/test_decrypt.py").read_text()
+    return text.startswith("bucket=FOLDER") and "docs/remote-format.md" in other
+
+
 # Page, how a block of it begins, and the reason: a function that must still hold for the block.
 _NOT_RUN = [
     ("README.md", "contrib/demo ", installs),
@@ -109,6 +116,7 @@ _NOT_RUN = [
     ("docs/recipes.md", "#!/bin/sh\n# ocr-day", is_recipe),
     ("docs/recipes.md", "#!/bin/sh\n# encrypted-open", is_recipe),
     ("docs/recipes.md", "#!/bin/sh\n# encrypted-close", is_recipe),
+    ("docs/remote-format.md", "bucket=FOLDER", is_decryption),
     ("docs/system.md", "sudo fsmount setup", is_for_the_system),
     ("docs/system.md", "mount -t fuse.fsmount", is_for_the_system),
     ("docs/system.md", "fsmount setup --push", is_for_the_system),
@@ -164,11 +172,17 @@ _NEEDS = {
     r"\bvideo .*\.(mp4|webm)\b": bool(find_spec("av")),
     r"\balbum |\.xml\b": bool(shutil.which("exiftool") and find_spec("av")),
     r"\| less": bool(shutil.which("less")),
+    r"\bage-keygen ": bool(shutil.which("age-keygen")),
     r"\brsync ": bool(shutil.which("rsync")),
     r"allow_other": os.geteuid() == 0,
 }
 # These would unmount what other tests have mounted, and start services of systemd.
 _OTHERS = re.compile(r"umount --all|\bsetup (?!.*--print)")
+# Something is at the URL, which a key opens.
+_ENCRYPTED = (
+    "export FSMOUNT_IDENTITY=$PWD/identity;"
+    ' fsmount push shots.store "$URL" --encrypt --recipient first.pub'
+)
 # Commands that make a home folder fit a page, a command, or the block that begins with a line: by
 # default it has a store with all that is in ~/screenshots, and a folder for each other name of the
 # pages.
@@ -185,6 +199,12 @@ _BEFORE = {
     "verify": "fsmount mount -o ro screenshots.old mnt",
     "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
     "pull": 'fsmount push shots.store "$URL"; rm -r shots.store',
+    "key": _ENCRYPTED,
+    "key add": _ENCRYPTED,
+    "key list": _ENCRYPTED,
+    "key forget": _ENCRYPTED,
+    "key rotate": _ENCRYPTED,
+    "key remove": f'{_ENCRYPTED}; fsmount key add "$URL" laptop --recipient laptop.pub',
     "album": "rm -r media/stick/*",
     "album create": "rm -r media/stick/*",
     "trash": "fsmount prune --quiet --yes --keep-last 1 shots.store",
@@ -220,6 +240,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(home / "shots.store", home / "backup" / "shots.store")
     well("export", "--legacy", home / "shots.store", home / "screenshots.old")
     assert list((home / "screenshots.old").rglob("*.jxl"))
+    for name in ("identity", "laptop"):
+        new_identity(home, name)
+    (home / "first.pub").write_text(public_key(home / "identity"))
+    (home / "laptop.pub").write_text(public_key(home / "laptop"))
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "id_ed25519.pub").write_text(SSH_PUBLIC)
+    (home / "safe.txt").write_text("correct horse\n")
     for number, name in enumerate(("photos/2014-07-Italy/1", "photos/late/2", "Italy/3")):
         photo(home / f"{name}.jpg", number)
     if _NEEDS[r"\balbum |\.xml\b"]:

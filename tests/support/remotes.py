@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fsmount.mount.attributes import Caller
 from fsmount.mount.store_fs import StoreFilesystem
+from fsmount.remote.encryption import age
+from fsmount.remote.opening import FirstRecipients, Unlock, open_for_push
 from fsmount.remote.pull import PullSummary, pull
 from fsmount.remote.push import PushSummary, push
 from fsmount.remote.reading import Connect, for_reading, remote_stores
@@ -36,6 +45,67 @@ def objects_of(url: str) -> dict[str, bytes]:
     remote = transport_to(url)
     folders = ("packs", "tails", "index", "staged", "raw", "state")
     return {name: remote.get(name) for folder in folders for name, _ in remote.list(folder)}
+
+
+# The public key of a key of ssh that nobody has.
+SSH_PUBLIC = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0hPX1zt8BUvJQ6aZXaCNrT6ccqRVDkHG5d0a7hWZyP a@b\n"
+)
+
+
+def new_identity(folder: Path, name: str = "identity") -> tuple[Path, str]:
+    """Make a key of age. Return the file of the secret key, and the public key."""
+    secret, public = age.new_identity()
+    path = folder / name
+    path.write_text(f"# public key: {public}\n{secret}\n")
+    return path, public
+
+
+def public_key(identity: Path) -> str:
+    """The public key of a file of :func:`new_identity`."""
+    return identity.read_text().split("\n", maxsplit=1)[0].removeprefix("# public key: ")
+
+
+def opened_to_push(
+    root: Path, url: str, identity: Path | None = None, recipients: Sequence[str] = ()
+) -> Transport:
+    """The transport of `push --encrypt`."""
+    with open_read_store(root) as store:
+        return open_for_push(
+            transport_to(url),
+            store.index.identity(),
+            Unlock(identity),
+            encrypt=FirstRecipients(recipients),
+        )
+
+
+def push_through(root: Path, remote: Transport, *, reread: bool = False) -> PushSummary:
+    """Push a store by a transport."""
+    with open_read_store(root) as store:
+        return push(store, remote, reread=reread)
+
+
+def quickly_locked(secret: str, passphrase: str) -> bytes:
+    """As :func:`age.locked`, with a scrypt that takes milliseconds."""
+    file_key, salt, nonce = os.urandom(16), os.urandom(16), os.urandom(16)
+    label = b"age-encryption.org/v1"
+    wrap = hashlib.scrypt(
+        passphrase.encode(), salt=label + b"/scrypt" + salt, n=1 << 10, r=8, p=1, dklen=32
+    )
+    wrapped = ChaCha20Poly1305(wrap).encrypt(bytes(12), file_key, None)
+    head = label + b"\n-> scrypt " + _base64(salt) + b" 10\n" + _base64(wrapped) + b"\n---"
+    mac = hmac.digest(_derived(file_key, b"", b"header"), head, "sha256")
+    body = ChaCha20Poly1305(_derived(file_key, nonce, b"payload"))
+    text = body.encrypt(bytes(11) + b"\1", f"{secret}\n".encode(), None)
+    return head + b" " + _base64(mac) + b"\n" + nonce + text
+
+
+def _derived(key: bytes, salt: bytes, info: bytes) -> bytes:
+    return HKDF(SHA256(), 32, salt, info).derive(key)
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.b64encode(data).rstrip(b"=")
 
 
 async def read_file(filesystem: StoreFilesystem, ino: int) -> bytes:

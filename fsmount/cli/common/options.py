@@ -39,6 +39,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 
 
 store_argument = click.argument("store", envvar="FSMOUNT_STORE", type=click.Path(path_type=Path))
+# click completes no argument of a command in a group that has no type.
+url_argument = click.argument("url", metavar="URL", type=click.Path())
 cache_option = click.option(
     "--cache-size",
     type=Size(),

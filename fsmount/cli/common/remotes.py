@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from fsmount.cli.common.unlocking import unlock_in_background
 from fsmount.mount.options import MountOptions
 from fsmount.mount.session import MountRequest
 from fsmount.remote.cached_store import default_folder, folder_of, make_private
-from fsmount.remote.reading import LIMIT_S, for_reading, remote_stores
+from fsmount.remote.reading import LIMIT_S, remote_stores
+from fsmount.remote.transport import transport_to
 from fsmount.store.disk.disk import Disk
 from fsmount.store.read_store import ReadStore
 
@@ -25,7 +27,8 @@ def request_for_url(url: str, mountpoint: Path, options: MountOptions) -> MountR
     a URL that cannot be used, and OSError.
     """
     # It is made once more in the process that serves: connections do not survive its start.
-    for_reading(url)
+    transport_to(url)
+    unlock = unlock_in_background(url)
     caches = options.disk_cache or default_folder()
     folder = folder_of(url, caches)
     make_private(folder, Disk())
@@ -34,7 +37,12 @@ def request_for_url(url: str, mountpoint: Path, options: MountOptions) -> MountR
         budget = _DISK_BYTES if options.disk_cache_bytes is None else options.disk_cache_bytes
         limit_s = LIMIT_S if options.timeout_s is None else options.timeout_s
         return remote_stores(
-            url, caches, budget=budget, cache_bytes=options.cache_bytes, limit_s=limit_s
+            url,
+            caches,
+            budget=budget,
+            cache_bytes=options.cache_bytes,
+            limit_s=limit_s,
+            unlock=unlock,
         )
 
     options = dataclasses.replace(options, read_only=True)

@@ -175,7 +175,11 @@ class Recipe:
         Raises Damaged for any invalid value.
         """
         known = [set("cdozpi") | set(more) for more in ("", "a", "sf", "asf")]
-        if set(header) not in known or [type(part) for part in blobs] != [bytes] * 6:
+        if (
+            not isinstance(header, Mapping)
+            or set(header) not in known
+            or [type(part) for part in blobs] != [bytes] * 6
+        ):
             raise bad_recipe("unknown fields")
         colour_type, bit_depth = _number(header["c"], 6), _number(header["d"], 16)
         if bit_depth not in samples.DEPTHS.get(colour_type, ()):

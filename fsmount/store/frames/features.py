@@ -1,6 +1,6 @@
 """Features of a frame's tiles. The planner compares them.
 
-Each value of a :class:`~fsmount.store.frames.planner.FrameFeatures` depends on one tile alone. So
+Each value of :class:`FrameFeatures` depends on one tile alone. So
 :func:`of` computes only the tile rows that differ from the newest frame of the same geometry.
 
 Contract: runs in a worker process.
@@ -9,6 +9,7 @@ Contract: runs in a worker process.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,29 @@ from fsmount.codec.delta import delta
 from fsmount.codec.delta.delta import TILE
 from fsmount.codec.memory import WorkerMemory
 from fsmount.codec.png.samples import Frame
-from fsmount.store.frames.planner import FrameFeatures
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """Features of a frame. A worker computes them, and the planner needs nothing else of a frame.
+
+    shape : (height, width, channels) of the frame.
+    dtype : name of the sample type: uint8 or uint16.
+    signatures : hash of each tile; (tile rows, tile columns), uint64.
+    is_flat : whether each tile has one colour; (tile rows, tile columns), bool.
+    colours : first pixel of each tile; (tile rows, tile columns, channels), `dtype`.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: str
+    signatures: NDArray[np.uint64]
+    is_flat: NDArray[np.bool_]
+    colours: Frame
+
+    @property
+    def geometry(self) -> str:
+        """Shape and sample type as text. Only frames of equal geometry share tiles."""
+        return f"{self.shape[1]}x{self.shape[0]}x{self.shape[2]}:{self.dtype}"
 
 
 class _Newest(NamedTuple):

@@ -29,9 +29,10 @@ from fsmount.codec.png.recipe import Recipe
 from fsmount.codec.png.samples import Frame
 from fsmount.errors import Damaged, NotExact
 from fsmount.store.frames import features
+from fsmount.store.frames.features import FrameFeatures
 from fsmount.store.frames.layers import DecodedLayer, Done, JobLayers, Layers, Loan
 from fsmount.store.frames.pending import PendingObject
-from fsmount.store.frames.planner import FrameFeatures, Plan
+from fsmount.store.frames.planner import Plan
 from fsmount.store.frames.reader import Reader
 from fsmount.store.frames.relations import Below, References, Relations, references, relations
 from fsmount.store.packs.entries import (

@@ -1,7 +1,7 @@
 """Tile keys: numbers that stand for the position and the content of a tile, and their bytes.
 
-The planner looks tiles up by their keys (:class:`~fsmount.store.frames.planner.KnownTiles`). The
-index keeps the keys for the next start.
+:mod:`fsmount.store.frames.known_tiles` looks tiles up by their keys. The index keeps the keys for
+the next start.
 """
 
 from __future__ import annotations

@@ -50,11 +50,12 @@ from numpy.typing import NDArray
 from fsmount.codec.delta.delta import OWN
 from fsmount.errors import Damaged
 from fsmount.store.frames import jobs
+from fsmount.store.frames.features import FrameFeatures
 from fsmount.store.frames.jobs import Encoded, EncodeOrder
 from fsmount.store.frames.layer_cache import LayerCache
 from fsmount.store.frames.layers import Done, Loan
 from fsmount.store.frames.pending import PendingObject
-from fsmount.store.frames.planner import FrameFeatures, Plan, Planner
+from fsmount.store.frames.planner import Plan, Planner
 from fsmount.store.frames.relations import Below, relations
 from fsmount.store.index import Object
 from fsmount.store.ingest import prove

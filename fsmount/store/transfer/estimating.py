@@ -30,7 +30,7 @@ from fsmount.legacy.runs import scan
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
-from fsmount.store.frames.planner import MAX_TILES
+from fsmount.store.frames.known_tiles import MAX_TILES
 from fsmount.store.frames.tile_keys import KEY_BYTES
 from fsmount.store.ingest.large import KEEP_BYTES
 from fsmount.store.maintenance import copies

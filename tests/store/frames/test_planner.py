@@ -18,12 +18,10 @@ from fsmount.codec.png.samples import Frame
 from fsmount.store import config
 from fsmount.store import store as store_module
 from fsmount.store.disk.disk import Disk
+from fsmount.store.frames import known_tiles
 from fsmount.store.frames import planner as planning
-from fsmount.store.frames.planner import (
-    FrameFeatures,
-    Plan,
-    Planner,
-)
+from fsmount.store.frames.features import FrameFeatures
+from fsmount.store.frames.planner import Plan, Planner
 from fsmount.store.frames.tile_keys import (
     KEY_BYTES,
     dump_keys,
@@ -220,7 +218,7 @@ def test_the_same_tile_at_another_place_is_another_key() -> None:
     assert len(np.unique(tile_keys(delta.signatures(frame)))) == 4
 
 
-def assert_newest(known: planning.KnownTiles) -> None:
+def assert_newest(known: known_tiles.KnownTiles) -> None:
     """Check that the record of the newest frame equals a look-up of each of its tiles."""
     if known.newest is not None:
         keys, origins = known.newest
@@ -229,7 +227,7 @@ def assert_newest(known: planning.KnownTiles) -> None:
 
 
 def test_known_tiles_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "MAX_TILES", 200)
+    monkeypatch.setattr(known_tiles, "MAX_TILES", 200)
     planner = Planner()
     for number in range(1, 30):
         features = features_of(noise(number))
@@ -254,7 +252,7 @@ def test_known_tiles_forget_what_objects_without_tiles_leave() -> None:
 
 def test_tiles_that_frames_show_are_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """A desktop stays the same for days, while the clock in front of it changes each minute."""
-    monkeypatch.setattr(planning, "MAX_TILES", 80)
+    monkeypatch.setattr(known_tiles, "MAX_TILES", 80)
     planner = Planner()
     frame = noise(1)
     follow(planner, frame, 1)

@@ -18,7 +18,7 @@ from fsmount.codec.images import webp
 from fsmount.codec.png.samples import Frame
 from fsmount.codec.zstd import Dictionary
 from fsmount.errors import WorkerDied
-from fsmount.store.frames import planner
+from fsmount.store.frames import known_tiles
 from fsmount.store.frames.body_reader import BodyReader
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import large
@@ -150,7 +150,7 @@ async def test_of_what_only_others_need_the_pixels_stay(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last file shows tiles of the second, none of the first. The second needs the first."""
-    monkeypatch.setattr(planner.KnownTiles, "keeps_anchor", lambda self, tiles: False)
+    monkeypatch.setattr(known_tiles.KnownTiles, "keeps_anchor", lambda self, tiles: False)
     frames = screens(2, height=64)
     frames[1][:] = frames[0]
     frames[1][:48] = 255 - frames[0][:48]
