@@ -357,6 +357,8 @@ class CacheFailed(FsmountError):
 class ServerNeedsExtra(RemoteNeedsExtra):
     """The page needs optional packages that are missing."""
 
+    message = RemoteNeedsExtra.message
+
 
 class NotPushed(FsmountError):
     """No store was pushed to a URL, or another one."""

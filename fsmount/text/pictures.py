@@ -51,6 +51,8 @@ class Seen:
 class NoPictureError(FsmountError):
     """A file that cannot be read as a picture, however often it is tried."""
 
+    message = "{detail}"
+
 
 class Pictures:
     """Decodes pictures of a store, and remembers some."""

@@ -9,7 +9,7 @@ from fsmount.cli.exclude.set import set_
 from fsmount.cli.exclude.show import show
 
 _HELP = """\
-Say what fsmount text never reads, and fsmount search never shows.
+Keep areas, hours and words out of text and search.
 
 Areas and hours are not read; words that were read there before are not shown any more, and the next
 fsmount text wipes them out. What matches a pattern is read, but never shown. The pictures
