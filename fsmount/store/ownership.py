@@ -172,6 +172,11 @@ class OwnedDisk(Disk):
         self._ask()
         self._disk.allocate(fd, size)
 
+    def punch(self, fd: int, start: int, length: int) -> None:
+        """Make a stretch of a file a hole. Raises OSError EIO if the store is lost."""
+        self._ask()
+        self._disk.punch(fd, start, length)
+
     def rename(self, old: Path, new: Path) -> None:
         """Rename a file. Raises OSError EIO if the store is lost."""
         self._ask()

@@ -133,8 +133,9 @@ def test_without_the_extra(root: Path, tmp_path: Path) -> None:
     (tmp_path / "missing" / "starlette" / "__init__.py").write_text(
         "raise ModuleNotFoundError('No module', name='starlette')"
     )
-    paths = f"{tmp_path / 'missing'}:{os.environ.get('PYTHONPATH', '')}"
-    done = process("serve", root, PYTHONPATH=paths)
+    # An empty entry would be the folder that the process starts in.
+    paths = [str(tmp_path / "missing"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = process("serve", root, PYTHONPATH=os.pathsep.join(paths))
     assert done.code == 1
     assert "needs starlette" in done.sentence()
     assert "fsmount[web]" in done.sentence()

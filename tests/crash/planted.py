@@ -17,7 +17,7 @@ from fsmount.errors import RemoteFailed
 from fsmount.folder import Folder
 from fsmount.remote import fetching, index_pages, objects, pull
 from fsmount.remote.objects import Part
-from fsmount.remote.push import _Push
+from fsmount.remote.sending import Sender
 from fsmount.store.disk.disk import Disk
 from fsmount.store.frames import needed_tiles
 from fsmount.store.index import Index
@@ -309,16 +309,14 @@ def _remote_not_compared() -> None:
 
 
 def _failed_put_believed() -> None:
-    original = _Push._put
+    original = Sender._send
 
-    def put(self: _Push, folder: str, data: bytes) -> Part:
-        part = Part.of(folder, data)
+    def send(self: Sender, part: Part, data: bytes) -> bool:
         with suppress(RemoteFailed):
-            return original(self, folder, data)
-        self._there.add(part.name)
-        return part
+            return original(self, part, data)
+        return True
 
-    _set(_Push, "_put", put)
+    _set(Sender, "_send", send)
 
 
 def _set(owner: object, name: str, value: object) -> None:

@@ -120,7 +120,9 @@ def quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def explore(seed: int, operations: int, every: int, again: int) -> tuple[int, int, list[str]]:
+def explore(
+    seed: int, operations: int, every: int, again: int, prunes: bool = True
+) -> tuple[int, int, list[str]]:
     """Run a script and the recoveries; returns (points, distinct states, failure texts)."""
     quiet()
     listen()
@@ -130,7 +132,7 @@ def explore(seed: int, operations: int, every: int, again: int) -> tuple[int, in
         root = folder / "store"
         with tapped(root, Tap()) as disk:
             config.make(root, disk)
-        script = Script(seed, operations)
+        script = Script(seed, operations, prunes=prunes)
         chunks = Chunks()
         moving = Moving(root)
         script.events[operations // 3] = moving.away
@@ -197,10 +199,10 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=200)
     parser.add_argument("--every", type=int, default=1, help="judge every n-th state only")
     parser.add_argument("--again", type=int, default=20, help="kill every n-th recovery, too")
+    parser.add_argument("--no-prunes", action="store_true", help="scripts that prune nothing")
     given = parser.parse_args()
-    work = [
-        (given.first + i, given.operations, given.every, given.again) for i in range(given.seeds)
-    ]
+    settings = given.operations, given.every, given.again, not given.no_prunes
+    work = [(given.first + i, *settings) for i in range(given.seeds)]
     with processes(given, len(work)) as pool:
         results = pool.starmap(explore, work)
     points, states = sum(r[0] for r in results), sum(r[1] for r in results)

@@ -56,9 +56,13 @@ class Spoilt(Exception):
 
 
 class Script:
-    """Runs the operations. `look` reads the live store after a failed step."""
+    """Runs the operations. `look` reads the live store after a failed step.
 
-    def __init__(self, seed: int, count: int) -> None:
+    `prunes`: whether files are pruned, too.
+    """
+
+    def __init__(self, seed: int, count: int, *, prunes: bool = True) -> None:
+        self._prunes = prunes
         self._chance = random.Random(seed)
         self._count = count
         self._pictures = [png(frame) for frame in screens(24, seed=seed, height=48, width=64)]
@@ -210,9 +214,10 @@ class Script:
             (self._unlink_open, 2), (self._mkdir, 4), (self._rmdir, 2), (self._symlink, 2),
             (self._link, 3), (self._chmod, 3), (self._xattr, 4), (self._fsync, 8),
             (self._fsyncdir, 4), (self._drain, 7), (self._read, 5), (self._repack, 11),
-            (self._room, 5), (self._repack_all, 6), (self._import, 8), (self._prune, 8),
-            (self._restore, 4), (self._empty_trash, 4),
+            (self._room, 5), (self._repack_all, 6), (self._import, 8),
         ]  # fmt: skip
+        if self._prunes:
+            kinds += [(self._prune, 8), (self._restore, 4), (self._empty_trash, 4)]
         doing = self._chance.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         await doing(number)
         # Let background work run, as it does between calls of programs.

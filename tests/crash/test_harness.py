@@ -35,7 +35,7 @@ SHOWN: dict[str, list[list[str]]] = {
     "failed-put-believed": [["--action", "412"]],
     "remote-not-compared": [["--action", "corrupt"]],
     "packs-listed-before-the-lock": 3
-    * [["--first", "4", "--operations", "150", "--every", "2000"]],
+    * [["--first", "4", "--operations", "150", "--every", "2000", "--no-prunes"]],
     "rows-of-any-kind": [["--pages", "1"]],
     "unknown-staged-removed": [[]],
 }
