@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from fsmount.errors import FsmountError
+from fsmount.store.frames.previews import UNREADABLE
 
 # Name of a file in lower case ends so -> pillow's format. Pillow knows more formats, and runs other
 # programs for some of them.
@@ -25,18 +24,6 @@ FORMATS = {
     b".tif": "TIFF",
     b".tiff": "TIFF",
 }
-_DAMAGED = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    TypeError,
-    IndexError,
-    KeyError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 class NotAPictureError(FsmountError):
@@ -67,7 +54,7 @@ def scale(data: bytes, sizes: Sequence[int]) -> list[bytes]:
         for size in sizes:
             image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
             scaled.append(_png(ImageOps.exif_transpose(image).convert("RGBA")))
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         raise NotAPictureError(str(error)) from error
     return scaled
 

@@ -28,7 +28,7 @@ from fsmount.store.packs.location import Location
 
 # Formats of files that are not stored as frames. Pillow runs other programs for some formats.
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_DAMAGED = (
+UNREADABLE = (
     OSError,
     ValueError,
     SyntaxError,
@@ -40,6 +40,7 @@ _DAMAGED = (
     zlib.error,
     Image.DecompressionBombError,
 )
+"""What Pillow raises for a file that is no picture, or a damaged one."""
 _SIGNATURE_SIZE = (32, 18)
 # The tag of EXIF that says how to turn a picture: by a quarter if it is above 4.
 _ORIENTATION = 274
@@ -123,7 +124,7 @@ def preview_of_file(data: bytes, view: View) -> Preview:
                 small = _small(ImageOps.exif_transpose(opened), view)
                 return Preview(small.data, *whole)
             return _small(opened, view)
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         raise Damaged("the file", reason=f"it is no picture that can be shown ({error})") from error
 
 
