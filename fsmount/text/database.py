@@ -24,15 +24,16 @@ from fsmount.errors import Damaged, FsmountError, TextDamaged, TextLocked
 from fsmount.store.index.database import CHECKSUM_BYTES, VFS, address, register_vfs, translated
 from fsmount.store.layout import Layout
 from fsmount.text import slots
+from fsmount.text.following import sequences
 from fsmount.text.slots import Slot
 from fsmount.text.tokens import tokens
 
 Ints = npt.NDArray[np.int64]
 
-FORMAT = 1
+FORMAT = 2
 CARRIED, THROUGH = "\u2192", "\u2194"
-"""Stand before tokens that the next slot goes on to show, and of these before those that all
-pictures of the slot show."""
+"""Stand before tokens that all pictures of the slot show (THROUGH), and before others that the next
+slot goes on to show."""
 _BUSY_MS = 10_000
 # A part of a word is looked up only in words of this length and more.
 _LEAST_VOCABULARY = 4
@@ -57,9 +58,9 @@ _SCHEMA = (
     " previous INTEGER NOT NULL, indexed INTEGER NOT NULL, data BLOB NOT NULL)",
     "CREATE INDEX slots_next ON slots (previous) WHERE previous > 0",
     "CREATE INDEX slots_open ON slots (series) WHERE indexed = 0",
-    # The tokens of each slot: those that disappear in it, and with CARRIED or THROUGH before them
-    # those that the next slot goes on to show. `tokens.py` has made them, so they are split at
-    # spaces alone.
+    # The tokens of each slot: those that disappear in it, those with CARRIED or THROUGH before
+    # them, and what tells which follow each other (following.sequence). `tokens.py` has made them,
+    # so they are split at spaces alone.
     "CREATE VIRTUAL TABLE words USING fts5(tokens, content='', detail=none, columnsize=0,"
     " tokenize='ascii')",
     # A page has no room for FTS5's usual leaves of 4,050 bytes, because of its checksum.
@@ -334,10 +335,8 @@ class TextDatabase:
     def index_slot(self, number: int, slot: Slot) -> None:
         """Write a slot for the last time, and index its words. The caller has a transaction."""
         self.write_slot(number, slot)
-        found = _tokens(slot)
-        plain = {_plain(token) for token in found}
-        new = [token for token in plain if self._is_new(token)]
-        self._insert_words(number, found)
+        new = [token for token in set(tokens(slot.text)) if self._is_new(token)]
+        self._insert_words(number, slot)
         for token in new:
             self._run("INSERT INTO vocabulary (token) VALUES (?)", token)
             self._remember(token)
@@ -357,9 +356,8 @@ class TextDatabase:
             self._known.clear()
         self._known.add(token)
 
-    def _insert_words(self, number: int, found: Iterable[str]) -> None:
-        text = " ".join(sorted(found))
-        self._run("INSERT INTO words (rowid, tokens) VALUES (?,?)", number, text)
+    def _insert_words(self, number: int, slot: Slot) -> None:
+        self._run("INSERT INTO words (rowid, tokens) VALUES (?,?)", number, _indexed(slot))
 
     def replace_slot(self, number: int, slot: Slot) -> None:
         """Put other words in the place of those of a slot, and wipe out what is gone.
@@ -375,11 +373,11 @@ class TextDatabase:
             # A deletion in FTS5 marks; with this it removes.
             self._run("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")
             self._run("INSERT INTO vocabulary (vocabulary, rank) VALUES ('secure-delete', 1)")
-            gone = _tokens(was)
+            gone = set(tokens(was.text))
             self._run(
                 "INSERT INTO words (words, rowid, tokens) VALUES ('delete',?,?)",
                 number,
-                " ".join(sorted(gone)),
+                _indexed(was),
             )
         if slot.pictures:
             self._run("UPDATE slots SET data = ? WHERE id = ?", slots.pack(slot), number)
@@ -389,11 +387,11 @@ class TextDatabase:
                 number,
             )
             if indexed:
-                self._insert_words(number, _tokens(slot))
+                self._insert_words(number, slot)
         else:
             self._run("DELETE FROM slots WHERE id = ?", number)
             self._run("UPDATE slots SET previous = 0 WHERE previous = ?", number)
-        for token in set(map(_plain, gone)):
+        for token in gone:
             self._known.discard(token)
             if self._is_new(token):
                 sql = "SELECT rowid FROM vocabulary WHERE vocabulary MATCH ? AND token = ?"
@@ -485,23 +483,26 @@ def _times(slot: Slot) -> tuple[int, int, int]:
     return int(slot.at_us[0]), int(slot.at_us[-1]), slot.pictures
 
 
-def _tokens(slot: Slot) -> set[str]:
-    """Return the tokens of a slot, as `words` has them."""
+def _indexed(slot: Slot) -> str:
+    """Return what `words` has of a slot: texts with spaces between them."""
     ended: set[str] = set()
-    carried: set[str] = set()
-    through: set[str] = set()
-    spans = zip(slot.texts, slot.first.tolist(), slot.carried.tolist(), strict=True)
-    for text, first, on in spans:
-        (ended if not on else carried if first else through).update(tokens(text))
-    return {
-        *ended,
-        *(THROUGH + token for token in through - ended),
-        *(CARRIED + token for token in carried - ended - through),
-    }
-
-
-def _plain(token: str) -> str:
-    return token.removeprefix(CARRIED).removeprefix(THROUGH)
+    # Token -> the pictures that show it, a bit each.
+    shown: dict[str, int] = {}
+    spans = (slot.texts, slot.first.tolist(), slot.last.tolist(), slot.carried.tolist())
+    for text, first, last, carried in zip(*spans, strict=True):
+        pictures = (2 << last) - (1 << first)
+        for token in tokens(text):
+            shown[token] = shown.get(token, 0) | pictures
+            if not carried:
+                ended.add(token)
+    found = ended | sequences(slot)
+    every = (1 << slot.pictures) - 1
+    for token, pictures in shown.items():
+        if pictures == every:
+            found.add(THROUGH + token)
+        elif token not in ended:
+            found.add(CARRIED + token)
+    return " ".join(sorted(found))
 
 
 def ended(token: str, *, prefix: bool = False) -> str:

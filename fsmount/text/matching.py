@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from fsmount.text.following import WIDEST_GAP, next_words
 from fsmount.text.query import Term, Token
 from fsmount.text.results import Rectangle
 from fsmount.text.slots import Ints, Slot
 from fsmount.text.tokens import is_spaceless, tokens
 
-# The next word of a line begins at most so many heights of a letter behind a word.
-_WIDEST_GAP = 2.5
 # So many tokens are not looked up one by one.
 _MANY = 30
 
@@ -69,15 +67,10 @@ class Matches:
 
 
 def _sightings(slot: Slot, term: Term) -> _Sightings:
-    first, *rest = term.tokens
-    if not rest:
-        numbers = _words_with(slot, first)
+    if len(term.tokens) == 1:
+        numbers = _words_with(slot, term.tokens[0])
         return _Sightings(numbers, slot.first[numbers], slot.last[numbers])
-    found: list[tuple[int, ...]] = []
-    for number in _words_with(slot, first):
-        for at, each in enumerate(tokens(slot.texts[number])):
-            if first.matches(each):
-                found += _following(slot, rest, number, at + 1, (number,))
+    found = _sequences(slot, term.tokens)
     spans = [
         (int(slot.first[list(words)].max()), int(slot.last[list(words)].min())) for words in found
     ]
@@ -125,60 +118,31 @@ def _words_at(slot: Slot, places: list[int]) -> list[int]:
     return found
 
 
-def _following(
-    slot: Slot, rest: Sequence[Token], number: int, at: int, words: tuple[int, ...]
-) -> Iterator[tuple[int, ...]]:
-    """Yield the words that begin with `words` and go on with the tokens `rest`.
-
-    `at` is the place of the next token in the last word, `number`.
-    """
-    if not rest:
-        yield words
-        return
-    own = tokens(slot.texts[number])
-    if at < len(own):
-        if rest[0].matches(own[at]):
-            yield from _following(slot, rest[1:], number, at + 1, words)
-        return
-    for after in _next_words(slot, number):
-        own = tokens(slot.texts[after])
-        if own and rest[0].matches(own[0]):
-            yield from _following(slot, rest[1:], after, 1, (*words, after))
-
-
-def _next_words(slot: Slot, number: int) -> list[int]:
-    """Return the words that follow a word: at its right, else at the start of the next line."""
-    x, y, width, height = slot.boxes[number].tolist()
-    left, top, _, high = slot.boxes.T
-    together = (slot.first <= slot.last[number]) & (slot.first[number] <= slot.last)
-    high_enough = np.minimum(top + high, y + height) - np.maximum(top, y)
-    in_line = together & (2 * high_enough >= np.minimum(high, height))
-    tall = max(height, 8)
-    right = in_line & (left >= x + width - tall // 3) & (left <= x + width + _WIDEST_GAP * tall)
-    right[number] = False
-    if right.any():
-        # A word may have been read again with the same place.
-        nearest = int(left[right].min())
-        return np.flatnonzero(right & (left <= nearest + tall // 2)).tolist()
-    start = _line_start(slot, number, np.flatnonzero(in_line))
-    below = together & (top > y + height // 2) & (top < y + 3 * tall)
-    below &= np.abs(left - start) <= 2 * tall
-    if not below.any():
-        return []
-    nearest = int(top[below].min())
-    return np.flatnonzero(below & (top <= nearest + tall // 2)).tolist()
-
-
-def _line_start(slot: Slot, number: int, line: npt.NDArray[np.intp]) -> int:
-    """Return where the line of a word begins, from the words beside it."""
-    boxes = slot.boxes
-    tall = max(int(boxes[number, 3]), 8)
-    start = int(boxes[number, 0])
-    for each in sorted(line.tolist(), key=lambda n: -int(boxes[n, 0])):
-        end = int(boxes[each, 0] + boxes[each, 2])
-        if end <= start + tall // 3 and end >= start - _WIDEST_GAP * tall:
-            start = int(boxes[each, 0])
-    return start
+def _sequences(slot: Slot, wanted: Sequence[Token]) -> list[tuple[int, ...]]:
+    """Return the words that show some tokens after each other."""
+    first, *rest = wanted
+    # The words of each sequence so far, and the place of its next token in the last of them.
+    found: list[tuple[tuple[int, ...], int]] = [
+        ((number,), at + 1)
+        for number in _words_with(slot, first)
+        for at, each in enumerate(tokens(slot.texts[number]))
+        if first.matches(each)
+    ]
+    for token in rest:
+        after = next_words(slot, {words[-1] for words, _ in found})
+        longer: list[tuple[tuple[int, ...], int]] = []
+        for words, at in found:
+            own = tokens(slot.texts[words[-1]])
+            if at < len(own):
+                if token.matches(own[at]):
+                    longer.append((words, at + 1))
+                continue
+            for number in after.get(words[-1], ()):
+                own = tokens(slot.texts[number])
+                if own and token.matches(own[0]):
+                    longer.append(((*words, number), 1))
+        found = longer
+    return [words for words, _ in found]
 
 
 def line_around(slot: Slot, number: int, picture: int) -> str:
@@ -194,9 +158,9 @@ def line_around(slot: Slot, number: int, picture: int) -> str:
     line.sort(key=lambda n: int(slot.boxes[n, 0]))
     at = line.index(number)
     start = end = at
-    while start and _gap(slot, line[start - 1], line[start]) <= _WIDEST_GAP * tall:
+    while start and _gap(slot, line[start - 1], line[start]) <= WIDEST_GAP * tall:
         start -= 1
-    while end + 1 < len(line) and _gap(slot, line[end], line[end + 1]) <= _WIDEST_GAP * tall:
+    while end + 1 < len(line) and _gap(slot, line[end], line[end + 1]) <= WIDEST_GAP * tall:
         end += 1
     return " ".join(slot.texts[n] for n in line[start : end + 1])
 
@@ -231,7 +195,7 @@ def text_of(texts: Sequence[str], places: Sequence[Rectangle]) -> str:
         parts = [texts[line[0]]]
         for one, two in pairwise(line):
             gap = places[two].x - places[one].right
-            wide = gap > _WIDEST_GAP * max(places[one].height, 8)
+            wide = gap > WIDEST_GAP * max(places[one].height, 8)
             parts.append(("  " if wide else " ") + texts[two])
         out.append("".join(parts) + "\n")
     return "".join(out)

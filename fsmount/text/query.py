@@ -10,14 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fsmount.errors import UsageError
-from fsmount.text.database import any_of, ended, present, through
+from fsmount.text.database import any_of, ended, present, quote, through
+from fsmount.text.following import sequence
 from fsmount.text.tokens import folded, is_spaceless, pairs, runs
 
 _PARTS = re.compile(r'"([^"]*)"?|(\S+)')
 # Letters that a wrong letter may be, for each script that has few.
 _SCRIPTS = ("abcdefghijklmnopqrstuvwxyz0123456789", "абвгдежзийклмнопрстуфхцчшщъыьэюяё")
+# So many texts are looked up for something that saves work.
+_MANY = 100
 _GREEK = "αβγδεζηθικλμνξοπρστυφχψως"
 
 
@@ -116,19 +120,35 @@ def near(token: str) -> list[str]:
 def steady(terms: Sequence[Term]) -> str | None:
     """Return the expression of FTS5 for slots all of whose pictures show all terms.
 
-    Others may do so, too. None if that cannot be told: words after each other, or several tokens.
+    Others may do so, too. None if that cannot be told: tokens after each other, or very many.
     """
     tokens = [token for term in terms for token in term.tokens]
-    if any(len(term.tokens) > 1 for term in terms) or any(len(each.texts) > 1 for each in tokens):
+    if len(tokens) > len(terms) or any(len(each.texts) > _MANY for each in tokens):
         return None
-    return " AND ".join(any_of([through(each.texts[0], prefix=each.prefix)]) for each in tokens)
+    every = [[through(text, prefix=each.prefix) for text in each.texts] for each in tokens]
+    return " AND ".join(map(any_of, every))
 
 
-def expression(terms: Sequence[Term]) -> str:
+def expression(terms: Sequence[Term], *, ordered: bool) -> str:
     """Return the expression of FTS5 for slots that have all tokens, of which one disappears there.
 
-    Other slots cannot have the end of a stretch.
+    Other slots cannot have the end of a stretch. `ordered`: only slots in which the tokens of each
+    term probably follow each other.
     """
     tokens = dict.fromkeys(token for term in terms for token in term.tokens)
-    every = " AND ".join(token.present() for token in tokens)
-    return f"({every}) AND {any_of(token.ended() for token in tokens)}"
+    every = [token.present() for token in tokens]
+    if ordered:
+        every += [
+            any_of(quote(sequence(a, b)) for a in one.texts for b in two.texts)
+            for term in terms
+            for one, two in pairwise(term.tokens)
+            if _is_listed(one, two)
+        ]
+    return f"({' AND '.join(every)}) AND {any_of(token.ended() for token in tokens)}"
+
+
+def _is_listed(one: Token, two: Token) -> bool:
+    """Whether the sequences of two tokens can be listed."""
+    if one.prefix or two.prefix or one.part or two.part:
+        return False
+    return len(one.texts) * len(two.texts) <= _MANY

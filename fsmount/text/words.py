@@ -34,6 +34,8 @@ _MOST_PARTS = 1000
 # A part of a word is looked for in other words if it is as long as this.
 _LEAST_PART = 3
 _SLOTS_BYTES = 32 << 20
+# With more candidates it pays to ask in which no stretch ends.
+_MANY_SLOTS = 500
 # If a stretch goes back through more slots, it pays to ask which need no look.
 _FEW_PARTS = 2
 
@@ -44,6 +46,16 @@ class _Part(NamedTuple):
     slot: int
     first: int
     last: int
+
+
+class Steady(NamedTuple):
+    """Slots all of whose pictures show what is searched for, and those whose next one does so, too.
+
+    No stretch ends in the latter.
+    """
+
+    slots: frozenset[int]
+    going_on: frozenset[int]
 
 
 @contextmanager
@@ -256,7 +268,7 @@ class Words:
         """Return the slots in which a stretch may end, the newest first."""
         narrow = [term for term in terms if not any(map(_is_vast, term.tokens))]
         if narrow:
-            ids = self._database.matching(expression(narrow))
+            ids = self._database.matching(expression(narrow, ordered=self._shows_all))
             ids = np.union1d(ids, np.array(self._open, np.int64))
         else:
             ids = self._times.id
@@ -283,14 +295,19 @@ class Words:
             return 0, 0
         return before, int(self._times.pictures[at])
 
-    def steady(self, terms: Sequence[Term]) -> frozenset[int]:
+    def steady(self, terms: Sequence[Term]) -> Steady:
         """Return slots all of whose pictures show all terms; others may, too."""
-        # A word that is excluded from some slots may be there all the time.
-        wanted = steady(terms) if self._exclusions == Exclusions() else None
+        wanted = steady(terms) if self._shows_all else None
         if wanted is None:
-            return frozenset()
-        found: list[int] = self._database.matching(wanted).tolist()
-        return frozenset(found)
+            return Steady(frozenset(), frozenset())
+        ids = self._database.matching(wanted)
+        before = self._times.previous[np.searchsorted(self._times.id, ids)]
+        return Steady(frozenset(ids.tolist()), frozenset(np.intersect1d(before, ids).tolist()))
+
+    @property
+    def _shows_all(self) -> bool:
+        """Whether the index tells what a slot shows: nothing that it has is excluded."""
+        return self._exclusions == Exclusions()
 
     def _shown(self, ino: int, at_us: int) -> Shown | None:
         """Return a picture, if the store shows it as it was read."""
@@ -329,13 +346,16 @@ class _Search:
         self._limit = limit
         self._terms: Sequence[Term] = ()
         self._matches: dict[int, Matches] = {}
-        self._steady: frozenset[int] | None = None
+        self._steady: Steady | None = None
 
     def run(self, terms: Sequence[Term]) -> Found:
         """Search for terms."""
         self._terms, self._matches, self._steady = terms, {}, None
         hits: list[Hit] = []
         candidates = self._words.candidates(terms, self._since_us, self._until_us)
+        if len(candidates) > _MANY_SLOTS:
+            going_on = self._steady_slots().going_on
+            candidates = [number for number in candidates if number not in going_on]
         for place, number in enumerate(candidates):
             hits += self._hits(number)
             if len(hits) >= self._limit:
@@ -364,7 +384,7 @@ class _Search:
             before, pictures = self._words.before(parts[-1].slot)
             if not before:
                 return
-            if len(parts) > _FEW_PARTS and before in self._steady_slots():
+            if len(parts) > _FEW_PARTS and before in self._steady_slots().slots:
                 parts.append(_Part(before, 0, pictures - 1))
                 continue
             stretches = self._in(before).stretches()
@@ -372,7 +392,7 @@ class _Search:
                 return
             parts.append(_Part(before, *stretches[-1]))
 
-    def _steady_slots(self) -> frozenset[int]:
+    def _steady_slots(self) -> Steady:
         if self._steady is None:
             self._steady = self._words.steady(self._terms)
         return self._steady
