@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -30,18 +31,22 @@ from fsmount.text.tokens import tokens
 
 Ints = npt.NDArray[np.int64]
 
-FORMAT = 2
+FORMAT = 3
 CARRIED, THROUGH = "\u2192", "\u2194"
 """Stand before tokens that all pictures of the slot show (THROUGH), and before others that the next
 slot goes on to show."""
 _BUSY_MS = 10_000
+_LOCK_LOOK_S = 0.05
+_UNWIPED = "unwiped"
+_MERGE_PAGES = 1000
 # A part of a word is looked up only in words of this length and more.
 _LEAST_VOCABULARY = 4
 _MOST_KNOWN = 200_000
 _PAGE = 1000
 
 _SCHEMA = (
-    # format, store (its uuid), and how the words were read: engine, languages.
+    # format, store (its uuid), and how the words were read: engine, languages. unwiped: words are
+    # deleted, but still in the file.
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     # A screen: the pictures of one folder (see store/retention/pictures.py) of one size.
     "CREATE TABLE series (id INTEGER PRIMARY KEY, folder BLOB NOT NULL, width INTEGER NOT NULL,"
@@ -61,7 +66,7 @@ _SCHEMA = (
     # The tokens of each slot: those that disappear in it, those with CARRIED or THROUGH before
     # them, and what tells which follow each other (following.sequence). `tokens.py` has made them,
     # so they are split at spaces alone.
-    "CREATE VIRTUAL TABLE words USING fts5(tokens, content='', detail=none, columnsize=0,"
+    "CREATE VIRTUAL TABLE words USING fts5(tokens, content='', contentless_delete=1, detail=none,"
     " tokenize='ascii')",
     # A page has no room for FTS5's usual leaves of 4,050 bytes, because of its checksum.
     "INSERT INTO words (words, rank) VALUES ('pgsz', 4000)",
@@ -96,17 +101,30 @@ def path_of(layout: Layout) -> Path:
 
 
 @contextmanager
-def writing(layout: Layout) -> Iterator[None]:
-    """Be the only process that reads text, inside the block. Raises TextLocked, OSError."""
+def writing(layout: Layout, wait_s: float = 0.0) -> Iterator[None]:
+    """Be the only process that changes the database, inside the block.
+
+    Waits `wait_s` seconds for another one to end. Raises TextLocked, OSError.
+    """
     lock = os.open(layout.root / "text.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + wait_s
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TextLocked(layout.root) from error
+        while not _is_locked(lock):
+            if time.monotonic() >= until:
+                raise TextLocked(layout.root)
+            time.sleep(_LOCK_LOOK_S)
         yield
     finally:
         os.close(lock)
+
+
+def _is_locked(lock: int) -> bool:
+    """Take a lock; return whether it is ours."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class TextDatabase:
@@ -264,7 +282,7 @@ class TextDatabase:
         self._run("INSERT OR REPLACE INTO pictures VALUES (?,?,?)", ino, object_id, slot)
 
     def forget_pictures(self, inos: Sequence[int]) -> None:
-        """Remove pictures, but not their words (:meth:`replace_slot`). In a transaction."""
+        """Remove pictures, but not their words (:meth:`replace_slots`). In a transaction."""
         for ino in inos:
             self._run("DELETE FROM pictures WHERE ino = ?", ino)
 
@@ -286,6 +304,11 @@ class TextDatabase:
     def next_slot(self, number: int) -> int:
         """Return the slot that goes on with the words of one, 0 for none."""
         row = self._one("SELECT id FROM slots WHERE previous = ? AND previous > 0", number)
+        return 0 if row is None else int(row[0])
+
+    def previous_slot(self, number: int) -> int:
+        """Return the slot whose words may go on in one, 0 for none."""
+        row = self._one("SELECT previous FROM slots WHERE id = ?", number)
         return 0 if row is None else int(row[0])
 
     def slot_times(self) -> SlotTimes:
@@ -359,53 +382,67 @@ class TextDatabase:
     def _insert_words(self, number: int, slot: Slot) -> None:
         self._run("INSERT INTO words (rowid, tokens) VALUES (?,?)", number, _indexed(slot))
 
-    def replace_slot(self, number: int, slot: Slot) -> None:
-        """Put other words in the place of those of a slot, and wipe out what is gone.
+    def replace_slots(self, changes: Mapping[int, Slot]) -> None:
+        """Put other words in the places of those of some slots; one without pictures goes.
 
-        A slot without pictures goes. The caller has a transaction.
+        :meth:`wipe` wipes out what is gone. The caller has a transaction.
         """
-        row = self._one("SELECT data, indexed FROM slots WHERE id = ?", number)
-        if row is None:
-            return
-        was, indexed = self._unpacked(row[0]), bool(row[1])
         gone: set[str] = set()
-        if indexed:
-            # A deletion in FTS5 marks; with this it removes.
-            self._run("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")
-            self._run("INSERT INTO vocabulary (vocabulary, rank) VALUES ('secure-delete', 1)")
-            gone = set(tokens(was.text))
-            self._run(
-                "INSERT INTO words (words, rowid, tokens) VALUES ('delete',?,?)",
-                number,
-                _indexed(was),
-            )
-        if slot.pictures:
-            self._run("UPDATE slots SET data = ? WHERE id = ?", slots.pack(slot), number)
-            self._run(
-                "UPDATE slots SET first = ?, last = ?, pictures = ? WHERE id = ?",
-                *_times(slot),
-                number,
-            )
+        for number, slot in changes.items():
+            row = self._one("SELECT data, indexed FROM slots WHERE id = ?", number)
+            if row is None:
+                continue
+            indexed = bool(row[1])
             if indexed:
-                self._insert_words(number, slot)
-        else:
-            self._run("DELETE FROM slots WHERE id = ?", number)
-            self._run("UPDATE slots SET previous = 0 WHERE previous = ?", number)
+                gone.update(tokens(self._unpacked(row[0]).text))
+                self._run("DELETE FROM words WHERE rowid = ?", number)
+            if slot.pictures:
+                self._run(
+                    "UPDATE slots SET first = ?, last = ?, pictures = ?, data = ? WHERE id = ?",
+                    *_times(slot),
+                    slots.pack(slot),
+                    number,
+                )
+                if indexed:
+                    self._insert_words(number, slot)
+            else:
+                self._run("DELETE FROM slots WHERE id = ?", number)
+                self._run("UPDATE slots SET previous = 0 WHERE previous = ?", number)
         for token in gone:
             self._known.discard(token)
             if self._is_new(token):
                 sql = "SELECT rowid FROM vocabulary WHERE vocabulary MATCH ? AND token = ?"
                 for (row_id,) in self._all(sql, _trigrams(token), token):
                     self._run("DELETE FROM vocabulary WHERE rowid = ?", row_id)
+        if gone:
+            self.set_fact(_UNWIPED, "1")
+
+    def wipe(self) -> None:
+        """Leave nothing in the file of words that were replaced, also by a process that was killed.
+
+        FTS5 only marks what is deleted: merging all of an index leaves it out.
+        """
+        if self.fact(_UNWIPED) is not None:
+            self._merge("words")
+            self._merge("vocabulary")
+            self._run("DELETE FROM meta WHERE key = ?", _UNWIPED)
+        self.empty_log()
+
+    def _merge(self, table: str) -> None:
+        """Bring an index into one segment, in steps, so that the log stays small."""
+        sql = f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)"
+        pages = -_MERGE_PAGES
+        while True:
+            before = self._db.total_changes()
+            self._run(sql, pages)
+            # The statement itself counts as one change.
+            if self._db.total_changes() - before < 2:
+                return
+            pages = _MERGE_PAGES
 
     def empty_log(self) -> None:
         """Write the log to the database and empty it, so that no deleted word stays in it."""
         self._all("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def merge(self) -> None:
-        """Bring the index of words into its smallest form."""
-        self._run("INSERT INTO words (words) VALUES ('optimize')")
-        self._run("INSERT INTO vocabulary (vocabulary) VALUES ('optimize')")
 
     # -- search
 
@@ -445,17 +482,27 @@ def open_text(layout: Layout, identity: str) -> TextDatabase | None:
     return None
 
 
+def change_text(layout: Layout, identity: str) -> TextDatabase | None:
+    """As :func:`open_text`, for writing. The caller is inside :func:`writing`."""
+    path = path_of(layout)
+    if not path.exists() or not path.stat().st_size:
+        return None
+    found = TextDatabase(path, read_only=False)
+    if _fits_store(found, identity):
+        return found
+    found.close()
+    return None
+
+
 def make_text(layout: Layout, identity: str) -> TextDatabase:
     """Open the database of a store for writing. Makes it anew if there is none that fits.
 
     The caller is inside :func:`writing`. Raises TextDamaged, OSError.
     """
     path = path_of(layout)
-    if path.exists() and path.stat().st_size:
-        found = TextDatabase(path, read_only=False)
-        if _fits_store(found, identity):
-            return found
-        found.close()
+    found = change_text(layout, identity)
+    if found is not None:
+        return found
     remove_text(layout)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     made = TextDatabase(path, read_only=False)
