@@ -402,11 +402,6 @@ class TextDatabase:
         """Write the log to the database and empty it, so that no deleted word stays in it."""
         self._all("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def merge(self) -> None:
-        """Bring the index of words into its smallest form."""
-        self._run("INSERT INTO words (words) VALUES ('optimize')")
-        self._run("INSERT INTO vocabulary (vocabulary) VALUES ('optimize')")
-
     # -- search
 
     def matching(self, expression: str) -> Ints:
