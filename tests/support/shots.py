@@ -33,8 +33,16 @@ class Shots:
         """Import pictures, the first of them taken in minute `start`."""
         self.count = self.count if start is None else start
         for picture in pictures:
-            save(picture, self.source / self.name(self.count))
+            self.draw(picture)
             self.count += 1
+        await self.take_in()
+
+    def draw(self, picture: Picture) -> None:
+        """Write a picture of the minute `count`, for :meth:`take_in`."""
+        save(picture, self.source / self.name(self.count))
+
+    async def take_in(self) -> None:
+        """Import what was drawn."""
         await import_into(self.root, self.source)
 
     @staticmethod
