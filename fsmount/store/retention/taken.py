@@ -11,10 +11,16 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from fsmount.legacy.timestamps import Timestamp, parse_timestamp
+
+Longs = npt.NDArray[np.int64]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)
@@ -78,6 +84,47 @@ class LocalClock:
             if past_us >= 0:
                 self._places[shape] = place
                 self._quarters[key] = Taken(found.at_us - past_us, found.wall_us - past_us)
+        return found
+
+    def taken_all(self, names: Sequence[bytes], mtimes_ns: Sequence[int]) -> tuple[Longs, Longs]:
+        """As :meth:`taken` for many names: `at_us` and `wall_us`, arrays (n,) of int64.
+
+        Several times as fast for names of one form that are in the order of their times.
+        """
+        found = self._in_one_form(names, mtimes_ns)
+        if found is None:
+            each = list(map(self.taken, names, mtimes_ns))
+            found = np.array(each, np.int64).reshape(-1, 2).T
+        return found[0], found[1]
+
+    def _in_one_form(self, names: Sequence[bytes], mtimes_ns: Sequence[int]) -> Longs | None:
+        """Return the times as rows, or None if the names have several forms, or an unknown one."""
+        if not names or {len(name) for name in names} != {len(names[0])}:
+            return None
+        self.taken(names[0], mtimes_ns[0])
+        shape = names[0].translate(_SHAPE)
+        place = self._places.get(shape)
+        text = np.frombuffer(b"".join(names), np.uint8).reshape(len(names), -1)
+        is_digit = (text >= ord("0")) & (text <= ord("9"))
+        same = np.where(is_digit, ord("0"), text) == np.frombuffer(shape, np.uint8)
+        if place is None or not same.all():
+            return None
+        columns = [at for at in place if at >= 0]
+        minute, second = (
+            (text[:, at].astype(np.int64) * 10 + text[:, at + 1] - 11 * ord("0")) for at in place
+        )
+        second = second if len(columns) == 2 else np.zeros_like(minute)
+        if minute.max() > 59 or second.max() > 59:
+            return None
+        others = np.delete(text, [each for at in columns for each in (at, at + 1)], axis=1)
+        quarter = minute // 15
+        starts = np.ones(len(names), bool)
+        starts[1:] = (others[1:] != others[:-1]).any(axis=1) | (quarter[1:] != quarter[:-1])
+        past_us = (minute % 15 * 60 + second) * 10**6
+        first = np.flatnonzero(starts)
+        bases = [self.taken(names[n], mtimes_ns[n]) for n in first.tolist()]
+        base = np.array(bases, np.int64).T - past_us[first]
+        found: Longs = np.repeat(base, np.diff(first, append=len(names)), axis=1) + past_us
         return found
 
     def _taken(self, name: bytes, mtime_ns: int) -> tuple[Taken, tuple[int, int]]:

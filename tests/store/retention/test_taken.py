@@ -138,6 +138,25 @@ def test_what_is_remembered_changes_nothing(names: list[tuple[str, tuple[str, ..
         assert clock.taken(name, MTIME_NS) == LocalClock().taken(name, MTIME_NS)
 
 
+@given(
+    st.lists(st.tuples(_SHAPES, st.tuples(*[_DIGITS] * 5)), max_size=12),
+    st.tuples(_SHAPES, _DIGITS, _DIGITS, _DIGITS),
+    st.lists(st.tuples(st.integers(0, 61), st.integers(0, 61)), max_size=40),
+)
+def test_many_at_once(
+    mixed: list[tuple[str, tuple[str, ...]]],
+    form: tuple[str, str, str, str],
+    clocks: list[tuple[int, int]],
+) -> None:
+    """Names of any forms, and names of one form that follow each other."""
+    shape, *first = form
+    alike = [shape.format(*first, f"{minute:02}", f"{second:02}") for minute, second in clocks]
+    for names in ([shape.format(*digits) for shape, digits in mixed], alike, sorted(alike)):
+        at, wall = LocalClock().taken_all([name.encode() for name in names], range(len(names)))
+        wanted = [LocalClock().taken(name.encode(), n) for n, name in enumerate(names)]
+        assert list(zip(at.tolist(), wall.tolist(), strict=True)) == wanted
+
+
 def test_the_hour_in_which_summer_time_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Australia/Lord_Howe")
