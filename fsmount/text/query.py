@@ -14,8 +14,8 @@ from itertools import pairwise, product
 from math import prod
 
 from fsmount.errors import UsageError
-from fsmount.text.database import any_of, ended, present, quote, through
 from fsmount.text.following import sequence
+from fsmount.text.token_index import any_of, ended, present, quote, through
 from fsmount.text.tokens import folded, is_spaceless, pairs, runs
 
 _PARTS = re.compile(r'"([^"]*)"?|(\S+)')

@@ -175,6 +175,15 @@ class Slot:
         )
         return left.where(first <= last)
 
+    def going_on_in(self, after: Slot) -> Slot:
+        """Return the slot with those words carried that the next slot, `after`, goes on to show."""
+        number = np.flatnonzero(after.first == 0).tolist()
+        there = {(after.texts[n], after.place(n)) for n in number}
+        carried = self.carried.copy()
+        for n in np.flatnonzero(carried).tolist():
+            carried[n] = (self.texts[n], self.place(n)) in there
+        return Slot(self.ino, self.at_us, self.texts, self.boxes, self.first, self.last, carried)
+
     def where(self, kept: Bools) -> Slot:
         """Return the slot with those of its words for which `kept` (bool, n) is true."""
         texts = [text for text, keep in zip(self.texts, kept.tolist(), strict=True) if keep]
