@@ -76,6 +76,9 @@ def proxy(server: int, plan: Plan = lambda method, path: "") -> Iterator[Proxy]:
                 link.request(self.command, self.path, body, dict(self.headers))
                 answer = link.getresponse()
                 data = answer.read()
+            except (OSError, http.client.HTTPException):
+                # The server was killed: the client gets no answer.
+                return
             finally:
                 link.close()
             with found.lock:
