@@ -43,8 +43,9 @@ type twice. If keys and passphrases are lost, nobody can open URL. fsmount key s
 
 States before the newest one stay at URL. --prune removes old ones when the push is complete, and
 what only they name. It keeps the newest states that differ (--keep-states) and, if you say
---keep-days, those of the last days. What the server refuses to remove (an object lock) is counted.
-A push from elsewhere that runs meanwhile ends with exit code 11, and sends its part anew.
+--keep-days, those of the last days. What the server refuses to remove is counted. A bucket with an
+object lock hides what is removed, and keeps it as older versions. A push from elsewhere that runs
+meanwhile ends with exit code 11, and sends its part anew.
 
 --class sends sealed packs to a storage class of S3, such as DEEP_ARCHIVE. All else stays at hand,
 so that fsmount ls and later pushes work at once. To read archived packs again: fsmount thaw. What
@@ -191,6 +192,8 @@ def _pruned(done: PruneSummary, would: str) -> str:
         f"{counted(done.states, 'state')} and {counted(done.objects, 'object')}"
         f" ({size(done.bytes)}) {would}removed, {counted(done.kept_states, 'state')} kept"
     )
+    if done.keeps_versions:
+        text += "; the bucket keeps older versions of what was removed (object lock, versioning)"
     if done.retained:
         text += f"; the server retains {counted(done.retained, 'object')} (object lock, or rights)"
     return text

@@ -25,6 +25,11 @@ class _Passing:
         self.url = remote.url
         self._remote = remote
 
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether what is removed stays as an older version."""
+        return bool(getattr(self._remote, "keeps_versions", False))
+
     def put(self, name: str, data: bytes) -> bool:
         """Make an object."""
         return self._remote.put(name, data)
