@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fsmount.errors import NotPushed
+from fsmount.errors import NotPushed, RemoteMissing
 from fsmount.remote import index_pages
-from fsmount.remote.objects import State, last_state
+from fsmount.remote.objects import State, last_state, why_missing
 from fsmount.remote.transport import Transport
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
@@ -23,7 +23,8 @@ def remote_names(remote: Transport, state: State | None = None) -> Iterator[Stor
 
     It is a folder for temporary files with the index, and with holes in place of staged files.
 
-    Raises :class:`NotPushed`, :class:`Damaged`, errors of the transport, OSError.
+    Raises :class:`NotPushed`, :class:`StatePruned`, :class:`Damaged`, errors of the transport,
+    OSError.
     """
     state = state or last_state(remote)
     if state is None:
@@ -34,7 +35,10 @@ def remote_names(remote: Transport, state: State | None = None) -> Iterator[Stor
         layout = Layout(Path(scratch))
         for folder in layout.folders:
             disk.mkdir(folder)
-        index_pages.receive(remote, state, layout.index, disk)
+        try:
+            index_pages.receive(remote, state, layout.index, disk)
+        except RemoteMissing as error:
+            raise why_missing(remote, state.generation, error) from error
         for token, body in state.staged.items():
             fd = disk.create(layout.staging / str(int(token)))
             try:
