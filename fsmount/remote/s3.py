@@ -31,6 +31,7 @@ except ImportError as missing:
 
 if TYPE_CHECKING:
     from obstore import Attributes
+    from obstore.store import ClientConfig
 
 # A request that fails is tried again for so long. So a lost network ends a call after at most
 # RETRY_S + REQUEST_S, and after RETRY_S + CONNECT_S if the server does not answer at all.
@@ -58,12 +59,14 @@ class S3Transport:
         prefix: str,
         patience: Patience | None = None,
         pack_class: str | None = None,
+        proxy: str | None = None,
     ) -> None:
         self.url = url
         self.keeps_versions = False
         self._pack_class = pack_class
         self._place = bucket, prefix or None
         self._patience = patience or Patience(CONNECT_S, RETRY_S, REQUEST_S)
+        self._proxy: ClientConfig = {} if proxy is None else {"proxy_url": proxy}
         self._sends_checksum = False
         with self._translated(""):
             self._store = self._connected()
@@ -83,6 +86,7 @@ class S3Transport:
                 "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=patience.connect_s),
                 "timeout": timedelta(seconds=patience.request_s),
+                **self._proxy,
             },
             retry_config={
                 "max_retries": _RETRIES,
