@@ -50,6 +50,13 @@ def test_the_stores_of_several_machines(
     ]
     assert all(abs(row["mtime_ns"] / 1e9 - time.time()) < 600 for row in rows)
     assert [line.split()[-1] for line in cli("ls", url).out.splitlines()] == ["desk", "laptop"]
+    # A key that is named must open all of them.
+    assert "not encrypted" in cli("ls", url, "--identity", identity).sentence()
+    assert "not encrypted" in cli("ls", f"{url}/desk", "--identity", identity).sentence()
+    (tmp_path / "remote-two").mkdir()
+    cli("push", laptop, f"{url}-two/laptop", "--encrypt", "--recipient", public)
+    found = cli("ls", f"{url}-two", "--identity", identity)
+    assert found.out.split()[-1] == "laptop"
     # The store of one of them, by its URL and by its path.
     assert cli("ls", f"{url}/desk").out == cli("ls", root).out
     assert cli("ls", url, "desk").out == cli("ls", root).out
