@@ -246,6 +246,10 @@ class Pipeline:
             try:
                 if frame is not None and not frame.is_lost:
                     await self._dictionaries.append(frame.about.id, claim)
+                    # Without an await between this and the writer's own look at what is given up:
+                    # what it appends for a void claim is in no batch, so nobody reads it back.
+                    if self._claims.is_void(claim):
+                        return self._lapsed(claim)
                     made = await self._frames.append(frame, is_current)
                     if made is not None:
                         return Appended(claim, made.new.id, seen.size, made.new, made.check)

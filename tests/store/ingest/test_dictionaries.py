@@ -20,6 +20,10 @@ from fsmount.store.frames import jobs
 from fsmount.store.frames.dictionary import make_dictionary
 from fsmount.store.index import ROOT, Object
 from fsmount.store.ingest import dictionaries
+from fsmount.store.ingest.claims import Claim
+from fsmount.store.ingest.committer import Committer
+from fsmount.store.ingest.dictionaries import Dictionaries
+from fsmount.store.ingest.outcome import Appended, Retry
 from fsmount.store.packs import entries
 from fsmount.store.packs.pack import Entry, scan
 from fsmount.store.recovery import repair
@@ -288,3 +292,37 @@ async def test_the_script_reads_dictionaries(root: Path, tmp_path: Path, source:
     command: list[str] = [sys.executable, script, str(root / source), str(out)]
     subprocess.run(command, check=True, capture_output=True)
     assert {path.name.encode(): path.read_bytes() for path in out.iterdir()} == wanted
+
+
+async def test_a_picture_is_not_appended_if_all_was_given_up_while_it_waited_for_its_dictionary(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = Dictionaries.append, Committer.add
+    given_up: list[int] = []
+    void: list[object] = []
+
+    async def append(self: Dictionaries, before: int, claim: Claim) -> None:
+        await real(self, before, claim)
+        if not given_up and any(self._index.all_objects()):
+            given_up.append(before)
+            # As after a failed commit.
+            await opened._encoder._committer._give_up([])
+
+    def add(self: Committer, outcome: Appended | Retry) -> None:
+        if isinstance(outcome, Appended) and self._claims.is_void(outcome.claim):
+            void.append(outcome)
+        made(self, outcome)
+
+    monkeypatch.setattr(Dictionaries, "append", append)
+    monkeypatch.setattr(Committer, "add", add)
+    wanted = files(12)
+    opened = open_store(root)
+    async with opened.running(count=1) as store:
+        for name, data in wanted.items():
+            put(store, name, data)
+            await store.drain()
+        await settled(store, wanted)
+    opened.close()
+    assert given_up
+    assert void == []
+    await reopened(root, wanted)
