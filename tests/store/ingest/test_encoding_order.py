@@ -254,7 +254,8 @@ class Run:
 
     def verdict(self, store: StoreFiles) -> None:
         assert self.watch.most <= 1
-        assert set(objects(store).values()) == {1}, "equal files were coded twice"
+        # There is no object if all files were removed before they were coded.
+        assert set(objects(store).values()) <= {1}, "equal files were coded twice"
         calm = [path for path in self.watch.appended if path.encode() in self.calm]
         assert calm == sorted(calm), "a file overtook another"
         for ino, _ in self.files.values():
