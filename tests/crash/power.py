@@ -47,7 +47,8 @@ from tests.crash.verdict import Chunks, Rendering, tree_of, whole
 
 T = TypeVar("T")
 _SECTOR = 512
-_FAILING = 0.1
+# The shares of fsyncs that fail, of staged files and of others. There are fewer of the former.
+_FAILING_STAGED, _FAILING = 0.3, 0.1
 
 
 @dataclass
@@ -64,10 +65,10 @@ class Cut:
 class Recording(Tap):
     """Notes each call after it was made, and the promises to the script at that moment.
 
-    `failing` is the share of fsyncs that fail once and lose the data that they should force.
+    With `failing`, some fsyncs fail once and lose the data that they should force.
     """
 
-    def __init__(self, root: Path, script: Script, failing: float) -> None:
+    def __init__(self, root: Path, script: Script, *, failing: bool) -> None:
         self._failing = failing
         self._chance = random.Random(1)
         self.start = Chunks()
@@ -77,12 +78,16 @@ class Recording(Tap):
         self._script = script
 
     def call(self, call: Call, do: Callable[[], T]) -> T:
-        if call.name == "fsync" and self._chance.random() < self._failing:
+        if call.name == "fsync" and self._fails(call):
             self._note(replace(call, name="lost"))
             raise apsw.IOError("told to fail") if call.sqlite else OSError(errno.EIO, "told to")
         result = do()
         self._note(call)
         return result
+
+    def _fails(self, call: Call) -> bool:
+        share = _FAILING_STAGED if call.path.startswith("staging/") else _FAILING
+        return self._failing and self._chance.random() < share
 
     def _note(self, call: Call) -> None:
         self.calls.append(call)
@@ -267,7 +272,7 @@ def explore(seed: int, operations: int, states: int) -> tuple[int, int, list[str
         script = Script(seed, operations)
         live = Rendering()
         script.look = lambda store: tree_of(store, live)
-        tap = Recording(root, script, 0.0 if seed % 2 else _FAILING)
+        tap = Recording(root, script, failing=seed % 2 == 0)
         run_script(root, tap, script)
         return len(tap.calls), states, _judge_some(Path(scratch) / "after", tap, script, states)
 
