@@ -74,7 +74,7 @@ def ls(
     url = arguments[0] if arguments and is_url(arguments[0]) else None
     if url is None:
         store, paths = split_store(arguments, 0, fewest=0)
-        source = open_index(store)
+        source = open_index(store, packs="here")
     else:
         paths = list(arguments[1:])
         source = remote_names(open_remote(url, unlock()))

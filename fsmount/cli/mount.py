@@ -19,10 +19,18 @@ from fsmount.errors import UsageError
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
 from fsmount.mount.options import MountOptions, parse_options
-from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
+from fsmount.mount.session import (
+    BringPacks,
+    MountRequest,
+    OpenTree,
+    serve,
+    serve_in_background,
+)
 from fsmount.mount.unmount import free_if_dead
 from fsmount.remote.transport import is_url, transport_to
 from fsmount.store.config import is_store
+from fsmount.store.elsewhere import missing
+from fsmount.store.layout import Layout
 
 _ALBUMS = "albums"
 
@@ -202,7 +210,26 @@ def request_for(source: str, mountpoint: Path, options: MountOptions) -> MountRe
 def _local_request(source: Path, mountpoint: Path, options: MountOptions) -> MountRequest:
     if not is_store(source):
         source = source_of(source) or source
-    return MountRequest(source, mountpoint, options, _opener(source), _albums_opener(source))
+    return MountRequest(
+        source,
+        mountpoint,
+        options,
+        _opener(source),
+        _albums_opener(source),
+        bring_packs=_bringer(source, options),
+    )
+
+
+def _bringer(source: Path, options: MountOptions) -> BringPacks | None:
+    """What brings the packs of a store that are at a URL only; None if there are none."""
+    if not is_store(source):
+        return None
+    away = missing(Layout(source))
+    if not away.packs:
+        return None
+    from fsmount.cli.common.remotes import bringer
+
+    return bringer(away.url, options)
 
 
 def _opener(source: Path) -> OpenTree | None:

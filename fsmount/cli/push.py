@@ -126,7 +126,7 @@ def push_(
     if bandwidth is not None:
         below = Slow(below, bandwidth)
     first = FirstRecipients(recipients, first_passphrase) if encrypt else None
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         identity = opened.index.identity()
         remote = open_for_push(below, identity, unlock(), encrypt=first, dry_run=dry_run)
         total = size_of(opened)
