@@ -117,7 +117,8 @@ def evict_(
 def _evict(
     store: OpenedStore, remote: Transport, keep: int, *, dry_run: bool, as_json: bool
 ) -> int:
-    total = 0 if dry_run else sum(n for n, _ in store.index.packs().values()) - keep
+    here = (n for k, (n, _) in store.index.packs().items() if k not in store.away.packs)
+    total = 0 if dry_run else sum(here) - keep
     with meter("evicting", 0, max(0, total), noun="packs", stopped=_STOPPED) as progress:
         done = evict(store, remote, keep=keep, dry_run=dry_run, progress=progress)
     would = "would be" if dry_run else "are"

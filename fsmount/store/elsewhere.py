@@ -1,14 +1,15 @@
 """Packs of a store that lie at a URL only: the record of them, and when it counts.
 
-A pack is elsewhere if the config has format 3, the record names the pack, and its file is not in
-``packs/``. So a file that is there counts, whatever the record says, and one unlink makes a pack
-lie elsewhere. The order of the steps, each forced before the next one:
+A pack is elsewhere if the record names it, and no file of its length is in ``packs/``. So a file
+that is there counts, whatever the record says, and one unlink makes a pack lie elsewhere. The
+config has format 3 then, which an older fsmount refuses: it would take these packs for lost. The
+order of the steps, each forced before the next one:
 
 1. to drop packs: the record, then format 3, then the files go;
 2. to have them back: the files come, then format 2, then the record goes.
 
-A process that dies between two steps leaves packs that are here and at the URL. An older fsmount
-refuses format 3, so it takes no pack for lost. `docs/format.md` specifies the record.
+A process that dies between two steps leaves packs that are here and at the URL. If the config was
+lost and made anew, the record counts all the same. `docs/format.md` specifies it.
 """
 
 from __future__ import annotations
@@ -58,25 +59,26 @@ NOWHERE = Elsewhere()
 
 
 def recorded(layout: Layout) -> Elsewhere:
-    """All packs that the record names, if it counts; those that are here, too.
+    """All packs that the record names; those that are here, too.
 
-    Waits for the disk. Raises :class:`Damaged` if the record cannot be read, :class:`NoStore`,
-    :class:`FormatUnsupported`, OSError.
+    Waits for the disk. Raises :class:`Damaged` if there must be a record, and it cannot be read;
+    :class:`NoStore`, :class:`FormatUnsupported`, OSError.
     """
-    if config.read(layout.root)["format"] < config.ELSEWHERE:
-        return NOWHERE
+    is_needed = config.read(layout.root)["format"] >= config.ELSEWHERE
     path = layout.elsewhere
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
         if values["format"] != _FORMAT or values.pop("sha256") != _digest(values):
-            raise Damaged(path, reason=_LOST)
+            raise ValueError("a bit of it has changed")
         packs = {
             int(number): Away(length, mtime_ns, tuple((str(a), str(b), int(c)) for a, b, c in rows))
             for number, (length, mtime_ns, *rows) in values["packs"].items()
         }
         return Elsewhere(str(values["url"]), packs)
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Damaged(path, reason=_LOST) from error
+        if is_needed:
+            raise Damaged(path, reason=_LOST) from error
+        return NOWHERE
 
 
 _LOST = (
@@ -88,12 +90,19 @@ _LOST = (
 def missing(layout: Layout) -> Elsewhere:
     """The packs that are elsewhere. Waits for the disk. Raises as :func:`recorded`."""
     found = recorded(layout)
-    away = {n: each for n, each in found.packs.items() if not layout.pack(n).exists()}
+    away = {n: each for n, each in found.packs.items() if not _is_here(layout, n, each)}
     return Elsewhere(found.url, away) if away else NOWHERE
 
 
+def _is_here(layout: Layout, number: int, away: Away) -> bool:
+    try:
+        return layout.pack(number).stat().st_size == away.length
+    except FileNotFoundError:
+        return False
+
+
 def note(layout: Layout, disk: Disk, found: Elsewhere) -> None:
-    """Write the record and let it count, both durably. Files may go after that.
+    """Write the record and then format 3, both durably. Files may go after that.
 
     The caller owns the store. Raises OSError, :class:`NoStore`, :class:`FormatUnsupported`.
     """
@@ -120,14 +129,15 @@ def settle(layout: Layout, disk: Disk) -> Elsewhere:
     """
     disk.unlink(layout.coming_pack)
     left = missing(layout)
+    format_ = config.read(layout.root)["format"]
     if not left.packs:
-        if config.read(layout.root)["format"] == config.ELSEWHERE:
+        if format_ == config.ELSEWHERE:
             config.change(layout, disk, format=config.FORMAT)
         if layout.elsewhere.exists():
             disk.unlink(layout.elsewhere)
             disk.fsync_folder(layout.root)
         return NOWHERE
-    if left != recorded(layout):
+    if left != recorded(layout) or format_ != config.ELSEWHERE:
         note(layout, disk, left)
     return left
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -548,6 +550,32 @@ def test_a_lost_record(away: Path, place: str, caches: Path) -> None:
     assert shown(away) == WANTED
 
 
+def test_a_lost_config(away: Path, caches: Path) -> None:
+    """Somebody made it anew as `docs/format.md` says. The record counts all the same."""
+    about = config.read(away)
+    (away / "fsmount.json").write_text(json.dumps({**about, "format": 1}))
+    with pytest.raises(PacksElsewhere):
+        open_store(away)
+    with pytest.raises(PacksElsewhere):
+        rebuild_index(away, Disk())
+    assert shown_partly(away, caches) == WANTED
+    assert taken(away, caches, MORE) == MORE
+    assert config.read(away)["format"] == 3
+
+
+def test_a_pack_that_was_cut_comes_back(away: Path, place: str, caches: Path) -> None:
+    """A copy of the store was restored in part."""
+    with open_read_store(away, elsewhere=True) as store:
+        for number in store.away.packs:
+            Layout(away).pack(number).write_bytes(b"PK")
+    assert check(away)[0] == []
+    assert shown_partly(away, caches) == WANTED
+    assert taken(away, caches, MORE) == MORE
+    returned(away, place)
+    assert shown(away) == WANTED | MORE
+    assert faults(away) == []
+
+
 @pytest.mark.parametrize("call", ["create", "pwrite"])
 def test_a_full_disk(filled: Path, place: str, call: str) -> None:
     pushed(filled, place)
@@ -648,3 +676,101 @@ def test_death_at_each_call(filled: Path, place: str, caches: Path, tmp_path: Pa
         assert len(states) == 4
         assert count > 20
         shutil.rmtree(tmp_path / "dead")
+
+
+class Life:
+    """A store in use by chance. `model` has its files."""
+
+    def __init__(self, root: Path, url: str, caches: Path, seed: int) -> None:
+        self.root = root
+        self.url = url
+        self.caches = caches
+        self.chance = random.Random(seed)
+        self.frames = screens(60, seed=seed, height=48)
+        self.model: dict[bytes, bytes] = {}
+
+    def take(self) -> None:
+        """Files come, without a network. Some have the bytes of others."""
+        files: dict[bytes, bytes] = {}
+        for _ in range(self.chance.randint(1, 6)):
+            name = b"%d" % self.chance.randrange(1 << 60)
+            noise = self.chance.randbytes(self.chance.randint(1, 6000))
+            some = [png(self.chance.choice(self.frames)), noise, *list(self.model.values())[:1]]
+            files[name] = self.chance.choice(some)
+        assert taken(self.root, self.caches, files, connect=lost_network) == files
+        self.model |= files
+
+    def delete(self) -> None:
+        """Files go, and mostly their space."""
+
+        async def work() -> None:
+            with open_store(self.root, elsewhere=True) as opened:
+                async with opened.running(count=1) as store:
+                    for name in self.chance.sample(sorted(self.model), min(3, len(self.model))):
+                        store.index.purge(store.index.unlink(ROOT, name, 1).ino)
+                        del self.model[name]
+                    if self.chance.random() < 0.7:
+                        await store.give_back()
+
+        trio.run(work)
+
+    def go(self) -> None:
+        """Packs go. The command may die."""
+        with open_read_store(self.root, elsewhere=True) as store:
+            total = sum(length for length, _ in store.index.packs().values())
+        keep = self.chance.randint(0, total)
+        self._until_death(lambda disk: evicted(self.root, self.url, keep=keep, disk=disk))
+
+    def come(self) -> None:
+        """Packs come back. The command may die."""
+        self._until_death(lambda disk: returned(self.root, self.url, disk=disk))
+
+    def _until_death(self, step: Callable[[Disk], object]) -> None:
+        try:
+            step(DyingDisk(self.chance.randint(0, 120)))
+        except Death:
+            (self.root / "lock").unlink(missing_ok=True)
+
+    def push(self) -> None:
+        """All is pushed, and old states go."""
+        remote = transport_to(self.url)
+        pushed(self.root, self.url, reread=self.chance.random() < 0.5)
+        prune(remote, remote, keep_states=1)
+
+    def repack(self) -> None:
+        """All packs come back, and are repacked."""
+        returned(self.root, self.url)
+
+        async def work() -> None:
+            with open_store(self.root) as opened:
+                async with opened.running(count=1) as store:
+                    await store.repack(lambda count: None)
+
+        trio.run(work)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_long_life(
+    root: Path,
+    place: str,
+    caches: Path,
+    seed: int,
+    small_limits: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pictures come and go; pushes, prunes and evicts in any order, some of which die."""
+    monkeypatch.setattr("fsmount.store.packs.pack.SEAL_BYTES", 8000)
+    life = Life(root, place, caches, seed)
+    life.push()
+    steps = [life.take, life.take, life.delete, life.go, life.go, life.push, life.repack, life.come]
+    for number in range(24):
+        life.chance.choice(steps)()
+        if number % 6 == 5:
+            shutil.rmtree(caches, ignore_errors=True)
+            assert shown_partly(root, caches) == life.model
+    life.push()
+    pulled(place, root.parent / "copy")
+    assert shown(root.parent / "copy") == life.model
+    returned(root, place)
+    assert shown(root) == life.model
+    assert faults(root) == []

@@ -24,6 +24,7 @@ from fsmount import threads
 from fsmount.errors import Damaged, NeedsExtra, NoSuchInode
 from fsmount.folder import readable
 from fsmount.store import config, contents
+from fsmount.store.elsewhere import missing
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import rebuilding
 from fsmount.store.frames.group import Rendered
@@ -197,6 +198,9 @@ def _packs(store: StoreFiles) -> Iterator[_Fault]:
             present = store.layout.pack(number).stat().st_size
             why = f"the pack has only {present} of its {length} bytes"
         except FileNotFoundError:
+            if number in missing(store.layout).packs:
+                # An evict beside us has dropped it.
+                continue
             present, why = -1, "the pack is missing"
         if present < length:
             if store.layout.parity(number).exists():
