@@ -7,7 +7,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.elsewhere import recorded
 from fsmount.store.index import ROOT
 from fsmount.store.layout import Layout
+from fsmount.store.packs.entries import DICTIONARY
 from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.recovery.repair import rebuild_index
 from fsmount.store.store import open_read_store, open_store
@@ -252,21 +253,25 @@ def test_damage_here_is_not_blamed_on_the_server(away: Path, caches: Path) -> No
 # -- without a network
 
 
+def rest_on_what_is_here(store: WritableStore, names: Iterable[bytes]) -> None:
+    """Assert that pictures need nothing that is elsewhere, and that most are deltas."""
+    kinds = []
+    for name in names:
+        row = store.index.object(store.index.inode(ino_of(store, name)).object_id or 0)
+        kinds.append(row.kind)
+        for number in (row.id, *row.needs, *row.layer):
+            assert store.index.object(number).pack not in store.away.packs
+    assert set(kinds) <= {"key", "delta"}
+    assert kinds.count("delta") >= len(kinds) - 2
+
+
 def test_pictures_are_taken_without_a_network(away: Path, caches: Path) -> None:
     """New files rest on nothing that is elsewhere, also if the store has the same bytes there."""
-    again = {b"again " + name: data for name, data in FILES.items()}
-    old = packs_here(away)
+    files = MORE | {b"again " + name: data for name, data in FILES.items()}
 
     def look(store: WritableStore) -> None:
-        for name in files:
-            row = store.index.object(store.index.inode(ino_of(store, name)).object_id or 0)
-            for number in (row.id, *row.needs, *row.layer):
-                assert store.index.object(number).pack >= max(old)
-        # The first one is coded as a whole, those behind it take pixels from it.
-        kinds = [store.index.object(n).kind for n in store.index.object_ids()]
-        assert kinds.count("delta") > 3
+        rest_on_what_is_here(store, files)
 
-    files = MORE | again
     assert taken(away, caches, files, connect=lost_network, look=look) == files
     with pytest.raises(RemoteFailed, match="no network"):
         shown_partly(away, caches, connect=lost_network)
@@ -310,7 +315,36 @@ def test_known_tiles_of_what_went_are_not_used(
     # The first pack, which all rest on, goes; those behind it stay.
     sizes = [Layout(root).pack(n).stat().st_size for n in sorted(packs_here(root))]
     assert evicted(root, place, keep=sum(sizes) - 1000).packs == 1
-    assert taken(root, caches, later, connect=lost_network) == later
+
+    def look(store: WritableStore) -> None:
+        rest_on_what_is_here(store, later)
+
+    assert taken(root, caches, later, connect=lost_network, look=look) == later
+    assert shown_partly(root, caches) == first | later
+
+
+def test_a_dictionary_that_went_is_not_used(
+    root: Path, place: str, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsmount.store.packs.pack.SEAL_BYTES", 1)
+    monkeypatch.setattr("fsmount.store.frames.known_tiles._FIRST_DUE", 2)
+    monkeypatch.setattr("fsmount.store.ingest.dictionaries._MOST_SHARE", 9)
+    frames = screens(16, height=64)
+    first = {b"%02d.png" % i: png(frame) for i, frame in enumerate(frames[:8])}
+    later = {b"%02d.png" % i: png(frame) for i, frame in enumerate(frames[8:], 8)}
+    trio.run(fill, root, first)
+    pushed(root, place)
+    with open_read_store(root) as store:
+        rows = list(store.index.all_objects())
+    old = {row.id for row in rows if row.kind == DICTIONARY}
+    assert any(old & set(row.needs) for row in rows)
+    evicted(root, place)
+    assert packs_here(root).isdisjoint(row.pack for row in rows if row.id in old)
+
+    def look(store: WritableStore) -> None:
+        rest_on_what_is_here(store, later)
+
+    assert taken(root, caches, later, connect=lost_network, look=look) == later
     assert shown_partly(root, caches) == first | later
 
 
