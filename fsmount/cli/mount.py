@@ -80,7 +80,8 @@ Pictures are read when they are opened, and stay in a folder on the disk: -o cac
 (4G by default), -o cache_dir=PATH moves it from ~/.cache/fsmount (of root: /var/cache/fsmount). If
 the network is lost, a read ends with an error after at most 60 seconds (-o timeout=SECONDS), and
 works again with the network. A URL whose folders are stores, one for each machine, is shown as
-these folders. -o credentials=FILE reads AWS_... and FSMOUNT_... variables from a file.
+these folders. The same options are for a store some packs of which are only at a URL (fsmount
+evict). -o credentials=FILE reads AWS_... and FSMOUNT_... variables from a file.
 
 {UNLOCK_HELP}
 
@@ -115,7 +116,7 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     multiple=True,
     help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS],"
     " text[=SECONDS], views, push=URL, every=TIME, encrypt, credentials=FILE, nonempty, noexec,"
-    " sync; of a URL: cache=SIZE, cache_dir=PATH, timeout=SECONDS."
+    " sync; of a URL, or a store with packs at one: cache=SIZE, cache_dir=PATH, timeout=SECONDS."
     " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(

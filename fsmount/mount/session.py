@@ -125,8 +125,11 @@ class MountRequest:
             raise UsageError("the mount option 'views' is for stores")
         elif self.options.push is not None:
             raise UsageError("the mount option 'push' is for stores")
-        if self.open_stores is None and self.bring_packs is None and self.options.is_for_url:
-            raise UsageError("the mount options 'cache', 'cache_dir' and 'timeout' are for URLs")
+        # A store takes them in any case: tomorrow packs of it may be at a URL.
+        if self.open_tree is not None and self.options.is_for_url:
+            raise UsageError(
+                "the mount options 'cache', 'cache_dir' and 'timeout' are for URLs and stores"
+            )
         check_fuse(self.options)
         check_mountpoint(
             self.mountpoint,
