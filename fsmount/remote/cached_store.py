@@ -85,7 +85,7 @@ def cached(
 
 @contextmanager
 def held_folder(folder: Path, url: str, disk: Disk) -> Iterator[Path]:
-    """Hold the first free folder for a mount of a URL. Raises OSError."""
+    """Hold the first free folder for a mount of a URL. Raises OSError, FsmountError."""
     make_private(folder, disk)
     about = f"What fsmount mount has read from {url}. It may be deleted while that is unmounted.\n"
     disk.write_file(folder / "README", about.encode(errors="surrogateescape"))
