@@ -83,7 +83,8 @@ def recorded(layout: Layout) -> Elsewhere:
 
 _LOST = (
     "it says which packs are only at a URL. Put it back from a copy, or make it anew from what is"
-    " at the URL: fsmount evict --keep all STORE URL"
+    " at the URL: fsmount evict --keep all STORE URL. If nothing of the store was ever evicted,"
+    " fsmount.json is damaged: write format 2 into it"
 )
 
 
