@@ -331,6 +331,16 @@ class RemoteMissing(FsmountError):
     exit_code = 20
 
 
+class StatePruned(FsmountError):
+    """A prune removed the state that is being read."""
+
+    message = (
+        "{detail}: a newer state is there, and fsmount push --prune removed the older one that is"
+        " being read, with {what}. To read the newer one, unmount and mount again, or run the"
+        " command again. --keep-days keeps states as long as mounts last."
+    )
+
+
 class RemoteArchived(FsmountError):
     """An object is in cold storage."""
 

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -24,7 +24,6 @@ from fsmount.cli.common.stores import open_index
 from fsmount.cli.common.times import TIME_HELP
 from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock, unlock_options
 from fsmount.errors import FsmountError, UsageError
-from fsmount.remote.names import remote_names
 from fsmount.remote.opening import open_remote
 from fsmount.remote.transport import is_url
 from fsmount.store.files import StoreFiles
@@ -38,7 +37,9 @@ List a folder of a store, or everything below it.
 
 Shows size, stored bytes, kind, depth, time and name. Stored bytes count only the file's own
 entry; a delta shares the rest with other files. Works beside a mount. -R lists all files below,
-by their paths from the top of the store. STORE may be a URL that fsmount push sends to.
+by their paths from the top of the store. STORE may be a URL that fsmount push sends to. A URL
+whose folders are the stores of several machines is shown as fsmount mount shows it: these folders,
+with the times when they were pushed, and paths in them. Filters see each store by itself.
 
 {TIME_HELP}
 
@@ -55,6 +56,7 @@ Examples:
   fsmount ls ~/shots.store desk --json
   fsmount ls -R ~/shots.store --since 2024-06-01 --until 2024-06-06
   fsmount ls -R ~/shots.store --since "3 days ago" --changed 5%
+  fsmount ls s3://my-bucket/ desk/2026
 """
 _HEADER = f"{'size':>12} {'stored':>10} {'kind':<7}{'depth':>6}  {'time':<16}  name"
 
@@ -71,27 +73,78 @@ def ls(
     as_json: bool,
 ) -> None:
     """Run ``fsmount ls``."""
-    url = arguments[0] if arguments and is_url(arguments[0]) else None
-    if url is None:
-        store, paths = split_store(arguments, 0, fewest=0)
-        source = open_index(store, packs="here")
-    else:
+    if arguments and is_url(arguments[0]):
         paths = list(arguments[1:])
-        source = remote_names(open_remote(url, unlock()))
+        path = _path(paths)
+        _list_url(arguments[0], path, _Shown(recursive, as_json))
+    else:
+        store, paths = split_store(arguments, 0, fewest=0)
+        path = _path(paths)
+        with open_index(store, packs="here") as opened:
+            _Shown(recursive, as_json).list(opened, path, opened.path)
+
+
+def _path(paths: Sequence[str]) -> bytes:
+    """The path in the store."""
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount ls STORE PATH")
-    path = os.fsencode(paths[0]).strip(b"/") if paths else b""
-    with source as opened:
-        entries = _entries(opened, path, selected().of(opened), recursive=recursive)
-        if sys.stdout is not None and sys.stdout.isatty() and not as_json:
+    return os.fsencode(paths[0]).strip(b"/") if paths else b""
+
+
+def _list_url(url: str, path: bytes, shown: _Shown) -> None:
+    """List the store at a URL, or the stores of several machines as folders."""
+    # What reads from URLs takes long to load.
+    from fsmount.remote.names import remote_names
+    from fsmount.remote.reading import stores_at
+
+    found = stores_at(url, lambda each: open_remote(each, unlock()))
+    if "" in found:
+        with remote_names(*found[""]) as opened:
+            shown.list(opened, path, url)
+        return
+    machine, _, inner = path.partition(b"/")
+    if machine and os.fsdecode(machine) not in found:
+        raise FsmountError(f"there is no {os.fsdecode(machine)!r} in {url}")
+    for name, (remote, state) in found.items():
+        if machine and name != os.fsdecode(machine):
+            continue
+        if not machine:
+            shown.machine(name, state.time)
+        if machine or shown.recursive:
+            with remote_names(remote, state) as opened:
+                shown.list(opened, inner, remote.url, os.fsencode(name) + b"/")
+
+
+class _Shown:
+    """What the command prints: a row for each file, as a line or as JSON."""
+
+    def __init__(self, recursive: bool, as_json: bool) -> None:
+        self.recursive = recursive
+        self._as_json = as_json
+        self._has_header = as_json or sys.stdout is None or not sys.stdout.isatty()
+
+    def list(self, store: StoreFiles, path: bytes, where: object, above: bytes = b"") -> None:
+        """Print the entries of a store. `where` is its name; their paths begin with `above`."""
+        selection = selected().of(store)
+        for name, inode in _entries(store, path, where, selection, recursive=self.recursive):
+            row = _row(store, name, inode)
+            self._print(row | {"path": os.fsdecode(above + name)})
+
+    def machine(self, name: str, time_s: int) -> None:
+        """Print the folder of a machine whose store was pushed at a time."""
+        if selected().shows_folders:
+            row = {"name": name, "path": name, "size": 0, "mtime_ns": time_s * 10**9}
+            self._print(row | {"kind": "folder"})
+
+    def _print(self, row: dict[str, Any]) -> None:
+        if not self._has_header:
+            self._has_header = True
             say(_HEADER)
-        for name, inode in entries:
-            row = _row(opened, name, inode)
-            emit(row, _line(row, "path" if recursive else "name"), as_json)
+        emit(row, _line(row, "path" if self.recursive else "name"), self._as_json)
 
 
 def _entries(
-    store: StoreFiles, path: bytes, wanted: Selection, *, recursive: bool
+    store: StoreFiles, path: bytes, where: object, wanted: Selection, *, recursive: bool
 ) -> Iterator[tuple[bytes, Inode]]:
     """Yield the entries to list: (path from the top of the store, inode).
 
@@ -99,7 +152,7 @@ def _entries(
     """
     top = find(store, path)
     if top is None:
-        raise FsmountError(f"there is no {os.fsdecode(path)!r} in {store.path}")
+        raise FsmountError(f"there is no {os.fsdecode(path)!r} in {where}")
     if recursive or not stat.S_ISDIR(top.mode):
         for name, inode in below(store, path, wanted):
             # The folder that the user names is not listed.

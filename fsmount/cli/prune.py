@@ -36,6 +36,7 @@ from fsmount.cli.common.stores import (
     with_writable_store,
 )
 from fsmount.cli.common.times import TIME_HELP
+from fsmount.cli.common.words import wipe_words
 from fsmount.errors import FsmountError, UsageError
 from fsmount.store import config
 from fsmount.store.files import StoreFiles
@@ -66,8 +67,9 @@ each line.
 
 What goes rests in the trash of the store first, for 30 days unless fsmount trash limit says
 something else, and fsmount trash restore brings it back. The space comes back when it leaves the
-trash; on a full disk at once. --no-trash leaves the trash out. --dry-run prints what would go and
-what that frees, and changes nothing. Without --yes the command asks first.
+trash; on a full disk at once. --no-trash leaves the trash out. The words of what goes are wiped out
+of the database of fsmount text at once. --dry-run prints what would go and what that frees, and
+changes nothing. Without --yes the command asks first.
 
 {FILTER_HELP}
 
@@ -170,6 +172,7 @@ def prune(
             await opened.give_back()
         elif await opened.let_expire():
             await opened.give_back()
+        await wipe_words(opened)
         return found
 
     done = with_writable_store(store, work, force_lock=force_lock)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
@@ -12,7 +14,7 @@ from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import open_index
 from fsmount.cli.common.unlocking import UNLOCK_HELP, first_passphrase, unlock, unlock_options
 from fsmount.errors import Damaged, NotPushed, UsageError
-from fsmount.remote.limits import Dry, Slow, part_bytes
+from fsmount.remote.limits import Dry, limited, part_bytes
 from fsmount.remote.opening import FirstRecipients, open_for_push
 from fsmount.remote.pruning import PruneSummary, prune
 from fsmount.remote.push import PACK_PART, push
@@ -43,16 +45,17 @@ type twice. If keys and passphrases are lost, nobody can open URL. fsmount key s
 
 States before the newest one stay at URL. --prune removes old ones when the push is complete, and
 what only they name. It keeps the newest states that differ (--keep-states) and, if you say
---keep-days, those of the last days. What the server refuses to remove (an object lock) is counted.
-A push from elsewhere that runs meanwhile ends with exit code 11, and sends its part anew.
+--keep-days, those of the last days. What the server refuses to remove is counted. A bucket with an
+object lock hides what is removed, and keeps it as older versions. A push from elsewhere that runs
+meanwhile ends with exit code 11, and sends its part anew.
 
 --class sends sealed packs to a storage class of S3, such as DEEP_ARCHIVE. All else stays at hand,
 so that fsmount ls and later pushes work at once. To read archived packs again: fsmount thaw. What
 was sent before keeps its class.
 
---bandwidth limits what is sent, over some seconds: objects go out at full speed, one by one, with
-pauses. New objects of packs have the bytes of 4 seconds then, at least 1M. --dry-run tells what
-would be sent and removed.
+--bandwidth limits what is sent. Objects go one by one, each evenly; new objects of packs have the
+bytes of 4 seconds, at least 1M. If you use a proxy (HTTPS_PROXY and the like), an object goes out
+at full speed, with a pause behind it. --dry-run tells what would be sent and removed.
 
 \b
 Examples:
@@ -122,11 +125,11 @@ def push_(
         raise UsageError("--keep-states and --keep-days need --prune")
     if bandwidth == 0:
         raise UsageError("--bandwidth 0 would send nothing")
-    below = transport_to(urls[0], pack_class=pack_class)
-    if bandwidth is not None:
-        below = Slow(below, bandwidth)
     first = FirstRecipients(recipients, first_passphrase) if encrypt else None
-    with open_index(store, packs="here") as opened:
+    with (
+        _transport(urls[0], pack_class, bandwidth) as below,
+        open_index(store, packs="here") as opened,
+    ):
         identity = opened.index.identity()
         remote = open_for_push(below, identity, unlock(), encrypt=first, dry_run=dry_run)
         total = size_of(opened)
@@ -134,13 +137,14 @@ def push_(
             most = PACK_PART if bandwidth is None else part_bytes(bandwidth)
             to = Dry(remote) if dry_run else remote
             done = push(opened, to, reread=reread, progress=progress, part_bytes=most)
+        pruned = None
+        # If a part of the store is damaged, an old state may have it whole.
+        if pruning and not done.problems:
+            pruned = _prune(remote, below, keep_states or 10, keep_days or 0, dry_run=dry_run)
     has, would = ("would have", "would be ") if dry_run else ("has", "")
     text = f"{printable(urls[0])} {has} all {counted(done.files, 'file')}"
     text += f"; {size(done.sent_bytes)} {would}sent"
-    pruned = None
-    # If a part of the store is damaged, an old state may have it whole.
-    if pruning and not done.problems:
-        pruned = _prune(remote, below, keep_states or 10, keep_days or 0, dry_run=dry_run)
+    if pruned is not None:
         text += f"\n{_pruned(pruned, would)}"
     emit(
         {
@@ -164,6 +168,16 @@ def push_(
             list_problems(done.problems)
         return Damaged.exit_code
     return 0
+
+
+@contextmanager
+def _transport(url: str, pack_class: str | None, bandwidth: int | None) -> Iterator[Transport]:
+    """The transport to URL, with the limit that the user wants."""
+    if bandwidth is None:
+        yield transport_to(url, pack_class=pack_class)
+    else:
+        with limited(url, bandwidth, pack_class=pack_class) as transport:
+            yield transport
 
 
 def _prune(
@@ -191,6 +205,8 @@ def _pruned(done: PruneSummary, would: str) -> str:
         f"{counted(done.states, 'state')} and {counted(done.objects, 'object')}"
         f" ({size(done.bytes)}) {would}removed, {counted(done.kept_states, 'state')} kept"
     )
+    if done.keeps_versions:
+        text += "; the bucket keeps older versions of what was removed (object lock, versioning)"
     if done.retained:
         text += f"; the server retains {counted(done.retained, 'object')} (object lock, or rights)"
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,9 @@ one that is mounted, its mountpoint, an album, or a folder of albums. Nothing on
 file.
 
 The server listens on a free port of 127.0.0.1. It answers only the browser that opened the link,
-which works once. With --socket it listens on a Unix socket instead, which only you can open; ssh -L
-can lead a port of another machine to it.
+which works once. For another browser, send SIGUSR1 to it: it prints another link. With --socket it
+listens on a Unix socket instead, which only you can open; ssh -L can lead a port of another machine
+to it.
 
 Ctrl-C or SIGTERM ends it. It needs the extra web: pip install 'fsmount[web]'.
 
@@ -77,7 +79,8 @@ def serve(
     start_log()
     with ExitStack() as stack:
         ready = partial(_tell, open_it=open_it, as_json=as_json, stack=stack)
-        trio.run(session.serve, session.Source(store, albums, cache_size), socket, ready)
+        renewed = partial(_renewed, as_json=as_json)
+        trio.run(session.serve, session.Source(store, albums, cache_size), socket, ready, renewed)
 
 
 def _source(path: Path) -> tuple[Path | None, Path | None]:
@@ -96,12 +99,22 @@ async def _tell(server: Running, *, open_it: bool, as_json: bool, stack: ExitSta
     url = server.url
     if as_json:
         place = None if server.socket is None else str(server.socket)
-        emit({"url": url, "socket": place}, "", True)
+        emit({"url": url, "socket": place, "pid": os.getpid()}, "", True)
     elif server.socket is not None:
         say(f"listening on {printable(server.socket)}; a port that leads to it opens {url}")
     else:
-        say(f"{url}\nThe link works once. Ctrl-C ends the server.")
+        say(url)
+    if not as_json:
+        say(
+            "The link works once. Ctrl-C ends the server."
+            f" For another browser: kill -USR1 {os.getpid()}; it prints another link here."
+        )
     if open_it:
         file = stack.enter_context(opening.link_file(url))
         if not await trio.to_thread.run_sync(opening.show, file, abandon_on_cancel=True):
             warn("there is no browser to open the page with; open the link yourself")
+
+
+def _renewed(url: str, *, as_json: bool) -> None:
+    """Print the link for another browser."""
+    emit({"url": url}, url, as_json)

@@ -40,7 +40,9 @@ unit of the system and starts it, and shows the line for /etc/fstab that does th
 
 STORE may be a URL, too (see fsmount mount). With --push a timer pushes STORE to a URL each hour,
 also while it is not mounted; put AWS_... variables for it into the file NAME.conf that this writes.
-The mount option push=URL does it without systemd.
+With --encrypt it pushes to an encrypted URL: push there once with fsmount push --encrypt before,
+and put FSMOUNT_IDENTITY or FSMOUNT_PASSCOMMAND into NAME.conf, too. The mount options
+push=URL,encrypt do it without systemd.
 
 --print shows everything and changes nothing. The same command with --remove undoes it: DIR is
 unmounted, the store stays as it is. With both, it shows what would be removed.
@@ -50,6 +52,7 @@ Examples:
   fsmount setup ~/shots.store ~/screenshots
   fsmount setup --capture ~/shots.store ~/screenshots
   fsmount setup --push s3://my-bucket/shots ~/shots.store ~/screenshots
+  fsmount setup --push s3://my-bucket/secret --encrypt ~/shots.store ~/screenshots
   fsmount setup --remove ~/shots.store ~/screenshots
   fsmount setup --system --print /srv/shots.store /srv/screenshots
 """
@@ -72,6 +75,7 @@ Examples:
     help="With --capture: names of screenshots without ':', for Windows, exFAT and the like.",
 )
 @click.option("--push", metavar="URL", help="Push STORE to URL each hour, by a timer.")
+@click.option("--encrypt", is_flag=True, help="With --push: URL is encrypted.")
 @click.option("--no-start", is_flag=True, help="Write the files, but start nothing.")
 @click.option(
     "--print", "only_print", is_flag=True, help="Show what would be done, change nothing."
@@ -85,6 +89,7 @@ def setup(
     capture: bool,
     no_colons: bool,
     push: str | None,
+    encrypt: bool,
     no_start: bool,
     only_print: bool,
     remove: bool,
@@ -96,6 +101,8 @@ def setup(
         raise UsageError("--capture is for a user: only a user has a screen")
     if no_colons and not capture:
         raise UsageError("--no-colons is about the names of screenshots: add --capture")
+    if encrypt and push is None:
+        raise UsageError("--encrypt is about what is pushed: add --push URL")
     if push is not None:
         transport_to(push)
         if not paths or is_url(paths[0]):
@@ -108,7 +115,9 @@ def setup(
             raise UsageError(f"--name {name!r}: letters, digits, '_', '.' and '-' only")
         if options is None:
             options = "allow_other" if scope == "--system" else ""
-        instance = Instance(name or name_for(folder), store, folder, options, no_colons, push or "")
+        instance = Instance(
+            name or name_for(folder), store, folder, options, no_colons, push or "", encrypt
+        )
     pushes = push is not None or (remove and instance is not None and does_push(scope))
     if scope == "--system":
         plan = plan_for_system(instance, pushes=pushes)
@@ -127,6 +136,8 @@ def setup(
         _install(plan, scope, start=not no_start)
     if not remove:
         _explain(instance, scope)
+        if instance is not None and encrypt:
+            _explain_encryption(instance, plan)
 
 
 def _check(instance: Instance) -> None:
@@ -214,6 +225,14 @@ def _remove(plan: Plan, scope: str) -> None:
     _name_packaged(plan)
     if running:
         install.control(scope, "daemon-reload")
+
+
+def _explain_encryption(instance: Instance, plan: Plan) -> None:
+    """Say what the first encrypted push needs, and what opens URL for the later ones."""
+    push = f"{shlex.quote(str(instance.store))} {shlex.quote(instance.push)}"
+    conf = printable(plan.settings / f"{instance.name}.conf")
+    say(f"Unless you have done it: fsmount push --encrypt --recipient KEY {printable(push)}")
+    say(f"So that the timer can open it, add FSMOUNT_IDENTITY=FILE to {conf}")
 
 
 def _explain(instance: Instance | None, scope: str) -> None:

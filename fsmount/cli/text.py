@@ -30,7 +30,7 @@ stops when the machine runs on its battery. A mount with -o text does the same b
 
 Words are in text.sqlite in the folder of the store, which its owner alone can read. Whoever can
 read this file can read what was on the screen. It can be deleted at any time. Words of pictures
-that were deleted or pruned are wiped out of it at the next run.
+that were deleted or pruned are wiped out of it, by the prune or at the next run.
 
 --exclude and --exclude-hours are kept for later runs, as by fsmount exclude.
 

@@ -16,7 +16,16 @@ from fsmount.errors import NotPushed, UsageError
 from fsmount.remote.names import remote_names
 from fsmount.remote.objects import Part, last_state
 from fsmount.remote.opening import open_remote
-from fsmount.remote.thawing import TIERS, ThawPlan, all_parts, parts_of, plan, thaw, wait
+from fsmount.remote.thawing import (
+    PRICES_OF,
+    TIERS,
+    ThawPlan,
+    all_parts,
+    parts_of,
+    plan,
+    thaw,
+    wait,
+)
 from fsmount.remote.transport import Transport
 
 _HELP = f"""\
@@ -24,9 +33,9 @@ Make archived pictures readable again for some days.
 
 fsmount push --class sends packs to cold storage (GLACIER, DEEP_ARCHIVE). This restores those that
 the named files and folders need, or all (--all). It names the packs, the hours and the price first,
-and asks; --yes does not ask. The price is about what Amazon asks in us-east-1, without that of the
-transfer. --wait ends when all can be read; without it, run the command again to see how it stands.
-Needs the extra glacier.
+and asks; --yes does not ask. The price is an estimate: by Amazon's list prices of us-east-1 of
+{PRICES_OF}, without the transfer. --wait ends when all can be read; without it, run the command
+again to see how it stands. Needs the extra glacier.
 
 The tier bulk takes up to 12 hours (48 in DEEP_ARCHIVE), standard up to 5 (12), expedited minutes
 (GLACIER only). Restored copies go after --days, and cost as in the class STANDARD until then.
@@ -92,7 +101,8 @@ def thaw_(
         with meter("waiting for", count, 0, noun="packs", stopped=_STOPPED) as progress:
             wait(archive, todo, progress)
         text += "; all can be read now"
-    emit(asdict(todo) | {"bytes": todo.bytes, "dry_run": dry_run}, text, as_json)
+    data = {"bytes": todo.bytes, "prices_of": PRICES_OF, "dry_run": dry_run}
+    emit(asdict(todo) | data, text, as_json)
 
 
 def _parts(remote: Transport, paths: tuple[str, ...]) -> list[Part]:
@@ -115,6 +125,7 @@ def _told(todo: ThawPlan, tier: str, days: int) -> str:
     text = f"{counted(len(todo.archived), 'pack')} ({size(todo.bytes)}) in cold storage"
     if todo.archived:
         text += f": {hours} (tier {tier}), about ${todo.dollars:.2f} for {days} days"
+        text += f" (an estimate, by Amazon's list prices of {PRICES_OF})"
     if todo.under_way:
         text += f"; {counted(todo.under_way, 'pack')} under way"
     return f"{text}; {ready}"

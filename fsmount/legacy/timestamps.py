@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 
 _NAME = re.compile(
@@ -22,11 +22,13 @@ class Timestamp:
 
     ``us`` is in microseconds since 1970. If the name has a time zone (``zoned``), it is an instant.
     Otherwise it is the instant that the digits would be in UTC: it gives an order, not an instant.
-    It never depends on the time zone of this machine.
+    It never depends on the time zone of this machine. ``places`` are the places of the two digits
+    of the minute, and of those of the second, in the name; -1 for none.
     """
 
     us: int
     zoned: bool
+    places: tuple[int, int] = field(default=(-1, -1), compare=False)
 
 
 def parse_timestamp(stem: str) -> Timestamp | None:
@@ -44,7 +46,8 @@ def parse_timestamp(stem: str) -> Timestamp | None:
     except (ValueError, OverflowError):
         return None
     extra_us = (second - min(second, 59)) * 10**6 + int((found[8] or "").ljust(6, "0")[:6])
-    return Timestamp(timestamp.us + extra_us, timestamp.zoned)
+    places = found.start(6), found.start(7)
+    return Timestamp(timestamp.us + extra_us, timestamp.zoned, places)
 
 
 def parse_other_timestamp(stem: str) -> Timestamp | None:

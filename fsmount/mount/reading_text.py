@@ -16,6 +16,7 @@ from pathlib import Path
 
 import trio
 
+from fsmount.errors import TextLocked
 from fsmount.mount.power_supply import SUPPLIES, on_mains
 from fsmount.store.writable_store import WritableStore
 
@@ -26,7 +27,8 @@ _EVERY_S = 600.0
 # Seconds between two looks at the store while the process runs.
 _LOOK_S = 1.0
 _TOLD_BYTES = 2000
-_SKIPPED = 3
+# Exit codes: pictures were left out; the user reads the text, or a prune removes words.
+_SKIPPED, _LOCKED = 3, TextLocked.exit_code
 
 
 def command(root: Path) -> list[str]:
@@ -71,7 +73,7 @@ async def _run(store: WritableStore, after_s: float, words: Sequence[str], suppl
             process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()
-    if process.returncode not in (0, _SKIPPED):
+    if process.returncode not in (0, _SKIPPED, _LOCKED):
         text = told.decode(errors="replace").strip()
         _log.error("reading text ended with %d: %s", process.returncode, text)
 

@@ -28,7 +28,8 @@ from fsmount.mount.attributes import (
     DirEntry,
     failure,
 )
-from fsmount.mount.filesystem import ROOT, Filesystem
+from fsmount.mount.filesystem import ROOT
+from fsmount.mount.plain_answers import PlainAnswers
 from fsmount.threads import Kind
 
 _VIRTUAL = b"user.fsmount."
@@ -106,18 +107,16 @@ def _join(folder: bytes, name: bytes) -> bytes:
     return folder + b"/" + name if folder else name
 
 
-class ReadOnlyFilesystem(Filesystem):
+class ReadOnlyFilesystem(PlainAnswers[_Open, list[tuple[bytes, int, Node]]]):
     """A :class:`Tree` by inode and handle."""
 
     def __init__(self, tree: Tree, first: int = 0) -> None:
         """`first` is added to the numbers of inodes and handles, and to cookies of folders."""
+        super().__init__(first)
         self._tree = tree
         self._first = first
         self._paths: list[bytes] = [b"", b""]  # by inode number; number 0 is not used
         self._inodes: dict[bytes, int] = {b"": ROOT + first}
-        self._open: dict[int, _Open] = {}
-        self._folders: dict[int, list[tuple[bytes, int, Node]]] = {}
-        self._next = first + 1
 
     def _ino(self, path: bytes) -> int:
         ino = self._inodes.get(path)
@@ -130,10 +129,6 @@ class ReadOnlyFilesystem(Filesystem):
         if not 0 < ino - self._first < len(self._paths):
             raise failure(errno.ENOENT)
         return self._paths[ino - self._first]
-
-    def _handle(self) -> int:
-        self._next += 1
-        return self._next - 1
 
     # -- inodes
 
@@ -163,12 +158,6 @@ class ReadOnlyFilesystem(Filesystem):
         node = await self._tree.attributes(path)
         return self._show(self._ino(path), node)
 
-    def remember(self, ino: int) -> None:
-        """No-op: lookups are not counted, since a path keeps its number."""
-
-    async def forget(self, ino: int, count: int) -> None:
-        """No-op, as `remember`."""
-
     async def getattr(self, ino: int) -> Attributes:
         """What stat(2) shows."""
         return self._show(ino, await self._tree.attributes(self._path(ino)))
@@ -192,33 +181,16 @@ class ReadOnlyFilesystem(Filesystem):
         """A handle for reading. Raises OSError EROFS for any other access."""
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise failure(errno.EROFS)
-        path = self._path(ino)
-        handle = self._handle()
-        self._open[handle] = _Open(path)
-        return handle
-
-    def keeps_pages(self, fh: int) -> bool:
-        """Never: another program may change the files behind the tree."""
-        return False
+        return self._keep_file(_Open(self._path(ino)))
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`; fewer only at the end of the file."""
-        opened = _known(self._open, fh)
+        opened = self._file(fh)
         if opened.body is None:
             async with opened.making:
                 if opened.body is None:
                     opened.body = await self._tree.body(opened.path)
         return await opened.body.pread(offset, length)
-
-    async def flush(self, fh: int) -> None:
-        """No-op: nothing was written."""
-
-    async def fsync(self, fh: int) -> None:
-        """No-op: nothing was written."""
-
-    async def release(self, fh: int) -> None:
-        """Close the handle."""
-        self._open.pop(fh, None)
 
     # -- open folders
 
@@ -230,25 +202,16 @@ class ReadOnlyFilesystem(Filesystem):
         entries = [(b".", ino, here), (b"..", self._ino(above), here)]
         for name, node in await self._tree.children(folder):
             entries.append((name, self._ino(_join(folder, name)), node))
-        handle = self._handle()
-        self._folders[handle] = entries
-        return handle
+        return self._keep_folder(entries)
 
     async def readdir(self, fh: int, after: int) -> Iterator[DirEntry]:
         """All entries after the cookie `after`. A cookie is `first` + the entry's place from 1."""
-        entries = _known(self._folders, fh)
+        entries = self._folder(fh)
         start = max(0, after - self._first)
         return (
             (self._first + place, name, self._show(ino, node))
             for place, (name, ino, node) in enumerate(entries[start:], start + 1)
         )
-
-    async def fsyncdir(self, fh: int) -> None:
-        """No-op: nothing was written."""
-
-    async def releasedir(self, fh: int) -> None:
-        """Close the handle of a folder."""
-        self._folders.pop(fh, None)
 
     # -- extended attributes
 
@@ -274,10 +237,3 @@ class ReadOnlyFilesystem(Filesystem):
         """The names, without those of ``user.fsmount.…``."""
         names = await self._tree.xattrs(self._path(ino))
         return [name for name in names if not name.startswith(_VIRTUAL)]
-
-
-def _known(handles: Mapping[int, _T], fh: int) -> _T:
-    found = handles.get(fh)
-    if found is None:
-        raise failure(errno.EBADF)
-    return found

@@ -27,6 +27,7 @@ from fsmount.mount.attributes import (
     failure,
 )
 from fsmount.mount.filesystem import ROOT, Filesystem
+from fsmount.mount.plain_answers import PlainAnswers
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Inode
 from fsmount.store.retention.pictures import is_picture
@@ -40,19 +41,19 @@ _SUFFIX = b".txt"
 # Texts stay as they are for so long: one is asked for its size, and then for its content.
 _FRESH_S = 1.0
 _MOST_FRESH = 4096
-# Entries of one reply; the kernel takes fewer at a time.
+# Names of one query; the kernel takes fewer entries at a time.
 _AT_ONCE = 64
+# Cookies of "." and ".." come before those of the names.
+_DOTS = 2
 
 
-class TextFiles(Filesystem):
+class TextFiles(PlainAnswers[bytes, int]):
     """See the module. `upper` is the filesystem of the store. Belongs to the trio task."""
 
     def __init__(self, store: StoreFiles, upper: Filesystem) -> None:
+        super().__init__(FIRST)
         self._store = store
         self._upper = upper
-        self._next = FIRST
-        self._files: dict[int, bytes] = {}
-        self._folders: dict[int, list[tuple[bytes, int]]] = {}
         self._fresh: dict[int, tuple[float, bytes | None]] = {}
         # Held by the task whose thread uses the database.
         self._asking = trio.Lock()
@@ -62,7 +63,7 @@ class TextFiles(Filesystem):
 
     async def root(self) -> Attributes:
         """The attributes of the folder ``text``."""
-        return await self._folder(ROOT)
+        return await self._attributes(ROOT)
 
     # -- texts
 
@@ -108,7 +109,7 @@ class TextFiles(Filesystem):
         number, is_text = divmod(ino - FIRST, 2)
         return number, bool(is_text)
 
-    async def _folder(self, number: int) -> Attributes:
+    async def _attributes(self, number: int) -> Attributes:
         found = await self._upper.getattr(number)
         if not stat.S_ISDIR(found.mode):
             raise failure(errno.ENOENT)
@@ -141,7 +142,7 @@ class TextFiles(Filesystem):
             raise failure(errno.ENOTDIR)
         found = self._store.index.lookup(number, name)
         if found is not None and stat.S_ISDIR(found.mode):
-            return await self._folder(found.ino)
+            return await self._attributes(found.ino)
         if name.endswith(_SUFFIX):
             name = name.removesuffix(_SUFFIX)
             found = self._store.index.lookup(number, name)
@@ -149,23 +150,13 @@ class TextFiles(Filesystem):
                 return await self._text(found.ino)
         raise failure(errno.ENOENT)
 
-    def remember(self, ino: int) -> None:
-        """No-op: an entry keeps its number."""
-
-    async def forget(self, ino: int, count: int) -> None:
-        """No-op, as `remember`."""
-
     async def getattr(self, ino: int) -> Attributes:
         """What stat(2) shows."""
         number, is_text = self._place(ino)
         try:
-            return await self._text(number) if is_text else await self._folder(number)
+            return await self._text(number) if is_text else await self._attributes(number)
         except NoSuchInode as error:
             raise failure(errno.ENOENT) from error
-
-    async def readlink(self, ino: int) -> bytes:
-        """Raises OSError EINVAL: there are no links."""
-        raise failure(errno.EINVAL)
 
     async def statfs(self) -> os.statvfs_result:
         """As the upper filesystem."""
@@ -183,29 +174,11 @@ class TextFiles(Filesystem):
         text = (await self._texts([number]))[number]
         if text is None:
             raise failure(errno.ENOENT)
-        self._next += 1
-        self._files[self._next] = text
-        return self._next
-
-    def keeps_pages(self, fh: int) -> bool:
-        """Never: another process may read more text."""
-        return False
+        return self._keep_file(text)
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """A part of a text."""
-        if fh not in self._files:
-            raise failure(errno.EBADF)
-        return self._files[fh][offset : offset + length]
-
-    async def flush(self, fh: int) -> None:
-        """No-op."""
-
-    async def fsync(self, fh: int) -> None:
-        """No-op."""
-
-    async def release(self, fh: int) -> None:
-        """Close a handle."""
-        self._files.pop(fh, None)
+        return self._file(fh)[offset : offset + length]
 
     # -- open folders
 
@@ -214,62 +187,44 @@ class TextFiles(Filesystem):
         number, is_text = self._place(ino)
         if is_text:
             raise failure(errno.ENOTDIR)
-        entries = [(b".", ino), (b"..", ino)]
-        for name, inode in self._store.index.by_name(number):
-            if shown := _entry(name, inode):
-                entries.append(shown)
-            await trio.lowlevel.checkpoint_if_cancelled()
-        self._next += 1
-        self._folders[self._next] = entries
-        return self._next
+        return self._keep_folder(number)
 
     async def readdir(self, fh: int, after: int) -> list[DirEntry]:
-        """Some entries after the cookie `after`: FIRST + the entry's place from 1."""
-        entries = self._folders.get(fh)
-        if entries is None:
-            raise failure(errno.EBADF)
-        place = max(0, after - FIRST)
-        while place < len(entries):
-            part = entries[place : place + _AT_ONCE]
-            numbers = [self._place(ino) for _, ino in part]
-            texts = await self._texts([number for number, is_text in numbers if is_text])
-            found: list[DirEntry] = []
-            for (name, _), (number, is_text) in zip(part, numbers, strict=True):
-                place += 1
-                try:
-                    if not is_text:
-                        found.append((FIRST + place, name, await self._folder(number)))
-                    elif (text := texts[number]) is not None:
-                        shown = self._shown(await self._upper.getattr(number), text)
-                        found.append((FIRST + place, name, shown))
-                except (NoSuchInode, OSError):
-                    continue  # it was deleted after the folder was opened
-            if found:
-                return found
-        return []
+        """Some entries after the cookie `after`: FIRST + _DOTS + the one of the store's name."""
+        folder = self._folder(fh)
+        found = await self._dots(folder, after) if after < FIRST + _DOTS else []
+        at = max(0, after - FIRST - _DOTS)
+        while not found:
+            children = self._store.index.children(folder, at, _AT_ONCE)
+            if not children:
+                break
+            at = children[-1][0]
+            found = await self._entries(children)
+        return found
 
-    async def fsyncdir(self, fh: int) -> None:
-        """No-op."""
+    async def _dots(self, folder: int, after: int) -> list[DirEntry]:
+        place = self._store.index.folder_of(folder)
+        above = place[0] if place else folder
+        rows = ((FIRST + 1, b".", folder), (FIRST + _DOTS, b"..", above))
+        return [
+            (cookie, name, await self._attributes(number))
+            for cookie, name, number in rows
+            if cookie > after
+        ]
 
-    async def releasedir(self, fh: int) -> None:
-        """Close the handle of a folder."""
-        self._folders.pop(fh, None)
-
-    # -- extended attributes
-
-    async def getxattr(self, ino: int, name: bytes) -> bytes:
-        """Raises OSError ENODATA: there are none."""
-        raise failure(errno.ENODATA)
-
-    async def listxattr(self, ino: int) -> Sequence[bytes]:
-        """None."""
-        return ()
-
-
-def _entry(name: bytes, inode: Inode) -> tuple[bytes, int] | None:
-    """The name and number of an entry; None if it is neither a folder nor a picture."""
-    if stat.S_ISDIR(inode.mode):
-        return name, FIRST + 2 * inode.ino
-    if is_picture(name, inode):
-        return name + _SUFFIX, FIRST + 2 * inode.ino + 1
-    return None
+    async def _entries(self, children: Sequence[tuple[int, bytes, Inode]]) -> list[DirEntry]:
+        """The entries that some names of the store stand for."""
+        pictures = [node.ino for _, name, node in children if is_picture(name, node)]
+        texts = await self._texts(pictures)
+        found: list[DirEntry] = []
+        for cookie, name, node in children:
+            place = FIRST + _DOTS + cookie
+            try:
+                if stat.S_ISDIR(node.mode):
+                    found.append((place, name, await self._attributes(node.ino)))
+                elif (text := texts.get(node.ino)) is not None and is_picture(name, node):
+                    shown = self._shown(await self._upper.getattr(node.ino), text)
+                    found.append((place, name + _SUFFIX, shown))
+            except (NoSuchInode, OSError):
+                continue  # it was deleted meanwhile
+        return found

@@ -31,6 +31,7 @@ from fsmount.mount.attributes import (
     failure,
 )
 from fsmount.mount.filesystem import ROOT, Filesystem
+from fsmount.mount.plain_answers import PlainAnswers
 from fsmount.mount.text_files import TextFiles
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
@@ -53,21 +54,20 @@ _AT_ONCE = 64
 _Path = tuple[bytes, ...]
 
 
-class ViewFolders(Filesystem):
+class ViewFolders(PlainAnswers[None, list[tuple[bytes, int]]]):
     """See the module. Belongs to the trio task.
 
     `upper` is the filesystem of the store, `texts` that of the folder ``text``.
     """
 
     def __init__(self, store: StoreFiles, upper: Filesystem, texts: TextFiles) -> None:
+        super().__init__(FIRST)
         self._store = store
         self._upper = upper
         self._texts = texts
         self._days = Days(store)
         self._paths: list[_Path] = [(), ()]  # by inode number; number 0 is not used
         self._inodes: dict[_Path, int] = {(): FIRST + ROOT}
-        self._handles: dict[int, list[tuple[bytes, int]]] = {}
-        self._next = FIRST
         self._listed: tuple[float, _Path, dict[bytes, Picture]] = (-_FRESH_S, (), {})
         self._shares: dict[int, tuple[float, bytes | None]] = {}
         self._refreshed = -_FRESH_S
@@ -91,7 +91,7 @@ class ViewFolders(Filesystem):
             await self._days.refresh()
             self._refreshed = time.monotonic()
 
-    async def _folders(self, path: _Path) -> list[bytes]:
+    async def _names(self, path: _Path) -> list[bytes]:
         """The names of the folders in a folder."""
         if len(path) < 2:
             return [[_TOP], [_BY_DAY, _CHANGED]][len(path)]
@@ -157,7 +157,7 @@ class ViewFolders(Filesystem):
         path = self._path(folder)
         if path == (_TOP,) and name == _TEXT:
             return await self._texts.root()
-        if name in await self._folders(path):
+        if name in await self._names(path):
             return self._show(self._ino((*path, name)))
         picture = (await self._pictures(path)).get(name)
         if picture is None:
@@ -165,20 +165,10 @@ class ViewFolders(Filesystem):
         found = await self._upper.lookup(picture.folder, picture.name)
         return found._replace(valid_s=SHARED_VALID_S)
 
-    def remember(self, ino: int) -> None:
-        """No-op: a folder keeps its number."""
-
-    async def forget(self, ino: int, count: int) -> None:
-        """No-op, as `remember`. The upper filesystem counts its files."""
-
     async def getattr(self, ino: int) -> Attributes:
         """What stat(2) shows of a folder."""
         self._path(ino)
         return self._show(ino)
-
-    async def readlink(self, ino: int) -> bytes:
-        """Raises OSError EINVAL: there are only folders."""
-        raise failure(errno.EINVAL)
 
     async def statfs(self) -> os.statvfs_result:
         """As the upper filesystem."""
@@ -190,41 +180,24 @@ class ViewFolders(Filesystem):
         """Raises OSError EISDIR."""
         raise failure(errno.EISDIR)
 
-    def keeps_pages(self, fh: int) -> bool:
-        """Never: there are no open files."""
-        return False
-
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Raises OSError EBADF: there are no open files."""
         raise failure(errno.EBADF)
-
-    async def flush(self, fh: int) -> None:
-        """No-op."""
-
-    async def fsync(self, fh: int) -> None:
-        """No-op."""
-
-    async def release(self, fh: int) -> None:
-        """No-op."""
 
     async def opendir(self, ino: int) -> int:
         """A handle on a folder, which shows its entries as they are now."""
         path = self._path(ino)
         entries = [(b".", ino), (b"..", self._ino(path[:-1]))]
-        entries += [(name, self._ino((*path, name))) for name in await self._folders(path)]
+        entries += [(name, self._ino((*path, name))) for name in await self._names(path)]
         if path == (_TOP,):
             entries.append((_TEXT, (await self._texts.root()).ino))
         pictures = (await self._pictures(path)).items()
         entries += [(name, picture.inode.ino) for name, picture in pictures]
-        self._next += 1
-        self._handles[self._next] = entries
-        return self._next
+        return self._keep_folder(entries)
 
     async def readdir(self, fh: int, after: int) -> list[DirEntry]:
         """Some entries after the cookie `after`: FIRST + the entry's place from 1."""
-        entries = self._handles.get(fh)
-        if entries is None:
-            raise failure(errno.EBADF)
+        entries = self._folder(fh)
         found: list[DirEntry] = []
         place = max(0, after - FIRST)
         while place < len(entries) and len(found) < _AT_ONCE:
@@ -241,23 +214,6 @@ class ViewFolders(Filesystem):
                 continue  # it was deleted after the folder was opened
             found.append((FIRST + place, name, shown._replace(valid_s=SHARED_VALID_S)))
         return found
-
-    async def fsyncdir(self, fh: int) -> None:
-        """No-op."""
-
-    async def releasedir(self, fh: int) -> None:
-        """Close the handle of a folder."""
-        self._handles.pop(fh, None)
-
-    # -- extended attributes
-
-    async def getxattr(self, ino: int, name: bytes) -> bytes:
-        """Raises OSError ENODATA: a folder has none."""
-        raise failure(errno.ENODATA)
-
-    async def listxattr(self, ino: int) -> Sequence[bytes]:
-        """None."""
-        return ()
 
 
 def _free_name(picture: Picture, taken: dict[bytes, Picture]) -> bytes:

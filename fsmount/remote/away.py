@@ -196,7 +196,7 @@ def _fetching(
     sizes = {name: body.length for name, body in bodies.items()}
     files = Files(layout.root, notes, sizes, disk)
     table = Table(files, files.prepare(), budget)
-    return Fetching(Later(away.url, connect), bodies, files, table, limit_s)
+    return Fetching(Later(away.url, connect), None, bodies, files, table, limit_s)
 
 
 def body_of(away: Away) -> Body:

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fsmount.errors import CacheFailed, Damaged, FsmountError
+from fsmount.errors import CacheFailed, Damaged, FsmountError, RemoteMissing
 from fsmount.remote import index_pages
 from fsmount.remote.blocks import Files, Table
 from fsmount.remote.fetching import Fetching
-from fsmount.remote.objects import Body, State
+from fsmount.remote.objects import Body, State, why_missing
 from fsmount.remote.transport import Transport, where_of
 from fsmount.store import contents
 from fsmount.store.disk.disk import Disk
@@ -59,7 +59,7 @@ def cached(
 
     `caches` is the folder for caches; `budget` is for blocks, in bytes. A read
     ends after `limit_s` seconds. Waits for disk and network.
-    Raises :class:`Damaged` and other errors of the transport, :class:`UsageError`,
+    Raises :class:`Damaged`, :class:`StatePruned` and errors of the transport, :class:`UsageError`,
     :class:`CacheFailed`.
     """
     disk = Disk()
@@ -78,9 +78,14 @@ def cached(
             disk.write_file(layout.opened, f"{state.opened}\n".encode())
             disk.write_file(layout.config, state.config.encode())
             opened = undo.enter_context(open_read_store(layout.root))
+        except RemoteMissing as error:
+            raise why_missing(remote, state.generation, error) from error
         except OSError as error:
             raise CacheFailed(error.filename or caches, reason=error.strerror) from error
-        yield opened, Fetching(remote, bodies, files, Table(files, found, budget), limit_s)
+        yield (
+            opened,
+            Fetching(remote, state.generation, bodies, files, Table(files, found, budget), limit_s),
+        )
 
 
 @contextmanager

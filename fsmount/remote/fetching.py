@@ -19,9 +19,9 @@ from pathlib import Path
 import trio
 
 from fsmount import threads
-from fsmount.errors import CacheFailed, Damaged, FsmountError, RemoteFailed
+from fsmount.errors import CacheFailed, Damaged, FsmountError, RemoteFailed, RemoteMissing
 from fsmount.remote.blocks import BLOCK, Block, Files, Table
-from fsmount.remote.objects import Body, Part, read_part
+from fsmount.remote.objects import Body, Part, read_part, why_missing
 from fsmount.remote.transport import Transport, where_of
 from fsmount.store.disk.disk import pread
 from fsmount.store.packs.pack import parse_entry
@@ -52,6 +52,7 @@ class _Flight:
 class Fetching:
     """The supply of a store at a URL; see :class:`fsmount.store.packs.supply.Supply`.
 
+    generation : the number of the state; None if it belongs to none.
     bodies : the files of the state, by their paths below the store.
     files, table : the local blocks.
     limit_s : a reader gets its bytes or an error after so many seconds, whatever the network does.
@@ -62,6 +63,7 @@ class Fetching:
     def __init__(
         self,
         remote: Transport,
+        generation: int | None,
         bodies: dict[str, Body],
         files: Files,
         table: Table,
@@ -69,6 +71,7 @@ class Fetching:
     ) -> None:
         self._remote = remote
         self._limit_s = limit_s
+        self._generation = generation
         self._bodies = bodies
         self._files = files
         self._table = table
@@ -274,6 +277,12 @@ class Fetching:
             try:
                 ask = partial(_read, self._remote, part, start, length)
                 found[at] = await threads.call_or_leave(Kind.REMOTE, ask)
+            except RemoteMissing as error:
+                if self._generation is None:
+                    failed.append(error)
+                    return
+                look = partial(why_missing, self._remote, self._generation, error)
+                failed.append(await threads.call_or_leave(Kind.REMOTE, look))
             except FsmountError as error:
                 failed.append(error)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fsmount.errors import RemoteFailed, RemoteMissing, RemoteRefused
+from fsmount.remote.pacing import CHUNK
 from fsmount.store.disk.disk import Disk
 
 # Ends the name of a file that is being written. A killed program leaves it; no object has it.
@@ -29,8 +30,15 @@ class FolderTransport:
     The folder above it must exist: if the disk is not mounted, nothing is written elsewhere.
     """
 
-    def __init__(self, url: str, root: str, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        root: str,
+        disk: Disk | None = None,
+        pace: Callable[[int], None] | None = None,
+    ) -> None:
         self.url = url
+        self._pace = pace
         self._root = Path(root)
         self._disk = disk or Disk()
 
@@ -109,7 +117,13 @@ class FolderTransport:
     def _write(self, path: Path, data: bytes) -> None:
         fd = self._disk.create(path)
         try:
-            self._disk.pwrite(fd, data, 0)
+            if self._pace is None:
+                self._disk.pwrite(fd, data, 0)
+            else:
+                for at in range(0, len(data), CHUNK):
+                    chunk = memoryview(data)[at : at + CHUNK]
+                    self._pace(len(chunk))
+                    self._disk.pwrite(fd, chunk, at)
             self._disk.fsync(fd)
         finally:
             self._disk.close(fd)

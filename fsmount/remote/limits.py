@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 
-from fsmount.remote.transport import Transport
+from fsmount.remote.pacing import Pace, PacedProxy, has_proxy
+from fsmount.remote.transport import Patience, Transport, transport_to
 
-# With a limit, an object of a pack or file has as many bytes as may be sent in this time.
+# With a limit, an object of a pack or file has as many bytes as may be sent in this time. So a push
+# that is stopped has sent little in vain.
 _PART_S = 4
 _LEAST_PART = 1 << 20
+# The objects of an index have up to 16 MiB, with what encryption adds.
+_MOST_OTHERS = 20 << 20
+# As in `fsmount.remote.s3`.
+_CONNECT_S, _RETRY_S, _REQUEST_S = 10, 60, 300
 
 
 def part_bytes(rate: int) -> int:
     """The largest object to make if `rate` bytes a second may be sent."""
     return max(_LEAST_PART, _PART_S * rate)
+
+
+@contextmanager
+def limited(url: str, rate: int, *, pack_class: str | None = None) -> Iterator[Transport]:
+    """In the block, the transport to a URL that sends at most `rate` bytes a second.
+
+    If the user has named a proxy, an object goes out at full speed, with a pause behind it.
+    `pack_class`: see :func:`transport_to`, which says what it raises.
+    """
+    pace = Pace(rate)
+    # A request takes as long as its bytes at this rate.
+    longest = max(part_bytes(rate), _MOST_OTHERS) / rate
+    patience = Patience(_CONNECT_S, _RETRY_S + longest, _REQUEST_S + longest)
+    with PacedProxy(pace) as running:
+        proxy = None if has_proxy() else running.url
+        yield Slow(transport_to(url, patience, pack_class=pack_class, pace=pace, proxy=proxy), rate)
 
 
 class _Passing:
@@ -24,6 +47,11 @@ class _Passing:
     def __init__(self, remote: Transport) -> None:
         self.url = remote.url
         self._remote = remote
+
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether what is removed stays as an older version."""
+        return bool(getattr(self._remote, "keeps_versions", False))
 
     def put(self, name: str, data: bytes) -> bool:
         """Make an object."""
@@ -57,8 +85,8 @@ class _Passing:
 class Slow(_Passing):
     """Sends at most `rate` bytes a second, over more than one object.
 
-    An object goes out as fast as the network takes it. Then nothing is sent until its time at this
-    rate is over.
+    An object goes out as fast as the transport below takes it. Then nothing is sent until its time
+    at this rate is over.
     """
 
     def __init__(

@@ -18,11 +18,13 @@ from fsmount.codec import zstd
 from fsmount.errors import (
     Damaged,
     FormatUnsupported,
+    FsmountError,
     PushOvertaken,
     RemoteArchived,
     RemoteFailed,
     RemoteMissing,
     RemoteRefused,
+    StatePruned,
 )
 from fsmount.remote.transport import Transport, where_of
 from fsmount.store.transfer.tree import Progress
@@ -250,6 +252,18 @@ def read_part(remote: Transport, part: Part) -> bytes:
     return data
 
 
+def why_missing(remote: Transport, generation: int, error: RemoteMissing) -> FsmountError:
+    """The error for an object of a state that is missing: :class:`StatePruned`, or the same one.
+
+    Asks whether the state is still there. If that fails, it is the same one.
+    """
+    try:
+        is_there = remote.size(state_name(generation)) is not None
+    except FsmountError:
+        return error
+    return error if is_there else StatePruned(remote.url, what=error.detail)
+
+
 def damaged_parts(
     remote: Transport,
     state: State,
@@ -260,15 +274,19 @@ def damaged_parts(
 
     `progress` gets objects and bytes that are done. `archived` gets the objects in cold storage:
     only their sizes are compared. Without it, one of them raises :class:`RemoteArchived`. Raises
-    other errors of the transport.
+    :class:`StatePruned` if a prune removes the state meanwhile, and other errors of the transport.
     """
     found: list[tuple[str, str]] = []
     for part in state.parts():
         try:
             read_part(remote, part)
-        except (Damaged, RemoteMissing) as error:
-            reason = str(error.fields.get("reason", "it is missing"))
-            found.append((str(error.detail), reason))
+        except Damaged as error:
+            found.append((str(error.detail), str(error.fields["reason"])))
+        except RemoteMissing as error:
+            why = why_missing(remote, state.generation, error)
+            if why is not error:
+                raise why from error
+            found.append((str(error.detail), "it is missing"))
         except RemoteArchived as error:
             if archived is None:
                 raise

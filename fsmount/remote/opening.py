@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _FORGET = "To accept that: fsmount key forget URL"
 
 
+class NotEncrypted(RemoteConflict):
+    """A URL was to be opened by a key, and has none. `remote` is the transport to it."""
+
+    remote: Transport | None = None
+
+
 def _no_passphrase(what: str) -> str:
     raise KeyRefused(what, reason="there is no passphrase")
 
@@ -60,15 +66,17 @@ def open_remote(
 
     If it is encrypted, the transport decrypts. Lists the keys there, and reads them.
 
-    Raises :class:`KeyRefused` if it cannot be opened, :class:`RemoteConflict` if it is not what
-    this machine has seen there, :class:`UsageError`, :class:`RemoteNeedsExtra`, errors of the
-    transport, OSError.
+    Raises :class:`KeyRefused` if it cannot be opened, :class:`NotEncrypted` if `unlock` demands
+    that it is, :class:`RemoteConflict` if it is not what this machine has seen there,
+    :class:`UsageError`, :class:`RemoteNeedsExtra`, errors of the transport, OSError.
     """
     unlock = unlock or Unlock()
     remote = transport_to(url, patience)
     encrypted = _open_encrypted(remote, unlock)
     if encrypted is None and unlock.is_demanded:
-        raise RemoteConflict(url, reason="it is not encrypted, so no key or passphrase opens it")
+        error = NotEncrypted(url, reason="it is not encrypted, so no key or passphrase opens it")
+        error.remote = remote
+        raise error
     return encrypted or remote
 
 

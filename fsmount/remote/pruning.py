@@ -39,6 +39,7 @@ class PruneSummary:
     kept_states : number of states that are kept.
     states, objects, bytes : what was removed; of a trial run what would be.
     retained : objects that the server refused to remove.
+    keeps_versions : whether the bucket keeps what was removed as older versions.
     """
 
     generation: int = 0
@@ -47,6 +48,7 @@ class PruneSummary:
     objects: int = 0
     bytes: int = 0
     retained: int = 0
+    keeps_versions: bool = False
 
 
 def prune(
@@ -87,6 +89,7 @@ def prune(
     again = replace(last, prunes=last.prunes + 1)
     make_state(remote, again, last)
     done.generation = again.generation
+    done.keeps_versions = bool(getattr(below, "keeps_versions", False))
     for name in old:
         if _removed(below, name):
             done.states += 1

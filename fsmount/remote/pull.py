@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsmount.errors import Damaged, InsideStore, NotPushed, StoreExists
+from fsmount.errors import Damaged, InsideStore, NotPushed, RemoteMissing, StoreExists
 from fsmount.remote import index_pages
-from fsmount.remote.objects import Body, State, last_state, read_part
+from fsmount.remote.objects import Body, State, last_state, read_part, why_missing
 from fsmount.remote.transport import Transport, where_of
 from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk, pread
@@ -60,8 +60,8 @@ def pull(
 
     Waits for disk and network. Raises :class:`StoreExists` or :class:`InsideStore` if the folder
     cannot take a store, :class:`StoreLocked` if another pull works there, :class:`NotPushed` if
-    there is no state, :class:`Damaged` and other errors of the transport, :class:`DiskFull`,
-    OSError. The folder is no store then.
+    there is no state, :class:`StatePruned`, :class:`Damaged` and other errors of the transport,
+    :class:`DiskFull`, OSError. The folder is no store then.
     """
     disk = disk or Disk()
     state = last_state(remote)
@@ -79,7 +79,10 @@ def pull(
         undo.callback(ownership.release)
         work = _Pull(remote, state, layout, OwnedDisk(disk, ownership), progress)
         with naming_full_disk(dest):
-            return work.run()
+            try:
+                return work.run()
+            except RemoteMissing as error:
+                raise why_missing(remote, state.generation, error) from error
 
 
 def _refuse_others(dest: Path) -> None:

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from fsmount.errors import NotPushed
+from fsmount.errors import FsmountError, NotPushed
 from fsmount.remote.cached_store import cached
 from fsmount.remote.objects import FOLDERS, STATES, State, last_state
-from fsmount.remote.opening import Unlock, open_remote
+from fsmount.remote.opening import NotEncrypted, Unlock, open_remote
 from fsmount.remote.transport import Transport, patience_of
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import shared_workers
@@ -44,10 +44,16 @@ def stores_at(url: str, connect: Connect = for_reading) -> dict[str, tuple[Trans
     Asks for one list if it is a store. Raises :class:`NotPushed` if there is none,
     :class:`Damaged`, and other errors of the transport.
     """
-    remote = connect(url)
-    state = last_state(remote)
-    if state is not None:
-        return {"": (remote, state)}
+    refused: FsmountError = NotPushed(url, reason=_NOTHING)
+    try:
+        remote = connect(url)
+        state = last_state(remote)
+        if state is not None:
+            return {"": (remote, state)}
+    except NotEncrypted as error:
+        # The keys may be those of the folders. No state that lies here is read.
+        assert error.remote is not None
+        refused, remote = error, error.remote
     found = {}
     for name in remote.folders():
         if name not in (STATES, *FOLDERS):
@@ -56,7 +62,7 @@ def stores_at(url: str, connect: Connect = for_reading) -> dict[str, tuple[Trans
             if state is not None:
                 found[name] = below, state
     if not found:
-        raise NotPushed(url, reason=_NOTHING)
+        raise refused
     return found
 
 

@@ -31,6 +31,7 @@ except ImportError as missing:
 
 if TYPE_CHECKING:
     from obstore import Attributes
+    from obstore.store import ClientConfig
 
 # A request that fails is tried again for so long. So a lost network ends a call after at most
 # RETRY_S + REQUEST_S, and after RETRY_S + CONNECT_S if the server does not answer at all.
@@ -40,10 +41,16 @@ REQUEST_S = 300
 _RETRIES = 8
 # The only objects that may be in cold storage.
 _COLD = "packs/"
+# The answer of a bucket with an object lock to an object without a checksum begins with this name.
+_WANTS_CHECKSUM = "Content-MD5"
 
 
 class S3Transport:
-    """The objects below a prefix of a bucket; see :class:`fsmount.remote.transport.Transport`."""
+    """The objects below a prefix of a bucket; see :class:`fsmount.remote.transport.Transport`.
+
+    keeps_versions : whether an object that is removed stays as an older version, as a bucket with
+        an object lock has them. Known after an object was made.
+    """
 
     def __init__(
         self,
@@ -52,48 +59,74 @@ class S3Transport:
         prefix: str,
         patience: Patience | None = None,
         pack_class: str | None = None,
+        proxy: str | None = None,
     ) -> None:
         self.url = url
+        self.keeps_versions = False
         self._pack_class = pack_class
-        patience = patience or Patience(CONNECT_S, RETRY_S, REQUEST_S)
+        self._place = bucket, prefix or None
+        self._patience = patience or Patience(CONNECT_S, RETRY_S, REQUEST_S)
+        self._proxy: ClientConfig = {} if proxy is None else {"proxy_url": proxy}
+        self._sends_checksum = False
+        with self._translated(""):
+            self._store = self._connected()
+
+    def _connected(self, **more: str) -> S3Store:
+        """The bucket. `more` is configuration of obstore."""
+        bucket, prefix = self._place
+        patience = self._patience
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
-        with self._translated(""):
-            self._store = S3Store(
-                bucket,
-                prefix=prefix or None,
-                config={"endpoint": endpoint, "region": region} if endpoint else {"region": region},
-                client_options={
-                    "allow_http": endpoint.startswith("http://"),
-                    "connect_timeout": timedelta(seconds=patience.connect_s),
-                    "timeout": timedelta(seconds=patience.request_s),
+        where = {"endpoint": endpoint, "region": region} if endpoint else {"region": region}
+        return S3Store(
+            bucket,
+            prefix=prefix,
+            config=where | more,  # type: ignore[arg-type]
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=patience.connect_s),
+                "timeout": timedelta(seconds=patience.request_s),
+                **self._proxy,
+            },
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=patience.retry_s),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=10),
+                    "base": 2,
                 },
-                retry_config={
-                    "max_retries": _RETRIES,
-                    "retry_timeout": timedelta(seconds=patience.retry_s),
-                    "backoff": {
-                        "init_backoff": timedelta(milliseconds=100),
-                        "max_backoff": timedelta(seconds=10),
-                        "base": 2,
-                    },
-                },
-            )
+            },
+        )
 
     def put(self, name: str, data: bytes) -> bool:
         """Put an object with the condition that there is none."""
         with self._translated(name):
+            had_checksum = self._sends_checksum
             try:
-                # One request: a multipart upload would check the condition at its end only.
-                obstore.put(
-                    self._store,
-                    name,
-                    data,
-                    mode="create",
-                    use_multipart=False,
-                    attributes=self._attributes(name),
-                )
-            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-                return False
+                return self._put(name, data)
+            except exceptions.GenericError as error:
+                if had_checksum or _WANTS_CHECKSUM not in str(error):
+                    raise
+            # Not always, since some servers do not know the header.
+            self._store = self._connected(checksum_algorithm="SHA256")
+            self._sends_checksum = True
+            return self._put(name, data)
+
+    def _put(self, name: str, data: bytes) -> bool:
+        try:
+            # One request: a multipart upload would check the condition at its end only.
+            made = obstore.put(
+                self._store,
+                name,
+                data,
+                mode="create",
+                use_multipart=False,
+                attributes=self._attributes(name),
+            )
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+            return False
+        self.keeps_versions |= made["version"] not in (None, "null")
         return True
 
     def get(self, name: str) -> bytes:

@@ -16,8 +16,10 @@ from fsmount.store.transfer.tree import Progress
 
 TIERS = ("bulk", "standard", "expedited")
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+# The month of the prices below. Nobody is asked for those of today.
+PRICES_OF = "May 2026"
 # Hours that Amazon names, at most, and list prices of us-east-1 in dollars: for a GB that is
-# restored, and for 1,000 requests. As of 2026; each region and each other server has its own.
+# restored, and for 1,000 requests. Each region and each other server has its own.
 _HOURS = {
     ("GLACIER", "bulk"): 12.0,
     ("GLACIER", "standard"): 5.0,
@@ -56,7 +58,8 @@ class ThawPlan:
     under_way, restored, hot : numbers of the other objects that the files need.
     waited_for : names of the objects that are not restored yet.
     hours : how long it takes at most.
-    dollars : about what it costs, by Amazon's list prices of us-east-1, without the transfer.
+    dollars : an estimate of what it costs, by Amazon's list prices of us-east-1 of PRICES_OF,
+        without the transfer.
     """
 
     archived: list[tuple[str, int, str]] = field(default_factory=list)

@@ -11,7 +11,7 @@ Each ends after a stated time: see :mod:`fsmount.remote.s3`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -88,12 +88,18 @@ def is_url(text: str) -> bool:
 
 
 def transport_to(
-    url: str, patience: Patience | None = None, *, pack_class: str | None = None
+    url: str,
+    patience: Patience | None = None,
+    *,
+    pack_class: str | None = None,
+    pace: Callable[[int], None] | None = None,
+    proxy: str | None = None,
 ) -> Transport:
     """Return the transport to a URL. Nothing is read yet.
 
     `patience` is for servers; by default it is that of a command. `pack_class` is the storage class
-    of S3 for packs that are sent.
+    of S3 for packs that are sent. `pace` is called with a number of bytes before
+    they are written to a folder, and waits. `proxy` is the URL of a proxy to a server.
 
     Raises :class:`UsageError` for any other form of URL, and :class:`RemoteNeedsExtra` for
     ``s3://`` if obstore is not installed.
@@ -102,13 +108,14 @@ def transport_to(
     if pack_class is not None and parts.scheme != "s3":
         raise UsageError(f"{url}: only a bucket (s3://) has storage classes")
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and len(parts.path) > 1:
-        return FolderTransport(url, os.fsdecode(unquote(parts.path, errors="surrogateescape")))
+        root = os.fsdecode(unquote(parts.path, errors="surrogateescape"))
+        return FolderTransport(url, root, pace=pace)
     if parts.scheme == "s3" and parts.netloc and not parts.query:
         # obstore is an extra, and takes long to load.
         from fsmount.remote.s3 import S3Transport
 
         prefix = unquote(parts.path).strip("/")
-        return S3Transport(url, parts.netloc, prefix, patience, pack_class)
+        return S3Transport(url, parts.netloc, prefix, patience, pack_class, proxy)
     raise UsageError(f"{url} is none of the URLs that fsmount knows: {_FORMS}")
 
 

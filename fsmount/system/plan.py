@@ -31,7 +31,8 @@ class Instance:
     """One mount. `options` is as after ``-o``.
 
     `store` is an absolute path or a URL; `folder` is absolute. `no_colons`: names
-    of screenshots get no colon. `push`: a URL that a timer pushes the store to.
+    of screenshots get no colon. `push`: a URL that a timer pushes the store to, `push_encrypts`:
+    encrypted.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Instance:
     options: str = ""
     no_colons: bool = False
     push: str = ""
+    push_encrypts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,8 @@ def _settings(instance: Instance) -> str:
         values["FSMOUNT_NO_COLONS"] = "1"
     if instance.push:
         values["PUSH"] = _plain(instance.push)
+        # Without quotes in the unit: none, or words.
+        values["PUSH_OPTIONS"] = "--encrypt" if instance.push_encrypts else ""
     lines = [
         name + '="' + re.sub(r'(["\\`$])', r"\\\1", str(value)) + '"'
         for name, value in values.items()

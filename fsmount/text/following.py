@@ -19,8 +19,8 @@ WIDEST_GAP = 2.5
 """The next word of a line begins at most so many heights of a letter behind a word."""
 _LEAST_TALL = 8
 _SEQUENCE = "\u21a6"
-# Two slots of a hundred thousand have the same sequence by chance. An entry of the index takes a
-# byte as long as one slot of 128 has each sequence.
+# A slot of 2,000 words has a given sequence by chance in 3 of 100. With more sequences, an entry of
+# the index would take two bytes instead of one: the distance to the slot before that has it.
 _SEQUENCES = 1 << 16
 
 

@@ -14,6 +14,8 @@ from fsmount.text.reading import Reading, Summary
 from fsmount.text.tesseract import Tesseract
 
 _NOTHING = Exclusions()
+# Removing words of pictures that went takes seconds.
+_WAIT_S = 5.0
 ENGINES = ("tesseract", "rapidocr")
 
 
@@ -69,7 +71,7 @@ def read_text(
     NoEngine, TextDamaged, FsmountError, OSError
         If the text cannot be read or written.
     """
-    with writing(store.layout):
+    with writing(store.layout, _WAIT_S):
         exclusions = Exclusions.read(store.layout)
         if more != _NOTHING:
             exclusions = exclusions.with_more(more)
@@ -84,6 +86,7 @@ def read_text(
                     if database.fact("engine") is None:
                         database.set_fact("engine", reader.name)
                     reading.run(reader, go_on, begun(count))
+            reading.finish()
             if reading.summary.read:
                 database.empty_log()
             return reading.summary

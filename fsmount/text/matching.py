@@ -51,6 +51,8 @@ class Matches:
 
     def stretches(self) -> list[tuple[int, int]]:
         """Return the runs of pictures that show all terms: (first, last)."""
+        if self.visible.all():
+            return [(0, self.slot.pictures - 1)] if self.slot.pictures else []
         edges = np.flatnonzero(np.diff(self.visible, prepend=False, append=False))
         return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
 

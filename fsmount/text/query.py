@@ -10,18 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+from math import prod
 
 from fsmount.errors import UsageError
-from fsmount.text.database import any_of, ended, present, quote, through
 from fsmount.text.following import sequence
+from fsmount.text.token_index import any_of, ended, present, quote, through
 from fsmount.text.tokens import folded, is_spaceless, pairs, runs
 
 _PARTS = re.compile(r'"([^"]*)"?|(\S+)')
 # Letters that a wrong letter may be, for each script that has few.
 _SCRIPTS = ("abcdefghijklmnopqrstuvwxyz0123456789", "абвгдежзийклмнопрстуфхцчшщъыьэюяё")
-# So many texts are looked up for something that saves work.
-_MANY = 100
+# If tokens can follow each other in more ways, slots are not asked for each.
+_MANY = 200
 _GREEK = "αβγδεζηθικλμνξοπρστυφχψως"
 
 
@@ -120,10 +121,10 @@ def near(token: str) -> list[str]:
 def steady(terms: Sequence[Term]) -> str | None:
     """Return the expression of FTS5 for slots all of whose pictures show all terms.
 
-    Others may do so, too. None if that cannot be told: tokens after each other, or very many.
+    Others may do so, too. None if that cannot be told: tokens after each other.
     """
     tokens = [token for term in terms for token in term.tokens]
-    if len(tokens) > len(terms) or any(len(each.texts) > _MANY for each in tokens):
+    if len(tokens) > len(terms):
         return None
     every = [[through(text, prefix=each.prefix) for text in each.texts] for each in tokens]
     return " AND ".join(map(any_of, every))
@@ -136,19 +137,26 @@ def expression(terms: Sequence[Term], *, ordered: bool) -> str:
     term probably follow each other.
     """
     tokens = dict.fromkeys(token for term in terms for token in term.tokens)
+    disappears = any_of(token.ended() for token in tokens)
+    if len(tokens) == 1:
+        return disappears
     every = [token.present() for token in tokens]
     if ordered:
-        every += [
-            any_of(quote(sequence(a, b)) for a in one.texts for b in two.texts)
-            for term in terms
-            for one, two in pairwise(term.tokens)
-            if _is_listed(one, two)
-        ]
-    return f"({' AND '.join(every)}) AND {any_of(token.ended() for token in tokens)}"
+        every += [_in_order(term.tokens) for term in terms if _is_listed(term.tokens)]
+    return f"({' AND '.join(every)}) AND {disappears}"
 
 
-def _is_listed(one: Token, two: Token) -> bool:
-    """Whether the sequences of two tokens can be listed."""
-    if one.prefix or two.prefix or one.part or two.part:
-        return False
-    return len(one.texts) * len(two.texts) <= _MANY
+def _is_listed(tokens: Sequence[Token]) -> bool:
+    """Whether tokens follow each other in so few ways that all can be listed."""
+    known = not any(token.prefix or token.part for token in tokens)
+    return len(tokens) > 1 and known and prod(len(token.texts) for token in tokens) <= _MANY
+
+
+def _in_order(tokens: Sequence[Token]) -> str:
+    """Return the expression of FTS5 for slots in which tokens probably follow each other."""
+    ways = product(*(token.texts for token in tokens))
+    # Each way with its own tokens: with many ways, nearly each slot has the sequences of some.
+    return any_of(
+        f"({' AND '.join([*map(present, way), *(quote(sequence(*two)) for two in pairwise(way))])})"
+        for way in ways
+    )

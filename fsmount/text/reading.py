@@ -1,26 +1,26 @@
 """Reads the text of all pictures of a store that nobody has read yet.
 
 It is one process, which needs no lock of the store: it works beside a mount. Pictures that are not
-encoded yet come later. Words of pictures that the store no longer shows are removed first.
+encoded yet come later. Words of pictures that the store no longer shows are removed first, and
+again at the end.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 
 from fsmount.errors import Damaged
 from fsmount.lru import Lru
 from fsmount.store.files import StoreFiles
-from fsmount.store.index import TRASH, Index, Inode
-from fsmount.store.retention.pictures import is_picture, series_of
+from fsmount.store.index import Index
+from fsmount.store.retention.pictures import series_of
 from fsmount.store.retention.taken import LocalClock
-from fsmount.store.transfer.tree import is_for_desktops
 from fsmount.text.database import Series, TextDatabase
 from fsmount.text.engines import Engine
 from fsmount.text.exclusions import Exclusions
@@ -28,11 +28,13 @@ from fsmount.text.pictures import NoPictureError, Pictures, Seen
 from fsmount.text.recorder import Recorder, Taken
 from fsmount.text.results import Word
 from fsmount.text.screen import Effort, Screen
-
-Ints = npt.NDArray[np.int64]
+from fsmount.text.wiping import in_parts, replace, shown, wipe_gone
 
 _WORDS_BYTES = 16 << 20
-_REMOVED_AT_ONCE = 50
+# A prune leaves the words of what went to the process that reads text, if there is one.
+_WIPE_EVERY_S = 600.0
+# A store that gets pictures all the time would not let go of the last look.
+_MOST_LOOKS = 3
 
 
 @dataclass
@@ -76,6 +78,8 @@ class Reading:
         self._pictures = Pictures(store.layout, store.index)
         self._words: Lru[int, list[Word]] = Lru(_WORDS_BYTES)
         self._waiting: list[_ToRead] = []
+        self._version = -1
+        self._wiped_at = 0.0
         self.summary = Summary()
 
     # -- what is there
@@ -85,7 +89,7 @@ class Reading:
 
         Raises FsmountError, OSError.
         """
-        self._forget_gone()
+        self._wipe_gone()
         self._forget_excluded()
         self._waiting = sorted(
             self._unread(), key=lambda each: (each.folder, each.taken.at_us, each.taken.ino)
@@ -93,25 +97,11 @@ class Reading:
         self.summary.left = len(self._waiting)
         return len(self._waiting)
 
-    def _shown(self) -> Iterator[tuple[bytes, bytes, Inode]]:
-        """Yield the pictures that the store shows and that are encoded: (folder, name, inode)."""
-        folders: dict[int, bytes | None] = {}
-        for _, folder, name, inode in self._index.named_files():
-            if folder == TRASH or inode.object_id is None or not is_picture(name, inode):
-                continue
-            if folder not in folders:
-                path = self._index.path(folder)
-                hidden = any(map(is_for_desktops, path.split(b"/")))
-                folders[folder] = None if hidden else path
-            where = folders[folder]
-            if where is not None:
-                yield where, name, inode
-
     def _unread(self) -> Iterator[_ToRead]:
         read = self._database.pictures()
         clock = LocalClock()
         seen: set[int] = set()
-        for folder, name, inode in self._shown():
+        for folder, name, inode in shown(self._index):
             assert inode.object_id is not None
             at = int(np.searchsorted(read[:, 0], inode.ino))
             done = at < len(read) and read[at, 0] == inode.ino and read[at, 1] == inode.object_id
@@ -123,34 +113,17 @@ class Reading:
             seen.add(inode.ino)
             yield _ToRead(series_of(folder), Taken(inode.ino, inode.object_id, taken))
 
-    def _forget_gone(self) -> None:
+    def _wipe_gone(self) -> None:
         """Remove the words of pictures that the store does not show as they were read."""
-        read = self._database.pictures()
-        if not len(read):
-            return
-        pairs = [(inode.ino, inode.object_id or 0) for _, _, inode in self._shown()]
-        shown = np.unique(np.array(pairs, np.int64).reshape(-1, 2), axis=0)
-        at = np.searchsorted(shown[:, 0], read[:, 0])
-        at = np.minimum(at, max(0, len(shown) - 1))
-        stays = (shown[at] == read[:, :2]).all(axis=1) if len(shown) else np.zeros(len(read), bool)
-        self._remove(read[~stays])
+        # Asked before: what changes meanwhile is seen the next time.
+        self._version = self._index.version()
+        self._wiped_at = time.monotonic()
+        self.summary.removed += wipe_gone(self._index, self._database).removed
 
-    def _remove(self, gone: Ints) -> None:
-        """Remove pictures, rows of (ino, object, slot), and their words."""
-        if not len(gone):
-            return
-        by_slot: dict[int, list[int]] = {}
-        for ino, _, slot in gone.tolist():
-            by_slot.setdefault(slot, []).append(ino)
-        for part in _parts(sorted(by_slot)):
-            with self._database.transaction():
-                for number in part:
-                    if number:
-                        slot = self._database.slot(number)
-                        self._database.replace_slot(number, slot.without(by_slot[number]))
-                    self._database.forget_pictures(by_slot[number])
-        self._database.empty_log()
-        self.summary.removed += len(gone)
+    def _wipe_again(self) -> None:
+        """As :meth:`_wipe_gone`, if the index has changed since."""
+        if self._index.version() != self._version:
+            self._wipe_gone()
 
     def _forget_excluded(self) -> None:
         """Remove words that were read before they were excluded."""
@@ -158,15 +131,17 @@ class Reading:
         text = str(kept.value())
         if self._database.fact("exclusions") == text:
             return
-        for part in _parts(self._database.slot_numbers()):
+        for part in in_parts(self._database.slot_numbers()):
             with self._database.transaction():
+                changes = {}
                 for number in part:
                     slot = self._database.slot(number)
                     left = kept.unread(slot)
                     if len(left.texts) < len(slot.texts) or left.pictures < slot.pictures:
-                        self._database.replace_slot(number, left)
+                        changes[number] = left
+                replace(self._database, changes)
+        self._database.wipe()
         self._database.set_fact("exclusions", text)
-        self._database.empty_log()
 
     # -- reading
 
@@ -183,6 +158,14 @@ class Reading:
                 break
         return self.summary
 
+    def finish(self) -> None:
+        """Remove the words of pictures that went meanwhile. Raises TextDamaged, Damaged, OSError.
+
+        Who has just removed pictures waits a moment for the database, or leaves this to us.
+        """
+        for _ in range(_MOST_LOOKS):
+            self._wipe_again()
+
     def _read_folder(
         self,
         engine: Engine,
@@ -195,6 +178,10 @@ class Reading:
         for taken in pictures:
             if not go_on():
                 return
+            if time.monotonic() - self._wiped_at >= _WIPE_EVERY_S:
+                # A recorder would write words of its slot again.
+                screens.clear()
+                self._wipe_again()
             if self._exclusions.is_hidden(taken.at_us):
                 self._leave_out(taken)
             else:
@@ -272,8 +259,3 @@ class Reading:
         path = os.fsdecode(self._index.path(taken.ino))
         reason = error.strerror or "" if isinstance(error, OSError) else str(error)
         self.summary.problems.append((path, reason))
-
-
-def _parts(numbers: list[int]) -> Iterator[list[int]]:
-    for at in range(0, len(numbers), _REMOVED_AT_ONCE):
-        yield numbers[at : at + _REMOVED_AT_ONCE]

@@ -26,13 +26,15 @@ from fsmount.text.tokens import folded
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_FORM = 1
+_FORM = 2
 # Form, number of pictures, number of words; then the length of each part.
 _HEAD = struct.Struct("<BII")
 _PARTS = ("ino", "at_us", "first", "span", "carried", "x", "y", "width", "height", "text")
 _LENGTHS = struct.Struct(f"<{len(_PARTS)}I")
 _OF_PICTURES = 2
-_LEVEL, _TEXT_LEVEL, _FAST_LEVEL = 9, 19, 3
+_LEVEL, _FAST_LEVEL = 19, 3
+# Widths of letters are in 1/16 of a pixel.
+_LETTER_BITS = 4
 _MOST_BYTES = 64 << 20
 _MOST = 1 << 24
 
@@ -108,7 +110,9 @@ class Slot:
 
     @cached_property
     def boxes(self) -> Ints:  # noqa: D102
-        x, y, width, height = (self._column(name) for name in ("x", "y", "width", "height"))
+        x, y, height = (self._column(name) for name in ("x", "y", "height"))
+        letter, *_ = widths = _read_column(self._part("width"), self.count + 1)
+        width = widths[1:] + (_letters(self.texts) * letter >> _LETTER_BITS)
         # x of each word lies behind the end of the word before.
         left = np.cumsum(x + width) - width
         return np.stack([left, np.cumsum(y) - height, width, height], axis=1)
@@ -171,6 +175,15 @@ class Slot:
         )
         return left.where(first <= last)
 
+    def going_on_in(self, after: Slot) -> Slot:
+        """Return the slot with those words carried that the next slot, `after`, goes on to show."""
+        number = np.flatnonzero(after.first == 0).tolist()
+        there = {(after.texts[n], after.place(n)) for n in number}
+        carried = self.carried.copy()
+        for n in np.flatnonzero(carried).tolist():
+            carried[n] = (self.texts[n], self.place(n)) in there
+        return Slot(self.ino, self.at_us, self.texts, self.boxes, self.first, self.last, carried)
+
     def where(self, kept: Bools) -> Slot:
         """Return the slot with those of its words for which `kept` (bool, n) is true."""
         texts = [text for text, keep in zip(self.texts, kept.tolist(), strict=True) if keep]
@@ -202,6 +215,9 @@ def pack(slot: Slot, *, fast: bool = False) -> bytes:
     # Words of a line follow each other: what lies between them is a small number. They stand on
     # one line, so their lower edges differ by less than the upper ones.
     ends = np.concatenate([[0], (x + width)[:-1]])
+    # Most letters of a screen are about as wide as others.
+    letters = _letters(slot.texts)
+    letter = int(np.median((width << _LETTER_BITS) // letters)) if slot.count else 0
     columns = {
         "ino": _deltas(slot.ino),
         "at_us": _deltas(slot.at_us),
@@ -210,15 +226,12 @@ def pack(slot: Slot, *, fast: bool = False) -> bytes:
         "carried": slot.carried.astype(np.int64),
         "x": x - ends,
         "y": _deltas(y + height),
-        "width": width,
+        "width": np.concatenate([[letter], width - (letters * letter >> _LETTER_BITS)]),
         "height": height,
     }
     parts = {name: _column(column) for name, column in columns.items()}
     parts["text"] = "\n".join(slot.texts).encode("utf-8", "replace")
-    levels = dict.fromkeys(_PARTS, _FAST_LEVEL if fast else _LEVEL)
-    if not fast:
-        levels["text"] = _TEXT_LEVEL
-    frames = [zstd.compress(parts[name], levels[name]) for name in _PARTS]
+    frames = [zstd.compress(parts[name], _FAST_LEVEL if fast else _LEVEL) for name in _PARTS]
     head = _HEAD.pack(_FORM, slot.pictures, slot.count) + _LENGTHS.pack(*map(len, frames))
     return head + b"".join(frames)
 
@@ -240,6 +253,11 @@ def unpack(data: bytes) -> Slot:
         parts[name] = data[at : at + length]
         at += length
     return Slot.stored(pictures, count, parts)
+
+
+def _letters(texts: Sequence[str]) -> Ints:
+    """Return the number of letters of each word: int64, at least 1."""
+    return np.array([max(1, len(text)) for text in texts], np.int64)
 
 
 def _deltas(column: Ints) -> Ints:

@@ -6,7 +6,7 @@ a mount, and beside a process that reads text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -172,8 +172,11 @@ class Words:
             found = search.run(known)
             if found.hits:
                 return found
-            wider, instead = self._wider(known)
-            return replace(search.run(wider), instead=instead) if instead else found
+            for wider, instead in self._wider(known):
+                others = search.run(wider)
+                if others.hits:
+                    return replace(others, instead=instead)
+            return found
 
     def _resolved(self, term: Term) -> Term:
         """Return a term with the tokens that a part of a word may mean."""
@@ -182,24 +185,19 @@ class Words:
         found = [replace(token, texts=self._with_part(token.part)) for token in term.tokens]
         return replace(term, tokens=tuple(found))
 
-    def _wider(self, terms: Sequence[Term]) -> tuple[tuple[Term, ...], tuple[str, ...]]:
-        """Return terms in which words that are not there stand for others, and those others."""
-        missing = [token for term in terms for token in term.tokens if not self._is_known(token)]
-        # If all are there, but never together, one of them was misread.
-        wanted = missing or [token for term in terms for token in term.tokens]
-        wider = {token: self._others(token) for token in wanted}
-        instead = tuple(dict.fromkeys(text for found in wider.values() for text in found))
-        changed = [
-            replace(
-                term,
-                tokens=tuple(
-                    Token(token.texts + wider[token], token.prefix) if token in wider else token
-                    for token in term.tokens
-                ),
-            )
-            for term in terms
-        ]
-        return tuple(changed), instead
+    def _wider(self, terms: Sequence[Term]) -> Iterator[tuple[tuple[Term, ...], tuple[str, ...]]]:
+        """Yield terms in which words that are not there stand for others, and those others.
+
+        If all words are there, but never together, one of them was misread: each in turn stands for
+        others.
+        """
+        tokens = dict.fromkeys(token for term in terms for token in term.tokens)
+        missing = [token for token in tokens if not self._is_known(token)]
+        for wanted in (missing,) if missing else [[token] for token in tokens]:
+            others = {token: self._others(token) for token in wanted}
+            instead = tuple(dict.fromkeys(text for found in others.values() for text in found))
+            if instead:
+                yield tuple(_exchanged(term, others) for term in terms), instead
 
     def _others(self, token: Token) -> tuple[str, ...]:
         """Return tokens that may stand for one."""
@@ -444,6 +442,12 @@ class _Search:
                 if found is not None:
                     return part.slot, picture, found
         return None
+
+
+def _exchanged(term: Term, others: Mapping[Token, tuple[str, ...]]) -> Term:
+    """Return a term whose tokens may also be the `others` of each."""
+    tokens = (replace(token, texts=token.texts + others.get(token, ())) for token in term.tokens)
+    return replace(term, tokens=tuple(tokens))
 
 
 def _is_vast(token: Token) -> bool:

@@ -61,8 +61,8 @@ _START = b"""<!doctype html>
 <p><a href="./">Open the page</a></p></html>
 """
 _NO_COOKIE = (
-    "This page belongs to somebody else, or its link was used already. Run `fsmount serve` again,"
-    " and open the link that it prints.\n"
+    "This page belongs to somebody else, or its link was used already. Where `fsmount serve` runs,"
+    " it says how to get another link.\n"
 )
 
 _log = logging.getLogger(__name__)
@@ -82,6 +82,11 @@ class Access:
     def start(self) -> str:
         """Return the path and query that give a browser its cookie, once."""
         return f"/{self.name}/?token={self._token}"
+
+    def renew(self) -> str:
+        """Return another link, as :meth:`start`. The one before works no more."""
+        self._token = secrets.token_urlsafe(24)
+        return self.start()
 
     def use(self, token: str) -> str | None:
         """Return the header Set-Cookie for a token, if it is right and new."""

@@ -30,10 +30,12 @@ class Running:
 
     url : what a browser is to open, with its token; for a Unix socket, with the name "localhost".
     socket : path of the Unix socket; None for a port.
+    new_url : returns a URL for another browser. The last one then works no more.
     """
 
     url: str
     socket: Path | None
+    new_url: Callable[[], str]
 
 
 @contextmanager
@@ -87,12 +89,13 @@ async def running(found: list[Route], path: Path | None) -> AsyncIterator[Runnin
     with listening(path) as made:
         port = None if path is not None else made.getsockname()[1]
         host = None if port is None else f"{_HOST}:{port}"
+        here = f"http://{host or 'localhost'}"
         app = Guard(routes.application(found), access, host, routes.open_paths())
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
             nursery.start_soon(_serve, app, _config(made), stop.wait)
             try:
-                yield Running(f"http://{host or 'localhost'}{access.start()}", path)
+                yield Running(here + access.start(), path, lambda: here + access.renew())
             finally:
                 stop.set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -31,14 +32,30 @@ class Source:
 
 
 async def serve(
-    source: Source, socket: Path | None, ready: Callable[[Running], Awaitable[None]]
+    source: Source,
+    socket: Path | None,
+    ready: Callable[[Running], Awaitable[None]],
+    renewed: Callable[[str], None],
 ) -> str:
     """Serve the page until a signal comes; return its name.
 
-    `ready` is called when the server answers. Raises FsmountError, OSError.
+    `ready` is called when the server answers, and `renewed` with another link for each SIGUSR1.
+    Only this user and root can send it. Raises FsmountError, OSError.
     """
     # A signal that comes before the server answers ends it, too.
     signals = EndSignals()
+    with trio.open_signal_receiver(signal.SIGUSR1) as asked:
+        return await _serve(source, socket, ready, renewed, signals, asked)
+
+
+async def _serve(
+    source: Source,
+    socket: Path | None,
+    ready: Callable[[Running], Awaitable[None]],
+    renewed: Callable[[str], None],
+    signals: EndSignals,
+    asked: AsyncIterator[int],
+) -> str:
     async with trio.open_nursery() as nursery:
         found: list[str] = []
 
@@ -49,7 +66,8 @@ async def serve(
         nursery.start_soon(wait)
         async with pages(source) as routes, serving.running(routes, socket) as server:
             await ready(server)
-            await trio.sleep_forever()
+            async for _ in asked:
+                renewed(server.new_url())
     return found[0]
 
 

@@ -124,6 +124,21 @@ def fill(database: TextDatabase, year: Year, days: int) -> None:
             print(f"day {day}", file=sys.stderr, flush=True)
 
 
+def make(root: Path, year: Year, days: int) -> None:
+    """Make a store with the words of some days."""
+    config.make(root, Disk())
+    layout = Layout(root)
+    began = time.process_time()
+    index = Index(layout.index, Disk())
+    _pretend(index, days * _SLOTS_A_DAY * _PICTURES)
+    identity = index.identity()
+    index.close()
+    with make_text(layout, identity) as database:
+        fill(database, year, days)
+        database.empty_log()
+    print(f"written in {time.process_time() - began:.0f} s of CPU time")
+
+
 def queries(year: Year, count: int) -> Iterator[tuple[str, str]]:
     """Yield (kind, query)."""
     source = random.Random(2)
@@ -167,29 +182,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--folder", type=Path, help="Keep the database there.")
+    parser.add_argument(
+        "--folder", type=Path, help="Keep the database there, or ask the one of an earlier run."
+    )
     chosen = parser.parse_args()
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="fsmount-search-", dir="/var/tmp"))
     root = folder / "store"
     year = Year()
     try:
-        config.make(root, Disk())
-        layout = Layout(root)
-        began = time.process_time()
-        index = Index(layout.index, Disk())
-        _pretend(index, chosen.days * _SLOTS_A_DAY * _PICTURES)
-        identity = index.identity()
-        index.close()
-        with make_text(layout, identity) as database:
-            fill(database, year, chosen.days)
-            database.empty_log()
-        size = path_of(layout).stat().st_size
+        if root.exists():
+            for number in range(chosen.days * _SLOTS_A_DAY):
+                year.slot(number)  # It remembers what can be asked.
+        else:
+            make(root, year, chosen.days)
+        size = path_of(Layout(root)).stat().st_size
         words = chosen.days * _SLOTS_A_DAY * _NEW_WORDS
         print(
             f"{chosen.days} days, {words / 1e6:.1f} million words, {year.text_bytes / 1e6:.0f} MB"
         )
         print(f"database {size / 1e6:.0f} MB, {size / year.text_bytes:.2f} times the text")
-        print(f"written in {time.process_time() - began:.0f} s of CPU time")
         with open_read_store(root) as store, open_words(store) as found:
             ask(found, year, chosen.queries)
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.cli.commands import Cli
 from tests.support.packs import flip
+from tests.support.remotes import new_identity
 
 
 def test_there_and_back(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:
@@ -21,6 +26,61 @@ def test_there_and_back(cli: Cli, root: Path, source: Path, tmp_path: Path) -> N
     assert cli("pull", url, back).out.startswith(f"{back} has all 3 files; ")
     assert cli("verify", source, back).out == "3/3 identical\n"
     assert cli("check", back, "--full").code == 0
+
+
+def test_the_stores_of_several_machines(
+    cli: Cli, root: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("import", source, root)
+    laptop = tmp_path / "laptop.store"
+    cli("init", laptop)
+    cli("import", source, laptop)
+    url = f"file://{tmp_path}/remote"
+    (tmp_path / "remote").mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "notes"))
+    identity, public = new_identity(tmp_path)
+    cli("push", root, f"{url}/desk")
+    cli("push", laptop, f"{url}/my%20laptop", "--encrypt", "--recipient", public)
+    assert "FSMOUNT_IDENTITY" in cli("ls", url).sentence()
+    monkeypatch.setenv("FSMOUNT_IDENTITY", str(identity))
+    rows = [json.loads(line) for line in cli("ls", url, "--json").out.splitlines()]
+    assert [(row["name"], row["path"], row["kind"]) for row in rows] == [
+        ("desk", "desk", "folder"),
+        ("my laptop", "my laptop", "folder"),
+    ]
+    assert all(abs(row["mtime_ns"] / 1e9 - time.time()) < 600 for row in rows)
+    assert [line.split()[-1] for line in cli("ls", url).out.splitlines()] == ["desk", "laptop"]
+    # A key that is named must open all of them.
+    assert "not encrypted" in cli("ls", url, "--identity", identity).sentence()
+    assert "not encrypted" in cli("ls", f"{url}/desk", "--identity", identity).sentence()
+    (tmp_path / "remote-two").mkdir()
+    cli("push", laptop, f"{url}-two/laptop", "--encrypt", "--recipient", public)
+    found = cli("ls", f"{url}-two", "--identity", identity)
+    assert found.out.split()[-1] == "laptop"
+    # The store of one of them, by its URL and by its path.
+    assert cli("ls", f"{url}/desk").out == cli("ls", root).out
+    assert cli("ls", url, "desk").out == cli("ls", root).out
+    assert cli("ls", url, "/my laptop/").out == cli("ls", laptop).out
+    top = source.name
+    paths = [f"{top}/{each.name}" for each in sorted(source.iterdir())]
+    (line,) = cli("ls", url, f"desk/{paths[0]}", "--json").out.splitlines()
+    assert json.loads(line)["path"] == f"desk/{paths[0]}"
+    # As a mount shows them.
+    everything = [
+        json.loads(line)["path"] for line in cli("ls", "-R", url, "--json").out.splitlines()
+    ]
+    assert everything == [
+        path
+        for machine in ("desk", "my laptop")
+        for path in (machine, f"{machine}/{top}", *(f"{machine}/{path}" for path in paths))
+    ]
+    only = cli("ls", "-R", url, "--since", "2000-01-01", "--json").out.splitlines()
+    assert [json.loads(line)["path"] for line in only] == [
+        f"{machine}/{path}" for machine in ("desk", "my laptop") for path in paths
+    ]
+    assert "there is no 'other' in file://" in cli("ls", url, "other").sentence()
+    assert f"there is no 'other' in {url}/desk" in cli("ls", url, "desk/other").sentence()
+    assert cli("ls", url, "desk", "desk").code == 2
 
 
 def test_damage(cli: Cli, root: Path, source: Path, tmp_path: Path) -> None:

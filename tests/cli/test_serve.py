@@ -72,13 +72,43 @@ def test_a_link_and_a_clean_end(root: Path) -> None:
             url = line(run)
             host = urlsplit(url).netloc
             assert host.startswith("127.0.0.1:")
-            assert line(run) == "The link works once. Ctrl-C ends the server."
+            told = line(run)
+            assert told.startswith("The link works once. Ctrl-C ends the server.")
+            assert f"kill -USR1 {run.pid};" in told
             status, cookie = answered(http.client.HTTPConnection(host, timeout=30), url)
             assert (status, cookie[:8]) == (200, "fsmount=")
             status, cookie = answered(http.client.HTTPConnection(host, timeout=30), url)
             assert (status, cookie) == (401, "")
             run.send_signal(number)
             assert run.wait(30) == 0
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_another_link_for_another_browser(root: Path, as_json: bool) -> None:
+    def link() -> str:
+        said = line(run)
+        return str(json.loads(said)["url"]) if as_json else said
+
+    with serving(root, *(["--json"] if as_json else [])) as run:
+        first = link()
+        if not as_json:
+            line(run)
+        host = urlsplit(first).netloc
+        seen = [first]
+        for _ in range(2):
+            run.send_signal(signal.SIGUSR1)
+            seen.append(link())
+        assert len(set(seen)) == 3
+        # Each link takes the place of the one before, and works once.
+        answers = [
+            answered(http.client.HTTPConnection(host, timeout=30), url)[0]
+            for url in (*seen, seen[-1])
+        ]
+        assert answers == [401, 401, 200, 401]
+        # A browser that has the cookie keeps it.
+        run.send_signal(signal.SIGUSR1)
+        status, cookie = answered(http.client.HTTPConnection(host, timeout=30), link())
+        assert (status, cookie[:8]) == (200, "fsmount=")
 
 
 def test_a_unix_socket(root: Path, tmp_path: Path) -> None:

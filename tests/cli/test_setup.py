@@ -135,6 +135,26 @@ def test_pushes(cli: Cli, root: Path, tmp_path: Path, systemd: Systemd) -> None:
     )
 
 
+def test_encrypted_pushes(cli: Cli, root: Path, tmp_path: Path, systemd: Systemd) -> None:
+    place, url = tmp_path / "shots", f"file://{tmp_path}/remote"
+    conf = systemd.config / "fsmount" / "shots.conf"
+    printed = cli("setup", "--push", url, "--encrypt", "--print", root, place)
+    assert (printed.code, systemd.files()) == (0, [])
+    assert f'PUSH="{url}"\nPUSH_OPTIONS="--encrypt"\n' in printed.out
+    assert "push --quiet $PUSH_OPTIONS -- ${STORE} ${PUSH}\n" in printed.out
+    assert f"fsmount push --encrypt --recipient KEY {root} {url}\n" in printed.out
+    assert f"add FSMOUNT_IDENTITY=FILE to {conf}\n" in printed.out
+    assert cli("setup", "--push", url, "--encrypt", root, place).code == 0
+    assert 'PUSH_OPTIONS="--encrypt"\n' in conf.read_text()
+    plain = cli("setup", "--push", url, root, place)
+    assert 'PUSH_OPTIONS=""\n' in conf.read_text()
+    assert "FSMOUNT_IDENTITY" not in plain.out
+    assert cli("setup", "--remove", "--push", url, "--encrypt", root, place).code == 0
+    assert systemd.files() == []
+    done = cli("setup", "--encrypt", root, place)
+    assert (done.code, "add --push URL" in done.err) == (2, True)
+
+
 def test_a_url(cli: Cli, root: Path, tmp_path: Path, systemd: Systemd) -> None:
     url = f"file://{tmp_path}/remote"
     assert cli("setup", "-o", "cache=1G", url, tmp_path / "shots").code == 0

@@ -11,7 +11,7 @@ import pytest
 
 from fsmount.cli import text as text_command
 from fsmount.store.layout import Layout
-from fsmount.text.database import TextDatabase, path_of
+from fsmount.text.database import TextDatabase, path_of, writing
 from tests.cli.commands import Cli
 from tests.support.drawn_words import DrawnEngine, save, screen
 
@@ -234,7 +234,7 @@ def test_pruned_pictures_are_found_no_more(cli: Cli, read: Path) -> None:
     assert cli("prune", "--yes", "--keep-last", "1", read).code == 0
     assert cli("search", read, "budget").code == 1
     assert cli("search", read, "reader").code == 0
-    assert cli("text", read, "--json").json()["removed"] == 3
+    assert cli("text", read, "--json").json()["removed"] == 0
     assert b"budget" not in (read / "text.sqlite").read_bytes()
 
 
@@ -245,3 +245,45 @@ def test_check_and_copies_leave_the_words_alone(cli: Cli, read: Path, tmp_path: 
     assert cli("backup", read, tmp_path / "backup").code == 0
     assert not list((tmp_path / "backup").rglob("text.*"))
     assert json.loads((read / "fsmount.json").read_text())["format"] == 2
+
+
+def secrets_in(store: Path) -> set[bytes]:
+    """Which words of the last two pictures are in the bytes of a store."""
+    data = b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
+    return {word for word in (b"budget", b"reader") if word in data}
+
+
+def test_pruned_words_are_wiped_out(cli: Cli, read: Path) -> None:
+    assert cli("text", read, "-q").code == 0
+    assert secrets_in(read) == {b"budget", b"reader"}
+    done = cli("prune", "-y", "--keep-last", "1", read)
+    assert (done.code, done.err) == (0, "")
+    assert secrets_in(read) == {b"reader"}
+    # What comes back from the trash is read again.
+    assert cli("trash", "restore", read).code == 0
+    assert cli("text", read, "--json").json()["read"] == 3
+    assert secrets_in(read) == {b"budget", b"reader"}
+    assert cli("prune", "-y", "--no-trash", "--keep-last", "1", read).code == 0
+    assert secrets_in(read) == {b"reader"}
+
+
+def test_a_prune_does_not_wait_for_the_reading_of_text(
+    cli: Cli, read: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(Layout(read)):
+        done = cli("prune", "-y", "--keep-last", "1", read)
+    assert done.code == 0
+    assert "another fsmount reads the text of this store now" in done.err
+    assert secrets_in(read) == {b"budget", b"reader"}
+    # Whatever removes pictures next does it.
+    assert cli("trash", "empty", "-y", read).err == ""
+    assert secrets_in(read) == {b"reader"}
+
+
+def test_a_prune_with_damaged_words(cli: Cli, read: Path) -> None:
+    path_of(Layout(read)).write_bytes(b"no database" * 1000)
+    done = cli("prune", "-y", "--keep-last", "1", read)
+    assert done.code == 0
+    assert "the words of what was removed may still be in the store" in done.err
+    assert "Remove the file, and fsmount text makes it again" in done.err
+    assert len(cli("trash", "list", read).out.splitlines()) == 3

@@ -53,7 +53,7 @@ from tests.crash.limits import small_limits
 from tests.crash.planted import caught, plant
 from tests.crash.points import quiet
 from tests.crash.scratch import fast
-from tests.crash.verdict import Rendering, whole
+from tests.crash.verdict import Entries, Rendering, whole
 from tests.support import photos, pngs
 from tests.support.encoding import forget_caches, put
 from tests.support.frames import png, screens, scrolled
@@ -240,6 +240,7 @@ def bodies(root: Path, rendering: Rendering) -> tuple[str, dict[bytes, str]]:
     store = open_read_store(root)
     kinds: dict[bytes, str] = {}
     try:
+        entries = Entries(store)
         for name, data in {**before(), **after()}.items():
             node = store.index.lookup(ROOT, name)
             if node is None:
@@ -249,7 +250,7 @@ def bodies(root: Path, rendering: Rendering) -> tuple[str, dict[bytes, str]]:
             else:
                 kinds[name] = store.index.object(node.object_id).kind
             try:
-                found = rendering.file(store, node)
+                found = rendering.file(store, node, entries)
             except (FsmountError, OSError) as error:
                 return f"{name!r} is lost: {error}", kinds
             if found != data:

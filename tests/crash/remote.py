@@ -2,8 +2,8 @@
 
 A case is one push, pull or mount, through a proxy that does something to its requests: it cuts the
 connection, loses, truncates or corrupts an answer, answers 503, 412 or 403, or is late. It does so
-once, from then on, or to every tenth request. With FSMOUNT_KILL_SERVER=1 SeaweedFS is also killed
-and started again; so far it often takes no objects after that, and such a case counts as failed.
+once, from then on, or to every tenth request. SeaweedFS is also killed at a request, and started
+again at once; it must take objects again in the time that `tests.support.buckets` states.
 The case must end in a stated time, well or with an error of ours. Nothing wrong may have
 been served. What is at the URL must be a whole state: the one before or the new one. When the
 network works again, the same command must succeed, and all bytes must be there.
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -59,14 +60,18 @@ from tests.support.remotes import pulled, pushed, read_file
 from tests.support.repacking import fill
 
 ACTIONS = ("cut", "lost", "truncate", "corrupt", "503", "412", "403", "delay")
+# What a server that keeps its objects on a disk suffers, too.
+KILL = "kill"
 _ALLOWED = (Damaged, RemoteFailed, RemoteMissing, RemoteRefused, PushOvertaken, NotPushed)
 # A request that fails is tried again for RETRY_S; a read ends after LIMIT_S, and the kernel may ask
 # twice. A command makes up to 30 calls, of which the first that fails ends it. The rest is for a
 # machine that is busy.
 _RETRY_S, _LIMIT_S, _SLACK_S = 1, 4, 30
 _EVERYTHING = WANTED | MORE
-# Cases of SeaweedFS for each that kills it: a start takes seconds.
-_KILL_EVERY = 50
+# A command that tries again for so long outlives a start of a server, as it does for a user.
+_PATIENT_S = 60
+# After so many seconds a server is killed, so that it is in the middle of a request.
+_KILL_AFTER_S = (0, 0.002, 0.01, 0.05)
 
 
 class Fault:
@@ -75,6 +80,8 @@ class Fault:
     def __init__(self, chance: random.Random, actions: Sequence[str]) -> None:
         self.action = chance.choice(actions)
         self.how = chance.choice(("once", "once", "from", "some"))
+        if self.action == KILL:
+            self.how = "once"
         self._at = 1 + int(chance.expovariate(1 / 6))
         self._chance = chance
         self._seen = 0
@@ -99,13 +106,16 @@ class Cases:
         folder: Path,
         between: Proxy,
         server: Restarting,
+        starter: ThreadPoolExecutor,
         seed: int,
-        actions: Sequence[str] = ACTIONS,
+        actions: Sequence[str],
     ) -> None:
         self._actions = actions
         self._folder = folder
         self._between = between
         self._server = server
+        self._starter = starter
+        self._starting: Future[None] | None = None
         self._chance = random.Random(seed)
         self._number = 0
         self.wrong: list[str] = []
@@ -136,37 +146,60 @@ class Cases:
         patch(fetching, "BLOCK", size)
         fault = Fault(self._chance, self._actions)
         self.tally[work.__name__.strip("_")] += 1
+        patient = fault.action == KILL and self._chance.random() < 0.5
+        patch(s3, "RETRY_S", _PATIENT_S if patient else _RETRY_S)
         where = f"{work.__name__} {fault.how} {fault.action}, case {self._number}"
         try:
             work(fault)
         except Exception as error:
             self.wrong.append(f"{where}: {error!r}")
         finally:
-            self._between.plan = lambda method, path: ""
+            self._calm()
         return fault.count
+
+    def _disturb(self, fault: Fault) -> None:
+        """Let a fault happen from now on."""
+
+        def plan(method: str, path: str) -> str:
+            action = fault(method, path)
+            if action != KILL:
+                return action
+            self.tally["killed"] += 1
+            self._starting = self._starter.submit(self._kill_and_start)
+            return ""
+
+        self._between.plan = plan
+
+    def _kill_and_start(self) -> None:
+        time.sleep(self._chance.choice(_KILL_AFTER_S))
+        self._server.kill()
+        self._server.start()
+
+    def _calm(self) -> None:
+        """Let nothing happen from now on. Wait until a server that was killed takes objects."""
+        self._between.plan = lambda method, path: ""
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.result()
 
     def _tried(self, fault: Fault, work: Callable[[], object]) -> bool:
         """Do something under a fault; whether it worked. Errors of ours are allowed, in time."""
         start = time.monotonic()
-        self._between.plan = fault
-        killer = bool(os.environ.get("FSMOUNT_KILL_SERVER")) and self._server.can_restart
-        killer = killer and self._chance.random() < 1 / _KILL_EVERY
+        how = "failed"
+        self._disturb(fault)
         try:
-            if killer:
-                self.tally["killed"] += 1
-                self._server.kill()
             work()
-            self.tally["well"] += 1
+            how = "well"
             return True
         except _ALLOWED:
-            self.tally["error"] += 1
+            how = "error"
             return False
         finally:
-            self._between.plan = lambda method, path: ""
             took = time.monotonic() - start
-            assert took < 30 * _RETRY_S + _SLACK_S, f"it took {took:.0f} s"
-            if killer:
-                self._server.start()
+            self._calm()
+            limit = 30 * _RETRY_S + _SLACK_S + (_PATIENT_S if fault.action == KILL else 0)
+            assert took < limit, f"it took {took:.0f} s"
+            self.tally[f"{how} after a kill" if fault.action == KILL and fault.count else how] += 1
 
     def _push(self, fault: Fault) -> None:
         url = self._url()
@@ -218,7 +251,7 @@ class Cases:
                 store = stores[""]
                 filesystem = StoreFilesystem(store, None)
                 names = self._chance.sample(sorted(_EVERYTHING), len(_EVERYTHING))
-                self._between.plan = fault
+                self._disturb(fault)
 
                 async def read(name: bytes, must: bool = False) -> None:
                     start = time.monotonic()
@@ -236,7 +269,7 @@ class Cases:
                         nursery.start_soon(read, name)
                 for name in names:
                     await read(name)
-                self._between.plan = lambda method, path: ""
+                await trio.to_thread.run_sync(self._calm)
                 for name in names:
                     await read(name, must=True)
 
@@ -263,7 +296,9 @@ def some(work: tuple[int, int, str, str]) -> tuple[int, Counter[str], list[str]]
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
         }
-        cases = Cases(folder, between, server, seed, [action] if action else ACTIONS)
+        starter = stack.enter_context(ThreadPoolExecutor(1, "starter"))
+        actions = (*ACTIONS, KILL) if server.can_restart else ACTIONS
+        cases = Cases(folder, between, server, starter, seed, [action] if action else actions)
         done = 0
         while done < wanted and not caught(cases.wrong):
             done += cases.run() > 0
@@ -287,8 +322,10 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--server", default="moto", choices=["moto", "weed"])
-    parser.add_argument("--action", default="", choices=["", *ACTIONS], help="only this one")
+    parser.add_argument("--action", default="", choices=["", *ACTIONS, KILL], help="only this one")
     given = parser.parse_args()
+    if given.action == KILL and given.server == "moto":
+        parser.error("moto keeps its objects in memory: kill weed")
     share = -(-given.faults // given.jobs)
     work = [
         (given.seed * 1000 + job, share, given.server, given.action) for job in range(given.jobs)

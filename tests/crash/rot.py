@@ -21,13 +21,14 @@ promises hold for them.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -40,7 +41,7 @@ from fsmount.errors import Damaged, FsmountError
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
-from fsmount.store.frames import jobs
+from fsmount.store.frames import group, jobs, rebuilding
 from fsmount.store.frames.layers import Done, Loan
 from fsmount.store.index import ROOT
 from fsmount.store.ingest import large
@@ -229,30 +230,76 @@ async def _repaired(root: Path, whole: Reference) -> str:
 
 
 def remember_renders() -> None:
-    """Render the same entries once and cache the bytes, because they do not change."""
-    known: dict[bytes, Done[bytes]] = {}
-    real = jobs.render
+    """Make jobs that render the same bytes again return what they returned before."""
+    vars(jobs)["render"] = _remembered(jobs.render, _entries)
+    vars(group)["render"] = _remembered(group.render, _entries)
+    vars(rebuilding)["render"] = _remembered(rebuilding.render, _packs)
 
-    def render(
-        target: Location, places: tuple[Location, ...], sha: bytes, loan: Loan | None = None
-    ) -> Done[bytes]:
-        parts = [sha]
-        for place in (*places, target):
-            try:
-                with open(place.pack, "rb", buffering=0) as file:
-                    parts += [b"%d" % place.id, os.pread(file.fileno(), place.length, place.offset)]
-            except FileNotFoundError as error:
-                raise Damaged(place.pack, reason=error) from error
-        key = b"|".join(parts)
+
+def _remembered(
+    real: Callable[..., object], read: Callable[[set[Location]], Iterator[bytes]]
+) -> Callable[..., object]:
+    """Return a job that asks the `real` one once for the same arguments and the same bytes.
+
+    `read` reads all bytes that the job reads for some locations.
+    """
+    known: dict[bytes, object | Damaged] = {}
+
+    def render(*args: object) -> object:
+        # A loan is no argument: the job decodes everything itself.
+        asked = [arg for arg in args if not isinstance(arg, Loan)]
+        parts = [repr(_without_paths(asked)).encode()]
+        try:
+            parts += read(set(_places(asked)))
+        except FileNotFoundError as error:
+            raise Damaged(str(error.filename), reason=error) from error
+        key = hashlib.blake2b(b"|".join(parts), digest_size=16).digest()
         if key not in known:
             forget_caches()
-            data = Done(real(target, places, sha).result)
             if len(known) > 64:
                 known.clear()
-            known[key] = data
-        return known[key]
+            try:
+                done = real(*asked, *[Loan()] * (len(args) - len(asked)))
+                known[key] = Done(done.result) if isinstance(done, Done) else done
+            except Damaged as error:
+                known[key] = error
+        found = known[key]
+        if isinstance(found, Damaged):
+            raise found
+        return found
 
-    vars(jobs)["render"] = render
+    return render
+
+
+def _places(args: object) -> Iterator[Location]:
+    """Yield all locations in the arguments of a job."""
+    if isinstance(args, Location):
+        yield args
+    elif isinstance(args, list | tuple):
+        for each in args:
+            yield from _places(each)
+
+
+def _without_paths(args: object) -> object:
+    """Return arguments without paths: each opening has other ones."""
+    if isinstance(args, Location):
+        return args._replace(pack="")
+    return [_without_paths(each) for each in args] if isinstance(args, list | tuple) else args
+
+
+def _entries(places: set[Location]) -> Iterator[bytes]:
+    """Yield the bytes of some entries."""
+    for place in sorted(places):
+        with open(place.pack, "rb", buffering=0) as file:
+            yield os.pread(file.fileno(), place.length, place.offset)
+
+
+def _packs(places: set[Location]) -> Iterator[bytes]:
+    """Yield the bytes of the packs of some entries, and of their parity."""
+    for pack in sorted({place.pack for place in places}):
+        yield Path(pack).read_bytes()
+        with contextlib.suppress(FileNotFoundError):
+            yield Path(pack).with_suffix(".parity").read_bytes()
 
 
 class Damage(NamedTuple):

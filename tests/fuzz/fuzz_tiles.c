@@ -3,7 +3,8 @@
  *
  *   tiles    tiles cut out and painted again give the frame; invented places are refused or in
  *            bounds; tiles_flat() finds the flat tiles; equal tiles have equal hashes
- *   windows  each hash is the sum that windows.h defines
+ *   windows  each hash is the sum that windows.h defines; windows_find() counts and places those
+ *            that a plain loop finds
  *
  * This is a libFuzzer target. Without libFuzzer, standalone.c makes random inputs. See the Makefile
  * here. */
@@ -107,7 +108,62 @@ static u32 mixed_pixel(const Pixels *shape, const u8 *at)
     return (u32)(packed >> 32);
 }
 
-static void windows(const Pixels *shape, const u8 *pixels)
+static int by_number(const void *one, const void *two)
+{
+    u32 a = *(const u32 *)one, b = *(const u32 *)two;
+    return a < b ? -1 : a > b;
+}
+
+/* Chooses hashes to look for, some of them of windows; returns their number. At most 40. */
+static size_t choose(Program *program, const Windows *windows, u32 *wanted)
+{
+    size_t count = take(program) % 41, kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        u32 hash = windows->hashes[take2(program) % (windows->height * windows->width)];
+        u32 change = take(program);
+        wanted[i] = change < 160 ? hash : change < 200 ? hash ^ change : hash ^ change << 16;
+    }
+    qsort(wanted, count, sizeof *wanted, by_number);
+    for (size_t i = 0; i < count; i++)
+        if (!kept || wanted[kept - 1] != wanted[i])
+            wanted[kept++] = wanted[i];
+    return kept;
+}
+
+static void find(Program *program, const Windows *windows)
+{
+    size_t rows = (windows->height + 2 * WINDOW - 2) / WINDOW;
+    size_t columns = (windows->width + 2 * WINDOW - 2) / WINDOW;
+    u32 chosen[40];
+    size_t count = choose(program, windows, chosen), most = 1 + take(program) % 5;
+    u32 *wanted = malloc(count * sizeof *wanted + !count);
+    u32 *counts = calloc(count + !count, sizeof *counts);
+    u32 *places = calloc(count * most + !count, sizeof *places);
+    u8 *coded = malloc(rows * columns);
+    memcpy(wanted, chosen, count * sizeof *wanted);
+    u32 few = take(program);
+    for (size_t i = 0; i < rows * columns; i++)
+        coded[i] = noise() >= few;
+    Windows all = {windows->hashes, windows->height, windows->width, coded};
+    windows_find(&all, wanted, count, most, counts, places);
+    for (size_t i = 0; i < count; i++) {
+        u32 seen = 0;
+        for (size_t y = 0; y < all.height; y++)
+            for (size_t x = 0; x < all.width; x++) {
+                bool counts_here = all.hashes[y * all.width + x] == wanted[i];
+                for (size_t down = 0; down < WINDOW; down += WINDOW - 1)
+                    for (size_t right = 0; right < WINDOW; right += WINDOW - 1)
+                        counts_here = counts_here && coded[(y + down) / WINDOW * columns +
+                                                           (x + right) / WINDOW];
+                if (counts_here && seen++ < most)
+                    check(places[i * most + seen - 1] == y * all.width + x);
+            }
+        check(counts[i] == seen);
+    }
+    free(coded), free(places), free(counts), free(wanted);
+}
+
+static void windows(Program *program, const Pixels *shape, const u8 *pixels)
 {
     size_t columns = shape->width - WINDOW + 1, rows = shape->height - WINDOW + 1;
     size_t pixel = shape->channels * shape->sample;
@@ -125,6 +181,7 @@ static void windows(const Pixels *shape, const u8 *pixels)
         }
         check(hashes[at] == sum);
     }
+    find(program, &(Windows){hashes, rows, columns, NULL});
     free(hashes);
 }
 
@@ -152,7 +209,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     cut_and_paint(&grid, frame);
     hashes_and_flats(&grid, pixel, frame);
     if (width >= WINDOW && height >= WINDOW)
-        windows(&shape, frame);
+        windows(&places, &shape, frame);
     made_up_places(&places, &grid, frame);
     free(frame);
     return 0;

@@ -16,6 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from fsmount import threads
+from fsmount.errors import TextDamaged, TextLocked
 from fsmount.mount import pruning
 from fsmount.mount.pruning import prune_when_idle
 from fsmount.store.layout import Layout
@@ -25,6 +26,7 @@ from fsmount.store.retention.rules import Rules
 from fsmount.store.retention.trash import Name
 from fsmount.store.transfer.policing import Run, run_at
 from fsmount.store.writable_store import WritableStore
+from fsmount.text.wiping import Wiped, wipe_at
 from fsmount.threads import Kind
 from tests.mount.test_power_supply import supply
 
@@ -45,7 +47,11 @@ class Store:
     def __post_init__(self) -> None:
         self.layout = Layout(self.root)
         self.workers = SimpleNamespace(run=self._run)
-        self.index = SimpleNamespace(pruned=lambda: self.last, set_pruned=self._set_pruned)
+        self.index = SimpleNamespace(
+            pruned=lambda: self.last, set_pruned=self._set_pruned, let_go=0
+        )
+        # What removing words gives or raises, the last one again and again.
+        self.wiped: list[Wiped | Exception] = [Wiped(0, 0)]
         self.start = trio.current_time()
 
     def set_config(self, **values: object) -> None:
@@ -60,7 +66,13 @@ class Store:
     def while_unused(self) -> Callable[[], bool]:
         return lambda: True
 
-    async def _run(self, function: object, root: str, rules: Rules) -> Run:
+    async def _run(self, function: object, root: str, rules: object) -> Run | Wiped:
+        if (function, root) == (wipe_at, str(self.root)):
+            self._note("wipe")
+            found = self.wiped.pop(0) if len(self.wiped) > 1 else self.wiped[0]
+            if isinstance(found, Exception):
+                raise found
+            return found
         assert (function, root, rules) == (run_at, str(self.root), POLICY.rules)
         return Run([NAME], 7, 100, is_over_budget=True)
 
@@ -115,7 +127,7 @@ async def test_a_run_when_the_mount_is_idle(autojump_clock: MockClock, tmp_path:
     store.used = 5
     assert await watch(store, 700, 10, tmp_path / "supplies") == [(1, b"a.png")]
     # The second look is too early for a second run.
-    assert store.done == [(15, "prune"), (15, "expire"), (618, "expire")]
+    assert store.done == [(15, "prune"), (15, "expire"), (15, "wipe"), (618, "expire")]
     assert store.last is not None
     assert store.last[1:] == (1, 7)
     store.last = (time.time_ns() - 2 * 3600 * 10**9, 1, 7)
@@ -128,7 +140,7 @@ async def test_without_the_option_only_the_trash(autojump_clock: MockClock, tmp_
     store = a_store(tmp_path)
     store.expiring = 3
     assert await watch(store, 100, None, tmp_path / "supplies") == []
-    assert store.done == [(60, "expire"), (60, "give back")]
+    assert store.done == [(60, "expire"), (60, "give back"), (60, "wipe")]
 
 
 async def test_a_policy_that_makes_no_sense(
@@ -138,7 +150,7 @@ async def test_a_policy_that_makes_no_sense(
     store.set_config(policy={"keep": {"fortnightly": "1"}})
     with caplog.at_level(logging.INFO):
         await watch(store, 30, 10, tmp_path / "supplies")
-    assert store.done == [(10, "expire")]
+    assert store.done == [(10, "expire"), (10, "wipe")]
     assert "nothing is pruned: the policy in fsmount.json has rules" in caplog.text
 
 
@@ -146,7 +158,7 @@ async def test_no_policy(autojump_clock: MockClock, tmp_path: Path) -> None:
     store = a_store(tmp_path)
     store.set_config()
     await watch(store, 30, 10, tmp_path / "supplies")
-    assert store.done == [(10, "expire")]
+    assert store.done == [(10, "expire"), (10, "wipe")]
 
 
 async def test_not_on_a_battery(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -166,4 +178,34 @@ async def test_an_error_is_logged_and_it_goes_on(
 
     monkeypatch.setattr(pruning, "_keep_policy", broken)
     await watch(store, 700, 10, tmp_path / "supplies")
-    assert [what for _, what in store.done] == ["expire", "expire"]
+    assert [what for _, what in store.done] == ["expire", "wipe", "expire"]
+
+
+async def test_words_of_what_went_are_removed(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """At the first time, after a prune, and after programs deleted files."""
+    store = a_store(tmp_path)
+    store.set_config()
+    store.wiped = [Wiped(5, 2), Wiped(2, 0)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, store, 2000, 10, tmp_path / "supplies")
+        await trio.sleep(100)
+        assert [what for _, what in store.done] == ["expire", "wipe", "wipe"]
+        await trio.sleep(800)
+        assert [what for _, what in store.done].count("wipe") == 2
+        store.index.let_go += 1
+        await trio.sleep(600)
+        assert [what for _, what in store.done].count("wipe") == 3
+
+
+@pytest.mark.parametrize("error", [TextLocked("s"), TextDamaged("s", reason="r"), OSError(5, "x")])
+async def test_words_that_cannot_be_removed_are_tried_again(
+    autojump_clock: MockClock, tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = a_store(tmp_path)
+    store.wiped = [error, Wiped(1, 0)]
+    with caplog.at_level(logging.INFO):
+        await watch(store, 1900, 10, tmp_path / "supplies")
+    assert [what for _, what in store.done].count("wipe") == 2
+    told = "words of pictures that are gone may still be in the store" in caplog.text
+    assert told == (not isinstance(error, TextLocked))
+    assert "words of 1 pictures that are gone were removed" in caplog.text

@@ -20,7 +20,7 @@ from fsmount.remote.objects import Part, damaged_parts, last_state
 from fsmount.remote.opening import Unlock, open_keys, open_remote
 from fsmount.remote.pull import pull
 from fsmount.remote.push import push
-from fsmount.remote.thawing import ThawPlan, all_parts, parts_of, plan, thaw, wait
+from fsmount.remote.thawing import PRICES_OF, ThawPlan, all_parts, parts_of, plan, thaw, wait
 from fsmount.remote.transport import Transport, transport_to
 from fsmount.store.store import open_read_store
 from tests.cli.commands import process
@@ -250,7 +250,8 @@ def test_the_command(filled: Path, url: str) -> None:
     trial = process("thaw", url, name, "-n").out.splitlines()
     assert trial[0].startswith("packs/")
     assert trial[-1].startswith("1 pack (")
-    assert "up to 48 hours (tier bulk), about $0.00 for 7 days" in trial[-1]
+    assert "up to 48 hours (tier bulk), about $0.00 for 7 days (an estimate, by" in trial[-1]
+    assert f"list prices of {PRICES_OF})" in trial[-1]
     # Nobody can be asked; nothing is restored.
     done = process("thaw", url, name)
     assert (done.code, "--yes" in done.err, "up to 48 hours" in done.err) == (2, True, True)

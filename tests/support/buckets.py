@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -16,17 +17,21 @@ from pathlib import Path
 import pytest
 
 BUCKET = "shots"
-# SeaweedFS takes 13 seconds after it was killed, longer on a busy machine.
-_START_S = 240
+# A server must take objects after so many seconds. SeaweedFS needs three, also after it was killed;
+# the rest is for a machine that is busy.
+_START_S = 120
+# Below the ports that Linux gives to connections: one of these could have the port of a server that
+# is down.
+_PORTS = range(10_000, 32_768)
 
 
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-        assert isinstance(port, int)
-        return port
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 class Restarting:
@@ -45,10 +50,15 @@ class Restarting:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, make the bucket if there is none, and wait until it takes objects."""
+        """Start it, make the bucket if there is none, and wait until it takes objects.
+
+        Raises AssertionError if it takes none in time.
+        """
+        # With the keys of a client, SeaweedFS would refuse all requests that are not signed.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, cwd=self._folder
+                self._command, stdout=log, stderr=log, cwd=self._folder, env=clean
             )
         _make_bucket(self.port, self._process)
 
@@ -86,26 +96,35 @@ def _command(kind: str, port: int, folder: Path) -> list[str]:
     ports = [f"-{part}={free_port()}" for part in parts]
     return [weed, "server", f"-dir={folder}", "-s3", f"-s3.port={port}", "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1", "-master.telemetry=false", "-volume.max=20",
-            "-master.volumeSizeLimitMB=64", *ports]  # fmt: skip
+            "-master.volumeSizeLimitMB=64",
+            # Who was killed waits for other masters before it leads, by default for 10 seconds.
+            "-master.electionTimeout=300ms", "-master.heartbeatInterval=100ms",
+            *ports]  # fmt: skip
 
 
 def _make_bucket(port: int, process: subprocess.Popen[bytes]) -> None:
     """Make the bucket as soon as the server answers, and wait until it takes objects."""
     end = time.monotonic() + _START_S
+    answer = "none"
     while time.monotonic() < end and process.poll() is None:
         with suppress(OSError, http.client.HTTPException):
-            made = _put(port, f"/{BUCKET}", b"") in (200, 409)
-            if made and _put(port, f"/{BUCKET}/ready", b"x") == 200:
-                return
+            answer = _put(port, f"/{BUCKET}", b"")
+            if answer[:3] in ("200", "409"):
+                answer = _put(port, f"/{BUCKET}/ready", b"x")
+                if answer.startswith("200"):
+                    return
         time.sleep(0.1)
-    raise AssertionError(f"the server does not start: {process.args!r}")
+    state = f"it took no object in {_START_S} s" if process.poll() is None else "it has ended"
+    raise AssertionError(f"{state}; its last answer: {answer}; {process.args!r}")
 
 
-def _put(port: int, path: str, data: bytes) -> int:
+def _put(port: int, path: str, data: bytes) -> str:
+    """Status and body of the answer."""
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         link.request("PUT", path, data)
-        return link.getresponse().status
+        answer = link.getresponse()
+        return f"{answer.status} {answer.read().decode(errors='replace')}"
     finally:
         link.close()
 

@@ -14,7 +14,8 @@ from threading import Lock, Thread
 # What happens to a request, by its method and path: nothing (""), no answer before ("cut") or
 # after the server did it ("lost"), half the answer ("truncate"), a bit of the answer flipped
 # ("corrupt"), late ("delay"), the answer that no object may be removed ("retained"), or a status of
-# its own ("503", "412", "403").
+# its own ("503", "412", "403"). "locked" answers as Amazon's buckets with an object lock do if the
+# request has no checksum.
 Plan = Callable[[str, str], str]
 
 _DELAY_S = 0.3
@@ -69,6 +70,14 @@ def proxy(server: int, plan: Plan = lambda method, path: "") -> Iterator[Proxy]:
                 )
                 self._answer(200, b"<DeleteResult>%b</DeleteResult>" % errors, {})
                 return
+            if action == "locked" and "x-amz-checksum-sha256" not in self.headers:
+                why = (
+                    b"Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object"
+                    b" requests with Object Lock parameters"
+                )
+                error = b"<Error><Code>InvalidRequest</Code><Message>%b</Message></Error>" % why
+                self._answer(400, error, {})
+                return
             if action == "delay":
                 time.sleep(_DELAY_S)
             link = http.client.HTTPConnection("127.0.0.1", server, timeout=30)
@@ -76,6 +85,9 @@ def proxy(server: int, plan: Plan = lambda method, path: "") -> Iterator[Proxy]:
                 link.request(self.command, self.path, body, dict(self.headers))
                 answer = link.getresponse()
                 data = answer.read()
+            except (OSError, http.client.HTTPException):
+                # The server was killed: the client gets no answer.
+                return
             finally:
                 link.close()
             with found.lock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,78 +10,21 @@ import pytest
 from PIL import Image
 
 from fsmount.errors import NoEngine, TextLocked
-from fsmount.store import config
-from fsmount.store.disk.disk import Disk
-from fsmount.store.index import ROOT, Index
+from fsmount.store.index import ROOT
 from fsmount.store.layout import Layout
-from fsmount.store.retention.trash import Name
 from fsmount.store.store import open_read_store
 from fsmount.text.database import path_of, writing
 from fsmount.text.engines import Picture
 from fsmount.text.exclusions import Exclusions, Hours
 from fsmount.text.making import read_text
-from fsmount.text.reading import Summary
 from fsmount.text.results import Rectangle
-from fsmount.text.words import open_words
 from tests.support.drawn_words import DrawnEngine, blank, draw, save, screen
+from tests.support.shots import Shots
 from tests.support.trees import import_into
 
 pytestmark = pytest.mark.usefixtures("inline")
 # Lines that the pictures of a desktop have, too.
 PANEL = [("menu files edit view", 10, 2), ("clock", 400, 2)]
-
-
-class Shots:
-    """A store with pictures of one screen, one a minute, and what was read in them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "store"
-        config.make(self.root, Disk())
-        self.source = folder / "desk"
-        self.source.mkdir()
-        self.count = 0
-        self.engine = DrawnEngine()
-
-    async def add(self, pictures: Sequence[Picture], start: int | None = None) -> None:
-        """Import pictures, the first of them taken in minute `start`."""
-        self.count = self.count if start is None else start
-        for picture in pictures:
-            save(picture, self.source / self.name(self.count))
-            self.count += 1
-        await import_into(self.root, self.source)
-
-    @staticmethod
-    def name(minute: int) -> str:
-        return f"2024-06-06T{8 + minute // 60:02d}:{minute % 60:02d}:00.png"
-
-    def read(self, most: int | None = None, **more: object) -> Summary:
-        """Read the text, of at most so many pictures."""
-        self.engine = DrawnEngine()
-        left = [10**9 if most is None else most]
-
-        def go_on() -> bool:
-            left[0] -= 1
-            return left[0] >= 0
-
-        with open_read_store(self.root) as store:
-            return read_text(store, lambda: self.engine, go_on=go_on, **more)  # type: ignore[arg-type]
-
-    def words(self, minute: int) -> dict[str, tuple[int, int]]:
-        """The words of a picture with the upper left corner of each."""
-        with open_read_store(self.root) as store, open_words(store) as words:
-            folder = store.index.lookup(ROOT, b"desk")
-            assert folder is not None
-            found = store.index.lookup(folder.ino, self.name(minute).encode())
-            assert found is not None
-            return {word.text: (word.place.x, word.place.y) for word in words.of_picture(found.ino)}
-
-    def hits(self, query: str) -> list[tuple[str, str, int]]:
-        """First and last name of each hit, and its number of pictures."""
-        with open_read_store(self.root) as store, open_words(store) as words:
-            return [
-                (hit.first.path.decode()[-12:-7], hit.last.path.decode()[-12:-7], hit.pictures)
-                for hit in words.search(query).hits
-            ]
 
 
 @pytest.fixture
@@ -203,15 +145,8 @@ async def test_words_of_deleted_pictures_go(shots: Shots) -> None:
     await shots.add([screen([("harmless", 20, 20), (secret, 20, 60)]) for secret in secrets])
     shots.read()
     assert shots.hits("quartz")
-    index = Index(Layout(shots.root).index, Disk())
-    folder = index.lookup(ROOT, b"desk")
-    assert folder is not None
-    ino = index.lookup(folder.ino, shots.name(0).encode())
-    assert ino is not None
-    index.unlink(folder.ino, shots.name(1).encode(), 5)
-    path = b"desk/" + shots.name(0).encode()
-    index.put_in_trash([Name(folder.ino, shots.name(0).encode(), path, ino.ino)[:3]], 5)
-    index.close()
+    shots.prune(0)
+    shots.unlink(1)
     assert not shots.hits("quartz")
     assert shots.read().removed == 2
     assert shots.hits("harmless") == [("08:02", "08:02", 1)]
@@ -296,7 +231,8 @@ async def test_palettes_greys_and_alpha(shots: Shots) -> None:
     assert list(shots.words(0)) == list(shots.words(1)) == list(shots.words(2)) == ["word"]
 
 
-async def test_one_reader_at_a_time(shots: Shots) -> None:
+async def test_one_reader_at_a_time(shots: Shots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsmount.text.making._WAIT_S", 0.0)
     await shots.add([screen([("word", 20, 20)])])
     with writing(Layout(shots.root)), pytest.raises(TextLocked):
         shots.read()

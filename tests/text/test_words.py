@@ -238,9 +238,9 @@ def test_removed_words_are_gone_from_the_file(written: WrittenWords) -> None:
     database = written.database
     assert b"confidential" in path_of(written.layout).with_suffix(".sqlite-wal").read_bytes()
     with database.transaction():
-        database.replace_slot(number, database.slot(number).without(inos[1:3]))
+        database.replace_slots({number: database.slot(number).without(inos[1:3])})
         database.forget_pictures(inos[1:3])
-    database.empty_log()
+    database.wipe()
     assert not search(written, "confidential").hits
     assert minutes(search(written, "harmless")) == [(10, 11), (0, 3)]
     for suffix in ("", "-wal"):
@@ -248,7 +248,7 @@ def test_removed_words_are_gone_from_the_file(written: WrittenWords) -> None:
         for part in (b"confidential", b"onfidentia", b"fident"):
             assert part not in data
     with database.transaction():
-        database.replace_slot(keep, database.slot(keep).without(written.inos(keep)))
+        database.replace_slots({keep: database.slot(keep).without(written.inos(keep))})
     assert keep not in database.slot_numbers()
 
 

@@ -53,6 +53,19 @@ async def test_the_link_works_once_and_gives_a_cookie(asking: Client) -> None:
     assert (await asking.get("/a")).status == 200
 
 
+async def test_another_link_takes_the_place_of_an_unused_one(asking: Client) -> None:
+    old = asking.access.start()
+    await asking.open()
+    kept = asking.cookie
+    unused = asking.access.renew()
+    new = asking.access.renew()
+    for link, status in ((old, 401), (unused, 401), (new, 200), (new, 401)):
+        assert (await asking.raw(link, headers=OURS)).status == status
+    # The browser that came first goes on.
+    asking.cookie = kept
+    assert (await asking.get("/a")).status == 200
+
+
 async def test_a_used_link_opens_the_page_for_its_own_browser_only(asking: Client) -> None:
     link = asking.access.start()
     await asking.open()

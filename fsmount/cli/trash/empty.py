@@ -15,6 +15,7 @@ from fsmount.cli.common.options import (
 from fsmount.cli.common.output import counted, emit, size
 from fsmount.cli.common.rules import confirm
 from fsmount.cli.common.stores import open_index, store_to_change, with_writable_store
+from fsmount.cli.common.words import wipe_words
 from fsmount.store.layout import Layout
 from fsmount.store.statistics import closed_bytes
 from fsmount.store.writable_store import WritableStore
@@ -49,6 +50,7 @@ def empty(store: Path, yes: bool, force_lock: bool, as_json: bool) -> None:
     async def work(opened: WritableStore) -> int:
         count = await opened.trash.remove([entry.name for entry, _ in opened.index.in_trash()])
         await opened.give_back()
+        await wipe_words(opened)
         return count
 
     count = with_writable_store(store, work, force_lock=force_lock, packs="here")

@@ -16,6 +16,7 @@ from fsmount.cli.common.options import (
 )
 from fsmount.cli.common.output import emit, size
 from fsmount.cli.common.stores import open_index, with_writable_store
+from fsmount.cli.common.words import wipe_words
 from fsmount.store import config
 from fsmount.store.retention.limits import KEY, TrashLimits
 from fsmount.store.writable_store import WritableStore
@@ -61,6 +62,7 @@ def limit(store: Path, days: int | None, most: int | None, force_lock: bool, as_
         config.change(opened.layout, opened.disk, **{KEY: wanted.value()})
         if await opened.let_expire():
             await opened.give_back()
+            await wipe_words(opened)
 
     if days is not None or most is not None:
         with_writable_store(store, work, force_lock=force_lock, packs="here")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fsmount.store.index import kinds
 from fsmount.store.index.backups import Backups
-from fsmount.store.index.schema import TRASH
+from fsmount.store.index.schema import PAGE, TRASH
 
 
 class FileFigures(NamedTuple):
@@ -85,3 +85,20 @@ class Figures(Backups):
         )
         for row in self._pages(statement, TRASH, of=kinds.FIGURES, after=after):
             yield row[0], FileFigures._make(row[1:])
+
+    def picture_pages(self, after: int = 0) -> Iterator[list[tuple[Any, ...]]]:
+        """As :meth:`figures_by_creation`, a page of rows at a time, with fewer columns.
+
+        cookie, folder, name, mtime_ns, object (0 for none), stored, size.
+        """
+        statement = (
+            "SELECT d.cookie, d.folder, d.name, i.mtime, coalesce(i.object, 0),"
+            " CASE WHEN o.id IS NULL THEN i.size"
+            "      WHEN o.kind = 'raw' THEN max(o.length, o.size) ELSE o.length END, i.size"
+            " FROM dirents d JOIN inodes i ON i.ino = d.ino LEFT JOIN objects o ON o.id = i.object"
+            " WHERE (i.mode & 61440) = 32768 AND d.folder != ? AND d.cookie > ?"
+            " ORDER BY d.cookie LIMIT ?"
+        )
+        while rows := self._all(statement, TRASH, after, PAGE, of=kinds.PICTURE):
+            yield self._ascending(rows, after)
+            after = rows[-1][0]

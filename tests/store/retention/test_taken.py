@@ -109,3 +109,60 @@ def test_months_later(when: datetime, months: int) -> None:
     assert found.year * 12 + found.month == when.year * 12 + when.month + months
     assert found.time() == when.time()
     assert found.day == when.day or (found + timedelta(days=1)).day == 1
+
+
+_DIGITS = st.integers(0, 99).map("{:02d}".format)
+_SHAPES = st.sampled_from(
+    [
+        "2024-{0}-{1}T{2}:{3}:{4}.png",
+        "2024-{0}-{1}T{2}:{3}:{4}+0{1}00.png",
+        "2024-03-31T0{2}:{3}:{4}.png",
+        "2024-06-{1}T{2}{3}.png",
+        "2024-06-06T{2}:{3}:{4}.{0}.png",
+        "Screenshot from 2024-06-{1} {2}-{3}-{4}.png",
+        "20{0}0606_{2}{3}{4}.png",
+        "{0}{1}-19{2}{3}{4}_2024-06-06_10-{3}-{4}.png",
+        "Screenshot 2024-06-06 at 5.{3}.{4} PM.png",
+        "shot 2024-06-06 17:{3}.png",
+        "\xe9 2024-06-06 17:{3}:{4}.png",
+    ]
+)
+
+
+@given(st.lists(st.tuples(_SHAPES, st.tuples(*[_DIGITS] * 5)), min_size=2, max_size=40))
+def test_what_is_remembered_changes_nothing(names: list[tuple[str, tuple[str, ...]]]) -> None:
+    """Summer time begins on 2024-03-31 in some zones; the zone of the machine is any."""
+    clock = LocalClock()
+    for shape, digits in names:
+        name = shape.format(*digits).encode()
+        assert clock.taken(name, MTIME_NS) == LocalClock().taken(name, MTIME_NS)
+
+
+@given(
+    st.lists(st.tuples(_SHAPES, st.tuples(*[_DIGITS] * 5)), max_size=12),
+    st.tuples(_SHAPES, _DIGITS, _DIGITS, _DIGITS),
+    st.lists(st.tuples(st.integers(0, 61), st.integers(0, 61)), max_size=40),
+)
+def test_many_at_once(
+    mixed: list[tuple[str, tuple[str, ...]]],
+    form: tuple[str, str, str, str],
+    clocks: list[tuple[int, int]],
+) -> None:
+    """Names of any forms, and names of one form that follow each other."""
+    shape, *first = form
+    alike = [shape.format(*first, f"{minute:02}", f"{second:02}") for minute, second in clocks]
+    for names in ([shape.format(*digits) for shape, digits in mixed], alike, sorted(alike)):
+        at, wall = LocalClock().taken_all([name.encode() for name in names], range(len(names)))
+        wanted = [LocalClock().taken(name.encode(), n) for n, name in enumerate(names)]
+        assert list(zip(at.tolist(), wall.tolist(), strict=True)) == wanted
+
+
+def test_the_hour_in_which_summer_time_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Australia/Lord_Howe")
+        time.tzset()
+        clock = LocalClock()
+        for minute in range(24 * 60):
+            name = b"2024-10-06T%02d:%02d:30.png" % divmod(minute, 60)
+            assert clock.taken(name, 0) == LocalClock().taken(name, 0)
+    time.tzset()
