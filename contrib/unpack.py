@@ -1419,6 +1419,18 @@ def distance_code(distance: int) -> int:
     return 2 * bit + (distance - 1 >> bit - 1 & 1)
 
 
+def tell_elsewhere(store):
+    """Name the packs of a store that are at a URL only. What needs them is reported as damaged."""
+    try:
+        record = json.loads((store / "elsewhere.json").read_bytes())
+        names = [f"{int(number):08d}.zip" for number in record["packs"]]
+        away = [name for name in names if not (store / "packs" / name).exists()]
+        if away:
+            tell(f"{record['url']} alone has {', '.join(away)}. To have all files, bring them back")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        tell(f"elsewhere.json says which packs are elsewhere, and cannot be read: {error}")
+
+
 def main():
     """Run the script. Exits with 1 if a file is damaged or not exact, or for wrong arguments."""
     if {"-h", "--help"} & set(sys.argv[1:]):
@@ -1434,8 +1446,11 @@ def main():
     sys.stdout.reconfigure(errors="backslashreplace")
     store, folder = Path(sys.argv[1]), Folder(Path(sys.argv[2]))
     config = store / "fsmount.json"
-    if config.exists() and json.loads(config.read_bytes())["format"] not in (1, 2):
-        sys.exit(f"{config}: this script knows formats 1 and 2 only")
+    version = json.loads(config.read_bytes())["format"] if config.exists() else 2
+    if version not in (1, 2, 3):
+        sys.exit(f"{config}: this script knows formats 1 to 3 only")
+    if version == 3:
+        tell_elsewhere(store)
     inside = store / "packs"
     packs_folder = inside if inside.is_dir() else store
     packs = Packs(packs_folder, packs_folder.parent / "raw")

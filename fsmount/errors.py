@@ -206,6 +206,22 @@ class NoFuse(FsmountError):
     exit_code = 13
 
 
+class PacksElsewhere(FsmountError):
+    """Some packs of a store are at a URL only, and the command needs all of them."""
+
+    message = (
+        "{detail} has packs that are only at {url}, and this needs all packs here. Bring them back:"
+        " fsmount evict --keep all {detail}"
+    )
+
+
+class StoreMounted(FsmountError):
+    """A store is mounted, and the command needs it for itself."""
+
+    message = "{detail} is mounted at {mountpoint}. Unmount it first: fsmount umount {mountpoint}"
+    exit_code = 11
+
+
 class FormatUnsupported(FsmountError):
     """A newer fsmount made the store."""
 

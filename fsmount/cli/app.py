@@ -35,6 +35,7 @@ _COMMANDS = {
     "copy": ("copy", "copy"),
     "push": ("push", "push_"),
     "pull": ("pull", "pull_"),
+    "evict": ("evict", "evict_"),
     "thaw": ("thaw", "thaw_"),
     "key": ("key", "key"),
     "ls": ("ls", "ls"),

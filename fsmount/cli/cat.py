@@ -47,7 +47,7 @@ def cat(arguments: tuple[str, ...], cache_size: int) -> int:
                     return 1
         return 0
 
-    return with_store(store, work, cache_bytes=cache_size)
+    return with_store(store, work, cache_bytes=cache_size, packs="brought")
 
 
 def _regular(store: StoreFiles, path: str) -> int:

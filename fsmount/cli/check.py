@@ -96,13 +96,15 @@ def check(store: str, full: bool, repair: bool, force_lock: bool, as_json: bool)
                 await check_contents(opened, report, lambda count: progress(count, 0))
         how = "rebuilt and compared" if full else "looked up; --full rebuilds them too"
         found = counted(len(report.findings), "finding") if report.findings else "no damage found"
-        text = f"{counted(report.objects, 'object')} {how}: {found}"
+        text = f"{counted(report.objects - report.elsewhere, 'object')} {how}: {found}"
+        if report.elsewhere:
+            text += f"; {report.elsewhere} not rebuilt, since packs are at {opened.away.url} only"
         _tell(_as_json(report, full), text, partial(_print_findings, report), report, as_json)
         if report.findings:
             return Damaged.exit_code
         return SOME_SKIPPED if report.unchecked else 0
 
-    return with_store(path, work)
+    return with_store(path, work, packs="here")
 
 
 def _check_remote(url: str, as_json: bool) -> int:
@@ -170,6 +172,7 @@ def _as_json(report: Report, full: bool) -> dict[str, Any]:
     return {
         "objects": report.objects,
         "full": full,
+        "elsewhere": report.elsewhere,
         "findings": [finding._asdict() for finding in report.findings],
         "damaged_entries": len(report.damaged),
         "files_hit": len(report.hit),

@@ -61,4 +61,4 @@ def diff(arguments: tuple[str, ...], output: Path | None, cache_size: int, as_js
         sys.stdout.buffer.write(found.picture)
         return 0
 
-    return with_store(store, work, cache_bytes=cache_size)
+    return with_store(store, work, cache_bytes=cache_size, packs="brought")

@@ -133,4 +133,4 @@ def export(
         heading = f"{counted(len(summary.problems), 'problem')}:"
         return list_skipped(summary.problems, heading, as_json)
 
-    return with_store(store, work, cache_bytes=cache_size)
+    return with_store(store, work, cache_bytes=cache_size, packs="brought")

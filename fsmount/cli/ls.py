@@ -80,7 +80,7 @@ def ls(
     else:
         store, paths = split_store(arguments, 0, fewest=0)
         path = _path(paths)
-        with open_index(store) as opened:
+        with open_index(store, packs="here") as opened:
             _Shown(recursive, as_json).list(opened, path, opened.path)
 
 

@@ -19,10 +19,18 @@ from fsmount.errors import UsageError
 from fsmount.legacy.runs import is_legacy
 from fsmount.legacy.tree import LegacyTree
 from fsmount.mount.options import MountOptions, parse_options
-from fsmount.mount.session import MountRequest, OpenTree, serve, serve_in_background
+from fsmount.mount.session import (
+    BringPacks,
+    MountRequest,
+    OpenTree,
+    serve,
+    serve_in_background,
+)
 from fsmount.mount.unmount import free_if_dead
 from fsmount.remote.transport import is_url, transport_to
 from fsmount.store.config import is_store
+from fsmount.store.elsewhere import missing
+from fsmount.store.layout import Layout
 
 _ALBUMS = "albums"
 
@@ -72,7 +80,8 @@ Pictures are read when they are opened, and stay in a folder on the disk: -o cac
 (4G by default), -o cache_dir=PATH moves it from ~/.cache/fsmount (of root: /var/cache/fsmount). If
 the network is lost, a read ends with an error after at most 60 seconds (-o timeout=SECONDS), and
 works again with the network. A URL whose folders are stores, one for each machine, is shown as
-these folders. -o credentials=FILE reads AWS_... and FSMOUNT_... variables from a file.
+these folders. The same options are for a store some packs of which are only at a URL (fsmount
+evict). -o credentials=FILE reads AWS_... and FSMOUNT_... variables from a file.
 
 {UNLOCK_HELP}
 
@@ -107,7 +116,7 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     multiple=True,
     help="ro, allow_other, uid=N, gid=N, umask=NNN, repack[=SECONDS], prune[=SECONDS],"
     " text[=SECONDS], views, push=URL, every=TIME, encrypt, credentials=FILE, nonempty, noexec,"
-    " sync; of a URL: cache=SIZE, cache_dir=PATH, timeout=SECONDS."
+    " sync; of a URL, or a store with packs at one: cache=SIZE, cache_dir=PATH, timeout=SECONDS."
     " Those of mount(8) that mean nothing here are accepted.",
 )
 @click.option(
@@ -202,7 +211,26 @@ def request_for(source: str, mountpoint: Path, options: MountOptions) -> MountRe
 def _local_request(source: Path, mountpoint: Path, options: MountOptions) -> MountRequest:
     if not is_store(source):
         source = source_of(source) or source
-    return MountRequest(source, mountpoint, options, _opener(source), _albums_opener(source))
+    return MountRequest(
+        source,
+        mountpoint,
+        options,
+        _opener(source),
+        _albums_opener(source),
+        bring_packs=_bringer(source, options),
+    )
+
+
+def _bringer(source: Path, options: MountOptions) -> BringPacks | None:
+    """What brings the packs of a store that are at a URL only; None if there are none."""
+    if not is_store(source):
+        return None
+    away = missing(Layout(source))
+    if not away.packs:
+        return None
+    from fsmount.cli.common.remotes import bringer
+
+    return bringer(away.url, options)
 
 
 def _opener(source: Path) -> OpenTree | None:

@@ -126,7 +126,10 @@ def push_(
     if bandwidth == 0:
         raise UsageError("--bandwidth 0 would send nothing")
     first = FirstRecipients(recipients, first_passphrase) if encrypt else None
-    with _transport(urls[0], pack_class, bandwidth) as below, open_index(store) as opened:
+    with (
+        _transport(urls[0], pack_class, bandwidth) as below,
+        open_index(store, packs="here") as opened,
+    ):
         identity = opened.index.identity()
         remote = open_for_push(below, identity, unlock(), encrypt=first, dry_run=dry_run)
         total = size_of(opened)

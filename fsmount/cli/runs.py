@@ -51,7 +51,7 @@ def runs(arguments: tuple[str, ...], as_json: bool) -> None:
     if len(paths) > 1:
         raise UsageError("name one store and at most one path in it: fsmount runs STORE PATH")
     path = os.fsencode(paths[0]).strip(b"/") if paths else b""
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         found = list(stretches(opened, path, selected().of(opened)))
     emit(
         {"runs": [_row(one) for one in found]},

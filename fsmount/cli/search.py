@@ -66,7 +66,7 @@ def search(
     """Run ``fsmount search``."""
     store, words = split_store(arguments, 0)
     query = " ".join(words)
-    with open_index(store) as opened, open_words(opened) as text:
+    with open_index(store, packs="here") as opened, open_words(opened) as text:
         found = text.search(
             query,
             since_us=None if since is None else since.start // 1000,
@@ -141,7 +141,7 @@ def _open(store: Path, picture: Shown) -> None:
         async def work(opened: ReadStore) -> bytes:
             return b"".join([part async for part in slices(opened, picture.ino)])
 
-        path.write_bytes(with_store(store, work))
+        path.write_bytes(with_store(store, work, packs="brought"))
     if subprocess.run([opener, path], check=False).returncode:
         raise FsmountError(f"xdg-open did not open {path}")
 

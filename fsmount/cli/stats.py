@@ -65,7 +65,7 @@ def stats(
 ) -> None:
     """Run ``fsmount stats``."""
     unit = None if by is None else Unit(by)
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         found = opened.stats()
         grown = None
         if unit is not None or top or chart is not None or new:
@@ -74,6 +74,7 @@ def stats(
         dead = reclaimable(opened.index)
         policy = policy_figures(opened)
         pushed = [_pushed(opened, each) for each in all_pushed(opened.layout)]
+        away = opened.away
     log = store_to_read(store) / LOG_NAME
     found |= {
         "reclaimable_bytes": dead,
@@ -81,6 +82,9 @@ def stats(
         "trash_bytes": sum(inode.size for inode in trash),
         "policy": policy,
         "pushed": pushed,
+        "away": {"url": away.url, "packs": len(away.packs), "bytes": away.bytes}
+        if away.packs
+        else None,
         "log": str(log) if log.is_file() else None,
     }
     text = list(_lines(found))
@@ -147,6 +151,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         if each["local_files"]:
             left = f"{counted(each['local_files'], 'file')} ({size(each['local_bytes'])}) only here"
         yield f"pushed to {printable(each['url'])} at {when}: {left}"
+    if found["away"]:
+        count, url = size(found["away"]["bytes"]), printable(found["away"]["url"])
+        yield f"only at {url}, beside these: {counted(found['away']['packs'], 'pack')} ({count})"
     if found["log"]:
         yield f"log of its mounts: {printable(found['log'])}"
 

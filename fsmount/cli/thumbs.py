@@ -127,7 +127,7 @@ def thumbs(
         heading = f"{counted(len(made.problems), 'picture')} without thumbnails:"
         return list_skipped(made.problems, heading, as_json)
 
-    return with_store(Path(mounted.source), work, cache_bytes=cache_size)
+    return with_store(Path(mounted.source), work, cache_bytes=cache_size, packs="brought")
 
 
 def _places(paths: Sequence[Path]) -> tuple[Mounted, list[bytes]]:

@@ -119,4 +119,4 @@ def verify(
         if wanted.criteria.changed is not None:
             raise UsageError(f"{path} is a mount; --changed needs its store instead")
         return trio.run(compare, FolderCounterpart(path), wanted)
-    return with_store(path, work, cache_bytes=cache_size)
+    return with_store(path, work, cache_bytes=cache_size, packs="brought")

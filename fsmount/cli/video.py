@@ -139,7 +139,7 @@ def video(
             canvas = Canvas(height=height, clock=clock)
             return shots, await make(opened, shots, output, canvas, progress)
 
-    shots, made = with_store(store, work, cache_bytes=cache_size)
+    shots, made = with_store(store, work, cache_bytes=cache_size, packs="brought")
     seconds = shots.length_ms / 1000
     nbytes = output.stat().st_size
     emit(

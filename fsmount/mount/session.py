@@ -42,6 +42,8 @@ from fsmount.mount.unmount import free_if_dead
 from fsmount.mount.view_folders import ViewFolders
 from fsmount.mount.write_back import write_back
 from fsmount.store import config
+from fsmount.store.files import StoreFiles
+from fsmount.store.packs.supply import Supply
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import OpenedStore, open_read_store, open_store
 from fsmount.store.writable_store import WritableStore
@@ -70,6 +72,9 @@ OpenStores = Callable[[MountOptions], AbstractAsyncContextManager[Mapping[str, R
 
 The serving process calls it."""
 
+BringPacks = Callable[[StoreFiles, MountOptions], AbstractAsyncContextManager[Supply]]
+"""Brings the packs of a store that are at a URL only. The serving process calls it."""
+
 Ready = Callable[[], None]
 """The session calls it once, when the mount answers."""
 
@@ -82,7 +87,7 @@ class MountRequest:
     the mount shows it read-only. `open_union`: opens a tree in the folder of the store; the folders
     in the root of this tree appear in the root of the store. `open_stores`: opens what lies at
     `url`; the mount shows it read-only. `source` is then the folder for what was read, and for the
-    log.
+    log. `bring_packs`: brings packs of a store that are at a URL only.
     """
 
     source: Path
@@ -92,6 +97,7 @@ class MountRequest:
     open_union: OpenTree | None = None
     open_stores: OpenStores | None = None
     url: str = ""
+    bring_packs: BringPacks | None = None
 
     @property
     def is_store(self) -> bool:
@@ -119,8 +125,11 @@ class MountRequest:
             raise UsageError("the mount option 'views' is for stores")
         elif self.options.push is not None:
             raise UsageError("the mount option 'push' is for stores")
-        if self.open_stores is None and self.options.is_for_url:
-            raise UsageError("the mount options 'cache', 'cache_dir' and 'timeout' are for URLs")
+        # A store takes them in any case: tomorrow packs of it may be at a URL.
+        if self.open_tree is not None and self.options.is_for_url:
+            raise UsageError(
+                "the mount options 'cache', 'cache_dir' and 'timeout' are for URLs and stores"
+            )
         check_fuse(self.options)
         check_mountpoint(
             self.mountpoint,
@@ -202,10 +211,11 @@ async def _serve(request: MountRequest, ready: Ready) -> None:
     elif request.open_tree is not None:
         await _serve_tree(request, request.open_tree(request.source, options), ready)
     elif options.read_only:
-        with open_read_store(request.source) as opened:
+        with open_read_store(request.source, elsewhere=request.bring_packs is not None) as opened:
             async with (
                 _union(request, opened.layout.root) as tree,
-                opened.running(cache_bytes=options.cache_bytes) as store,
+                _packs(request, opened) as packs,
+                opened.running(cache_bytes=options.cache_bytes, packs=packs) as store,
             ):
                 await _serve_store(request, store, None, tree, None, ready)
     else:
@@ -220,7 +230,8 @@ async def _serve(request: MountRequest, ready: Ready) -> None:
         with _open_store(request) as opened_store:
             async with (
                 _union(request, opened_store.layout.root) as tree,
-                opened_store.started(cache_bytes=options.cache_bytes) as writable,
+                _packs(request, opened_store) as packs,
+                opened_store.started(cache_bytes=options.cache_bytes, packs=packs) as writable,
             ):
                 await _serve_store(request, writable, writable, tree, pushing, ready)
         if pushing is not None and opened_store.index.changed:
@@ -231,7 +242,12 @@ def _open_store(request: MountRequest) -> OpenedStore:
     """Open the store of a request for reading and writing."""
     force_lock = request.options.force_lock
     try:
-        return open_store(request.source, lock_wait_s=_LOCK_WAIT_S, force_lock=force_lock)
+        return open_store(
+            request.source,
+            lock_wait_s=_LOCK_WAIT_S,
+            force_lock=force_lock,
+            elsewhere=request.bring_packs is not None,
+        )
     except NotWritable as error:
         raise OnlyReadable(error.detail, **error.fields) from error
 
@@ -245,6 +261,18 @@ async def _union(request: MountRequest, root: Path) -> AsyncIterator[Tree | None
     tree = request.open_union(root, request.options)
     async with tree.running():
         yield tree
+
+
+@asynccontextmanager
+async def _packs(request: MountRequest, opened: StoreFiles) -> AsyncIterator[Supply | None]:
+    """In the block packs that are at a URL only can be read; gives None if there are none."""
+    if request.bring_packs is None or not opened.away.packs:
+        yield None
+        return
+    count, url = len(opened.away.packs), opened.away.url
+    _log.info("%d packs are at %s only: nothing is repacked, and no text is read", count, url)
+    async with request.bring_packs(opened, request.options) as supply:
+        yield supply
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +337,7 @@ async def _serve_store(
                     repack = partial(repack_when_idle, writable, after_s)
                     nursery.start_soon(_keep_serving, "repacking", repack)
                 text_s = request.options.text_after_s
-                if text_s is not None:
+                if text_s is not None and not writable.away.packs:
                     words = reading_text.command(writable.layout.root)
                     read = partial(reading_text.read_text_when_idle, writable, text_s, words)
                     nursery.start_soon(_keep_serving, "reading text", read)

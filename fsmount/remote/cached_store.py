@@ -65,7 +65,7 @@ def cached(
     disk = Disk()
     with ExitStack() as undo:
         try:
-            place = undo.enter_context(_held(folder_of(remote.url, caches), remote.url, disk))
+            place = undo.enter_context(held_folder(folder_of(remote.url, caches), remote.url, disk))
             layout = Layout(place / "store")
             notes = place / "blocks"
             for folder in (layout.root, *layout.folders, notes):
@@ -89,8 +89,8 @@ def cached(
 
 
 @contextmanager
-def _held(folder: Path, url: str, disk: Disk) -> Iterator[Path]:
-    """Hold the first free folder for a mount of a URL. Raises OSError."""
+def held_folder(folder: Path, url: str, disk: Disk) -> Iterator[Path]:
+    """Hold the first free folder for a mount of a URL. Raises OSError, FsmountError."""
     make_private(folder, disk)
     about = f"What fsmount mount has read from {url}. It may be deleted while that is unmounted.\n"
     disk.write_file(folder / "README", about.encode(errors="surrogateescape"))

@@ -52,7 +52,7 @@ class _Flight:
 class Fetching:
     """The supply of a store at a URL; see :class:`fsmount.store.packs.supply.Supply`.
 
-    generation : the number of the state.
+    generation : the number of the state; None if it belongs to none.
     bodies : the files of the state, by their paths below the store.
     files, table : the local blocks.
     limit_s : a reader gets its bytes or an error after so many seconds, whatever the network does.
@@ -63,7 +63,7 @@ class Fetching:
     def __init__(
         self,
         remote: Transport,
-        generation: int,
+        generation: int | None,
         bodies: dict[str, Body],
         files: Files,
         table: Table,
@@ -99,6 +99,10 @@ class Fetching:
 
     # -- the supply
 
+    def pack(self, number: int) -> Path | None:
+        """See :meth:`Supply.pack`. The store itself is a cache."""
+        return None
+
     @asynccontextmanager
     async def held(self, ranges: Sequence[Range]) -> AsyncIterator[None]:
         """See :meth:`Supply.held`. Raises errors of the transport, :class:`Damaged`, OSError."""
@@ -120,24 +124,13 @@ class Fetching:
 
     async def blame(self, ranges: Sequence[Range], error: FsmountError) -> FsmountError:
         """See :meth:`Supply.blame`."""
-        guilty = await threads.call(Kind.CACHED, self._wrong, ranges)
+        guilty = await threads.call(Kind.CACHED, torn, ranges) or ranges
         for block in self._blocks(guilty):
             # It stays where it is: others may read it now. The next reader asks for it again.
             if block not in self._flights:
                 self._table.remove(block)
         why = error.fields.get("reason", error)
         return Damaged(self._urls(guilty), reason=f"the server gave wrong bytes twice ({why})")
-
-    def _wrong(self, ranges: Sequence[Range]) -> Sequence[Range]:
-        """The ranges that are no whole entries; all of them if each is. Waits for the disk."""
-        found = []
-        for each in ranges:
-            try:
-                with Path(each.path).open("rb") as file:
-                    parse_entry(pread(file.fileno(), each.length, each.start))
-            except (OSError, Damaged):
-                found.append(each)
-        return found or ranges
 
     def _urls(self, ranges: Iterable[Range]) -> str:
         """The URLs of the objects that hold these ranges."""
@@ -285,6 +278,9 @@ class Fetching:
                 ask = partial(_read, self._remote, part, start, length)
                 found[at] = await threads.call_or_leave(Kind.REMOTE, ask)
             except RemoteMissing as error:
+                if self._generation is None:
+                    failed.append(error)
+                    return
                 look = partial(why_missing, self._remote, self._generation, error)
                 failed.append(await threads.call_or_leave(Kind.REMOTE, look))
             except FsmountError as error:
@@ -336,6 +332,18 @@ class Fetching:
             _log.warning("the cache could not free blocks: %s", error)
         finally:
             self._land(blocks, flight)
+
+
+def torn(ranges: Sequence[Range]) -> list[Range]:
+    """Return the ranges that are no whole entries. Waits for the disk."""
+    found = []
+    for each in ranges:
+        try:
+            with Path(each.path).open("rb") as file:
+                parse_entry(pread(file.fileno(), each.length, each.start))
+        except (OSError, Damaged):
+            found.append(each)
+    return found
 
 
 def _read(remote: Transport, part: Part, start: int, length: int) -> bytes:

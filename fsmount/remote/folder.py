@@ -107,7 +107,8 @@ class FolderTransport:
             self._disk.unlink(self._root / name)
 
     def _make_folders(self, folder: Path) -> None:
-        for each in (self._root, folder):
+        above = [each for each in folder.parents if self._root in each.parents]
+        for each in (self._root, *reversed(above), folder):
             if not each.is_dir():
                 with suppress(FileExistsError):
                     self._disk.mkdir(each)

@@ -22,7 +22,10 @@ from fsmount.errors import (
     Damaged,
     NoSuchInode,
     NotPushed,
+    PacksElsewhere,
     PushUnsettled,
+    RemoteArchived,
+    RemoteMissing,
 )
 from fsmount.folder import readable
 from fsmount.remote import index_pages
@@ -37,10 +40,13 @@ from fsmount.remote.objects import (
     folder_of,
     last_state,
     make_state,
+    read_part,
 )
 from fsmount.remote.sending import Sender
-from fsmount.remote.transport import Transport
+from fsmount.remote.transport import Transport, where_of
+from fsmount.store import config
 from fsmount.store.disk.disk import Disk, pread
+from fsmount.store.elsewhere import Away
 from fsmount.store.files import StoreFiles
 from fsmount.store.index import Index, leave_log_mode
 from fsmount.store.packs.pack import parse_entry
@@ -94,12 +100,15 @@ def push(
     new object of a pack or file has more than `part_bytes`.
 
     Waits for disk and network. Raises :class:`NotPushed` if another store is there,
-    :class:`PushOvertaken`, :class:`PushUnsettled`, :class:`Damaged`, errors of the transport and
-    OSError. The last state is whole then.
+    :class:`PacksElsewhere` if packs of the store are at another URL only, :class:`PushOvertaken`,
+    :class:`PushUnsettled`, :class:`Damaged`, errors of the transport and OSError. The last
+    state is whole then.
     """
     last = last_state(remote)
     if last is not None and last.uuid != store.index.identity():
         raise NotPushed(remote.url, reason="another store is there. Choose another URL")
+    if store.away.packs and store.away.url.rstrip("/") != remote.url.rstrip("/"):
+        raise PacksElsewhere(store.path, url=store.away.url)
     with Sender(remote, reread=reread) as sender:
         return _Push(store, remote, last, sender, reread, progress, part_bytes).run()
 
@@ -188,7 +197,7 @@ class _Push:
                 try:
                     state = State(
                         uuid=index.identity(),
-                        config=self._store.layout.config.read_text(),
+                        config=config.portable(self._store.layout.config.read_text()),
                         opened=index.opened(),
                         staged=self._send_staged(index, descriptors),
                         prunes=self._prunes,
@@ -235,11 +244,39 @@ class _Push:
         places = Places(index)
         found = {}
         for number, (length, is_sealed) in index.packs().items():
-            if length:
-                name = self._store.layout.pack(number).name
+            away = self._store.away.packs.get(number)
+            name = self._store.layout.pack(number).name
+            if away is not None:
+                found[name] = self._already_there(name, away)
+                self._progress(1, 0)
+            elif length:
                 found[name] = self._send_pack(number, length, is_sealed, places)
                 self._progress(1, 0)
         return found
+
+    def _already_there(self, name: str, away: Away) -> Body:
+        """A pack that is at the URL only, as the last state names it.
+
+        With `reread` its objects are read, and damage of them is noted. Raises :class:`Damaged` if
+        the last state lacks it: then a prune may have removed it.
+        """
+        body = None if self._last is None else self._last.packs.get(name)
+        if body is None or [(p.sha256, p.length) for p in body.parts] != [
+            (sha256, length) for _, sha256, length in away.parts
+        ]:
+            why = "the newest state lacks it, and it is not in the store here: see fsmount evict"
+            raise Damaged(where_of(self._remote, f"{PACKS}/{name}"), reason=why)
+        for part in body.parts if self._reread else ():
+            try:
+                read_part(self._remote, part)
+            except (Damaged, RemoteMissing) as error:
+                reason = str(error.fields.get("reason", "it is missing"))
+                what = f"{reason}, and {name} is not in the store here"
+                self._summary.problems.append((str(error.detail), what))
+            except RemoteArchived:
+                pass
+            self._there.add(part.name)
+        return body
 
     def _send_pack(self, number: int, length: int, is_sealed: bool, places: Places) -> Body:
         path = self._store.layout.pack(number)

@@ -20,7 +20,9 @@ from fsmount.store.layout import CONFIG, Layout
 
 FORMAT = 2
 """Format of the stores that this fsmount writes."""
-_READABLE = (1, 2)
+ELSEWHERE = 3
+"""Format of a store some packs of which may be at a URL only (:mod:`fsmount.store.elsewhere`)."""
+_READABLE = (1, 2, 3)
 PARITY_PERCENT, MOST_PARITY = 5, 25
 """Share of the parity of packs if the config says nothing, and the largest one, in percent."""
 # Errors of the system where it refuses writes.
@@ -94,24 +96,36 @@ def read(root: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise NoStore(root) from error
     if version not in _READABLE:
-        raise FormatUnsupported(root, version=version, supported=FORMAT)
+        raise FormatUnsupported(root, version=version, supported=_READABLE[-1])
     return dict(config)
 
 
 def upgrade(layout: Layout, disk: Disk) -> None:
     """Let an older fsmount refuse the store from here on, because new entries come to it.
 
-    No-op if the store has the newest format. Raises :class:`NoStore`, :class:`FormatUnsupported`,
-    OSError.
+    No-op if the store has this format or a newer one. Raises :class:`NoStore`,
+    :class:`FormatUnsupported`, OSError.
     """
     config = read(layout.root)
-    if config["format"] != FORMAT:
+    if config["format"] < FORMAT:
         _write(layout, disk, {**config, "format": FORMAT})
 
 
 def _write(layout: Layout, disk: Disk, config: dict[str, Any]) -> None:
     """Write the config. Raises OSError."""
-    disk.write_file(layout.config, json.dumps(config, indent=2).encode() + b"\n")
+    disk.write_file(layout.config, _text(config).encode())
+
+
+def _text(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2) + "\n"
+
+
+def portable(text: str) -> str:
+    """Return the text of a config for a copy of the store that has all packs."""
+    found = json.loads(text)
+    if found["format"] != ELSEWHERE:
+        return text
+    return _text({**found, "format": FORMAT})
 
 
 def parity_of(found: dict[str, Any]) -> int:

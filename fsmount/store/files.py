@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fsmount.store.disk.disk import Disk
+from fsmount.store.elsewhere import NOWHERE, Elsewhere
 from fsmount.store.index import Index
 from fsmount.store.layout import Layout
 from fsmount.store.packs.staging import Staging
@@ -22,6 +23,7 @@ class StoreFiles:
     layout : the paths of its files, through the descriptor of its folder.
     index : names, attributes, objects and packs.
     staging : files that wait to be encoded.
+    away : packs that were at a URL only when the store was opened.
 
     Contract: belongs to the trio task.
     """
@@ -31,6 +33,7 @@ class StoreFiles:
     layout: Layout
     index: Index
     staging: Staging
+    away: Elsewhere = NOWHERE
 
     def stats(self) -> dict[str, Any]:
         """See :func:`statistics`. Raises OSError."""

@@ -85,6 +85,16 @@ class Layout:
         """Second copies of entries, which earlier builds wrote."""
         return self.packs / "second.entries"
 
+    @property
+    def elsewhere(self) -> Path:
+        """The record of packs that are at a URL only."""
+        return self.root / "elsewhere.json"
+
+    @property
+    def coming_pack(self) -> Path:
+        """A pack that comes back from a URL, until all of it is there."""
+        return self.root / "coming.zip"
+
     def parity(self, number: int) -> Path:
         """Path of the parity of a pack."""
         return self.packs / f"{number:08d}.parity"

@@ -26,7 +26,7 @@ class ReadStore(StoreFiles):
 
     workers : render files, and code entries.
     layers : the layers that the workers have decoded.
-    supply : brings bytes to the disk, if the store lies elsewhere; else None.
+    supply : brings bytes to the disk, if all of the store lies elsewhere; else None.
     name : its path, or its URL.
     pushed : what the last pushes sent, as far as it was looked at.
 
@@ -44,7 +44,9 @@ class ReadStore(StoreFiles):
         supply: Supply | None = None,
         name: str = "",
     ) -> None:
-        super().__init__(files.path, files.disk, files.layout, files.index, files.staging)
+        super().__init__(
+            files.path, files.disk, files.layout, files.index, files.staging, files.away
+        )
         self.supply = supply
         self.name = name or str(files.path)
         self.pushed: list[Pushed] = []

@@ -18,10 +18,11 @@ from typing import Any, Self
 
 import trio
 
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, PacksElsewhere
 from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.disk.reserve import Reserve
+from fsmount.store.elsewhere import Elsewhere, missing, settle
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import group, jobs
 from fsmount.store.frames.body_reader import BodyReader
@@ -54,26 +55,38 @@ _log = logging.getLogger(__name__)
 _PRELOAD = (jobs.__name__, group.__name__)
 
 
-def open_read_store(path: Path, *, disk: Disk | None = None) -> OpenedReadStore:
+def open_read_store(
+    path: Path, *, disk: Disk | None = None, elsewhere: bool = False
+) -> OpenedReadStore:
     """Open a store for reading, without its lock. A writer may stand beside it.
 
-    Raises NoStore, FormatUnsupported, Damaged, OSError.
+    `elsewhere`: whether the caller can do with a store some packs of which are at a URL only.
+
+    Raises NoStore, FormatUnsupported, PacksElsewhere, Damaged, OSError.
     """
     with ExitStack() as undo:
         layout, about = _enter(path, undo)
         files = _files(path, layout, about, disk or Disk(), undo, read_only=True)
+        files.away = missing(layout)
+        _refuse_away(path, files.away, allowed=elsewhere)
         return OpenedReadStore(files, undo.pop_all())
 
 
 def open_store(
-    path: Path, *, disk: Disk | None = None, lock_wait_s: float = 0.0, force_lock: bool = False
+    path: Path,
+    *,
+    disk: Disk | None = None,
+    lock_wait_s: float = 0.0,
+    force_lock: bool = False,
+    elsewhere: bool = False,
 ) -> OpenedStore:
     """Open a store for reading and writing.
 
     `lock_wait_s` is the time to wait for a process that is about to end, in seconds. `force_lock`:
-    see :class:`Lock`.
+    see :class:`Lock`. `elsewhere`: see :func:`open_read_store`.
 
-    Raises NoStore, FormatUnsupported, StoreLocked, LockUnclear, NotWritable, Damaged, OSError.
+    Raises NoStore, FormatUnsupported, PacksElsewhere, StoreLocked, LockUnclear, NotWritable,
+    Damaged, OSError.
     """
     # If a step fails, `undo` closes everything that is open. It closes the index before it releases
     # the lock: SQLite must not fold the log of a store that another process has taken.
@@ -87,16 +100,22 @@ def open_store(
             # the map come back when it ends, and overwrite ours. So this process creates a new
             # file.
             disk.unlink(layout.index_shared)
+        away = settle(layout, disk)
+        _refuse_away(path, away, allowed=elsewhere)
         files = _files(path, layout, about, disk, undo, read_only=False)
+        files.away = away
         ownership.watch(files.index)
         contents.make_folders(layout, files.index, disk)
         reserve = Reserve(layout.reserve, disk)
         reserve.fill()
         files.index.reserve = reserve
-        recovered = recover(layout, files.index, files.staging, disk, unproved=ownership.unproved)
+        gone = frozenset(away.packs)
+        recovered = recover(
+            layout, files.index, files.staging, disk, unproved=ownership.unproved, away=gone
+        )
         with ExitStack() as undo_packs:
             undo_packs.callback(recovered.close)
-            packs = PackSet(recovered.newest)
+            packs = PackSet(recovered.newest, gone)
             parts = layout, files.index, files.staging, disk
             new = Writer(*parts, packs, recovered.fresh)
             writers = Writers(new, Writer(*parts, packs, recovered.for_repack))
@@ -109,6 +128,12 @@ def open_store(
             files.index.upgrade()
             undo_packs.pop_all()
         return OpenedStore(files, ownership, reserve, writers, encoder, keeper, undo.pop_all())
+
+
+def _refuse_away(path: Path, away: Elsewhere, *, allowed: bool) -> None:
+    """Raise PacksElsewhere if packs are at a URL only, unless the caller can do with that."""
+    if away.packs and not allowed:
+        raise PacksElsewhere(path, url=away.url)
 
 
 def _enter(path: Path, undo: ExitStack) -> tuple[Layout, dict[str, Any]]:
@@ -147,7 +172,9 @@ class _Opened(StoreFiles):
     """An opened store. `closing` closes everything that is open."""
 
     def __init__(self, files: StoreFiles, closing: ExitStack) -> None:
-        super().__init__(files.path, files.disk, files.layout, files.index, files.staging)
+        super().__init__(
+            files.path, files.disk, files.layout, files.index, files.staging, files.away
+        )
         self._closing = closing
 
     def close(self) -> None:
@@ -171,24 +198,32 @@ class OpenedReadStore(_Opened):
 
     @asynccontextmanager
     async def running(
-        self, *, count: int | None = None, cache_bytes: int | None = None
+        self,
+        *,
+        count: int | None = None,
+        cache_bytes: int | None = None,
+        packs: Supply | None = None,
     ) -> AsyncIterator[ReadStore]:
         """In the block the store has workers: `count` and one more, by default one a core.
 
-        `cache_bytes` is the size of the caches for rendered files and decoded layers.
+        `cache_bytes` is the size of the caches for rendered files and decoded layers. `packs`
+        brings those that are at a URL only.
         """
         async with shared_workers(count=count, cache_bytes=cache_bytes) as shared:
-            yield self.using(shared)
+            yield ReadStore(self, self._bodies(shared, packs), shared.workers, shared.layers)
 
-    def using(self, shared: Shared, supply: Supply | None = None, name: str = "") -> ReadStore:
+    def using(self, shared: Shared, supply: Supply, name: str) -> ReadStore:
         """Let the store use workers that other stores may use, too.
 
-        `supply` brings its bytes to the disk, if it lies elsewhere; `name` is its URL then.
+        `supply` brings its bytes to the disk, since all of it lies elsewhere; `name` is its URL.
         """
+        bodies = self._bodies(shared, supply)
+        return ReadStore(self, bodies, shared.workers, shared.layers, supply, name)
+
+    def _bodies(self, shared: Shared, supply: Supply | None) -> BodyReader:
         find, rendered = self.index.object, shared.rendered_bytes
         workers, layers = shared.workers, shared.layers
-        bodies = BodyReader(self.layout, PackSet(), find, workers, layers, rendered, supply)
-        return ReadStore(self, bodies, workers, layers, supply, name)
+        return BodyReader(self.layout, PackSet(), find, workers, layers, rendered, supply)
 
 
 @dataclass(frozen=True)
@@ -262,35 +297,47 @@ class OpenedStore(_Opened):
 
     @asynccontextmanager
     async def started(
-        self, *, count: int | None = None, cache_bytes: int | None = None
+        self,
+        *,
+        count: int | None = None,
+        cache_bytes: int | None = None,
+        packs: Supply | None = None,
     ) -> AsyncIterator[WritableStore]:
         """In the block the store has workers: `count` and one more, by default one a core.
 
         Its background tasks run while :meth:`WritableStore.run` does. `cache_bytes` is the size of
-        the caches for rendered files and decoded layers.
+        the caches for rendered files and decoded layers. `packs` brings those that are at a URL
+        only.
         """
         count = count or machine.cores()
         async with Workers(count, preload=_PRELOAD) as workers:
-            yield self._composed(workers, count, cache_bytes)
+            yield self._composed(workers, count, cache_bytes, packs)
 
     @asynccontextmanager
     async def running(
-        self, *, count: int | None = None, cache_bytes: int | None = None
+        self,
+        *,
+        count: int | None = None,
+        cache_bytes: int | None = None,
+        packs: Supply | None = None,
     ) -> AsyncIterator[WritableStore]:
         """In the block the store is started, and its background tasks run; see :meth:`started`."""
         async with (
-            self.started(count=count, cache_bytes=cache_bytes) as store,
+            self.started(count=count, cache_bytes=cache_bytes, packs=packs) as store,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(store.run)
             yield store
             nursery.cancel_scope.cancel()
 
-    def _composed(self, workers: Workers, count: int, cache_bytes: int | None) -> WritableStore:
+    def _composed(
+        self, workers: Workers, count: int, cache_bytes: int | None, supply: Supply | None
+    ) -> WritableStore:
         """Compose the parts of a store that has workers."""
         rendered, layers = _caches(cache_bytes, count)
         find = self._writers.new.object
-        bodies = BodyReader(self.layout, self._writers.packs, find, workers, layers, rendered)
+        packs = self._writers.packs
+        bodies = BodyReader(self.layout, packs, find, workers, layers, rendered, supply)
         trash = TrashCan(self.layout, self.index, self._durability.discard)
         maintenance = Maintenance(
             self,

@@ -68,6 +68,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "layout",
         "pushed",
         "config",
+        "elsewhere",
         "contents",
         "statistics",
         "lock",

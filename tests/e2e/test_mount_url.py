@@ -246,10 +246,9 @@ def test_what_mount_8_runs(tree: str, place: Path, tmp_path: Path) -> None:
     well("umount", place)
 
 
-def test_what_is_refused(root: Path, tree: str, place: Path, tmp_path: Path) -> None:
+def test_what_is_refused(tree: str, place: Path, tmp_path: Path) -> None:
     assert "can only be read" in refused(2, "mount", "-o", "rw", tree, place)
     assert "is for stores" in refused(2, "mount", "-o", "views", tree, place)
-    assert "are for URLs" in refused(2, "mount", "-o", "cache=1G", root, place)
     assert "--force-lock" in refused(2, "mount", "--force-lock", tree, place)
     assert "nor to a folder" in refused(10, "mount", f"file://{tmp_path}/source", place)
     assert "none of the URLs" in refused(2, "mount", "ftp://host/x", place)

@@ -206,6 +206,7 @@ _BEFORE = {
     "copy": "for y in 2023 2024; do fsmount init $y.store; fsmount import $y $y.store; done",
     "pull": 'fsmount push shots.store "$URL"; rm -r shots.store',
     "thaw": 'fsmount push shots.store "$URL" --class DEEP_ARCHIVE',
+    "evict": 'test -z "$URL" || fsmount push shots.store "$URL"',
     "key": _ENCRYPTED,
     "key add": _ENCRYPTED,
     "key list": _ENCRYPTED,

@@ -14,8 +14,17 @@ from pathlib import Path
 import pyfuse3
 import pytest
 
-from fsmount.errors import BadMountpoint, FsmountError, NoFuse, NoStore, StoreLocked
+from fsmount.errors import (
+    BadMountpoint,
+    FsmountError,
+    NoFuse,
+    NoStore,
+    StoreLocked,
+    UsageError,
+)
 from fsmount.mount import session
+from fsmount.mount.options import MountOptions
+from fsmount.mount.readonly_fs import Tree
 from fsmount.mount.session import MountRequest
 from fsmount.store import config
 from fsmount.store.disk.disk import Disk
@@ -144,3 +153,16 @@ def test_it_may_open_more_files_than_any_program(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(resource, "setrlimit", refuse)
     session._allow_many_files()
     assert set_to[-1] == (hard, hard)
+
+
+def test_options_of_a_cache(tmp_path: Path, place: Path) -> None:
+    """A store takes them before packs of it are at a URL: a line of fstab stays as it is."""
+    config.make(tmp_path / "store", Disk())
+    options = MountOptions(disk_cache_bytes=1 << 30, timeout_s=9)
+    MountRequest(tmp_path / "store", place, options).check()
+
+    def open_tree(path: Path, options: MountOptions) -> Tree:
+        raise AssertionError
+
+    with pytest.raises(UsageError, match="are for URLs and stores"):
+        MountRequest(tmp_path, place, options, open_tree).check()

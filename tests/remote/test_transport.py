@@ -40,6 +40,13 @@ def test_objects(url: str) -> None:
         at.get("packs/a")
 
 
+def test_a_folder_in_a_folder_that_is_missing(url: str) -> None:
+    """The first pack that is sealed comes after a prune: nothing is in packs/ yet."""
+    remote = transport_to(url)
+    assert remote.put("packs/1/ab", b"one")
+    assert remote.get("packs/1/ab") == b"one"
+
+
 def test_an_object_is_made_once(url: str) -> None:
     at = transport_to(url)
     assert at.put("state/1", b"first")

@@ -31,7 +31,7 @@ from tests.support.encoding import forget_caches
 
 def pushed(root: Path, url: str, *, reread: bool = False) -> PushSummary:
     """Push a store. Opens it for reading."""
-    with open_read_store(root) as store:
+    with open_read_store(root, elsewhere=True) as store:
         return push(store, transport_to(url), reread=reread)
 
 
@@ -70,7 +70,7 @@ def opened_to_push(
     root: Path, url: str, identity: Path | None = None, recipients: Sequence[str] = ()
 ) -> Transport:
     """The transport of `push --encrypt`."""
-    with open_read_store(root) as store:
+    with open_read_store(root, elsewhere=True) as store:
         return open_for_push(
             transport_to(url),
             store.index.identity(),
@@ -81,7 +81,7 @@ def opened_to_push(
 
 def push_through(root: Path, remote: Transport, *, reread: bool = False) -> PushSummary:
     """Push a store by a transport."""
-    with open_read_store(root) as store:
+    with open_read_store(root, elsewhere=True) as store:
         return push(store, remote, reread=reread)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import trio
 
 from fsmount.errors import InsideMount, MountNotStore, MountWithoutStore, UsageError
 from fsmount.mount.log import log_to
 from fsmount.mount.mountpoint import mount_around
+from fsmount.mount.options import MountOptions
 from fsmount.store import config
 from fsmount.store.files import StoreFiles
+from fsmount.store.packs.supply import Supply
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import open_read_store, open_store
 from fsmount.store.writable_store import WritableStore
@@ -27,20 +29,27 @@ def start_log() -> None:
     log_to(os.environ.get("FSMOUNT_LOG") or os.devnull)
 
 
+Packs = Literal["all", "brought", "here"]
+"""What a command does about packs that are at a URL only: it refuses the store ("all"), brings
+their bytes as they are read ("brought"), or leaves them alone ("here")."""
+
+
 @contextmanager
-def open_index(path: Path) -> Iterator[StoreFiles]:
+def open_index(path: Path, *, packs: Packs = "all") -> Iterator[StoreFiles]:
     """Open a store, or the store of a mountpoint, for reading its index only; no workers run.
+
+    `packs`: "here" if the command reads no packs.
 
     Raises
     ------
     InsideMount, MountWithoutStore
         If the path belongs to a mount, and is not the mountpoint of a store.
-    NoStore, FormatUnsupported, Damaged, OSError
+    NoStore, FormatUnsupported, PacksElsewhere, Damaged, OSError
         If the store cannot be opened.
     """
     path = store_to_read(path)
     start_log()
-    with open_read_store(path) as opened:
+    with open_read_store(path, elsewhere=packs != "all") as opened:
         yield opened
 
 
@@ -91,6 +100,7 @@ def with_store(
     work: Callable[[ReadStore], Awaitable[Result]],
     *,
     cache_bytes: int | None = None,
+    packs: Packs = "all",
 ) -> Result:
     """Open a store for reading, without its lock, and run ``work`` on it, with its workers.
 
@@ -102,6 +112,8 @@ def with_store(
         Gets the running store.
     cache_bytes : int
         Memory for decoded pictures.
+    packs : str
+        See :data:`Packs`.
 
     Returns
     -------
@@ -118,12 +130,29 @@ def with_store(
     path = store_to_read(path)
 
     async def run() -> Result:
-        with open_read_store(path) as opened:
-            async with opened.running(cache_bytes=cache_bytes) as store:
+        with open_read_store(path, elsewhere=packs != "all") as opened:
+            async with (
+                _bringing(opened, packs) as supply,
+                opened.running(cache_bytes=cache_bytes, packs=supply) as store,
+            ):
                 return await work(store)
 
     start_log()
     return trio.run(run)
+
+
+@asynccontextmanager
+async def _bringing(store: StoreFiles, packs: Packs) -> AsyncIterator[Supply | None]:
+    """In the block packs that are at a URL only are brought, if they are to be."""
+    if not store.away.packs or packs != "brought":
+        yield None
+        return
+    # What reads from URLs takes long to load.
+    from fsmount.cli.common.remotes import bringer
+
+    options = MountOptions()
+    async with bringer(store.away.url, options)(store, options) as supply:
+        yield supply
 
 
 def with_writable_store(
@@ -132,16 +161,18 @@ def with_writable_store(
     *,
     cache_bytes: int | None = None,
     force_lock: bool = False,
+    packs: Packs = "all",
 ) -> Result:
     """As :func:`with_store`, for reading and writing, with background encoding.
 
-    `path` must not be a mountpoint. ``force_lock``: whether to take over the lock of a writer that
-    may have died elsewhere. Raises :class:`MountNotStore`, too.
+    `path` must not be a mountpoint. `packs`: "here" if `work` reads no bodies.
+    ``force_lock``: whether to take over the lock of a writer that may have died elsewhere.
+    Raises :class:`MountNotStore`, too.
     """
     store_to_change(path)
 
     async def run() -> Result:
-        with open_store(path, force_lock=force_lock) as opened:
+        with open_store(path, force_lock=force_lock, elsewhere=packs != "all") as opened:
             async with opened.running(cache_bytes=cache_bytes) as store:
                 return await work(store)
 

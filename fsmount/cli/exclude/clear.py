@@ -30,6 +30,6 @@ Example:
 def clear(store: Path, as_json: bool) -> None:
     """Run ``fsmount exclude clear``."""
     nothing = Exclusions()
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         nothing.write(opened.layout)
     emit(nothing.value(), "\n".join(exclusion_lines(nothing)), as_json)

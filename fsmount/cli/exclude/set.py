@@ -55,6 +55,6 @@ def set_(
     wanted = Exclusions(areas, hours, patterns)
     if wanted == Exclusions():
         raise UsageError("name something to exclude; fsmount exclude clear removes what was set")
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         wanted.write(opened.layout)
     emit(wanted.value(), "\n".join(exclusion_lines(wanted)), as_json)

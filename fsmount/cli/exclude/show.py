@@ -26,6 +26,6 @@ Example:
 @json_option
 def show(store: Path, as_json: bool) -> None:
     """Run ``fsmount exclude show``."""
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         found = Exclusions.read(opened.layout)
     emit(found.value(), "\n".join(exclusion_lines(found)), as_json)

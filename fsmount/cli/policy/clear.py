@@ -40,5 +40,5 @@ def clear(store: Path, force_lock: bool, as_json: bool) -> None:
     async def work(opened: WritableStore) -> None:
         config.change(opened.layout, opened.disk, **{KEY: None})
 
-    with_writable_store(store, work, force_lock=force_lock)
+    with_writable_store(store, work, force_lock=force_lock, packs="here")
     emit({"policy": None}, "there is no policy: a mount keeps everything", as_json)

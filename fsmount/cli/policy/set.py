@@ -57,5 +57,5 @@ def set_(store: Path, every_hours: int, force_lock: bool, as_json: bool, **rules
     async def work(opened: WritableStore) -> None:
         config.change(opened.layout, opened.disk, **{KEY: wanted.value()})
 
-    with_writable_store(store, work, force_lock=force_lock)
+    with_writable_store(store, work, force_lock=force_lock, packs="here")
     emit(wanted.value(), f"policy: {wanted.rules}", as_json)

@@ -25,7 +25,7 @@ Example:
 @json_option
 def show(store: Path, as_json: bool) -> None:
     """Run ``fsmount policy show``."""
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         found = policy_of(opened.layout.root)
     if found is None:
         emit({"policy": None}, "there is no policy: a mount keeps everything", as_json)

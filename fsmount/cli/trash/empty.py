@@ -41,7 +41,7 @@ Example:
 def empty(store: Path, yes: bool, force_lock: bool, as_json: bool) -> None:
     """Run ``fsmount trash empty``."""
     store_to_change(store)
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         names = len(opened.index.trash_bytes())
         before = int(opened.stats()["stored_bytes"])
     if names:
@@ -53,7 +53,7 @@ def empty(store: Path, yes: bool, force_lock: bool, as_json: bool) -> None:
         await wipe_words(opened)
         return count
 
-    count = with_writable_store(store, work, force_lock=force_lock)
+    count = with_writable_store(store, work, force_lock=force_lock, packs="here")
     after = closed_bytes(Layout(store))
     emit(
         {"removed": count, "bytes_before": before, "bytes_after": after},

@@ -65,8 +65,8 @@ def limit(store: Path, days: int | None, most: int | None, force_lock: bool, as_
             await wipe_words(opened)
 
     if days is not None or most is not None:
-        with_writable_store(store, work, force_lock=force_lock)
-    with open_index(store) as opened:
+        with_writable_store(store, work, force_lock=force_lock, packs="here")
+    with open_index(store, packs="here") as opened:
         found = TrashLimits.of(config.read(opened.layout.root))
     emit({"days": found.days, "bytes": found.most_bytes}, _text(found), as_json)
 

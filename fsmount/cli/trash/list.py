@@ -29,7 +29,7 @@ Example:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(store: Path, as_json: bool) -> None:
     """Run ``fsmount trash list``."""
-    with open_index(store) as opened:
+    with open_index(store, packs="here") as opened:
         for entry, inode in opened.index.in_trash():
             row = {
                 "path": os.fsdecode(entry.path),

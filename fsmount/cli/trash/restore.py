@@ -62,7 +62,7 @@ def restore(arguments: tuple[str, ...], force_lock: bool, verbose: bool, as_json
         await opened.durable()
         return count, problems
 
-    count, problems = with_writable_store(store, work, force_lock=force_lock)
+    count, problems = with_writable_store(store, work, force_lock=force_lock, packs="here")
     if missing:
         raise FsmountError(f"there is no {printable(min(missing), err=True)!r} in the trash")
     emit(

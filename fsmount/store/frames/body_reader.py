@@ -234,7 +234,7 @@ class BodyReader:
 
     def _place(self, found: Object) -> Location:
         """Return the location of the entry of an object."""
-        path = str(self._layout.pack(found.pack))
+        path = str(self._supply.pack(found.pack) or self._layout.pack(found.pack))
         return Location(found.id, path, found.offset, found.length, found.has_layer)
 
     async def _render(self, found: Object) -> tuple[bytes, int]:

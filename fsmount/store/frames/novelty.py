@@ -7,11 +7,13 @@ the read of an entry, and of the entry of its anchor, which is remembered.
 from __future__ import annotations
 
 import os
+from functools import cached_property
 
 import numpy as np
 
 from fsmount.codec.delta.record import Record
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, PacksElsewhere
+from fsmount.store.elsewhere import Elsewhere, missing
 from fsmount.store.frames.records import Records
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
@@ -19,7 +21,10 @@ from fsmount.store.packs.location import Location
 
 
 class Novelty:
-    """Reads how much of the pictures of a store is new. The methods wait for the disk."""
+    """Reads how much of the pictures of a store is new.
+
+    The methods wait for the disk, and raise PacksElsewhere for what is at a URL only.
+    """
 
     def __init__(self, layout: Layout, index: Index) -> None:
         self._layout = layout
@@ -50,11 +55,17 @@ class Novelty:
             return None
         return os.fsencode(path) if isinstance(path, str) else None
 
+    @cached_property
+    def _away(self) -> Elsewhere:
+        return missing(self._layout)
+
     def _record(self, found: Object) -> Record:
         """Return the record of an object. Raises :class:`Damaged`."""
         return self._records.record(self._records.entry(found.id))
 
     def _place(self, object_id: int) -> Location:
         found = self._index.object(object_id)
+        if found.pack in self._away.packs:
+            raise PacksElsewhere(self._layout.root, url=self._away.url)
         path = self._layout.pack(found.pack)
         return Location(found.id, str(path), found.offset, found.length, found.has_layer)

@@ -103,7 +103,7 @@ class Dictionaries:
         """Let plans name the newest dictionary of a geometry that the index knows."""
         number = self._index.dictionary(geometry)
         found = None if number is None else self._index.known_object(number)
-        if found is not None and found.kind == entries.DICTIONARY:
+        if found is not None and found.kind == entries.DICTIONARY and self._writer.is_here(found):
             self._planner.use_dictionary(geometry, found.id, is_new=False)
 
     def plan(self, geometry: str, claim: Claim) -> NewDictionary | None:

@@ -64,7 +64,7 @@ class Encoder:
         self.queue = Queue(self._inputs)
         self._claims = Claims(self._inputs, staging, self.queue)
         self._planner = Planner()
-        self._tiles = SavedTiles(index, self._planner)
+        self._tiles = SavedTiles(index, self._planner, writer.is_here)
         self._ids: Iterator[int] = itertools.count(index.next_object_id())
         self._committer = Committer(
             index, disk, writer, self._inputs, self._claims, self._tiles, self.queue

@@ -259,10 +259,10 @@ class Frames:
             )
 
     def _forget_missing(self, ids: Iterable[int]) -> None:
-        """Let no later plan name those of some objects that do not exist."""
+        """Let no later plan name those of some objects that do not exist here."""
         for object_id in ids:
             try:
-                self._writer.object(object_id)
+                self._writer.places([object_id])
             except Damaged:
                 if object_id not in self._pending:
                     self._planner.forget(object_id)

@@ -9,19 +9,24 @@ Contract: everything here belongs to the trio task.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from fsmount.errors import Damaged, FsmountError
 from fsmount.store.frames.planner import Planner
-from fsmount.store.index import Index
+from fsmount.store.index import Index, Object
 
 _log = logging.getLogger(__name__)
 
 
 class SavedTiles:
-    """Loads the tiles of a planner from an index, and saves them there."""
+    """Loads the tiles of a planner from an index, and saves them there.
 
-    def __init__(self, index: Index, planner: Planner) -> None:
+    is_here : whether an object rests on nothing that is at a URL only.
+    """
+
+    def __init__(self, index: Index, planner: Planner, is_here: Callable[[Object], bool]) -> None:
         self._index = index
+        self._is_here = is_here
         self._planner = planner
 
     def load(self, geometry: str) -> None:
@@ -62,4 +67,6 @@ class SavedTiles:
     def _is_frame(self, object_id: int) -> bool:
         """Whether plans may take tiles from an object. Of one that no file shows, some may go."""
         found = self._index.known_object(object_id)
-        return found is not None and found.has_layer and not found.is_layer_only
+        if found is None or not found.has_layer or found.is_layer_only:
+            return False
+        return self._is_here(found)

@@ -130,7 +130,12 @@ class Maintenance:
             await compacting.compact(self._files.index, self._workers, free)
 
     async def repack_in_background(self, go_on: Callable[[], bool]) -> bool:
-        """See :meth:`BackgroundRepack.work`. The caller has called :meth:`prepare`."""
+        """See :meth:`BackgroundRepack.work`. The caller has called :meth:`prepare`.
+
+        Nothing is left to do while packs are at a URL only: objects here may rest on them.
+        """
+        if self._writers.packs.away:
+            return True
         async with self._moving:
             return await self._background.work(go_on)
 
@@ -141,7 +146,9 @@ class Maintenance:
         return Repacker(self._files, self._writers, workers, self._layers, at_once, go_on)
 
     async def _trim(self, mover: Mover, go_on: Callable[[], bool]) -> int:
-        """See :func:`trim`."""
+        """See :func:`trim`. Nothing is trimmed while packs are at a URL only."""
+        if self._writers.packs.away:
+            return 0
         index, layout = self._files.index, self._files.layout
         trimming = Trimming(layout, index, self._workers, machine.cores())
         # A worker reads the rows of all objects. All changes so far are committed.

@@ -244,7 +244,9 @@ class ParityKeeper:
             return due
         for number in self._known.keys() - packs.keys():
             del self._known[number]
-        for number, (length, sealed) in packs.items() if self._percent else ():
+        here = packs.keys() - self._packs.away
+        for number in sorted(here) if self._percent else ():
+            length, sealed = packs[number]
             settled = self._damaged.get(number) == length or self._complete.get(number) == length
             if length and not settled:
                 shape = parity.plan(number, length, self._percent)

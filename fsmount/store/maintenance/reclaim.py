@@ -178,6 +178,9 @@ class Reclaimer:
         repacker = self._repacker()
         await repacker.drop_unneeded(needed)
         self.dropped += repacker.summary.dropped
+        if self._moved.packs.away:
+            # A pack that is at a URL only is not shrunk. If nothing needs it, it is forgotten.
+            await repacker.drop_emptied()
         # After this no pack is open, so the end of every pack may be cut.
         await self._moved.give_up()
         shrinker = self._shrinker()
@@ -206,6 +209,8 @@ class Reclaimer:
         share = {
             number: fill.get(number, 0) / max(length, 1)
             for number, (length, _) in self._index.packs().items()
+            # What is at a URL only takes no space here.
+            if number not in self._moved.packs.away
         }
         return sorted((n for n in share if share[n] <= 1 - WASTE), key=share.__getitem__)
 

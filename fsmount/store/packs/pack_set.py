@@ -16,13 +16,15 @@ class PackSet:
         packs.
     copies_due : event. It is set when the copy of the index should be renewed soon.
     parity_due : event. It is set when packs may need parity.
+    away : numbers of the packs that are at a URL only. Nothing new may rest on them.
     largest : length in bytes of the largest entry that was written since the store was opened.
 
     Contract: belongs to the trio task.
     """
 
-    def __init__(self, newest: int = 0) -> None:
+    def __init__(self, newest: int = 0, away: frozenset[int] = frozenset()) -> None:
         self.newest = newest
+        self.away = away
         self.largest = 0
         self.turn = trio.Lock()
         self.copies_due = trio.Event()

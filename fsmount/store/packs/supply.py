@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fsmount.errors import FsmountError
@@ -33,6 +34,9 @@ class Supply(Protocol):
     Contract: belongs to the trio task.
     """
 
+    def pack(self, number: int) -> Path | None:
+        """Return the file into which it brings a pack; None if that is the one of the store."""
+
     def held(self, ranges: Sequence[Range]) -> AbstractAsyncContextManager[None]:
         """In the block these bytes are in the files, as far as the files reach.
 
@@ -51,6 +55,10 @@ class Supply(Protocol):
 
 class Local:
     """The supply of a store that lies on the local disk as a whole. See :class:`Supply`."""
+
+    def pack(self, number: int) -> Path | None:
+        """Packs are in the store."""
+        return None
 
     def held(self, ranges: Sequence[Range]) -> AbstractAsyncContextManager[None]:
         """Nothing to do."""

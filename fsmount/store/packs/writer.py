@@ -25,6 +25,7 @@ from dataclasses import replace
 import trio
 
 from fsmount import threads
+from fsmount.errors import Damaged
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index, Object
 from fsmount.store.layout import Layout
@@ -89,12 +90,15 @@ class Writer:
     def places(self, ids: Iterable[int]) -> tuple[Location, ...]:
         """Return the locations of objects' entries, and of all entries that their layers need.
 
-        They are sorted by object id. Raises :class:`Damaged` if an object has no row.
+        They are sorted by object id. Raises :class:`Damaged` if an object has no row, or if one of
+        the entries is at a URL only.
         """
         found = {object_id: self.object(object_id) for object_id in ids}
         below = {object_id for known in found.values() for object_id in known.layer}
         found |= {object_id: self.object(object_id) for object_id in below - found.keys()}
         packs = {known.pack for known in found.values()}
+        if away := packs & self.packs.away:
+            raise Damaged(self._layout.pack(min(away)), reason="it is at a URL only")
         paths = {number: str(self._layout.pack(number)) for number in packs}
         return tuple(
             Location(number, paths[known.pack], known.offset, known.length, known.has_layer)
@@ -102,11 +106,27 @@ class Writer:
         )
 
     def find(self, sha256: bytes, size: int) -> int | None:
-        """Return the id of an object that renders to a file of this hash and bytes, or None."""
+        """Return the id of an object that renders to a file of this hash and bytes, or None.
+
+        Objects that rest on a pack at a URL do not count: a new file gets all its bytes here.
+        """
         for new in self._appended.values():
             if new.sha256 == sha256 and new.size == size:
                 return new.id
+        if self.packs.away:
+            rows = map(self._index.object, self._index.objects_of(sha256))
+            return next((row.id for row in rows if row.size == size and self.is_here(row)), None)
         return self._index.find_object(sha256, size)
+
+    def is_here(self, found: Object) -> bool:
+        """Whether an object, and all that it needs, is in packs of the store itself."""
+        if not self.packs.away:
+            return True
+        try:
+            needed = map(self.object, {*found.needs, *found.layer})
+            return self.packs.away.isdisjoint({found.pack, *(row.pack for row in needed)})
+        except Damaged:
+            return False
 
     async def append(
         self,

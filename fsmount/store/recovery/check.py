@@ -24,6 +24,7 @@ from fsmount import threads
 from fsmount.errors import Damaged, NeedsExtra, NoSuchInode
 from fsmount.folder import readable
 from fsmount.store import config, contents
+from fsmount.store.elsewhere import missing
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames import rebuilding
 from fsmount.store.frames.group import Rendered
@@ -71,6 +72,7 @@ class Report:
 
     Only :func:`check_contents` fills these:
 
+    - `elsewhere`: number of objects that were not rebuilt, since packs are at a URL only.
     - `unchecked`: objects that need a package which is not installed.
     - `unreadable`: ids of all objects that could not be read.
     - `damaged`: ids of the unreadable objects whose own bytes are damaged.
@@ -79,6 +81,7 @@ class Report:
 
     objects: int = 0
     readable: bool = True
+    elsewhere: int = 0
     findings: list[Finding] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     unchecked: list[Unchecked] = field(default_factory=list)
@@ -144,7 +147,15 @@ def _unreadable_index(store: StoreFiles, why: str) -> Report:
 
 
 def _notices(store: StoreFiles) -> list[Notice]:
-    return [Notice(what, why) for what, why in contents.notices(store.layout)]
+    found = [Notice(what, why) for what, why in contents.notices(store.layout)]
+    if away := store.away.packs:
+        packs = "1 pack is" if len(away) == 1 else f"{len(away)} packs are"
+        why = (
+            f"{packs} at {store.away.url} only, with {store.away.bytes} bytes, and not looked at."
+            " fsmount check URL looks at them"
+        )
+        found.append(Notice("packs", why))
+    return found
 
 
 def _relations(store: StoreFiles) -> tuple[Report, dict[int, tuple[int, bool]]]:
@@ -181,10 +192,15 @@ def _packs(store: StoreFiles) -> Iterator[_Fault]:
     # Number of each pack that is too short -> the bytes that it has, and the reason.
     short: dict[int, tuple[int, str]] = {}
     for number, (length, _) in store.index.packs().items():
+        if number in store.away.packs:
+            continue
         try:
             present = store.layout.pack(number).stat().st_size
             why = f"the pack has only {present} of its {length} bytes"
         except FileNotFoundError:
+            if number in missing(store.layout).packs:
+                # An evict beside us has dropped it.
+                continue
             present, why = -1, "the pack is missing"
         if present < length:
             if store.layout.parity(number).exists():
@@ -313,14 +329,16 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
 
     If no file shows an object, only its entry is read: other objects may need its pixels. A damaged
     entry is one finding, for any number of objects that need it. The store must be running.
-    `progress` is called with 1 for each object. Works beside a mount.
+    `progress` is called with 1 for each object. Works beside a mount. What is at a URL only is not
+    looked at; of an object that needs such a one, the entry is read.
     """
     unreadable: dict[int, _Unreadable] = {}
     unchecked: list[_Fault] = []
 
     async def check(found: Object, rendered: Rendered | None) -> Tell:
         whole = rendered is not None and rendered[:2] == (found.size, found.sha256)
-        result = None if whole else await _check_object(store, found)
+        renders = away.spares(found)
+        result = None if whole else await _check_object(store, found, renders=renders)
         progress(1)
 
         def tell() -> None:
@@ -338,6 +356,8 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
     async def check_parity() -> None:
         without = 0
         for number, (length, is_sealed) in store.index.packs().items():
+            if number in store.away.packs:
+                continue
             parts = await threads.call(Kind.ENTRY, _parity, store.layout, number, length)
             now, _ = store.index.packs().get(number, (-1, False))
             # A pack that was cut or removed in the meantime is no finding. The parity of an open
@@ -351,11 +371,19 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
             why = f"{what} no parity yet. A mount makes it, and so does --repair"
             report.notices.append(Notice("packs", why))
 
-    wanted = (Wanted(each, each if each.uses else None) for each in store.index.all_objects())
+    away = _Away(store)
+
+    def wanted() -> Iterator[Wanted[Object]]:
+        for each in store.index.all_objects():
+            spared = away.spares(each)
+            report.elsewhere += not spared
+            if each.id not in away.ids:
+                yield Wanted(each, each if each.uses and spared else None)
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(check_copies, store.index.identity())
         nursery.start_soon(check_parity)
-        await for_each(store, wanted, check, with_bytes=False)
+        await for_each(store, wanted(), check, with_bytes=False)
     report.unreadable.update(unreadable)
     causes = _causes(unreadable)
     report.damaged.update(causes)
@@ -431,8 +459,22 @@ def _parity(layout: Layout, number: int, length: int) -> list[_Fault] | None:
     return faults
 
 
-async def _check_object(store: ReadStore, found: Object) -> _Unreadable | _NotInstalled | None:
-    """Read the entry of an object, and render the object if a file shows it.
+class _Away:
+    """Tells which objects need none that is at a URL only. `ids`: those that are."""
+
+    def __init__(self, store: StoreFiles) -> None:
+        packs, index = store.away.packs, store.index
+        self.ids = {row.id for row in index.all_objects() if row.pack in packs} if packs else set()
+
+    def spares(self, found: Object) -> bool:
+        """Whether an object can be rendered from what is here."""
+        return found.id not in self.ids and self.ids.isdisjoint(found.needs)
+
+
+async def _check_object(
+    store: ReadStore, found: Object, *, renders: bool
+) -> _Unreadable | _NotInstalled | None:
+    """Read the entry of an object, and render the object if a file shows it, and it `renders`.
 
     Returns None if it is whole. An object that was dropped since its row `found` was read counts as
     whole.
@@ -441,7 +483,7 @@ async def _check_object(store: ReadStore, found: Object) -> _Unreadable | _NotIn
         await _read_entry(store, found)
     except Exception as error:
         return _unreadable(store, found, error, own=True)
-    if not found.uses:
+    if not found.uses or not renders:
         return None
     try:
         await _render(store, found)

@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from fsmount.errors import Damaged
+from fsmount.errors import Damaged, PacksElsewhere
 from fsmount.store import config, contents
 from fsmount.store.disk.disk import Disk
+from fsmount.store.elsewhere import missing
 from fsmount.store.files import StoreFiles
 from fsmount.store.layout import Layout
 from fsmount.store.read_store import ReadStore
@@ -62,10 +63,12 @@ class Repairs:
 def rebuild_index(root: Path, disk: Disk) -> Repairs:
     """Replace the index of a store if it cannot be used. The caller holds the lock of the store.
 
-    Raises :class:`Damaged` if the folder of packs is missing; also NoStore, FormatUnsupported,
-    OSError.
+    Raises :class:`Damaged` if the folder of packs is missing, :class:`PacksElsewhere` if packs are
+    at a URL only: their objects would be lost; also NoStore, FormatUnsupported, OSError.
     """
     layout = Layout(root)
+    if (away := missing(layout)).packs:
+        raise PacksElsewhere(root, url=away.url)
     identity = str(config.read(root).get("uuid", ""))
     fault = scan.index_fault(layout, disk, identity)
     if not fault:

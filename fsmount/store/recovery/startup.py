@@ -48,13 +48,20 @@ class OpenPacks(NamedTuple):
 
 
 def recover(
-    layout: Layout, index: Index, staging: Staging, disk: Disk, *, unproved: bool = False
+    layout: Layout,
+    index: Index,
+    staging: Staging,
+    disk: Disk,
+    *,
+    unproved: bool = False,
+    away: frozenset[int] = frozenset(),
 ) -> OpenPacks:
     """Make folders and index agree. Returns the packs that are open; the caller closes them.
 
     `unproved`: there is no proof that the last writer has ended, so its last changes may not have
-    arrived here. The caller holds the lock of the store. Raises OSError, and :class:`Damaged` if a
-    file must be removed while rows of the index are missing.
+    arrived here. `away`: packs that are at a URL only. The caller holds the lock of the store.
+    Raises OSError, and :class:`Damaged` if a file must be removed while rows of the index are
+    missing.
     """
     current = not unproved and _is_current(layout, index)
     cleaner = _Cleaner(layout, index, disk, _Unknown.DELETE if current else _Unknown.SET_ASIDE)
@@ -64,7 +71,7 @@ def recover(
     index.force()
     tokens = _clean_staging(index, staging, cleaner)
     _clean_raw(layout, index, cleaner)
-    packs = _open_packs(layout, index, disk, cleaner)
+    packs = _open_packs(layout, index, disk, cleaner, away)
     try:
         _count_opening(layout, index, disk)
         # Take the writer from the index: on a full disk the last one could not be replaced.
@@ -220,7 +227,9 @@ def _is_committed(index: Index, name: str) -> bool:
     return found is not None and found.is_kept and name == f"{found.id:08x}"
 
 
-def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> OpenPacks:
+def _open_packs(
+    layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner, away: frozenset[int]
+) -> OpenPacks:
     """Cut off unfinished tails, open the newest pack of each use, and seal all others.
 
     A pack belongs to repack if repack wrote all its bytes. Else it is for new objects.
@@ -231,12 +240,13 @@ def _open_packs(layout: Layout, index: Index, disk: Disk, cleaner: _Cleaner) -> 
     by_repack = {number for number in packs if repacked.get(number, 0) >= packs[number][0]}
     newest_by_repack = max(by_repack, default=0)
     newest_fresh = max(packs.keys() - by_repack, default=0)
-    newest = max(packs, default=0)
+    newest = max([*packs, *away], default=0)
     fresh: Pack | None = None
     for_repack: Pack | None = None
     with ExitStack() as undo:
         for number, (length, sealed) in packs.items():
-            if sealed:
+            # An old index may take a pack for open that is sealed, and elsewhere.
+            if sealed or number in away:
                 continue
             cleaner.keep_tail(layout.pack(number), length)
             pack = _reopen(layout, number, disk, length)
