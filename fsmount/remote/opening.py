@@ -26,6 +26,7 @@ _FORGET = "To accept that: fsmount key forget URL"
 class NotEncrypted(RemoteConflict):
     """A URL was to be opened by a key, and has none. `remote` is the transport to it."""
 
+    message = "{detail}: it is not encrypted, so no key or passphrase opens it."
     remote: Transport | None = None
 
 
@@ -74,7 +75,7 @@ def open_remote(
     remote = transport_to(url, patience)
     encrypted = _open_encrypted(remote, unlock)
     if encrypted is None and unlock.is_demanded:
-        error = NotEncrypted(url, reason="it is not encrypted, so no key or passphrase opens it")
+        error = NotEncrypted(url)
         error.remote = remote
         raise error
     return encrypted or remote

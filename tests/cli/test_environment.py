@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.store.lock import Lock
+from fsmount.store.packs.supply import Supply
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import OpenedReadStore
 from tests.cli.commands import Cli, process
@@ -60,10 +61,10 @@ def test_cache_size_from_the_environment(
     running = OpenedReadStore.running
 
     def note(
-        opened: OpenedReadStore, *, cache_bytes: int
+        opened: OpenedReadStore, *, cache_bytes: int, packs: Supply | None
     ) -> AbstractAsyncContextManager[ReadStore]:
         sizes.append(cache_bytes)
-        return running(opened, cache_bytes=cache_bytes)
+        return running(opened, cache_bytes=cache_bytes, packs=packs)
 
     monkeypatch.setattr(OpenedReadStore, "running", note)
     monkeypatch.setenv("FSMOUNT_CACHE_SIZE", "3M")

@@ -45,6 +45,7 @@ def test_import_export_verify_stats(cli: Cli, root: Path, source: Path, tmp_path
         "version": 1,
         "objects": 4,
         "full": False,
+        "elsewhere": 0,
         "findings": [],
         "damaged_entries": 0,
         "files_hit": 0,
