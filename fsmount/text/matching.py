@@ -131,7 +131,7 @@ def _sequences(slot: Slot, wanted: Sequence[Token]) -> list[tuple[int, ...]]:
         if first.matches(each)
     ]
     for token in rest:
-        after = next_words(slot, {words[-1] for words, _ in found})
+        after = next_words(slot, {words[-1] for words, _ in found}, _words_with(slot, token))
         longer: list[tuple[tuple[int, ...], int]] = []
         for words, at in found:
             own = tokens(slot.texts[words[-1]])

@@ -112,7 +112,7 @@ class Slot:
     def boxes(self) -> Ints:  # noqa: D102
         x, y, height = (self._column(name) for name in ("x", "y", "height"))
         letter, *_ = widths = _read_column(self._part("width"), self.count + 1)
-        width = widths[1:] + (_letters(self.texts) * letter >> _LETTER_BITS)
+        width = widths[1:] + (_letters(self.text, self.count) * letter >> _LETTER_BITS)
         # x of each word lies behind the end of the word before.
         left = np.cumsum(x + width) - width
         return np.stack([left, np.cumsum(y) - height, width, height], axis=1)
@@ -216,7 +216,7 @@ def pack(slot: Slot, *, fast: bool = False) -> bytes:
     # one line, so their lower edges differ by less than the upper ones.
     ends = np.concatenate([[0], (x + width)[:-1]])
     # Most letters of a screen are about as wide as others.
-    letters = _letters(slot.texts)
+    letters = _letters("\n".join(slot.texts), slot.count)
     letter = int(np.median((width << _LETTER_BITS) // letters)) if slot.count else 0
     columns = {
         "ino": _deltas(slot.ino),
@@ -255,9 +255,15 @@ def unpack(data: bytes) -> Slot:
     return Slot.stored(pictures, count, parts)
 
 
-def _letters(texts: Sequence[str]) -> Ints:
-    """Return the number of letters of each word: int64, at least 1."""
-    return np.array([max(1, len(text)) for text in texts], np.int64)
+def _letters(text: str, count: int) -> Ints:
+    """Return the number of letters of each of `count` words with line feeds between them.
+
+    int64, at least 1.
+    """
+    feeds = np.flatnonzero(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4") == 10)
+    edges = np.concatenate([[-1], feeds, [len(text)]])
+    found: Ints = np.maximum(1, np.diff(edges) - 1)[:count]
+    return found
 
 
 def _deltas(column: Ints) -> Ints:
