@@ -153,9 +153,9 @@ def _may_precede(slot: Slot, chosen: Ints, wanted: Ints) -> Bools:
     tall = np.maximum(height, _LEAST_TALL)
     gap, down = other_left - left - width, other_top - top
     near = (gap >= -(tall // 3)) & (gap <= WIDEST_GAP * tall)
-    near &= (down < height) & (-down < other_height)
+    near &= (down <= height) & (-down <= other_height)
     # The line below begins no further to the right than the word, and a little.
-    near |= (down > height // 2) & (down < 3 * tall) & (other_left <= left + 2 * tall)
+    near |= (down > height // 2) & (down < 3 * tall) & (other_left <= left + 3 * tall)
     near &= slot.first[wanted] <= slot.last[chosen][:, None]
     near &= slot.first[chosen][:, None] <= slot.last[wanted]
     found: Bools = near.any(axis=1)
