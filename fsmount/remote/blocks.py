@@ -175,7 +175,11 @@ class Files:
         try:
             fd = self._disk.open(path, os.O_RDWR)
         except FileNotFoundError:
-            fd = self._disk.create(path)
+            try:
+                fd = self._disk.create(path)
+            except FileExistsError:
+                # Another thread, with other blocks of the file, has just made it.
+                fd = self._disk.open(path, os.O_RDWR)
         try:
             yield fd
         finally:

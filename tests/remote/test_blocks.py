@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -46,6 +48,29 @@ def test_blocks_are_written_noted_and_dropped(files: Files, tmp_path: Path) -> N
     assert sorted(files.prepare()) == [Block(PACK, 2), Block(PACK, 5)]
     assert (tmp_path / PACK).read_bytes()[: 2 * BLOCK] == bytes(2 * BLOCK)
     assert (tmp_path / PACK).stat().st_blocks * 512 <= BLOCK + 4096
+
+
+class MetDisk(Disk):
+    """Two threads that are about to create a file wait for each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._met = Barrier(2, timeout=20)
+
+    def create(self, path: Path) -> int:
+        if path.parent.name == "notes":
+            self._met.wait()
+        return super().create(path)
+
+
+def test_two_threads_bring_the_first_blocks_of_a_file(files: Files, tmp_path: Path) -> None:
+    files.prepare()
+    together = Files(tmp_path, tmp_path / "notes", files.sizes, MetDisk())
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda n: together.write(Block(PACK, n), bytes_of(n)), (0, 3)))
+    notes = files.prepare()
+    assert sorted(notes) == [Block(PACK, 0), Block(PACK, 3)]
+    assert all(files.is_whole(block, note) for block, note in notes.items())
 
 
 def test_a_longer_file_has_another_last_block(files: Files) -> None:
