@@ -56,7 +56,7 @@ Examples:
   fsmount ls ~/shots.store desk --json
   fsmount ls -R ~/shots.store --since 2024-06-01 --until 2024-06-06
   fsmount ls -R ~/shots.store --since "3 days ago" --changed 5%
-  fsmount ls s3://my-bucket/ desk/2026
+  fsmount ls s3://my-bucket/ laptop/desk
 """
 _HEADER = f"{'size':>12} {'stored':>10} {'kind':<7}{'depth':>6}  {'time':<16}  name"
 

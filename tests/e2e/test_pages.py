@@ -196,6 +196,7 @@ _BEFORE = {
     "docs/desktop.md": "rm -r screenshots; mkdir screenshots",
     "fsmount umount ~/screenshots": "fsmount adopt ~/screenshots",
     "init": "rm -r shots.store",
+    "ls": 'test -z "$URL" || fsmount push shots.store "${URL}laptop"',
     "mount": "rm -r screenshots; mkdir screenshots;"
     ' test -z "$URL" || fsmount push shots.store "$URL"',
     "umount": "rm -r screenshots; mkdir screenshots; fsmount mount shots.store screenshots",
