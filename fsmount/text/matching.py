@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -99,6 +100,11 @@ def _found(plain: str, part: str, token: Token) -> list[int]:
     found = []
     # In a script without spaces any part is a token.
     anywhere = bool(token.part) or is_spaceless(part)
+    if not anywhere and plain.isascii() and part.isascii():
+        # A pattern that begins with letters is looked for quickly.
+        end = "" if token.prefix else "(?![a-z0-9])"
+        starts = (place.start() for place in re.finditer(re.escape(part) + end, plain))
+        return [at for at in starts if not plain[at - 1].isalnum()]
     at, size = plain.find(part), len(part)
     while at >= 0:
         if anywhere or (
