@@ -45,9 +45,9 @@ type twice. If keys and passphrases are lost, nobody can open URL. fsmount key s
 
 States before the newest one stay at URL. --prune removes old ones when the push is complete, and
 what only they name. It keeps the newest states that differ (--keep-states) and, if you say
---keep-days, those of the last days. What the server refuses to remove is counted. A bucket with an
-object lock hides what is removed, and keeps it as older versions. A push from elsewhere that runs
-meanwhile ends with exit code 11, and sends its part anew.
+--keep-days, those of the last days. The command counts the objects that the server refuses to
+remove. A bucket with an object lock only hides removed objects: it keeps them as older versions.
+Another push that runs at the same time ends with exit code 11. Run that push again.
 
 --class sends sealed packs to a storage class of S3, such as DEEP_ARCHIVE. All else stays at hand,
 so that fsmount ls and later pushes work at once. To read archived packs again: fsmount thaw. What

@@ -89,7 +89,7 @@ class TextConnection:
             raise
 
     def _undone(self) -> None:
-        """Forget what was remembered of a transaction that is undone. A subclass overrides it."""
+        """Called before a rollback: a subclass drops what it has cached during the transaction."""
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

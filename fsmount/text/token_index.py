@@ -35,7 +35,7 @@ TOKEN_SCHEMA = (
     # so they are split at spaces alone.
     "CREATE VIRTUAL TABLE words USING fts5(tokens, content='', contentless_delete=1, detail=none,"
     " tokenize='ascii')",
-    # A page has no room for FTS5's usual leaves of 4,050 bytes, because of its checksum.
+    # FTS5 writes leaves of 4,050 bytes by default. The checksum of a page leaves too little room.
     "INSERT INTO words (words, rank) VALUES ('pgsz', 4000)",
     # The distinct tokens, for parts of words.
     "CREATE VIRTUAL TABLE vocabulary USING fts5(token, detail=none, columnsize=0,"

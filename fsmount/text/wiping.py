@@ -1,7 +1,7 @@
 """Removes the words of pictures that a store no longer shows, so that they are in no file.
 
-A search does not find them in any case. A prune, what empties the trash, an idle mount, and each
-reading of text wipe them out of the database.
+A search never finds these words. These wipe them out of the database: a prune, the commands that
+empty the trash, an idle mount, and each run of `fsmount text`.
 """
 
 from __future__ import annotations

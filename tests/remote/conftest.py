@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.remote import sending
+from tests.support.backups import fill_store
 from tests.support.buckets import BUCKET, server, use_endpoint
 from tests.support.trees import make_store
 
@@ -16,6 +17,13 @@ from tests.support.trees import make_store
 def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new store, without worker processes for it."""
     return make_store(tmp_path / "store", monkeypatch)
+
+
+@pytest.fixture(name="filled")
+def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with sealed packs, an open one, a large file and a staged one."""
+    fill_store(root, monkeypatch)
+    return root
 
 
 @pytest.fixture(name="moto", scope="session")
@@ -30,6 +38,12 @@ def weed_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of SeaweedFS."""
     with server("weed", tmp_path_factory.mktemp("weed")) as port:
         yield port
+
+
+@pytest.fixture(name="place")
+def file_url(tmp_path: Path) -> str:
+    """An empty place for objects in a folder."""
+    return f"file://{tmp_path}/remote"
 
 
 @pytest.fixture(params=["file", "moto", "weed"])

@@ -24,18 +24,11 @@ from fsmount.remote.thawing import PRICES_OF, ThawPlan, all_parts, parts_of, pla
 from fsmount.remote.transport import Transport, transport_to
 from fsmount.store.store import open_read_store
 from tests.cli.commands import process
-from tests.support.backups import FILES, MORE, WANTED, fill_store, shown
+from tests.support.backups import FILES, MORE, WANTED, shown
 from tests.support.buckets import BUCKET, free_port, use_endpoint
 from tests.support.encoding import forget_caches, get
 from tests.support.remotes import new_identity, opened_to_push, pulled, push_through, pushed
 from tests.support.repacking import fill
-
-
-@pytest.fixture(name="filled")
-def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with sealed packs, an open one, a large file and a staged one."""
-    fill_store(root, monkeypatch)
-    return root
 
 
 @pytest.fixture(name="url")

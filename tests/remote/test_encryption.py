@@ -63,18 +63,6 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "notes"))
 
 
-@pytest.fixture(name="filled")
-def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with sealed packs, an open one, a large file and a staged one."""
-    fill_store(root, monkeypatch)
-    return root
-
-
-@pytest.fixture(name="place")
-def file_url(tmp_path: Path) -> str:
-    return f"file://{tmp_path}/remote"
-
-
 @pytest.fixture(name="key")
 def identity_file(tmp_path: Path) -> Path:
     """The secret key of the first recipient."""

@@ -40,7 +40,7 @@ from fsmount.store.recovery.check import check_contents, check_relations
 from fsmount.store.recovery.repair import rebuild_index
 from fsmount.store.store import open_read_store, open_store
 from fsmount.store.writable_store import WritableStore
-from tests.support.backups import FILES, LARGE, MORE, WANTED, faults, fill_store, shown
+from tests.support.backups import FILES, LARGE, MORE, WANTED, faults, shown
 from tests.support.encoding import forget_caches, ino_of
 from tests.support.evicting import (
     evicted,
@@ -63,18 +63,6 @@ from tests.support.remotes import (
 )
 from tests.support.repacking import fill, noise
 from tests.support.trees import make_store
-
-
-@pytest.fixture(name="filled")
-def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with sealed packs, an open one, a large file and a staged one."""
-    fill_store(root, monkeypatch)
-    return root
-
-
-@pytest.fixture(name="place")
-def file_url(tmp_path: Path) -> str:
-    return f"file://{tmp_path}/remote"
 
 
 @pytest.fixture(name="caches")

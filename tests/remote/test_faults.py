@@ -32,7 +32,7 @@ from fsmount.remote.push import push
 from fsmount.remote.transport import Transport, transport_to
 from fsmount.store.disk.disk import Disk
 from fsmount.store.store import open_read_store
-from tests.support.backups import MORE, WANTED, fill_store, shown
+from tests.support.backups import MORE, WANTED, shown
 from tests.support.buckets import BUCKET, use_endpoint
 from tests.support.proxy import Proxy, proxy
 from tests.support.remotes import (
@@ -51,13 +51,6 @@ FAULTS = int(os.environ.get("FSMOUNT_FAULTS", "6"))
 SEED = int(os.environ.get("FSMOUNT_SEED", "1"))
 ALLOWED = (Damaged, RemoteFailed, RemoteMissing, RemoteRefused, PushOvertaken)
 ACTIONS = ("cut", "lost", "truncate", "corrupt", "503", "412", "403", "delay")
-
-
-@pytest.fixture(name="filled")
-def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with sealed packs, an open one, a large file and a staged one."""
-    fill_store(root, monkeypatch)
-    return root
 
 
 @pytest.fixture(name="between")

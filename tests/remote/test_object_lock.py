@@ -17,18 +17,11 @@ from fsmount.remote.objects import damaged_parts, last_state
 from fsmount.remote.pruning import PruneSummary, prune
 from fsmount.remote.transport import transport_to
 from tests.cli.commands import process
-from tests.support.backups import MORE, WANTED, fill_store, shown
+from tests.support.backups import MORE, WANTED, shown
 from tests.support.buckets import BUCKET, use_endpoint
 from tests.support.proxy import proxy
 from tests.support.remotes import objects_of, pulled, pushed
 from tests.support.repacking import fill
-
-
-@pytest.fixture(name="filled")
-def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with sealed packs, an open one, a large file and a staged one."""
-    fill_store(root, monkeypatch)
-    return root
 
 
 def client_of(port: int, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -19,7 +19,7 @@ from fsmount.remote.pruning import PruneSummary, prune
 from fsmount.remote.push import push
 from fsmount.remote.transport import Transport, transport_to
 from fsmount.store.store import open_read_store
-from tests.support.backups import MORE, WANTED, fill_store, shown
+from tests.support.backups import MORE, WANTED, shown
 from tests.support.buckets import BUCKET, use_endpoint
 from tests.support.proxy import proxy
 from tests.support.remotes import (
@@ -36,18 +36,6 @@ from tests.support.repacking import fill
 @pytest.fixture(autouse=True)
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "notes"))
-
-
-@pytest.fixture(name="filled")
-def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with sealed packs, an open one, a large file and a staged one."""
-    fill_store(root, monkeypatch)
-    return root
-
-
-@pytest.fixture(name="place")
-def file_url(tmp_path: Path) -> str:
-    return f"file://{tmp_path}/remote"
 
 
 def pruned(url: str, keep_states: int = 1, **options: float) -> PruneSummary:

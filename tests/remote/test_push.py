@@ -27,23 +27,11 @@ from fsmount.remote.transport import transport_to
 from fsmount.store.disk.disk import Disk
 from fsmount.store.index import Index
 from fsmount.store.store import open_read_store
-from tests.support.backups import MORE, WANTED, faults, fill_store, shown
+from tests.support.backups import MORE, WANTED, faults, shown
 from tests.support.packs import flip
 from tests.support.remotes import objects_of, pulled, pushed
 from tests.support.repacking import always_pays, fill, run
 from tests.support.trees import make_store
-
-
-@pytest.fixture(name="filled")
-def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with sealed packs, an open one, a large file and a staged one."""
-    fill_store(root, monkeypatch)
-    return root
-
-
-@pytest.fixture(name="place")
-def file_url(tmp_path: Path) -> str:
-    return f"file://{tmp_path}/remote"
 
 
 def test_there_and_back(filled: Path, url: str, tmp_path: Path) -> None:

@@ -64,13 +64,6 @@ def use_blocks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "BLOCK", size)
 
 
-@pytest.fixture(name="filled")
-def filled_store(root: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with sealed packs, an open one, a large file and a staged one."""
-    fill_store(root, monkeypatch)
-    return root
-
-
 @pytest.fixture(name="caches")
 def folder_for_caches(tmp_path: Path) -> Path:
     return tmp_path / "caches"
