@@ -46,6 +46,12 @@ def file_url(tmp_path: Path) -> str:
     return f"file://{tmp_path}/remote"
 
 
+@pytest.fixture(name="caches")
+def folder_for_caches(tmp_path: Path) -> Path:
+    """A folder for what is read from URLs."""
+    return tmp_path / "caches"
+
+
 @pytest.fixture(params=["file", "moto", "weed"])
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty place for objects, on each kind of server."""

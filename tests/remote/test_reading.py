@@ -64,11 +64,6 @@ def use_blocks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "BLOCK", size)
 
 
-@pytest.fixture(name="caches")
-def folder_for_caches(tmp_path: Path) -> Path:
-    return tmp_path / "caches"
-
-
 @pytest.fixture(name="between")
 def proxy_to_moto(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A proxy between this process and moto, and retries that end soon."""
