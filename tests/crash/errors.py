@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import apsw
+import numpy as np
 import trio
 
+from fsmount.codec import _kernel, zstd
 from fsmount.codec.images import jxl, webp
-from fsmount.codec.png.samples import Frame
 from fsmount.errors import FsmountError
 from fsmount.store import config
 from fsmount.store.store import open_store
@@ -129,22 +130,35 @@ async def _run(root: Path, tap: Failing, script: Script) -> None:
 
 
 @functools.cache
-def remember_images() -> None:
-    """Encode each image once and cache the result, because all runs encode the same images."""
-    for codec in (jxl, webp):
-        vars(codec)["encode"] = _remembering(codec.encode)
+def remember_codecs() -> None:
+    """Encode everything once and cache the result, because all runs encode the same."""
+    for module in (jxl, webp):
+        vars(module)["encode"] = _remembering(module.encode)
+    vars(zstd)["compress"] = _remembering(zstd.compress)
+    for name in ("deflate", "deflate_delta"):
+        vars(_kernel)[name] = _remembering(vars(_kernel)[name])
 
 
-def _remembering(real: Callable[..., bytes]) -> Callable[..., bytes]:
-    known: dict[tuple[object, ...], bytes] = {}
+def _remembering(real: Callable[..., T]) -> Callable[..., T]:
+    """Return a function that calls the `real` one once for equal arguments."""
+    known: dict[tuple[object, ...], T] = {}
 
-    def encode(image: Frame, *effort: object) -> bytes:
-        key = (image.tobytes(), image.shape, image.dtype, *effort)
+    def encode(*args: object) -> T:
+        key = tuple(map(_contents, args))
         if key not in known:
-            known[key] = real(image, *effort)
+            known[key] = real(*args)
         return known[key]
 
     return encode
+
+
+def _contents(arg: object) -> object:
+    """Return something to compare an argument by."""
+    if isinstance(arg, np.ndarray):
+        return arg.tobytes(), arg.shape, arg.dtype
+    if isinstance(arg, zstd.Dictionary):
+        return arg.content
+    return bytes(arg) if isinstance(arg, bytearray | memoryview) else arg
 
 
 def some(work: tuple[int, int, list[tuple[int, str, bool]]]) -> list[str]:
@@ -153,7 +167,7 @@ def some(work: tuple[int, int, list[tuple[int, str, bool]]]) -> list[str]:
     quiet()
     listen()
     small_limits()
-    remember_images()
+    remember_codecs()
     wrong = []
     for at, kind, forever in cases:
         _, why = one(seed, operations, at, kind, forever)

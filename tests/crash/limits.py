@@ -14,6 +14,7 @@ from fsmount.store.index import database
 from fsmount.store.ingest import committer, durability, large, retries
 from fsmount.store.maintenance import background, copier, free_space, parity_keeper, reclaim
 from fsmount.store.packs import pack
+from fsmount.work import machine
 from tests.support.encoding import Inline
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ def small_limits() -> None:
     patch(database, "_BUSY_MS", 20)
     patch(reclaim, "_FIRST_BYTES", 1500)
     patch(reclaim, "_MORE_BYTES", 0)
+    # The answer of the system takes longer than opening a small store.
+    patch(machine, "default_cache_bytes", lambda: machine.LEAST_CACHE_BYTES)
     patch(trio.to_thread, "run_sync", _inline)
 
 

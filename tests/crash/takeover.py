@@ -48,7 +48,7 @@ from fsmount.store.ownership import Ownership
 from fsmount.store.store import OpenedStore, open_store
 from tests.crash import traffic
 from tests.crash.command import report, run_cases
-from tests.crash.errors import remember_images
+from tests.crash.errors import remember_codecs
 from tests.crash.limits import small_limits
 from tests.crash.model import Node, Tree, differences
 from tests.crash.planted import caught
@@ -373,7 +373,7 @@ def _prepare() -> None:
     _set(traffic, "_UNIX", "unix-none")
     listen()
     small_limits()
-    remember_images()
+    remember_codecs()
     _set(fcntl, "flock", lambda fd, how: None)
     _set(lock, "_sleep", lambda seconds: None)
     # Without heartbeats no other questions come in between, so each run is the same.
