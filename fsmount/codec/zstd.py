@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import zstandard
 
 from fsmount.errors import Damaged
@@ -13,6 +15,16 @@ _SOURCE_BYTES = 256 << 10
 # The tables of a dictionary have 2^18 places, and take 2 MB. At level 16 zstd would choose tables
 # of 18 MB, and make pictures 5 % smaller.
 _TABLE_LOG = 18
+
+
+class _OfThread(threading.local):
+    """A decoder for one thread. To make one takes 10 us, as long as to decode some KB."""
+
+    def __init__(self) -> None:
+        self.decoder = zstandard.ZstdDecompressor()
+
+
+_of_thread = _OfThread()
 
 
 class Dictionary:
@@ -70,10 +82,11 @@ def decompress(data: bytes, most: int, dictionary: Dictionary | None = None) -> 
         length = zstandard.frame_content_size(data)
         if not 0 <= length <= most:
             raise Damaged("zstd frame", reason=f"its content has {length} bytes")
-        known = None if dictionary is None else dictionary.known
-        plain = zstandard.ZstdDecompressor(dict_data=known).decompress(
-            data, max_output_size=length, allow_extra_data=False
-        )
+        if dictionary is None:
+            decoder = _of_thread.decoder
+        else:
+            decoder = zstandard.ZstdDecompressor(dict_data=dictionary.known)
+        plain = decoder.decompress(data, max_output_size=length, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Damaged("zstd frame", reason=error) from error
     if len(plain) != length:

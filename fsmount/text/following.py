@@ -130,33 +130,21 @@ class _Near:
         return start
 
 
-def next_words(slot: Slot, numbers: Iterable[int], among: Iterable[int]) -> dict[int, list[int]]:
-    """Return which words `among` some follow each of other words, as :func:`followers`.
+def may_follow(slot: Slot, ones: Ints, twos: Ints) -> Bools:
+    """Return which of the words `twos` may follow which of `ones`: bool (len(ones), len(twos)).
 
-    Words that follow and are not `among` them may be in the result, too.
+    It does not look at what lies between two words, so it takes a fraction of the time of
+    :func:`followers`. No pair of that is false here.
     """
-    found: dict[int, list[int]] = {}
-    chosen, wanted = np.fromiter(numbers, np.int64), np.fromiter(among, np.int64)
-    one, two = followers(slot, chosen[_may_precede(slot, chosen, wanted)].tolist())
-    for number, after in zip(one.tolist(), two.tolist(), strict=True):
-        found.setdefault(number, []).append(after)
-    return found
-
-
-def _may_precede(slot: Slot, chosen: Ints, wanted: Ints) -> Bools:
-    """Return which words may be followed by one of the `wanted`: bool (n,).
-
-    It does not look at what lies between them, so it takes a fraction of the time.
-    """
-    left, top, width, height = slot.boxes[chosen].T[:, :, None]
-    other_left, other_top, _, other_height = slot.boxes[wanted].T[:, None]
+    left, top, width, height = slot.boxes[ones].T[:, :, None]
+    other_left, other_top, _, other_height = slot.boxes[twos].T[:, None]
     tall = np.maximum(height, _LEAST_TALL)
     gap, down = other_left - left - width, other_top - top
     near = (gap >= -(tall // 3)) & (gap <= WIDEST_GAP * tall)
     near &= (down <= height) & (-down <= other_height)
     # The line below begins no further to the right than the word, and a little.
     near |= (down > height // 2) & (down < 3 * tall) & (other_left <= left + 3 * tall)
-    near &= slot.first[wanted] <= slot.last[chosen][:, None]
-    near &= slot.first[chosen][:, None] <= slot.last[wanted]
-    found: Bools = near.any(axis=1)
+    near &= slot.first[twos] <= slot.last[ones][:, None]
+    near &= slot.first[ones][:, None] <= slot.last[twos]
+    found: Bools = near
     return found

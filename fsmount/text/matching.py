@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsmount.text.following import WIDEST_GAP, next_words
+from fsmount.text.following import WIDEST_GAP, followers, may_follow
 from fsmount.text.query import Term, Token
 from fsmount.text.results import Rectangle
-from fsmount.text.slots import Ints, Slot
+from fsmount.text.slots import Bools, Ints, Slot
 from fsmount.text.tokens import is_spaceless, tokens
 
 # So many tokens are not looked up one by one.
 _MANY = 30
+_IN_TOKEN = np.array([chr(code).isalnum() for code in range(128)])
 
 
 class _Sightings(NamedTuple):
@@ -72,7 +73,7 @@ class Matches:
 def _sightings(slot: Slot, term: Term) -> _Sightings:
     if len(term.tokens) == 1:
         numbers = _words_with(slot, term.tokens[0])
-        return _Sightings(numbers, slot.first[numbers], slot.last[numbers])
+        return _Sightings(numbers.tolist(), slot.first[numbers], slot.last[numbers])
     found = _sequences(slot, term.tokens)
     spans = [
         (int(slot.first[list(words)].max()), int(slot.last[list(words)].min())) for words in found
@@ -82,29 +83,30 @@ def _sightings(slot: Slot, term: Term) -> _Sightings:
     return _Sightings([found[at] for at in kept], table[:, 0], table[:, 1])
 
 
-def _words_with(slot: Slot, token: Token) -> list[int]:
-    """Return the words of a slot that have a token."""
-    numbers: set[int] = set()
+def _words_with(slot: Slot, token: Token) -> Ints:
+    """Return the words of a slot that have a token, ascending."""
     if len(token.texts) > _MANY and not token.part:
-        for number, text in enumerate(slot.texts):
-            if any(map(token.matches, tokens(text))):
-                numbers.add(number)
-        return sorted(numbers)
-    for part in (token.part,) if token.part else token.texts:
-        numbers.update(_words_at(slot, _found(slot.plain, part, token)))
-    return sorted(numbers)
+        found = [n for n, text in enumerate(slot.texts) if any(map(token.matches, tokens(text)))]
+        return np.array(found, np.int64)
+    parts = (token.part,) if token.part else token.texts
+    places = np.concatenate([_found(slot, part, token) for part in parts])
+    words: Ints = np.unique(np.searchsorted(slot.starts, places, side="right") - 1)
+    return words
 
 
-def _found(plain: str, part: str, token: Token) -> list[int]:
-    """Return where the words of a text have a part as a token, or as the beginning of one."""
-    found = []
+def _found(slot: Slot, part: str, token: Token) -> Ints:
+    """Return where a part stands in the folded text, as a token or as the beginning of one."""
+    plain = slot.plain
     # In a script without spaces any part is a token.
     anywhere = bool(token.part) or is_spaceless(part)
     if not anywhere and plain.isascii() and part.isascii():
         # A pattern that begins with letters is looked for quickly.
         end = "" if token.prefix else "(?![a-z0-9])"
-        starts = (place.start() for place in re.finditer(re.escape(part) + end, plain))
-        return [at for at in starts if not plain[at - 1].isalnum()]
+        places = re.finditer(re.escape(part) + end, plain)
+        starts = np.fromiter((place.start() for place in places), np.int64)
+        kept: Ints = starts[~_IN_TOKEN[slot.letters[starts - 1]]]
+        return kept
+    found = []
     at, size = plain.find(part), len(part)
     while at >= 0:
         if anywhere or (
@@ -112,7 +114,7 @@ def _found(plain: str, part: str, token: Token) -> list[int]:
         ):
             found.append(at)
         at = plain.find(part, at + 1)
-    return found
+    return np.array(found, np.int64)
 
 
 def _goes_on(letter: str) -> bool:
@@ -120,24 +122,22 @@ def _goes_on(letter: str) -> bool:
     return letter.isalnum() and not is_spaceless(letter)
 
 
-def _words_at(slot: Slot, places: list[int]) -> list[int]:
-    """Return the words at places of the folded text."""
-    found: list[int] = (np.searchsorted(slot.starts, places, side="right") - 1).tolist()
-    return found
-
-
 def _sequences(slot: Slot, wanted: Sequence[Token]) -> list[tuple[int, ...]]:
     """Return the words that show some tokens after each other."""
-    first, *rest = wanted
+    chain = _chain(slot, wanted)
     # The words of each sequence so far, and the place of its next token in the last of them.
     found: list[tuple[tuple[int, ...], int]] = [
         ((number,), at + 1)
-        for number in _words_with(slot, first)
+        for number in chain[0].tolist()
         for at, each in enumerate(tokens(slot.texts[number]))
-        if first.matches(each)
+        if wanted[0].matches(each)
     ]
-    for token in rest:
-        after = next_words(slot, {words[-1] for words, _ in found}, _words_with(slot, token))
+    for token, words_of_token in zip(wanted[1:], chain[1:], strict=True):
+        after: dict[int, list[int]] = {}
+        one, two = followers(slot, sorted({words[-1] for words, _ in found}))
+        for number, other in zip(one.tolist(), two.tolist(), strict=True):
+            after.setdefault(number, []).append(other)
+        starting = set(words_of_token.tolist())
         longer: list[tuple[tuple[int, ...], int]] = []
         for words, at in found:
             own = tokens(slot.texts[words[-1]])
@@ -146,11 +146,35 @@ def _sequences(slot: Slot, wanted: Sequence[Token]) -> list[tuple[int, ...]]:
                     longer.append((words, at + 1))
                 continue
             for number in after.get(words[-1], ()):
-                own = tokens(slot.texts[number])
-                if own and token.matches(own[0]):
+                if number in starting and token.matches(tokens(slot.texts[number])[0]):
                     longer.append(((*words, number), 1))
         found = longer
     return [words for words, _ in found]
+
+
+def _chain(slot: Slot, wanted: Sequence[Token]) -> list[Ints]:
+    """Return for each token the words that may have it in a sequence of all tokens.
+
+    Most slots have none, although they have all tokens.
+    """
+    chain = [_words_with(slot, wanted[0])]
+    steps: list[Bools] = []
+    for token in wanted[1:]:
+        ones = chain[-1]
+        if not len(ones):
+            return [ones] * len(wanted)
+        twos = _words_with(slot, token)
+        # A word may have several tokens.
+        step = (ones[:, None] == twos) | may_follow(slot, ones, twos)
+        reached = step.any(axis=0)
+        steps.append(step[:, reached])
+        chain.append(twos[reached])
+    for at in range(len(steps) - 1, -1, -1):
+        leads_on = steps[at].any(axis=1)
+        chain[at] = chain[at][leads_on]
+        if at:
+            steps[at - 1] = steps[at - 1][:, leads_on]
+    return chain
 
 
 def line_around(slot: Slot, number: int, picture: int) -> str:

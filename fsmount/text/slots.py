@@ -140,13 +140,16 @@ class Slot:
         return "\n" + folded(self.text) + "\n"
 
     @cached_property
+    def letters(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint32]:
+        """The letters of `plain`: uint8 (m,) of ASCII, else uint32 (m,) of Unicode."""
+        if self.plain.isascii():
+            return np.frombuffer(self.plain.encode(), np.uint8)
+        return np.frombuffer(self.plain.encode("utf-32-le", "surrogatepass"), "<u4")
+
+    @cached_property
     def starts(self) -> Ints:
         """Where each word begins in `plain`: int64 (n,)."""
-        if self.plain.isascii():
-            text = np.frombuffer(self.plain.encode(), np.uint8)
-            return np.flatnonzero(text == ord("\n"))[:-1] + 1
-        feeds = [at for at, letter in enumerate(self.plain) if letter == "\n"]
-        return np.array(feeds[:-1], np.int64) + 1
+        return np.flatnonzero(self.letters == ord("\n"))[:-1] + 1
 
     def place(self, number: int) -> Rectangle:
         """Return the place of a word."""
