@@ -50,6 +50,11 @@ class Later:
                 self._opened = self._connect(self.url)
             return self._opened
 
+    @property
+    def keeps_versions(self) -> bool:
+        """See :attr:`Transport.keeps_versions`."""
+        return self._remote().keeps_versions
+
     def put(self, name: str, data: bytes) -> bool:
         """See :meth:`Transport.put`."""
         return self._remote().put(name, data)

@@ -26,16 +26,7 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.layout import Layout
 from fsmount.store.store import OpenedReadStore, open_read_store
 
-_SYSTEM = Path("/var/cache/fsmount")
 _MOST_MOUNTS = 100
-
-
-def default_folder() -> Path:
-    """The folder for caches: ``$XDG_CACHE_HOME/fsmount``; root's is ``/var/cache/fsmount``."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if given.is_absolute():
-        return given / "fsmount"
-    return _SYSTEM if os.geteuid() == 0 else Path.home() / ".cache" / "fsmount"
 
 
 def make_private(folder: Path, disk: Disk) -> None:

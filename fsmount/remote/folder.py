@@ -30,6 +30,8 @@ class FolderTransport:
     The folder above it must exist: if the disk is not mounted, nothing is written elsewhere.
     """
 
+    keeps_versions = False
+
     def __init__(
         self,
         url: str,

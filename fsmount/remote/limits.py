@@ -51,7 +51,7 @@ class _Passing:
     @property
     def keeps_versions(self) -> bool:
         """Whether what is removed stays as an older version."""
-        return bool(getattr(self._remote, "keeps_versions", False))
+        return self._remote.keeps_versions
 
     def put(self, name: str, data: bytes) -> bool:
         """Make an object."""

@@ -89,7 +89,7 @@ def prune(
     again = replace(last, prunes=last.prunes + 1)
     make_state(remote, again, last)
     done.generation = again.generation
-    done.keeps_versions = bool(getattr(below, "keeps_versions", False))
+    done.keeps_versions = below.keeps_versions
     for name in old:
         if _removed(below, name):
             done.states += 1

@@ -53,6 +53,10 @@ class Transport(Protocol):
 
     url: str
 
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether a removed object stays as an older version. Known after an object was made."""
+
     def put(self, name: str, data: bytes) -> bool:
         """Make an object, which is then on the disk of the server.
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fsmount.web.table import DAY_US, EPOCH, MINUTE_US, Longs, Pictures, day_text
 
@@ -41,8 +42,13 @@ def minutes(pictures: Pictures, rows: slice = slice(None)) -> Minutes:
     return Minutes(minute, np.where(busy, lasts, 0))
 
 
-def by_day(pictures: Pictures) -> list[list[Any]]:
-    """Return for each day: [day, pictures, busy pictures, active minutes], the oldest first."""
+def by_day(pictures: Pictures, shares: npt.NDArray[np.float32] | None = None) -> list[list[Any]]:
+    """Return for each day: [day, pictures, busy pictures, active minutes, screens].
+
+    The oldest is the first. `shares` has the share of the screen that was new in each picture.
+    `screens` is its sum over the busy pictures of a day: with 2.5, two and a half screens were new.
+    It is None if `shares` is None.
+    """
     if not len(pictures.cookie):
         return []
     days, first, counts = np.unique(pictures.day_of(), return_index=True, return_counts=True)
@@ -50,8 +56,13 @@ def by_day(pictures: Pictures) -> list[list[Any]]:
     found = minutes(pictures)
     number = np.searchsorted(days, found.minute // _DAY_MIN)
     active = np.bincount(number, found.active, len(days)).astype(np.int64)
+    screens: list[float | None] = [None] * len(days)
+    if shares is not None:
+        # What is not encoded yet has no share.
+        new = np.where(pictures.busy & ~pictures.staged, shares, 0).astype(np.float64)
+        screens = np.add.reduceat(new, first).round(2).tolist()
     columns = (column.tolist() for column in (days, counts, busy, active))
-    return [[day_text(day), *rest] for day, *rest in zip(*columns, strict=True)]
+    return [[day_text(day), *rest] for day, *rest in zip(*columns, screens, strict=True)]
 
 
 def habits(pictures: Pictures, year: int | None = None) -> dict[str, Any]:

@@ -11,19 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fsmount import threads
-from fsmount.errors import Damaged
-from fsmount.lru import Lru
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
-from fsmount.store.frames.novelty import Novelty
 from fsmount.store.index import TRASH, Index, Inode
 from fsmount.store.layout import Layout
 from fsmount.store.retention.pictures import is_picture
 from fsmount.threads import Kind
+from fsmount.web.shares import Shares
 from fsmount.web.table import DAY_US, Pictures
-
-# Shares that are remembered: those of some 140 days of minutes.
-_SHARES = 200_000
 
 
 class Named(NamedTuple):
@@ -37,10 +32,9 @@ class Named(NamedTuple):
 class Days:
     """Lists the pictures of days. Belongs to the trio task. Methods raise OSError, Damaged."""
 
-    def __init__(self, store: StoreFiles) -> None:
+    def __init__(self, store: StoreFiles, shares: Shares) -> None:
         self._store = store
-        # Object id -> share of the screen that was new.
-        self._shares: Lru[int, float] = Lru(_SHARES)
+        self._shares = shares
 
     async def moments(self, pictures: Pictures, day: date) -> dict[str, Any]:
         """Return the pictures of a day that exist, the oldest first.
@@ -70,13 +64,13 @@ class Days:
         1.0 for a picture that is no frame.
         """
         rows = pictures.of_day(day)
-        wanted = set(pictures.object[rows][pictures.busy[rows]].tolist()) - {0}
-        missing = sorted(each for each in wanted if each not in self._shares)
-        if missing:
-            new = await threads.call(Kind.ENTRY, _read_shares, self._store.layout, missing)
-            for each, share in new.items():
-                self._shares.put(each, share, 1)
-        return [(each, round(self._shares.get(each) or 0.0, 4)) for each in sorted(wanted)]
+        objects = pictures.objects_of(rows)
+        await self._shares.read(self._shares.missing(objects))
+        shares = self._shares.of(objects)
+        return [
+            (number, round(share, 3))
+            for number, share in zip(objects.tolist(), shares.tolist(), strict=True)
+        ]
 
     def named(self, cookie: int) -> Named | None:
         """Return the picture with a cookie, or None if it is gone."""
@@ -110,20 +104,3 @@ def _objects(layout: Layout, cookies: Sequence[int]) -> list[int | None]:
         ]
     finally:
         index.close()
-
-
-def _read_shares(layout: Layout, ids: Sequence[int]) -> dict[int, float]:
-    """Return the share of new pixels of each object. Runs in a thread."""
-    index = Index(Path(layout.index), Disk(), read_only=True)
-    found = {}
-    try:
-        novelty = Novelty(layout, index)
-        for number in ids:
-            try:
-                known = index.known_object(number)
-                found[number] = 1.0 if known is None else novelty.share(known)
-            except (Damaged, OSError):
-                found[number] = 1.0
-    finally:
-        index.close()
-    return found

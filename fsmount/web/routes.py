@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from fsmount.web.days import Days, Named
 from fsmount.web.pictures import Renderer
 from fsmount.web.replies import Json, file, routes_of, told
 from fsmount.web.requests import day_of, number_of, query_number, view_of, year_of
+from fsmount.web.shares import FEW, Shares
 from fsmount.web.table import Pictures, Table
 from fsmount.web.words import Words
 
@@ -32,28 +35,47 @@ _HEALTH_S = 60.0
 _LONGEST_QUERY = 200
 
 
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Log an error in the block, and go on."""
+    try:
+        yield
+    except (FsmountError, OSError) as error:
+        _log.warning("%s: %s", what, error)
+
+
 class StorePages:
     """Answers about a store. Belongs to the trio task."""
 
-    def __init__(self, store: ReadStore, *, has_albums: bool) -> None:
+    def __init__(self, store: ReadStore, caches: Path, *, has_albums: bool) -> None:
         self._store = store
         self._has_albums = has_albums
         self._table = Table(store)
-        self._days = Days(store)
+        self._shares = Shares(store, caches)
+        self._days = Days(store, self._shares)
         self._renderer = Renderer(store)
         self._words = Words(store)
-        self._calendar: tuple[int, list[list[Any]]] = (-1, [])
+        # What the calendar was made from, and the calendar.
+        self._calendar: tuple[tuple[int, bool], list[list[Any]]] = (-1, False), []
+        self._asked = trio.Event()
         self._health: tuple[float, dict[str, Any]] = (-_HEALTH_S, {})
         self._looking = trio.Lock()
         self._layouts: dict[tuple[int | None, int], list[Any]] = {}
 
-    async def warm(self) -> None:
-        """Read all names, so that the first page does not wait. Logs errors."""
-        try:
+    async def read_ahead(self) -> None:
+        """Read all names, so that the first page does not wait; then what was new in all pictures.
+
+        It goes on when the calendar is asked for and many are missing. Logs errors. Never returns.
+        """
+        with _logged("reading all names"):
             await self._store.warm()
             await self._table.pictures()
-        except (FsmountError, OSError) as error:
-            _log.warning("reading all names: %s", error)
+        while True:
+            with _logged("reading what was new"):
+                pictures = await self._table.pictures()
+                await self._shares.fill(self._shares.missing(pictures.objects))
+            self._asked = trio.Event()
+            await self._asked.wait()
 
     def routes(self) -> list[Route]:
         """Return the addresses below ``api`` and ``picture``."""
@@ -61,7 +83,7 @@ class StorePages:
             ("/api/about", self._about),
             ("/api/days", self._all_days),
             ("/api/day/{day}", self._day),
-            ("/api/day/{day}/shares", self._shares),
+            ("/api/day/{day}/shares", self._shares_of_day),
             ("/api/picture/{id}", self._picture),
             ("/api/picture/{id}/changes", self._changes),
             ("/api/picture/{id}/words", self._of_picture),
@@ -90,16 +112,26 @@ class StorePages:
 
     async def _all_days(self, _: Request) -> Response:
         pictures = await self._table.pictures()
-        if self._calendar[0] != pictures.number:
-            found = await threads.call(Kind.ENTRY, activity.by_day, pictures)
-            self._calendar = pictures.number, found
-        return Json({"days": self._calendar[1]})
+        missing = self._shares.missing(pictures.objects)
+        if missing and len(missing) <= FEW:
+            await self._shares.read(missing)
+            missing = []
+        key = pictures.number, not missing
+        if self._calendar[0] != key:
+            # While many are missing, the colours of all days would change with each look.
+            shares = None if missing else self._shares.of(pictures.object)
+            found = await threads.call(Kind.ENTRY, activity.by_day, pictures, shares)
+            self._calendar = key, found
+        if missing:
+            self._asked.set()
+        read = 1 - len(missing) / max(1, len(pictures.objects))
+        return Json({"days": self._calendar[1], "read": round(read, 4)})
 
     async def _day(self, request: Request) -> Response:
         day = day_of(request)
         return Json(await self._days.moments(await self._table.pictures(), day))
 
-    async def _shares(self, request: Request) -> Response:
+    async def _shares_of_day(self, request: Request) -> Response:
         day = day_of(request)
         found = await self._days.shares(await self._table.pictures(), day)
         return Json({"shares": found})
@@ -203,7 +235,7 @@ class AlbumPages:
         return routes_of([("/api/about", self._about), ("/api/days", self._no_days)])
 
     async def _no_days(self, _: Request) -> Response:
-        return Json({"days": []})
+        return Json({"days": [], "read": 1})
 
     async def _about(self, _: Request) -> Response:
         return Json(

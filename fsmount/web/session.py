@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 from starlette.routing import Route
 
 from fsmount.album.tree import AlbumTree
+from fsmount.caches import default_folder
 from fsmount.mount.signals import EndSignals
 from fsmount.store.frames import previews
 from fsmount.store.store import open_read_store
@@ -24,11 +25,16 @@ from fsmount.work.workers import Workers
 
 @dataclass(frozen=True)
 class Source:
-    """What to show: a store, or albums, or both. `cache_bytes` is for decoded pictures."""
+    """What to show: a store, or albums, or both.
+
+    `cache_bytes` is for decoded pictures. `caches` is the folder for what is kept until the next
+    time.
+    """
 
     store: Path | None
     albums: Path | None
     cache_bytes: int
+    caches: Path = field(default_factory=default_folder)
 
 
 async def serve(
@@ -86,8 +92,8 @@ async def pages(source: Source) -> AsyncIterator[list[Route]]:
             store = await stack.enter_async_context(running)
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
-            shown = StorePages(store, has_albums=tree is not None)
-            nursery.start_soon(shown.warm)
+            shown = StorePages(store, source.caches, has_albums=tree is not None)
+            nursery.start_soon(shown.read_ahead)
             found += shown.routes()
             workers = store.workers
         else:

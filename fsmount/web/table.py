@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +89,16 @@ class Pictures:
     def staged(self) -> npt.NDArray[np.bool_]:
         """Which pictures are not encoded yet."""
         return np.asarray(self.object == 0)
+
+    @cached_property
+    def objects(self) -> npt.NDArray[np.uint32]:
+        """The objects of all busy pictures, each once, ascending."""
+        return self.objects_of(slice(None))
+
+    def objects_of(self, rows: slice) -> npt.NDArray[np.uint32]:
+        """The objects of the busy pictures in some rows, each once, ascending."""
+        found = self.object[rows]
+        return np.unique(found[(self.stored[rows] > IDLE_BYTES) & (found > 0)])
 
     def day_of(self) -> Longs:
         """The day of each picture, as days since 1970."""

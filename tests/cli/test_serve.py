@@ -41,6 +41,11 @@ def a_store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+
+
 @contextmanager
 def serving(*arguments: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-P", "-m", "fsmount", "serve", *map(str, arguments)]

@@ -18,6 +18,7 @@ PACKAGES: dict[str, set[str]] = {
     "quoting": set(),
     "refused": set(),
     "lru": set(),
+    "caches": set(),
     "threads": set(),
     "codec": {"errors", "folder", "lru"},
     "work": {"codec", "errors", "folder", "lru"},
@@ -36,7 +37,7 @@ PACKAGES: dict[str, set[str]] = {
     # Units of systemd and links for mount(8). It knows the program, not what it does.
     "system": {"errors"},
     # The page shows stores and albums; nothing in it changes one.
-    "web": {"album", "mount", "text", "store", "work", "codec", "errors", "lru", "threads"},
+    "web": {"album", "mount", "text", "store", "work", "codec", "errors", "caches", "threads"},
     "cli": {
         "adopt",
         "desktop",
@@ -53,6 +54,7 @@ PACKAGES: dict[str, set[str]] = {
         "codec",
         "errors",
         "folder",
+        "caches",
         "quoting",
     },
     # The package itself holds the version. Every package may import it.

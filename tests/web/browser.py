@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,9 +33,13 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def serving(source: Path) -> Iterator[tuple[str, int]]:
-    """In the block `fsmount serve` runs. Yields its link, which works once, and its process."""
+    """In the block `fsmount serve` runs. Yields its link, which works once, and its process.
+
+    Its folder for caches stands beside the source.
+    """
     command = [sys.executable, "-m", "fsmount", "serve", "--json", str(source)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(source.parent / "caches")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as run:
         assert run.stdout is not None
         try:
             yield str(json.loads(run.stdout.readline())["url"]), run.pid

@@ -52,7 +52,13 @@ def images_shown(page: Page) -> None:
 def draw(page: Page) -> None:
     """Draw all pictures."""
     resized(page, 1280, 800)
-    go(page, "days", ".year")
+    # The server first reads how much of all pictures was new.
+    while True:
+        go(page, "none", ".bad")
+        go(page, "days", ".year")
+        if page.locator("[data-measure]").count():
+            break
+        page.wait_for_timeout(500)
     keep(page, "days")
     go(page, f"day/{demo.DAY.date()}", "[data-shares=known]")
     images_shown(page)

@@ -98,8 +98,13 @@ class Client:
 
 @asynccontextmanager
 async def client(store: Path | None, albums: Path | None = None) -> AsyncIterator[Client]:
-    """In the block a store is shown to somebody who has opened the link."""
-    async with pages(Source(store, albums, 32 << 20)) as found:
+    """In the block a store is shown to somebody who has opened the link.
+
+    The folder for caches stands beside the store, or beside the albums.
+    """
+    shown = store or albums
+    assert shown is not None
+    async with pages(Source(store, albums, 32 << 20, shown.parent / "caches")) as found:
         access = Access()
         guard = Guard(routes.application(found), access, HOST, routes.open_paths())
         asking = Client(guard, access)

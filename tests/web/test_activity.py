@@ -52,7 +52,16 @@ def test_a_minute_is_active_if_one_of_its_pictures_is_busy() -> None:
     rows = minutes_of("2026-03-12", 540, 600, BUSY) + minutes_of("2026-03-12", 600, 660, IDLE)
     # A second screen: its pictures come some seconds later, and bring nothing.
     rows += [(at.replace(":05", ":40"), IDLE) for at, _ in rows]
-    assert activity.by_day(pictures(sorted(rows))) == [["2026-03-12", 240, 60, 60]]
+    assert activity.by_day(pictures(sorted(rows))) == [["2026-03-12", 240, 60, 60, None]]
+
+
+def test_screens_are_the_sum_of_shares_of_busy_pictures() -> None:
+    rows = [("2026-03-12T09:00:00", BUSY), ("2026-03-12T09:01:00", IDLE)]
+    rows += [("2026-03-12T09:02:00", BUSY), ("2026-03-13T09:00:00", IDLE)]
+    rows += [("2026-03-14T09:00:00", BUSY), ("2026-03-14T09:01:00", BUSY)]
+    some = pictures(rows, staged=1)
+    shares = np.array([1, np.nan, 0.25, np.nan, 0.5, np.nan], np.float32)
+    assert [row[4] for row in activity.by_day(some, shares)] == [1.25, 0.0, 0.5]
 
 
 def test_a_busy_picture_stands_for_five_minutes_at_most() -> None:

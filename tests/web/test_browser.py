@@ -7,6 +7,7 @@ compared is geometry, colours, and the pixels of the screenshots that the page s
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -181,6 +182,44 @@ def test_play_and_step(page: Page) -> None:
     ready(page)
     page.keyboard.press("Escape")
     page.wait_for_selector("[data-shares=known]")
+
+
+def test_colours_of_days(page: Page) -> None:
+    go(page, "days", "[data-measure]")
+    days = page.locator(".year .weeks a")
+
+    def shown() -> tuple[str, list[str]]:
+        classes = days.evaluate_all("links => links.map(link => link.className)")
+        return page.locator(".legend span").last.inner_text(), classes
+
+    last, classes = shown()
+    assert last.endswith("and more")
+    assert "screen" in last
+    assert "screens new" in (days.first.get_attribute("aria-label") or "")
+    page.get_by_role("button", name="Time active").click()
+    expect(page.get_by_role("button", name="Time active")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="New on")).to_have_attribute("aria-pressed", "false")
+    active = shown()
+    assert active[0] == "6 h active and more"
+    # The choice stays while the page is open.
+    go(page, "habits", "[data-ready=habits]")
+    go(page, "days", "[data-measure]")
+    assert shown() == active
+    page.get_by_role("button", name="New on").click()
+    assert shown() == (last, classes)
+
+
+def test_the_calendar_says_that_it_is_early(page: Page) -> None:
+    rows = [["2026-03-11", 5, 5, 20, None], ["2026-03-12", 9, 9, 400, None]]
+    answer = json.dumps({"days": rows, "read": 0.432})
+    page.route("**/api/days", lambda route: route.fulfill(body=answer))
+    go(page, "none", ".bad")
+    go(page, "days", "[data-read]")
+    expect(page.locator("[data-read]")).to_contain_text("43 %")
+    assert page.locator("[data-measure]").count() == 0
+    assert page.locator("a[data-day='2026-03-12']").get_attribute("class") == "level-4"
+    assert violations(page) == []
+    page.unroute("**/api/days")
 
 
 def test_search_and_copy(page: Page) -> None:

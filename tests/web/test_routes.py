@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+import trio
 from PIL import Image
 
 from fsmount.store.layout import Layout
-from fsmount.web import table
+from fsmount.web import routes, table
+from fsmount.web.shares import Shares
 from tests.support.frames import png, screens
 from tests.support.packs import drop_parity
 from tests.support.trees import import_into, make_store
@@ -54,6 +57,32 @@ async def test_days(root: Path) -> None:
         shares = dict((await asking.get(f"/api/day/{DAY}/shares")).json()["shares"])
         assert shares[rows[0][1]] > 0.9
         assert (await asking.get("/api/day/2026-03-16")).json()["moments"] == []
+
+
+async def test_the_calendar_waits_for_what_was_new(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client(root) as asking:
+        found = (await asking.get("/api/days")).json()
+        assert found["read"] == 1
+        assert [row[4] > 0.9 for row in found["days"]] == [True, True]
+    shutil.rmtree(root.parent / "caches")
+    monkeypatch.setattr(routes, "FEW", 0)
+    going_on = trio.Event()
+
+    async def filled(self: Shares, objects: list[int]) -> None:
+        await going_on.wait()
+        await self.read(objects)
+
+    monkeypatch.setattr(Shares, "fill", filled)
+    async with client(root) as asking:
+        early = (await asking.get("/api/days")).json()
+        assert (early["read"], [row[4] for row in early["days"]]) == (0, [None, None])
+        going_on.set()
+        with trio.fail_after(20):
+            while (late := (await asking.get("/api/days")).json())["read"] < 1:
+                await trio.sleep(0.01)
+        assert late == found
 
 
 async def test_a_new_picture_appears(

@@ -8,13 +8,14 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
+from fsmount.caches import default_folder
 from fsmount.cli.common.output import warn
 from fsmount.cli.common.unlocking import unlock_in_background
 from fsmount.errors import KeyRefused
 from fsmount.mount.options import MountOptions
 from fsmount.mount.session import BringPacks, MountRequest
 from fsmount.remote.away import away_packs
-from fsmount.remote.cached_store import default_folder, folder_of, make_private
+from fsmount.remote.cached_store import folder_of, make_private
 from fsmount.remote.opening import Unlock
 from fsmount.remote.reading import LIMIT_S, for_reading, remote_stores
 from fsmount.remote.transport import transport_to

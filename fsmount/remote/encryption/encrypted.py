@@ -69,6 +69,11 @@ class EncryptedTransport:
         # Under which name an object was found; without a removed recipient there is only one.
         self._found: dict[str, str] = {}
 
+    @property
+    def keeps_versions(self) -> bool:
+        """See :attr:`Transport.keeps_versions`."""
+        return self._remote.keeps_versions
+
     def names_there(self, name: str) -> Sequence[str]:
         """All names that an object may have on the server, that of the newest key first."""
         if STATE.fullmatch(name):

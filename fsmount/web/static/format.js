@@ -40,6 +40,12 @@ export function bytes(n) {
   return `${n.toFixed(1)} TB`;
 }
 
+// A sum of shares of the screen: 2.5 is two and a half screens.
+export function screens(n) {
+  if (n > 0 && n < 0.1) return "< 0.1 screens";
+  return n < 10 ? `${n.toFixed(1)} screens` : counted(Math.round(n), "screen");
+}
+
 export function percent(share) {
   if (share > 0 && share < 0.01) return "< 1 %";
   return `${Math.round(100 * share)} %`;
