@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.remote import sending
+from fsmount.remote import s3, sending
 from tests.support.backups import fill_store
 from tests.support.buckets import BUCKET, server, use_endpoint
+from tests.support.proxy import Proxy, proxy
+from tests.support.remotes import BLOCK, use_blocks
 from tests.support.trees import make_store
 
 
@@ -65,3 +67,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pushes that make their calls in one order."""
     monkeypatch.setattr(sending, "AT_ONCE", 1)
+
+
+@pytest.fixture(name="small_blocks")
+def blocks_of_four_kib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that fit stores of some 40 KB."""
+    use_blocks(BLOCK, monkeypatch)
+
+
+@pytest.fixture(name="between")
+def proxy_to_moto(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy between this process and moto, and retries that end soon."""
+    monkeypatch.setattr(s3, "RETRY_S", 2)
+    with proxy(moto) as running:
+        use_endpoint(monkeypatch, running.port)
+        yield running

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fsmount.mount.attributes import Caller
 from fsmount.mount.store_fs import StoreFilesystem
+from fsmount.remote import blocks, fetching
 from fsmount.remote.encryption import age
 from fsmount.remote.opening import FirstRecipients, Unlock, open_for_push
 from fsmount.remote.pull import PullSummary, pull
@@ -27,6 +29,15 @@ from fsmount.store.disk.disk import Disk
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import open_read_store
 from tests.support.encoding import forget_caches
+
+BLOCK = 4096
+"""Bytes of a block in tests."""
+
+
+def use_blocks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read stores at URLs in blocks of `size` bytes."""
+    monkeypatch.setattr(blocks, "BLOCK", size)
+    monkeypatch.setattr(fetching, "BLOCK", size)
 
 
 def pushed(root: Path, url: str, *, reread: bool = False) -> PushSummary:
