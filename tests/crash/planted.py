@@ -28,13 +28,14 @@ from fsmount.store.maintenance.parity_keeper import ParityKeeper
 from fsmount.store.maintenance.reclaim import Shrinker
 from fsmount.store.maintenance.repack import Repacker
 from fsmount.store.ownership import Ownership
+from fsmount.store.packs import parity_trust
 from fsmount.store.packs.bodies import SEGMENT_BYTES, KeptBody
 from fsmount.store.packs.mover import Mover
 from fsmount.store.packs.pack import Pack
 from fsmount.store.packs.parity import Parity, Shape
 from fsmount.store.packs.staging import Staging
 from fsmount.store.packs.writer import Writer
-from fsmount.store.recovery import heal, startup
+from fsmount.store.recovery import startup
 from fsmount.store.recovery.startup import _Cleaner
 from tests.crash.traffic import WatchedDisk
 
@@ -278,7 +279,7 @@ def _old_parity_stays() -> None:
 
 
 def _older_parity_believed() -> None:
-    _set(heal, "_is_older", lambda path, fd, known, rebuilt: False)
+    _set(parity_trust, "_is_older", lambda pack, fd, known, rebuilt: False)
 
 
 def _blocks_not_compared() -> None:

@@ -295,11 +295,10 @@ def _entries(places: set[Location]) -> Iterator[bytes]:
 
 
 def _packs(places: set[Location]) -> Iterator[bytes]:
-    """Yield the bytes of the packs of some entries, and of their parity."""
-    for pack in sorted({place.pack for place in places}):
-        yield Path(pack).read_bytes()
-        with contextlib.suppress(FileNotFoundError):
-            yield Path(pack).with_suffix(".parity").read_bytes()
+    """Yield the bytes of the packs of some entries, and of their parity. Either may be gone."""
+    for pack in sorted({Path(place.pack) for place in places}):
+        for path in (pack, pack.with_suffix(".parity")):
+            yield path.read_bytes() if path.exists() else b"gone"
 
 
 class Damage(NamedTuple):

@@ -9,7 +9,8 @@ covered byte back. It is written under another name, forced and renamed. So a cr
 parity or the new one.
 
 A damaged pack keeps the parity that it has: only this parity can give the bytes back. A pack counts
-as damaged if its entries do not follow each other without gaps.
+as damaged if its parity may give bytes back (:mod:`fsmount.store.packs.parity_trust`), or if its
+parity knows other bytes and its entries do not follow each other without gaps.
 
 A worker computes the parity while the mount answers requests. This takes a fifth of the time of one
 core at most. At a clean end only packs that got new bytes in this opening wait for their parity.
@@ -37,6 +38,7 @@ from fsmount.store.maintenance.reclaim import ENOUGH_BYTES
 from fsmount.store.packs import pack, parity
 from fsmount.store.packs.pack_set import PackSet
 from fsmount.store.packs.parity import Parity, Shape
+from fsmount.store.packs.parity_trust import blocks_to_heal
 from fsmount.threads import Kind
 from fsmount.work.workers import Workers
 
@@ -61,9 +63,7 @@ def make(path: str, shape: Shape) -> bytes | None:
     OSError, :class:`Damaged`.
     """
     place = Path(path)
-    if not _is_sound(place, shape.covered) and _is_needed(place, shape.covered):
-        return None
-    return parity.build(place, shape)
+    return None if _is_needed(place, shape.covered) else parity.build(place, shape)
 
 
 def is_wrong(path: Path, length: int) -> bool:
@@ -99,12 +99,14 @@ def _is_sound(path: Path, length: int) -> bool:
 
 
 def _is_needed(path: Path, length: int) -> bool:
-    """Whether a pack of `length` bytes has parity that knows other bytes. Raises OSError."""
+    """Whether a pack of `length` bytes is damaged and has parity for them. Raises OSError."""
     try:
         known = parity.load_of(path)
     except (FileNotFoundError, Damaged):
         return False
-    return known.shape.covered <= length and _differs(path, known)
+    if known.shape.covered > length or not _differs(path, known):
+        return False
+    return bool(blocks_to_heal(path, known)) or not _is_sound(path, length)
 
 
 class ParityKeeper:

@@ -1,8 +1,4 @@
-"""Gives packs their bytes back from parity (:mod:`fsmount.store.packs.parity`).
-
-Parity may be older than its pack, although its checksums are whole: for example if a program
-brought an old file back. So rebuilt blocks are written only if every entry that is whole before is
-whole after, too. No entry that counts is ever exchanged for an older one.
+"""Gives packs their bytes back from parity (:mod:`fsmount.store.packs.parity_trust`).
 
 A heal that was killed can be repeated: each block that it has written has its right checksum.
 """
@@ -21,8 +17,8 @@ from fsmount.store import contents
 from fsmount.store.disk.disk import Disk
 from fsmount.store.layout import Layout
 from fsmount.store.packs import parity
-from fsmount.store.packs.pack import parse_entry, scan
-from fsmount.store.packs.parity import BLOCK, Parity
+from fsmount.store.packs.parity import BLOCK
+from fsmount.store.packs.parity_trust import blocks_to_heal
 
 _log = logging.getLogger(__name__)
 
@@ -58,36 +54,10 @@ def heal_packs(
             _log.warning("%s", readable(str(error)))
             continue
         number, covered = known.shape.number, known.shape.covered
-        if lengths is None or covered <= lengths.get(number, 0):
-            healed += _heal(pack, known, disk)
+        is_committed = lengths is None or covered <= lengths.get(number, 0)
+        if is_committed and (rebuilt := blocks_to_heal(pack, known)):
+            healed += _write(pack, number, rebuilt, disk)
     return healed
-
-
-def _heal(path: Path, known: Parity, disk: Disk) -> list[Healed]:
-    """Heal one pack as far as its parity can. Raises OSError."""
-    with parity.reading(path) as fd:
-        bad = known.damaged(fd)
-        rebuilt = known.rebuild(fd, bad) if bad else {}
-        # Of a missing pack, all or nothing: without a pack, it is clear what is lost.
-        if not rebuilt or (fd is None and len(rebuilt) < len(bad)):
-            return []
-        if fd is not None and _is_older(path, fd, known, rebuilt):
-            _log.warning("%s knows other bytes than its pack; it is not used", known.path)
-            return []
-    return _write(path, known.shape.number, rebuilt, disk)
-
-
-def _is_older(path: Path, fd: int, known: Parity, rebuilt: Mapping[int, bytes]) -> bool:
-    """Whether the rebuilt blocks would damage an entry that is whole. Raises OSError."""
-    for offset, length, entry in scan(path):
-        if rebuilt.keys() & set(range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)):
-            try:
-                again, end = parse_entry(known.patched(fd, offset, length, rebuilt))
-            except Damaged:
-                return True
-            if end != length or again.object_id != entry.object_id:
-                return True
-    return False
 
 
 def _write(path: Path, number: int, rebuilt: Mapping[int, bytes], disk: Disk) -> list[Healed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,46 @@ async def test_a_suffix_that_no_checksum_covers(
     assert (await repaired(root)).packs == ["00000001.zip"]
 
 
+def names(root: Path) -> dict[int, list[int]]:
+    """Return the offsets of the bytes of ids in the first pack, by offset of the entry."""
+    with open_read_store(root) as opened:
+        places = [(found.offset, found.id) for found in opened.index.objects_in(1)]
+    pack = (root / "packs" / "00000001.zip").read_bytes()
+    return {
+        offset: list(range(at, at + 8))
+        for offset, number in places
+        for at in [pack.index(b"%08x" % number, offset)]
+    }
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+async def test_ids_that_no_checksum_covers(
+    stores: dict[str, tuple[Path, Files]], tmp_path: Path, *, has_index: bool
+) -> None:
+    """A damaged id looks like a whole entry of another object."""
+    whole, files = stores["small"]
+    root = tmp_path / "store"
+    pack = root / "packs" / "00000001.zip"
+    good = (whole / "packs" / pack.name).read_bytes()
+    covered = parity.shape_at(whole / "packs" / "00000001.parity").covered
+    for number, places in enumerate(names(whole).values()):
+        # Flip each bit of the last digit; damage three digits; take the name of another entry.
+        last = places[-1]
+        damages = [(last, bytes([good[last] ^ 1 << bit])) for bit in range(8)]
+        damages.append((places[3], b"fed"))
+        damages.append((places[0], b"%08x" % (number + 3)))
+        for at, data in damages:
+            shutil.copytree(whole, root)
+            pack.write_bytes(good[:at] + data + good[at + len(data) :])
+            if not has_index:
+                (root / "index.sqlite").unlink()
+            repairs, report = await repairing.repair(root)
+            assert (repairs.lost, report.findings) == ([], []), (at, data)
+            assert pack.read_bytes()[:covered] == good[:covered]
+            assert await all_files(root) == files
+            shutil.rmtree(root)
+
+
 async def test_a_small_pack_that_is_lost(root: Path) -> None:
     files = make_files()
     await fill(root, files)
@@ -203,6 +244,24 @@ async def test_a_damaged_pack_keeps_its_parity(root: Path) -> None:
             put(store, b"note", b"some text")
             await store.drain()
     assert known.path.read_bytes() == before
+    assert await all_files(root) == files | {b"note": b"some text"}
+    assert (await repaired(root)).packs == ["00000001.zip"]
+    assert await all_files(root) == files | {b"note": b"some text"}
+
+
+async def test_a_pack_with_a_damaged_id_keeps_its_parity(root: Path) -> None:
+    """All its entries look whole, but its parity knows better."""
+    files = make_files()
+    await fill(root, files)
+    pack = root / "packs" / "00000001.zip"
+    before = parity.file_of(pack).read_bytes()
+    place = list(names(root).values())[2][-1]
+    with open_store(root) as opened:
+        async with opened.running(count=1) as store:
+            flip(pack, place)
+            put(store, b"note", b"some text")
+            await store.drain()
+    assert parity.file_of(pack).read_bytes() == before
     assert await all_files(root) == files | {b"note": b"some text"}
     assert (await repaired(root)).packs == ["00000001.zip"]
     assert await all_files(root) == files | {b"note": b"some text"}
