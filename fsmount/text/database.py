@@ -123,6 +123,10 @@ class TextDatabase(TokenIndex):
             self.set_fact("format", str(FORMAT))
             self.set_fact("store", identity)
 
+    def has_tables(self) -> bool:
+        """Whether the database was made to the end: all its tables come in one commit."""
+        return self._one("SELECT 1 FROM sqlite_schema LIMIT 1") is not None
+
     # -- pictures
 
     def series_id(self, series: Series) -> int:
@@ -286,7 +290,7 @@ def open_text(layout: Layout, identity: str) -> TextDatabase | None:
 def change_text(layout: Layout, identity: str) -> TextDatabase | None:
     """As :func:`open_text`, for writing. The caller is inside :func:`writing`."""
     path = path_of(layout)
-    if not path.exists() or not path.stat().st_size:
+    if not path.exists():
         return None
     found = TextDatabase(path, read_only=False)
     if _fits_store(found, identity):
@@ -323,7 +327,12 @@ def remove_text(layout: Layout) -> None:
 
 
 def _fits_store(found: TextDatabase, identity: str) -> bool:
-    """Whether a database has this format, and the words of this store."""
+    """Whether a database has this format, and the words of this store.
+
+    A database whose making was killed has no tables.
+    """
+    if not found.has_tables():
+        return False
     return found.fact("format") == str(FORMAT) and found.fact("store") == identity
 
 
