@@ -12,8 +12,8 @@ import numpy as np
 from fsmount.text.following import WIDEST_GAP, followers, may_follow
 from fsmount.text.query import Term, Token
 from fsmount.text.results import Rectangle
-from fsmount.text.slots import Bools, Ints, Slot
-from fsmount.text.tokens import is_spaceless, tokens
+from fsmount.text.slots import Ints, Slot
+from fsmount.text.tokens import is_spaceless
 
 # So many tokens are not looked up one by one.
 _MANY = 30
@@ -86,12 +86,14 @@ def _sightings(slot: Slot, term: Term) -> _Sightings:
 def _words_with(slot: Slot, token: Token) -> Ints:
     """Return the words of a slot that have a token, ascending."""
     if len(token.texts) > _MANY and not token.part:
-        found = [n for n, text in enumerate(slot.texts) if any(map(token.matches, tokens(text)))]
+        found = [n for n in range(slot.count) if any(map(token.matches, slot.tokens(n)))]
         return np.array(found, np.int64)
     parts = (token.part,) if token.part else token.texts
     places = np.concatenate([_found(slot, part, token) for part in parts])
-    words: Ints = np.unique(np.searchsorted(slot.starts, places, side="right") - 1)
-    return words
+    words: Ints = np.searchsorted(slot.starts, places, side="right") - 1
+    if len(parts) > 1:
+        words.sort()
+    return words[np.diff(words, prepend=-1) > 0]
 
 
 def _found(slot: Slot, part: str, token: Token) -> Ints:
@@ -129,7 +131,7 @@ def _sequences(slot: Slot, wanted: Sequence[Token]) -> list[tuple[int, ...]]:
     found: list[tuple[tuple[int, ...], int]] = [
         ((number,), at + 1)
         for number in chain[0].tolist()
-        for at, each in enumerate(tokens(slot.texts[number]))
+        for at, each in enumerate(slot.tokens(number))
         if wanted[0].matches(each)
     ]
     for token, words_of_token in zip(wanted[1:], chain[1:], strict=True):
@@ -140,13 +142,13 @@ def _sequences(slot: Slot, wanted: Sequence[Token]) -> list[tuple[int, ...]]:
         starting = set(words_of_token.tolist())
         longer: list[tuple[tuple[int, ...], int]] = []
         for words, at in found:
-            own = tokens(slot.texts[words[-1]])
+            own = slot.tokens(words[-1])
             if at < len(own):
                 if token.matches(own[at]):
                     longer.append((words, at + 1))
                 continue
             for number in after.get(words[-1], ()):
-                if number in starting and token.matches(tokens(slot.texts[number])[0]):
+                if number in starting and token.matches(slot.tokens(number)[0]):
                     longer.append(((*words, number), 1))
         found = longer
     return [words for words, _ in found]
@@ -157,23 +159,14 @@ def _chain(slot: Slot, wanted: Sequence[Token]) -> list[Ints]:
 
     Most slots have none, although they have all tokens.
     """
-    chain = [_words_with(slot, wanted[0])]
-    steps: list[Bools] = []
-    for token in wanted[1:]:
-        ones = chain[-1]
-        if not len(ones):
-            return [ones] * len(wanted)
-        twos = _words_with(slot, token)
+    chain = [_words_with(slot, token) for token in wanted]
+    # Few words of one token leave few of its neighbours.
+    pairs = sorted(range(len(chain) - 1), key=lambda at: len(chain[at]) * len(chain[at + 1]))
+    for at in pairs:
+        ones, twos = chain[at : at + 2]
         # A word may have several tokens.
         step = (ones[:, None] == twos) | may_follow(slot, ones, twos)
-        reached = step.any(axis=0)
-        steps.append(step[:, reached])
-        chain.append(twos[reached])
-    for at in range(len(steps) - 1, -1, -1):
-        leads_on = steps[at].any(axis=1)
-        chain[at] = chain[at][leads_on]
-        if at:
-            steps[at - 1] = steps[at - 1][:, leads_on]
+        chain[at], chain[at + 1] = ones[step.any(axis=1)], twos[step.any(axis=0)]
     return chain
 
 

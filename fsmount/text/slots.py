@@ -21,10 +21,11 @@ import numpy.typing as npt
 from fsmount.codec import zstd
 from fsmount.errors import Damaged
 from fsmount.text.results import Rectangle, Word
-from fsmount.text.tokens import folded
+from fsmount.text.tokens import folded, tokens_of_folded
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
 
 _FORM = 2
 # Form, number of pictures, number of words; then the length of each part.
@@ -115,7 +116,7 @@ class Slot:
         width = widths[1:] + (_letters(self.text, self.count) * letter >> _LETTER_BITS)
         # x of each word lies behind the end of the word before.
         left = np.cumsum(x + width) - width
-        return np.stack([left, np.cumsum(y) - height, width, height], axis=1)
+        return np.stack([left, np.cumsum(y) - height, width, height]).T
 
     @cached_property
     def text(self) -> str:
@@ -140,16 +141,19 @@ class Slot:
         return "\n" + folded(self.text) + "\n"
 
     @cached_property
-    def letters(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint32]:
-        """The letters of `plain`: uint8 (m,) of ASCII, else uint32 (m,) of Unicode."""
-        if self.plain.isascii():
-            return np.frombuffer(self.plain.encode(), np.uint8)
-        return np.frombuffer(self.plain.encode("utf-32-le", "surrogatepass"), "<u4")
+    def letters(self) -> Codes:
+        """The letters of `plain`: see :func:`_codes`."""
+        return _codes(self.plain)
 
     @cached_property
     def starts(self) -> Ints:
         """Where each word begins in `plain`: int64 (n,)."""
         return np.flatnonzero(self.letters == ord("\n"))[:-1] + 1
+
+    def tokens(self, number: int) -> list[str]:
+        """Return the tokens of a word. It does not split the text of all words."""
+        begin = int(self.starts[number])
+        return tokens_of_folded(self.plain[begin : self.plain.index("\n", begin)])
 
     def place(self, number: int) -> Rectangle:
         """Return the place of a word."""
@@ -258,12 +262,19 @@ def unpack(data: bytes) -> Slot:
     return Slot.stored(pictures, count, parts)
 
 
+def _codes(text: str) -> Codes:
+    """Return the letters of a text: uint8 (m,) of ASCII, else uint32 (m,) of Unicode."""
+    if text.isascii():
+        return np.frombuffer(text.encode(), np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
 def _letters(text: str, count: int) -> Ints:
     """Return the number of letters of each of `count` words with line feeds between them.
 
     int64, at least 1.
     """
-    feeds = np.flatnonzero(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4") == 10)
+    feeds = np.flatnonzero(_codes(text) == ord("\n"))
     edges = np.concatenate([[-1], feeds, [len(text)]])
     found: Ints = np.maximum(1, np.diff(edges) - 1)[:count]
     return found

@@ -42,7 +42,11 @@ def runs(text: str) -> Iterator[tuple[str, bool]]:
 
 def tokens(text: str) -> list[str]:
     """Return the tokens of a text, in its order."""
-    text = folded(text)
+    return tokens_of_folded(folded(text))
+
+
+def tokens_of_folded(text: str) -> list[str]:
+    """Return the tokens of a text that :func:`folded` returned, in its order."""
     if text.isascii():
         return _ASCII.findall(text)
     found: list[str] = []
