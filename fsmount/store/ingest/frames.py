@@ -333,6 +333,9 @@ class Frames:
         if frame.encoded is None:
             return False
         proof = frame.encoded.proof
+        if not proof.anchor:
+            # The anchor was appended before, also if it was pending in an earlier job of the frame.
+            return False
         anchor = frame.below.get(proof.references.anchor)
         return anchor is not None and anchor.record != proof.anchor
 

@@ -27,7 +27,7 @@ from fsmount.store.ingest import retries
 from fsmount.store.store import open_store
 from fsmount.store.writable_store import WritableStore
 from tests.support.encoding import Inline, put, reopened, rewrite, settled, unlink_staged
-from tests.support.frames import png, stacked
+from tests.support.frames import png, scrolled, stacked
 
 pytestmark = pytest.mark.usefixtures("inline")
 COUNT = 5
@@ -241,6 +241,47 @@ async def test_a_frame_with_another_anchor_than_expected_costs_no_other_frame(
         assert [row.needs for row in rows(store)] == [tuple(range(1, n)) for n in range(1, 6)]
     opened.close()
     await reopened(root, FILES)
+
+
+async def test_a_frame_whose_anchor_is_appended_between_its_two_jobs_is_coded_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page scrolls: its anchor is pending for the search for moved tiles, and no more after."""
+    searching = trio.Event()
+    searched, coded = dict[str, jobs.EncodeOrder](), list[jobs.EncodeOrder]()
+    whole = Inline.run
+
+    async def run(inline: Inline, asked: Callable[..., Any], *args: Any, **how: Any) -> Any:
+        answer = await whole(inline, asked, *args, **how)
+        if asked is jobs.find_moves:
+            searched[args[0].about.path] = args[0]
+            searching.set()
+            while not list(store.index.all_objects()):
+                await trio.sleep(0)
+        if asked is jobs.encode:
+            coded.append(args[0])
+            await searching.wait()
+        return answer
+
+    monkeypatch.setattr(Inline, "run", run)
+    # Beside noise, so that most of each picture is that of the first.
+    noise = np.random.default_rng(1).integers(0, 256, (240, 960, 3), np.uint8)
+    pages = [np.concatenate([noise, page], axis=1) for page in scrolled(2)]
+    files = {b"%d" % number: png(frame) for number, frame in enumerate(pages)}
+    opened = open_store(root)
+    async with opened.running(count=2) as store:
+        for name, data in files.items():
+            put(store, name, data)
+        with trio.fail_after(20):
+            await settled(store, files)
+        names = [order.about.path for order in coded]
+        assert sorted(names) == sorted(name.decode() for name in files)
+        first = next(iter(searched))
+        order = coded[names.index(first)]
+        assert order.plan.anchor in [each.about.id for each in searched[first].pending]
+        assert order.plan.anchor not in [each.about.id for each in order.pending]
+    opened.close()
+    await reopened(root, files)
 
 
 async def test_everything_is_given_up_while_all_are_coded(root: Path, together: Together) -> None:
