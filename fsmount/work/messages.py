@@ -29,6 +29,8 @@ PID = struct.Struct("<I")
 """A worker's process id. A descriptor of the process comes with it."""
 MOST_SEALED = 253
 """Most pieces of sealed memory in one message: SCM_MAX_FD of the kernel."""
+MOST_PIECES = 1024
+"""Most pieces in one call of sendmsg or recvmsg_into: IOV_MAX of the kernel."""
 ANCILLARY_BYTES = socket.CMSG_SPACE(MOST_SEALED * array.array("i").itemsize)
 """Size of the buffer that takes the descriptors of a message."""
 
@@ -47,7 +49,7 @@ class Answer:
 class Packed(NamedTuple):
     """A message to send.
 
-    pieces : what to send, in order. The descriptors go with the first one.
+    pieces : what to send, in order. The descriptors go with the first call of sendmsg.
     sealed : the memory whose descriptors go along.
     """
 
@@ -55,7 +57,7 @@ class Packed(NamedTuple):
     sealed: list[Sealed]
 
     def ancillary(self) -> list[tuple[int, int, array.array[int]]]:
-        """Return the ancillary data of the first piece, for sendmsg."""
+        """Return the ancillary data for the first call of sendmsg."""
         if not self.sealed:
             return []
         numbers = array.array("i", [memory.fd for memory in self.sealed])
@@ -110,6 +112,16 @@ def pack(message: object) -> Packed:
     sizes = struct.pack(f"<{len(parts)}Q", *(part.nbytes for part in parts))
     first = memoryview(HEAD.pack(len(parts), len(pickler.sealed)) + sizes)
     return Packed([first, *parts], pickler.sealed)
+
+
+def after(pieces: Sequence[memoryview], count: int) -> list[memoryview]:
+    """Return what is left of some pieces behind their first `count` bytes, without empty pieces."""
+    left = []
+    for piece in pieces:
+        if count < piece.nbytes:
+            left.append(piece[count:])
+        count = max(0, count - piece.nbytes)
+    return left
 
 
 def sizes_layout(count: int) -> struct.Struct:

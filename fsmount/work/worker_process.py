@@ -10,14 +10,17 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterable
 
 from fsmount.errors import FsmountError
 from fsmount.work.messages import (
     ANCILLARY_BYTES,
     HEAD,
+    MOST_PIECES,
     PID,
     Answer,
     Packed,
+    after,
     descriptors,
     pack,
     sizes_layout,
@@ -102,11 +105,10 @@ def _failure(error: Exception) -> Answer:
 
 def _send(channel: socket.socket, message: Packed) -> None:
     """Send a message."""
-    first, *others = message.pieces
-    sent = channel.sendmsg([first], message.ancillary())
-    channel.sendall(first[sent:])
-    for piece in others:
-        channel.sendall(piece)
+    pieces, ancillary = message.pieces, message.ancillary()
+    while pieces:
+        sent = channel.sendmsg(pieces[:MOST_PIECES], ancillary)
+        pieces, ancillary = after(pieces, sent), []
 
 
 def _receive(channel: socket.socket) -> tuple[list[bytearray], list[int]]:
@@ -115,19 +117,20 @@ def _receive(channel: socket.socket) -> tuple[list[bytearray], list[int]]:
     if not head:
         raise EOFError
     found = descriptors(ancillary)
-    count, _ = HEAD.unpack(head + _exactly(channel, HEAD.size - len(head)))
+    (rest,) = _exactly(channel, [HEAD.size - len(head)])
+    count, _ = HEAD.unpack(head + rest)
     layout = sizes_layout(count)
-    sizes = layout.unpack(_exactly(channel, layout.size))
-    return [_exactly(channel, size) for size in sizes], found
+    (sizes,) = _exactly(channel, [layout.size])
+    return _exactly(channel, layout.unpack(sizes)), found
 
 
-def _exactly(channel: socket.socket, size: int) -> bytearray:
-    """Receive ``size`` bytes; raise EOFError if the socket ends."""
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        received = channel.recv_into(view)
+def _exactly(channel: socket.socket, sizes: Iterable[int]) -> list[bytearray]:
+    """Receive parts of these sizes in bytes; raises EOFError if the socket ends."""
+    parts = [bytearray(size) for size in sizes]
+    left = after([memoryview(part) for part in parts], 0)
+    while left:
+        received, *_ = channel.recvmsg_into(left[:MOST_PIECES])
         if not received:
             raise EOFError
-        view = view[received:]
-    return data
+        left = after(left, received)
+    return parts

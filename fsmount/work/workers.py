@@ -32,7 +32,7 @@ import signal
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple, Unpack, cast
@@ -43,9 +43,11 @@ from fsmount.errors import WorkerDied
 from fsmount.work.messages import (
     ANCILLARY_BYTES,
     HEAD,
+    MOST_PIECES,
     PID,
     Answer,
     Packed,
+    after,
     descriptors,
     pack,
     sizes_layout,
@@ -118,13 +120,11 @@ class _Worker:
 
     async def _send(self, message: Packed) -> None:
         """Send a message; raises _LostError."""
-        first, *others = message.pieces
+        pieces, ancillary = message.pieces, message.ancillary()
         try:
-            sent = await self._channel.sendmsg([first], message.ancillary())
-            for piece in (first[sent:], *others):
-                view = piece
-                while view:
-                    view = view[await self._channel.send(view) :]
+            while pieces:
+                sent = await self._channel.sendmsg(pieces[:MOST_PIECES], ancillary)
+                pieces, ancillary = after(pieces, sent), []
         except OSError as error:
             raise _LostError from error
 
@@ -132,10 +132,11 @@ class _Worker:
         """Receive an answer; raises _LostError."""
         head, received = await self._head()
         try:
-            count, _ = HEAD.unpack(head + await self._exactly(HEAD.size - len(head)))
+            (rest,) = await self._exactly([HEAD.size - len(head)])
+            count, _ = HEAD.unpack(head + rest)
             layout = sizes_layout(count)
-            sizes = layout.unpack(await self._exactly(layout.size))
-            parts = [await self._exactly(size) for size in sizes]
+            (sizes,) = await self._exactly([layout.size])
+            parts = await self._exactly(layout.unpack(sizes))
         except BaseException:
             for fd in received:
                 os.close(fd)
@@ -156,19 +157,19 @@ class _Worker:
             raise _LostError
         return head, descriptors(ancillary)
 
-    async def _exactly(self, size: int) -> bytearray:
-        """Receive ``size`` bytes; raises _LostError."""
-        data = bytearray(size)
-        view = memoryview(data)
-        while view:
+    async def _exactly(self, sizes: Iterable[int]) -> list[bytearray]:
+        """Receive parts of these sizes in bytes; raises _LostError."""
+        parts = [bytearray(size) for size in sizes]
+        left = after([memoryview(part) for part in parts], 0)
+        while left:
             try:
-                received = await self._channel.recv_into(view)
+                received, *_ = await self._channel.recvmsg_into(left[:MOST_PIECES])
             except OSError as error:
                 raise _LostError from error
             if not received:
                 raise _LostError
-            view = view[received:]
-        return data
+            left = after(left, received)
+        return parts
 
     def hang_up(self) -> None:
         """Close the socket: an idle worker then ends by itself."""

@@ -3,13 +3,24 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsmount.work.messages import HEAD, MOST_SEALED, Packed, descriptors, pack, sizes_layout, unpack
+from fsmount.work.messages import (
+    HEAD,
+    MOST_PIECES,
+    MOST_SEALED,
+    Packed,
+    after,
+    descriptors,
+    pack,
+    sizes_layout,
+    unpack,
+)
 from fsmount.work.sealed import Sealed
 from fsmount.work.worker_process import _receive, _send
 from fsmount.work.workers import Workers
@@ -56,6 +67,28 @@ def test_arrays_are_not_copied_into_the_pickle() -> None:
     assert np.array_equal(back, array)
     assert empty.shape == (0, 100)
     assert back.flags.writeable
+
+
+@given(st.lists(st.binary(max_size=5)), st.integers(0, 40))
+def test_what_is_left_of_pieces(pieces: list[bytes], count: int) -> None:
+    left = after([memoryview(piece) for piece in pieces], count)
+    assert b"".join(left) == b"".join(pieces)[count:]
+    assert all(left)
+
+
+def test_a_message_of_more_pieces_than_a_call_takes_through_a_small_socket() -> None:
+    """Each call sends and receives a part of it, and the parts end anywhere."""
+    arrays = [np.full(size % 400, size, np.uint16) for size in range(2 * MOST_PIECES)]
+    one, two = socket.socketpair()
+    with one, two:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sender = threading.Thread(target=_send, args=(one, pack((sealed(b"abc"), arrays))))
+        sender.start()
+        memory, back = unpack(*_receive(two))
+        sender.join()
+    assert bytes(memory.map("x")) == b"abc"
+    assert all(map(np.array_equal, back, arrays))
+    assert len(back) == len(arrays)
 
 
 def test_sealed_memory_goes_along() -> None:
