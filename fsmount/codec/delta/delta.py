@@ -43,6 +43,10 @@ class Copy:
     dx: int = 0
     dy: int = 0
 
+    def __reduce__(self) -> tuple[type[Copy], tuple[int, int, int]]:
+        # The jobs of a picture name hundreds. What dataclasses do to pickle one takes far longer.
+        return Copy, (self.object, self.dx, self.dy)
+
 
 @dataclass(frozen=True, slots=True)
 class Fill:
