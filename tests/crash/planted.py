@@ -286,6 +286,10 @@ def _blocks_not_compared() -> None:
     _set(Parity, "_checked", lambda self, block, data: data)
 
 
+def _nothing_rebuilt() -> None:
+    _set(Parity, "rebuild", lambda self, fd, blocks: {})
+
+
 def _needed_tiles_dropped() -> None:
     _set(needed_tiles, "_mark", lambda mask, copy, tiles: None)
 
@@ -353,6 +357,7 @@ BUGS: dict[str, tuple[Callable[[], None], str]] = {
     "old-parity-stays": (_old_parity_stays, "points"),
     "older-parity-believed": (_older_parity_believed, "repairs"),
     "blocks-not-compared": (_blocks_not_compared, "rot"),
+    "nothing-rebuilt": (_nothing_rebuilt, "stretches"),
     "needed-tiles-dropped": (_needed_tiles_dropped, "prunes"),
     "trimmed-as-if-whole": (_trimmed_as_if_whole, "prunes"),
     "trash-forgotten": (_trash_forgotten, "prunes"),

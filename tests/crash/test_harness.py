@@ -21,6 +21,7 @@ SAMPLES = {
     "power": ["--seeds", "2", "--operations", "60", "--states", "1200"],
     "rot": ["--every", "1900", "--pages", "4"],
     "repairs": ["--every", "83"],
+    "stretches": ["--damages", "100", "--megabytes", "2"],
     "lies": ["--faults", "60"],
     "prunes": ["--seeds", "1", "--every", "12"],
     "takeover": ["--operations", "40", "--every", "61"],
