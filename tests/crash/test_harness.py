@@ -36,7 +36,7 @@ SHOWN: dict[str, list[list[str]]] = {
     "failed-fsync-believed": [["--first", "8", *_MANY_STATES]],
     # Two runs of three show it.
     "failed-put-believed": [["--action", "412"]],
-    "remote-not-compared": [["--action", "corrupt"]],
+    "remote-not-compared": [["--action", "corrupt", "--seed", str(seed)] for seed in (1, 2, 3)],
     "packs-listed-before-the-lock": 3
     * [["--first", "4", "--operations", "150", "--every", "2000", "--no-prunes"]],
     "rows-of-any-kind": [["--pages", "1"]],
