@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from fsmount.store.retention.calendar import months_later
 
@@ -60,7 +60,13 @@ class Amount:
             return _EVER
         try:
             newest = _EPOCH + timedelta(microseconds=newest_us)
-            start = months_later(newest, -self.months) - timedelta(hours=self.hours)
+            start = months_later(newest, -self.months)
+            if start.day < newest.day:
+                # The month is too short. An interval that ends earlier never begins later, so this
+                # one begins behind those of all days before. Otherwise a prune that drops the
+                # newest picture could drop others when it runs again.
+                start = datetime.combine(start.date(), time.max)
+            start -= timedelta(hours=self.hours)
         except (ValueError, OverflowError):
             return _EVER
         return (start - _EPOCH) // _MICROSECOND

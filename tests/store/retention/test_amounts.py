@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fsmount.store.retention.amounts import Amount, parse_amount
+
+EPOCH = datetime(1970, 1, 1)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def us(text: str) -> int:
@@ -34,7 +39,25 @@ def test_where_an_interval_begins(text: str, start: str) -> None:
 
 
 def test_the_last_day_of_a_month() -> None:
-    assert parse_amount("1m").start_us(us("2024-03-31T00:00:00")) == us("2024-02-29T00:00:00")
+    """A month before it is the end of a shorter month."""
+    begins = us("2024-03-01T00:00:00") - 1
+    assert parse_amount("1m").start_us(us("2024-03-31T00:00:00")) == begins
+    assert parse_amount("1m").start_us(us("2024-03-30T23:00:00")) == begins
+    assert parse_amount("1m").start_us(us("2024-03-29T23:00:00")) == us("2024-02-29T23:00:00")
+
+
+@given(
+    st.datetimes(datetime(1999, 1, 1), datetime(2030, 1, 1)),
+    st.timedeltas(timedelta(0), timedelta(days=40)),
+    st.integers(0, 30),
+    st.integers(0, 100),
+)
+def test_an_interval_that_ends_later_never_begins_earlier(
+    end: datetime, later: timedelta, months: int, hours: int
+) -> None:
+    amount = Amount(months=months, hours=hours)
+    begins = [amount.start_us((when - EPOCH) // MICROSECOND) for when in (end, end + later)]
+    assert begins[0] <= begins[1]
 
 
 @pytest.mark.parametrize("text", ["forever", "unlimited", "99999y"])

@@ -237,6 +237,17 @@ def test_pruning_again_drops_nothing(
     assert not drops(again, wanted).any()
 
 
+def test_pruning_again_at_the_end_of_a_month() -> None:
+    """A month before December 31 is the same day as a month before December 30."""
+    times = [datetime(2023, 11, 29, 9), datetime(2023, 11, 30, 12)]
+    times += [datetime(2023, 12, 30, 23), datetime(2023, 12, 31, 0, 30)]
+    pictures = taken(times, [9, 5, 9, 5])
+    wanted = rules_of({"weekly": parse_amount("1m")})
+    left = ~drops(pictures, wanted)
+    assert not left[-1]
+    assert not drops(pictures.rows(left), wanted).any()
+
+
 @given(archives(), SETS, st.integers(1, 60), st.integers(1, 60), st.sampled_from(PERIODS))
 def test_larger_numbers_keep_more(
     pictures: Pictures, given_rules: Given, one: int, other: int, name: str
