@@ -114,7 +114,7 @@ def pack(message: object) -> Packed:
     return Packed([first, *parts], pickler.sealed)
 
 
-def after(pieces: Sequence[memoryview], count: int) -> list[memoryview]:
+def rest_of(pieces: Sequence[memoryview], count: int) -> list[memoryview]:
     """Return what is left of some pieces behind their first `count` bytes, without empty pieces."""
     left = []
     for piece in pieces:

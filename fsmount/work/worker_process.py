@@ -20,9 +20,9 @@ from fsmount.work.messages import (
     PID,
     Answer,
     Packed,
-    after,
     descriptors,
     pack,
+    rest_of,
     sizes_layout,
     unpack,
 )
@@ -108,7 +108,7 @@ def _send(channel: socket.socket, message: Packed) -> None:
     pieces, ancillary = message.pieces, message.ancillary()
     while pieces:
         sent = channel.sendmsg(pieces[:MOST_PIECES], ancillary)
-        pieces, ancillary = after(pieces, sent), []
+        pieces, ancillary = rest_of(pieces, sent), []
 
 
 def _receive(channel: socket.socket) -> tuple[list[bytearray], list[int]]:
@@ -127,10 +127,10 @@ def _receive(channel: socket.socket) -> tuple[list[bytearray], list[int]]:
 def _exactly(channel: socket.socket, sizes: Iterable[int]) -> list[bytearray]:
     """Receive parts of these sizes in bytes; raises EOFError if the socket ends."""
     parts = [bytearray(size) for size in sizes]
-    left = after([memoryview(part) for part in parts], 0)
+    left = rest_of([memoryview(part) for part in parts], 0)
     while left:
         received, *_ = channel.recvmsg_into(left[:MOST_PIECES])
         if not received:
             raise EOFError
-        left = after(left, received)
+        left = rest_of(left, received)
     return parts

@@ -47,9 +47,9 @@ from fsmount.work.messages import (
     PID,
     Answer,
     Packed,
-    after,
     descriptors,
     pack,
+    rest_of,
     sizes_layout,
     unpack,
 )
@@ -124,7 +124,7 @@ class _Worker:
         try:
             while pieces:
                 sent = await self._channel.sendmsg(pieces[:MOST_PIECES], ancillary)
-                pieces, ancillary = after(pieces, sent), []
+                pieces, ancillary = rest_of(pieces, sent), []
         except OSError as error:
             raise _LostError from error
 
@@ -160,7 +160,7 @@ class _Worker:
     async def _exactly(self, sizes: Iterable[int]) -> list[bytearray]:
         """Receive parts of these sizes in bytes; raises _LostError."""
         parts = [bytearray(size) for size in sizes]
-        left = after([memoryview(part) for part in parts], 0)
+        left = rest_of([memoryview(part) for part in parts], 0)
         while left:
             try:
                 received, *_ = await self._channel.recvmsg_into(left[:MOST_PIECES])
@@ -168,7 +168,7 @@ class _Worker:
                 raise _LostError from error
             if not received:
                 raise _LostError
-            left = after(left, received)
+            left = rest_of(left, received)
         return parts
 
     def hang_up(self) -> None:

@@ -15,9 +15,9 @@ from fsmount.work.messages import (
     MOST_PIECES,
     MOST_SEALED,
     Packed,
-    after,
     descriptors,
     pack,
+    rest_of,
     sizes_layout,
     unpack,
 )
@@ -71,7 +71,7 @@ def test_arrays_are_not_copied_into_the_pickle() -> None:
 
 @given(st.lists(st.binary(max_size=5)), st.integers(0, 40))
 def test_what_is_left_of_pieces(pieces: list[bytes], count: int) -> None:
-    left = after([memoryview(piece) for piece in pieces], count)
+    left = rest_of([memoryview(piece) for piece in pieces], count)
     assert b"".join(left) == b"".join(pieces)[count:]
     assert all(left)
 

@@ -99,7 +99,10 @@ def _is_sound(path: Path, length: int) -> bool:
 
 
 def _is_needed(path: Path, length: int) -> bool:
-    """Whether a pack of `length` bytes is damaged and has parity for them. Raises OSError."""
+    """Whether a pack of `length` bytes is damaged, and its parity may give the bytes back.
+
+    Raises OSError.
+    """
     try:
         known = parity.load_of(path)
     except (FileNotFoundError, Damaged):

@@ -129,7 +129,7 @@ async def test_a_suffix_that_no_checksum_covers(
     assert (await repaired(root)).packs == ["00000001.zip"]
 
 
-def names(root: Path) -> dict[int, list[int]]:
+def id_places(root: Path) -> dict[int, list[int]]:
     """Return the offsets of the bytes of ids in the first pack, by offset of the entry."""
     with open_read_store(root) as opened:
         places = [(found.offset, found.id) for found in opened.index.objects_in(1)]
@@ -151,7 +151,7 @@ async def test_ids_that_no_checksum_covers(
     pack = root / "packs" / "00000001.zip"
     good = (whole / "packs" / pack.name).read_bytes()
     covered = parity.shape_at(whole / "packs" / "00000001.parity").covered
-    for number, places in enumerate(names(whole).values()):
+    for number, places in enumerate(id_places(whole).values()):
         # Flip each bit of the last digit; damage three digits; take the name of another entry.
         last = places[-1]
         damages = [(last, bytes([good[last] ^ 1 << bit])) for bit in range(8)]
@@ -255,7 +255,7 @@ async def test_a_pack_with_a_damaged_id_keeps_its_parity(root: Path) -> None:
     await fill(root, files)
     pack = root / "packs" / "00000001.zip"
     before = parity.file_of(pack).read_bytes()
-    place = list(names(root).values())[2][-1]
+    place = list(id_places(root).values())[2][-1]
     with open_store(root) as opened:
         async with opened.running(count=1) as store:
             flip(pack, place)
