@@ -352,7 +352,7 @@ class OpenedStore(_Opened):
         )
         background = (
             self._durability.run,
-            partial(self._encoder.run, workers, count, layers),
+            partial(self._encoder.run, workers, layers),
             partial(self._copier.run, workers),
             partial(self._keeper.run, workers),
             maintenance.space.run,

@@ -13,13 +13,15 @@ is another one: PID.
 from __future__ import annotations
 
 import array
+import copyreg
 import io
 import os
 import pickle
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from fsmount.work.sealed import Sealed
@@ -70,12 +72,21 @@ class _Pickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffers.append)
         self.sealed: list[Sealed] = []
+        # Not `persistent_id`, which is called for each of some thousand objects of a message.
+        self.dispatch_table = {**copyreg.dispatch_table, Sealed: partial(_by_place, self.sealed)}
 
-    def persistent_id(self, thing: object) -> tuple[int, int] | None:
-        if type(thing) is not Sealed:
-            return None
-        self.sealed.append(thing)
-        return len(self.sealed) - 1, thing.size
+
+def _by_place(
+    sealed: list[Sealed], memory: Sealed
+) -> tuple[Callable[..., Sealed], tuple[int, int]]:
+    """Append memory to `sealed`, and return what stands in the pickle for it."""
+    sealed.append(memory)
+    return _received, (len(sealed) - 1, memory.size)
+
+
+def _received(left: dict[int, int], place: int, size: int) -> Sealed:
+    """Return the memory at a place of the message. Takes its descriptor out of `left`."""
+    return Sealed(left.pop(place, -1), size)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -85,9 +96,10 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(parts[0]), buffers=parts[1:])
         self._left = dict(enumerate(descriptors))
 
-    def persistent_load(self, place: Any) -> Sealed:
-        number, size = place
-        return Sealed(self._left.pop(number, -1), size)
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == (__name__, _received.__name__):
+            return partial(_received, self._left)
+        return super().find_class(module, name)
 
     def close_rest(self) -> None:
         """Close the descriptors that the message did not name."""

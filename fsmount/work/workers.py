@@ -11,9 +11,10 @@ signals that would end them (LEFT_TO_PARENT). A worker that dies or exceeds its 
 and its job is tried once more. A worker whose caller is cancelled is killed, so that no answer
 reaches the wrong caller. A template that dies is replaced, too.
 
-**Slots.** ``count`` jobs run at a time, by priority and in the order of their calls; urgent jobs (a
-reader waits) come before all others. One more slot is for urgent jobs only: a reader starts at
-once, however long the background jobs take. The worker of that slot starts when it is first needed.
+**Slots.** At most ``count`` jobs run at a time, by priority and in the order of their calls; fewer
+if the cores are busy otherwise (:mod:`fsmount.work.concurrency`). Urgent jobs (a reader waits) come
+before all others. One more slot is for urgent jobs only: a reader starts at once, however long the
+background jobs take. Workers start when they are first needed.
 
 **Series.** Some jobs are cheaper in a worker that did a similar one just before. Their callers give
 such jobs the same series. A free worker goes on with its series first, whatever the priority. Among
@@ -34,12 +35,15 @@ import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple, Unpack, cast
 
 import trio
 
 from fsmount.errors import WorkerDied
+from fsmount.work import concurrency
+from fsmount.work.concurrency import Concurrency
 from fsmount.work.messages import (
     ANCILLARY_BYTES,
     HEAD,
@@ -60,6 +64,8 @@ T = TypeVar("T")
 
 DEFAULT_MEMORY = 4 << 30  # bytes of address space
 _START_LIMIT = 60.0  # seconds in which a new worker must report that it is ready
+# Seconds between two looks at how long workers wait for cores: at first, and if nothing changes.
+_OFTEN, _SELDOM = 0.01, 0.32
 
 
 class _LostError(Exception):
@@ -110,6 +116,12 @@ class _Worker:
     def alive(self) -> bool:
         """Return whether the process runs."""
         return not self._end.poll(0)
+
+    def waited_s(self) -> float:
+        """Return how long the process has waited for a core; 0 if the kernel does not say."""
+        with suppress(OSError, ValueError, IndexError):
+            return int(Path(f"/proc/{self.pid}/schedstat").read_bytes().split()[1]) / 1e9
+        return 0.0
 
     async def ask(self, request: Packed, limit: float) -> Answer:
         """Send a request and return the answer within ``limit`` seconds; raises _LostError."""
@@ -202,7 +214,7 @@ class Workers:
     Parameters
     ----------
     count : int
-        Number of background jobs at a time.
+        Most background jobs at a time.
     time_limit : float
         Seconds for a job.
     memory_limit : int or None
@@ -230,9 +242,11 @@ class Workers:
         if count < 1:
             raise ValueError("at least one worker is needed")
         self.count = count
+        self._concurrency = Concurrency(count)
         self._time_limit = time_limit
         self._template = Template(memory_limit, nice, preload, count)
         self._open = False
+        self._watching = False
         self._starting = 0
         self._alive: list[_Worker] = []  # those that have started
         self._idle: list[_Worker] = []
@@ -311,7 +325,7 @@ class Workers:
         return cast(T, answer.result)
 
     async def warm(self, count: int | None = None) -> None:
-        """Start workers until ``count`` run, by default all but the one for urgent jobs.
+        """Start workers until ``count`` run, by default as many as background jobs may run now.
 
         It waits for slots as background jobs do.
 
@@ -320,12 +334,17 @@ class Workers:
         WorkerDied
             If the workers do not start.
         """
-        wanted = self.count if count is None else min(count, self.count)
+        wanted = self.limit if count is None else min(count, self.count)
         async with trio.open_nursery() as nursery:
             for _ in range(wanted - self._started()):
                 nursery.start_soon(self._warm_one, wanted)
         if self._started() < wanted:
             raise WorkerDied("its start")
+
+    @property
+    def limit(self) -> int:
+        """How many background jobs run at a time now, at most ``count``."""
+        return self._concurrency.limit
 
     def pids(self) -> list[int]:
         """Return the process ids of all workers that have started and run now."""
@@ -426,13 +445,33 @@ class Workers:
         while len(self._running) <= self.count:
             if self._urgent:
                 ticket = self._urgent.popleft()
-            elif len(self._running) < self.count and self._background:
+            elif len(self._running) < self.limit and self._background:
                 ticket = self._take_background()
             else:
-                return
+                break
             self._running.add(ticket)
             ticket.worker = self._take_idle(ticket.series)
             ticket.granted.set()
+        if self._background and self.count > concurrency.LEAST and not self._watching:
+            self._watching = True
+            trio.lowlevel.spawn_system_task(self._watch)
+
+    async def _watch(self) -> None:
+        """Adapt the number of jobs at a time to the cores, while jobs wait. Must not raise."""
+        pause = _OFTEN
+        try:
+            while self._background and self._open:
+                start = trio.current_time()
+                before = {worker: worker.waited_s() for worker in self._alive}
+                await trio.sleep(pause)
+                there = before.keys() & self._alive
+                waited = sum(worker.waited_s() - before[worker] for worker in there)
+                took = trio.current_time() - start
+                changed = self._concurrency.measured(len(self._running), took, waited)
+                pause = _OFTEN if changed else min(2 * pause, _SELDOM)
+                self._admit()
+        finally:
+            self._watching = False
 
     def _take_background(self) -> _Ticket:
         """Take the background job that comes next. At least one waits."""

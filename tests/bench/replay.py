@@ -281,6 +281,9 @@ class _VirtualWorker:
     def alive(self) -> bool:
         return True
 
+    def waited_s(self) -> float:
+        return 0.0
+
     async def ask(self, request: Packed, limit: float) -> Answer:
         # Sealed memory does not arrive, and no job looks at it.
         function, args = unpack([bytearray(piece) for piece in request.pieces[1:]])

@@ -152,7 +152,7 @@ class Inline:
     before: ClassVar[Callable[[Callable[..., Any]], Awaitable[None]]] = _at_once
 
     def __init__(self, count: int, *, preload: Sequence[str] = (), **_: float) -> None:
-        self.count = count
+        self.count = self.limit = count
 
     async def __aenter__(self) -> Self:
         # Workers are new processes. Their caches identify a pack by a path with a descriptor

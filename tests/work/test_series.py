@@ -38,6 +38,9 @@ class Fake:
     def alive(self) -> bool:
         return True
 
+    def waited_s(self) -> float:
+        return 0.0
+
     async def ask(self, request: Packed, limit: float) -> Answer:
         _, (name, seconds) = unpack([bytearray(piece) for piece in request.pieces[1:]])
         DONE.append((self.pid, name))

@@ -11,7 +11,7 @@ Contract: everything here belongs to the trio task.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -174,17 +174,17 @@ class Committer:
         Entries that are appended meanwhile join the batch: the commit covers all that packs hold.
         """
         wrong: Exception | None = None
-        for done in batch:
-            if done.check is not None:
-                try:
-                    await threads.call(Kind.ENTRY, done.check)
-                except Exception as error:
-                    self._failed(done.claim.ino)
-                    wrong = error
-            if done is batch[-1]:
-                void = self._take_void()
-                batch += [outcome for outcome in self._batch if isinstance(outcome, Appended)]
-                self._batch = void
+        left = batch
+        while left:
+            # One thread for all: each change of threads takes a good part of what a check takes.
+            failures = await threads.call(Kind.ENTRY, _failures, left)
+            for done, error in failures:
+                self._failed(done.claim.ino)
+                wrong = error
+            void = self._take_void()
+            left = [outcome for outcome in self._batch if isinstance(outcome, Appended)]
+            batch += left
+            self._batch = void
         if wrong is not None:
             raise wrong
 
@@ -231,6 +231,18 @@ class Committer:
         kept = [done.kept for done in outcomes if done.kept is not None]
         await self._writer.give_up()
         await threads.finish(Kind.WRITE, self._unlink, kept)
+
+
+def _failures(batch: Sequence[Appended]) -> list[tuple[Appended, Exception]]:
+    """Do the checks of a batch. Return those that failed, with their errors."""
+    failures: list[tuple[Appended, Exception]] = []
+    for done in batch:
+        if done.check is not None:
+            try:
+                done.check()
+            except Exception as error:
+                failures.append((done, error))
+    return failures
 
 
 def _is_dictionary(outcome: Appended | Retry) -> bool:

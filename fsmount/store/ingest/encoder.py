@@ -107,8 +107,8 @@ class Encoder:
         """See :meth:`Committer.halted`."""
         return self._committer.halted()
 
-    async def run(self, workers: Workers, count: int, layers: LayerCache) -> None:
-        """Encode until cancelled, with `count` workers; `layers` has the layers they decoded."""
+    async def run(self, workers: Workers, layers: LayerCache) -> None:
+        """Encode until cancelled; `layers` has the layers that `workers` decoded."""
         layout, _, _, _, writer = self._rooms
         dictionaries = Dictionaries(
             layout,
@@ -138,7 +138,11 @@ class Encoder:
             ),
             dictionaries=dictionaries,
         )
-        under_way = UnderWay(_AHEAD * count + 1, max(_UNDER_WAY_BYTES, layers.budget))
+
+        def files() -> int:
+            return _AHEAD * workers.limit + 1
+
+        under_way = UnderWay(files, max(_UNDER_WAY_BYTES, layers.budget))
         plans, entries = Sequencer(), Sequencer()
         async with trio.open_nursery() as nursery:
             retries = Retries(self.queue, self._claims, nursery)

@@ -209,6 +209,9 @@ class Frames:
     async def code(self, frame: Frame) -> None:
         """Code a frame that is planned. :meth:`append` tells how that ended."""
         try:
+            # A plan takes a millisecond or two, and so does an order. Programs that ask the mount
+            # for something get their turn between both.
+            await trio.lowlevel.checkpoint()
             anchor = self._pending.get(frame.plan.anchor)
             if anchor is not None and anchor.plan.guess.any():
                 # Which guesses pay is a part of its record. An anchor itself waits for nobody.

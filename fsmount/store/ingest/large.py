@@ -27,12 +27,17 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
+def may_be_large(size: int) -> bool:
+    """Whether a file of `size` bytes may go to ``raw/`` without a look."""
+    return size > min(KEEP_BYTES, _HOLES_KEPT)
+
+
 def is_large(path: Path) -> bool:
     """Whether a staged file goes to ``raw/`` without a look. Reads the disk; raises OSError."""
     size = path.stat().st_size
     if size > MAX_FILE:
         return True
-    if size <= min(KEEP_BYTES, _HOLES_KEPT):
+    if not may_be_large(size):
         return False
     with path.open("rb", buffering=0) as file:
         if file.read(len(_PNG_MAGIC)) == _PNG_MAGIC:

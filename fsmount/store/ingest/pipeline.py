@@ -99,7 +99,7 @@ class Pipeline:
         if self._staging.has_failed(claim.token):
             await self._rescue(claim)
             return Skipped.RESCUED
-        if await threads.call(Kind.STAGED, large.is_large, path):
+        if await self._is_large(ino, path):
             turns.plan.leave()
             await turns.append.enter()
             return await self._keep(claim, path, NOT_A_PNG)
@@ -129,6 +129,14 @@ class Pipeline:
         finally:
             if frame is not None:
                 self._frames.drop(frame)
+
+    async def _is_large(self, ino: int, path: Path) -> bool:
+        """Whether a file goes to ``raw/`` without a look. Raises OSError."""
+        source = self._inputs.source(ino)
+        if source is not None and not large.may_be_large(source.info.st_size):
+            # If it grows, it is refused.
+            return False
+        return await threads.call(Kind.STAGED, large.is_large, path)
 
     async def _end(
         self,

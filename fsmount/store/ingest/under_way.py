@@ -5,18 +5,20 @@ Everything here belongs to the trio task.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 
 class UnderWay:
-    """Lets files in while fewer than `files` are under way, with at most `nbytes` of samples.
+    """Lets files in while fewer than `files()` are under way, with at most `nbytes` of samples.
 
     How large a picture is becomes known when it is looked at. Until then it counts as large as the
     latest ones. A file is always let in if no other one is under way: a picture that is larger than
     the bound must not wait for ever.
     """
 
-    def __init__(self, files: int, nbytes: int) -> None:
+    def __init__(self, files: Callable[[], int], nbytes: int) -> None:
         self._most_files = files
         self._most_bytes = nbytes
         # Bytes of samples by place.
@@ -36,7 +38,7 @@ class UnderWay:
 
     def _has_room(self) -> bool:
         fits = sum(self._places.values()) + self._expected <= self._most_bytes
-        return not self._places or (fits and len(self._places) < self._most_files)
+        return not self._places or (fits and len(self._places) < self._most_files())
 
     def _note(self, place: Place, nbytes: int) -> None:
         self._places[place] = nbytes

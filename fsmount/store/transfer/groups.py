@@ -66,7 +66,8 @@ async def for_each(
     been told of, so that messages come in order. `with_bytes`: whether it needs the bytes of the
     files, or only their hashes. Raises, in an exception group, what `work` raises.
     """
-    under_way = UnderWay(_AHEAD * renderer.count, _AHEAD_BYTES * renderer.count)
+    files = _AHEAD * renderer.count
+    under_way = UnderWay(lambda: files, _AHEAD_BYTES * renderer.count)
     order = Sequencer()
     async with trio.open_nursery() as nursery:
         left = iter(wanted)

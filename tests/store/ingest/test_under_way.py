@@ -22,7 +22,7 @@ async def entered(under_way: UnderWay, count: int) -> list[Place]:
 
 
 async def test_the_number_of_files_is_bounded() -> None:
-    under_way = UnderWay(3, 100)
+    under_way = UnderWay(lambda: 3, 100)
     first, *_ = await entered(under_way, 3)
     assert await enter_now(under_way) is None
     first.leave()
@@ -31,7 +31,7 @@ async def test_the_number_of_files_is_bounded() -> None:
 
 
 async def test_the_bytes_are_bounded_and_what_is_not_looked_at_counts_as_the_latest() -> None:
-    under_way = UnderWay(9, 100)
+    under_way = UnderWay(lambda: 9, 100)
     (first,) = await entered(under_way, 1)
     first.looked_at(40)
     (second,) = await entered(under_way, 1)
@@ -43,7 +43,7 @@ async def test_the_bytes_are_bounded_and_what_is_not_looked_at_counts_as_the_lat
 
 
 async def test_the_first_file_is_let_in_however_large_it_is() -> None:
-    under_way = UnderWay(9, 100)
+    under_way = UnderWay(lambda: 9, 100)
     for _ in range(3):
         (place,) = await entered(under_way, 1)
         place.looked_at(1000)
@@ -53,7 +53,7 @@ async def test_the_first_file_is_let_in_however_large_it_is() -> None:
 
 @pytest.mark.parametrize("others", [0, 5])
 async def test_files_that_are_no_pictures_do_not_let_large_ones_in(others: int) -> None:
-    under_way = UnderWay(9, 100)
+    under_way = UnderWay(lambda: 9, 100)
     (large,) = await entered(under_way, 1)
     large.looked_at(90)
     large.leave()
@@ -66,7 +66,7 @@ async def test_files_that_are_no_pictures_do_not_let_large_ones_in(others: int) 
 
 
 async def test_a_large_picture_is_forgotten_after_some_small_ones() -> None:
-    under_way = UnderWay(9, 100)
+    under_way = UnderWay(lambda: 9, 100)
     for nbytes in [1000, *[10] * 25]:
         (place,) = await entered(under_way, 1)
         place.looked_at(nbytes)
@@ -75,7 +75,7 @@ async def test_a_large_picture_is_forgotten_after_some_small_ones() -> None:
 
 
 async def test_a_file_that_waits_enters_as_soon_as_it_may() -> None:
-    under_way = UnderWay(1, 100)
+    under_way = UnderWay(lambda: 1, 100)
     (first,) = await entered(under_way, 1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(under_way.enter)

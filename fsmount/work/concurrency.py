@@ -1,0 +1,54 @@
+"""How many background jobs run at a time: as many as the cores really take.
+
+A program may see more cores than it gets, because other programs keep them busy. Then more jobs
+than cores end no sooner, and cost more: each worker fills caches of its own, and follows the
+pictures less closely. So the limit follows what the kernel says of the workers: for how long they
+waited for a core although they could have run (*run delay*: ``/proc/PID/schedstat``,
+Documentation/scheduler/sched-stats.rst of the kernel). Waiting for a disk does not count.
+
+Of jobs that share c cores, n at a time, each waits for the share 1 - c / n of its time. So n times
+the rest are the cores that they get.
+"""
+
+from __future__ import annotations
+
+import math
+
+LEAST = 2
+"""The limit is never smaller, unless fewer jobs than that are allowed."""
+# So many jobs run at once until the first measurement, some hundredths of a second later.
+_FIRST = 4
+# Jobs for each core. Jobs also wait for the disk and for the process that asks for them.
+_PER_CORE = 1.5
+# More jobs are tried if those that run get this share of their time.
+_FREE = 0.8
+
+
+class Concurrency:
+    """The limit of the number of background jobs at a time.
+
+    limit : how many may run; it changes in :meth:`measured`.
+
+    Parameters
+    ----------
+    most : int
+        The limit never exceeds this number.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.limit = min(most, _FIRST)
+        self._most = most
+
+    def measured(self, running: int, seconds: float, waited: float) -> bool:
+        """Adapt the limit to a measurement. Return whether it changed.
+
+        In `seconds`, `running` jobs waited for a core for `waited` seconds, all together.
+        """
+        before = self.limit
+        share = 1 - waited / max(running * seconds, 1e-9)
+        if share * _PER_CORE < 1:
+            wanted = math.ceil(_PER_CORE * running * max(share, 0))
+            self.limit = max(min(self.limit, wanted), min(self._most, LEAST))
+        elif share >= _FREE and running >= self.limit:
+            self.limit = min(self._most, 2 * self.limit)
+        return self.limit != before
