@@ -51,6 +51,7 @@ class WorkerMemory:
     - `features`: features of the newest frame of each geometry.
     - `records`: records, by pack and object.
     - `dictionaries`: contents of dictionaries, by pack and object.
+    - `lent`: layers that the latest job was lent, by their keys.
     - `genuine`: whether a legacy file is exactly what the encoder here writes, by path and stamp.
     """
 
@@ -62,6 +63,7 @@ class WorkerMemory:
         self.features: OpaqueLru[str] = OpaqueLru(_FEATURE_BYTES)
         self.records: OpaqueLru[tuple[str, int]] = OpaqueLru(_RECORD_BYTES)
         self.dictionaries: OpaqueLru[tuple[str, int]] = OpaqueLru(_DICTIONARY_BYTES)
+        self.lent: dict[Hashable, object] = {}
         self.genuine: dict[tuple[str, tuple[int, int]], bool] = {}
 
     def share_for_runs(self, budget: int) -> None:

@@ -53,8 +53,22 @@ class Sealed:
             return None
         return made
 
-    def map(self, name: str) -> memoryview:
+    @property
+    def inode(self) -> int:
+        """The number of the memory: no other one has it while somebody has or maps this one.
+
+        -1 if the memory is not available here.
+        """
+        try:
+            return os.fstat(self.fd).st_ino
+        except OSError:
+            return -1
+
+    def map(self, name: str, *, whole: bool = True) -> memoryview:
         """Map the memory, read-only. The mapping lives as long as the result or a view of it.
+
+        `whole`: all of it will be read. To map all pages at once takes a third of a millisecond for
+        4 MiB; for a few tiles it is better to map the pages that are read.
 
         Raises OSError if the memory is not available here, is not sealed (it must not change under
         a reader), or has another name or size.
@@ -70,7 +84,7 @@ class Sealed:
         if not self.size:
             return memoryview(b"")
         # Before Linux 6.7 the kernel refused MAP_SHARED for memory that is sealed like this.
-        flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
+        flags = mmap.MAP_PRIVATE | (mmap.MAP_POPULATE if whole else 0)
         return memoryview(mmap.mmap(self.fd, self.size, flags=flags, prot=mmap.PROT_READ))
 
     def __reduce__(self) -> tuple[object, ...]:

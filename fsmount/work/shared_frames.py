@@ -43,13 +43,15 @@ class SharedPicture:
     samples: Sealed | None
     proof: bytes
 
-    def get(self, memory: WorkerMemory | None = None) -> Picture:
+    def get(self, memory: WorkerMemory | None = None, *, whole: bool = True) -> Picture:
         """Return the picture; its frame is read-only.
 
         Parameters
         ----------
         memory : WorkerMemory, optional
             The memory of this process, for decoding the file again.
+        whole : bool
+            Whether most samples will be read.
 
         Raises
         ------
@@ -60,7 +62,7 @@ class SharedPicture:
         """
         if self.proof != _digest(self.sha256, self.recipe, self.shape, self.dtype):
             raise NotExact("changed while it was encoded")
-        frame = self._map()
+        frame = self._map(whole)
         return self._decode_again(memory) if frame is None else Picture(frame, self.recipe)
 
     @property
@@ -73,12 +75,12 @@ class SharedPicture:
         """The picture's frame, as :meth:`get` returns it: shape `shape`, dtype `dtype`."""
         return self.get().frame
 
-    def _map(self) -> Frame | None:
+    def _map(self, whole: bool) -> Frame | None:
         """Return the frame from the sealed memory, or None if it is not available."""
         if self.samples is None:
             return None
         try:
-            samples = self.samples.map(self.sha256.hex())
+            samples = self.samples.map(self.sha256.hex(), whole=whole)
         except OSError:
             return None
         return np.frombuffer(samples, self.dtype).reshape(self.shape)

@@ -146,10 +146,13 @@ def encode_again(own: Own, dictionary: Dictionary | None = None) -> Payload:
 
     def drawn(some: Own) -> tuple[str, bytes]:
         strip = pam.encode(some.tiles, _REPACK, dictionary)
-        return min((PAM, strip), images.encode_again(some.image()), key=lambda file: len(file[1]))
+        image = images.encode_again(some.image(), "drawn")
+        return min((PAM, strip), image, key=lambda file: len(file[1]))
 
     apart = _apart(own, drawn, images.encode_again)
-    whole = Payload(*images.encode_again(own.image()))
+    if apart.photographs is None:
+        return apart
+    whole = Payload(*images.encode_again(own.image(), "mixed"))
     return min(apart, whole, key=lambda payload: payload.cost)
 
 

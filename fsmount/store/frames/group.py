@@ -49,8 +49,8 @@ def render(
     entries that they need. The result has one item for each of the first objects, at least one:
     None if the object cannot be rendered. The job ends early if the layers take much memory.
     """
-    layers = JobLayers(loan)
     memory = jobs.memory_for(max(loan.streams_bytes, _STREAM_BYTES))
+    layers = JobLayers(loan, memory)
     reader = Reader([*places, *(target for target, _ in wanted)], memory, layers)
     found: list[Rendered | None] = []
     for target, sha256 in wanted:

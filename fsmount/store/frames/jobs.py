@@ -282,8 +282,9 @@ def render(
     `places` are the locations of the other entries that it needs. `sha256` is the hash in the
     index. Raises :class:`Damaged`.
     """
-    layers = JobLayers(loan)
-    reader = Reader([*places, target], memory_for(loan.streams_bytes), layers)
+    memory = memory_for(loan.streams_bytes)
+    layers = JobLayers(loan, memory)
+    reader = Reader([*places, target], memory, layers)
     data = rendered(reader.entry(target.id), reader, sha256)
     return Done(data, layers.made())
 
@@ -324,7 +325,8 @@ def find_moves(order: EncodeOrder, loan: Loan = _NOTHING) -> Done[Plan]:
     objects any more. It is the plan as it was, if a layer cannot be read: the search saves space
     and nothing else. Raises NotExact, OSError if the picture cannot be read.
     """
-    memory, layers = memory_for(loan.streams_bytes), JobLayers(loan)
+    memory = memory_for(loan.streams_bytes)
+    layers = JobLayers(loan, memory)
     plan = replace(order.plan, near=())
     frame = _with_picture(order, memory).picture.frame
     reader = order.reader(memory, layers)
@@ -351,7 +353,8 @@ def encode(order: EncodeOrder, loan: Loan = _NOTHING) -> Done[Encoded]:
     :class:`NotExact` if the keyframe decodes to something else, too, if the entry is too large, or
     if the picture is that of another file. Raises OSError if the picture cannot be read.
     """
-    memory, layers = memory_for(loan.streams_bytes), JobLayers(loan)
+    memory = memory_for(loan.streams_bytes)
+    layers = JobLayers(loan, memory)
     encoded = _encode_somehow(order, memory, layers)
     return Done(encoded, layers.made())
 

@@ -41,8 +41,9 @@ class PendingObject:
         Its level is given as 0, because it is not known: who computes a row takes the level of the
         coded object. Raises NotExact, OSError.
         """
-        frame = self.picture.get(memory).frame
-        return DecodedLayer(delta.layer_in(frame, np.asarray(self.plan.tiles == OWN)), 0)
+        own = np.asarray(self.plan.tiles == OWN)
+        frame = self.picture.get(memory, whole=bool(2 * np.count_nonzero(own) > own.size)).frame
+        return DecodedLayer(delta.layer_in(frame, own), 0)
 
     def record(self) -> Record:
         """Return the record of an object that is an anchor.

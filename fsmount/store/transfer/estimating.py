@@ -31,7 +31,7 @@ from fsmount.store import config
 from fsmount.store.disk.disk import Disk
 from fsmount.store.files import StoreFiles
 from fsmount.store.frames.known_tiles import MAX_TILES
-from fsmount.store.frames.tile_keys import KEY_BYTES
+from fsmount.store.frames.tile_keys import KEY_BITS
 from fsmount.store.ingest.large import KEEP_BYTES
 from fsmount.store.maintenance import copies
 from fsmount.store.packs import parity
@@ -335,7 +335,7 @@ def _extrapolate(found: Estimate, sample: _Sample, other_bytes: int, jpeg_bytes:
             variance += spread / len(means) * (there - count) * there
     scale = found.pictures / max(1, found.sampled)
     index = sample.empty + (sample.index - sample.empty + sample.names) * scale
-    index += min(sample.tiles * scale, MAX_TILES * KEY_BYTES)
+    index += min(sample.tiles * scale, MAX_TILES * KEY_BITS / 8)
     jpeg_spread = _of_jpegs(found, sample, jpeg_bytes)
     packed = int(other_bytes + found.jpeg_share * jpeg_bytes + coded)
     found.stored_bytes = int(packed + parity.size_of(packed, config.PARITY_PERCENT) + index)

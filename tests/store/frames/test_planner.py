@@ -23,7 +23,7 @@ from fsmount.store.frames import planner as planning
 from fsmount.store.frames.features import FrameFeatures
 from fsmount.store.frames.planner import Plan, Planner
 from fsmount.store.frames.tile_keys import (
-    KEY_BYTES,
+    KEY_BITS,
     dump_keys,
     load_keys,
     tile_keys,
@@ -382,7 +382,7 @@ def test_no_plan_ever_costs_a_byte(
 _COPIES = st.builds(
     Copy, st.integers(1, 2**31 - 1), st.integers(-(2**31), 2**31 - 1), st.integers(-9, 9)
 )
-_KEYS = st.lists(st.integers(0, (1 << 20 + 8 * KEY_BYTES) - 1), min_size=1, unique=True).map(sorted)
+_KEYS = st.lists(st.integers(0, (1 << 20 + KEY_BITS) - 1), min_size=1, unique=True).map(sorted)
 _GROUPS = st.lists(st.tuples(_COPIES, _KEYS), max_size=4)
 
 
@@ -392,6 +392,22 @@ def test_keys_come_back(groups: list[tuple[Copy, list[int]]], rest: bytes) -> No
     assert load_keys(data) == groups
     assert load_keys(data + rest) == []
     assert load_keys(data[: len(data) // 2]) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 2**31 - 1), _KEYS), max_size=4))
+def test_keys_of_an_earlier_build_come_back(groups: list[tuple[int, list[int]]]) -> None:
+    """It kept 24 bits of each signature. The keys here have the lowest 20."""
+    old = [[(key >> KEY_BITS, key & (1 << KEY_BITS) - 1) for key in keys] for _, keys in groups]
+    heads = np.array([(number, 0, 0, len(keys)) for number, keys in groups], "<i4").reshape(-1, 4)
+    steps = [np.diff([place for place, _ in each], prepend=0) for each in old]
+    contents = np.array([0x500000 | content for each in old for _, content in each], "<u4")
+    planes = [np.array([*map(int, part)], "<u4") for part in steps]
+    whole = np.concatenate([np.empty(0, "<u4"), *planes])
+    parts = heads.T, whole.view(np.uint8).reshape(-1, 4).T, contents.view(np.uint8).reshape(-1, 4).T
+    plain = len(groups).to_bytes(4, "little")
+    plain += parts[0].tobytes() + parts[1].tobytes() + parts[2][:3].tobytes()
+    expected = [(Copy(number), keys) for number, keys in groups]
+    assert load_keys(zstandard.ZstdCompressor().compress(plain)) == expected
 
 
 @given(st.binary(), st.booleans())
