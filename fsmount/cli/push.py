@@ -17,7 +17,7 @@ from fsmount.errors import Damaged, NotPushed, UsageError
 from fsmount.remote.limits import Dry, limited, part_bytes
 from fsmount.remote.opening import FirstRecipients, open_for_push
 from fsmount.remote.pruning import PruneSummary, prune
-from fsmount.remote.push import PACK_PART, push
+from fsmount.remote.push import PACK_PART, PushSummary, push
 from fsmount.remote.transport import Transport, transport_to
 from fsmount.store.transfer.backup import size_of
 
@@ -141,8 +141,23 @@ def push_(
         # If a part of the store is damaged, an old state may have it whole.
         if pruning and not done.problems:
             pruned = _prune(remote, below, keep_states or 10, keep_days or 0, dry_run=dry_run)
+    _tell(urls[0], done, pruned, dry_run=dry_run, as_json=as_json)
+    if not done.problems:
+        return 0
+    if not as_json:
+        if pruning:
+            warn("nothing was pruned, since old states may have whole what is damaged now")
+        warn("damage in the store, which a push cannot mend (see fsmount check --full):")
+        list_problems(done.problems)
+    return Damaged.exit_code
+
+
+def _tell(
+    url: str, done: PushSummary, pruned: PruneSummary | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Print what was pushed and pruned, or would be."""
     has, would = ("would have", "would be ") if dry_run else ("has", "")
-    text = f"{printable(urls[0])} {has} all {counted(done.files, 'file')}"
+    text = f"{printable(url)} {has} all {counted(done.files, 'file')}"
     text += f"; {size(done.sent_bytes)} {would}sent"
     if pruned is not None:
         text += f"\n{_pruned(pruned, would)}"
@@ -160,14 +175,6 @@ def push_(
         text,
         as_json,
     )
-    if done.problems:
-        if not as_json:
-            if pruning:
-                warn("nothing was pruned, since old states may have whole what is damaged now")
-            warn("damage in the store, which a push cannot mend (see fsmount check --full):")
-            list_problems(done.problems)
-        return Damaged.exit_code
-    return 0
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fsmount.errors import UsageError
 from fsmount.work.machine import default_cache_bytes
@@ -66,89 +68,6 @@ class MountOptions:
         return (self.disk_cache_bytes, self.disk_cache, self.timeout_s) != (None, None, None)
 
 
-def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
-    """Parse ``ro,allow_other,uid=1000,umask=022``. Raises :class:`UsageError`.
-
-    Of two options that contradict each other the later one counts. With `sloppy` an unknown option
-    is no error, as for ``mount -s``.
-    """
-    options = MountOptions()
-    for word in filter(None, text.split(",")):
-        name, _, value = word.partition("=")
-        if word == "ro":
-            options = replace(options, read_only=True)
-        elif word == "rw":
-            options = replace(options, read_only=False)
-        elif word == "allow_other":
-            options = replace(options, allow_other=True)
-        elif word == "views":
-            options = replace(options, views=True)
-        elif word == "nonempty":
-            options = replace(options, nonempty=True)
-        elif name == "uid":
-            options = replace(options, uid=_number(word, value, 10))
-        elif name == "gid":
-            options = replace(options, gid=_number(word, value, 10))
-        elif name == "umask":
-            options = replace(options, umask=_number(word, value, 8))
-        elif word in ("exec", "noexec"):
-            options = replace(options, no_exec=word == "noexec")
-        elif word in ("sync", "async"):
-            options = replace(options, sync=word == "sync")
-        elif word == "repack":
-            options = replace(options, repack_after_s=REPACK_AFTER_S)
-        elif name == "repack":
-            options = replace(options, repack_after_s=max(1, _number(word, value, 10)))
-        elif word == "prune":
-            options = replace(options, prune_after_s=REPACK_AFTER_S)
-        elif name == "prune":
-            options = replace(options, prune_after_s=max(1, _number(word, value, 10)))
-        elif word == "text":
-            options = replace(options, text_after_s=REPACK_AFTER_S)
-        elif name == "text":
-            options = replace(options, text_after_s=max(1, _number(word, value, 10)))
-        elif (found := _remote(options, word)) is not None:
-            options = found
-        elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
-            raise UsageError(
-                f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
-                " umask=, repack[=SECONDS], prune[=SECONDS], text[=SECONDS], views, nonempty,"
-                " cache=SIZE, cache_dir=, timeout=SECONDS, credentials=, push=URL, every=TIME,"
-                " encrypt, and the general ones of mount(8)"
-            )
-    if options.read_only and options.repack_after_s is not None:
-        raise UsageError("the mount option 'repack' needs a mount that may write")
-    if options.read_only and options.prune_after_s is not None:
-        raise UsageError("the mount option 'prune' needs a mount that may write")
-    if options.read_only and options.push is not None:
-        raise UsageError("the mount option 'push' needs a mount that may write")
-    if options.push_encrypts and options.push is None:
-        raise UsageError("the mount option 'encrypt' is for 'push'")
-    if options.read_only and options.text_after_s is not None:
-        raise UsageError("the mount option 'text' needs a mount that may write")
-    return options
-
-
-def _remote(options: MountOptions, word: str) -> MountOptions | None:
-    """Return the options with one that is about URLs; None for any other one."""
-    name, _, value = word.partition("=")
-    if name == "cache":
-        return replace(options, disk_cache_bytes=_bytes(word, value))
-    if name == "cache_dir":
-        return replace(options, disk_cache=_path(word, value))
-    if name == "timeout":
-        return replace(options, timeout_s=max(1, _number(word, value, 10)))
-    if name == "credentials":
-        return replace(options, credentials=_path(word, value))
-    if name == "push" and value:
-        return replace(options, push=value)
-    if word == "encrypt":
-        return replace(options, push_encrypts=True)
-    if name == "every":
-        return replace(options, push_every_s=_seconds(word, value))
-    return None
-
-
 def _bytes(word: str, value: str) -> int:
     found = re.fullmatch(r"(\d{1,15})([KMGT]?)", value.upper().removesuffix("IB").removesuffix("B"))
     if found is None:
@@ -178,3 +97,86 @@ def _number(word: str, value: str, radix: int) -> int:
     if not 0 <= number <= limit:
         raise UsageError(f"the mount option {word!r} needs a number of base {radix}")
     return number
+
+
+def _radix(radix: int) -> Callable[[str, str], int]:
+    return lambda word, value: _number(word, value, radix)
+
+
+def _positive(word: str, value: str) -> int:
+    return max(1, _number(word, value, 10))
+
+
+def _url(word: str, value: str) -> str:
+    if not value:
+        raise UsageError(f"the mount option {word!r} needs a URL")
+    return value
+
+
+# Options without a value, with the fields that they set.
+_WORDS: dict[str, dict[str, Any]] = {
+    "ro": {"read_only": True},
+    "rw": {"read_only": False},
+    "allow_other": {"allow_other": True},
+    "views": {"views": True},
+    "nonempty": {"nonempty": True},
+    "exec": {"no_exec": False},
+    "noexec": {"no_exec": True},
+    "async": {"sync": False},
+    "sync": {"sync": True},
+    "repack": {"repack_after_s": REPACK_AFTER_S},
+    "prune": {"prune_after_s": REPACK_AFTER_S},
+    "text": {"text_after_s": REPACK_AFTER_S},
+    "encrypt": {"push_encrypts": True},
+}
+# Options with a value: the field, and a function that makes its content of the word and the value.
+_VALUES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "uid": ("uid", _radix(10)),
+    "gid": ("gid", _radix(10)),
+    "umask": ("umask", _radix(8)),
+    "repack": ("repack_after_s", _positive),
+    "prune": ("prune_after_s", _positive),
+    "text": ("text_after_s", _positive),
+    "cache": ("disk_cache_bytes", _bytes),
+    "cache_dir": ("disk_cache", _path),
+    "timeout": ("timeout_s", _positive),
+    "credentials": ("credentials", _path),
+    "push": ("push", _url),
+    "every": ("push_every_s", _seconds),
+}
+
+
+def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
+    """Parse ``ro,allow_other,uid=1000,umask=022``. Raises :class:`UsageError`.
+
+    Of two options that contradict each other the later one counts. With `sloppy` an unknown option
+    is no error, as for ``mount -s``.
+    """
+    options = MountOptions()
+    for word in filter(None, text.split(",")):
+        name, _, value = word.partition("=")
+        if word in _WORDS:
+            options = replace(options, **_WORDS[word])
+        elif name in _VALUES:
+            field_name, parse = _VALUES[name]
+            options = replace(options, **{field_name: parse(word, value)})
+        elif not sloppy and not _WITHOUT_EFFECT.fullmatch(word):
+            raise UsageError(
+                f"unknown mount option {word!r}; known are: ro, rw, allow_other, uid=, gid=,"
+                " umask=, repack[=SECONDS], prune[=SECONDS], text[=SECONDS], views, nonempty,"
+                " cache=SIZE, cache_dir=, timeout=SECONDS, credentials=, push=URL, every=TIME,"
+                " encrypt, and the general ones of mount(8)"
+            )
+    if options.read_only:
+        writing = {
+            "repack": options.repack_after_s,
+            "prune": options.prune_after_s,
+            "push": options.push,
+            "text": options.text_after_s,
+        }
+        for name, chosen in writing.items():
+            if chosen is not None:
+                raise UsageError(f"the mount option {name!r} needs a mount that may write")
+    if options.push_encrypts and options.push is None:
+        raise UsageError("the mount option 'encrypt' is for 'push'")
+    return options

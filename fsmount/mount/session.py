@@ -76,6 +76,7 @@ BringPacks = Callable[[StoreFiles, MountOptions], AbstractAsyncContextManager[Su
 """Brings the packs of a store that are at a URL only. The serving process calls it."""
 
 Ready = Callable[[], None]
+_Task = Callable[[], Awaitable[None]]
 """The session calls it once, when the mount answers."""
 
 
@@ -319,28 +320,20 @@ async def _serve_store(
         with trio.move_on_after(_WARM_S):
             await started.wait()
 
+    look = keep_looking if pushing is None else pushing.run
+    tasks: dict[str, _Task] = {
+        "rendering ahead": vfs.run,
+        "starting a worker": start_worker,
+        "telling systemd": partial(report, store.pending),
+        "looking after pushes": partial(look, store),
+    }
+    if writable is not None:
+        tasks |= _writing(writable, request.options)
+
     async def work() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_serving, "rendering ahead", vfs.run)
-            nursery.start_soon(_keep_serving, "starting a worker", start_worker)
-            nursery.start_soon(_keep_serving, "telling systemd", partial(report, store.pending))
-            look = keep_looking if pushing is None else pushing.run
-            nursery.start_soon(_keep_serving, "looking after pushes", partial(look, store))
-            if writable is not None:
-                nursery.start_soon(_keep_serving, "encoding", writable.run)
-                prune = partial(
-                    prune_when_idle, writable, request.options.prune_after_s, fuse.forget_name
-                )
-                nursery.start_soon(_keep_serving, "looking after the trash", prune)
-                after_s = request.options.repack_after_s
-                if after_s is not None:
-                    repack = partial(repack_when_idle, writable, after_s)
-                    nursery.start_soon(_keep_serving, "repacking", repack)
-                text_s = request.options.text_after_s
-                if text_s is not None and not writable.away.packs:
-                    words = reading_text.command(writable.layout.root)
-                    read = partial(reading_text.read_text_when_idle, writable, text_s, words)
-                    nursery.start_soon(_keep_serving, "reading text", read)
+            for name, task in tasks.items():
+                nursery.start_soon(_keep_serving, name, task)
 
     def written_files() -> list[Path]:
         held = [] if writable is None else writable.held()
@@ -358,6 +351,23 @@ async def _serve_store(
         await _answer(request, served, ready)
     finally:
         vfs.close()
+
+
+def _writing(store: WritableStore, options: MountOptions) -> dict[str, _Task]:
+    """Return the background tasks of a mount that may write, by their names for the log."""
+    tasks: dict[str, _Task] = {
+        "encoding": store.run,
+        "looking after the trash": partial(
+            prune_when_idle, store, options.prune_after_s, fuse.forget_name
+        ),
+    }
+    if options.repack_after_s is not None:
+        tasks["repacking"] = partial(repack_when_idle, store, options.repack_after_s)
+    if options.text_after_s is not None and not store.away.packs:
+        words = reading_text.command(store.layout.root)
+        read = partial(reading_text.read_text_when_idle, store, options.text_after_s, words)
+        tasks["reading text"] = read
+    return tasks
 
 
 async def _serve_stores(
@@ -392,7 +402,7 @@ async def _serve_tree(request: MountRequest, tree: Tree, ready: Ready) -> None:
         await _answer(request, _Served(ReadOnlyFilesystem(tree), tree.source), ready)
 
 
-async def _keep_serving(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def _keep_serving(name: str, work: _Task) -> None:
     """Run background work, and log its error: the files stay readable without this work."""
     try:
         await work()

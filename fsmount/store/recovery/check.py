@@ -332,6 +332,7 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
     `progress` is called with 1 for each object. Works beside a mount. What is at a URL only is not
     looked at; of an object that needs such a one, the entry is read.
     """
+    away = _Away(store)
     unreadable: dict[int, _Unreadable] = {}
     unchecked: list[_Fault] = []
 
@@ -349,30 +350,6 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
 
         return tell
 
-    async def check_copies(identity: str) -> None:
-        faults = await threads.call(Kind.ENTRY, _copies, store.layout, identity)
-        report.findings += [Finding(fault.what, fault.why, []) for fault in faults]
-
-    async def check_parity() -> None:
-        without = 0
-        for number, (length, is_sealed) in store.index.packs().items():
-            if number in store.away.packs:
-                continue
-            parts = await threads.call(Kind.ENTRY, _parity, store.layout, number, length)
-            now, _ = store.index.packs().get(number, (-1, False))
-            # A pack that was cut or removed in the meantime is no finding. The parity of an open
-            # pack may come at the end of the mount.
-            if parts is None:
-                without += is_sealed and now >= length
-            elif now >= length:
-                report.findings += [Finding(fault.what, fault.why, []) for fault in parts]
-        if without and config.parity_of(config.read(store.layout.root)):
-            what = "1 pack has" if without == 1 else f"{without} packs have"
-            why = f"{what} no parity yet. A mount makes it, and so does --repair"
-            report.notices.append(Notice("packs", why))
-
-    away = _Away(store)
-
     def wanted() -> Iterator[Wanted[Object]]:
         for each in store.index.all_objects():
             spared = away.spares(each)
@@ -381,9 +358,46 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
                 yield Wanted(each, each if each.uses and spared else None)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(check_copies, store.index.identity())
-        nursery.start_soon(check_parity)
+        nursery.start_soon(_check_copies, store, report)
+        nursery.start_soon(_check_parity, store, report)
         await for_each(store, wanted(), check, with_bytes=False)
+    _report_unreadable(store, report, unreadable)
+    files = _files_of(store, unchecked, dependents=False)
+    for fault, paths in zip(unchecked, files, strict=True):
+        report.unchecked.append(Unchecked(fault.why, paths))
+
+
+async def _check_copies(store: ReadStore, report: Report) -> None:
+    """Add to `report` which copies in packs/ cannot be read."""
+    identity = store.index.identity()
+    faults = await threads.call(Kind.ENTRY, _copies, store.layout, identity)
+    report.findings += [Finding(fault.what, fault.why, []) for fault in faults]
+
+
+async def _check_parity(store: ReadStore, report: Report) -> None:
+    """Add to `report` what is wrong with the parity of packs, and how many packs have none."""
+    without = 0
+    for number, (length, is_sealed) in store.index.packs().items():
+        if number in store.away.packs:
+            continue
+        parts = await threads.call(Kind.ENTRY, _parity, store.layout, number, length)
+        now, _ = store.index.packs().get(number, (-1, False))
+        # A pack that was cut or removed in the meantime is no finding. The parity of an open pack
+        # may come at the end of the mount.
+        if parts is None:
+            without += is_sealed and now >= length
+        elif now >= length:
+            report.findings += [Finding(fault.what, fault.why, []) for fault in parts]
+    if without and config.parity_of(config.read(store.layout.root)):
+        what = "1 pack has" if without == 1 else f"{without} packs have"
+        why = f"{what} no parity yet. A mount makes it, and so does --repair"
+        report.notices.append(Notice("packs", why))
+
+
+def _report_unreadable(
+    store: ReadStore, report: Report, unreadable: Mapping[int, _Unreadable]
+) -> None:
+    """Add to `report` the objects that cannot be read, and the files that need them."""
     report.unreadable.update(unreadable)
     causes = _causes(unreadable)
     report.damaged.update(causes)
@@ -392,9 +406,6 @@ async def check_contents(store: ReadStore, report: Report, progress: Callable[[i
     report.hit.update(*files)
     findings = [Finding(f.what, f.why, paths) for f, paths in zip(faults, files, strict=True)]
     report.findings += sorted(findings, key=lambda finding: -len(finding.files))
-    files = _files_of(store, unchecked, dependents=False)
-    for fault, paths in zip(unchecked, files, strict=True):
-        report.unchecked.append(Unchecked(fault.why, paths))
 
 
 def _causes(unreadable: Mapping[int, _Unreadable]) -> dict[int, str]:
