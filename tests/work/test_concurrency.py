@@ -81,11 +81,11 @@ def _one_core() -> Iterator[None]:
 
 
 async def limit_after(count: int, function: Callable[[float], None]) -> int:
-    """The limit of real workers after 24 jobs of 0.05 seconds."""
+    """The limit of real workers after 48 jobs of 0.05 seconds."""
     with trio.fail_after(60):
         async with Workers(count) as workers:
             async with trio.open_nursery() as nursery:
-                for _ in range(24):
+                for _ in range(48):
                     nursery.start_soon(workers.run, function, 0.05)
             return workers.limit
 
@@ -99,4 +99,5 @@ async def test_real_jobs_that_share_a_core() -> None:
 @needs_schedstat
 @pytest.mark.usefixtures("_one_core")
 async def test_real_jobs_that_sleep_do_not_wait_for_a_core() -> None:
-    assert await limit_after(8, time.sleep) == 8
+    # Other programs may use the core, too, and delay the start of the workers.
+    assert await limit_after(8, time.sleep) >= 4

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fsmount.codec.delta.delta import Copy, Source, Tiles
 from fsmount.store.frames.tile_keys import dump_keys, load_keys
 
-# Number of known tiles of a geometry. Each takes about 120 bytes of memory, and 3 in the index.
+# Number of known tiles of a geometry. Each takes about 120 bytes of memory, and 2.6 in the index.
 MAX_TILES = 150_000
 # Bytes of a record, estimated: without an anchor, and with one. Each is a number of bytes without
 # the map of tiles, and the share of the quickly compressed map that counts. They were fitted to the
