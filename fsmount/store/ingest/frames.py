@@ -190,8 +190,12 @@ class Frames:
         frame = Frame(about, picture, features, self._planner.plan(features))
         if frame.plan.near:
             frame.plan = await self._with_moves(frame)
-            if not is_current():
-                return None
+        else:
+            # A plan, its note and the order of its job take a millisecond each. Programs that ask
+            # the mount for something get their turn in between.
+            await trio.lowlevel.checkpoint()
+        if not is_current():
+            return None
         frame.plan = self._planner.note(features, frame.plan, about.id)
         self._pending[about.id] = frame
         return frame
@@ -209,9 +213,7 @@ class Frames:
     async def code(self, frame: Frame) -> None:
         """Code a frame that is planned. :meth:`append` tells how that ended."""
         try:
-            # A plan takes a millisecond or two, and so does an order. Programs that ask the mount
-            # for something get their turn between both.
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()  # as in :meth:`plan`
             anchor = self._pending.get(frame.plan.anchor)
             if anchor is not None and anchor.plan.guess.any():
                 # Which guesses pay is a part of its record. An anchor itself waits for nobody.

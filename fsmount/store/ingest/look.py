@@ -47,24 +47,29 @@ class Looker:
         self._transcoding = trio.Semaphore(_TRANSCODING)
         # Looks that run or wait for a worker.
         self._looks = 0
-        # Set when the first look has ended; None before it begins.
-        self._first: trio.Event | None = None
+        # Set when the first file of the queue has passed its look.
+        self._first = trio.Event()
 
     async def look(self, ino: int, path: Path, number: int) -> Look:
         """What a file turned out to be. A file that breaks workers is not a picture.
 
-        `number` is the place of the file in the order of the queue.
+        `number` is the place of the file in the order of the queue. The caller calls
+        :meth:`passed` for the first one, 0, if it is not looked at.
 
         Raises OSError.
         """
-        if self._first is not None:
+        if number:
             # Without hints each look would search for parameters, which takes longer than the rest.
+            # All plans wait for the first file, so it goes first.
             await self._first.wait()
-            return await self._look(ino, path, number)
-        self._first = trio.Event()
         try:
             return await self._look(ino, path, number)
         finally:
+            self.passed(number)
+
+    def passed(self, number: int) -> None:
+        """Note that a file has been looked at, or needs no look. The others wait for the first."""
+        if not number:
             self._first.set()
 
     async def _look(self, ino: int, path: Path, number: int) -> Look:

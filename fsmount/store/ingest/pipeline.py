@@ -92,6 +92,13 @@ class Pipeline:
         Raises OSError, and Damaged if a worker and this process read other bytes of a staged file.
         For a source it raises Refused instead, also if the source must be staged.
         """
+        try:
+            return await self._run(ino, turns, place)
+        finally:
+            self._looker.passed(turns.number)
+
+    async def _run(self, ino: int, turns: Turns, place: Place) -> Outcome:
+        """See :meth:`run`."""
         claim = await self._claims.claim(ino)
         if claim is None:
             return Skipped.NOT_STAGED
