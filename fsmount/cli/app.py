@@ -110,7 +110,8 @@ A name is printed unchanged to pipes and files. On a terminal a name with contro
 quoted, as by ls. In JSON a byte that is not UTF-8 is written as \\udc80 to \\udcff.
 
 Environment: FSMOUNT_STORE (the store, if the arguments do not name one), FSMOUNT_CACHE_SIZE,
-FSMOUNT_LOG (a file for the log; without it a mount logs to STORE/mount.log), NO_COLOR.
+FSMOUNT_JOBS, FSMOUNT_LOG (a file for the log; without it a mount logs to STORE/mount.log),
+NO_COLOR.
 """
 
 

@@ -9,7 +9,7 @@ import sys
 import click
 
 from fsmount.cli.common import streams
-from fsmount.cli.common.options import cache_option, split_store
+from fsmount.cli.common.options import resource_options, split_store
 from fsmount.cli.common.stores import with_store
 from fsmount.errors import FsmountError
 from fsmount.store.files import StoreFiles
@@ -30,7 +30,7 @@ Examples:
 
 @click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE PATH...")
-@cache_option
+@resource_options
 def cat(arguments: tuple[str, ...], cache_size: int) -> int:
     """Run ``fsmount cat``. Returns the exit code."""
     store, paths = split_store(arguments, 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fsmount.cli.common.options import force_lock_option, json_option, quiet_option
+from fsmount.cli.common.options import force_lock_option, jobs_option, json_option, quiet_option
 from fsmount.cli.common.output import (
     SOME_SKIPPED,
     counted,
@@ -73,6 +73,7 @@ _REPAIR_STOPPED = "What is repaired stays. To go on, run the repair again."
 @click.argument("store", envvar="FSMOUNT_STORE")
 @click.option("--full", is_flag=True, help="Rebuild every file and compare its hash (slow).")
 @click.option("--repair", is_flag=True, help="Save what can be saved; implies --full.")
+@jobs_option
 @force_lock_option
 @unlock_options
 @quiet_option

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common.options import cache_option, json_option, split_store
+from fsmount.cli.common.options import json_option, resource_options, split_store
 from fsmount.cli.common.output import emit
 from fsmount.cli.common.stores import with_store
 from fsmount.errors import UsageError
@@ -31,7 +31,7 @@ Examples:
 @click.command(help=_HELP)
 @click.argument("arguments", nargs=-1, metavar="STORE PATH")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the picture there.")
-@cache_option
+@resource_options
 @json_option
 def diff(arguments: tuple[str, ...], output: Path | None, cache_size: int, as_json: bool) -> int:
     """Run ``fsmount diff``."""

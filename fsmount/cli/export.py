@@ -16,9 +16,9 @@ from fsmount.cli.common.filters import (
     selection_options,
 )
 from fsmount.cli.common.options import (
-    cache_option,
     json_option,
     quiet_option,
+    resource_options,
     split_store,
     verbose_option,
 )
@@ -78,7 +78,7 @@ _STOPPED = "What was exported stays. To go on, run the export again."
 @selection_options
 @verbose_option
 @quiet_option
-@cache_option
+@resource_options
 @json_option
 def export(
     arguments: tuple[str, ...],

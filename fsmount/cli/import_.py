@@ -11,10 +11,10 @@ import click
 
 from fsmount.cli.common.filters import FILTER_HELP, FilteredCommand, chosen, filter_options
 from fsmount.cli.common.options import (
-    cache_option,
     force_lock_option,
     json_option,
     quiet_option,
+    resource_options,
     split_store,
     verbose_option,
 )
@@ -92,7 +92,7 @@ _STOPPED = "What was imported stays in the store. To go on, run the import again
 @verbose_option
 @quiet_option
 @force_lock_option
-@cache_option
+@resource_options
 @json_option
 def import_(
     paths: tuple[str, ...],

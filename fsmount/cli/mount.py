@@ -12,7 +12,7 @@ import click
 
 from fsmount.album.tree import AlbumTree, source_of
 from fsmount.cli.common.credentials import use_credentials
-from fsmount.cli.common.options import cache_option, force_lock_option, split_store
+from fsmount.cli.common.options import force_lock_option, resource_options, split_store
 from fsmount.cli.common.stores import store_to_change
 from fsmount.cli.common.unlocking import UNLOCK_HELP, unlock_options
 from fsmount.errors import UsageError
@@ -125,7 +125,7 @@ fsmount setup lets systemd, mount(8) and /etc/fstab mount a store.
     help="Unmount DIR first if the fsmount that served it has died.",
 )
 @force_lock_option
-@cache_option
+@resource_options
 @unlock_options
 def mount(
     paths: tuple[str, ...],

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from fsmount.cli.common.options import (
-    cache_option,
     force_lock_option,
     json_option,
     quiet_option,
+    resource_options,
     store_argument,
 )
 from fsmount.cli.common.output import counted, duration, emit, is_quiet, list_problems, size, warn
@@ -60,7 +60,7 @@ _NOTHING_DONE = "Nothing was changed."
 @store_argument
 @click.option("-n", "--dry-run", is_flag=True, help="Say what to expect; change nothing.")
 @force_lock_option
-@cache_option
+@resource_options
 @quiet_option
 @json_option
 def repack(store: Path, dry_run: bool, force_lock: bool, cache_size: int, as_json: bool) -> int:

@@ -12,7 +12,7 @@ import click
 import trio
 
 from fsmount.album.tree import source_of
-from fsmount.cli.common.options import cache_option, json_option, split_store
+from fsmount.cli.common.options import json_option, resource_options, split_store
 from fsmount.cli.common.output import emit, printable, say, warn
 from fsmount.cli.common.stores import start_log, store_to_read
 from fsmount.errors import ServerNeedsExtra, UsageError
@@ -54,7 +54,7 @@ Examples:
     type=click.Path(path_type=Path),
     help="Listen on a Unix socket at this path, and on no port.",
 )
-@cache_option
+@resource_options
 @json_option
 def serve(
     arguments: tuple[str, ...],

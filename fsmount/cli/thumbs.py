@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from fsmount.cli.common.options import cache_option, json_option, quiet_option, verbose_option
+from fsmount.cli.common.options import json_option, quiet_option, resource_options, verbose_option
 from fsmount.cli.common.output import counted, emit, list_skipped, say_path
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import with_store
@@ -21,6 +21,7 @@ from fsmount.mount.mountpoint import all_mounts, mount_around
 from fsmount.store.config import is_store
 from fsmount.store.read_store import ReadStore
 from fsmount.store.transfer.tree import ignore
+from fsmount.work import machine
 from fsmount.work.workers import Workers
 
 _HELP = """\
@@ -75,7 +76,7 @@ _STOPPED = "The thumbnails that were made stay. To go on, run the command again.
 )
 @verbose_option
 @quiet_option
-@cache_option
+@resource_options
 @json_option
 def thumbs(
     paths: tuple[Path, ...],
@@ -100,7 +101,7 @@ def thumbs(
         with meter(
             "thumbnails", len(wanted), total, noun="pictures", hidden=verbose, stopped=_STOPPED
         ) as progress:
-            async with Workers(len(os.sched_getaffinity(0))) as workers:
+            async with Workers(machine.cores()) as workers:
                 thumbnailer = Thumbnailer(
                     store,
                     mounted.mountpoint,

@@ -15,9 +15,9 @@ from fsmount.cli.common.filters import (
     selection_options,
 )
 from fsmount.cli.common.options import (
-    cache_option,
     json_option,
     quiet_option,
+    resource_options,
     split_store,
     verbose_option,
 )
@@ -80,7 +80,7 @@ _STOPPED = "Nothing was changed. The next verify begins anew."
 @selection_options
 @verbose_option
 @quiet_option
-@cache_option
+@resource_options
 @json_option
 def verify(
     paths: tuple[str, ...], one_way: bool, verbose: bool, cache_size: int, as_json: bool

@@ -15,7 +15,7 @@ from fsmount.cli.common.filters import (
     selected,
     selection_options,
 )
-from fsmount.cli.common.options import cache_option, json_option, quiet_option, split_store
+from fsmount.cli.common.options import json_option, quiet_option, resource_options, split_store
 from fsmount.cli.common.output import counted, duration, emit, list_skipped, printable, size
 from fsmount.cli.common.progress import meter
 from fsmount.cli.common.stores import check_apart, store_to_read, with_store
@@ -100,7 +100,7 @@ class Speed(click.ParamType):  # type: ignore[type-arg]
 @click.option("--force", is_flag=True, help="Replace FILE.")
 @selection_options
 @quiet_option
-@cache_option
+@resource_options
 @json_option
 def video(
     arguments: tuple[str, ...],

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 
-LEAST = 2
-"""The limit is never smaller, unless fewer jobs than that are allowed."""
+# The limit is never smaller, unless fewer jobs than that are allowed.
+_LEAST = 2
 # So many jobs run at once until the first measurement, some hundredths of a second later.
 _FIRST = 4
 # Jobs for each core. Jobs also wait for the disk and for the process that asks for them.
@@ -28,15 +28,19 @@ class Concurrency:
     """The limit of the number of background jobs at a time.
 
     limit : how many may run; it changes in :meth:`measured`.
+    adapts : whether it may change.
 
     Parameters
     ----------
     most : int
         The limit never exceeds this number.
+    is_chosen : bool
+        Whether the user has chosen it. Then the limit is this number.
     """
 
-    def __init__(self, most: int) -> None:
-        self.limit = min(most, _FIRST)
+    def __init__(self, most: int, *, is_chosen: bool = False) -> None:
+        self.adapts = most > _LEAST and not is_chosen
+        self.limit = min(most, _FIRST) if self.adapts else most
         self._most = most
 
     def measured(self, running: int, seconds: float, waited: float) -> bool:
@@ -45,10 +49,12 @@ class Concurrency:
         In `seconds`, `running` jobs waited for a core for `waited` seconds, all together.
         """
         before = self.limit
+        if not self.adapts:
+            return False
         share = 1 - waited / max(running * seconds, 1e-9)
         if share * _PER_CORE < 1:
             wanted = math.ceil(_PER_CORE * running * max(share, 0))
-            self.limit = max(min(self.limit, wanted), min(self._most, LEAST))
+            self.limit = max(min(self.limit, wanted), _LEAST)
         elif share >= _FREE and running >= self.limit:
             self.limit = min(self._most, 2 * self.limit)
         return self.limit != before

@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from fsmount.errors import UsageError
+
+JOBS = "FSMOUNT_JOBS"
+"""The variable of the environment that says how many jobs run at a time."""
 MOST_CACHE_BYTES = 2 << 30
 LEAST_CACHE_BYTES = 128 << 20
 # A cache is worth less than what other programs do with the memory.
@@ -20,12 +24,33 @@ _SHARE = 8
 _ROOT = Path("/")
 
 
+def choose_jobs(count: int) -> None:
+    """Let this process and those that it starts run `count` jobs at a time."""
+    os.environ[JOBS] = str(count)
+
+
+def chosen_jobs() -> int | None:
+    """Return how many jobs the user wants to run at a time; None if nothing is chosen.
+
+    Raises :class:`UsageError`.
+    """
+    text = os.environ.get(JOBS)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise UsageError(f"{JOBS}={text!r} is not a number of processes; write for example 4")
+    return int(text)
+
+
 def cores(root: Path = _ROOT) -> int:
     """Return the number of cores that this process may keep busy, at least 1.
 
-    Counts the cores of its affinity mask, up to the processor time that its control groups get.
-    `root` is the folder that has ``proc`` and ``sys``.
+    It is the number of :func:`chosen_jobs`, if there is one. Otherwise it counts the cores of its
+    affinity mask, up to the processor time that its control groups get. `root` is the folder that
+    has ``proc`` and ``sys``. Raises :class:`UsageError`.
     """
+    if (chosen := chosen_jobs()) is not None:
+        return chosen
     most = float(len(os.sched_getaffinity(0)))
     for group in _groups(root, "cpu"):
         limit = _words(group / "cpu.max")

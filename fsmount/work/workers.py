@@ -42,7 +42,7 @@ from typing import Self, TypeVar, TypeVarTuple, Unpack, cast
 import trio
 
 from fsmount.errors import WorkerDied
-from fsmount.work import concurrency
+from fsmount.work import machine
 from fsmount.work.concurrency import Concurrency
 from fsmount.work.messages import (
     ANCILLARY_BYTES,
@@ -228,6 +228,8 @@ class Workers:
     ------
     ValueError
         If ``count`` is less than 1.
+    UsageError
+        If the environment names no number of jobs.
     """
 
     def __init__(
@@ -242,7 +244,7 @@ class Workers:
         if count < 1:
             raise ValueError("at least one worker is needed")
         self.count = count
-        self._concurrency = Concurrency(count)
+        self._concurrency = Concurrency(count, is_chosen=machine.chosen_jobs() is not None)
         self._time_limit = time_limit
         self._template = Template(memory_limit, nice, preload, count)
         self._open = False
@@ -452,7 +454,7 @@ class Workers:
             self._running.add(ticket)
             ticket.worker = self._take_idle(ticket.series)
             ticket.granted.set()
-        if self._background and self.count > concurrency.LEAST and not self._watching:
+        if self._background and self._concurrency.adapts and not self._watching:
             self._watching = True
             trio.lowlevel.spawn_system_task(self._watch)
 

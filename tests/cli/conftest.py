@@ -33,7 +33,7 @@ def cli_in_process(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
 
 @pytest.fixture(name="root")
 def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_LOG"):
+    for name in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_JOBS", "FSMOUNT_LOG"):
         monkeypatch.delenv(name, raising=False)
     return make_store(tmp_path / "store", monkeypatch)
 

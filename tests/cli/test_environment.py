@@ -11,13 +11,16 @@ import subprocess
 import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fsmount.store import store as store_module
 from fsmount.store.lock import Lock
 from fsmount.store.packs.supply import Supply
 from fsmount.store.read_store import ReadStore
 from fsmount.store.store import OpenedReadStore
+from fsmount.work.workers import Workers
 from tests.cli.commands import Cli, process
 from tests.support.frames import png, screens
 from tests.support.trees import make_pictures
@@ -75,6 +78,28 @@ def test_cache_size_from_the_environment(
     done = cli("verify", source, root)
     assert done.code == 2
     assert "'plenty' is not a size" in done.err
+
+
+def test_jobs(cli: Cli, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    class Counted(Workers):
+        def __init__(self, count: int, **settings: Any) -> None:
+            super().__init__(count, **settings)
+            counts.append(self.limit)
+
+    monkeypatch.setattr(store_module, "Workers", Counted)
+    monkeypatch.setenv("FSMOUNT_JOBS", "7")
+    assert not cli("import", f"{source}/", root).code
+    assert not cli("check", root, "--full", "--jobs", "6").code
+    assert not cli("verify", f"{source}/", root, "-j", "5").code
+    assert counts == [7, 6, 5]
+    for number in ("0", "many"):
+        done = cli("verify", f"{source}/", root, "--jobs", number)
+        assert done.code == 2
+        monkeypatch.setenv("FSMOUNT_JOBS", number)
+        done = cli("check", root, "--full")
+        assert (done.code, number in done.err) == (2, True)
 
 
 def test_the_log(cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,13 @@ def test_every_option_is_there(name: str, command: click.Command) -> None:
 def test_exit_codes_and_variables() -> None:
     for code in (0, 1, 2, 3, 10, 11, 12, 13, 20, 30):
         assert re.search(rf"\b{code} [a-zF]", PAGE)
-    for variable in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_LOG", "NO_COLOR"):
+    for variable in (
+        "FSMOUNT_STORE",
+        "FSMOUNT_CACHE_SIZE",
+        "FSMOUNT_JOBS",
+        "FSMOUNT_LOG",
+        "NO_COLOR",
+    ):
         assert variable in PAGE
 
 

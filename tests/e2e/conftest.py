@@ -30,7 +30,7 @@ def started_mount(tmp_path: Path) -> Iterator[Mount]:
 @pytest.fixture(name="root")
 def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a new store. No variable of fsmount is set."""
-    for name in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_LOG"):
+    for name in ("FSMOUNT_STORE", "FSMOUNT_CACHE_SIZE", "FSMOUNT_JOBS", "FSMOUNT_LOG"):
         monkeypatch.delenv(name, raising=False)
     well("init", tmp_path / "store")
     return tmp_path / "store"

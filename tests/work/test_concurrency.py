@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from fsmount.errors import UsageError
+from fsmount.work import machine
 from fsmount.work.concurrency import Concurrency
 from fsmount.work.workers import Workers
 from tests.support import worker_jobs as jobs
@@ -66,6 +68,11 @@ def test_nothing_is_learned_from_nothing() -> None:
     assert not limit.measured(0, 0.0, 0.0)
 
 
+def test_a_chosen_number_stays() -> None:
+    limit = Concurrency(16, is_chosen=True)
+    assert set(after(limit, cores=1)) == {16}
+
+
 needs_schedstat = pytest.mark.skipif(
     not Path("/proc/self/schedstat").exists(), reason="this kernel does not say"
 )
@@ -94,6 +101,20 @@ async def limit_after(count: int, function: Callable[[float], None]) -> int:
 @pytest.mark.usefixtures("_one_core")
 async def test_real_jobs_that_share_a_core() -> None:
     assert await limit_after(8, jobs.burn) == 2
+
+
+@pytest.mark.usefixtures("_one_core")
+async def test_the_environment_chooses_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSMOUNT_JOBS", "8")
+    assert machine.cores() == 8
+    assert await limit_after(machine.cores(), jobs.burn) == 8
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "²"])
+def test_a_number_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("FSMOUNT_JOBS", text)
+    with pytest.raises(UsageError, match="FSMOUNT_JOBS"):
+        machine.cores()
 
 
 @needs_schedstat

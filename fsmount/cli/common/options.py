@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fsmount.cli.common.output import be_quiet
 from fsmount.errors import UsageError
 from fsmount.mount.mountpoint import all_mounts, mounted_at
 from fsmount.store import config
-from fsmount.work.machine import default_cache_bytes
+from fsmount.work.machine import JOBS, choose_jobs, default_cache_bytes
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -49,6 +49,22 @@ cache_option = click.option(
     help="Memory for decoded pictures, for example 512M. By default an eighth of the free memory,"
     " 128M to 2G.",
 )
+jobs_option = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    envvar=JOBS,
+    expose_value=False,
+    callback=lambda context, _, value: choose_jobs(value) if value else None,
+    help="Processes that code and decode. By default as many as cores are free.",
+)
+
+
+def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options for its memory and its processes."""
+    return cache_option(jobs_option(command))
+
+
 force_lock_option = click.option(
     "--force-lock",
     is_flag=True,
