@@ -143,27 +143,18 @@ class Layers(Protocol):
 
 
 class _Mapped(NamedTuple):
-    """A lent layer as this process has it."""
+    """A lent layer in sealed memory, as this process has it mapped."""
 
     known: DecodedLayer
     proof: bytes
     inode: int
 
-    def is_of(self, shared: SharedLayer) -> bool:
-        """Whether it is the layer that is lent again: the same record, and the same memory."""
-        return self.proof == shared.proof and self.inode == _inode(shared)
-
-
-def _inode(shared: SharedLayer) -> int:
-    """Return the number of the sealed memory of a layer, 0 if it travels as bytes."""
-    return shared.tiles.inode if isinstance(shared.tiles, Sealed) else 0
-
 
 class JobLayers:
     """The layers of one job: those of its loan, and those that it decodes.
 
-    `memory` keeps the lent layers for the next job, which is lent most of them again: to map one
-    takes a tenth of a millisecond. So a worker that waits has those of its latest job.
+    `memory` keeps the mappings of lent layers for the next job, which is lent most of them again:
+    to map one takes a tenth of a millisecond. So a worker that waits has those of its latest job.
     """
 
     def __init__(self, loan: Loan, memory: WorkerMemory | None = None) -> None:
@@ -198,12 +189,16 @@ class JobLayers:
 
     def _take(self, key: Key, shared: SharedLayer) -> DecodedLayer | None:
         """Return a lent layer, or None if it is of no use."""
+        if not isinstance(shared.tiles, Sealed):
+            return shared.known()
+        inode = shared.tiles.inode
         mapped = self._mapped.pop(key, None)
-        if not (isinstance(mapped, _Mapped) and mapped.is_of(shared)):
+        # The same record, and the same memory, which nobody can change.
+        if not isinstance(mapped, _Mapped) or (mapped.proof, mapped.inode) != (shared.proof, inode):
             known = shared.known()
             if known is None:
                 return None
-            mapped = _Mapped(known, shared.proof, _inode(shared))
+            mapped = _Mapped(known, shared.proof, inode)
         self._mapped[key] = mapped
         return mapped.known
 

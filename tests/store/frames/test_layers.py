@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fsmount.codec.delta.delta import TILE, Layer
+from fsmount.codec.memory import WorkerMemory
 from fsmount.store.frames.layers import DecodedLayer, JobLayers, Loan, LruLayers, SharedLayer, share
 from fsmount.work.sealed import Sealed
 
@@ -107,6 +108,36 @@ def test_a_job_has_what_is_lent_and_gives_back_what_it_made() -> None:
     layers.put(("p", 1), known(3))
     assert ("p", 1) in layers
     assert [layer.key for layer in layers.made()] == [("p", 1)]
+
+
+def test_the_next_job_has_what_is_lent_again() -> None:
+    memory, lent, inline = WorkerMemory(), shared(30), shared(2, 3)
+    assert isinstance(lent.tiles, Sealed) and isinstance(inline.tiles, bytes)
+    first = JobLayers(Loan(0, (lent,)), memory)
+    found = first.get(lent.key)
+    assert equal(found, known(30))
+    again = JobLayers(Loan(0, (lent,)), memory)
+    assert again.get(lent.key) is found
+    # What travels as bytes is checked each time.
+    assert equal(JobLayers(Loan(0, (inline,)), memory).get(inline.key), known(2, seed=3))
+    assert not memory.lent
+
+
+def test_another_layer_of_the_same_object_is_not_mixed_up() -> None:
+    memory = WorkerMemory()
+    for seed in (1, 2):
+        whole = known(30, seed=seed)
+        made = share(("p", 1), whole)
+        assert made is not None
+        assert equal(JobLayers(Loan(0, (made,)), memory).get(made.key), whole)
+
+
+def test_memory_that_does_not_arrive_again_is_not_used() -> None:
+    memory, lent = WorkerMemory(), shared(30)
+    assert isinstance(lent.tiles, Sealed)
+    JobLayers(Loan(0, (lent,)), memory).get(lent.key)
+    lost = replace(lent, tiles=Sealed(-1, lent.tiles.size))
+    assert JobLayers(Loan(0, (lost,)), memory).get(lent.key) is None
 
 
 def test_a_lent_layer_that_is_of_no_use_is_as_if_not_lent() -> None:
