@@ -108,6 +108,7 @@ _NOT_RUN = [
     ("CONTRIBUTING.md", ".venv/bin/python -m pytest", installs),
     ("docs/album-format.md", "album=NAME", is_album_script),
     ("docs/benchmarks.md", "apt-get install", installs),
+    ("docs/benchmarks.md", "python -m tests.bench.archive", is_long),
     ("docs/benchmarks.md", "python -m tests.bench.latency", is_long),
     ("docs/benchmarks.md", "python -m tests.bench.remote", is_long),
     ("docs/benchmarks.md", "python -m tests.bench.retention", is_long),
