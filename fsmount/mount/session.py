@@ -76,8 +76,9 @@ BringPacks = Callable[[StoreFiles, MountOptions], AbstractAsyncContextManager[Su
 """Brings the packs of a store that are at a URL only. The serving process calls it."""
 
 Ready = Callable[[], None]
-_Task = Callable[[], Awaitable[None]]
 """The session calls it once, when the mount answers."""
+
+_Task = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,12 +251,20 @@ async def test_templates_and_workers_that_die_again_and_again() -> None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    async with workers(2) as some:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(kill, some)
-            for number in range(200):
-                nursery.start_soon(one, some, number)
-        assert sorted(done) == list(range(200))
+    with trio.fail_after(LONG):
+        async with Workers(2) as some:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(kill, some)
+                for number in range(200):
+                    nursery.start_soon(one, some, number)
+            assert sorted(done) == list(range(200))
+            pids = some.pids()
+        # Nobody waits for the workers of a killed template. They die by themselves.
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                while True:
+                    os.kill(pid, 0)
+                    await trio.sleep(0.001)
 
 
 async def test_a_stopped_template_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,18 +30,9 @@ async def workers(count: int = 1, time_limit: float = LONG) -> AsyncIterator[Wor
         async with Workers(count, time_limit=time_limit) as opened:
             yield opened
             pids = opened.pids()
-        # A worker whose template was killed dies by itself; nobody waits for it.
-        while any(map(runs, pids)):
-            await trio.sleep(0.001)
-
-
-def runs(pid: int) -> bool:
-    """Whether a process is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def make_fifo(folder: Path, name: str) -> Path:

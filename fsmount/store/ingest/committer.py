@@ -176,7 +176,7 @@ class Committer:
         wrong: Exception | None = None
         left = batch
         while left:
-            # One thread for all: each change of threads takes a good part of what a check takes.
+            # One call for all of them: a batch may have hundreds.
             failures = await threads.call(Kind.ENTRY, _failures, left)
             for done, error in failures:
                 self._failed(done.claim.ino)

@@ -147,6 +147,35 @@ def test_again_chooses_both() -> None:
     assert images.encode_again(text(300, 300))[0] == images.WEBP
 
 
+@pytest.mark.parametrize("content", ["drawn", "mixed"])
+def test_again_tries_jpeg_xl_for_photographs_alone(content: images.Content) -> None:
+    image = photograph(300, 300)
+    suffix, data = images.encode_again(image, content)
+    assert suffix == images.WEBP
+    assert np.array_equal(images.decode(suffix, data, 3), image)
+
+
+def test_again_takes_the_highest_efforts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For large drawn images, and for photographs that become JPEG XL."""
+    efforts: list[object] = []
+    by_webp, by_jxl = webp.encode, jxl.encode
+
+    def note_webp(image: Frame, effort: webp.Effort = webp.NORMAL) -> bytes:
+        efforts.append(effort)
+        return by_webp(image, effort)
+
+    def note_jxl(image: Frame, effort: int = 1) -> bytes:
+        efforts.append(effort)
+        return by_jxl(image, effort)
+
+    monkeypatch.setattr(webp, "encode", note_webp)
+    monkeypatch.setattr(jxl, "encode", note_jxl)
+    images.encode_again(text(300, 300), "drawn")
+    images.encode_again(text(60, 60), "drawn")
+    images.encode_again(photograph(300, 300))
+    assert efforts == [(6, 100), (4, 100), (4, 100), 7, 9]
+
+
 def test_a_huge_image_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_REPACK_MAX", 1000)
     image = photograph(40, 40)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from fsmount.codec.deflate.deflate import DeflateParams
 from fsmount.store.frames import jobs
@@ -63,3 +64,32 @@ async def test_the_first_look_finds_the_parameters_for_the_others(
     assert workers.hints[0] == ()
     if not failing:
         assert all(len(hints) == 1 for hints in workers.hints[1:])
+
+
+@pytest.mark.parametrize("is_looked_at", [True, False])
+async def test_the_first_file_goes_first(root: Path, tmp_path: Path, is_looked_at: bool) -> None:
+    """All plans wait for it. If it needs no look, the others begin."""
+    path = tmp_path / "0.png"
+    path.write_bytes(png(next(iter(screens(1)))))
+    workers = Noting(1)
+    workers.hints = []
+    done: list[int] = []
+    with open_store(root) as opened:
+        looker = Looker(Inputs(opened.index, opened.staging), workers, 0)  # type: ignore[arg-type]
+
+        async def look(number: int) -> None:
+            await looker.look(-1, path, number)
+            done.append(number)
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                for number in (3, 2, 1):
+                    nursery.start_soon(look, number)
+                await wait_all_tasks_blocked()
+                assert not workers.hints
+                if is_looked_at:
+                    nursery.start_soon(look, 0)
+                else:
+                    looker.passed(0)
+    assert sorted(done) == ([0, 1, 2, 3] if is_looked_at else [1, 2, 3])
+    assert done[0] == 0 or not is_looked_at
